@@ -1,0 +1,191 @@
+//! The backward walk.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::tensor::node::Node;
+use crate::tensor::{Tensor, compute};
+
+/// The gradients that a backward pass found, by leaf.
+///
+/// ```
+/// use convnet::Tensor;
+///
+/// let x = Tensor::from_vec(vec![3.0f32], [1])?.with_grad();
+/// let grads = (&x * &x).sum(..)?.backward()?;
+/// assert_eq!(grads.get(&x).expect("x took part").item::<f32>()?, 6.0);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Gradients {
+    by_leaf: HashMap<u64, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient of a leaf, with the leaf's shape; `None` when it took no part, or is no leaf.
+    pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
+        self.by_leaf.get(&leaf.node()?.number)
+    }
+
+    /// Takes the gradient of a leaf out.
+    pub fn remove(&mut self, leaf: &Tensor) -> Option<Tensor> {
+        self.by_leaf.remove(&leaf.node()?.number)
+    }
+
+    /// Puts a gradient in place of a leaf's, as clipping does. Nothing happens for a tensor that wants no gradient.
+    pub fn insert(&mut self, leaf: &Tensor, gradient: Tensor) {
+        if let Some(node) = leaf.node() {
+            self.by_leaf.insert(node.number, gradient);
+        }
+    }
+
+    /// The number of leaves that have a gradient.
+    pub fn len(&self) -> usize {
+        self.by_leaf.len()
+    }
+
+    /// Whether no leaf has a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.by_leaf.is_empty()
+    }
+}
+
+/// How [`Tensor::backward_with`] walks.
+#[derive(Clone, Debug, Default)]
+pub struct BackwardOptions {
+    /// The gradient to start from, of the tensor's shape; ones when the tensor has a single element and this is `None`.
+    pub gradient: Option<Tensor>,
+    /// Keeps what the operations saved, so that the same graph can be walked again.
+    pub retain_graph: bool,
+}
+
+/// Nodes in the order of their numbers, the newest first.
+struct Newest(Arc<Node>);
+
+impl PartialEq for Newest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.number == other.0.number
+    }
+}
+impl Eq for Newest {}
+impl PartialOrd for Newest {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Newest {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.number.cmp(&other.0.number)
+    }
+}
+
+impl Tensor {
+    /// The gradient of this one-element tensor with respect to every leaf it was computed from.
+    ///
+    /// The walk frees what operations kept as it passes them; a second walk over the same graph needs
+    /// [`retain_graph`](BackwardOptions::retain_graph) in the first.
+    ///
+    /// # Errors
+    /// [`Error::Backward`] when the tensor has no history, several elements, or a graph that was walked before.
+    pub fn backward(&self) -> Result<Gradients> {
+        self.backward_with(BackwardOptions::default())
+    }
+
+    /// As [`backward`](Tensor::backward), from a given gradient or keeping the graph.
+    ///
+    /// # Errors
+    /// As [`backward`](Tensor::backward), and when the gradient's shape or dtype is not this tensor's.
+    pub fn backward_with(&self, options: BackwardOptions) -> Result<Gradients> {
+        let root = self.node().ok_or_else(|| Error::Backward("no input of this tensor wants a gradient".into()))?;
+        let start = match options.gradient {
+            Some(gradient) if gradient.shape() == self.shape() && gradient.dtype() == self.dtype() => gradient.detach(),
+            Some(gradient) => return Err(Error::Backward(format!("the gradient {gradient:?} does not fit {self:?}"))),
+            None if self.numel() == 1 => self.ones_like(),
+            None => return Err(Error::Backward(format!("a tensor of shape {:?} needs a gradient to start from", self.shape()))),
+        };
+        super::no_grad(|| walk(root, start, options.retain_graph))
+    }
+}
+
+fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
+    let mut gradients = Gradients::default();
+    let mut pending = HashMap::from([(root.number, start)]);
+    let mut queue = BinaryHeap::from([Newest(Arc::clone(root))]);
+    while let Some(Newest(node)) = queue.pop() {
+        let gradient = pending.remove(&node.number).expect("a queued node has a gradient");
+        if node.is_leaf() {
+            gradients.by_leaf.insert(node.number, gradient);
+            continue;
+        }
+        let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
+        let returned = {
+            let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
+            let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another walk", node.op));
+            let rule = slot.take().ok_or_else(again)?;
+            let returned = rule(&gradient, &wanted);
+            if retain_graph {
+                *slot = Some(rule);
+            }
+            returned?
+        };
+        drop(gradient);
+        for (input, returned) in node.inputs.iter().zip(returned) {
+            let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
+            let returned = compute::sum_to(&returned.cast(input.dtype), &input.shape);
+            match pending.entry(source.number) {
+                Entry::Vacant(free) => {
+                    free.insert(returned);
+                    queue.push(Newest(Arc::clone(source)));
+                }
+                Entry::Occupied(mut sum) => {
+                    let so_far = std::mem::replace(sum.get_mut(), Tensor::scalar(0u8));
+                    *sum.get_mut() = compute::accumulate(so_far, &returned)?;
+                }
+            }
+        }
+    }
+    Ok(gradients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_of_100_000_operations_is_walked_and_dropped_without_recursion() {
+        let x = Tensor::ones([1]).with_grad();
+        let mut y = x.clone();
+        for _ in 0..100_000 {
+            y = &y + 1.0;
+        }
+        let grads = y.backward().unwrap();
+        assert_eq!(grads.get(&x).unwrap().item::<f32>().unwrap(), 1.0);
+        let mut z = x.clone();
+        for _ in 0..100_000 {
+            z = &z * 1.0;
+        }
+        drop(z);
+    }
+
+    #[test]
+    fn a_second_walk_needs_the_graph_retained() {
+        let x = Tensor::ones([2]).with_grad();
+        let y = (&x * &x).sum(..).unwrap();
+        let keep = BackwardOptions { retain_graph: true, ..Default::default() };
+        assert_eq!(y.backward_with(keep).unwrap().len(), 1);
+        assert_eq!(y.backward().unwrap().len(), 1);
+        let error = y.backward().unwrap_err().to_string();
+        assert!(error.contains("retain_graph"), "{error}");
+    }
+
+    #[test]
+    fn a_start_that_does_not_fit_is_refused() {
+        let x = Tensor::ones([2]).with_grad();
+        assert!(x.backward().unwrap_err().to_string().contains("needs a gradient"));
+        let wrong = BackwardOptions { gradient: Some(Tensor::ones([3])), ..Default::default() };
+        assert!(x.backward_with(wrong).unwrap_err().to_string().contains("does not fit"));
+        assert!(Tensor::ones([1]).backward().unwrap_err().to_string().contains("wants a gradient"));
+    }
+}

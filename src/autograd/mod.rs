@@ -1,0 +1,111 @@
+//! Reverse-mode automatic differentiation.
+//!
+//! Define-by-run: an operation on tensors that want gradients makes its result carry a node, which knows the inputs' nodes and a rule, a closure
+//! from the result's gradient to the inputs' gradients. [`Tensor::backward`] walks the nodes from the loss back to the leaves in the order of
+//! their numbers, adding up what arrives at each. Rules return gradients and nothing else: sums, un-broadcasting and skipping what nobody
+//! wants happen here, once.
+
+mod backward;
+mod gradcheck;
+
+use std::cell::Cell;
+
+pub use backward::{BackwardOptions, Gradients};
+pub use gradcheck::{GradCheck, gradcheck};
+
+use crate::error::Result;
+use crate::tensor::Tensor;
+use crate::tensor::node::Node;
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `body` without recording: results carry no history, and nothing is kept for a backward pass.
+///
+/// ```
+/// use convnet::{Tensor, no_grad};
+///
+/// let w = Tensor::randn([3]).with_grad();
+/// let y = no_grad(|| &w * 2.0);
+/// assert!(!y.requires_grad());
+/// ```
+pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
+    with_recording(false, body)
+}
+
+/// Runs `body` with recording on, inside a [`no_grad`] too.
+pub fn enable_grad<R>(body: impl FnOnce() -> R) -> R {
+    with_recording(true, body)
+}
+
+fn with_recording<R>(on: bool, body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDING.replace(on));
+    body()
+}
+
+/// Whether operations on this thread record.
+pub fn is_grad_enabled() -> bool {
+    RECORDING.get()
+}
+
+impl Tensor {
+    /// A leaf with these values that wants a gradient; the result of [`backward`](Tensor::backward) is asked for it by this tensor or a clone.
+    ///
+    /// A tensor that is not floating point wants no gradient: it comes back as it is.
+    pub fn with_grad(&self) -> Tensor {
+        if !self.dtype().is_float() {
+            return self.detach();
+        }
+        self.detach().with_node(Some(Node::new("leaf", vec![], None)))
+    }
+
+    /// Whether a gradient will flow through this tensor.
+    pub fn requires_grad(&self) -> bool {
+        self.node().is_some()
+    }
+
+    /// Whether an operation on this tensor, here and now, has to keep what its backward needs.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.requires_grad() && is_grad_enabled()
+    }
+
+    /// This result of the operation `op` on `inputs`, with its rule recorded if any input wants a gradient.
+    ///
+    /// The rule gets the result's gradient (of this tensor's shape) and, for each input, whether its gradient is wanted. It returns one
+    /// gradient for each input: of the input's shape or, for inputs that were broadcast, of the result's; of any floating dtype; `None` for
+    /// what is not wanted.
+    /// It must hold on to nothing with history: keep `x.detach()`.
+    pub(crate) fn record<const N: usize>(
+        self,
+        op: &'static str,
+        inputs: [&Tensor; N],
+        rule: impl Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
+    ) -> Tensor {
+        self.record_many(op, &inputs, move |grad, wanted| {
+            let wanted = wanted.try_into().expect("as many flags as inputs");
+            rule(grad, wanted).map(Vec::from)
+        })
+    }
+
+    /// As [`record`](Tensor::record) for a number of inputs that only the caller knows.
+    pub(crate) fn record_many(
+        self,
+        op: &'static str,
+        inputs: &[&Tensor],
+        rule: impl Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+    ) -> Tensor {
+        debug_assert!(crate::ops::registry::is_registered(op), "operation {op} is missing from ops::registry");
+        if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
+            return self;
+        }
+        let edges = inputs.iter().map(|input| input.edge()).collect();
+        self.with_node(Some(Node::new(op, edges, Some(Box::new(rule)))))
+    }
+}

@@ -1,0 +1,114 @@
+//! The one error type.
+
+use std::path::PathBuf;
+
+use crate::DType;
+
+/// `std::result::Result` with [`Error`] by default.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong; each message says what was wanted and what was given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes that do not fit an operation or each other.
+    #[error("{op}: {message}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// What was expected and what was given.
+        message: String,
+    },
+    /// An element type that an operation does not take.
+    #[error("{op}: expected {expected}, got {got}")]
+    DType {
+        /// The operation.
+        op: &'static str,
+        /// What it takes.
+        expected: &'static str,
+        /// What it got.
+        got: DType,
+    },
+    /// An argument outside its range.
+    #[error("{op}: {message}")]
+    Argument {
+        /// The operation.
+        op: &'static str,
+        /// What was expected and what was given.
+        message: String,
+    },
+    /// A value inside a tensor that an operation cannot take, such as a label out of range.
+    #[error("{op}: {message}")]
+    Value {
+        /// The operation.
+        op: &'static str,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// A backward pass that cannot be walked.
+    #[error("backward: {0}")]
+    Backward(String),
+    /// An error from inside a network, with the path of the layer it comes from.
+    #[error("{path} ({layer}): {source}")]
+    Layer {
+        /// The layer's path, such as `layer1.0.conv1`.
+        path: String,
+        /// What the layer is, such as `Conv2d 64→64, k3`.
+        layer: String,
+        /// What happened there.
+        source: Box<Error>,
+    },
+    /// A state dict that does not fit a module; lists every key at fault.
+    #[error("state dict: {0}")]
+    StateDict(String),
+    /// A file whose content is not what its format promises.
+    #[error("{}: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A download that failed.
+    #[error("download of {url}: {message}")]
+    Download {
+        /// Where from.
+        url: String,
+        /// What happened.
+        message: String,
+    },
+    /// Training that cannot go on, such as a loss that is not a number.
+    #[error("training: {0}")]
+    Training(String),
+}
+
+impl Error {
+    pub(crate) fn shape(op: &'static str, message: impl Into<String>) -> Error {
+        Error::Shape { op, message: message.into() }
+    }
+
+    pub(crate) fn argument(op: &'static str, message: impl Into<String>) -> Error {
+        Error::Argument { op, message: message.into() }
+    }
+
+    pub(crate) fn value(op: &'static str, message: impl Into<String>) -> Error {
+        Error::Value { op, message: message.into() }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+
+    pub(crate) fn format(path: impl Into<PathBuf>, message: impl Into<String>) -> Error {
+        Error::Format { path: path.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,167 @@
+//! Element-wise maps and broadcasting zips.
+//!
+//! An operation is a small struct with an `apply`, generic over the element type, so that one definition serves every dtype and is
+//! compiled into one vectorised loop for each instruction set.
+
+use super::parallel::{self, Disjoint};
+use super::simd::{Real, Scalar, vectorize};
+
+/// Elements that one task handles.
+const GRAIN: usize = 16 * 1024;
+
+/// A function of one floating-point element.
+pub trait Unary: Copy + Sync {
+    /// About how many elementary operations one element costs; decides when threads are worth it.
+    const COST: usize = 1;
+
+    /// The function.
+    fn apply<T: Real>(self, x: T) -> T;
+}
+
+/// A function of two floating-point elements.
+pub trait Binary: Copy + Sync {
+    /// As [`Unary::COST`].
+    const COST: usize = 1;
+
+    /// The function.
+    fn apply<T: Real>(self, a: T, b: T) -> T;
+}
+
+/// `y[i] = f(x[i])`.
+pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X) -> Y + Copy + Sync) {
+    assert_eq!(x.len(), y.len());
+    let work = x.len() * cost;
+    parallel::chunks_mut(y, GRAIN, work, |i, y| {
+        let x = &x[i * GRAIN..][..y.len()];
+        vectorize(|| {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = f(x);
+            }
+        });
+    });
+}
+
+/// `y[i] = f(y[i])`.
+pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Copy + Sync) {
+    let work = y.len() * cost;
+    parallel::chunks_mut(y, GRAIN, work, |_, y| {
+        vectorize(|| {
+            for y in y {
+                *y = f(*y);
+            }
+        });
+    });
+}
+
+/// `y[i] = f(a[i], b[i])`.
+pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost: usize, f: impl Fn(A, B) -> Y + Copy + Sync) {
+    assert!(a.len() == y.len() && b.len() == y.len());
+    let work = y.len() * cost;
+    parallel::chunks_mut(y, GRAIN, work, |i, y| {
+        let (a, b) = (&a[i * GRAIN..][..y.len()], &b[i * GRAIN..][..y.len()]);
+        vectorize(|| {
+            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                *y = f(a, b);
+            }
+        });
+    });
+}
+
+/// `y[i] = f(y[i], b[i])`.
+pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: impl Fn(T, B) -> T + Copy + Sync) {
+    assert_eq!(b.len(), y.len());
+    let work = y.len() * cost;
+    parallel::chunks_mut(y, GRAIN, work, |i, y| {
+        let b = &b[i * GRAIN..][..y.len()];
+        vectorize(|| {
+            for (y, &b) in y.iter_mut().zip(b) {
+                *y = f(*y, b);
+            }
+        });
+    });
+}
+
+/// The dimensions of a result and the strides with which two operands walk along them; a stride of 0 repeats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    dims: Vec<usize>,
+    strides: [Vec<usize>; 2],
+}
+
+impl Broadcast {
+    /// Drops dimensions of size 1 and merges neighbours that both operands walk evenly, so that most cases have one or two left.
+    pub fn new(dims: &[usize], strides: [&[usize]; 2]) -> Broadcast {
+        let mut merged = Broadcast { dims: vec![], strides: [vec![], vec![]] };
+        for (axis, &dim) in dims.iter().enumerate().filter(|&(_, &dim)| dim != 1) {
+            let step = strides.map(|s| s[axis]);
+            let joins = merged.dims.last().is_some() && merged.strides.iter().zip(step).all(|(s, step)| s[s.len() - 1] == step * dim);
+            if joins {
+                *merged.dims.last_mut().expect("checked above") *= dim;
+                for (s, step) in merged.strides.iter_mut().zip(step) {
+                    *s.last_mut().expect("as long as dims") = step;
+                }
+            } else {
+                merged.dims.push(dim);
+                merged.strides.iter_mut().zip(step).for_each(|(s, step)| s.push(step));
+            }
+        }
+        merged
+    }
+
+    /// Where the operands' rows (runs along the last dimension) start for row `row` of the result.
+    fn offsets(&self, mut row: usize) -> [usize; 2] {
+        let mut at = [0; 2];
+        for axis in (0..self.dims.len().saturating_sub(1)).rev() {
+            let index = row % self.dims[axis];
+            row /= self.dims[axis];
+            for (at, strides) in at.iter_mut().zip(&self.strides) {
+                *at += index * strides[axis];
+            }
+        }
+        at
+    }
+}
+
+/// `y[..] = f(a[..], b[..])` where `shape` tells how the operands repeat.
+pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
+    shape: &Broadcast,
+    a: &[A],
+    b: &[B],
+    y: &mut [Y],
+    cost: usize,
+    f: impl Fn(A, B) -> Y + Copy + Sync,
+) {
+    let Some(&inner) = shape.dims.last() else {
+        y.iter_mut().for_each(|y| *y = f(a[0], b[0]));
+        return;
+    };
+    if y.is_empty() {
+        return;
+    }
+    let [a_step, b_step] = [0, 1].map(|i| shape.strides[i][shape.dims.len() - 1]);
+    if shape.dims.len() == 1 && (a_step, b_step) == (1, 1) {
+        return zip(&a[..inner], &b[..inner], y, cost, f);
+    }
+    let rows = y.len() / inner;
+    let (rows_per_task, columns_per_task) = ((GRAIN / inner).max(1), inner.min(GRAIN));
+    let (row_tasks, column_tasks) = (rows.div_ceil(rows_per_task), inner.div_ceil(columns_per_task));
+    let work = y.len() * cost;
+    let y = Disjoint::new(y);
+    parallel::for_each(row_tasks * column_tasks, work, |task| {
+        let first = task / column_tasks * rows_per_task;
+        let start = task % column_tasks * columns_per_task;
+        let length = columns_per_task.min(inner - start);
+        for row in first..rows.min(first + rows_per_task) {
+            let [a_at, b_at] = shape.offsets(row);
+            let (a, b) = (&a[a_at + start * a_step..], &b[b_at + start * b_step..]);
+            // SAFETY: tasks own distinct (row, column) ranges of the result.
+            let y = unsafe { y.slice(row * inner + start, length) };
+            vectorize(|| match (a_step, b_step) {
+                (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
+                (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
+                (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
+                _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[i * a_step], b[i * b_step])),
+            });
+        }
+    });
+}

@@ -1,0 +1,103 @@
+//! General matrix products on the register tile.
+
+use super::memory::Buffer;
+use super::parallel;
+use super::simd::Real;
+use super::tile::{Finish, Panels, Rows, in_blocks, multiply, multiply_transposed};
+
+/// Rows of the result that one task computes: a multiple of every tile's rows.
+const BLOCK: usize = 48;
+/// Rows that one partial sum of a transposed product covers.
+const PART: usize = 1024;
+
+/// A matrix in a slice: whether it is stored transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `[rows, columns]`.
+    Plain,
+    /// `[columns, rows]`.
+    Transposed,
+}
+
+/// `c[m, n] = Σ_k a[m, k] · b[k, n]`, plus `bias[n]`; `b` may be stored as `[n, k]`.
+pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, bias: Option<&[T]>, c: &mut [T]) {
+    assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
+    let finish = bias.map_or(Finish::Store, Finish::Bias);
+    let steps = if b_layout == Layout::Plain { [n, 1] } else { [1, k] };
+    let panels = Panels::pack(k, n, b, steps);
+    in_blocks(m, n, BLOCK, 2 * m * n * k, c, |rows, c| {
+        let starts: Vec<usize> = rows.clone().map(|m| m * k).collect();
+        let out_starts: Vec<usize> = (0..rows.len()).map(|m| m * n).collect();
+        multiply(a, Rows { starts: &starts, taps: &[0], run: k }, &panels, c, &out_starts, finish);
+    });
+}
+
+/// `c[k, n] = Σ_m a[m, k] · b[m, n]`: the first operand is read transposed.
+pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut [T]) {
+    assert!(a.len() == m * k && b.len() == m * n && c.len() == k * n);
+    let parts = m.div_ceil(PART).max(1);
+    // Tasks are (part of the sum, block of the result's rows); the parts' sums are added in order.
+    let mut partial = Buffer::zeroed(if parts > 1 { (parts - 1) * k * n } else { 0 });
+    c.fill(T::zero());
+    let starts: Vec<usize> = (0..m).map(|m| m * k).collect();
+    let columns: Vec<usize> = (0..k).collect();
+    let sum_part = |part: usize, block: usize, out: &mut [T]| {
+        let rows = part * PART..m.min((part + 1) * PART);
+        let columns = &columns[block * BLOCK..k.min((block + 1) * BLOCK)];
+        multiply_transposed(a, &starts[rows.clone()], columns, &b[rows.start * n..rows.end * n], n, out);
+    };
+    let blocks = k.div_ceil(BLOCK);
+    let first = parallel::Disjoint::new(c);
+    let others = parallel::Disjoint::new(&mut partial);
+    parallel::for_each(parts * blocks, 2 * m * n * k, |task| {
+        let (part, block) = (task / blocks, task % blocks);
+        let (start, length) = (block * BLOCK * n, BLOCK.min(k - block * BLOCK) * n);
+        // SAFETY: each task has its own rows of its own part.
+        let out = unsafe { if part == 0 { first.slice(start, length) } else { others.slice((part - 1) * k * n + start, length) } };
+        sum_part(part, block, out);
+    });
+    for partial in partial.chunks_exact((k * n).max(1)) {
+        super::elementwise::zip_in_place(c, partial, 1, |c, p| c + p);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(length: usize, seed: usize) -> Vec<f64> {
+        (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()
+    }
+
+    const SIZES: &[[usize; 3]] =
+        &[[1, 1, 1], [3, 5, 7], [48, 32, 16], [50, 33, 9], [13, 100, 40], [97, 20, 65], [2, 3, 0], [0, 4, 4], [4, 0, 2], [5, 40, 2100]];
+
+    #[test]
+    fn products_agree_with_the_triple_loop() {
+        for &[m, n, k] in SIZES {
+            let (a, b, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
+            let transposed: Vec<f64> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+            let naive = |i: usize, j: usize| (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum::<f64>() + bias[j];
+            for (b, layout) in [(&b, Layout::Plain), (&transposed, Layout::Transposed)] {
+                let mut c = vec![f64::NAN; m * n];
+                gemm([m, n, k], &a, b, layout, Some(&bias), &mut c);
+                for (at, &c) in c.iter().enumerate() {
+                    assert!((c - naive(at / n, at % n)).abs() < 1e-10, "{m}×{n}×{k} {layout:?} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transposed_products_agree_with_the_triple_loop() {
+        for &[k, n, m] in SIZES {
+            let (a, b) = (numbers(m * k, 1), numbers(m * n, 2));
+            let mut c = vec![f64::NAN; k * n];
+            gemm_transposed([k, n, m], &a, &b, &mut c);
+            for (at, &c) in c.iter().enumerate() {
+                let expected: f64 = (0..m).map(|p| a[p * k + at / n] * b[p * n + at % n]).sum();
+                assert!((c - expected).abs() < 1e-10, "{k}×{n}×{m} at {at}");
+            }
+        }
+    }
+}

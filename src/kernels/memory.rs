@@ -1,0 +1,254 @@
+//! Aligned memory that is used again.
+//!
+//! A fresh page from the system costs a fault for each 4 KiB, which on large feature maps takes longer than the arithmetic. So a block that
+//! is freed waits in a pool, and the next request of about its size gets it. The pool is bounded: what is in use and what waits together
+//! never exceed the highest use so far by more than a quarter ([`SLACK`]); beyond that, the blocks that have waited longest go back to the
+//! system before a new one is asked for.
+//!
+//! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::simd::Scalar;
+
+/// Alignment of every block in bytes: a cache line, and one AVX-512 register.
+pub const ALIGNMENT: usize = 64;
+
+/// Recycling holds at most `peak / SLACK` bytes beyond the highest use so far.
+pub const SLACK: usize = 4;
+
+/// What the allocator has done since the process started; see [`stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Bytes in tensors that are alive.
+    pub in_use: usize,
+    /// Bytes that wait to be used again.
+    pub idle: usize,
+    /// The highest value `in_use` has had.
+    pub peak: usize,
+    /// Requests that went to the system.
+    pub system_allocations: u64,
+    /// Requests that a recycled block served.
+    pub reuses: u64,
+}
+
+/// An aligned run of initialised bytes, recycled when dropped.
+pub struct Block {
+    pointer: NonNull<u8>,
+    length: usize,
+    capacity: usize,
+}
+
+// SAFETY: a block owns its memory exclusively, as a `Vec<u8>` does.
+unsafe impl Send for Block {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// A block of `length` bytes whose content is unspecified (but initialised).
+    pub fn uncleared(length: usize) -> Block {
+        let capacity = size_class(length);
+        if capacity == 0 {
+            return Block { pointer: NonNull::<Aligned>::dangling().cast(), length: 0, capacity: 0 };
+        }
+        let mut pool = lock();
+        let (pointer, capacity) = pool.take(capacity).unwrap_or_else(|| (pool.request(capacity), capacity));
+        pool.stats.in_use += capacity;
+        pool.stats.peak = pool.stats.peak.max(pool.stats.in_use);
+        Block { pointer, length, capacity }
+    }
+
+    /// A block of `length` zero bytes.
+    pub fn zeroed(length: usize) -> Block {
+        let mut block = Block::uncleared(length);
+        block.as_mut_slice().fill(0);
+        block
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `pointer` owns `capacity >= length` initialised bytes, or `length` is 0.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.length) }
+    }
+
+    /// The bytes, for writing.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.capacity > 0 {
+            lock().give_back(self.pointer, self.capacity);
+        }
+    }
+}
+
+/// Scratch memory for a kernel: a recycled block seen as elements.
+pub struct Buffer<T> {
+    block: Block,
+    element: PhantomData<T>,
+}
+
+impl<T: Scalar> Buffer<T> {
+    /// `length` elements whose values are unspecified.
+    pub fn uncleared(length: usize) -> Buffer<T> {
+        Buffer { block: Block::uncleared(length * size_of::<T>()), element: PhantomData }
+    }
+
+    /// `length` zeros.
+    pub fn zeroed(length: usize) -> Buffer<T> {
+        Buffer { block: Block::zeroed(length * size_of::<T>()), element: PhantomData }
+    }
+}
+
+impl<T: Scalar> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        bytemuck::cast_slice(self.block.as_slice())
+    }
+}
+
+impl<T: Scalar> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(self.block.as_mut_slice())
+    }
+}
+
+/// A type whose dangling pointer is aligned as blocks are.
+#[repr(align(64))]
+struct Aligned;
+
+struct Idle {
+    pointer: NonNull<u8>,
+    since: u64,
+}
+
+// SAFETY: an idle block is owned by the pool alone.
+unsafe impl Send for Idle {}
+
+struct Pool {
+    /// Waiting blocks by capacity; the last in a row was freed last and is the warmest.
+    idle: BTreeMap<usize, Vec<Idle>>,
+    stats: MemoryStats,
+    clock: u64,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    idle: BTreeMap::new(),
+    stats: MemoryStats { in_use: 0, idle: 0, peak: 0, system_allocations: 0, reuses: 0 },
+    clock: 0,
+});
+
+fn lock() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A waiting block of at least `capacity` and less than twice as many bytes.
+    fn take(&mut self, capacity: usize) -> Option<(NonNull<u8>, usize)> {
+        let (&found, row) = self.idle.range_mut(capacity..2 * capacity).find(|(_, row)| !row.is_empty())?;
+        let block = row.pop()?;
+        self.stats.idle -= found;
+        self.stats.reuses += 1;
+        Some((block.pointer, found))
+    }
+
+    /// New memory from the system, after making room for it.
+    fn request(&mut self, capacity: usize) -> NonNull<u8> {
+        let needed = self.stats.in_use + capacity;
+        let bound = self.stats.peak.max(needed);
+        self.shrink((bound + bound / SLACK).saturating_sub(needed));
+        self.stats.system_allocations += 1;
+        let layout = layout_of(capacity);
+        // SAFETY: the layout's size is not zero: `uncleared` treats that case itself.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
+        self.clock += 1;
+        self.stats.in_use -= capacity;
+        self.stats.idle += capacity;
+        self.idle.entry(capacity).or_default().push(Idle { pointer, since: self.clock });
+    }
+
+    /// Returns blocks to the system, those that have waited longest first, until at most `keep` bytes wait.
+    fn shrink(&mut self, keep: usize) {
+        while self.stats.idle > keep {
+            let oldest = self.idle.iter_mut().filter(|(_, row)| !row.is_empty()).min_by_key(|(_, row)| row[0].since);
+            let Some((&capacity, row)) = oldest else { return };
+            let block = row.remove(0);
+            self.stats.idle -= capacity;
+            // SAFETY: the pool owns the block, which was allocated with this layout.
+            unsafe { dealloc(block.pointer.as_ptr(), layout_of(capacity)) };
+        }
+    }
+}
+
+fn layout_of(capacity: usize) -> Layout {
+    Layout::from_size_align(capacity, ALIGNMENT).expect("a block is smaller than the address space")
+}
+
+/// Rounds a size up so that nearly equal requests share blocks: to 64 bytes, from 1 KiB on to an eighth of its power of two.
+fn size_class(length: usize) -> usize {
+    if length <= 1024 {
+        return length.next_multiple_of(ALIGNMENT);
+    }
+    let step = (length / 8 + 1).next_power_of_two() / 2;
+    length.next_multiple_of(step.max(ALIGNMENT))
+}
+
+/// What the allocator holds and has done.
+///
+/// ```
+/// let before = convnet::memory::stats();
+/// let x = convnet::Tensor::zeros([1024]);
+/// assert!(convnet::memory::stats().peak >= before.in_use + 4096);
+/// # drop(x);
+/// ```
+pub fn stats() -> MemoryStats {
+    lock().stats
+}
+
+/// Returns idle memory to the system until at most `keep` bytes wait, and forgets the peak.
+///
+/// Recycling keeps in use and idle memory together within 1.25 times the peak of what was in use; `trim(0)` after a large job gives
+/// the rest back.
+pub fn trim(keep: usize) {
+    let mut pool = lock();
+    pool.shrink(keep);
+    pool.stats.peak = pool.stats.in_use;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_class_wastes_at_most_an_eighth() {
+        for length in (1..100_000).step_by(7) {
+            let class = size_class(length);
+            assert!(class >= length && class % ALIGNMENT == 0);
+            assert!(class - length <= (length / 8).max(ALIGNMENT), "{length} -> {class}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_as_long_as_asked() {
+        for length in [0, 1, 63, 64, 65, 4097] {
+            let block = Block::zeroed(length);
+            assert_eq!(block.as_slice().len(), length);
+            assert_eq!(block.as_slice().as_ptr() as usize % ALIGNMENT, 0);
+        }
+    }
+}

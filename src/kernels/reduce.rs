@@ -1,0 +1,150 @@
+//! Reductions in a fixed order.
+//!
+//! Every reduction is the same picture: the input seen as `[outer, reduced, inner]`, the result as `[outer, inner]`. Sums that are long are cut
+//! into parts of fixed size, which are put together in order, so that neither the number of threads nor the vector width of other parts matters.
+
+use super::memory::Buffer;
+use super::parallel::{self, Disjoint};
+use super::simd::{Scalar, vectorize};
+
+/// Elements of a contiguous run that one partial sum covers.
+const RUN: usize = 16 * 1024;
+/// Independent accumulators in a contiguous run: enough for the compiler to vectorise and to hide latency.
+const LANES: usize = 32;
+
+/// Folds a contiguous slice with independent lanes, then the lanes in order.
+pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
+    vectorize(|| {
+        let mut lanes = [zero; LANES];
+        let (blocks, rest) = x.as_chunks::<LANES>();
+        for block in blocks {
+            for (lane, &x) in lanes.iter_mut().zip(block) {
+                *lane = add(*lane, x);
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane = add(*lane, x);
+        }
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                lanes[i] = join(lanes[i], lanes[i + width]);
+            }
+        }
+        lanes[0]
+    })
+}
+
+/// `y[o, i] = fold over r of x[o, r, i]`, where `x` is `[outer, reduced, inner]`.
+///
+/// `add` takes an element into an accumulator, `join` puts two accumulators together; `zero` is neutral for both.
+pub fn reduce<T: Scalar, A: Scalar>(
+    [outer, reduced, inner]: [usize; 3],
+    x: &[T],
+    y: &mut [A],
+    zero: A,
+    add: impl Fn(A, T) -> A + Copy + Sync,
+    join: impl Fn(A, A) -> A + Copy + Sync,
+) {
+    assert!(x.len() == outer * reduced * inner && y.len() == outer * inner);
+    if x.is_empty() {
+        return y.fill(zero);
+    }
+    if inner == 1 {
+        reduce_rows([outer, reduced], x, y, zero, add, join);
+    } else {
+        reduce_columns([outer, reduced, inner], x, y, zero, add, join);
+    }
+}
+
+fn reduce_rows<T: Scalar, A: Scalar>(
+    [outer, reduced]: [usize; 2],
+    x: &[T],
+    y: &mut [A],
+    zero: A,
+    add: impl Fn(A, T) -> A + Copy + Sync,
+    join: impl Fn(A, A) -> A + Copy + Sync,
+) {
+    let parts = reduced.div_ceil(RUN);
+    if parts == 1 {
+        let rows = (RUN / reduced).max(1);
+        return parallel::chunks_mut(y, rows, x.len(), |task, y| {
+            for (y, x) in y.iter_mut().zip(x[task * rows * reduced..].chunks_exact(reduced)) {
+                *y = fold(x, zero, add, join);
+            }
+        });
+    }
+    let mut partial = Buffer::uncleared(outer * parts);
+    parallel::chunks_mut(&mut partial, 1, x.len(), |task, partial| {
+        let (row, part) = (task / parts, task % parts);
+        let x = &x[row * reduced..][..reduced];
+        partial[0] = fold(&x[part * RUN..reduced.min((part + 1) * RUN)], zero, add, join);
+    });
+    for (y, partial) in y.iter_mut().zip(partial.chunks_exact(parts)) {
+        *y = partial.iter().fold(zero, |a, &b| join(a, b));
+    }
+}
+
+fn reduce_columns<T: Scalar, A: Scalar>(
+    [outer, reduced, inner]: [usize; 3],
+    x: &[T],
+    y: &mut [A],
+    zero: A,
+    add: impl Fn(A, T) -> A + Copy + Sync,
+    join: impl Fn(A, A) -> A + Copy + Sync,
+) {
+    // A task folds a part of one outer index's rows; the parts' size depends on the shape alone.
+    let rows = (4 * RUN / inner).clamp(1, reduced);
+    let parts = reduced.div_ceil(rows);
+    let fold_part = |task: usize, y: &mut [A]| {
+        let (index, part) = (task / parts, task % parts);
+        let x = &x[(index * reduced + part * rows) * inner..][..rows.min(reduced - part * rows) * inner];
+        y.fill(zero);
+        vectorize(|| {
+            for row in x.chunks_exact(inner) {
+                for (y, &x) in y.iter_mut().zip(row) {
+                    *y = add(*y, x);
+                }
+            }
+        });
+    };
+    if parts == 1 {
+        return parallel::chunks_mut(y, inner, x.len(), fold_part);
+    }
+    let mut partial = Buffer::uncleared(outer * parts * inner);
+    {
+        let partial = Disjoint::new(&mut partial);
+        parallel::for_each(outer * parts, x.len(), |task| {
+            // SAFETY: each task has a row of its own.
+            fold_part(task, unsafe { partial.slice(task * inner, inner) });
+        });
+    }
+    for (y, partial) in y.chunks_exact_mut(inner).zip(partial.chunks_exact(parts * inner)) {
+        y.copy_from_slice(&partial[..inner]);
+        for row in partial.chunks_exact(inner).skip(1) {
+            y.iter_mut().zip(row).for_each(|(y, &p)| *y = join(*y, p));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_agree_with_the_plain_loop() {
+        for [outer, reduced, inner] in
+            [[1, 1, 1], [3, 70_000, 1], [5, 7, 1], [2, 9, 4], [1, 30_000, 5], [2, 3, 40_000], [0, 3, 2], [2, 0, 3]]
+        {
+            let x: Vec<i64> = (0..outer * reduced * inner).map(|i| (i * 7919 % 1013) as i64).collect();
+            let mut y = vec![-1; outer * inner];
+            reduce([outer, reduced, inner], &x, &mut y, 0, |a, x| a + x, |a, b| a + b);
+            for (at, &sum) in y.iter().enumerate() {
+                let (o, i) = (at / inner, at % inner);
+                let expected: i64 = (0..reduced).map(|r| x[(o * reduced + r) * inner + i]).sum();
+                assert_eq!(sum, expected, "[{outer}, {reduced}, {inner}] at {at}");
+            }
+        }
+    }
+}

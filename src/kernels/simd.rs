@@ -1,0 +1,151 @@
+//! The number types kernels are generic over, and their SIMD vectors.
+//!
+//! [`Scalar`] is any element type, [`Real`] a floating-point one with vectors of any instruction set that `pulp` knows. [`vectorize`] compiles
+//! a closure for each instruction set and runs the best one that the machine has.
+
+use std::fmt::{Debug, Display};
+use std::mem::size_of;
+use std::ops::{Add, Mul, Sub};
+use std::sync::LazyLock;
+
+use bytemuck::Pod;
+use num_traits::{Float, NumAssign, NumCast};
+use pulp::{Arch, Simd, WithSimd};
+
+/// An element type: `f32`, `f64`, `i64`, `u8`.
+pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Default + Send + Sync + 'static {
+    /// `a + b`; integers wrap around, in debug builds too.
+    fn plus(self, other: Self) -> Self;
+    /// `a - b`, as [`plus`](Scalar::plus).
+    fn minus(self, other: Self) -> Self;
+    /// `a · b`, as [`plus`](Scalar::plus).
+    fn times(self, other: Self) -> Self;
+}
+
+macro_rules! scalar {
+    ($($type:ty: $plus:path, $minus:path, $times:path;)*) => {$(
+        impl Scalar for $type {
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                $plus(self, other)
+            }
+            #[inline(always)]
+            fn minus(self, other: Self) -> Self {
+                $minus(self, other)
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                $times(self, other)
+            }
+        }
+    )*};
+}
+scalar! {
+    f32: Add::add, Sub::sub, Mul::mul;
+    f64: Add::add, Sub::sub, Mul::mul;
+    i64: i64::wrapping_add, i64::wrapping_sub, i64::wrapping_mul;
+    u8: u8::wrapping_add, u8::wrapping_sub, u8::wrapping_mul;
+}
+
+/// A floating-point element type with SIMD vectors.
+pub trait Real: Scalar + Float {
+    /// One register of this type.
+    type Vector<S: Simd>: Pod;
+
+    /// Converts from `f64`, rounding.
+    fn of(x: f64) -> Self;
+    /// All lanes `x`.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    /// `a + b`.
+    fn vector_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a · b`.
+    fn vector_mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a · b + c`, fused where the machine can.
+    fn vector_mul_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
+
+    /// Lanes in a vector.
+    fn lanes<S: Simd>() -> usize {
+        size_of::<Self::Vector<S>>() / size_of::<Self>()
+    }
+}
+
+impl Real for f32 {
+    type Vector<S: Simd> = S::f32s;
+
+    #[inline(always)]
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, x: f32) -> S::f32s {
+        simd.splat_f32s(x)
+    }
+    #[inline(always)]
+    fn vector_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.add_f32s(a, b)
+    }
+    #[inline(always)]
+    fn vector_mul<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.mul_f32s(a, b)
+    }
+    #[inline(always)]
+    fn vector_mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
+        simd.mul_add_e_f32s(a, b, c)
+    }
+}
+
+impl Real for f64 {
+    type Vector<S: Simd> = S::f64s;
+
+    #[inline(always)]
+    fn of(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, x: f64) -> S::f64s {
+        simd.splat_f64s(x)
+    }
+    #[inline(always)]
+    fn vector_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.add_f64s(a, b)
+    }
+    #[inline(always)]
+    fn vector_mul<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.mul_f64s(a, b)
+    }
+    #[inline(always)]
+    fn vector_mul_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
+        simd.mul_add_e_f64s(a, b, c)
+    }
+}
+
+/// The instruction set in use: the best one the machine has, or what `CONVNET_ISA` (`avx512`, `avx2`, `portable`) caps it to.
+static ARCH: LazyLock<Arch> = LazyLock::new(|| {
+    let cap = std::env::var("CONVNET_ISA").unwrap_or_default();
+    match cap.as_str() {
+        "portable" => Arch::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        "avx2" => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
+        _ => Arch::new(),
+    }
+});
+
+/// Runs `op` compiled for the instruction set in use.
+#[inline(always)]
+pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+    ARCH.dispatch(op)
+}
+
+/// Runs a closure compiled for the instruction set in use, so that the compiler may vectorise its loops with it.
+#[inline(always)]
+pub fn vectorize<R>(body: impl FnOnce() -> R) -> R {
+    struct Closure<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Closure<F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.0)()
+        }
+    }
+    ARCH.dispatch(Closure(body))
+}

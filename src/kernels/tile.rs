@@ -1,0 +1,333 @@
+//! The register tile: the one inner loop of every matrix product and convolution.
+//!
+//! A tile is `MR` rows by `NV` vectors of accumulators, kept in registers while the reduction runs. Two forms cover all uses:
+//!
+//! * [`multiply`], `out[m, n] += Σ a[m, k] · b[k, n]`. `b` is packed into [`Panels`] of `NR` columns, `[N / NR][K][NR]`. `a` is not packed: a row
+//!   is where it starts, and the reduction runs over *taps* (offsets from there) of `run` contiguous elements each. A plain matrix is one tap; a
+//!   convolution's taps are the kernel's positions in a padded image, so im2col needs no copy.
+//! * [`multiply_transposed`], `out[k, n] += Σ a[m, k] · b[m, n]`, the same picture with the reduction over the rows: weight gradients.
+//!
+//! The reduction's order depends on the shape alone.
+
+use std::marker::PhantomData;
+
+use pulp::{Simd, WithSimd};
+
+use super::memory::Buffer;
+use super::parallel::{self, Disjoint};
+use super::simd::{Real, dispatch};
+
+/// Lanes of one vector of `T` in the instruction set in use.
+pub(crate) fn lanes<T: Real>() -> usize {
+    struct Lanes<T>(PhantomData<T>);
+    impl<T: Real> WithSimd for Lanes<T> {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            T::lanes::<S>()
+        }
+    }
+    dispatch(Lanes(PhantomData::<T>))
+}
+
+/// Vectors to a panel: one for few columns, else two.
+fn vectors<T: Real>(n: usize) -> usize {
+    let lanes = lanes::<T>();
+    if n <= lanes || (n > 2 * lanes && n <= 3 * lanes) { 1 } else { 2 }
+}
+
+/// A `[K, N]` matrix as panels of `NR` columns, `[N / NR][K][NR]`, the last filled up with zeros.
+pub(crate) struct Panels<T> {
+    data: Buffer<T>,
+    k: usize,
+    n: usize,
+    nr: usize,
+}
+
+impl<T: Real> Panels<T> {
+    /// Packs a matrix given by the distances between its rows and between its columns.
+    pub(crate) fn pack(k: usize, n: usize, b: &[T], [row_step, column_step]: [usize; 2]) -> Panels<T> {
+        Panels::pack_with(k, n, |k, columns, out| {
+            let b = &b[k * row_step + columns.start * column_step..];
+            if column_step == 1 {
+                out.copy_from_slice(&b[..out.len()]);
+            } else {
+                out.iter_mut().zip(b.iter().step_by(column_step)).for_each(|(out, &b)| *out = b);
+            }
+        })
+    }
+
+    /// Packs a matrix of which `fill(k, columns, out)` writes a part of row `k`.
+    pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync) -> Panels<T> {
+        let nr = vectors::<T>(n) * lanes::<T>();
+        let mut data = Buffer::uncleared(n.div_ceil(nr) * nr * k);
+        parallel::chunks_mut(&mut data, nr * k.max(1), 4 * n * k, |panel, out| {
+            let columns = panel * nr..n.min((panel + 1) * nr);
+            for (k, out) in out.chunks_exact_mut(nr).enumerate() {
+                let (used, rest) = out.split_at_mut(columns.len());
+                fill(k, columns.clone(), used);
+                rest.fill(T::zero());
+            }
+        });
+        Panels { data, k, n, nr }
+    }
+}
+
+/// The rows of the left operand: where each starts, and the taps (offsets from a start) of `run` elements that make up a row.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) starts: &'a [usize],
+    pub(crate) taps: &'a [usize],
+    pub(crate) run: usize,
+}
+
+impl Rows<'_> {
+    /// The length of the operand that all rows lie in.
+    fn extent(&self) -> usize {
+        let last = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
+        if self.starts.is_empty() || self.taps.is_empty() { 0 } else { last(self.starts) + last(self.taps) + self.run }
+    }
+}
+
+/// What happens to a finished tile.
+#[derive(Clone, Copy)]
+pub(crate) enum Finish<'a, T> {
+    /// Replaces what is there.
+    Store,
+    /// Replaces what is there, with a value added to each column.
+    Bias(&'a [T]),
+    /// Adds to what is there.
+    Add,
+}
+
+/// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, on the calling thread.
+pub(crate) fn multiply<T: Real>(a: &[T], rows: Rows<'_>, b: &Panels<T>, out: &mut [T], out_starts: &[usize], finish: Finish<'_, T>) {
+    assert_eq!(rows.taps.len() * rows.run, b.k, "a row has as many elements as the panels have rows");
+    assert!(rows.extent() <= a.len() && rows.starts.len() == out_starts.len());
+    assert!(out_starts.iter().all(|&start| start + b.n <= out.len()));
+    if let Finish::Bias(bias) = finish {
+        assert!(bias.len() >= b.n);
+    }
+    if b.n > 0 {
+        dispatch(Multiply { a, rows, b, out, out_starts, finish });
+    }
+}
+
+struct Multiply<'a, T> {
+    a: &'a [T],
+    rows: Rows<'a>,
+    b: &'a Panels<T>,
+    out: &'a mut [T],
+    out_starts: &'a [usize],
+    finish: Finish<'a, T>,
+}
+
+impl<T: Real> WithSimd for Multiply<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let one_vector = self.b.nr == T::lanes::<S>();
+        // As many rows as the registers hold, beside a row of `b` and one broadcast element.
+        match (S::REGISTER_COUNT >= 32, one_vector) {
+            (true, false) => self.run::<S, 12, 2>(simd),
+            (false, false) => self.run::<S, 6, 2>(simd),
+            (_, true) => self.run::<S, 12, 1>(simd),
+        }
+    }
+}
+
+impl<T: Real> Multiply<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Multiply { a, rows, b, out, out_starts, finish } = self;
+        let lanes = T::lanes::<S>();
+        for column in (0..b.n).step_by(b.nr) {
+            let panel = &b.data[column * b.k..][..b.k * b.nr];
+            let width = b.nr.min(b.n - column);
+            for first in (0..rows.starts.len()).step_by(MR) {
+                let count = MR.min(rows.starts.len() - first);
+                // Rows beyond the last repeat it; their results are dropped.
+                let pointers: [*const T; MR] = std::array::from_fn(|r| a[rows.starts[first + r.min(count - 1)]..].as_ptr());
+                // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and `panel` has `taps · run` rows of `NV` vectors.
+                let tile = unsafe { dot::<T, S, MR, NV>(simd, &pointers, rows.taps, rows.run, panel.as_ptr()) };
+                for (r, tile) in tile.iter().enumerate().take(count) {
+                    let out = &mut out[out_starts[first + r] + column..][..width];
+                    for (v, &sum) in tile.iter().enumerate().take(width.div_ceil(lanes)) {
+                        let at = v * lanes;
+                        let out = &mut out[at..width.min(at + lanes)];
+                        let bias = if let Finish::Bias(bias) = finish { &bias[column + at..][..out.len()] } else { &[] };
+                        store(simd, sum, out, finish, bias);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn store<T: Real, S: Simd>(simd: S, sum: T::Vector<S>, out: &mut [T], finish: Finish<'_, T>, bias: &[T]) {
+    let lanes = T::lanes::<S>();
+    if out.len() == lanes {
+        let target = out.as_mut_ptr().cast::<T::Vector<S>>();
+        // SAFETY: `out` and, where there is one, `bias` have a vector's elements; vectors are plain numbers; the accesses are unaligned.
+        unsafe {
+            let value = match finish {
+                Finish::Store => sum,
+                Finish::Bias(_) => T::vector_add(simd, sum, bias.as_ptr().cast::<T::Vector<S>>().read_unaligned()),
+                Finish::Add => T::vector_add(simd, target.read_unaligned(), sum),
+            };
+            target.write_unaligned(value);
+        }
+        return;
+    }
+    let sums: &[T] = bytemuck::cast_slice(std::slice::from_ref(&sum));
+    for (i, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
+        *out = match finish {
+            Finish::Store => sum,
+            Finish::Bias(_) => sum + bias[i],
+            Finish::Add => *out + sum,
+        };
+    }
+}
+
+/// One tile: `tile[r][v] = Σ over taps t, k of rows[r][t + k] · panel[(t, k)][v]`.
+///
+/// # Safety
+/// `rows[r] + t .. + run` must be readable for each tap `t`, and `panel` for `taps · run · NV` vectors.
+#[inline(always)]
+unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    rows: &[*const T; MR],
+    taps: &[usize],
+    run: usize,
+    panel: *const T,
+) -> [[T::Vector<S>; NV]; MR] {
+    let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
+    let mut b = panel.cast::<T::Vector<S>>();
+    for &tap in taps {
+        // SAFETY (for the loop): by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
+        unsafe {
+            let rows = rows.map(|row| row.add(tap));
+            for k in 0..run {
+                let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| b.add(v).read_unaligned());
+                b = b.add(NV);
+                for r in 0..MR {
+                    let x = T::splat(simd, *rows[r].add(k));
+                    for v in 0..NV {
+                        tile[r][v] = T::vector_mul_add(simd, x, columns[v], tile[r][v]);
+                    }
+                }
+            }
+        }
+    }
+    tile
+}
+
+/// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]`, `out` `[K, N]`.
+///
+/// # Panics
+/// When the operands' lengths do not fit.
+pub(crate) fn multiply_transposed<T: Real>(a: &[T], starts: &[usize], columns: &[usize], b: &[T], n: usize, out: &mut [T]) {
+    let last = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
+    assert!(starts.is_empty() || columns.is_empty() || last(starts) + last(columns) < a.len());
+    assert!(b.len() == starts.len() * n && out.len() == columns.len() * n);
+    if n == 0 || starts.is_empty() {
+        return;
+    }
+    let nr = vectors::<T>(n) * lanes::<T>();
+    let padded = n.next_multiple_of(nr);
+    if padded == n {
+        return dispatch(Transposed { a, starts, columns, b, step: n, n, nr, out });
+    }
+    // Columns that do not fill a vector: a copy with rows that do.
+    let mut copy = Buffer::uncleared(starts.len() * padded);
+    for (copy, b) in copy.chunks_exact_mut(padded).zip(b.chunks_exact(n)) {
+        copy[..n].copy_from_slice(b);
+        copy[n..].fill(T::zero());
+    }
+    dispatch(Transposed { a, starts, columns, b: &copy, step: padded, n, nr, out });
+}
+
+struct Transposed<'a, T> {
+    a: &'a [T],
+    starts: &'a [usize],
+    columns: &'a [usize],
+    b: &'a [T],
+    /// Distance between rows of `b`, a multiple of `nr`.
+    step: usize,
+    n: usize,
+    nr: usize,
+    out: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Transposed<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let one_vector = self.nr == T::lanes::<S>();
+        match (S::REGISTER_COUNT >= 32, one_vector) {
+            (true, false) => self.run::<S, 12, 2>(simd),
+            (false, false) => self.run::<S, 6, 2>(simd),
+            (_, true) => self.run::<S, 12, 1>(simd),
+        }
+    }
+}
+
+impl<T: Real> Transposed<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Transposed { a, starts, columns, b, step, n, nr, out } = self;
+        let lanes = T::lanes::<S>();
+        for column in (0..step).step_by(nr) {
+            let width = nr.min(n - column);
+            for first in (0..columns.len()).step_by(MR) {
+                let count = MR.min(columns.len() - first);
+                let pointers: [*const T; MR] = std::array::from_fn(|r| a[columns[first + r.min(count - 1)]..].as_ptr());
+                let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
+                let mut row = b[column..].as_ptr();
+                for &start in starts {
+                    // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a`; `b` has `starts.len()` rows of
+                    // `step` elements, of which `column .. column + nr` are read; `row` moves beyond the end only after the last read.
+                    unsafe {
+                        let vectors: [T::Vector<S>; NV] =
+                            std::array::from_fn(|v| row.add(v * lanes).cast::<T::Vector<S>>().read_unaligned());
+                        row = row.wrapping_add(step);
+                        for r in 0..MR {
+                            let x = T::splat(simd, *pointers[r].add(start));
+                            for v in 0..NV {
+                                tile[r][v] = T::vector_mul_add(simd, x, vectors[v], tile[r][v]);
+                            }
+                        }
+                    }
+                }
+                for (r, tile) in tile.iter().enumerate().take(count) {
+                    let out = &mut out[(first + r) * n + column..][..width];
+                    for (v, &sum) in tile.iter().enumerate().take(width.div_ceil(lanes)) {
+                        let at = v * lanes;
+                        store(simd, sum, &mut out[at..width.min(at + lanes)], Finish::Add, &[]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Cuts `rows` rows into blocks, a task each, and hands out disjoint parts of `out`, `columns` elements to a row.
+pub(crate) fn in_blocks<T: Real>(
+    rows: usize,
+    columns: usize,
+    block: usize,
+    work: usize,
+    out: &mut [T],
+    body: impl Fn(std::ops::Range<usize>, &mut [T]) + Sync,
+) {
+    let out = Disjoint::new(out);
+    parallel::for_each(rows.div_ceil(block), work, |task| {
+        let range = task * block..rows.min((task + 1) * block);
+        // SAFETY: blocks of rows do not overlap.
+        let out = unsafe { out.slice(range.start * columns, range.len() * columns) };
+        body(range, out);
+    });
+}

@@ -1,0 +1,31 @@
+//! Convolutional networks on the CPU: tensors with reverse-mode autograd, the operations CNNs are made of, a layer API, classic
+//! architectures, and what it takes to train them.
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+pub mod autograd;
+mod error;
+#[allow(unsafe_code)]
+pub(crate) mod kernels;
+pub mod ops;
+mod tensor;
+
+pub use autograd::{enable_grad, is_grad_enabled, no_grad};
+pub use error::{Error, Result};
+pub use kernels::parallel::num_threads;
+pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
+
+/// What tensors' memory is doing; freed buffers are recycled.
+pub mod memory {
+    pub use crate::kernels::memory::{MemoryStats, stats, trim};
+}
+
+/// Sets the number of threads that operations use, the caller's included; 0 returns to rayon's global pool.
+///
+/// Results do not depend on it: work is split by problem size.
+///
+/// # Errors
+/// [`Error::Argument`] when the system cannot start that many threads.
+pub fn set_num_threads(count: usize) -> Result<()> {
+    kernels::parallel::set_num_threads(count).map_err(|error| Error::Argument { op: "set_num_threads", message: error.to_string() })
+}

@@ -1,0 +1,136 @@
+//! Kernels applied to tensors, without history: what `autograd` and `ops` are written with.
+
+use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
+use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
+use crate::error::{Error, Result};
+use crate::kernels::elementwise::{self, Binary, Unary};
+use crate::kernels::memory::Buffer;
+use crate::kernels::reduce;
+use crate::kernels::simd::Scalar;
+
+/// `f` of each element; floating point only.
+pub(crate) fn map<F: Unary>(op: &'static str, x: &Tensor, f: F) -> Result<Tensor> {
+    Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| {
+        elementwise::map(x.data::<T>(), y, F::COST, |x| f.apply(x));
+    })))
+}
+
+/// `f` of each pair of elements; both floating point of one dtype, broadcast together.
+///
+/// The result is channels-last when a 4-D operand of its shape is.
+pub(crate) fn zip<F: Binary>(op: &'static str, a: &Tensor, b: &Tensor, f: F) -> Result<Tensor> {
+    same_dtype(op, a, b)?;
+    with_float!(a.dtype(), op, T => zip_with(op, a, b, F::COST, |a: T, b: T| -> T { f.apply(a, b) }))
+}
+
+/// `f` of each pair of elements of the given types, broadcast together.
+pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
+    op: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+    cost: usize,
+    f: impl Fn(A, B) -> Y + Copy + Sync,
+) -> Result<Tensor> {
+    let shape = if a.shape() == b.shape() { a.shape().to_vec() } else { broadcast_shapes(op, a.shape(), b.shape())? };
+    if super::shape::try_numel(&shape).is_none() {
+        return Err(Error::shape(
+            op,
+            format!("shapes {:?} and {:?} broadcast to more elements than memory can hold", a.shape(), b.shape()),
+        ));
+    }
+    let format = common_format(&shape, a, b);
+    Ok(Tensor::build(&shape, format, |y: &mut [Y]| {
+        let alike = |t: &Tensor| t.shape() == shape && (t.memory_format() == format || formats_agree(&shape));
+        if alike(a) && alike(b) {
+            return elementwise::zip(a.data(), b.data(), y, cost, f);
+        }
+        let walk = broadcast(&shape, format, [(a.shape(), a.memory_format()), (b.shape(), b.memory_format())]);
+        elementwise::zip_broadcast(&walk, a.data(), b.data(), y, cost, f);
+    }))
+}
+
+/// `f` of each element of any dtype into another.
+pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl Fn(X) -> Y + Copy + Sync) -> Tensor {
+    Tensor::build(x.shape(), x.memory_format(), |y: &mut [Y]| elementwise::map(x.data(), y, cost, f))
+}
+
+/// Fails with [`Error::DType`] unless both have one dtype.
+pub(crate) fn same_dtype(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
+    b.expect_dtype(op, a.dtype())
+}
+
+fn common_format(shape: &[usize], a: &Tensor, b: &Tensor) -> MemoryFormat {
+    let asks = |t: &Tensor| t.memory_format() == MemoryFormat::ChannelsLast && t.shape() == shape;
+    if asks(a) || asks(b) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor }
+}
+
+/// `a + b` for gradients of one shape and dtype; overwrites `a` when nobody else holds it.
+pub(crate) fn accumulate(mut a: Tensor, b: &Tensor) -> Result<Tensor> {
+    let in_place = a.shape() == b.shape() && a.memory_format() == b.memory_format() && a.dtype() == b.dtype() && a.is_unique();
+    with_dtype!(a.dtype(), T => {
+        if in_place && let Some(target) = a.data_mut::<T>() {
+            elementwise::zip_in_place(target, b.data::<T>(), 1, T::plus);
+            return Ok(a);
+        }
+        same_dtype("accumulate", &a, b)?;
+        zip_with("accumulate", &a, b, 1, T::plus)
+    })
+}
+
+/// Folds over the dimensions `axes` (sorted); they remain with size 1. Runs along memory in either format.
+pub(crate) fn reduce_with<T: Element, A: Element>(
+    x: &Tensor,
+    axes: &[usize],
+    zero: A,
+    add: impl Fn(A, T) -> A + Copy + Sync,
+    join: impl Fn(A, A) -> A + Copy + Sync,
+) -> Tensor {
+    let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
+    // In memory order: sizes, and whether they are reduced; neighbours of one kind merge.
+    let strides = strides(x.shape(), x.memory_format());
+    let mut order: Vec<usize> = (0..x.ndim()).collect();
+    order.sort_by_key(|&axis| (std::cmp::Reverse(strides[axis]), axis));
+    let mut runs: Vec<(usize, bool)> = vec![];
+    for axis in order.into_iter().filter(|&axis| x.shape()[axis] != 1) {
+        let reduced = axes.contains(&axis);
+        match runs.last_mut() {
+            Some((size, kind)) if *kind == reduced => *size *= x.shape()[axis],
+            _ => runs.push((x.shape()[axis], reduced)),
+        }
+    }
+    // One reduced run at a time, the innermost first: the others only shorten.
+    let mut current: Option<Buffer<A>> = None;
+    while let Some(at) = runs.iter().rposition(|&(_, reduced)| reduced) {
+        let size = |runs: &[(usize, bool)]| runs.iter().map(|&(n, _)| n).product::<usize>();
+        let dims = [size(&runs[..at]), runs[at].0, size(&runs[at + 1..])];
+        let mut y = Buffer::uncleared(dims[0] * dims[2]);
+        match &current {
+            None => reduce::reduce(dims, x.data::<T>(), &mut y, zero, add, join),
+            Some(partial) => reduce::reduce(dims, partial, &mut y, zero, join, join),
+        }
+        current = Some(y);
+        runs.remove(at);
+    }
+    Tensor::build(&kept, x.memory_format(), |out: &mut [A]| match &current {
+        Some(result) => out.copy_from_slice(result),
+        None => elementwise::map(x.data::<T>(), out, 1, |x| add(zero, x)),
+    })
+}
+
+/// Sums `x` down to `shape`, from which it was broadcast.
+pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Tensor {
+    if x.shape() == shape {
+        return x.clone();
+    }
+    let extra = x.ndim() - shape.len();
+    let axes: Vec<usize> = (0..x.ndim()).filter(|&axis| axis < extra || shape[axis - extra] == 1 && x.shape()[axis] != 1).collect();
+    let summed = with_dtype!(x.dtype(), T => reduce_with(x, &axes, T::default(), T::plus, T::plus));
+    debug_assert_eq!(summed.numel(), numel(shape));
+    let keeps_format = shape.len() == 4 && extra == 0;
+    if keeps_format { summed } else { summed.in_format(MemoryFormat::RowMajor).relabel(shape, MemoryFormat::RowMajor) }
+}
+
+/// Both operands in the wider of their dtypes: u8 < i64 < f32 < f64, as PyTorch promotes.
+pub(crate) fn promote(a: &Tensor, b: &Tensor) -> DType {
+    a.dtype().max(b.dtype())
+}

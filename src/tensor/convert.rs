@@ -1,0 +1,138 @@
+//! Into other dtypes, memory formats, vectors and `ndarray` arrays.
+
+use std::sync::Arc;
+
+use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
+use num_traits::AsPrimitive;
+
+use super::storage::Storage;
+use super::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
+use crate::error::{Error, Result};
+use crate::kernels::{elementwise, layout};
+
+impl Tensor {
+    /// The same values in another memory format, without history; shares the elements where both formats agree.
+    pub(crate) fn in_format(&self, format: MemoryFormat) -> Tensor {
+        if self.format == format {
+            return self.detach();
+        }
+        if shape::formats_agree(self.shape()) {
+            let format = if self.ndim() == 4 { format } else { MemoryFormat::RowMajor };
+            return self.relabel(self.shape(), format);
+        }
+        let &[n, c, h, w] = self.shape() else { unreachable!("formats differ for 4-D tensors only") };
+        let (rows, columns) = if format == MemoryFormat::ChannelsLast { (c, h * w) } else { (h * w, c) };
+        with_dtype!(self.dtype(), T => {
+            Tensor::build(self.shape(), format, |out: &mut [T]| layout::transpose(n, rows, columns, self.data(), out))
+        })
+    }
+
+    /// The same values as another dtype, without history. Floating point to integer rounds towards zero and saturates, as Rust's `as`.
+    pub(crate) fn cast(&self, dtype: DType) -> Tensor {
+        if self.dtype() == dtype {
+            return self.detach();
+        }
+        with_dtype!(self.dtype(), X => with_dtype!(dtype, Y => {
+            Tensor::build(self.shape(), self.format, |out: &mut [Y]| {
+                elementwise::map(self.data::<X>(), out, 1, |x| -> Y { x.as_() });
+            })
+        }))
+    }
+
+    /// Takes over an `ndarray` array of any dimension, without copying when it is dense in row-major or, for 4-D arrays, channels-last order.
+    ///
+    /// ```
+    /// let t = convnet::Tensor::from_ndarray(ndarray::array![[1.0f32, 2.0], [3.0, 4.0]]);
+    /// assert!(t.shape() == [2, 2]);
+    /// ```
+    pub fn from_ndarray<T: Element, D: Dimension>(array: Array<T, D>) -> Tensor {
+        let array = array.into_dyn();
+        let dims = array.shape().to_vec();
+        if array.is_standard_layout() {
+            let (data, offset) = array.into_raw_vec_and_offset();
+            return Tensor::adopt(data, offset.unwrap_or(0), &dims, MemoryFormat::RowMajor);
+        }
+        if dims.len() == 4 && array.view().permuted_axes(IxDyn(&[0, 2, 3, 1])).is_standard_layout() {
+            let (data, offset) = array.into_raw_vec_and_offset();
+            return Tensor::adopt(data, offset.unwrap_or(0), &dims, MemoryFormat::ChannelsLast);
+        }
+        Tensor::from_view(array.view())
+    }
+
+    fn adopt<T: Element>(data: Vec<T>, offset: usize, dims: &[usize], format: MemoryFormat) -> Tensor {
+        let length = shape::numel(dims);
+        if data.len() == length {
+            return Tensor::from_storage(Storage::Adopted(T::adopt(data)), dims, T::DTYPE, format);
+        }
+        Tensor::build(dims, format, |out| out.copy_from_slice(&data[offset..offset + length]))
+    }
+
+    /// Copies an `ndarray` view, of any strides, into row-major order.
+    pub fn from_view<T: Element>(view: ArrayViewD<'_, T>) -> Tensor {
+        Tensor::build(view.shape(), MemoryFormat::RowMajor, |out| {
+            let mut target = ndarray::ArrayViewMutD::from_shape(view.raw_dim(), out).expect("as many elements as the view");
+            target.assign(&view);
+        })
+    }
+
+    /// The elements as an `ndarray` view in logical order, without copying.
+    ///
+    /// # Errors
+    /// [`Error::DType`] when `T` is not the tensor's type.
+    pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
+        self.expect_dtype("view", T::DTYPE)?;
+        Ok(ArrayViewD::from_shape(self.strided_shape(), self.data()).expect("a tensor is dense in its format"))
+    }
+
+    fn strided_shape(&self) -> ndarray::StrideShape<IxDyn> {
+        if self.numel() == 0 || self.format == MemoryFormat::RowMajor {
+            return IxDyn(self.shape()).into();
+        }
+        IxDyn(self.shape()).strides(IxDyn(&shape::strides(self.shape(), self.format)))
+    }
+
+    /// Copies the elements into an `ndarray` array in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::DType`] when `T` is not the tensor's type.
+    pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
+        Ok(self.view::<T>()?.as_standard_layout().into_owned())
+    }
+
+    /// Moves the elements into an `ndarray` array; copies only when they are shared or lie in recycled memory. The array's strides tell the
+    /// memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] when `T` is not the tensor's type.
+    pub fn into_ndarray<T: Element>(self) -> Result<ArrayD<T>> {
+        self.expect_dtype("into_ndarray", T::DTYPE)?;
+        let dims = self.strided_shape();
+        let data = match Arc::try_unwrap(self.storage) {
+            Ok(Storage::Adopted(data)) => T::release(data).expect("the dtype was checked"),
+            Ok(storage) => storage.slice().to_vec(),
+            Err(shared) => shared.slice().to_vec(),
+        };
+        Ok(ArrayD::from_shape_vec(dims, data).expect("a tensor is dense in its format"))
+    }
+
+    /// Copies the elements into a vector, row by row.
+    ///
+    /// # Errors
+    /// [`Error::DType`] when `T` is not the tensor's type.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.expect_dtype("to_vec", T::DTYPE)?;
+        Ok(self.in_format(MemoryFormat::RowMajor).data().to_vec())
+    }
+
+    /// The value of a tensor with one element.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are more or fewer, [`Error::DType`] when `T` is not the tensor's type.
+    pub fn item<T: Element>(&self) -> Result<T> {
+        self.expect_dtype("item", T::DTYPE)?;
+        match self.data() {
+            &[value] => Ok(value),
+            _ => Err(Error::shape("item", format!("expected one element, got shape {:?}", self.shape()))),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! New tensors.
+
+use rand::RngExt;
+
+use super::shape::{numel, try_numel};
+use super::storage::Storage;
+use super::{DType, Element, MemoryFormat, Tensor, random, with_dtype};
+use crate::error::{Error, Result};
+
+impl Tensor {
+    /// Zeros, `f32`.
+    ///
+    /// # Panics
+    /// When the shape has more elements than memory can hold, as for every constructor here.
+    pub fn zeros(shape: impl AsRef<[usize]>) -> Tensor {
+        Tensor::full(shape, 0.0, DType::F32)
+    }
+
+    /// Ones, `f32`.
+    pub fn ones(shape: impl AsRef<[usize]>) -> Tensor {
+        Tensor::full(shape, 1.0, DType::F32)
+    }
+
+    /// One value everywhere, rounded towards zero for integer types.
+    pub fn full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Tensor {
+        with_dtype!(dtype, T => Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [T]| out.fill(value as T)))
+    }
+
+    /// Zeros of this tensor's shape, dtype and memory format.
+    pub fn zeros_like(&self) -> Tensor {
+        self.full_like(0.0)
+    }
+
+    /// Ones of this tensor's shape, dtype and memory format.
+    pub fn ones_like(&self) -> Tensor {
+        self.full_like(1.0)
+    }
+
+    /// One value in this tensor's shape, dtype and memory format.
+    pub fn full_like(&self, value: f64) -> Tensor {
+        with_dtype!(self.dtype(), T => Tensor::build(self.shape(), self.format, |out: &mut [T]| out.fill(value as T)))
+    }
+
+    /// The identity matrix `[n, n]`, `f32`.
+    pub fn eye(n: usize) -> Tensor {
+        Tensor::build(&[n, n], MemoryFormat::RowMajor, |out: &mut [f32]| {
+            out.fill(0.0);
+            out.iter_mut().step_by(n + 1).for_each(|x| *x = 1.0);
+        })
+    }
+
+    /// `0, 1, …, n - 1` as `i64`, shape `[n]`.
+    pub fn arange(n: usize) -> Tensor {
+        Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [i64]| {
+            out.iter_mut().zip(0..).for_each(|(x, i)| *x = i);
+        })
+    }
+
+    /// `n` numbers evenly spaced from `start` to `end`, both included, `f32`.
+    pub fn linspace(start: f64, end: f64, n: usize) -> Tensor {
+        let step = if n > 1 { (end - start) / (n - 1) as f64 } else { 0.0 };
+        Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [f32]| {
+            out.iter_mut().enumerate().for_each(|(i, x)| *x = (start + step * i as f64) as f32);
+        })
+    }
+
+    /// Standard normal numbers from this thread's generator, `f32`; see [`manual_seed`](crate::manual_seed).
+    pub fn randn(shape: impl AsRef<[usize]>) -> Tensor {
+        Tensor::random(shape.as_ref(), random::fill_normal)
+    }
+
+    /// Numbers uniform in `[0, 1)` from this thread's generator, `f32`.
+    pub fn rand(shape: impl AsRef<[usize]>) -> Tensor {
+        Tensor::random(shape.as_ref(), |generator, out| {
+            random::fill_uniform(generator, out);
+            // Rounding to f32 may reach 1.
+            out.iter_mut().for_each(|x| *x = x.min(f64::from(1.0 - f32::EPSILON / 2.0)));
+        })
+    }
+
+    /// Integers uniform in `0..bound` from this thread's generator, `i64`.
+    ///
+    /// # Panics
+    /// When `bound` is not positive.
+    pub fn randint(bound: i64, shape: impl AsRef<[usize]>) -> Tensor {
+        Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [i64]| {
+            random::with_generator(|generator| out.iter_mut().for_each(|x| *x = generator.random_range(0..bound)));
+        })
+    }
+
+    fn random(shape: &[usize], fill: fn(&mut rand_chacha::ChaCha8Rng, &mut [f64])) -> Tensor {
+        let mut buffer = [0.0; 256];
+        Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
+            random::with_generator(|generator| {
+                for out in out.chunks_mut(buffer.len()) {
+                    fill(generator, &mut buffer[..out.len()]);
+                    out.iter_mut().zip(&buffer).for_each(|(x, &value)| *x = value as f32);
+                }
+            });
+        })
+    }
+
+    /// Takes over a vector, row by row, without copying it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shape has another number of elements.
+    ///
+    /// ```
+    /// use convnet::{DType, Tensor};
+    ///
+    /// let t = Tensor::from_vec(vec![1.0f64, 2.0], [2])?;
+    /// assert_eq!(t.dtype(), DType::F64);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn from_vec<T: Element>(data: Vec<T>, shape: impl AsRef<[usize]>) -> Result<Tensor> {
+        let shape = shape.as_ref();
+        if try_numel(shape) != Some(data.len()) {
+            return Err(Error::shape("from_vec", format!("shape {shape:?} does not hold {} elements", data.len())));
+        }
+        Ok(Tensor::from_storage(Storage::Adopted(T::adopt(data)), shape, T::DTYPE, MemoryFormat::RowMajor))
+    }
+
+    /// Copies a slice, row by row.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shape has another number of elements.
+    pub fn from_slice<T: Element>(data: &[T], shape: impl AsRef<[usize]>) -> Result<Tensor> {
+        let shape = shape.as_ref();
+        if try_numel(shape) != Some(data.len()) {
+            return Err(Error::shape("from_slice", format!("shape {shape:?} does not hold {} elements", data.len())));
+        }
+        Ok(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(data)))
+    }
+
+    /// One value, shape `[]`.
+    pub fn scalar<T: Element>(value: T) -> Tensor {
+        Tensor::build(&[], MemoryFormat::RowMajor, |out: &mut [T]| out[0] = value)
+    }
+}
+
+/// The product of `shape` without the dimension `axis`, as `[before, size, after]`.
+pub(crate) fn around(shape: &[usize], axis: usize) -> [usize; 3] {
+    [numel(&shape[..axis]), shape[axis], numel(&shape[axis + 1..])]
+}

@@ -1,0 +1,138 @@
+//! Printing as NumPy does: aligned columns, large tensors shortened.
+
+use std::fmt;
+
+use super::{Element, Tensor, with_dtype};
+
+/// Tensors with more elements are shortened.
+const WHOLE: usize = 1000;
+/// Elements shown at each end of a shortened dimension.
+const EDGE: usize = 3;
+
+/// Prints the elements in brackets, four digits after the point unless the formatter asks for another precision (`{:.2}`), dimensions of large
+/// tensors shortened to three elements at each end; then the shape and dtype.
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        with_dtype!(self.dtype(), T => print::<T>(self, f))
+    }
+}
+
+fn print<T: Element>(tensor: &Tensor, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let view = tensor.view::<T>().map_err(|_| fmt::Error)?;
+    let shorten = tensor.numel() > WHOLE;
+    let shown: Vec<Vec<usize>> = tensor
+        .shape()
+        .iter()
+        .map(|&n| if shorten && n > 2 * EDGE { (0..EDGE).chain(n - EDGE..n).collect() } else { (0..n).collect() })
+        .collect();
+
+    // The elements that will be seen decide on notation and width.
+    let mut values = vec![];
+    let mut index = vec![0; tensor.ndim()];
+    if tensor.numel() > 0 {
+        collect(&shown, 0, &mut index, &mut |at| values.push(view[at]));
+    }
+    let precision = f.precision().unwrap_or(4);
+    let text = Notation::choose(&values, precision);
+    let width = values.iter().map(|&x| text.write(x).len()).max().unwrap_or(0);
+
+    let mut cells = values.iter().map(|&x| format!("{:>width$}", text.write(x)));
+    brackets(f, &shown, tensor.shape(), 0, &mut cells)?;
+    write!(f, "\n{:?} {}", tensor.shape(), tensor.dtype())
+}
+
+fn collect(shown: &[Vec<usize>], axis: usize, index: &mut Vec<usize>, visit: &mut impl FnMut(&[usize])) {
+    if axis == shown.len() {
+        return visit(index);
+    }
+    for &i in &shown[axis] {
+        index[axis] = i;
+        collect(shown, axis + 1, index, visit);
+    }
+}
+
+fn brackets(
+    f: &mut fmt::Formatter<'_>,
+    shown: &[Vec<usize>],
+    shape: &[usize],
+    axis: usize,
+    cells: &mut impl Iterator<Item = String>,
+) -> fmt::Result {
+    if axis == shape.len() {
+        return f.write_str(&cells.next().unwrap_or_default());
+    }
+    let last = axis + 1 == shape.len();
+    // Rows stand on lines of their own, matrices are set apart by empty lines.
+    let separator = if last { ", ".to_owned() } else { format!(",{}{}", "\n".repeat(shape.len() - axis - 1), " ".repeat(axis + 1)) };
+    f.write_str("[")?;
+    let mut expected = 0;
+    for (position, &i) in shown[axis].iter().enumerate() {
+        if position > 0 {
+            f.write_str(&separator)?;
+        }
+        if i != expected {
+            write!(f, "...{separator}")?;
+        }
+        expected = i + 1;
+        brackets(f, shown, shape, axis + 1, cells)?;
+    }
+    f.write_str("]")
+}
+
+enum Notation {
+    Integer,
+    Fixed(usize),
+    Scientific(usize),
+}
+
+impl Notation {
+    fn choose<T: Element>(values: &[T], precision: usize) -> Notation {
+        if !T::DTYPE.is_float() {
+            return Notation::Integer;
+        }
+        let magnitudes = values.iter().filter_map(|x| x.to_f64()).filter(|x| x.is_finite() && *x != 0.0).map(f64::abs);
+        let (low, high) = magnitudes.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
+        if high >= 1e8 || low < 1e-4 && high > 0.0 && high < 1e-2 || high / low > 1e8 {
+            return Notation::Scientific(precision);
+        }
+        Notation::Fixed(precision)
+    }
+
+    fn write<T: Element>(&self, x: T) -> String {
+        match self {
+            Notation::Integer => x.to_string(),
+            Notation::Fixed(precision) => format!("{x:.precision$}"),
+            Notation::Scientific(precision) => format!("{:.precision$e}", x.to_f64().unwrap_or(f64::NAN)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_prints_as_aligned_rows() {
+        let t = Tensor::from_vec(vec![1.0f32, -20.5, 3.25, 4.0], [2, 2]).unwrap();
+        assert_eq!(t.to_string(), "[[  1.0000, -20.5000],\n [  3.2500,   4.0000]]\n[2, 2] f32");
+        assert_eq!(format!("{t:.1}"), "[[  1.0, -20.5],\n [  3.2,   4.0]]\n[2, 2] f32");
+    }
+
+    #[test]
+    fn integers_scalars_and_empty_tensors_print() {
+        assert_eq!(Tensor::arange(3).to_string(), "[0, 1, 2]\n[3] i64");
+        assert_eq!(Tensor::scalar(7u8).to_string(), "7\n[] u8");
+        assert_eq!(Tensor::zeros([0, 3]).to_string(), "[]\n[0, 3] f32");
+        assert_eq!(Tensor::zeros([2, 0]).to_string(), "[[],\n []]\n[2, 0] f32");
+    }
+
+    #[test]
+    fn large_tensors_are_shortened_and_channels_last_reads_logically() {
+        let text = Tensor::arange(2000).to_string();
+        assert_eq!(text, "[   0,    1,    2, ..., 1997, 1998, 1999]\n[2000] i64");
+        let x = Tensor::arange(12).in_format(MemoryFormat::RowMajor).relabel(&[1, 2, 2, 3], MemoryFormat::RowMajor);
+        assert_eq!(x.to_string(), x.in_format(MemoryFormat::ChannelsLast).to_string());
+    }
+
+    use super::super::MemoryFormat;
+}

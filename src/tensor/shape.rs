@@ -1,0 +1,179 @@
+//! Shapes, dimensions that count from the end, memory formats.
+
+use std::ops::RangeFull;
+
+use crate::error::{Error, Result};
+use crate::kernels::elementwise::Broadcast;
+
+/// How a tensor's elements lie in memory; tensors are always dense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryFormat {
+    /// The last dimension is contiguous.
+    RowMajor,
+    /// 4-D tensors only: `[N, C, H, W]` lies in memory as N, H, W, C.
+    ChannelsLast,
+}
+
+/// The number of elements of a shape.
+///
+/// # Panics
+/// When it exceeds what memory can address.
+pub(crate) fn numel(shape: &[usize]) -> usize {
+    try_numel(shape).unwrap_or_else(|| panic!("shape {shape:?} has more elements than memory can hold"))
+}
+
+/// The number of elements, `None` when they could not be addressed whatever the dtype.
+pub(crate) fn try_numel(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let count = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))?;
+    (count <= isize::MAX as usize / 16).then_some(count)
+}
+
+/// For each logical dimension the distance in memory, in elements, between neighbours.
+pub(crate) fn strides(shape: &[usize], format: MemoryFormat) -> Vec<usize> {
+    match (format, shape) {
+        (MemoryFormat::ChannelsLast, &[_, c, h, w]) => vec![h * w * c, 1, w * c, c],
+        _ => {
+            let mut strides = vec![1; shape.len()];
+            for axis in (1..shape.len()).rev() {
+                strides[axis - 1] = strides[axis] * shape[axis];
+            }
+            strides
+        }
+    }
+}
+
+/// Whether both formats put the elements of this shape in the same order.
+pub(crate) fn formats_agree(shape: &[usize]) -> bool {
+    !matches!(shape, &[_, c, h, w] if c > 1 && h * w > 1)
+}
+
+/// A shape in the order of memory: `[N, C, H, W]` in channels-last is `[N, H, W, C]`.
+pub(crate) fn physical<T: Copy>(dims: &[T], format: MemoryFormat) -> Vec<T> {
+    match (format, dims) {
+        (MemoryFormat::ChannelsLast, &[n, c, h, w]) => vec![n, h, w, c],
+        _ => dims.to_vec(),
+    }
+}
+
+/// The shape two operands have together by NumPy's rule: aligned at the last dimension, where one of two sizes may be 1.
+pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let size = |shape: &[usize], axis: usize| if axis + shape.len() < rank { 1 } else { shape[axis + shape.len() - rank] };
+    (0..rank)
+        .map(|axis| match (size(a, axis), size(b, axis)) {
+            (x, y) if x == y || y == 1 => Ok(x),
+            (1, y) => Ok(y),
+            _ => Err(Error::shape(op, format!("shapes {a:?} and {b:?} do not broadcast together"))),
+        })
+        .collect()
+}
+
+/// How two operands with these shapes and formats walk along a result.
+pub(crate) fn broadcast(result: &[usize], format: MemoryFormat, operands: [(&[usize], MemoryFormat); 2]) -> Broadcast {
+    let walks = operands.map(|(shape, format_of_operand)| {
+        let own = strides(shape, format_of_operand);
+        let skipped = result.len() - shape.len();
+        let along: Vec<usize> =
+            (0..result.len()).map(|axis| if axis < skipped || shape[axis - skipped] == 1 { 0 } else { own[axis - skipped] }).collect();
+        physical(&along, format)
+    });
+    Broadcast::new(&physical(result, format), [&walks[0], &walks[1]])
+}
+
+/// A dimension, negative to count from the end; `i32`, `isize`, `i64` and `usize` all serve.
+pub trait Dim: Copy {
+    #[doc(hidden)]
+    fn index(self) -> i128;
+}
+
+/// A dimension as an index.
+pub(crate) fn resolve_dim(op: &'static str, dim: impl Dim, rank: usize) -> Result<usize> {
+    let index = dim.index();
+    let from_start = if index < 0 { index + rank as i128 } else { index };
+    if (0..rank as i128).contains(&from_start) {
+        return Ok(from_start as usize);
+    }
+    Err(Error::argument(op, format!("dimension {index} is outside a tensor with {rank} dimensions")))
+}
+
+/// The dimensions a reduction runs over: one, several, or all (`..`).
+pub trait Dims {
+    #[doc(hidden)]
+    fn indices(&self) -> Option<Vec<i128>>;
+}
+
+impl Dims for RangeFull {
+    fn indices(&self) -> Option<Vec<i128>> {
+        None
+    }
+}
+
+/// The dimensions as sorted indices without repetition.
+pub(crate) fn resolve_dims(op: &'static str, dims: &impl Dims, rank: usize) -> Result<Vec<usize>> {
+    let Some(indices) = dims.indices() else { return Ok((0..rank).collect()) };
+    let mut axes = indices.into_iter().map(|i| resolve_dim(op, Index(i), rank)).collect::<Result<Vec<_>>>()?;
+    axes.sort_unstable();
+    if axes.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Error::argument(op, format!("a dimension is named twice in {axes:?}")));
+    }
+    Ok(axes)
+}
+
+#[derive(Clone, Copy)]
+struct Index(i128);
+
+impl Dim for Index {
+    fn index(self) -> i128 {
+        self.0
+    }
+}
+
+/// The shape that `reshape` takes: sizes, of which one may be -1 to be worked out from the others.
+pub trait ReshapeDims {
+    #[doc(hidden)]
+    fn sizes(&self) -> Vec<i128>;
+}
+
+macro_rules! dimension {
+    ($($type:ty),*) => {$(
+        impl Dim for $type {
+            fn index(self) -> i128 {
+                self as i128
+            }
+        }
+        impl Dims for $type {
+            fn indices(&self) -> Option<Vec<i128>> {
+                Some(vec![*self as i128])
+            }
+        }
+        impl<const N: usize> Dims for [$type; N] {
+            fn indices(&self) -> Option<Vec<i128>> {
+                Some(self.iter().map(|&dim| dim as i128).collect())
+            }
+        }
+        impl Dims for &[$type] {
+            fn indices(&self) -> Option<Vec<i128>> {
+                Some(self.iter().map(|&dim| dim as i128).collect())
+            }
+        }
+        impl<const N: usize> ReshapeDims for [$type; N] {
+            fn sizes(&self) -> Vec<i128> {
+                self.iter().map(|&dim| dim as i128).collect()
+            }
+        }
+        impl ReshapeDims for &[$type] {
+            fn sizes(&self) -> Vec<i128> {
+                self.iter().map(|&dim| dim as i128).collect()
+            }
+        }
+        impl ReshapeDims for Vec<$type> {
+            fn sizes(&self) -> Vec<i128> {
+                self.iter().map(|&dim| dim as i128).collect()
+            }
+        }
+    )*};
+}
+dimension!(i32, i64, isize, usize);
