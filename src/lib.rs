@@ -7,6 +7,7 @@ pub mod autograd;
 mod error;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
+pub mod nn;
 pub mod ops;
 mod tensor;
 
