@@ -5,6 +5,7 @@
 
 pub mod elementwise;
 pub mod gemm;
+pub mod geometry;
 pub mod layout;
 pub mod memory;
 pub mod parallel;
