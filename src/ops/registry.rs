@@ -20,6 +20,7 @@ pub const OPERATIONS: &[&str] = &[
     "sub",
     "sum",
     "tanh",
+    "unfold",
 ];
 
 /// Whether `name` is in the list.
