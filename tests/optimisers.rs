@@ -236,7 +236,7 @@ fn an_update_has_the_same_bits_whatever_the_number_of_threads() {
         let mut optimizer = AdamW::new([w.clone()], 0.01).amsgrad(true);
         for _ in 0..3 {
             let mut grads = w.tensor().mul(&w.tensor()).unwrap().sum(..).unwrap().backward().unwrap();
-            clip_grad_norm(&[w.clone()], &mut grads, 1.0).unwrap();
+            clip_grad_norm(std::slice::from_ref(&w), &mut grads, 1.0).unwrap();
             optimizer.step(&grads).unwrap();
         }
         w.tensor().to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()

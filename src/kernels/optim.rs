@@ -172,7 +172,7 @@ impl<const CENTERED: bool, const MOMENTUM: bool, const N: usize> Update<N> for R
         let mut square = state[0];
         if CENTERED {
             state[1] = state[1] + fresh * (g - state[1]);
-            square = square - state[1] * state[1];
+            square -= state[1] * state[1];
         }
         let mut step = g / (square.sqrt() + T::of(self.epsilon));
         if MOMENTUM {
@@ -197,7 +197,7 @@ impl Update<1> for Adagrad {
     #[inline(always)]
     fn apply<T: Real>(self, p: T, g: T, state: &mut [T; 1]) -> T {
         let g = g + T::of(self.weight_decay) * p;
-        state[0] = state[0] + g * g;
+        state[0] += g * g;
         p - T::of(self.learning_rate) * g / (state[0].sqrt() + T::of(self.epsilon))
     }
 }

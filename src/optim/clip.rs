@@ -33,12 +33,7 @@ pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_n
     let leaves = leaves(parameters);
     let mut squares = 0.0;
     for gradient in leaves.iter().filter_map(|leaf| gradients.get(leaf)) {
-        let mut sum = [0.0];
-        with_float!(gradient.dtype(), "clip_grad_norm", T => {
-            let add = |sum: f64, x: T| sum + f64::from(x) * f64::from(x);
-            reduce::reduce([1, gradient.numel(), 1], gradient.data::<T>(), &mut sum, 0.0, add, |a, b| a + b);
-        });
-        squares += sum[0];
+        squares += with_float!(gradient.dtype(), "clip_grad_norm", T => sum_of_squares::<T>(gradient));
     }
     let norm = squares.sqrt();
     let factor = max_norm / (norm + 1e-6);
@@ -76,6 +71,17 @@ fn leaves(parameters: &[Parameter]) -> Vec<Tensor> {
     let mut seen = HashSet::new();
     let leaves = parameters.iter().map(Parameter::leaf);
     leaves.filter(|leaf| leaf.node().is_some_and(|node| seen.insert(node.number))).collect()
+}
+
+/// In f64 and a fixed order, so that f32 squares cannot overflow and the number of threads does not matter.
+fn sum_of_squares<T: Element + Into<f64>>(x: &Tensor) -> f64 {
+    let add = |sum: f64, x: T| {
+        let x: f64 = x.into();
+        sum + x * x
+    };
+    let mut sum = [0.0];
+    reduce::reduce([1, x.numel(), 1], x.data::<T>(), &mut sum, 0.0, add, |a, b| a + b);
+    sum[0]
 }
 
 #[derive(Clone, Copy)]
