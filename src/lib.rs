@@ -9,6 +9,7 @@ mod error;
 pub(crate) mod kernels;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 mod tensor;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};

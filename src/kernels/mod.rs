@@ -9,6 +9,7 @@ pub mod gemm;
 pub mod geometry;
 pub mod layout;
 pub mod memory;
+pub mod optim;
 pub mod parallel;
 pub mod reduce;
 pub mod simd;
