@@ -61,6 +61,14 @@ pub enum Error {
     /// A state dict that does not fit a module; lists every key at fault.
     #[error("state dict: {0}")]
     StateDict(String),
+    /// A sample of a dataset that could not be read or transformed.
+    #[error("sample {index}: {source}")]
+    Sample {
+        /// Its index in the dataset.
+        index: usize,
+        /// What happened.
+        source: Box<Error>,
+    },
     /// A file whose content is not what its format promises.
     #[error("{}: {message}", path.display())]
     Format {

@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod autograd;
+pub mod data;
 mod error;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
