@@ -3,11 +3,14 @@
 //! Every function here takes slices and returns nothing or plain values. Shapes have been checked above; a kernel asserts what its safety
 //! rests on and nothing more.
 
+pub mod copy;
 pub mod elementwise;
 pub mod gemm;
 pub mod layout;
+pub mod loss;
 pub mod memory;
 pub mod parallel;
 pub mod reduce;
+pub mod resample;
 pub mod simd;
 pub(crate) mod tile;

@@ -5,7 +5,14 @@
 
 mod activation;
 mod arithmetic;
+mod index;
+mod join;
+mod loss;
 mod matmul;
 mod reduction;
 pub mod registry;
+mod resample;
 mod shape;
+
+pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
+pub use resample::Interpolation;
