@@ -112,3 +112,73 @@ impl Tensor {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck;
+
+    fn index(values: &[i64], shape: &[usize]) -> Tensor {
+        Tensor::from_slice(values, shape).unwrap()
+    }
+
+    fn counting(shape: &[usize]) -> Tensor {
+        Tensor::arange(shape.iter().product()).cast(DType::F64).reshape(shape).unwrap()
+    }
+
+    #[test]
+    fn index_select_agrees_with_ndarray_in_either_format() {
+        for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
+            let x = counting(&[3, 4, 3, 5]).in_format(format);
+            for axis in 0..4 {
+                let y = x.index_select(axis, &index(&[2, 0, 2, 1], &[4])).unwrap();
+                assert_eq!(y.memory_format(), format);
+                let expected = x.view::<f64>().unwrap().select(ndarray::Axis(axis), &[2, 0, 2, 1]);
+                assert_eq!(y.to_ndarray::<f64>().unwrap(), expected, "axis {axis}");
+            }
+        }
+        assert!(counting(&[3, 2]).index_select(-1, &Tensor::scalar(1i64)).unwrap().shape() == [3, 1]);
+    }
+
+    #[test]
+    fn gather_takes_an_element_for_each_index() {
+        let x = counting(&[2, 3]);
+        let y = x.gather(1, &index(&[2, 0, 1, 1], &[2, 2])).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [2.0, 0.0, 4.0, 4.0]);
+        let y = x.gather(0, &index(&[1, 0], &[1, 2])).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [3.0, 1.0]);
+        let last = counting(&[2, 3, 2, 2]).in_format(MemoryFormat::ChannelsLast);
+        let y = last.gather(1, &index(&[2, 1, 0, 2], &[1, 1, 2, 2])).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [8.0, 5.0, 2.0, 11.0]);
+        assert!(x.gather(1, &index(&[], &[2, 0])).unwrap().shape() == [2, 0]);
+    }
+
+    #[test]
+    fn gradients_add_up_where_an_index_repeats() {
+        let x = counting(&[2, 3, 2, 2]).in_format(MemoryFormat::ChannelsLast);
+        for axis in 0..4 {
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].index_select(axis, &index(&[1, 1, 0], &[3]))).unwrap();
+        }
+        let at = index(&[0, 1, 1, 0, 1, 1, 0, 1], &[2, 1, 2, 2]);
+        for axis in [1, 3] {
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].gather(axis, &at)).unwrap();
+        }
+    }
+
+    #[test]
+    fn errors_name_the_index_and_the_size() {
+        let x = Tensor::zeros([2, 3]);
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        let wrong = message(x.index_select(1, &index(&[0, 3], &[2])));
+        assert_eq!(wrong, "index_select: index 3 (element 1) is out of range for dimension 1 of size 3");
+        assert!(message(x.index_select(0, &index(&[-1], &[1]))).contains("index -1 (element 0) is out of range for dimension 0 of size 2"));
+        assert_eq!(message(x.index_select(0, &x.reshape([6]).unwrap())), "index_select: expected i64, got f32");
+        assert!(message(x.index_select(0, &index(&[0, 1], &[1, 2]))).contains("got shape [1, 2]"));
+        assert!(message(x.index_select(2, &index(&[0], &[1]))).contains("dimension 2"));
+        assert!(message(Tensor::zeros([usize::MAX, 0]).index_select(1, &index(&[0], &[1]))).contains("out of range"));
+        assert!(message(x.gather(1, &index(&[0, 1, 2], &[3, 1]))).contains("indices of shape [3, 1] do not fit a tensor of shape [2, 3]"));
+        assert!(message(x.gather(1, &index(&[0], &[1]))).contains("do not fit"));
+        assert!(message(x.gather(1, &index(&[7], &[1, 1]))).contains("index 7 (element 0) is out of range for dimension 1 of size 3"));
+        assert_eq!(message(x.gather(0, &x)), "gather: expected i64, got f32");
+    }
+}

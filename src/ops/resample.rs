@@ -92,3 +92,72 @@ impl Tensor {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::autograd::gradcheck;
+
+    const MODES: [Interpolation; 3] =
+        [Interpolation::Nearest, Interpolation::Bilinear { align_corners: false }, Interpolation::Bilinear { align_corners: true }];
+
+    fn image(shape: [usize; 4]) -> Tensor {
+        Tensor::randn(shape).cast(DType::F64)
+    }
+
+    #[test]
+    fn the_same_size_gives_the_same_image() {
+        let x = image([2, 3, 4, 5]);
+        for mode in MODES {
+            assert_eq!(x.interpolate([4, 5], mode).unwrap().to_vec::<f64>().unwrap(), x.to_vec::<f64>().unwrap());
+        }
+    }
+
+    #[test]
+    fn aligned_corners_keep_their_values_and_a_plane_stays_a_plane() {
+        let x = Tensor::arange(12).cast(DType::F64).reshape([1, 1, 3, 4]).unwrap();
+        let y = x.interpolate([5, 7], MODES[2]).unwrap().to_ndarray::<f64>().unwrap();
+        for ((_, _, i, j), y) in y.into_dimensionality::<ndarray::Ix4>().unwrap().indexed_iter() {
+            assert!((y - (i as f64 * 2.0 + j as f64 * 0.5)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn bilinear_without_aligned_corners_gives_what_pytorch_gives() {
+        // F.interpolate(torch.tensor([[[[1., 2.], [3., 5.]]]]), size=(3, 4), mode="bilinear")
+        let x = Tensor::from_vec(vec![1.0f64, 2.0, 3.0, 5.0], [1, 1, 2, 2]).unwrap();
+        let y = x.interpolate([3, 4], MODES[1]).unwrap().to_vec::<f64>().unwrap();
+        assert_eq!(y, [1.0, 1.25, 1.75, 2.0, 2.0, 2.375, 3.125, 3.5, 3.0, 3.5, 4.5, 5.0]);
+    }
+
+    #[test]
+    fn gradients_agree_with_differences_up_and_down() {
+        for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
+            let x = image([2, 2, 3, 4]).in_format(format);
+            for (mode, size) in MODES.into_iter().flat_map(|mode| [[5, 9], [2, 3], [1, 1], [3, 4], [6, 8]].map(|size| (mode, size))) {
+                gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].interpolate(size, mode)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn empty_batches_pass_and_integers_take_the_nearest() {
+        let y = Tensor::zeros([0, 3, 2, 2]).with_grad().interpolate([4, 4], MODES[1]).unwrap();
+        assert!(y.shape() == [0, 3, 4, 4]);
+        let bytes = Tensor::from_vec(vec![1u8, 2], [1, 1, 1, 2]).unwrap();
+        assert_eq!(bytes.interpolate([1, 3], MODES[0]).unwrap().to_vec::<u8>().unwrap(), [1, 1, 2]);
+    }
+
+    #[test]
+    fn errors_name_the_shapes() {
+        let message = |x: &Tensor, size, mode| x.interpolate(size, mode).unwrap_err().to_string();
+        let x = Tensor::zeros([1, 1, 2, 2]);
+        assert_eq!(message(&Tensor::zeros([2, 2]), [1, 1], MODES[0]), "interpolate: expected input [N, C, H, W], got shape [2, 2]");
+        assert!(message(&x, [0, 3], MODES[0]).contains("heights and widths must be at least 1"));
+        assert!(message(&Tensor::zeros([1, 1, 0, 2]), [2, 2], MODES[1]).contains("cannot scale shape [1, 1, 0, 2]"));
+        assert!(message(&x, [usize::MAX, 2], MODES[1]).contains("more than memory can hold"));
+        assert!(message(&Tensor::zeros([0, 1, 2, 2]), [usize::MAX, 2], MODES[1]).contains("more than memory can hold"));
+        assert_eq!(message(&Tensor::full([1, 1, 2, 2], 1.0, DType::U8), [2, 2], MODES[1]), "interpolate: expected f32 or f64, got u8");
+    }
+}
