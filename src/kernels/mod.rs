@@ -4,13 +4,16 @@
 //! rests on and nothing more.
 
 pub mod conv;
+pub mod copy;
 pub mod elementwise;
 pub mod gemm;
 pub mod geometry;
 pub mod layout;
+pub mod loss;
 pub mod memory;
 pub mod optim;
 pub mod parallel;
 pub mod reduce;
+pub mod resample;
 pub mod simd;
 pub(crate) mod tile;

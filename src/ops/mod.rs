@@ -6,9 +6,15 @@
 mod activation;
 mod arithmetic;
 mod conv;
+mod index;
+mod join;
+mod loss;
 mod matmul;
 mod reduction;
 pub mod registry;
+mod resample;
 mod shape;
 
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
+pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
+pub use resample::Interpolation;
