@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod layout;
 pub mod memory;
 pub mod parallel;
+pub mod pool;
 pub mod reduce;
 pub mod simd;
 pub(crate) mod tile;

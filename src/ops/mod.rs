@@ -6,6 +6,10 @@
 mod activation;
 mod arithmetic;
 mod matmul;
+
+mod pool;
 mod reduction;
 pub mod registry;
 mod shape;
+
+pub use pool::Pool2dOptions;
