@@ -6,8 +6,11 @@
 pub mod elementwise;
 pub mod gemm;
 pub mod geometry;
+pub mod layer_norm;
 pub mod layout;
+pub mod lrn;
 pub mod memory;
+pub mod norm;
 pub mod parallel;
 pub mod pool;
 pub mod reduce;

@@ -5,11 +5,13 @@
 
 mod activation;
 mod arithmetic;
+mod lrn;
 mod matmul;
-
+mod norm;
 mod pool;
 mod reduction;
 pub mod registry;
 mod shape;
 
+pub use norm::BatchNormOutput;
 pub use pool::Pool2dOptions;
