@@ -5,6 +5,8 @@
 /// Tests walk this list: an operation without a comparison with PyTorch and a gradient check fails the build, and recording an operation that
 /// is not listed panics in debug builds.
 pub const OPERATIONS: &[&str] = &[
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "add",
     "add_scalar",
     "conv1d",
@@ -23,10 +25,18 @@ pub const OPERATIONS: &[&str] = &[
     "index_select",
     "interpolate",
     "l1_loss",
+    "avg_pool2d",
+    "batch_norm",
+    "div",
+    "expand",
+    "group_norm",
+    "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "matmul",
     "mse_loss",
+    "max_pool2d",
     "mul",
     "mul_scalar",
     "narrow",
