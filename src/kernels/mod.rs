@@ -3,11 +3,14 @@
 //! Every function here takes slices and returns nothing or plain values. Shapes have been checked above; a kernel asserts what its safety
 //! rests on and nothing more.
 
+pub mod dropout;
 pub mod elementwise;
 pub mod gemm;
 pub mod layout;
+pub mod math;
 pub mod memory;
 pub mod parallel;
 pub mod reduce;
 pub mod simd;
+pub mod softmax;
 pub(crate) mod tile;

@@ -5,7 +5,11 @@
 
 mod activation;
 mod arithmetic;
+mod comparison;
+mod dropout;
 mod matmul;
+mod pointwise;
 mod reduction;
 pub mod registry;
 mod shape;
+mod softmax;
