@@ -7,9 +7,12 @@ mod activation;
 mod arithmetic;
 mod comparison;
 mod dropout;
+mod conv;
 mod matmul;
 mod pointwise;
 mod reduction;
 pub mod registry;
 mod shape;
 mod softmax;
+
+pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
