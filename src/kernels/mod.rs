@@ -5,12 +5,14 @@
 
 pub mod conv;
 pub mod copy;
+pub mod dropout;
 pub mod elementwise;
 pub mod gemm;
 pub mod geometry;
 pub mod layer_norm;
 pub mod layout;
 pub mod loss;
+pub mod math;
 pub mod memory;
 pub mod optim;
 pub mod lrn;
@@ -21,4 +23,5 @@ pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod simd;
+pub mod softmax;
 pub(crate) mod tile;

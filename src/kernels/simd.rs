@@ -12,6 +12,8 @@ use bytemuck::Pod;
 use num_traits::{Float, NumAssign, NumCast};
 use pulp::{Arch, MemMask, Simd, WithSimd};
 
+use super::math::Math;
+
 /// An element type: `f32`, `f64`, `i64`, `u8`.
 pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Default + Send + Sync + 'static {
     /// `a + b`; integers wrap around, in debug builds too.
@@ -48,7 +50,7 @@ scalar! {
 }
 
 /// A floating-point element type with SIMD vectors.
-pub trait Real: Scalar + Float {
+pub trait Real: Scalar + Float + Math {
     /// One register of this type.
     type Vector<S: Simd>: Pod;
     /// Which lanes a masked access touches.

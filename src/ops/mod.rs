@@ -5,6 +5,8 @@
 
 mod activation;
 mod arithmetic;
+mod comparison;
+mod dropout;
 mod conv;
 mod index;
 mod join;
@@ -13,10 +15,12 @@ mod lrn;
 mod matmul;
 mod norm;
 mod pool;
+mod pointwise;
 mod reduction;
 pub mod registry;
 mod resample;
 mod shape;
+mod softmax;
 
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
 pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
