@@ -5,6 +5,7 @@
 
 pub mod autograd;
 mod error;
+mod files;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
 pub mod nn;
