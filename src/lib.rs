@@ -6,6 +6,7 @@
 pub mod autograd;
 pub mod data;
 mod error;
+mod files;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
 pub mod nn;
