@@ -14,6 +14,7 @@ mod tensor;
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};
 pub use kernels::parallel::num_threads;
+pub use ops::{ConvAlgorithm, with_algorithm};
 pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
 
 /// What tensors' memory is doing; freed buffers are recycled.

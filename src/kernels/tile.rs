@@ -224,26 +224,25 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     tile
 }
 
-/// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]`, `out` `[K, N]`.
-///
-/// # Panics
-/// When the operands' lengths do not fit.
-pub(crate) fn multiply_transposed<T: Real>(a: &[T], starts: &[usize], columns: &[usize], b: &[T], n: usize, out: &mut [T]) {
+/// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]` with `pitch` elements from row to
+/// row, `out` is `[K, N]`.
+pub(crate) fn multiply_transposed<T: Real>(a: &[T], starts: &[usize], columns: &[usize], b: &[T], pitch: usize, n: usize, out: &mut [T]) {
     let last = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
     assert!(starts.is_empty() || columns.is_empty() || last(starts) + last(columns) < a.len());
-    assert!(b.len() == starts.len() * n && out.len() == columns.len() * n);
+    assert_eq!(out.len(), columns.len() * n);
     if n == 0 || starts.is_empty() {
         return;
     }
+    assert!(n <= pitch && b.len() >= (starts.len() - 1) * pitch + n);
     let nr = vectors::<T>(n) * lanes::<T>();
     let padded = n.next_multiple_of(nr);
     if padded == n {
-        return dispatch(Transposed { a, starts, columns, b, step: n, n, nr, out });
+        return dispatch(Transposed { a, starts, columns, b, step: pitch, n, nr, out });
     }
     // Columns that do not fill a vector: a copy with rows that do.
     let mut copy = Buffer::uncleared(starts.len() * padded);
-    for (copy, b) in copy.chunks_exact_mut(padded).zip(b.chunks_exact(n)) {
-        copy[..n].copy_from_slice(b);
+    for (copy, b) in copy.chunks_exact_mut(padded).zip(b.chunks(pitch)) {
+        copy[..n].copy_from_slice(&b[..n]);
         copy[n..].fill(T::zero());
     }
     dispatch(Transposed { a, starts, columns, b: &copy, step: padded, n, nr, out });
@@ -254,7 +253,7 @@ struct Transposed<'a, T> {
     starts: &'a [usize],
     columns: &'a [usize],
     b: &'a [T],
-    /// Distance between rows of `b`, a multiple of `nr`.
+    /// Distance between rows of `b`, of which `n` rounded up to `nr` elements are read.
     step: usize,
     n: usize,
     nr: usize,
@@ -280,7 +279,7 @@ impl<T: Real> Transposed<'_, T> {
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
         let Transposed { a, starts, columns, b, step, n, nr, out } = self;
         let lanes = T::lanes::<S>();
-        for column in (0..step).step_by(nr) {
+        for column in (0..n).step_by(nr) {
             let width = nr.min(n - column);
             for first in (0..columns.len()).step_by(MR) {
                 let count = MR.min(columns.len() - first);
@@ -288,8 +287,8 @@ impl<T: Real> Transposed<'_, T> {
                 let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
                 let mut row = b[column..].as_ptr();
                 for &start in starts {
-                    // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a`; `b` has `starts.len()` rows of
-                    // `step` elements, of which `column .. column + nr` are read; `row` moves beyond the end only after the last read.
+                    // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a` and that `b`
+                    // holds `starts.len()` rows, `step` apart, of which `column .. column + nr` is read; `row` moves beyond the end only after the last read.
                     unsafe {
                         let vectors: [T::Vector<S>; NV] =
                             std::array::from_fn(|v| row.add(v * lanes).cast::<T::Vector<S>>().read_unaligned());

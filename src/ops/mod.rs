@@ -5,7 +5,10 @@
 
 mod activation;
 mod arithmetic;
+mod conv;
 mod matmul;
 mod reduction;
 pub mod registry;
 mod shape;
+
+pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};

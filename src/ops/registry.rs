@@ -7,8 +7,12 @@
 pub const OPERATIONS: &[&str] = &[
     "add",
     "add_scalar",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "div",
     "expand",
+    "fold",
     "leaky_relu",
     "linear",
     "matmul",
@@ -20,6 +24,7 @@ pub const OPERATIONS: &[&str] = &[
     "sub",
     "sum",
     "tanh",
+    "unfold",
 ];
 
 /// Whether `name` is in the list.
