@@ -144,7 +144,7 @@ impl Large {
                 Some(fields) if fields.contains_key("labels") => ("labels", &recipe["shape"]),
                 Some(fields) => fields.iter().map(|(kind, shape)| (kind.as_str(), shape)).next().expect("a kind"),
             };
-            let shape: Vec<usize> = serde_json::from_value(shape.clone()).expect("a shape");
+            let shape = Vec::<usize>::read(shape).expect("a shape");
             let normal = || -> Result<Vec<f64>> { Ok(Tensor::randn(&shape).to_vec::<f32>()?.into_iter().map(f64::from).collect()) };
             let value = match kind {
                 "input" => in_format(tensor(&normal()?, &shape, float), format)?.with_grad(),
@@ -219,14 +219,55 @@ pub enum Axes {
     Several(Vec<i64>),
 }
 
+/// What an option can be.
+pub trait Arg: Sized {
+    fn read(value: &Value) -> Option<Self>;
+}
+
+impl Arg for bool {
+    fn read(value: &Value) -> Option<bool> {
+        value.as_bool()
+    }
+}
+
+impl Arg for f64 {
+    fn read(value: &Value) -> Option<f64> {
+        value.as_f64()
+    }
+}
+
+impl Arg for i64 {
+    fn read(value: &Value) -> Option<i64> {
+        value.as_i64()
+    }
+}
+
+impl Arg for usize {
+    fn read(value: &Value) -> Option<usize> {
+        value.as_u64()?.try_into().ok()
+    }
+}
+
+impl<T: Arg> Arg for Vec<T> {
+    fn read(value: &Value) -> Option<Vec<T>> {
+        value.as_array()?.iter().map(T::read).collect()
+    }
+}
+
+impl<T: Arg, const N: usize> Arg for [T; N] {
+    fn read(value: &Value) -> Option<[T; N]> {
+        Vec::read(value)?.try_into().ok()
+    }
+}
+
 impl Args {
     pub fn is_empty(&self) -> bool {
         self.0.as_object().is_none_or(|options| options.is_empty())
     }
 
-    pub fn get<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub fn get<T: Arg>(&self, name: &str) -> Option<T> {
         let value = self.0.get(name)?;
-        Some(serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{name} = {value}: {error}")))
+        Some(T::read(value).unwrap_or_else(|| panic!("{name} is {value}")))
     }
 
     pub fn number(&self, name: &str) -> f64 {
