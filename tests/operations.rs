@@ -20,10 +20,8 @@ use fixture::{FIXTURE, Large};
 use run::run;
 
 /// Operations without cases, each with the reason.
-const EXEMPT: &[(&str, &str)] = &[
-    ("dropout", "random; operations/dropout.rs tests it"),
-    ("dropout2d", "random; operations/dropout.rs tests it"),
-];
+const EXEMPT: &[(&str, &str)] =
+    &[("dropout", "random; operations/dropout.rs tests it"), ("dropout2d", "random; operations/dropout.rs tests it")];
 
 /// The number of cases that an operation has at least.
 fn enough(op: &str) -> usize {
@@ -37,12 +35,10 @@ fn enough(op: &str) -> usize {
 #[test]
 fn every_operation_has_cases_enough() {
     let cases = |op: &str| FIXTURE.cases.iter().filter(|case| case.op == op).count();
-    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| {
-        match EXEMPT.iter().find(|(exempt, _)| *exempt == op) {
-            Some((_, reason)) if cases(op) > 0 => Err(format!("has cases, and an exemption: {reason}").into()),
-            None if cases(op) < enough(op) => Err(format!("has {} cases, not {}", cases(op), enough(op)).into()),
-            _ => Ok(()),
-        }
+    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| match EXEMPT.iter().find(|(exempt, _)| *exempt == op) {
+        Some((_, reason)) if cases(op) > 0 => Err(format!("has cases, and an exemption: {reason}").into()),
+        None if cases(op) < enough(op) => Err(format!("has {} cases, not {}", cases(op), enough(op)).into()),
+        _ => Ok(()),
     });
 }
 

@@ -46,7 +46,7 @@ impl Fixture {
         let json: Value = serde_json::from_str(include_str!("../fixtures/ops.json")).expect("ops.json is JSON");
         let rows = |field: &str| json[field].as_array().expect("a list of cases").clone();
         let stored = SafeTensors::deserialize(include_bytes!("../fixtures/ops.safetensors")).expect("ops.safetensors is whole");
-        let cases = rows("cases").iter().map(|row| Case {
+        let cases = rows("cases").into_iter().map(|row| Case {
             key: text(&row["key"]),
             op: text(&row["op"]),
             name: text(&row["name"]),

@@ -187,9 +187,7 @@ fn layer(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         }),
         "layer_norm" => x.layer_norm(&args.get::<Vec<usize>>("normalized_shape").expect("a shape"), weight, bias, eps()),
         "group_norm" => x.group_norm(args.size("groups"), weight, bias, eps()),
-        "local_response_norm" => {
-            x.local_response_norm(args.size("size"), args.number("alpha"), args.number("beta"), args.number("k"))
-        }
+        "local_response_norm" => x.local_response_norm(args.size("size"), args.number("alpha"), args.number("beta"), args.number("k")),
         "interpolate" => {
             let mode = match args.text("mode") {
                 Some("Nearest") => Interpolation::Nearest,
