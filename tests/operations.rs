@@ -150,7 +150,8 @@ fn large_inputs_give_the_same_bits_with_one_thread_and_three() {
 fn large_inputs_give_the_same_numbers_in_either_memory_format() {
     every(large_cases(), |(large, float)| {
         let (row_major, channels_last) = (run_large(large, float, RowMajor)?, run_large(large, float, ChannelsLast)?);
-        let tolerance = check::tolerance(float);
+        // In f32 a sum of 300,000 numbers around zero keeps four digits; a misread layout keeps none.
+        let tolerance = if float == DType::F32 { 1e-3 } else { 1e-10 };
         close("the output", &values(&row_major.output)?, &values(&channels_last.output)?, tolerance)?;
         for ((name, a), (_, b)) in row_major.gradients.iter().zip(&channels_last.gradients) {
             close(&format!("the gradient of {name}"), &values(a)?, &values(b)?, tolerance)?;

@@ -12,7 +12,7 @@ use super::run::{dtype, run};
 pub type Check = Result<(), Box<dyn Error>>;
 
 /// The numbers that count as equal to PyTorch's, relative to the largest magnitude of a tensor.
-pub fn tolerance(float: DType) -> f64 {
+fn tolerance(float: DType) -> f64 {
     // f64: what different orders of summation leave, with room. f32: the same, and inputs are exact in both.
     if float == DType::F64 { 1e-10 } else { 1e-5 }
 }
