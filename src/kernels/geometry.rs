@@ -1,0 +1,165 @@
+//! The geometry of a window that slides over a map: validated once, then trusted by every kernel.
+
+use std::ops::Range;
+
+/// A window (kernel) that slides over the two spatial axes (height, width) of a map, and the sizes that result.
+///
+/// Construction is checked, so kernels may compute positions without fear of overflow. The fields are public to be read; build with
+/// [`Window::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Size of the input.
+    pub input: [usize; 2],
+    /// Number of windows along each axis, at least 1.
+    pub output: [usize; 2],
+    /// Taps along each axis.
+    pub kernel: [usize; 2],
+    /// Distance between neighbouring windows.
+    pub stride: [usize; 2],
+    /// Positions added at both ends of each axis.
+    pub padding: [usize; 2],
+    /// Distance between neighbouring taps.
+    pub dilation: [usize; 2],
+}
+
+impl Window {
+    /// Validates the parameters and computes the output's size.
+    ///
+    /// With `ceil_mode` a last window may hang over the end, if it starts inside the input or the padding before it (PyTorch's rule).
+    ///
+    /// # Errors
+    /// A message for the caller to put its operation's name before: a zero kernel, stride or dilation, a kernel larger than the padded input,
+    /// sizes that overflow.
+    pub fn new(
+        input: [usize; 2],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        dilation: [usize; 2],
+        ceil_mode: bool,
+    ) -> Result<Window, String> {
+        for (name, sizes) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
+            if sizes.contains(&0) {
+                return Err(format!("{name} {} must not be zero", by(sizes)));
+            }
+        }
+        let too_large =
+            || format!("kernel {}, stride {}, padding {}, dilation {} overflow", by(kernel), by(stride), by(padding), by(dilation));
+        let mut output = [0; 2];
+        let mut padded = [0; 2];
+        let mut extent = [0; 2];
+        for axis in 0..2 {
+            let sizes = sizes(input[axis], kernel[axis], stride[axis], padding[axis], dilation[axis]);
+            (padded[axis], extent[axis]) = sizes.ok_or_else(too_large)?;
+        }
+        for axis in 0..2 {
+            let overhang = if ceil_mode { stride[axis] - 1 } else { 0 };
+            let windows = (padded[axis] + overhang).checked_sub(extent[axis]).map(|room| room / stride[axis] + 1);
+            // A window that would start in the padding behind the input does not count.
+            let starts_behind = |windows: usize| ceil_mode && (windows - 1) * stride[axis] >= input[axis] + padding[axis];
+            output[axis] = windows.map_or(0, |windows| windows - usize::from(starts_behind(windows)));
+        }
+        if output.contains(&0) {
+            let dilated = if dilation == [1, 1] { String::new() } else { format!(" (dilated to {})", by(extent)) };
+            return Err(format!("kernel {}{dilated} is larger than the padded input {}", by(kernel), by(padded)));
+        }
+        Ok(Window { input, output, kernel, stride, padding, dilation })
+    }
+
+    /// The taps of window `at` along `axis` that lie inside the input. Empty when the window lies in the padding.
+    pub fn taps(&self, axis: usize, at: usize) -> Range<usize> {
+        let (start, dilation) = (at * self.stride[axis], self.dilation[axis]);
+        let first = self.padding[axis].saturating_sub(start).div_ceil(dilation);
+        let end = (self.input[axis] + self.padding[axis]).saturating_sub(start).div_ceil(dilation).min(self.kernel[axis]);
+        first.min(end)..end
+    }
+
+    /// Where tap `tap` of window `at` reads along `axis`; only for taps in [`taps`](Window::taps).
+    pub fn position(&self, axis: usize, at: usize, tap: usize) -> usize {
+        at * self.stride[axis] + tap * self.dilation[axis] - self.padding[axis]
+    }
+
+    /// The windows along `axis` whose extent covers input position `position`; with dilation a tap need not fall on it.
+    pub fn windows_over(&self, axis: usize, position: usize) -> Range<usize> {
+        let stride = self.stride[axis];
+        let reach = (self.kernel[axis] - 1) * self.dilation[axis];
+        let place = position + self.padding[axis];
+        let end = (place / stride + 1).min(self.output[axis]);
+        place.saturating_sub(reach).div_ceil(stride).min(end)..end
+    }
+
+    /// The tap of window `at` that falls on input position `position`, if any; only for windows in [`windows_over`](Window::windows_over).
+    pub fn tap_on(&self, axis: usize, at: usize, position: usize) -> Option<usize> {
+        let distance = position + self.padding[axis] - at * self.stride[axis];
+        (distance % self.dilation[axis] == 0).then_some(distance / self.dilation[axis])
+    }
+}
+
+/// The padded input and the dilated kernel, when every position that kernels compute fits.
+fn sizes(input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> Option<(usize, usize)> {
+    let padded = padding.checked_mul(2)?.checked_add(input)?;
+    let extent = (kernel - 1).checked_mul(dilation)?.checked_add(1)?;
+    let furthest = padded.checked_add(stride)?.checked_add(extent)?;
+    isize::try_from(furthest).ok()?;
+    Some((padded, extent))
+}
+
+/// `[3, 5]` as `3×5`.
+fn by([height, width]: [usize; 2]) -> String {
+    format!("{height}×{width}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_sizes_are_those_of_pytorch() {
+        let size = |input, kernel, stride, padding, dilation, ceil| {
+            let window = Window::new([input; 2], [kernel; 2], [stride; 2], [padding; 2], [dilation; 2], ceil);
+            window.unwrap().output[0]
+        };
+        assert_eq!(size(112, 3, 2, 1, 1, false), 56);
+        assert_eq!(size(5, 2, 2, 0, 1, false), 2);
+        assert_eq!(size(5, 2, 2, 0, 1, true), 3);
+        assert_eq!(size(7, 3, 2, 0, 2, false), 2);
+        // The third window would start at 6 of 4 + 1: behind the input, so it is dropped.
+        assert_eq!(size(4, 2, 3, 1, 1, true), 2);
+        // A kernel larger than the input passes where the stride lets the only window hang over.
+        assert_eq!(size(3, 4, 2, 0, 1, true), 1);
+    }
+
+    #[test]
+    fn wrong_parameters_are_named() {
+        let error = |input, kernel, stride, dilation| Window::new(input, kernel, stride, [0, 0], dilation, false).unwrap_err();
+        assert_eq!(error([3, 3], [5, 5], [1, 1], [1, 1]), "kernel 5×5 is larger than the padded input 3×3");
+        assert_eq!(error([4, 9], [3, 3], [1, 1], [2, 2]), "kernel 3×3 (dilated to 5×5) is larger than the padded input 4×9");
+        assert_eq!(error([3, 3], [0, 5], [1, 1], [1, 1]), "kernel 0×5 must not be zero");
+        assert_eq!(error([3, 3], [1, 1], [1, 0], [1, 1]), "stride 1×0 must not be zero");
+        assert_eq!(error([3, 3], [1, 1], [1, 1], [0, 1]), "dilation 0×1 must not be zero");
+        let huge = Window::new([3, 3], [3, 3], [1, 1], [usize::MAX / 2 + 1, 0], [1, 1], false).unwrap_err();
+        assert!(huge.ends_with("overflow"), "{huge}");
+        assert!(error([3, 3], [usize::MAX, 1], [1, 1], [3, 1]).ends_with("overflow"));
+    }
+
+    #[test]
+    fn taps_and_windows_are_each_others_inverse() {
+        for (input, kernel, stride, padding, dilation, ceil) in
+            [(7, 3, 2, 1, 1, true), (9, 3, 1, 2, 2, false), (5, 2, 3, 0, 1, true), (4, 4, 1, 3, 1, false), (6, 2, 3, 1, 4, true)]
+        {
+            let window = Window::new([input; 2], [kernel; 2], [stride; 2], [padding; 2], [dilation; 2], ceil).unwrap();
+            let mut forward = vec![];
+            for at in 0..window.output[0] {
+                let inside = |&tap: &usize| (padding..input + padding).contains(&(at * stride + tap * dilation));
+                assert!(window.taps(0, at).eq((0..kernel).filter(inside)), "{window:?} at {at}");
+                forward.extend(window.taps(0, at).map(|tap| (window.position(0, at, tap), at, tap)));
+            }
+            let windows = |position| window.windows_over(0, position).map(move |at| (position, at));
+            let backward = (0..input).flat_map(windows).filter_map(|(position, at)| Some((position, at, window.tap_on(0, at, position)?)));
+            forward.sort_unstable();
+            let mut backward: Vec<_> = backward.collect();
+            backward.sort_unstable();
+            assert_eq!(forward, backward, "{window:?}");
+        }
+    }
+}
