@@ -4,16 +4,20 @@
 #![deny(unsafe_code)]
 
 pub mod autograd;
+pub mod data;
 mod error;
+mod files;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 mod tensor;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};
 pub use kernels::parallel::num_threads;
+pub use ops::{ConvAlgorithm, with_algorithm};
 pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
 
 /// What tensors' memory is doing; freed buffers are recycled.

@@ -44,7 +44,7 @@ pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut
     let sum_part = |part: usize, block: usize, out: &mut [T]| {
         let rows = part * PART..m.min((part + 1) * PART);
         let columns = &columns[block * BLOCK..k.min((block + 1) * BLOCK)];
-        multiply_transposed(a, &starts[rows.clone()], columns, &b[rows.start * n..rows.end * n], n, out);
+        multiply_transposed(a, &starts[rows.clone()], columns, &b[rows.start * n..rows.end * n], n, n, out);
     };
     let blocks = k.div_ceil(BLOCK);
     let first = parallel::Disjoint::new(c);

@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 
 use bytemuck::Pod;
 use num_traits::{Float, NumAssign, NumCast};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, MemMask, Simd, WithSimd};
+
+use super::math::Math;
 
 /// An element type: `f32`, `f64`, `i64`, `u8`.
 pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Default + Send + Sync + 'static {
@@ -48,9 +50,11 @@ scalar! {
 }
 
 /// A floating-point element type with SIMD vectors.
-pub trait Real: Scalar + Float {
+pub trait Real: Scalar + Float + Math {
     /// One register of this type.
     type Vector<S: Simd>: Pod;
+    /// Which lanes a masked access touches.
+    type Mask<S: Simd>: Copy;
 
     /// Converts from `f64`, rounding.
     fn of(x: f64) -> Self;
@@ -67,6 +71,18 @@ pub trait Real: Scalar + Float {
     fn vector_leader<S: Simd>(simd: S, x_tap: [Self::Vector<S>; 2], best_at: [Self::Vector<S>; 2]) -> [Self::Vector<S>; 2];
     /// Rounds towards zero and saturates, as Rust's `as`.
     fn to_byte(self) -> u8;
+    /// The first `count` lanes.
+    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
+    /// Reads the lanes of a mask; zero elsewhere.
+    ///
+    /// # Safety
+    /// The mask's lanes must be readable at `from`.
+    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S>;
+    /// Writes the lanes of a mask.
+    ///
+    /// # Safety
+    /// The mask's lanes must be writable at `to`.
+    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>);
 
     /// Lanes in a vector.
     fn lanes<S: Simd>() -> usize {
@@ -76,6 +92,22 @@ pub trait Real: Scalar + Float {
 
 impl Real for f32 {
     type Vector<S: Simd> = S::f32s;
+    type Mask<S: Simd> = MemMask<S::m32s>;
+
+    #[inline(always)]
+    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+        simd.mask_between_m32s(0, count as u32)
+    }
+    #[inline(always)]
+    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const f32) -> S::f32s {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_load_ptr_f32s(mask, from) }
+    }
+    #[inline(always)]
+    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut f32, x: S::f32s) {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_store_ptr_f32s(mask, to, x) }
+    }
 
     #[inline(always)]
     fn of(x: f64) -> f32 {
@@ -110,6 +142,22 @@ impl Real for f32 {
 
 impl Real for f64 {
     type Vector<S: Simd> = S::f64s;
+    type Mask<S: Simd> = MemMask<S::m64s>;
+
+    #[inline(always)]
+    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+        simd.mask_between_m64s(0, count as u64)
+    }
+    #[inline(always)]
+    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const f64) -> S::f64s {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_load_ptr_f64s(mask, from) }
+    }
+    #[inline(always)]
+    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut f64, x: S::f64s) {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_store_ptr_f64s(mask, to, x) }
+    }
 
     #[inline(always)]
     fn of(x: f64) -> f64 {

@@ -1,0 +1,366 @@
+//! Direct convolution: the register tile on rows of the padded image, without unfolding it.
+//!
+//! In a channels-last image with its zero padding written out, what a kernel position sees of a pixel's neighbourhood is a run of contiguous
+//! elements at a fixed distance from the pixel: a *tap*. Where kernel positions lie side by side, a whole kernel row is one run. So an output
+//! pixel's row of the im2col matrix is a start and a list of taps, which is just what the tile takes.
+//!
+//! The input gradient is the same walk over the output's gradient. With stride `s` the input's pixels fall into `s · s` *phases*, each of
+//! which meets its own subset of the kernel, so a strided gradient is `s · s` dense correlations, none of which multiplies a zero. Images are cut
+//! into bands of rows, which are the tasks; a band pads what it needs into scratch memory that stays in the cache.
+
+use std::ops::Range;
+
+use super::ConvGeometry;
+use crate::kernels::elementwise;
+use crate::kernels::memory::Buffer;
+use crate::kernels::parallel::{self, Disjoint};
+use crate::kernels::simd::{Real, Scalar};
+use crate::kernels::tile::{Finish, Panels, Rows, multiply, multiply_transposed};
+
+/// Pixels a task has at least, where there are as many: enough to use a packed panel well.
+const BAND: usize = 192;
+/// Pixels that one partial sum of a weight gradient covers at least.
+const PART: usize = 2048;
+/// Elements that all partial sums of a weight gradient together have at most.
+const PARTIALS: usize = 1 << 22;
+/// Elements of the weight gradient that one task computes, about: they stay in L2.
+const BLOCK: usize = 1 << 17;
+/// Elements of input or output that a task reads before it returns to its first row: they stay in L2 too.
+const STRETCH: usize = 1 << 15;
+
+pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
+    let window = &g.window;
+    let [rows, columns] =
+        [0, 1].map(|axis| Axis { at: 0, taps: (0..window.kernel[axis]).map(|k| (k, k * window.dilation[axis])).collect() });
+    let taps = g.taps();
+    let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: g.group_in() * taps, channel: taps };
+    let correlation = Correlation {
+        source: source_of_input(g),
+        target: window.output,
+        channels: [g.channels_in, g.channels_out],
+        groups: g.groups,
+        scatter: [1, 1],
+        phases: vec![Phase::new(g, &rows, &columns, [g.group_in(), g.group_out()], &weights)],
+        bias,
+        work: g.work(),
+    };
+    correlation.run(g.batch, x, y);
+}
+
+pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias: Option<&[T]>, dx: &mut [T]) {
+    let window = &g.window;
+    let axes = [0, 1].map(|axis| phases(g, axis));
+    let taps = g.taps();
+    let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
+    let correlation = Correlation {
+        source: Source {
+            size: window.output,
+            padding: [0, 1].map(|axis| axes[axis].before),
+            cells: [0, 1].map(|axis| window.input[axis].div_ceil(window.stride[axis])),
+            step: [1, 1],
+            span: [0, 1].map(|axis| axes[axis].span),
+        },
+        target: window.input,
+        channels: [g.channels_out, g.channels_in],
+        groups: g.groups,
+        scatter: window.stride,
+        phases: (axes[0].phases.iter())
+            .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns)))
+            .map(|(rows, columns)| Phase::new(g, rows, columns, [g.group_out(), g.group_in()], &weights))
+            .collect(),
+        bias,
+        work: g.work(),
+    };
+    correlation.run(g.batch, dy, dx);
+}
+
+pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
+    let window = &g.window;
+    let ([rows, columns], [group_in, group_out], taps) = (window.output, [g.group_in(), g.group_out()], g.taps());
+    let pixels = g.batch * rows * columns;
+    let (k, n) = (taps * group_in, group_out);
+    if pixels == 0 || k * n == 0 {
+        return dw.fill(T::zero());
+    }
+    let padded = source_of_input(g).pad(x, g.channels_in, 0..g.batch, 0..rows, g.work());
+    let pixel = |row: usize, column: usize| (row * padded.pitch + column) * g.channels_in;
+    let start = |index: usize| {
+        let (image, at) = (index / (rows * columns), index % (rows * columns));
+        image * padded.image + pixel(at / columns * window.stride[0], at % columns * window.stride[1])
+    };
+    let offsets: Vec<usize> = (0..taps)
+        .map(|tap| pixel(tap / window.kernel[1] * window.dilation[0], tap % window.kernel[1] * window.dilation[1]))
+        .flat_map(|tap| (0..group_in).map(move |c| tap + c))
+        .collect();
+
+    // Tasks are (group, part of the sum, block of rows of the `[K, N]` result); a part's sums have a place of their own.
+    let parts = (pixels / PART).clamp(1, (PARTIALS / (g.groups * k * n)).max(1));
+    let part = pixels.div_ceil(parts);
+    let block = (BLOCK / n / 48 * 48).clamp(48, k.next_multiple_of(48));
+    let blocks = k.div_ceil(block);
+    let stretch = (STRETCH / g.channels_in.max(g.channels_out)).clamp(64, 512);
+    let mut sums = Buffer::zeroed(parts * g.groups * k * n);
+    {
+        let sums = Disjoint::new(&mut sums);
+        parallel::for_each(parts * g.groups * blocks, g.work(), |task| {
+            let (part_index, group, first) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks * block);
+            let pixels = part_index * part..pixels.min((part_index + 1) * part);
+            let starts: Vec<usize> = pixels.clone().map(|index| start(index) + group * group_in).collect();
+            let offsets = &offsets[first..k.min(first + block)];
+            // SAFETY: each task has its own rows of its own sum.
+            let out = unsafe { sums.slice(((part_index * g.groups + group) * k + first) * n, offsets.len() * n) };
+            for (starts, pixel) in starts.chunks(stretch).zip(pixels.step_by(stretch)) {
+                let dy = &dy[pixel * g.channels_out + group * n..];
+                multiply_transposed(padded.elements(), starts, offsets, dy, g.channels_out, n, out);
+            }
+        });
+    }
+    let (sum, others) = sums.split_at_mut(g.groups * k * n);
+    for other in others.chunks_exact(sum.len()) {
+        elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
+    }
+    // From [group, tap, channel, N] to [group, N, channel, tap].
+    parallel::chunks_mut(dw, k, 4 * sum.len(), |row, dw| {
+        let (group, column) = (row / n, row % n);
+        for (c, dw) in dw.chunks_exact_mut(taps).enumerate() {
+            for (tap, dw) in dw.iter_mut().enumerate() {
+                *dw = sum[(group * k + tap * group_in + c) * n + column];
+            }
+        }
+    });
+}
+
+/// How output pixels see the input.
+fn source_of_input(g: &ConvGeometry) -> Source {
+    let window = &g.window;
+    Source {
+        size: window.input,
+        padding: window.padding,
+        cells: window.output,
+        step: window.stride,
+        span: [0, 1].map(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1),
+    }
+}
+
+/// Along one axis: the kernel positions that a phase meets.
+struct Axis {
+    /// The first target coordinate.
+    at: usize,
+    /// (Kernel position, distance in source pixels from the cell's first), by distance.
+    taps: Vec<(usize, usize)>,
+}
+
+/// The phases of an input gradient along one axis.
+struct Phases {
+    phases: Vec<Axis>,
+    /// Source coordinates that cells see before the image's first.
+    before: usize,
+    /// Source coordinates that a cell sees.
+    span: usize,
+}
+
+fn phases(g: &ConvGeometry, axis: usize) -> Phases {
+    let [stride, dilation, padding, kernel] =
+        [g.window.stride, g.window.dilation, g.window.padding, g.window.kernel].map(|pair| pair[axis] as isize);
+    // Input coordinate `cell · stride + at` meets output coordinate `cell + distance` through kernel position `k`.
+    let meets = |at: isize| {
+        (0..kernel).filter_map(move |k| {
+            let ahead = at + padding - k * dilation;
+            (ahead % stride == 0).then_some((k, ahead / stride))
+        })
+    };
+    let distances = || (0..stride).flat_map(meets).map(|(_, distance)| distance);
+    let (first, last) = (distances().min().unwrap_or(0).min(0), distances().max().unwrap_or(0).max(0));
+    let phase = |at: isize| {
+        let mut taps: Vec<(usize, usize)> = meets(at).map(|(k, distance)| (k as usize, (distance - first) as usize)).collect();
+        taps.sort_by_key(|&(_, distance)| distance);
+        Axis { at: at as usize, taps }
+    };
+    Phases { phases: (0..stride).map(phase).collect(), before: -first as usize, span: (last - first) as usize + 1 }
+}
+
+/// A weight and the distances in it between groups, columns of the panels, and source channels; positions are contiguous.
+struct Weights<'a, T> {
+    w: &'a [T],
+    group: usize,
+    n: usize,
+    channel: usize,
+}
+
+/// One phase: the taps and packed weights of the target pixels at one place of their cells.
+struct Phase<T> {
+    /// Place in the cell.
+    at: [usize; 2],
+    /// Rows and columns, in source pixels from the cell's first, of the taps.
+    rows: Vec<usize>,
+    columns: Vec<usize>,
+    /// Whether the columns lie side by side with all their channels, so that they make one run.
+    merged: bool,
+    /// For each group.
+    panels: Vec<Panels<T>>,
+}
+
+impl<T: Real> Phase<T> {
+    fn new(g: &ConvGeometry, rows: &Axis, columns: &Axis, [channels, n]: [usize; 2], weights: &Weights<'_, T>) -> Phase<T> {
+        let positions: Vec<usize> =
+            (rows.taps.iter()).flat_map(|&(kh, _)| columns.taps.iter().map(move |&(kw, _)| kh * g.window.kernel[1] + kw)).collect();
+        let pack = |group: usize| {
+            Panels::pack_with(positions.len() * channels, n, |k, range, out| {
+                let w = &weights.w[group * weights.group + positions[k / channels] + k % channels * weights.channel..];
+                out.iter_mut().zip(range).for_each(|(out, n)| *out = w[n * weights.n]);
+            })
+        };
+        let distances = |axis: &Axis| axis.taps.iter().map(|&(_, distance)| distance).collect::<Vec<_>>();
+        let side_by_side = distances(columns).windows(2).all(|pair| pair[1] == pair[0] + 1);
+        Phase {
+            at: [rows.at, columns.at],
+            rows: distances(rows),
+            columns: distances(columns),
+            merged: g.groups == 1 && side_by_side,
+            panels: (0..g.groups).map(pack).collect(),
+        }
+    }
+}
+
+/// How cells see the source images.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    size: [usize; 2],
+    /// Rows and columns of zeros before the first.
+    padding: [usize; 2],
+    cells: [usize; 2],
+    /// Source pixels from one cell to the next.
+    step: [usize; 2],
+    /// Source pixels that a cell sees.
+    span: [usize; 2],
+}
+
+/// Images, or bands of them, with the padding written out.
+struct Padded<'x, T> {
+    data: Data<'x, T>,
+    /// Pixels from one row to the next.
+    pitch: usize,
+    /// Elements from one image to the next.
+    image: usize,
+}
+
+enum Data<'x, T> {
+    Borrowed(&'x [T]),
+    Owned(Buffer<T>),
+}
+
+impl<T: Scalar> Padded<'_, T> {
+    fn elements(&self) -> &[T] {
+        match &self.data {
+            Data::Borrowed(data) => data,
+            Data::Owned(data) => data,
+        }
+    }
+}
+
+impl Source {
+    /// What the cells in some rows of some images see; borrowed where there is nothing to pad.
+    fn pad<'x, T: Real>(&self, x: &'x [T], channels: usize, images: Range<usize>, cells: Range<usize>, work: usize) -> Padded<'x, T> {
+        let [height, width] = self.size;
+        let extent = |axis: usize, cells: usize| (cells - 1) * self.step[axis] + self.span[axis];
+        let (first, rows, columns) = (cells.start * self.step[0], extent(0, cells.len()), extent(1, self.cells[1]));
+        let image = height * width * channels;
+        if self.padding == [0, 0] && columns <= width && first + rows <= height {
+            let data = Data::Borrowed(&x[images.start * image + first * width * channels..images.end * image]);
+            return Padded { data, pitch: width, image };
+        }
+        let mut data = Buffer::uncleared(images.len() * rows * columns * channels);
+        let before = self.padding[1].min(columns);
+        let copied = width.min(columns - before);
+        parallel::chunks_mut(&mut data, (columns * channels).max(1), work.min(images.len() * image), |index, out| {
+            let (n, row) = (images.start + index / rows, (first + index % rows).wrapping_sub(self.padding[0]));
+            if row >= height {
+                return out.fill(T::zero());
+            }
+            let (left, rest) = out.split_at_mut(before * channels);
+            let (middle, right) = rest.split_at_mut(copied * channels);
+            left.fill(T::zero());
+            middle.copy_from_slice(&x[n * image + row * width * channels..][..copied * channels]);
+            right.fill(T::zero());
+        });
+        Padded { data: Data::Owned(data), pitch: columns, image: rows * columns * channels }
+    }
+}
+
+/// A correlation of padded source images with phases of weights. A *cell* is a block of `scatter` target pixels and the source pixels that
+/// they see.
+struct Correlation<'a, T> {
+    source: Source,
+    target: [usize; 2],
+    /// Channels of source and target.
+    channels: [usize; 2],
+    groups: usize,
+    scatter: [usize; 2],
+    phases: Vec<Phase<T>>,
+    bias: Option<&'a [T]>,
+    work: usize,
+}
+
+impl<T: Real> Correlation<'_, T> {
+    fn run(&self, batch: usize, x: &[T], y: &mut [T]) {
+        let [rows, columns] = self.source.cells;
+        let image = self.target[0] * self.target[1] * self.channels[1];
+        if batch * image == 0 {
+            return;
+        }
+        // A task is a band of one image or, where images are small, several images.
+        let band = BAND.div_ceil(columns).min(rows);
+        let bands = rows.div_ceil(band);
+        let images = if bands == 1 { (BAND / (rows * columns)).clamp(1, batch) } else { 1 };
+        let y = Disjoint::new(y);
+        parallel::for_each(batch.div_ceil(images) * bands, self.work, |task| {
+            let first = task / bands * images;
+            let images = first..batch.min(first + images);
+            let cells = task % bands * band..rows.min((task % bands + 1) * band);
+            let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * self.scatter[0]).min(self.target[0]));
+            let row = self.target[1] * self.channels[1];
+            // SAFETY: tasks own distinct target rows; a task of several images has all rows of each.
+            let y = unsafe { y.slice(images.start * image + top * row, (images.len() - 1) * image + (bottom - top) * row) };
+            self.band(x, images, cells, y);
+        });
+    }
+
+    fn band(&self, x: &[T], images: Range<usize>, cells: Range<usize>, y: &mut [T]) {
+        let [channels, channels_out] = self.channels;
+        let padded = self.source.pad(x, channels, images.clone(), cells.clone(), 0);
+        let (mut starts, mut out_starts, mut taps) = (vec![], vec![], vec![]);
+        for phase in &self.phases {
+            starts.clear();
+            out_starts.clear();
+            for image in 0..images.len() {
+                for (row, cell) in cells.clone().enumerate() {
+                    let target = cell * self.scatter[0] + phase.at[0];
+                    if target >= self.target[0] {
+                        continue;
+                    }
+                    // Several images have all their rows here; a band of one image starts at its first row.
+                    let target_row = image * self.target[0] + target - cells.start * self.scatter[0];
+                    let source_row = image * padded.image + row * self.source.step[0] * padded.pitch * channels;
+                    let columns = (phase.at[1]..self.target[1]).step_by(self.scatter[1]);
+                    for (column, target) in columns.enumerate() {
+                        starts.push(source_row + column * self.source.step[1] * channels);
+                        out_starts.push((target_row * self.target[1] + target) * channels_out);
+                    }
+                }
+            }
+            taps.clear();
+            let run = if phase.merged { phase.columns.len() * channels } else { channels / self.groups };
+            for row in &phase.rows {
+                let columns = if phase.merged { &phase.columns[..phase.columns.len().min(1)] } else { &phase.columns[..] };
+                taps.extend(columns.iter().map(|column| (row * padded.pitch + column) * channels));
+            }
+            for (group, panels) in phase.panels.iter().enumerate() {
+                let n = channels_out / self.groups;
+                let finish = self.bias.map_or(Finish::Store, |bias| Finish::Bias(&bias[group * n..][..n]));
+                let source = &padded.elements()[(group * (channels / self.groups)).min(padded.elements().len())..];
+                let rows = Rows { starts: &starts, taps: &taps, run };
+                multiply(source, rows, panels, &mut y[group * n..], &out_starts, finish);
+            }
+        }
+    }
+}

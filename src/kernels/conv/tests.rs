@@ -1,0 +1,77 @@
+//! Every algorithm against the definition, over random geometry.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Any convolution of up to a few hundred elements a side.
+fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
+    let pair = |range: std::ops::Range<usize>| [range.clone(), range];
+    (0..4usize, 1..4usize, 1..6usize, 1..40usize, pair(1..12), pair(1..5), pair(1..4), pair(0..4), pair(1..3)).prop_filter_map(
+        "the kernel fits",
+        |(batch, groups, group_in, channels_out, input, kernel, stride, padding, dilation)| {
+            let window = Window::new(input, kernel, stride, padding, dilation, false).ok()?;
+            let channels_out = channels_out.next_multiple_of(groups);
+            Some(ConvGeometry { batch, channels_in: groups * group_in, channels_out, groups, window })
+        },
+    )
+}
+
+fn numbers(length: usize, seed: usize) -> Vec<f64> {
+    (0..length).map(|i| ((i * 2_654_435_761 + seed * 1_000_003) % 2001) as f64 / 1000.0 - 1.0).collect()
+}
+
+fn assert_close(name: &str, algorithm: ConvAlgorithm, got: &[f64], expected: &[f64]) {
+    for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
+        // Sums of at most a few thousand products of numbers up to 1, in another order.
+        assert!((got - expected).abs() < 1e-11, "{name} {algorithm:?} at {at}: {got}, expected {expected}");
+    }
+}
+
+fn compare(g: &ConvGeometry) {
+    let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
+    let (x, w, dy) = (numbers(inputs, 1), numbers(g.weights(), 2), numbers(outputs, 3));
+    let (bias_out, bias_in) = (numbers(g.channels_out, 4), numbers(g.channels_in, 5));
+    let all = |algorithm| {
+        let (mut y, mut dx, mut dw) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs], vec![f64::NAN; g.weights()]);
+        forward(algorithm, g, &x, &w, Some(&bias_out), &mut y);
+        input_gradient(algorithm, g, &dy, &w, Some(&bias_in), &mut dx);
+        weight_gradient(algorithm, g, &x, &dy, &mut dw);
+        (y, dx, dw)
+    };
+    let (y, dx, dw) = all(ConvAlgorithm::Naive);
+    for algorithm in [ConvAlgorithm::Auto, ConvAlgorithm::Direct, ConvAlgorithm::Im2col] {
+        let got = all(algorithm);
+        assert_close("forward", algorithm, &got.0, &y);
+        assert_close("input gradient", algorithm, &got.1, &dx);
+        assert_close("weight gradient", algorithm, &got.2, &dw);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_algorithm_agrees_with_the_naive_convolution(g in any_geometry()) {
+        compare(&g);
+    }
+}
+
+#[test]
+fn large_and_odd_geometries_agree_with_the_naive_convolution() {
+    // [batch, channels in, channels out, groups, size, kernel, stride, padding, dilation]
+    for [batch, channels_in, channels_out, groups, size, kernel, stride, padding, dilation] in [
+        [2, 1, 6, 1, 28, 5, 1, 2, 1],
+        [3, 6, 16, 1, 14, 5, 1, 0, 1],
+        [1, 3, 70, 1, 23, 7, 2, 3, 1],
+        [2, 33, 40, 1, 9, 3, 1, 1, 2],
+        [1, 24, 24, 24, 15, 3, 2, 1, 1],
+        [2, 16, 8, 1, 12, 1, 3, 0, 1],
+        [1, 4, 4, 2, 4, 4, 1, 0, 1],
+        [1, 4, 6, 2, 5, 2, 4, 3, 2],
+    ] {
+        let pair = |n| [n, n];
+        let window = Window::new(pair(size), pair(kernel), pair(stride), pair(padding), pair(dilation), false).unwrap();
+        compare(&ConvGeometry { batch, channels_in, channels_out, groups, window });
+    }
+}

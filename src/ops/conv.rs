@@ -1,0 +1,393 @@
+//! Convolution, transposed convolution, and im2col/col2im in public.
+
+use std::cell::Cell;
+
+use crate::error::{Error, Result};
+use crate::kernels::conv::{self, ConvGeometry};
+use crate::kernels::geometry::Window;
+use crate::tensor::compute::same_dtype;
+use crate::tensor::shape::{strides, try_numel};
+use crate::tensor::{MemoryFormat, Tensor, with_float};
+
+pub use crate::kernels::conv::ConvAlgorithm;
+
+thread_local! {
+    static ALGORITHM: Cell<ConvAlgorithm> = const { Cell::new(ConvAlgorithm::Auto) };
+}
+
+/// Runs `body` with every convolution on this thread, forward and backward, computed by one algorithm.
+///
+/// ```
+/// use convnet::{Tensor, ops::{Conv2dOptions, ConvAlgorithm}};
+///
+/// let (x, w) = (Tensor::randn([1, 3, 8, 8]), Tensor::randn([4, 3, 3, 3]));
+/// let y = convnet::with_algorithm(ConvAlgorithm::Im2col, || x.conv2d(&w, None, Conv2dOptions::default()))?;
+/// assert!(y.shape() == [1, 4, 6, 6]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub fn with_algorithm<R>(algorithm: ConvAlgorithm, body: impl FnOnce() -> R) -> R {
+    struct Restore(ConvAlgorithm);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALGORITHM.set(self.0);
+        }
+    }
+    let _restore = Restore(ALGORITHM.replace(algorithm));
+    body()
+}
+
+/// Options of [`Tensor::conv2d`]; pairs are (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dOptions {
+    /// Distance between neighbouring windows.
+    pub stride: [usize; 2],
+    /// Zeros added on both sides.
+    pub padding: [usize; 2],
+    /// Distance between neighbouring kernel elements.
+    pub dilation: [usize; 2],
+    /// Groups of channels that are convolved separately; divides the channels of input and output.
+    pub groups: usize,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Self {
+        Conv2dOptions { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+/// Options of [`Tensor::conv1d`], as [`Conv2dOptions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv1dOptions {
+    /// Distance between neighbouring windows.
+    pub stride: usize,
+    /// Zeros added on both sides.
+    pub padding: usize,
+    /// Distance between neighbouring kernel elements.
+    pub dilation: usize,
+    /// Groups of channels that are convolved separately.
+    pub groups: usize,
+}
+
+impl Default for Conv1dOptions {
+    fn default() -> Self {
+        Conv1dOptions { stride: 1, padding: 0, dilation: 1, groups: 1 }
+    }
+}
+
+/// Options of [`Tensor::conv_transpose2d`]; pairs are (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvTranspose2dOptions {
+    /// Distance in the output between neighbouring input elements.
+    pub stride: [usize; 2],
+    /// Rows and columns cut off on both sides of the output.
+    pub padding: [usize; 2],
+    /// Rows and columns added on the far side of the output; less than stride or dilation.
+    pub output_padding: [usize; 2],
+    /// Distance between neighbouring kernel elements.
+    pub dilation: [usize; 2],
+    /// Groups of channels that are convolved separately.
+    pub groups: usize,
+}
+
+impl Default for ConvTranspose2dOptions {
+    fn default() -> Self {
+        ConvTranspose2dOptions { stride: [1, 1], padding: [0, 0], output_padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+/// Options of [`Tensor::unfold`] and [`Tensor::fold`]; pairs are (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnfoldOptions {
+    /// Distance between neighbouring windows.
+    pub stride: [usize; 2],
+    /// Zeros added on both sides.
+    pub padding: [usize; 2],
+    /// Distance between neighbouring kernel elements.
+    pub dilation: [usize; 2],
+}
+
+impl Default for UnfoldOptions {
+    fn default() -> Self {
+        UnfoldOptions { stride: [1, 1], padding: [0, 0], dilation: [1, 1] }
+    }
+}
+
+/// Fails unless the operands have one floating-point dtype and the bias, if any, one element for each of `channels`.
+fn check_operands(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, channels: usize) -> Result<()> {
+    x.expect_float(op)?;
+    same_dtype(op, x, weight)?;
+    let Some(bias) = bias else { return Ok(()) };
+    same_dtype(op, x, bias)?;
+    if bias.shape() != [channels] {
+        return Err(Error::shape(op, format!("expected a bias [{channels}], got shape {:?}", bias.shape())));
+    }
+    Ok(())
+}
+
+/// Fails when groups do not divide the channels.
+fn check_groups(op: &'static str, groups: usize, channels: &[(&str, usize)]) -> Result<()> {
+    for &(name, count) in channels {
+        if groups == 0 || count % groups != 0 {
+            return Err(Error::argument(op, format!("{groups} groups do not divide {count} {name} channels")));
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless all the elements of a map `[n, c, h, w]` can be addressed, with padding of the kernel's extent as scratch.
+fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Window) -> Result<()> {
+    let padded =
+        |axis: usize, size: usize| size.checked_add(2 * window.padding[axis])?.checked_add(window.kernel[axis] * window.dilation[axis]);
+    let fits = padded(0, h).zip(padded(1, w)).and_then(|(h, w)| try_numel(&[n.max(1), c.max(1), h, w]));
+    fits.map(|_| ()).ok_or_else(|| Error::shape(op, format!("a map of shape {:?} is larger than memory can hold", [n, c, h, w])))
+}
+
+/// The three passes of a convolution on tensors, without history.
+#[derive(Clone, Copy)]
+struct Pass {
+    op: &'static str,
+    geometry: ConvGeometry,
+    algorithm: ConvAlgorithm,
+}
+
+impl Pass {
+    fn input_shape(&self) -> [usize; 4] {
+        let g = &self.geometry;
+        [g.batch, g.channels_in, g.window.input[0], g.window.input[1]]
+    }
+
+    fn output_shape(&self) -> [usize; 4] {
+        let g = &self.geometry;
+        [g.batch, g.channels_out, g.window.output[0], g.window.output[1]]
+    }
+
+    fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
+        Ok(with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
+            conv::forward(self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()), y);
+        })))
+    }
+
+    fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
+        Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
+            conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
+        })))
+    }
+
+    fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast), dy.in_format(MemoryFormat::ChannelsLast));
+        Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
+            conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);
+        })))
+    }
+}
+
+impl Tensor {
+    /// Two-dimensional convolution (cross-correlation, as everywhere in deep learning).
+    ///
+    /// # Shape
+    /// `[N, C_in, H, W]` with a weight `[C_out, C_in / groups, kH, kW]` and a bias `[C_out]` gives `[N, C_out, H', W']`, channels-last, where
+    /// `H' = ⌊(H + 2·padding − dilation·(kH − 1) − 1) / stride⌋ + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the channels or the kernel is larger than the padded
+    /// input; [`Error::DType`] unless all have the same floating-point type.
+    pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
+        const OP: &str = "conv2d";
+        let (&[batch, channels_in, height, width], &[channels_out, group_in, kh, kw]) = (self.shape(), weight.shape()) else {
+            let (x, w) = (self.shape(), weight.shape());
+            return Err(Error::shape(
+                OP,
+                format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}"),
+            ));
+        };
+        let Conv2dOptions { stride, padding, dilation, groups } = options;
+        check_operands(OP, self, weight, bias, channels_out)?;
+        check_groups(OP, groups, &[("input", channels_in), ("output", channels_out)])?;
+        if group_in == 0 || group_in * groups != channels_in {
+            let (x, w, wanted) = (self.shape(), weight.shape(), group_in.saturating_mul(groups));
+            return Err(Error::shape(OP, format!("weight {w:?} wants {wanted} input channels, input {x:?} has {channels_in}")));
+        }
+        let window =
+            Window::new([height, width], [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
+        let geometry = ConvGeometry { batch, channels_in, channels_out, groups, window };
+        let pass = Pass { op: OP, geometry, algorithm: ALGORITHM.get() };
+        check_size(OP, pass.input_shape(), &window)?;
+        check_size(OP, pass.output_shape(), &window)?;
+
+        let y = pass.forward(self, weight, bias)?;
+        let x = weight.is_recorded().then(|| self.detach());
+        let (w, none) = (weight.detach(), Tensor::scalar(0u8));
+        Ok(y.record(OP, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
+            let of_x = if wanted[0] { Some(pass.input_gradient(grad, &w, None)?) } else { None };
+            let of_w = x.as_ref().map(|x| pass.weight_gradient(x, grad, w.shape())).transpose()?;
+            let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
+            Ok([of_x, of_w, of_bias])
+        }))
+    }
+
+    /// One-dimensional convolution.
+    ///
+    /// # Shape
+    /// `[N, C_in, L]` with a weight `[C_out, C_in / groups, k]` and a bias `[C_out]` gives `[N, C_out, L']`; row-major.
+    ///
+    /// # Errors
+    /// As [`conv2d`](Tensor::conv2d).
+    pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
+        let (&[n, c, length], &[channels_out, group_in, k]) = (self.shape(), weight.shape()) else {
+            let (x, w) = (self.shape(), weight.shape());
+            return Err(Error::shape(
+                "conv1d",
+                format!("expected input [N, C, L] and weight [C_out, C_in / groups, k], got {x:?} and {w:?}"),
+            ));
+        };
+        let Conv1dOptions { stride, padding, dilation, groups } = options;
+        let options = Conv2dOptions { stride: [1, stride], padding: [0, padding], dilation: [1, dilation], groups };
+        let y = self.reshape([n, c, 1, length])?.conv2d(&weight.reshape([channels_out, group_in, 1, k])?, bias, options)?;
+        let length = y.shape()[3];
+        y.reshape([n, channels_out, length])
+    }
+
+    /// Transposed convolution: the operation whose gradient is a convolution; learned upsampling.
+    ///
+    /// # Shape
+    /// `[N, C_in, H, W]` with a weight `[C_in, C_out / groups, kH, kW]` and a bias `[C_out]` gives `[N, C_out, H', W']`, channels-last, where
+    /// `H' = (H − 1)·stride − 2·padding + dilation·(kH − 1) + output_padding + 1`.
+    ///
+    /// # Errors
+    /// As [`conv2d`](Tensor::conv2d), and [`Error::Argument`] when the output padding is not less than stride or dilation.
+    pub fn conv_transpose2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose2dOptions) -> Result<Tensor> {
+        const OP: &str = "conv_transpose2d";
+        let (&[batch, channels_in, height, width], &[rows, group_out, kh, kw]) = (self.shape(), weight.shape()) else {
+            let (x, w) = (self.shape(), weight.shape());
+            return Err(Error::shape(
+                OP,
+                format!("expected input [N, C, H, W] and weight [C_in, C_out / groups, kH, kW], got {x:?} and {w:?}"),
+            ));
+        };
+        let ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups } = options;
+        let too_large = || Error::shape(OP, "the output is larger than memory can hold");
+        let channels_out = group_out.checked_mul(groups).ok_or_else(too_large)?;
+        check_operands(OP, self, weight, bias, channels_out)?;
+        check_groups(OP, groups, &[("input", channels_in), ("output", channels_out)])?;
+        if rows != channels_in || rows == 0 {
+            let (x, w) = (self.shape(), weight.shape());
+            return Err(Error::shape(OP, format!("weight {w:?} wants {rows} input channels, input {x:?} has {channels_in}")));
+        }
+        let mut output = [0; 2];
+        for axis in 0..2 {
+            if output_padding[axis] >= stride[axis].max(dilation[axis]) {
+                return Err(Error::argument(OP, format!("output padding {output_padding:?} must be less than stride or dilation")));
+            }
+            let kernel = [kh, kw][axis];
+            let reach = kernel.checked_sub(1).and_then(|k| k.checked_mul(dilation[axis]));
+            let steps = [height, width][axis].checked_sub(1).and_then(|n| n.checked_mul(stride[axis]));
+            let full = reach.zip(steps).and_then(|(reach, steps)| reach.checked_add(steps)?.checked_add(output_padding[axis] + 1));
+            let cut = padding[axis].checked_mul(2).ok_or_else(too_large)?;
+            output[axis] = match full.and_then(|full| full.checked_sub(cut)) {
+                Some(size) if size > 0 => size,
+                _ => {
+                    let x = self.shape();
+                    return Err(Error::shape(OP, format!("input {x:?}, kernel {kh}×{kw} and padding {padding:?} leave no output")));
+                }
+            };
+        }
+        // The convolution that leads from the output back to the input.
+        let mut window = Window::new(output, [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
+        window.output = [height, width];
+        let geometry = ConvGeometry { batch, channels_in: channels_out, channels_out: channels_in, groups, window };
+        let pass = Pass { op: OP, geometry, algorithm: ALGORITHM.get() };
+        check_size(OP, pass.input_shape(), &window)?;
+
+        let y = pass.input_gradient(self, weight, bias)?;
+        let x = weight.is_recorded().then(|| self.detach());
+        let (w, none) = (weight.detach(), Tensor::scalar(0u8));
+        Ok(y.record(OP, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
+            let of_x = if wanted[0] { Some(pass.forward(grad, &w, None)?) } else { None };
+            let of_w = x.as_ref().map(|x| pass.weight_gradient(grad, x, w.shape())).transpose()?;
+            let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
+            Ok([of_x, of_w, of_bias])
+        }))
+    }
+
+    /// The patches that a kernel sees, as columns (im2col).
+    ///
+    /// # Shape
+    /// `[N, C, H, W]` gives `[N, C·kH·kW, L]` for `L` positions of the kernel; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is floating point.
+    pub fn unfold(&self, kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
+        const OP: &str = "unfold";
+        self.expect_float(OP)?;
+        let &[_, channels, height, width] = self.shape() else {
+            return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", self.shape())));
+        };
+        let window = patches(OP, [height, width], kernel, options)?;
+        let y = unfold(OP, self, &window)?;
+        Ok(y.record(OP, [self], move |grad, _wanted| Ok([Some(fold(OP, grad, channels, &window)?)])))
+    }
+
+    /// Adds patches up to the image they came from (col2im), the adjoint of [`unfold`](Tensor::unfold).
+    ///
+    /// # Shape
+    /// `[N, C·kH·kW, L]` gives `[N, C, H, W]` of the given size; channels-last.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the columns are not those of such an image, [`Error::DType`] unless the tensor is floating point.
+    pub fn fold(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
+        const OP: &str = "fold";
+        self.expect_float(OP)?;
+        let window = patches(OP, output_size, kernel, options)?;
+        let (taps, length) = (kernel[0] * kernel[1], window.output[0] * window.output[1]);
+        let &[batch, rows, columns] = self.shape() else {
+            return Err(Error::shape(OP, format!("expected [N, C·kH·kW, L], got shape {:?}", self.shape())));
+        };
+        if rows % taps != 0 || columns != length {
+            let wanted = format!("expected [N, C·{taps}, {length}] for an image of {output_size:?}");
+            return Err(Error::shape(OP, format!("{wanted}, got shape {:?}", self.shape())));
+        }
+        check_size(OP, [batch, rows / taps, output_size[0], output_size[1]], &window)?;
+        let y = fold(OP, self, rows / taps, &window)?;
+        Ok(y.record(OP, [self], move |grad, _wanted| Ok([Some(unfold(OP, grad, &window)?)])))
+    }
+}
+
+/// The window of `unfold` and `fold`, whose patches can be addressed.
+fn patches(op: &'static str, input: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Window> {
+    let UnfoldOptions { stride, padding, dilation } = options;
+    let window = Window::new(input, kernel, stride, padding, dilation, false).map_err(|message| Error::shape(op, message))?;
+    let [rows, columns] = window.output;
+    try_numel(&[kernel[0], kernel[1], rows, columns])
+        .map(|_| window)
+        .ok_or_else(|| Error::shape(op, format!("{rows}×{columns} patches of {kernel:?} are more than memory can hold")))
+}
+
+fn unfold(op: &'static str, x: &Tensor, window: &Window) -> Result<Tensor> {
+    let (batch, channels) = (x.shape()[0], x.shape()[1]);
+    let shape = [batch, channels.saturating_mul(window.kernel[0] * window.kernel[1]), window.output[0] * window.output[1]];
+    try_numel(&shape).ok_or_else(|| Error::shape(op, format!("the result {shape:?} is larger than memory can hold")))?;
+    let x = x.in_format(MemoryFormat::ChannelsLast);
+    let (image, matrix) = (strides(x.shape(), MemoryFormat::RowMajor)[0], shape[1] * shape[2]);
+    Ok(with_float!(x.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |columns: &mut [T]| {
+        for n in 0..batch {
+            let x = &x.data::<T>()[n * image..][..image];
+            conv::unfold(window, x, channels, channels, &mut columns[n * matrix..][..matrix]);
+        }
+    })))
+}
+
+fn fold(op: &'static str, columns: &Tensor, channels: usize, window: &Window) -> Result<Tensor> {
+    let batch = columns.shape()[0];
+    let shape = [batch, channels, window.input[0], window.input[1]];
+    let columns = columns.in_format(MemoryFormat::RowMajor);
+    let (image, matrix) = (channels * window.input[0] * window.input[1], columns.shape()[1] * columns.shape()[2]);
+    Ok(with_float!(columns.dtype(), op, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |x: &mut [T]| {
+        x.fill(0.0);
+        for n in 0..batch {
+            let columns = &columns.data::<T>()[n * matrix..][..matrix];
+            conv::fold(window, columns, channels, channels, &mut x[n * image..][..image]);
+        }
+    })))
+}
