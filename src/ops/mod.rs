@@ -6,8 +6,8 @@
 mod activation;
 mod arithmetic;
 mod comparison;
-mod dropout;
 mod conv;
+mod dropout;
 mod matmul;
 mod pointwise;
 mod reduction;
