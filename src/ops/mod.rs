@@ -6,16 +6,16 @@
 mod activation;
 mod arithmetic;
 mod comparison;
-mod dropout;
 mod conv;
+mod dropout;
 mod index;
 mod join;
 mod loss;
 mod lrn;
 mod matmul;
 mod norm;
-mod pool;
 mod pointwise;
+mod pool;
 mod reduction;
 pub mod registry;
 mod resample;
@@ -24,6 +24,6 @@ mod softmax;
 
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
 pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
-pub use resample::Interpolation;
 pub use norm::BatchNormOutput;
 pub use pool::Pool2dOptions;
+pub use resample::Interpolation;
