@@ -4,12 +4,15 @@
 #![deny(unsafe_code)]
 
 pub mod autograd;
+pub mod data;
 mod error;
+mod files;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
 pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 mod tensor;
 pub mod train;
 

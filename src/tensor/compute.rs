@@ -86,6 +86,9 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     join: impl Fn(A, A) -> A + Copy + Sync,
 ) -> Tensor {
     let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
+    if x.numel() == 0 {
+        return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
+    }
     // In memory order: sizes, and whether they are reduced; neighbours of one kind merge.
     let strides = strides(x.shape(), x.memory_format());
     let mut order: Vec<usize> = (0..x.ndim()).collect();

@@ -1,0 +1,181 @@
+//! Every operation against PyTorch, central differences, and itself: in both precisions, both memory formats, with one thread and several.
+//!
+//! The cases are data, `tests/fixtures/ops.json`, made by the script beside it; one interpreter, `operations/run.rs`, calls the operations.
+
+#[path = "operations/check.rs"]
+mod check;
+#[path = "operations/dropout.rs"]
+mod dropout;
+#[path = "operations/fixture.rs"]
+mod fixture;
+#[path = "operations/run.rs"]
+mod run;
+
+use check::{agrees_with_pytorch, bits, close, every, every_case, outcome, values};
+use convnet::MemoryFormat::{ChannelsLast, RowMajor};
+use convnet::autograd::{GradCheck, gradcheck};
+use convnet::ops::registry::OPERATIONS;
+use convnet::{DType, MemoryFormat, Tensor};
+use fixture::{FIXTURE, Large};
+use run::run;
+
+/// Operations without cases, each with the reason.
+const EXEMPT: &[(&str, &str)] =
+    &[("dropout", "random; operations/dropout.rs tests it"), ("dropout2d", "random; operations/dropout.rs tests it")];
+
+/// The number of cases that an operation has at least.
+fn enough(op: &str) -> usize {
+    match op {
+        "conv2d" => 20,
+        "max_pool2d" | "avg_pool2d" | "adaptive_avg_pool2d" | "adaptive_max_pool2d" => 10,
+        _ => 5,
+    }
+}
+
+#[test]
+fn every_operation_has_cases_enough() {
+    let cases = |op: &str| FIXTURE.cases.iter().filter(|case| case.op == op).count();
+    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| match EXEMPT.iter().find(|(exempt, _)| *exempt == op) {
+        Some((_, reason)) if cases(op) > 0 => Err(format!("has cases, and an exemption: {reason}").into()),
+        None if cases(op) < enough(op) => Err(format!("has {} cases, not {}", cases(op), enough(op)).into()),
+        _ => Ok(()),
+    });
+}
+
+#[test]
+fn forward_and_gradients_agree_with_pytorch_in_f64() {
+    every_case(|case| agrees_with_pytorch(case, DType::F64, RowMajor, RowMajor));
+}
+
+#[test]
+fn forward_and_gradients_agree_with_pytorch_in_f32() {
+    every_case(|case| agrees_with_pytorch(case, DType::F32, RowMajor, RowMajor));
+}
+
+#[test]
+fn forward_and_gradients_agree_with_pytorch_in_channels_last() {
+    every_case(|case| {
+        for float in [DType::F64, DType::F32] {
+            agrees_with_pytorch(case, float, ChannelsLast, ChannelsLast)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_gradient_from_above_may_come_in_the_other_memory_format() {
+    every_case(|case| {
+        agrees_with_pytorch(case, DType::F64, ChannelsLast, RowMajor)?;
+        agrees_with_pytorch(case, DType::F64, RowMajor, ChannelsLast)
+    });
+}
+
+#[test]
+fn gradients_agree_with_central_differences() {
+    every_case(|case| {
+        // The differences need a smooth neighbourhood and an f64 output; the largest cases would take long.
+        let tensors = case.tensors(DType::F64, RowMajor)?;
+        let inputs: Vec<Tensor> = case.inputs.iter().map(|name| tensors[name.as_str()].detach()).collect();
+        let smooth = !["ties", "nan", "extreme"].iter().any(|flag| case.has(flag));
+        let narrowed = case.op == "to_dtype" && run::dtype(&case.args) != DType::F64;
+        let elements: usize = inputs.iter().map(Tensor::numel).sum();
+        if case.numbers("upstream").is_none() || !smooth || narrowed || elements > 600 {
+            return Ok(());
+        }
+        Ok(gradcheck(&inputs, GradCheck::default(), |inputs| run(&case.op, &case.args, &tensors.with(&case.inputs, inputs)))?)
+    });
+}
+
+#[test]
+fn operators_agree_with_their_methods() {
+    let binary = ["add", "sub", "mul", "div"];
+    let cases = FIXTURE.cases.iter().filter(|case| binary.contains(&case.op.trim_end_matches("_scalar")));
+    every(cases.map(|case| (case.label(), case)), |case| {
+        let tensors = case.tensors(DType::F32, RowMajor)?;
+        let x = &tensors["x"];
+        let found = match (case.op.as_str(), tensors.get("other")) {
+            ("add", Some(other)) => vec![x + other, x.clone() + other.clone(), x + other.clone(), x.clone() + other],
+            ("sub", Some(other)) => vec![x - other, x.clone() - other.clone(), x - other.clone(), x.clone() - other],
+            ("mul", Some(other)) => vec![x * other, x.clone() * other.clone(), x * other.clone(), x.clone() * other],
+            ("div", Some(other)) => vec![x / other, x.clone() / other.clone(), x / other.clone(), x.clone() / other],
+            ("add_scalar", _) => vec![x + case.args.number("value"), x.clone() + case.args.number("value")],
+            ("sub_scalar", _) => vec![x - case.args.number("value"), x.clone() - case.args.number("value")],
+            ("mul_scalar", _) => vec![x * case.args.number("value"), x.clone() * case.args.number("value")],
+            ("div_scalar", _) => vec![x / case.args.number("value"), x.clone() / case.args.number("value")],
+            (op, _) => return Err(format!("{op} has no operator here").into()),
+        };
+        let method = run(&case.op, &case.args, &tensors)?;
+        for found in found {
+            close("the operator", &values(&method)?, &values(&found)?, 0.0)?;
+        }
+        close("the sign", &values(&x.neg())?, &values(&-x)?, 0.0)
+    });
+}
+
+#[test]
+fn small_inputs_give_the_same_bits_with_one_thread_and_three() {
+    let bits = |threads| {
+        convnet::set_num_threads(threads).expect("threads start");
+        let bits = FIXTURE.cases.iter().map(|case| {
+            let tensors = case.tensors(DType::F32, ChannelsLast)?;
+            let upstream = |output: &Tensor| Ok(case.numbers("upstream").map(|numbers| numbers.tensor(output.dtype())));
+            Ok(bits(&outcome(&case.op, &case.args, &tensors, upstream)?)?)
+        });
+        bits.collect::<Vec<Result<_, Box<dyn std::error::Error>>>>()
+    };
+    let (one, three) = (bits(1), bits(3));
+    let pairs = FIXTURE.cases.iter().zip(one.into_iter().zip(three));
+    every(pairs.map(|(case, pair)| (case.label(), pair)), |(one, three)| {
+        if one? == three? { Ok(()) } else { Err("one thread and three give different bits".into()) }
+    });
+}
+
+#[test]
+fn large_inputs_give_the_same_bits_with_one_thread_and_three() {
+    every(large_cases(), |(large, float)| {
+        for format in [RowMajor, ChannelsLast] {
+            let bits = |threads| -> Result<Vec<u64>, Box<dyn std::error::Error>> {
+                convnet::set_num_threads(threads)?;
+                Ok(bits(&run_large(large, float, format)?)?)
+            };
+            if bits(1)? != bits(3)? {
+                return Err(format!("one thread and three give different bits in {format:?}").into());
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn large_inputs_give_the_same_numbers_in_either_memory_format() {
+    every(large_cases(), |(large, float)| {
+        let (row_major, channels_last) = (run_large(large, float, RowMajor)?, run_large(large, float, ChannelsLast)?);
+        // In f32 a sum of 300,000 numbers around zero keeps four digits; a misread layout keeps none.
+        let tolerance = if float == DType::F32 { 1e-3 } else { 1e-10 };
+        close("the output", &values(&row_major.output)?, &values(&channels_last.output)?, tolerance)?;
+        for ((name, a), (_, b)) in row_major.gradients.iter().zip(&channels_last.gradients) {
+            close(&format!("the gradient of {name}"), &values(a)?, &values(b)?, tolerance)?;
+        }
+        Ok(())
+    });
+}
+
+fn large_cases() -> impl Iterator<Item = (String, (&'static Large, DType))> {
+    let both = |large: &'static Large| [DType::F32, DType::F64].map(|float| (format!("{} in {float}", large.label()), (large, float)));
+    FIXTURE.large.iter().flat_map(both)
+}
+
+fn run_large(large: &Large, float: DType, format: MemoryFormat) -> Result<check::Outcome, Box<dyn std::error::Error>> {
+    outcome(&large.op, &large.args, &large.tensors(float, format)?, |output| {
+        if !output.requires_grad() {
+            return Ok(None);
+        }
+        // Between -0.5 and 0.5, different for neighbours.
+        let weights = (0..output.numel()).map(|i| (i as f64 * 0.618_033_988_749_895).fract() - 0.5);
+        let upstream = match output.dtype() {
+            DType::F32 => Tensor::from_vec(weights.map(|w| w as f32).collect(), output.shape())?,
+            _ => Tensor::from_vec(weights.collect::<Vec<f64>>(), output.shape())?,
+        };
+        fixture::in_format(upstream, format).map(Some)
+    })
+}
