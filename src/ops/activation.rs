@@ -6,7 +6,7 @@ use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
 use crate::error::{Error, Result};
 use crate::kernels::simd::Real;
-use crate::tensor::compute::{map_with, zip_with};
+use crate::tensor::compute::{map_with, zip_alike};
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_dtype};
 
@@ -21,7 +21,7 @@ impl Tensor {
         y.record("relu", [self], move |grad, _wanted| {
             let y = kept.as_ref().expect("kept when recorded");
             Ok([Some(with_dtype!(y.dtype(), T => {
-                zip_with("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
+                zip_alike("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
             }))])
         })
     }
