@@ -49,9 +49,9 @@ pub enum Error {
     #[error("backward: {0}")]
     Backward(String),
     /// An error from inside a network, with the path of the layer it comes from.
-    #[error("{path} ({layer}): {source}")]
+    #[error("{}: {}", place(path, layer), source.without_op())]
     Layer {
-        /// The layer's path, such as `layer1.0.conv1`.
+        /// The layer's path, such as `layer1.0.conv1`; empty when no walk from a root has told it.
         path: String,
         /// What the layer is, such as `Conv2d 64→64, k3`.
         layer: String,
@@ -61,6 +61,14 @@ pub enum Error {
     /// A state dict that does not fit a module; lists every key at fault.
     #[error("state dict: {0}")]
     StateDict(String),
+    /// A sample of a dataset that could not be read or transformed.
+    #[error("sample {index}: {source}")]
+    Sample {
+        /// Its index in the dataset.
+        index: usize,
+        /// What happened.
+        source: Box<Error>,
+    },
     /// A file whose content is not what its format promises.
     #[error("{}: {message}", path.display())]
     Format {
@@ -90,7 +98,21 @@ pub enum Error {
     Training(String),
 }
 
+/// `layer1.0.conv1 (Conv2d 64→64, k3)`.
+fn place(path: &str, layer: &str) -> String {
+    if path.is_empty() { layer.to_string() } else { format!("{path} ({layer})") }
+}
+
 impl Error {
+    /// The message without the operation's name, which the layer has said in its own words.
+    fn without_op(&self) -> String {
+        match self {
+            Error::Shape { message, .. } | Error::Argument { message, .. } | Error::Value { message, .. } => message.clone(),
+            Error::DType { expected, got, .. } => format!("expected {expected}, got {got}"),
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn shape(op: &'static str, message: impl Into<String>) -> Error {
         Error::Shape { op, message: message.into() }
     }

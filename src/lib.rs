@@ -4,12 +4,17 @@
 #![deny(unsafe_code)]
 
 pub mod autograd;
+pub mod data;
 mod error;
+mod files;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
+pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 mod tensor;
+pub mod train;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};
@@ -31,3 +36,8 @@ pub mod memory {
 pub fn set_num_threads(count: usize) -> Result<()> {
     kernels::parallel::set_num_threads(count).map_err(|error| Error::Argument { op: "set_num_threads", message: error.to_string() })
 }
+
+/// Runs the README's examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -81,6 +81,21 @@ pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: 
     });
 }
 
+/// `y[i] = a[i]` where `condition[i]` is not 0, else `b[i]`.
+pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
+    assert!(condition.len() == y.len() && a.len() == y.len() && b.len() == y.len());
+    let work = y.len();
+    parallel::chunks_mut(y, GRAIN, work, |i, y| {
+        let range = i * GRAIN..i * GRAIN + y.len();
+        let (condition, a, b) = (&condition[range.clone()], &a[range.clone()], &b[range]);
+        vectorize(|| {
+            for (((y, &c), &a), &b) in y.iter_mut().zip(condition).zip(a).zip(b) {
+                *y = if c != 0 { a } else { b };
+            }
+        });
+    });
+}
+
 /// The dimensions of a result and the strides with which two operands walk along them; a stride of 0 repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broadcast {

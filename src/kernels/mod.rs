@@ -4,12 +4,23 @@
 //! rests on and nothing more.
 
 pub mod conv;
+pub mod copy;
+pub mod dropout;
 pub mod elementwise;
 pub mod gemm;
 pub mod geometry;
+pub mod layer_norm;
 pub mod layout;
+pub mod loss;
+pub mod lrn;
+pub mod math;
 pub mod memory;
+pub mod norm;
+pub mod optim;
 pub mod parallel;
+pub mod pool;
 pub mod reduce;
+pub mod resample;
 pub mod simd;
+pub mod softmax;
 pub(crate) mod tile;

@@ -12,28 +12,85 @@ const RUN: usize = 16 * 1024;
 /// Independent accumulators in a contiguous run: enough for the compiler to vectorise and to hide latency.
 const LANES: usize = 32;
 
+/// The larger number; NaN if either is.
+#[inline(always)]
+#[allow(clippy::eq_op)] // only NaN differs from itself
+pub fn larger<T: Scalar>(a: T, b: T) -> T {
+    if a > b || a != a { a } else { b }
+}
+
+/// The smaller number; NaN if either is.
+#[inline(always)]
+#[allow(clippy::eq_op)] // only NaN differs from itself
+pub fn smaller<T: Scalar>(a: T, b: T) -> T {
+    if a < b || a != a { a } else { b }
+}
+
+/// `y[o, i]` is the first `r` at which `x[o, r, i]` is not beaten by any other: where `beats(x, best)` is never true. A NaN beats all numbers.
+pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut [i64], beats: impl Fn(T, T) -> bool + Copy + Sync) {
+    assert!(x.len() == outer * reduced * inner && y.len() == outer * inner);
+    if x.is_empty() {
+        return y.fill(0);
+    }
+    #[allow(clippy::eq_op)] // only NaN differs from itself
+    let wins = |x: T, best: T| beats(x, best) || (x != x && best == best);
+    // A task takes some rows, or some columns of one outer index.
+    let columns = inner.min(RUN);
+    let rows = (RUN / (reduced * inner)).max(1);
+    let (row_tasks, column_tasks) = (outer.div_ceil(rows), inner.div_ceil(columns));
+    let y = Disjoint::new(y);
+    parallel::for_each(row_tasks * column_tasks, 4 * x.len(), |task| {
+        let start = task % column_tasks * columns;
+        let width = columns.min(inner - start);
+        let mut best = Buffer::uncleared(width);
+        for row in task / column_tasks * rows..outer.min((task / column_tasks + 1) * rows) {
+            // SAFETY: tasks own distinct (row, column) ranges of the result.
+            let y = unsafe { y.slice(row * inner + start, width) };
+            let line = |r: usize| &x[(row * reduced + r) * inner + start..][..width];
+            best.copy_from_slice(line(0));
+            y.fill(0);
+            vectorize(|| {
+                for r in 1..reduced {
+                    for ((y, best), &x) in y.iter_mut().zip(best.iter_mut()).zip(line(r)) {
+                        let won = wins(x, *best);
+                        *best = if won { x } else { *best };
+                        *y = if won { r as i64 } else { *y };
+                    }
+                }
+            });
+        }
+    });
+}
+
 /// Folds a contiguous slice with independent lanes, then the lanes in order.
 pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
-    vectorize(|| {
-        let mut lanes = [zero; LANES];
-        let (blocks, rest) = x.as_chunks::<LANES>();
-        for block in blocks {
-            for (lane, &x) in lanes.iter_mut().zip(block) {
-                *lane = add(*lane, x);
-            }
-        }
-        for (lane, &x) in lanes.iter_mut().zip(rest) {
+    vectorize(
+        #[inline(always)]
+        || fold_lanes(x, zero, add, join),
+    )
+}
+
+/// As [`fold`], for callers that are compiled for an instruction set already.
+#[inline(always)]
+pub fn fold_lanes<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
+    let mut lanes = [zero; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
             *lane = add(*lane, x);
         }
-        let mut width = LANES;
-        while width > 1 {
-            width /= 2;
-            for i in 0..width {
-                lanes[i] = join(lanes[i], lanes[i + width]);
-            }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = add(*lane, x);
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = join(lanes[i], lanes[i + width]);
         }
-        lanes[0]
-    })
+    }
+    lanes[0]
 }
 
 /// `y[o, i] = fold over r of x[o, r, i]`, where `x` is `[outer, reduced, inner]`.
@@ -70,9 +127,11 @@ fn reduce_rows<T: Scalar, A: Scalar>(
     if parts == 1 {
         let rows = (RUN / reduced).max(1);
         return parallel::chunks_mut(y, rows, x.len(), |task, y| {
-            for (y, x) in y.iter_mut().zip(x[task * rows * reduced..].chunks_exact(reduced)) {
-                *y = fold(x, zero, add, join);
+            let rows = y.iter_mut().zip(x[task * rows * reduced..].chunks_exact(reduced));
+            if reduced < LANES {
+                return vectorize(|| rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))));
             }
+            rows.for_each(|(y, x)| *y = fold(x, zero, add, join));
         });
     }
     let mut partial = Buffer::uncleared(outer * parts);

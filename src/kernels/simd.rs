@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 
 use bytemuck::Pod;
 use num_traits::{Float, NumAssign, NumCast};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, MemMask, Simd, WithSimd};
+
+use super::math::Math;
 
 /// An element type: `f32`, `f64`, `i64`, `u8`.
 pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Default + Send + Sync + 'static {
@@ -48,9 +50,11 @@ scalar! {
 }
 
 /// A floating-point element type with SIMD vectors.
-pub trait Real: Scalar + Float {
+pub trait Real: Scalar + Float + Math {
     /// One register of this type.
     type Vector<S: Simd>: Pod;
+    /// Which lanes a masked access touches.
+    type Mask<S: Simd>: Copy;
 
     /// Converts from `f64`, rounding.
     fn of(x: f64) -> Self;
@@ -63,6 +67,23 @@ pub trait Real: Scalar + Float {
     /// `a · b + c`, fused where the machine can.
     fn vector_mul_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
 
+    /// In each lane `(x, tap)` where `x` is NaN or larger than `best`, else `(best, at)`: a step of a search for the largest element.
+    fn vector_leader<S: Simd>(simd: S, x_tap: [Self::Vector<S>; 2], best_at: [Self::Vector<S>; 2]) -> [Self::Vector<S>; 2];
+    /// Rounds towards zero and saturates, as Rust's `as`.
+    fn to_byte(self) -> u8;
+    /// The first `count` lanes.
+    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
+    /// Reads the lanes of a mask; zero elsewhere.
+    ///
+    /// # Safety
+    /// The mask's lanes must be readable at `from`.
+    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S>;
+    /// Writes the lanes of a mask.
+    ///
+    /// # Safety
+    /// The mask's lanes must be writable at `to`.
+    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>);
+
     /// Lanes in a vector.
     fn lanes<S: Simd>() -> usize {
         size_of::<Self::Vector<S>>() / size_of::<Self>()
@@ -71,6 +92,22 @@ pub trait Real: Scalar + Float {
 
 impl Real for f32 {
     type Vector<S: Simd> = S::f32s;
+    type Mask<S: Simd> = MemMask<S::m32s>;
+
+    #[inline(always)]
+    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+        simd.mask_between_m32s(0, count as u32)
+    }
+    #[inline(always)]
+    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const f32) -> S::f32s {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_load_ptr_f32s(mask, from) }
+    }
+    #[inline(always)]
+    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut f32, x: S::f32s) {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_store_ptr_f32s(mask, to, x) }
+    }
 
     #[inline(always)]
     fn of(x: f64) -> f32 {
@@ -92,10 +129,35 @@ impl Real for f32 {
     fn vector_mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
         simd.mul_add_e_f32s(a, b, c)
     }
+    #[inline(always)]
+    fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f32s; 2], [best, at]: [S::f32s; 2]) -> [S::f32s; 2] {
+        let stays = simd.and_m32s(simd.equal_f32s(x, x), simd.not_m32s(simd.less_than_f32s(best, x)));
+        [simd.select_f32s(stays, best, x), simd.select_f32s(stays, at, tap)]
+    }
+    #[inline(always)]
+    fn to_byte(self) -> u8 {
+        self as u8
+    }
 }
 
 impl Real for f64 {
     type Vector<S: Simd> = S::f64s;
+    type Mask<S: Simd> = MemMask<S::m64s>;
+
+    #[inline(always)]
+    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+        simd.mask_between_m64s(0, count as u64)
+    }
+    #[inline(always)]
+    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const f64) -> S::f64s {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_load_ptr_f64s(mask, from) }
+    }
+    #[inline(always)]
+    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut f64, x: S::f64s) {
+        // SAFETY: by this function's contract.
+        unsafe { simd.mask_store_ptr_f64s(mask, to, x) }
+    }
 
     #[inline(always)]
     fn of(x: f64) -> f64 {
@@ -116,6 +178,15 @@ impl Real for f64 {
     #[inline(always)]
     fn vector_mul_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
         simd.mul_add_e_f64s(a, b, c)
+    }
+    #[inline(always)]
+    fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f64s; 2], [best, at]: [S::f64s; 2]) -> [S::f64s; 2] {
+        let stays = simd.and_m64s(simd.equal_f64s(x, x), simd.not_m64s(simd.less_than_f64s(best, x)));
+        [simd.select_f64s(stays, best, x), simd.select_f64s(stays, at, tap)]
+    }
+    #[inline(always)]
+    fn to_byte(self) -> u8 {
+        self as u8
     }
 }
 

@@ -181,13 +181,15 @@ fn store<T: Real, S: Simd>(simd: S, sum: T::Vector<S>, out: &mut [T], finish: Fi
         }
         return;
     }
-    let sums: &[T] = bytemuck::cast_slice(std::slice::from_ref(&sum));
-    for (i, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-        *out = match finish {
+    let mask = T::mask(simd, out.len());
+    // SAFETY: the mask covers `out` and, where there is one, `bias`.
+    unsafe {
+        let value = match finish {
             Finish::Store => sum,
-            Finish::Bias(_) => sum + bias[i],
-            Finish::Add => *out + sum,
+            Finish::Bias(_) => T::vector_add(simd, sum, T::load_masked(simd, mask, bias.as_ptr())),
+            Finish::Add => T::vector_add(simd, T::load_masked(simd, mask, out.as_ptr()), sum),
         };
+        T::store_masked(simd, mask, out.as_mut_ptr(), value);
     }
 }
 
@@ -234,18 +236,7 @@ pub(crate) fn multiply_transposed<T: Real>(a: &[T], starts: &[usize], columns: &
         return;
     }
     assert!(n <= pitch && b.len() >= (starts.len() - 1) * pitch + n);
-    let nr = vectors::<T>(n) * lanes::<T>();
-    let padded = n.next_multiple_of(nr);
-    if padded == n {
-        return dispatch(Transposed { a, starts, columns, b, step: pitch, n, nr, out });
-    }
-    // Columns that do not fill a vector: a copy with rows that do.
-    let mut copy = Buffer::uncleared(starts.len() * padded);
-    for (copy, b) in copy.chunks_exact_mut(padded).zip(b.chunks(pitch)) {
-        copy[..n].copy_from_slice(&b[..n]);
-        copy[n..].fill(T::zero());
-    }
-    dispatch(Transposed { a, starts, columns, b: &copy, step: padded, n, nr, out });
+    dispatch(Transposed { a, starts, columns, b, pitch, n, out });
 }
 
 struct Transposed<'a, T> {
@@ -253,10 +244,8 @@ struct Transposed<'a, T> {
     starts: &'a [usize],
     columns: &'a [usize],
     b: &'a [T],
-    /// Distance between rows of `b`, of which `n` rounded up to `nr` elements are read.
-    step: usize,
+    pitch: usize,
     n: usize,
-    nr: usize,
     out: &'a mut [T],
 }
 
@@ -265,7 +254,7 @@ impl<T: Real> WithSimd for Transposed<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let one_vector = self.nr == T::lanes::<S>();
+        let one_vector = vectors::<T>(self.n) == 1;
         match (S::REGISTER_COUNT >= 32, one_vector) {
             (true, false) => self.run::<S, 12, 2>(simd),
             (false, false) => self.run::<S, 6, 2>(simd),
@@ -276,38 +265,65 @@ impl<T: Real> WithSimd for Transposed<'_, T> {
 
 impl<T: Real> Transposed<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Transposed { a, starts, columns, b, step, n, nr, out } = self;
+    fn run<S: Simd, const MR: usize, const NV: usize>(mut self, simd: S) {
+        let width = NV * T::lanes::<S>();
+        for column in (0..self.n).step_by(width) {
+            let full = self.n - column >= width;
+            for first in (0..self.columns.len()).step_by(MR) {
+                let count = MR.min(self.columns.len() - first);
+                let contiguous = count == MR && self.columns[first + MR - 1] == self.columns[first] + MR - 1;
+                match (contiguous, full) {
+                    (true, true) => self.tile::<S, MR, NV, true, false>(simd, column, first),
+                    (true, false) => self.tile::<S, MR, NV, true, true>(simd, column, first),
+                    (false, _) => self.tile::<S, MR, NV, false, true>(simd, column, first),
+                }
+            }
+        }
+    }
+
+    /// One tile of the result, from row `first` and column `column` on: `CONTIGUOUS` where its rows come from neighbouring elements of `a`, so
+    /// that one pointer serves them all; `MASKED` where its columns may not fill the vectors.
+    #[inline(always)]
+    fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS: bool, const MASKED: bool>(
+        &mut self,
+        simd: S,
+        column: usize,
+        first: usize,
+    ) {
+        let Transposed { a, starts, columns, b, pitch, n, .. } = *self;
         let lanes = T::lanes::<S>();
-        for column in (0..n).step_by(nr) {
-            let width = nr.min(n - column);
-            for first in (0..columns.len()).step_by(MR) {
-                let count = MR.min(columns.len() - first);
-                let pointers: [*const T; MR] = std::array::from_fn(|r| a[columns[first + r.min(count - 1)]..].as_ptr());
-                let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
-                let mut row = b[column..].as_ptr();
-                for &start in starts {
-                    // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a` and that `b`
-                    // holds `starts.len()` rows, `step` apart, of which `column .. column + nr` is read; `row` moves beyond the end only after the last read.
-                    unsafe {
-                        let vectors: [T::Vector<S>; NV] =
-                            std::array::from_fn(|v| row.add(v * lanes).cast::<T::Vector<S>>().read_unaligned());
-                        row = row.wrapping_add(step);
-                        for r in 0..MR {
-                            let x = T::splat(simd, *pointers[r].add(start));
-                            for v in 0..NV {
-                                tile[r][v] = T::vector_mul_add(simd, x, vectors[v], tile[r][v]);
-                            }
-                        }
+        let count = MR.min(columns.len() - first);
+        let width = (NV * lanes).min(n - column);
+        let masks: [T::Mask<S>; NV] = std::array::from_fn(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)));
+        let origin = a[columns[first]..].as_ptr();
+        // Rows beyond the last repeat it; their results are dropped.
+        let offsets: [isize; MR] = std::array::from_fn(|r| columns[first + r.min(count - 1)] as isize - columns[first] as isize);
+        let mut row = b[column..].as_ptr();
+        let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
+        for &start in starts {
+            // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a` for each start, and that `b` holds a row of `n`
+            // elements for each start, `pitch` apart; whole vectors are read where all `NV` lie within the row, masked ones elsewhere. `row` moves
+            // beyond the end only after the last read.
+            unsafe {
+                let a = origin.add(start);
+                let vectors: [T::Vector<S>; NV] = std::array::from_fn(|v| {
+                    let from = row.wrapping_add(v * lanes);
+                    if MASKED { T::load_masked(simd, masks[v], from) } else { from.cast::<T::Vector<S>>().read_unaligned() }
+                });
+                row = row.wrapping_add(pitch);
+                for r in 0..MR {
+                    let x = T::splat(simd, if CONTIGUOUS { *a.add(r) } else { *a.offset(offsets[r]) });
+                    for v in 0..NV {
+                        tile[r][v] = T::vector_mul_add(simd, x, vectors[v], tile[r][v]);
                     }
                 }
-                for (r, tile) in tile.iter().enumerate().take(count) {
-                    let out = &mut out[(first + r) * n + column..][..width];
-                    for (v, &sum) in tile.iter().enumerate().take(width.div_ceil(lanes)) {
-                        let at = v * lanes;
-                        store(simd, sum, &mut out[at..width.min(at + lanes)], Finish::Add, &[]);
-                    }
-                }
+            }
+        }
+        for (r, tile) in tile.iter().enumerate().take(count) {
+            let out = &mut self.out[(first + r) * n + column..][..width];
+            for (v, &sum) in tile.iter().enumerate().take(width.div_ceil(lanes)) {
+                let at = v * lanes;
+                store(simd, sum, &mut out[at..width.min(at + lanes)], Finish::Add, &[]);
             }
         }
     }

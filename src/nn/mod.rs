@@ -1,5 +1,57 @@
 //! Layers, and what networks are put together with.
+//!
+//! A network is a [`Module`]: it maps a tensor to a tensor, and names its parts to a [`Visitor`]. One such walk drives all that is done to a
+//! whole network: collecting [`Parameter`]s, switching between training and evaluation, freezing, [state dicts](StateDict), saving,
+//! [summaries](Summary), and telling each layer its path, which error messages give:
+//!
+//! ```
+//! use convnet::nn::{Conv2d, Module, ReLU, Sequential};
+//! use convnet::Tensor;
+//!
+//! let net = Sequential::new().push_named("conv1", Conv2d::new(64, 64, 3)).push(ReLU);
+//! let error = net.forward(&Tensor::zeros([2, 3, 56, 56])).unwrap_err().to_string();
+//! assert_eq!(error, "conv1 (Conv2d 64→64, k3): expected 64 input channels, got shape [2, 3, 56, 56]");
+//! ```
+//!
+//! Layers are built by `new` with what must be given, and setters for the rest; options that make no sense, such as groups that do not divide
+//! the channels, are reported by `forward`. Names and defaults are PyTorch's.
 
+mod activation;
+mod conv;
+mod dropout;
+mod fused;
+pub mod init;
+mod linear;
+mod module;
+mod norm;
 mod parameter;
+mod pool;
+mod safetensors;
+mod sequential;
+mod shape;
+mod site;
+mod size;
+mod state_dict;
+mod summary;
+mod upsample;
+mod visitor;
 
-pub use parameter::Parameter;
+pub use activation::{
+    ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+};
+pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
+pub use dropout::{Dropout, Dropout2d};
+pub use fused::{conv_bn, conv_bn_add_relu, conv_bn_relu};
+pub use linear::Linear;
+pub use module::Module;
+pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
+pub use parameter::{Buffer, Parameter};
+pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
+pub use sequential::Sequential;
+pub use shape::{Flatten, Identity};
+pub use site::{Leaf, Mode, Site};
+pub use size::Pair;
+pub use state_dict::{LoadReport, StateDict};
+pub use summary::{Summary, SummaryRow};
+pub use upsample::Upsample;
+pub use visitor::{Item, Visit, Visitor};

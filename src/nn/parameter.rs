@@ -1,90 +1,145 @@
 //! Parameters and buffers: the only mutable things in a network.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// A tensor that an optimiser changes; clones share it.
 ///
 /// The current value is handed out as a leaf, the same leaf before and after an update, so that
 /// [`Gradients::get`](crate::autograd::Gradients::get) finds its gradient by `parameter.tensor()`.
+///
+/// ```
+/// use convnet::{Tensor, nn::Parameter};
+///
+/// let w = Parameter::new(Tensor::ones([2]));
+/// let grads = w.tensor().mul_scalar(3.0).sum(..)?.backward()?;
+/// assert_eq!(grads.get(&w.tensor()).expect("w took part").to_vec::<f32>()?, [3.0, 3.0]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Parameter {
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    shape: Vec<usize>,
     state: RwLock<State>,
     frozen: AtomicBool,
 }
 
 struct State {
-    value: Tensor,
+    value: Value,
     version: u64,
+}
+
+type Init = Box<dyn FnOnce() -> Tensor + Send + Sync>;
+
+enum Value {
+    Ready(Tensor),
+    /// Not yet asked for: a layer whose options are still being set, or whose weights come from a file, draws no numbers and takes no memory.
+    Pending(Init),
 }
 
 impl Parameter {
     /// A parameter with this initial value.
     pub fn new(value: Tensor) -> Parameter {
-        let state = RwLock::new(State { value: value.with_grad(), version: 0 });
-        Parameter { shared: Arc::new(Shared { state, frozen: AtomicBool::new(false) }) }
+        Parameter::with_value(value.shape().to_vec(), Value::Ready(value.with_grad()))
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+    /// A parameter of this shape whose initial value, `f32`, is computed when somebody asks for it.
+    pub(crate) fn lazy(shape: Vec<usize>, init: impl FnOnce(&[usize]) -> Tensor + Send + Sync + 'static) -> Parameter {
+        let of = shape.clone();
+        Parameter::with_value(shape, Value::Pending(Box::new(move || init(&of).with_grad())))
+    }
+
+    fn with_value(shape: Vec<usize>, value: Value) -> Parameter {
+        let state = RwLock::new(State { value, version: 0 });
+        Parameter { shared: Arc::new(Shared { shape, state, frozen: AtomicBool::new(false) }) }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The current value: a leaf that wants a gradient, or a plain tensor while the parameter is frozen.
     pub fn tensor(&self) -> Tensor {
-        let value = self.state().value.clone();
-        if self.is_frozen() { value.detach() } else { value }
+        let leaf = self.leaf();
+        if self.is_frozen() { leaf.detach() } else { leaf }
     }
 
     /// The leaf under which gradients are found, frozen or not.
     pub(crate) fn leaf(&self) -> Tensor {
-        self.state().value.clone()
+        if let Value::Ready(value) = &self.shared.state.read().unwrap_or_else(PoisonError::into_inner).value {
+            return value.clone();
+        }
+        self.write().ready().clone()
     }
 
     /// The size of each dimension.
     pub fn shape(&self) -> Vec<usize> {
-        self.state().value.shape().to_vec()
+        self.shared.shape.clone()
+    }
+
+    pub(crate) fn dims(&self) -> &[usize] {
+        &self.shared.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match &self.shared.state.read().unwrap_or_else(PoisonError::into_inner).value {
+            Value::Ready(value) => value.dtype(),
+            Value::Pending(_) => DType::F32,
+        }
     }
 
     /// The number of elements.
     pub fn numel(&self) -> usize {
-        self.state().value.numel()
+        self.shared.shape.iter().product()
     }
 
-    /// Replaces the value.
+    /// Replaces the value, which takes on the dtype of the new one.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the shape differs.
+    /// [`Error::Shape`] when the shape differs, [`Error::DType`] unless the new value is floating point.
     pub fn set(&self, value: &Tensor) -> Result<()> {
-        self.update(|current| {
-            if current.shape() != value.shape() {
-                return Err(Error::shape("parameter", format!("expected shape {:?}, got {:?}", current.shape(), value.shape())));
-            }
-            *current = value.clone();
-            Ok(())
-        })
+        value.expect_float("parameter")?;
+        self.replace(value)
+    }
+
+    fn replace(&self, value: &Tensor) -> Result<()> {
+        if self.dims() != value.shape() {
+            return Err(Error::shape("parameter", format!("expected shape {:?}, got {:?}", self.dims(), value.shape())));
+        }
+        let mut state = self.write();
+        // What was pending need not be computed to be replaced.
+        state.value = Value::Ready(match &state.value {
+            Value::Ready(old) => value.detach().with_node(old.node().cloned()),
+            Value::Pending(_) => value.with_grad(),
+        });
+        state.version += 1;
+        Ok(())
     }
 
     /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
-        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        let node = state.value.node().cloned();
-        let result = change(&mut state.value);
-        let value = std::mem::replace(&mut state.value, Tensor::scalar(0u8));
-        state.value = value.with_node(node);
+        let mut state = self.write();
+        let current = state.ready();
+        let node = current.node().cloned();
+        let result = change(current);
+        let value = std::mem::replace(current, Tensor::scalar(0u8));
+        *current = value.with_node(node);
+        debug_assert_eq!(current.shape(), self.dims());
         state.version += 1;
         result
     }
 
     /// Grows with each change of the value; what was derived from the value is current while the version is the same.
     pub(crate) fn version(&self) -> u64 {
-        self.state().version
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner).version
     }
 
     /// Whether gradients are switched off for this parameter.
@@ -96,10 +151,107 @@ impl Parameter {
     pub fn set_frozen(&self, frozen: bool) {
         self.shared.frozen.store(frozen, Ordering::Relaxed);
     }
+
+    /// Tells parameters apart: clones have one key.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.shared) as usize
+    }
 }
 
-impl std::fmt::Debug for Parameter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Parameter({:?})", self.state().value)
+impl State {
+    fn ready(&mut self) -> &mut Tensor {
+        if let Value::Pending(_) = self.value {
+            let placeholder = Value::Ready(Tensor::scalar(0u8));
+            if let Value::Pending(init) = std::mem::replace(&mut self.value, placeholder) {
+                self.value = Value::Ready(init());
+            }
+        }
+        match &mut self.value {
+            Value::Ready(value) => value,
+            Value::Pending(_) => unreachable!("made ready above"),
+        }
+    }
+}
+
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parameter({:?}{})", self.dims(), if self.is_frozen() { ", frozen" } else { "" })
+    }
+}
+
+/// A tensor that belongs to a module's state and is saved with it, but that no optimiser changes: running statistics. Clones share it.
+#[derive(Clone)]
+pub struct Buffer {
+    // Frozen for ever, so that its tensor never wants a gradient.
+    inner: Parameter,
+}
+
+impl Buffer {
+    /// A buffer with this initial value, of any dtype.
+    pub fn new(value: Tensor) -> Buffer {
+        let inner = Parameter::new(value);
+        inner.set_frozen(true);
+        Buffer { inner }
+    }
+
+    /// The current value.
+    pub fn tensor(&self) -> Tensor {
+        self.inner.tensor()
+    }
+
+    /// The size of each dimension.
+    pub fn shape(&self) -> Vec<usize> {
+        self.inner.shape()
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shape differs.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        self.inner.replace(value)
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
+        self.inner.update(change)
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        self.inner.key()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({:?})", self.inner.dims())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lazy_value_is_computed_once_and_not_at_all_when_it_is_replaced_first() {
+        let lazy = || Parameter::lazy(vec![2], |shape| Tensor::rand(shape));
+        let (a, b) = (lazy(), Parameter::lazy(vec![2], |_| panic!("nobody asked")));
+        assert_eq!(a.tensor().to_vec::<f32>().unwrap(), a.tensor().to_vec::<f32>().unwrap());
+        b.set(&Tensor::ones([2])).unwrap();
+        assert_eq!(b.tensor().to_vec::<f32>().unwrap(), [1.0, 1.0]);
+        assert!(b.tensor().requires_grad());
+    }
+
+    #[test]
+    fn an_update_keeps_the_leaf() {
+        let w = Parameter::new(Tensor::ones([2]));
+        let loss = w.tensor().sum(..).unwrap();
+        w.update(|value| {
+            *value = value.mul_scalar(2.0);
+            Ok(())
+        })
+        .unwrap();
+        assert!(loss.backward().unwrap().get(&w.tensor()).is_some());
+        w.set_frozen(true);
+        assert!(!w.tensor().requires_grad() && w.leaf().requires_grad());
     }
 }

@@ -1,10 +1,14 @@
 //! Activation functions.
 
-use crate::error::Result;
-use crate::kernels::elementwise::{Binary, Unary};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
+use super::pointwise::{Pointwise, pointwise};
+use super::reduction::max_over_middle;
+use crate::error::{Error, Result};
 use crate::kernels::simd::Real;
-use crate::tensor::compute::{map, map_with, zip, zip_with};
-use crate::tensor::{Tensor, with_dtype};
+use crate::tensor::compute::{map_with, zip_alike};
+use crate::tensor::shape::{numel, try_numel};
+use crate::tensor::{MemoryFormat, Tensor, with_dtype};
 
 impl Tensor {
     /// Rectifier: `x` where `x > 0`, else 0 (Nair and Hinton, 2010). NaN stays NaN.
@@ -17,7 +21,7 @@ impl Tensor {
         y.record("relu", [self], move |grad, _wanted| {
             let y = kept.as_ref().expect("kept when recorded");
             Ok([Some(with_dtype!(y.dtype(), T => {
-                zip_with("relu", grad, y, 1, |g: T, y: T| if y > T::default() { g } else { T::default() })?
+                zip_alike("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
             }))])
         })
     }
@@ -28,11 +32,76 @@ impl Tensor {
     /// Any; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    /// [`Error::DType`] unless the tensor is floating point.
     pub fn leaky_relu(&self, slope: f64) -> Result<Tensor> {
-        let y = map("leaky_relu", self, LeakyRelu { slope })?;
-        let x = self.detach();
-        Ok(y.record("leaky_relu", [self], move |grad, _wanted| Ok([Some(zip("leaky_relu", grad, &x, LeakyReluGrad { slope })?)])))
+        pointwise(self, LeakyRelu { slope })
+    }
+
+    /// Rectifier that stops at 6 (Howard et al., 2017): `x` between 0 and 6.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn relu6(&self) -> Result<Tensor> {
+        pointwise(self, Relu6)
+    }
+
+    /// Exponential linear unit: `x` where `x > 0`, else `alpha · (eˣ - 1)` (Clevert et al., 2016).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn elu(&self, alpha: f64) -> Result<Tensor> {
+        pointwise(self, Elu { alpha })
+    }
+
+    /// Gaussian error linear unit: `x · Φ(x)` with the normal distribution function Φ (Hendrycks and Gimpel, 2016).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn gelu(&self) -> Result<Tensor> {
+        pointwise(self, Gelu)
+    }
+
+    /// The usual approximation of [`gelu`](Tensor::gelu): `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`; `approximate="tanh"` in
+    /// PyTorch.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn gelu_tanh(&self) -> Result<Tensor> {
+        pointwise(self, GeluTanh)
+    }
+
+    /// Sigmoid linear unit, or swish: `x · sigmoid(x)` (Elfwing et al., 2018; Ramachandran et al., 2017).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn silu(&self) -> Result<Tensor> {
+        pointwise(self, Silu)
+    }
+
+    /// Logistic function: `1 / (1 + e⁻ˣ)`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn sigmoid(&self) -> Result<Tensor> {
+        pointwise(self, Sigmoid)
     }
 
     /// Hyperbolic tangent.
@@ -41,11 +110,74 @@ impl Tensor {
     /// Any; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    /// [`Error::DType`] unless the tensor is floating point.
     pub fn tanh(&self) -> Result<Tensor> {
-        let y = map("tanh", self, Tanh)?;
-        let kept = y.detach();
-        Ok(y.record("tanh", [self], move |grad, _wanted| Ok([Some(zip("tanh", grad, &kept, TanhGrad)?)])))
+        pointwise(self, Tanh)
+    }
+
+    /// Piecewise linear sigmoid: `relu6(x + 3) / 6` (Howard et al., 2019).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn hardsigmoid(&self) -> Result<Tensor> {
+        pointwise(self, HardSigmoid)
+    }
+
+    /// Piecewise quadratic swish: `x · relu6(x + 3) / 6` (Howard et al., 2019).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn hardswish(&self) -> Result<Tensor> {
+        pointwise(self, HardSwish)
+    }
+
+    /// Smooth rectifier: `ln(1 + eˣ)`, and `x` itself above 20, as PyTorch has it.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn softplus(&self) -> Result<Tensor> {
+        pointwise(self, Softplus)
+    }
+
+    /// `x · tanh(softplus(x))` (Misra, 2019).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn mish(&self) -> Result<Tensor> {
+        pointwise(self, Mish)
+    }
+
+    /// The greatest of each `pieces` consecutive channels (Goodfellow et al., 2013); channels that tie share the gradient evenly.
+    ///
+    /// # Shape
+    /// `[N, C, ..]` gives `[N, C / pieces, ..]` in the input's memory format.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is no channel dimension, [`Error::Argument`] when `pieces` is 0 or does not divide the channels.
+    pub fn maxout(&self, pieces: usize) -> Result<Tensor> {
+        let &[n, c, ref rest @ ..] = self.shape() else {
+            return Err(Error::shape("maxout", format!("expected [N, C, ..], got shape {:?}", self.shape())));
+        };
+        if pieces == 0 || c % pieces != 0 {
+            return Err(Error::argument("maxout", format!("{c} channels do not divide into groups of {pieces}")));
+        }
+        let shape = [&[n, c / pieces], rest].concat();
+        // In memory the pieces lie between what comes before and after them.
+        let inner = if self.memory_format() == MemoryFormat::ChannelsLast { 1 } else { try_numel(rest).unwrap_or(0) };
+        let outer = numel(&shape).checked_div(inner).unwrap_or(0);
+        max_over_middle("maxout", self, [outer, pieces, inner], &shape)
     }
 }
 
@@ -54,43 +186,307 @@ struct LeakyRelu {
     slope: f64,
 }
 
-impl Unary for LeakyRelu {
+impl Pointwise for LeakyRelu {
+    const NAME: &'static str = "leaky_relu";
+
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
+    fn value<T: Real>(self, x: T) -> T {
         if x > T::zero() { x } else { T::of(self.slope) * x }
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if x > T::zero() { grad } else { T::of(self.slope) * grad }
     }
 }
 
 #[derive(Clone, Copy)]
-struct LeakyReluGrad {
-    slope: f64,
+struct Relu6;
+
+impl Pointwise for Relu6 {
+    const NAME: &'static str = "relu6";
+    const FROM_OUTPUT: bool = true;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        let x = if x < T::zero() { T::zero() } else { x };
+        if x > T::of(6.0) { T::of(6.0) } else { x }
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        if y <= T::zero() || y >= T::of(6.0) { T::zero() } else { grad }
+    }
 }
 
-impl Binary for LeakyReluGrad {
+#[derive(Clone, Copy)]
+struct Elu {
+    alpha: f64,
+}
+
+impl Pointwise for Elu {
+    const NAME: &'static str = "elu";
+    const COST: usize = 8;
+
     #[inline(always)]
-    fn apply<T: Real>(self, grad: T, x: T) -> T {
-        if x > T::zero() { grad } else { T::of(self.slope) * grad }
+    fn value<T: Real>(self, x: T) -> T {
+        let below = T::of(self.alpha) * x.exp_m1_fast();
+        if x > T::zero() { x } else { below }
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let below = grad * T::of(self.alpha) * x.exp_fast();
+        if x <= T::zero() { below } else { grad }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Pointwise for Gelu {
+    const NAME: &'static str = "gelu";
+    const COST: usize = 16;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * normal_distribution(x)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        // 1/√(2π) = (2/√π) / √8
+        let density = (T::of(-0.5) * x * x).exp_fast() * T::of(FRAC_2_SQRT_PI / 8f64.sqrt());
+        grad * (normal_distribution(x) + x * density)
+    }
+}
+
+/// Φ(x)
+#[inline(always)]
+fn normal_distribution<T: Real>(x: T) -> T {
+    T::of(0.5) * (T::one() + (x * T::of(FRAC_1_SQRT_2)).error_function())
+}
+
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl Pointwise for GeluTanh {
+    const NAME: &'static str = "gelu_tanh";
+    const COST: usize = 16;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * gelu_tanh_gate(x)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let gate = gelu_tanh_gate(x);
+        let slope = T::of(GELU_TANH) * (T::one() + T::of(3.0 * 0.044715) * x * x);
+        grad * (gate + x * gate * (T::one() - gate) * slope)
+    }
+}
+
+/// 2 √(2/π)
+const GELU_TANH: f64 = FRAC_2_SQRT_PI * std::f64::consts::SQRT_2;
+
+/// `(1 + tanh(u)) / 2 = sigmoid(2u)`, which does not cancel for negative `u`.
+#[inline(always)]
+fn gelu_tanh_gate<T: Real>(x: T) -> T {
+    (T::of(GELU_TANH) * x * (T::one() + T::of(0.044715) * x * x)).sigmoid()
+}
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Pointwise for Silu {
+    const NAME: &'static str = "silu";
+    const COST: usize = 12;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * x.sigmoid()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let s = x.sigmoid();
+        grad * s * (T::one() + x * (T::one() - s))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sigmoid;
+
+impl Pointwise for Sigmoid {
+    const NAME: &'static str = "sigmoid";
+    const COST: usize = 12;
+    const FROM_OUTPUT: bool = true;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.sigmoid()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        grad * y * (T::one() - y)
     }
 }
 
 #[derive(Clone, Copy)]
 struct Tanh;
 
-impl Unary for Tanh {
-    const COST: usize = 16;
+impl Pointwise for Tanh {
+    const NAME: &'static str = "tanh";
+    const COST: usize = 12;
+    const FROM_OUTPUT: bool = true;
 
     #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
-        x.tanh()
+    fn value<T: Real>(self, x: T) -> T {
+        x.tanh_fast()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        grad * (T::one() - y * y)
     }
 }
 
 #[derive(Clone, Copy)]
-struct TanhGrad;
+struct HardSigmoid;
 
-impl Binary for TanhGrad {
+impl Pointwise for HardSigmoid {
+    const NAME: &'static str = "hardsigmoid";
+    const COST: usize = 2;
+
     #[inline(always)]
-    fn apply<T: Real>(self, grad: T, y: T) -> T {
-        grad * (T::one() - y * y)
+    fn value<T: Real>(self, x: T) -> T {
+        Relu6.value(x + T::of(3.0)) / T::of(6.0)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if x > T::of(-3.0) && x < T::of(3.0) { grad / T::of(6.0) } else { T::zero() }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct HardSwish;
+
+impl Pointwise for HardSwish {
+    const NAME: &'static str = "hardswish";
+    const COST: usize = 2;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * Relu6.value(x + T::of(3.0)) / T::of(6.0)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let middle = grad * (x / T::of(3.0) + T::of(0.5));
+        let upper = if x >= T::of(3.0) { grad } else { middle };
+        if x <= T::of(-3.0) { T::zero() } else { upper }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Softplus;
+
+impl Pointwise for Softplus {
+    const NAME: &'static str = "softplus";
+    const COST: usize = 16;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        let below = if x < T::zero() { T::zero() } else { x } + (-x.abs()).exp_fast().ln_1p_fast();
+        if x > T::of(20.0) { x } else { below }
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if x > T::of(20.0) { grad } else { grad * x.sigmoid() }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Mish;
+
+impl Pointwise for Mish {
+    const NAME: &'static str = "mish";
+    const COST: usize = 12;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        let [numerator, denominator, _] = mish_terms(x);
+        x * (numerator / denominator)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let [numerator, denominator, e] = mish_terms(x);
+        let slope = T::of(4.0) * e * (T::one() + e) / (denominator * denominator);
+        grad * (numerator / denominator + x * slope)
+    }
+}
+
+/// `tanh(ln(1 + e))` is `n / (n + 2)` with `n = e (e + 2)`; gives both and `e = eˣ`. Beyond 20 the quotient is 1.
+#[inline(always)]
+fn mish_terms<T: Real>(x: T) -> [T; 3] {
+    let e = if x > T::of(20.0) { T::of(20.0) } else { x }.exp_fast();
+    let n = e * (e + T::of(2.0));
+    [n, n + T::of(2.0), e]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_comes_through_every_function() {
+        let nan = Tensor::from_vec(vec![f32::NAN; 40], [40]).unwrap();
+        let one = Tensor::ones([40]);
+        let results = [
+            Ok(nan.relu()),
+            nan.leaky_relu(0.1),
+            nan.relu6(),
+            nan.elu(1.0),
+            nan.gelu(),
+            nan.gelu_tanh(),
+            nan.silu(),
+            nan.sigmoid(),
+            nan.tanh(),
+            nan.hardsigmoid(),
+            nan.hardswish(),
+            nan.softplus(),
+            nan.mish(),
+            nan.softmax(0),
+            nan.log_softmax(0),
+            nan.dropout(0.5),
+            nan.clamp(-1.0, 1.0),
+            Ok(nan.abs()),
+            nan.exp(),
+            nan.ln(),
+            nan.sqrt(),
+            nan.maximum(&one),
+            one.maximum(&nan),
+            nan.minimum(&one),
+            one.minimum(&nan),
+            nan.reshape([1, 40]).unwrap().maxout(40),
+        ];
+        for (index, result) in results.into_iter().enumerate() {
+            assert!(result.unwrap().to_vec::<f32>().unwrap().iter().all(|x| x.is_nan()), "function {index}");
+        }
+    }
+
+    #[test]
+    fn arguments_and_types_that_do_not_fit_are_refused() {
+        let (x, integers) = (Tensor::ones([2, 6]), Tensor::arange(3));
+        for (result, message) in [
+            (integers.tanh(), "tanh: expected f32 or f64, got i64"),
+            (integers.gelu(), "gelu: expected f32 or f64, got i64"),
+            (integers.clamp(0.0, 1.0), "clamp: expected f32 or f64, got i64"),
+            (integers.dropout(0.5), "dropout: expected f32 or f64, got i64"),
+            (x.dropout(1.5), "dropout: expected a probability between 0 and 1, got 1.5"),
+            (x.dropout2d(f64::NAN), "dropout2d: expected a probability between 0 and 1, got NaN"),
+            (Tensor::ones([6]).dropout2d(0.5), "dropout2d: expected [N, C, ..], got shape [6]"),
+            (x.maxout(4), "maxout: 6 channels do not divide into groups of 4"),
+            (x.maxout(0), "maxout: 6 channels do not divide into groups of 0"),
+            (Tensor::ones([6]).maxout(2), "maxout: expected [N, C, ..], got shape [6]"),
+            (x.where_(&x, &x), "where_: expected u8, got f32"),
+            (x.maximum(&Tensor::ones([4])), "maximum: shapes [2, 6] and [4] do not broadcast together"),
+            (x.eq(&Tensor::ones([4])), "eq: shapes [2, 6] and [4] do not broadcast together"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::ops;
 
 use crate::error::Result;
 use crate::kernels::elementwise::Binary;
+use crate::kernels::reduce::{larger, smaller};
 use crate::kernels::simd::{Real, Scalar};
 use crate::tensor::compute::{map_with, promote, zip, zip_with};
 use crate::tensor::{DType, Tensor, with_dtype};
@@ -44,6 +45,24 @@ impl Arithmetic for Mul {
     #[inline(always)]
     fn apply<T: Scalar>(self, a: T, b: T) -> T {
         a.times(b)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Maximum;
+impl Arithmetic for Maximum {
+    #[inline(always)]
+    fn apply<T: Scalar>(self, a: T, b: T) -> T {
+        larger(a, b)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Minimum;
+impl Arithmetic for Minimum {
+    #[inline(always)]
+    fn apply<T: Scalar>(self, a: T, b: T) -> T {
+        smaller(a, b)
     }
 }
 
@@ -118,22 +137,55 @@ impl Tensor {
         }))
     }
 
+    /// The larger of each pair (`torch.maximum`), broadcast as NumPy does; NaN where either is. Equal ones share the gradient evenly.
+    ///
+    /// # Shape
+    /// As [`add`](Tensor::add).
+    ///
+    /// # Errors
+    /// As [`add`](Tensor::add).
+    pub fn maximum(&self, other: &Tensor) -> Result<Tensor> {
+        extremum("maximum", self, other, Maximum, Tensor::lt)
+    }
+
+    /// The smaller of each pair (`torch.minimum`), broadcast as NumPy does; NaN where either is. Equal ones share the gradient evenly.
+    ///
+    /// # Shape
+    /// As [`add`](Tensor::add).
+    ///
+    /// # Errors
+    /// As [`add`](Tensor::add).
+    pub fn minimum(&self, other: &Tensor) -> Result<Tensor> {
+        extremum("minimum", self, other, Minimum, Tensor::gt)
+    }
+
     /// `-self`.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     pub fn neg(&self) -> Tensor {
-        let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| T::default().minus(x)));
+        // Times -1, which in u8 is 255; the difference from 0 would lose the sign of 0.
+        let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| x.times(T::default().minus(1 as T))));
         y.record("neg", [self], |grad, _wanted| Ok([Some(grad.neg())]))
     }
 
     /// `self + value`.
     ///
     /// # Shape
-    /// Any; the result has the input's shape, dtype and memory format. Integer tensors add the value rounded towards zero.
+    /// Any; the result has the input's shape and memory format, and its dtype, but for an integer tensor and a value that is not whole it
+    /// is f32. Integers wrap.
     pub fn add_scalar(&self, value: f64) -> Tensor {
-        let y = with_dtype!(self.dtype(), T => map_with(self, 1, move |x: T| x.plus(value as T)));
+        let y = scalar_arithmetic(self, value, Add);
         y.record("add_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
+    }
+
+    /// `self - value`.
+    ///
+    /// # Shape
+    /// As [`add_scalar`](Tensor::add_scalar).
+    pub fn sub_scalar(&self, value: f64) -> Tensor {
+        let y = scalar_arithmetic(self, value, Sub);
+        y.record("sub_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
     }
 
     /// `self · value`.
@@ -141,12 +193,82 @@ impl Tensor {
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
     pub fn mul_scalar(&self, value: f64) -> Tensor {
-        let y = with_dtype!(self.dtype(), T => map_with(self, 1, move |x: T| x.times(value as T)));
+        let y = scalar_arithmetic(self, value, Mul);
         y.record("mul_scalar", [self], move |grad, _wanted| Ok([Some(grad.mul_scalar(value))]))
+    }
+
+    /// `self / value`. Integers are divided as `f32`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    pub fn div_scalar(&self, value: f64) -> Tensor {
+        let y = match self.dtype() {
+            DType::F64 => map_with(self, 1, move |x: f64| x / value),
+            _ => map_with(&self.cast(DType::F32), 1, move |x: f32| x / value as f32),
+        };
+        y.record("div_scalar", [self], move |grad, _wanted| Ok([Some(grad.div_scalar(value))]))
+    }
+
+    /// The same values as another dtype; differentiable between floating-point types. Floating point to integer rounds towards zero and
+    /// saturates, as Rust's `as`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None: a `Result` because every conversion that a caller chooses is one.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        let y = self.cast(dtype);
+        if !dtype.is_float() {
+            return Ok(y);
+        }
+        Ok(y.record("to_dtype", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
 }
 
-/// An operator on tensors, for owned and borrowed operands, and with a number on the right. Panics on shapes that do not broadcast, as
+/// `f` of each pair, which is the second one where `loses`.
+fn extremum(
+    op: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Arithmetic,
+    loses: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Copy + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let y = arithmetic(op, a, b, f)?;
+    let kept = (a.is_recorded() || b.is_recorded()).then(|| (a.detach(), b.detach()));
+    Ok(y.record(op, [a, b], move |grad, wanted| {
+        let (a, b) = kept.as_ref().expect("kept when recorded");
+        // Half where both are equal, nothing where the other one is the result; all where either is NaN.
+        let tie = a.eq(b)?;
+        let share = |own: &Tensor, other: &Tensor| {
+            let halved = with_dtype!(grad.dtype(), T => {
+                zip_with(op, grad, &tie, 1, |g: T, tie: u8| if tie != 0 { g / (1 as T + 1 as T) } else { g })?
+            });
+            with_dtype!(grad.dtype(), T => {
+                zip_with(op, &halved, &loses(own, other)?, 1, |g: T, loses: u8| if loses != 0 { T::default() } else { g })
+            })
+        };
+        Ok([wanted[0].then(|| share(a, b)).transpose()?, wanted[1].then(|| share(b, a)).transpose()?])
+    }))
+}
+
+/// `f` of each element and one number, in f32 if the tensor is of integers and the number is not.
+fn scalar_arithmetic(x: &Tensor, value: f64, f: impl Arithmetic) -> Tensor {
+    let whole = value as i64 as f64 == value;
+    let x = if x.dtype().is_float() || whole { x.detach() } else { x.cast(DType::F32) };
+    match x.dtype() {
+        DType::F64 => map_with(&x, 1, move |x: f64| f.apply(x, value)),
+        DType::F32 => map_with(&x, 1, move |x: f32| f.apply(x, value as f32)),
+        DType::I64 => map_with(&x, 1, move |x: i64| f.apply(x, value as i64)),
+        // Wraps, as u8 arithmetic does.
+        DType::U8 => map_with(&x, 1, move |x: u8| f.apply(x, value as i64 as u8)),
+    }
+}
+
+/// An operator on tensors, for owned and borrowed operands, and with a number on either side. Panics on shapes that do not broadcast, as
 /// `ndarray`'s operators do; the methods return a `Result` instead.
 macro_rules! operator {
     ($($trait:ident $method:ident ($x:ident, $value:ident) => $scalar:expr;)*) => {$(
@@ -156,12 +278,22 @@ macro_rules! operator {
         operator!(@tensors $trait $method, &Tensor, &Tensor);
         operator!(@number $trait $method, Tensor, ($x, $value) => $scalar);
         operator!(@number $trait $method, &Tensor, ($x, $value) => $scalar);
+        operator!(@number_first $trait $method, Tensor);
+        operator!(@number_first $trait $method, &Tensor);
     )*};
     (@tensors $trait:ident $method:ident, $left:ty, $right:ty) => {
         impl ops::$trait<$right> for $left {
             type Output = Tensor;
             fn $method(self, other: $right) -> Tensor {
                 Tensor::$method(&self, &other).unwrap_or_else(|error| panic!("{error}"))
+            }
+        }
+    };
+    (@number_first $trait:ident $method:ident, $right:ty) => {
+        impl ops::$trait<$right> for f64 {
+            type Output = Tensor;
+            fn $method(self, other: $right) -> Tensor {
+                Tensor::$method(&constant(self, &other), &other).unwrap_or_else(|error| panic!("{error}"))
             }
         }
     };
@@ -175,11 +307,18 @@ macro_rules! operator {
         }
     };
 }
+/// A number as a tensor that does not change the dtype of what it meets, but for a number that is not whole and integers.
+fn constant(value: f64, other: &Tensor) -> Tensor {
+    let whole = value as i64 as f64 == value;
+    let dtype = if other.dtype().is_float() || !whole { other.dtype().max(DType::F32) } else { DType::I64 };
+    Tensor::scalar(value).cast(dtype)
+}
+
 operator! {
     Add add (x, value) => x.add_scalar(value);
-    Sub sub (x, value) => x.add_scalar(-value);
+    Sub sub (x, value) => x.sub_scalar(value);
     Mul mul (x, value) => x.mul_scalar(value);
-    Div div (x, value) => x.mul_scalar(1.0 / value);
+    Div div (x, value) => x.div_scalar(value);
 }
 
 impl ops::Neg for Tensor {
@@ -193,5 +332,20 @@ impl ops::Neg for &Tensor {
     type Output = Tensor;
     fn neg(self) -> Tensor {
         Tensor::neg(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_stay_integers_with_whole_numbers_only() {
+        let bytes = Tensor::from_vec(vec![1u8, 255], [2]).unwrap();
+        assert_eq!((&bytes - 2.0).to_vec::<u8>().unwrap(), [255, 253]);
+        assert_eq!((&bytes * 0.5).to_vec::<f32>().unwrap(), [0.5, 127.5]);
+        assert_eq!((&bytes / 255.0).to_vec::<f32>().unwrap(), [1.0 / 255.0, 1.0]);
+        assert_eq!((1.0 - &Tensor::arange(3)).to_vec::<i64>().unwrap(), [1, 0, -1]);
+        assert_eq!((6.0 / &Tensor::arange(4)).to_vec::<f32>().unwrap(), [f32::INFINITY, 6.0, 3.0, 2.0]);
     }
 }

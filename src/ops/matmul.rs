@@ -2,13 +2,19 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
+use crate::kernels::parallel;
+use crate::kernels::simd::Real;
 use crate::tensor::compute::same_dtype;
+use crate::tensor::shape::{broadcast_shapes, numel, strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
 /// `[m, k] · [k, n]`, or `[m, k] · [n, k]ᵀ`, plus a bias `[n]`; without history.
 fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Option<&Tensor>) -> Result<Tensor> {
     let (m, k) = (a.shape()[0], a.shape()[1]);
     let n = b.shape()[if b_layout == Layout::Plain { 1 } else { 0 }];
+    if try_numel(&[m, n]).is_none() {
+        return Err(Error::shape(op, format!("a product of shape {:?} has more elements than memory can hold", [m, n])));
+    }
     Ok(with_float!(a.dtype(), op, T => Tensor::build(&[m, n], MemoryFormat::RowMajor, |c: &mut [T]| {
         gemm([m, n, k], a.data(), b.data(), b_layout, bias.map(|bias| bias.data()), c);
     })))
@@ -22,34 +28,113 @@ fn product_transposed(op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor
     })))
 }
 
+/// The dimensions before the last two, and these two.
+fn split(shape: &[usize]) -> (&[usize], [usize; 2]) {
+    let (batch, matrix) = shape.split_at(shape.len() - 2);
+    (batch, [matrix[0], matrix[1]])
+}
+
+/// For each index into `batch`, which of the matrices counted by `own` takes part, as broadcasting repeats them.
+fn repeats(own: &[usize], batch: &[usize]) -> Vec<usize> {
+    let mut matrices = vec![0];
+    let mut matrix = strides(own, MemoryFormat::RowMajor);
+    (0..own.len()).filter(|&axis| own[axis] == 1).for_each(|axis| matrix[axis] = 0);
+    for (axis, &size) in batch.iter().enumerate() {
+        let step = (axis + own.len()).checked_sub(batch.len()).map_or(0, |axis| matrix[axis]);
+        matrices = matrices.iter().flat_map(|&first| (0..size).map(move |i| first + i * step)).collect();
+    }
+    matrices
+}
+
+/// Products of matrices `[batch.., _, _]`, both broadcast to `batch`; `[m, n]` is the shape of one, `k` the length of its sums.
+fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&Tensor; 2], transpose: Transpose) -> Result<Tensor> {
+    let shape = [batch, &[m, n]].concat();
+    if try_numel(&shape).is_none() {
+        return Err(Error::shape(op, format!("a product of shape {shape:?} has more elements than memory can hold")));
+    }
+    if numel(&shape) == 0 {
+        return Ok(with_float!(a.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |_: &mut [T]| {})));
+    }
+    let (a, b) = (a.in_format(MemoryFormat::RowMajor), b.in_format(MemoryFormat::RowMajor));
+    let ((a_batch, [a_rows, a_columns]), (b_batch, [b_rows, b_columns])) = (split(a.shape()), split(b.shape()));
+    let (a_at, b_at) = (repeats(a_batch, batch), repeats(b_batch, batch));
+    let work = a_at.len().saturating_mul(2 * m * n * k);
+    Ok(with_float!(a.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |c: &mut [T]| {
+        let (a, b) = (a.data::<T>(), b.data::<T>());
+        parallel::chunks_mut(c, m * n, work, |i, c| {
+            let (a_size, b_size) = (a_rows * a_columns, b_rows * b_columns);
+            transpose.product([m, n, k], &a[a_at[i] * a_size..][..a_size], &b[b_at[i] * b_size..][..b_size], c);
+        });
+    })))
+}
+
+/// Which of two matrices is read transposed.
+#[derive(Clone, Copy)]
+enum Transpose {
+    Neither,
+    First,
+    Second,
+}
+
+impl Transpose {
+    fn product<T: Real>(self, [m, n, k]: [usize; 3], a: &[T], b: &[T], c: &mut [T]) {
+        match self {
+            Transpose::Neither => gemm([m, n, k], a, b, Layout::Plain, None, c),
+            Transpose::First => gemm_transposed([m, n, k], a, b, c),
+            Transpose::Second => gemm([m, n, k], a, b, Layout::Transposed, None, c),
+        }
+    }
+}
+
 impl Tensor {
-    /// The matrix product.
+    /// The matrix product (`torch.matmul`).
     ///
     /// # Shape
-    /// `[M, K] · [K, N]` gives `[M, N]`.
+    /// `[M, K] · [K, N]` gives `[M, N]`. More dimensions in front are a batch, `[.., M, K] · [.., K, N]`, and broadcast as NumPy does. A vector
+    /// on the left is one row, on the right one column, and leaves no dimension in the result: `[K] · [K]` gives `[]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the inner sizes differ, [`Error::DType`] unless both have the same floating-point type.
+    /// [`Error::Shape`] when the inner sizes differ, batches do not broadcast, or an operand has no dimension; [`Error::DType`] unless both have
+    /// the same floating-point type.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let y = Tensor::ones([5, 1, 2, 3]).matmul(&Tensor::ones([4, 3, 6]))?;
+    /// assert!(y.shape() == [5, 4, 2, 6]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         self.expect_float("matmul")?;
         same_dtype("matmul", self, other)?;
-        match (self.shape(), other.shape()) {
-            (&[_, k], &[inner, _]) if k == inner => {}
-            (a, b) => return Err(Error::shape("matmul", format!("cannot multiply {a:?} by {b:?}"))),
+        let fail = || Error::shape("matmul", format!("cannot multiply {:?} by {:?}", self.shape(), other.shape()));
+        let (&[.., k], right) = (self.shape(), other.shape()) else { return Err(fail()) };
+        let inner = if right.len() < 2 { right.first() } else { right.get(right.len() - 2) };
+        if inner != Some(&k) {
+            return Err(fail());
         }
-        let y = product("matmul", self, other, Layout::Plain, None)?;
-        let (a, b) = (other.is_recorded().then(|| self.detach()), self.is_recorded().then(|| other.detach()));
-        Ok(y.record("matmul", [self, other], move |grad, _wanted| {
-            let of_a = b.as_ref().map(|b| product("matmul", grad, b, Layout::Transposed, None)).transpose()?;
-            let of_b = a.as_ref().map(|a| product_transposed("matmul", a, grad)).transpose()?;
-            Ok([of_a, of_b])
-        }))
+        // Vectors become matrices, and the dimension that this adds goes again.
+        let a = if self.ndim() == 1 { self.reshape([1, k])? } else { self.clone() };
+        let b = if other.ndim() == 1 { other.reshape([k, 1])? } else { other.clone() };
+        let ((a_batch, [m, _]), (b_batch, [_, n])) = (split(a.shape()), split(b.shape()));
+        let batch = broadcast_shapes("matmul", a_batch, b_batch)?;
+        let mut shape = batch.clone();
+        shape.extend((self.ndim() > 1).then_some(m));
+        shape.extend((other.ndim() > 1).then_some(n));
+        let y = if b.ndim() == 2 {
+            // One matrix on the right: the batch is more rows.
+            let rows = try_numel(&a.shape()[..a.ndim() - 1]).ok_or_else(fail)?;
+            matmul_2d(&if a.ndim() == 2 { a } else { a.reshape([rows, k])? }, &b)?
+        } else {
+            matmul_batched(&a, &b, &batch, [m, n, k])?
+        };
+        if y.shape() == shape { Ok(y) } else { y.reshape(shape) }
     }
 
-    /// A dense layer: `x · weightᵀ + bias`.
+    /// A dense layer: `x · weightᵀ + bias` (`torch.nn.functional.linear`).
     ///
     /// # Shape
-    /// `[N, in]` with a weight `[out, in]` and a bias `[out]` gives `[N, out]`.
+    /// `[.., in]` with a weight `[out, in]` and a bias `[out]` gives `[.., out]`, row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all have the same floating-point type.
@@ -60,11 +145,17 @@ impl Tensor {
         let &[features_out, features_in] = weight.shape() else {
             return Err(Error::shape("linear", format!("expected a weight [out, in], got shape {:?}", weight.shape())));
         };
-        if self.ndim() != 2 || self.shape()[1] != features_in {
-            return Err(Error::shape("linear", format!("expected input [N, {features_in}], got shape {:?}", self.shape())));
+        if self.shape().last() != Some(&features_in) {
+            return Err(Error::shape("linear", format!("expected input [.., {features_in}], got shape {:?}", self.shape())));
         }
         if let Some(bias) = bias.filter(|bias| bias.shape() != [features_out]) {
             return Err(Error::shape("linear", format!("expected a bias [{features_out}], got shape {:?}", bias.shape())));
+        }
+        let leading = &self.shape()[..self.ndim() - 1];
+        if self.ndim() != 2 {
+            let fail = || Error::shape("linear", format!("the result of {:?} has more elements than memory can hold", self.shape()));
+            let rows = try_numel(leading).ok_or_else(fail)?;
+            return self.reshape([rows, features_in])?.linear(weight, bias)?.reshape([leading, &[features_out]].concat());
         }
         let y = product("linear", self, weight, Layout::Transposed, bias)?;
         let (x, w) = (weight.is_recorded().then(|| self.detach()), self.is_recorded().then(|| weight.detach()));
@@ -75,5 +166,60 @@ impl Tensor {
             let of_bias = if wanted[2] { Some(grad.sum(0)?) } else { None };
             Ok([of_x, of_w, of_bias])
         }))
+    }
+}
+
+/// `[m, k] · [k, n]`.
+fn matmul_2d(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let y = product("matmul", a, b, Layout::Plain, None)?;
+    let (kept_a, kept_b) = (b.is_recorded().then(|| a.detach()), a.is_recorded().then(|| b.detach()));
+    Ok(y.record("matmul", [a, b], move |grad, _wanted| {
+        let of_a = kept_b.as_ref().map(|b| product("matmul", grad, b, Layout::Transposed, None)).transpose()?;
+        let of_b = kept_a.as_ref().map(|a| product_transposed("matmul", a, grad)).transpose()?;
+        Ok([of_a, of_b])
+    }))
+}
+
+/// `[.., m, k] · [.., k, n]`, both broadcast to `batch`.
+fn matmul_batched(a: &Tensor, b: &Tensor, batch: &[usize], [m, n, k]: [usize; 3]) -> Result<Tensor> {
+    let y = batched("matmul", batch, [m, n, k], [a, b], Transpose::Neither)?;
+    let (kept_a, kept_b) = (b.is_recorded().then(|| a.detach()), a.is_recorded().then(|| b.detach()));
+    let batch = batch.to_vec();
+    Ok(y.record("matmul", [a, b], move |grad, _wanted| {
+        let of_a = kept_b.as_ref().map(|b| batched("matmul", &batch, [m, k, n], [grad, b], Transpose::Second)).transpose()?;
+        let of_b = kept_a.as_ref().map(|a| batched("matmul", &batch, [k, n, m], [a, grad], Transpose::First)).transpose()?;
+        Ok([of_a, of_b])
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn products_refuse_what_does_not_fit() {
+        let ones = |shape: &[usize]| Tensor::ones(shape);
+        let weight = ones(&[4, 3]);
+        let doubles = ones(&[3]).to_dtype(DType::F64).unwrap();
+        for (result, message) in [
+            (ones(&[2, 3]).matmul(&ones(&[2, 3])), "matmul: cannot multiply [2, 3] by [2, 3]"),
+            (ones(&[3]).matmul(&ones(&[2])), "matmul: cannot multiply [3] by [2]"),
+            (ones(&[]).matmul(&ones(&[2])), "matmul: cannot multiply [] by [2]"),
+            (ones(&[2]).matmul(&ones(&[])), "matmul: cannot multiply [2] by []"),
+            (ones(&[2, 3, 4]).matmul(&ones(&[3, 4, 5])), "matmul: shapes [2] and [3] do not broadcast together"),
+            (ones(&[2, 3]).matmul(&doubles), "matmul: expected f32, got f64"),
+            (Tensor::arange(3).matmul(&ones(&[3])), "matmul: expected f32 or f64, got i64"),
+            (ones(&[2, 4]).linear(&weight, None), "linear: expected input [.., 3], got shape [2, 4]"),
+            (ones(&[]).linear(&weight, None), "linear: expected input [.., 3], got shape []"),
+            (ones(&[3]).linear(&ones(&[3]), None), "linear: expected a weight [out, in], got shape [3]"),
+            (ones(&[3]).linear(&weight, Some(&ones(&[3]))), "linear: expected a bias [4], got shape [3]"),
+            (ones(&[3]).linear(&weight, Some(&doubles)), "linear: expected f32, got f64"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
+        let tall = Tensor::zeros([1 << 40, 0]);
+        let error = tall.matmul(&Tensor::zeros([0, 1 << 40])).unwrap_err().to_string();
+        assert!(error.contains("more elements than memory can hold"), "{error}");
     }
 }

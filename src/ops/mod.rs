@@ -5,10 +5,25 @@
 
 mod activation;
 mod arithmetic;
+mod comparison;
 mod conv;
+mod dropout;
+mod index;
+mod join;
+mod loss;
+mod lrn;
 mod matmul;
+mod norm;
+mod pointwise;
+mod pool;
 mod reduction;
 pub mod registry;
+mod resample;
 mod shape;
+mod softmax;
 
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
+pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
+pub use norm::BatchNormOutput;
+pub use pool::Pool2dOptions;
+pub use resample::Interpolation;

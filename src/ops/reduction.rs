@@ -1,10 +1,13 @@
 //! Reductions over one dimension, several, or all.
 
-use crate::error::Result;
-use crate::kernels::simd::Scalar;
-use crate::tensor::compute::reduce_with;
-use crate::tensor::shape::{numel, resolve_dims};
-use crate::tensor::{Dims, MemoryFormat, Tensor, with_dtype};
+use crate::error::{Error, Result};
+use crate::kernels::elementwise::Binary;
+use crate::kernels::reduce::{larger, position, smaller};
+use crate::kernels::simd::{Real, Scalar};
+use crate::tensor::compute::{reduce_with, zip, zip_with};
+use crate::tensor::create::around;
+use crate::tensor::shape::{physical, resolve_dims, try_numel};
+use crate::tensor::{DType, Dims, MemoryFormat, Tensor, with_dtype, with_float};
 
 /// A reduced tensor, whose reduced dimensions have size 1, without these dimensions.
 fn drop_dims(kept: Tensor, axes: &[usize]) -> Tensor {
@@ -12,22 +15,200 @@ fn drop_dims(kept: Tensor, axes: &[usize]) -> Tensor {
     kept.in_format(MemoryFormat::RowMajor).relabel(&shape, MemoryFormat::RowMajor)
 }
 
+/// The dimensions to reduce; fails also when what remains of a tensor without elements could not be held.
+fn axes_of(op: &'static str, x: &Tensor, dims: &impl Dims) -> Result<Vec<usize>> {
+    let axes = resolve_dims(op, dims, x.ndim())?;
+    let kept: Vec<usize> = (0..x.ndim()).filter(|axis| !axes.contains(axis)).map(|axis| x.shape()[axis]).collect();
+    match try_numel(&kept) {
+        Some(_) => Ok(axes),
+        None => Err(Error::shape(op, format!("a result of shape {kept:?} has more elements than memory can hold"))),
+    }
+}
+
+/// The number of elements that reducing `axes` puts into one.
+fn count(x: &Tensor, axes: &[usize]) -> f64 {
+    axes.iter().map(|&axis| x.shape()[axis] as f64).product()
+}
+
+/// Elements whose type has a least and a greatest value.
+trait Bounded: Scalar {
+    const LEAST: Self;
+    const GREATEST: Self;
+}
+
+macro_rules! bounded {
+    ($($type:ty: $least:expr, $greatest:expr;)*) => {$(
+        impl Bounded for $type {
+            const LEAST: Self = $least;
+            const GREATEST: Self = $greatest;
+        }
+    )*};
+}
+bounded! {
+    f32: f32::NEG_INFINITY, f32::INFINITY;
+    f64: f64::NEG_INFINITY, f64::INFINITY;
+    i64: i64::MIN, i64::MAX;
+    u8: u8::MIN, u8::MAX;
+}
+
+/// The sums over `axes`, which stay with size 1; bytes are summed as i64.
+fn sums(x: &Tensor, axes: &[usize]) -> Tensor {
+    if x.dtype() == DType::U8 {
+        return reduce_with(x, axes, 0i64, |sum, x: u8| sum + i64::from(x), i64::wrapping_add);
+    }
+    with_dtype!(x.dtype(), T => reduce_with(x, axes, T::default(), T::plus, T::plus))
+}
+
+/// The gradient of elements among which `extremum` was found: what arrives at it, shared evenly among those that equal it.
+fn share_among_ties(op: &'static str, grad: &Tensor, x: &Tensor, extremum: &Tensor, axes: &[usize]) -> Result<Tensor> {
+    with_float!(x.dtype(), op, T => {
+        let winners = zip_with(op, x, extremum, 1, |x: T, y: T| u8::from(x == y))?;
+        let number = reduce_with(&winners, axes, T::default(), |sum: T, won: u8| sum + T::from(won), T::plus);
+        let share = zip_with(op, grad, &number, 1, |g: T, n: T| g / n)?;
+        zip_with(op, &winners, &share, 1, |won: u8, share: T| share * T::from(won))
+    })
+}
+
+/// The greatest along the middle of `[outer, n, inner]`, as which the elements lie in memory, in the given shape and `x`'s memory format.
+pub(super) fn max_over_middle(op: &'static str, x: &Tensor, view: [usize; 3], shape: &[usize]) -> Result<Tensor> {
+    let seen = x.relabel(&view, MemoryFormat::RowMajor);
+    let max = with_dtype!(x.dtype(), T => reduce_with(&seen, &[1], T::LEAST, larger, larger));
+    let (format, x_shape) = (x.memory_format(), x.shape().to_vec());
+    let y = max.relabel(shape, format);
+    let kept = x.is_recorded().then_some((seen, max));
+    Ok(y.record(op, [x], move |grad, _wanted| {
+        let (seen, max) = kept.as_ref().expect("kept when recorded");
+        let grad = grad.in_format(format).relabel(max.shape(), MemoryFormat::RowMajor);
+        Ok([Some(share_among_ties(op, &grad, seen, max, &[1])?.relabel(&x_shape, format))])
+    }))
+}
+
+/// The square of a difference.
+#[derive(Clone, Copy)]
+struct SquaredDifference;
+
+impl Binary for SquaredDifference {
+    #[inline(always)]
+    fn apply<T: Real>(self, a: T, b: T) -> T {
+        (a - b) * (a - b)
+    }
+}
+
+/// `eᵃ⁻ᵇ`, where an infinite `b` counts as 0.
+#[derive(Clone, Copy)]
+struct ExpDifference;
+
+impl Binary for ExpDifference {
+    const COST: usize = 8;
+
+    #[inline(always)]
+    fn apply<T: Real>(self, a: T, b: T) -> T {
+        (a - if b.abs() == T::infinity() { T::zero() } else { b }).exp_fast()
+    }
+}
+
+/// Which end of the order.
+#[derive(Clone, Copy)]
+enum Extremum {
+    Max,
+    Min,
+}
+
 impl Tensor {
-    fn sum_over(&self, axes: Vec<usize>, keepdim: bool) -> Tensor {
-        let kept = with_dtype!(self.dtype(), T => reduce_with(self, &axes, T::default(), T::plus, T::plus));
-        let kept_shape = kept.shape().to_vec();
-        let y = if keepdim { kept } else { drop_dims(kept, &axes) };
-        let x = self.shape().to_vec();
-        y.record("sum", [self], move |grad, _wanted| Ok([Some(grad.reshape(kept_shape.as_slice())?.expand(&x)?)]))
+    /// Records a reduction whose result, with the reduced dimensions at size 1, is `kept`; the rule gets the gradient in `kept`'s shape.
+    fn finish_reduction(
+        &self,
+        op: &'static str,
+        kept: Tensor,
+        axes: &[usize],
+        keepdim: bool,
+        rule: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Tensor {
+        let shape = kept.shape().to_vec();
+        let y = if keepdim { kept } else { drop_dims(kept, axes) };
+        y.record(op, [self], move |grad, _wanted| Ok([Some(rule(&grad.reshape(shape.as_slice())?)?)]))
     }
 
-    /// The sum over dimensions.
+    fn sum_over(&self, axes: &[usize], keepdim: bool) -> Tensor {
+        let x = self.shape().to_vec();
+        self.finish_reduction("sum", sums(self, axes), axes, keepdim, move |grad| grad.expand(&x))
+    }
+
+    fn mean_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        self.expect_float("mean")?;
+        Ok(self.sum_over(axes, keepdim).div_scalar(count(self, axes)))
+    }
+
+    fn extremum_over(&self, which: Extremum, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        let op = match which {
+            Extremum::Max => "max",
+            Extremum::Min => "min",
+        };
+        if axes.iter().any(|&axis| self.shape()[axis] == 0) {
+            return Err(Error::shape(op, format!("there is none in no elements, got shape {:?} over dimensions {axes:?}", self.shape())));
+        }
+        let kept = with_dtype!(self.dtype(), T => match which {
+            Extremum::Max => reduce_with(self, axes, T::LEAST, larger, larger),
+            Extremum::Min => reduce_with(self, axes, T::GREATEST, smaller, smaller),
+        });
+        let saved = self.is_recorded().then(|| (self.detach(), kept.detach(), axes.to_vec()));
+        Ok(self.finish_reduction(op, kept, axes, keepdim, move |grad| {
+            let (x, y, axes) = saved.as_ref().expect("kept when recorded");
+            share_among_ties(op, grad, x, y, axes)
+        }))
+    }
+
+    fn position_over(&self, op: &'static str, which: Extremum, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+        let axes = axes_of(op, self, &dims)?;
+        let all = axes.len() == self.ndim();
+        if !all && axes.len() != 1 {
+            return Err(Error::argument(op, format!("takes one dimension or all, got {axes:?} of {} dimensions", self.ndim())));
+        }
+        if axes.iter().any(|&axis| self.shape()[axis] == 0) {
+            return Err(Error::shape(op, format!("there is none in no elements, got shape {:?} over dimensions {axes:?}", self.shape())));
+        }
+        // Over all, positions count in row-major order.
+        let x = if all { self.in_format(MemoryFormat::RowMajor) } else { self.detach() };
+        let format = x.memory_format();
+        let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(axis, &n)| (n, axes.contains(&axis))).collect();
+        let (sizes, reduced): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();
+        let view = match reduced.iter().position(|&reduced| reduced) {
+            _ if self.numel() == 0 => [0; 3],
+            Some(axis) if !all => around(&sizes, axis),
+            _ => [1, self.numel(), 1],
+        };
+        let kept: Vec<usize> = marked.iter().map(|&(n, reduced)| if reduced { 1 } else { n }).collect();
+        let kept = Tensor::build(&kept, format, |y: &mut [i64]| {
+            with_dtype!(x.dtype(), T => match which {
+                Extremum::Max => position(view, x.data::<T>(), y, |x, best| x > best),
+                Extremum::Min => position(view, x.data::<T>(), y, |x, best| x < best),
+            });
+        });
+        Ok(if keepdim { kept } else { drop_dims(kept, &axes) })
+    }
+
+    fn logsumexp_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        let (max, sum, kept) = with_float!(self.dtype(), "logsumexp", T => {
+            let max = reduce_with(self, axes, T::LEAST, larger, larger);
+            let sum = sums(&zip("logsumexp", self, &max, ExpDifference)?, axes);
+            let kept = zip_with("logsumexp", &sum, &max, 16, |sum: T, max: T| sum.ln() + if max.is_infinite() { 0.0 } else { max })?;
+            (max, sum, kept)
+        });
+        let saved = self.is_recorded().then(|| (self.detach(), max, sum));
+        Ok(self.finish_reduction("logsumexp", kept, axes, keepdim, move |grad| {
+            // The softmax; e to the difference from the result would lose digits where that is large.
+            let (x, max, sum) = saved.as_ref().expect("kept when recorded");
+            zip("logsumexp", x, max, ExpDifference)?.mul(&grad.div(sum)?)
+        }))
+    }
+
+    /// The sum over dimensions; bytes are summed as i64.
     ///
     /// # Shape
     /// The input's without the dimensions; row-major.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for a dimension that does not exist or is named twice.
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -38,7 +219,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn sum(&self, dims: impl Dims) -> Result<Tensor> {
-        Ok(self.sum_over(resolve_dims("sum", &dims, self.ndim())?, false))
+        Ok(self.sum_over(&axes_of("sum", self, &dims)?, false))
     }
 
     /// As [`sum`](Tensor::sum), but the dimensions stay, with size 1.
@@ -46,13 +227,7 @@ impl Tensor {
     /// # Errors
     /// As [`sum`](Tensor::sum).
     pub fn sum_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
-        Ok(self.sum_over(resolve_dims("sum", &dims, self.ndim())?, true))
-    }
-
-    fn mean_over(&self, axes: Vec<usize>, keepdim: bool) -> Result<Tensor> {
-        self.expect_float("mean")?;
-        let count = numel(&axes.iter().map(|&axis| self.shape()[axis]).collect::<Vec<_>>());
-        Ok(self.sum_over(axes, keepdim).mul_scalar(1.0 / count as f64))
+        Ok(self.sum_over(&axes_of("sum", self, &dims)?, true))
     }
 
     /// The mean over dimensions; NaN over none.
@@ -61,9 +236,9 @@ impl Tensor {
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`sum`](Tensor::sum), and [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    /// As [`sum`](Tensor::sum), and [`Error::DType`] unless the tensor is floating point.
     pub fn mean(&self, dims: impl Dims) -> Result<Tensor> {
-        self.mean_over(resolve_dims("mean", &dims, self.ndim())?, false)
+        self.mean_over(&axes_of("mean", self, &dims)?, false)
     }
 
     /// As [`mean`](Tensor::mean), but the dimensions stay, with size 1.
@@ -71,6 +246,212 @@ impl Tensor {
     /// # Errors
     /// As [`mean`](Tensor::mean).
     pub fn mean_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
-        self.mean_over(resolve_dims("mean", &dims, self.ndim())?, true)
+        self.mean_over(&axes_of("mean", self, &dims)?, true)
+    }
+
+    /// The greatest element over dimensions (`torch.amax`); NaN if there is one. Elements that tie share the gradient evenly.
+    ///
+    /// # Shape
+    /// As [`sum`](Tensor::sum).
+    ///
+    /// # Errors
+    /// As [`sum`](Tensor::sum), and [`Error::Shape`] when a dimension to reduce has size 0.
+    pub fn max(&self, dims: impl Dims) -> Result<Tensor> {
+        self.extremum_over(Extremum::Max, &axes_of("max", self, &dims)?, false)
+    }
+
+    /// As [`max`](Tensor::max), but the dimensions stay, with size 1.
+    ///
+    /// # Errors
+    /// As [`max`](Tensor::max).
+    pub fn max_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.extremum_over(Extremum::Max, &axes_of("max", self, &dims)?, true)
+    }
+
+    /// The least element over dimensions (`torch.amin`); NaN if there is one. Elements that tie share the gradient evenly.
+    ///
+    /// # Shape
+    /// As [`sum`](Tensor::sum).
+    ///
+    /// # Errors
+    /// As [`max`](Tensor::max).
+    pub fn min(&self, dims: impl Dims) -> Result<Tensor> {
+        self.extremum_over(Extremum::Min, &axes_of("min", self, &dims)?, false)
+    }
+
+    /// As [`min`](Tensor::min), but the dimensions stay, with size 1.
+    ///
+    /// # Errors
+    /// As [`min`](Tensor::min).
+    pub fn min_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.extremum_over(Extremum::Min, &axes_of("min", self, &dims)?, true)
+    }
+
+    /// Where the greatest element is, along one dimension or, with `..`, among all in row-major order; the first of those that tie. NaN counts as
+    /// greater than any number.
+    ///
+    /// # Shape
+    /// The input's without the dimension; i64, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for several dimensions or one that does not exist, [`Error::Shape`] when it has size 0.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let logits = Tensor::from_vec(vec![0.1f32, 0.7, 0.2, 0.5, 0.3, 0.5], [2, 3])?;
+    /// assert_eq!(logits.argmax(1)?.to_vec::<i64>()?, [1, 0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn argmax(&self, dims: impl Dims) -> Result<Tensor> {
+        self.position_over("argmax", Extremum::Max, dims, false)
+    }
+
+    /// As [`argmax`](Tensor::argmax), but the dimensions stay, with size 1.
+    ///
+    /// # Errors
+    /// As [`argmax`](Tensor::argmax).
+    pub fn argmax_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.position_over("argmax", Extremum::Max, dims, true)
+    }
+
+    /// Where the least element is, along one dimension or, with `..`, among all in row-major order; the first of those that tie. NaN counts as
+    /// less than any number.
+    ///
+    /// # Shape
+    /// As [`argmax`](Tensor::argmax).
+    ///
+    /// # Errors
+    /// As [`argmax`](Tensor::argmax).
+    pub fn argmin(&self, dims: impl Dims) -> Result<Tensor> {
+        self.position_over("argmin", Extremum::Min, dims, false)
+    }
+
+    /// As [`argmin`](Tensor::argmin), but the dimensions stay, with size 1.
+    ///
+    /// # Errors
+    /// As [`argmin`](Tensor::argmin).
+    pub fn argmin_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.position_over("argmin", Extremum::Min, dims, true)
+    }
+
+    /// `ln Σ eˣ` over dimensions, without overflow; -∞ over none.
+    ///
+    /// # Shape
+    /// As [`sum`](Tensor::sum).
+    ///
+    /// # Errors
+    /// As [`mean`](Tensor::mean).
+    pub fn logsumexp(&self, dims: impl Dims) -> Result<Tensor> {
+        self.logsumexp_over(&axes_of("logsumexp", self, &dims)?, false)
+    }
+
+    /// As [`logsumexp`](Tensor::logsumexp), but the dimensions stay, with size 1.
+    ///
+    /// # Errors
+    /// As [`logsumexp`](Tensor::logsumexp).
+    pub fn logsumexp_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.logsumexp_over(&axes_of("logsumexp", self, &dims)?, true)
+    }
+
+    /// The unbiased variance over dimensions; [`var_with`](Tensor::var_with) chooses the correction.
+    ///
+    /// # Shape
+    /// As [`sum`](Tensor::sum).
+    ///
+    /// # Errors
+    /// As [`mean`](Tensor::mean).
+    pub fn var(&self, dims: impl Dims) -> Result<Tensor> {
+        self.var_with(dims, 1, false)
+    }
+
+    /// As [`var`](Tensor::var), but the dimensions stay, with size 1.
+    ///
+    /// # Errors
+    /// As [`var`](Tensor::var).
+    pub fn var_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.var_with(dims, 1, true)
+    }
+
+    /// The variance with a chosen correction: the sum of squared deviations over `n - correction`, as `torch.var`. A correction of 1 makes the
+    /// estimate unbiased, 0 is the variance of the elements themselves. NaN or infinite when no degree of freedom is left.
+    ///
+    /// Deviations are taken from the mean, in a second pass, so that a large mean costs no accuracy.
+    ///
+    /// # Shape
+    /// As [`sum`](Tensor::sum).
+    ///
+    /// # Errors
+    /// As [`mean`](Tensor::mean).
+    pub fn var_with(&self, dims: impl Dims, correction: usize, keepdim: bool) -> Result<Tensor> {
+        self.expect_float("var")?;
+        let axes = axes_of("var", self, &dims)?;
+        let number = count(self, &axes);
+        let freedom = (number - correction as f64).max(0.0);
+        let mean = sums(self, &axes).div_scalar(number);
+        let kept = sums(&zip("var", self, &mean, SquaredDifference)?, &axes).div_scalar(freedom);
+        let saved = self.is_recorded().then(|| (self.detach(), mean));
+        Ok(self.finish_reduction("var", kept, &axes, keepdim, move |grad| {
+            let (x, mean) = saved.as_ref().expect("kept when recorded");
+            x.sub(mean)?.mul(&grad.mul_scalar(2.0 / freedom))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(x: &[f32]) -> Tensor {
+        Tensor::from_slice(x, [x.len()]).unwrap()
+    }
+
+    #[test]
+    fn a_nan_is_the_greatest_and_the_least_and_the_first_of_them_is_found() {
+        let x = vector(&[1.0, f32::NAN, 7.0, f32::NAN]);
+        assert!(x.max(0).unwrap().item::<f32>().unwrap().is_nan() && x.min(..).unwrap().item::<f32>().unwrap().is_nan());
+        assert_eq!((x.argmax(0).unwrap().item::<i64>().unwrap(), x.argmin(..).unwrap().item::<i64>().unwrap()), (1, 1));
+        // Long enough for several lanes and parts.
+        let mut long = vec![0.0; 40_000];
+        long[12_345] = f32::NAN;
+        assert!(vector(&long).max(..).unwrap().item::<f32>().unwrap().is_nan());
+    }
+
+    #[test]
+    fn bytes_are_summed_without_wrapping() {
+        let x = Tensor::from_vec(vec![200u8; 1000], [1000]).unwrap();
+        assert_eq!(x.sum(..).unwrap().item::<i64>().unwrap(), 200_000);
+    }
+
+    #[test]
+    fn a_large_mean_costs_the_variance_no_accuracy() {
+        let x = vector(&[1e6, 1e6 + 1.0, 1e6 + 2.0]);
+        assert_eq!(x.var(..).unwrap().item::<f32>().unwrap(), 1.0);
+    }
+
+    #[test]
+    fn reductions_refuse_what_they_cannot_do() {
+        let (x, none) = (Tensor::zeros([2, 3, 4]), Tensor::zeros([2, 0]));
+        let integers = Tensor::arange(3);
+        let huge = Tensor::zeros([0, 1 << 40, 1 << 40]);
+        for (result, message) in [
+            (x.sum(3), "sum: dimension 3 is outside a tensor with 3 dimensions"),
+            (x.mean([1, -2]), "mean: a dimension is named twice in [1, 1]"),
+            (integers.mean(0), "mean: expected f32 or f64, got i64"),
+            (integers.var(0), "var: expected f32 or f64, got i64"),
+            (integers.logsumexp(0), "logsumexp: expected f32 or f64, got i64"),
+            (none.max(1), "max: there is none in no elements, got shape [2, 0] over dimensions [1]"),
+            (none.min(..), "min: there is none in no elements, got shape [2, 0] over dimensions [0, 1]"),
+            (none.argmax(1), "argmax: there is none in no elements, got shape [2, 0] over dimensions [1]"),
+            (x.argmin([0, 1]), "argmin: takes one dimension or all, got [0, 1] of 3 dimensions"),
+            (huge.sum(0), "sum: a result of shape [1099511627776, 1099511627776] has more elements than memory can hold"),
+            (x.softmax(3), "softmax: dimension 3 is outside a tensor with 3 dimensions"),
+            (integers.log_softmax(0), "log_softmax: expected f32 or f64, got i64"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
+        assert_eq!(huge.sum(..).unwrap().item::<f32>().unwrap(), 0.0);
+        assert_eq!(huge.softmax(0).unwrap().shape(), huge.shape());
+        assert_eq!(none.logsumexp(1).unwrap().to_vec::<f32>().unwrap(), [f32::NEG_INFINITY; 2]);
     }
 }

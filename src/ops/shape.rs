@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::zip_broadcast;
-use crate::tensor::shape::{broadcast, broadcast_shapes, resolve_dim, try_numel};
+use crate::kernels::layout;
+use crate::tensor::shape::{broadcast, broadcast_shapes, numel, resolve_dim, try_numel};
 use crate::tensor::{Dim, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
 impl Tensor {
@@ -43,19 +44,123 @@ impl Tensor {
             return Err(Error::argument("flatten", format!("dimension {start} comes after dimension {end}")));
         }
         let mut shape = self.shape().to_vec();
-        let merged = shape[start..=end].iter().product();
+        let merged = try_numel(&shape[start..=end]).ok_or_else(|| {
+            Error::shape("flatten", format!("dimensions {start} to {end} of shape {:?} are more than memory can hold", self.shape()))
+        })?;
         shape.splice(start..=end, [merged]);
         self.reshape(shape)
     }
 
-    /// Repeats dimensions of size 1, and adds dimensions in front, until the tensor has this shape.
+    /// Without a dimension of size 1; a dimension of another size stays.
+    ///
+    /// # Shape
+    /// The input's without the dimension, row-major; the input itself when nothing changes.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the tensor does not broadcast to it.
+    /// [`Error::Argument`] for a dimension that does not exist.
+    pub fn squeeze(&self, dim: impl Dim) -> Result<Tensor> {
+        let axis = resolve_dim("squeeze", dim, self.ndim())?;
+        if self.shape()[axis] != 1 {
+            return Ok(self.clone());
+        }
+        let mut shape = self.shape().to_vec();
+        shape.remove(axis);
+        self.reshape(shape)
+    }
+
+    /// With a dimension of size 1 inserted at `dim`; -1 appends one.
+    ///
+    /// # Shape
+    /// The input's with a 1 more; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension beyond the new ones.
+    pub fn unsqueeze(&self, dim: impl Dim) -> Result<Tensor> {
+        let axis = resolve_dim("unsqueeze", dim, self.ndim() + 1)?;
+        let mut shape = self.shape().to_vec();
+        shape.insert(axis, 1);
+        self.reshape(shape)
+    }
+
+    /// The dimensions in another order: dimension `i` of the result is dimension `dims[i]` of the input.
+    ///
+    /// # Shape
+    /// The input's in that order; row-major. Elements are shared where that is their order in memory.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `dims` names each dimension once.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// assert!(Tensor::zeros([2, 3, 4]).permute([2, 0, 1])?.shape() == [4, 2, 3]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn permute(&self, dims: impl AsRef<[usize]>) -> Result<Tensor> {
+        let dims = dims.as_ref().to_vec();
+        let mut sorted = dims.clone();
+        sorted.sort_unstable();
+        if !sorted.iter().copied().eq(0..self.ndim()) {
+            return Err(Error::argument("permute", format!("{dims:?} does not name each dimension of shape {:?} once", self.shape())));
+        }
+        let mut inverse = vec![0; dims.len()];
+        dims.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+        Ok(permuted(self, &dims)?.record("permute", [self], move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)])))
+    }
+
+    /// Two dimensions exchanged.
+    ///
+    /// # Shape
+    /// The input's with both sizes exchanged; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist.
+    pub fn transpose(&self, first: impl Dim, second: impl Dim) -> Result<Tensor> {
+        let (first, second) = (resolve_dim("transpose", first, self.ndim())?, resolve_dim("transpose", second, self.ndim())?);
+        let mut dims: Vec<usize> = (0..self.ndim()).collect();
+        dims.swap(first, second);
+        self.permute(dims)
+    }
+
+    /// The same values in row-major order: [`to_memory_format`](Tensor::to_memory_format) with [`MemoryFormat::RowMajor`].
+    ///
+    /// # Shape
+    /// The input's; row-major.
+    ///
+    /// # Errors
+    /// None; a `Result` as its siblings return.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        self.to_memory_format(MemoryFormat::RowMajor)
+    }
+
+    /// The same values in a memory format.
+    ///
+    /// # Shape
+    /// The input's; in that format. Elements are shared where they already lie so.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a tensor that is not 4-D is to be channels-last.
+    pub fn to_memory_format(&self, format: MemoryFormat) -> Result<Tensor> {
+        if format == MemoryFormat::ChannelsLast && self.ndim() != 4 {
+            return Err(Error::shape("to_memory_format", format!("channels-last is for 4-D tensors, got shape {:?}", self.shape())));
+        }
+        Ok(self.in_format(format).record("to_memory_format", [self], |grad, _wanted| Ok([Some(grad.clone())])))
+    }
+
+    /// Repeats dimensions of size 1, and adds dimensions in front, until the tensor has this shape.
+    ///
+    /// # Shape
+    /// As asked; the input's memory format when both are 4-D, else row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the tensor does not broadcast to it, or it is more than memory can hold.
     pub fn expand(&self, shape: impl AsRef<[usize]>) -> Result<Tensor> {
         let shape = shape.as_ref();
-        if broadcast_shapes("expand", self.shape(), shape)? != shape || try_numel(shape).is_none() {
+        if !broadcast_shapes("expand", self.shape(), shape).is_ok_and(|common| common == shape) {
             return Err(Error::shape("expand", format!("shape {:?} does not broadcast to {shape:?}", self.shape())));
+        }
+        if try_numel(shape).is_none() {
+            return Err(Error::shape("expand", format!("shape {shape:?} has more elements than memory can hold")));
         }
         if shape == self.shape() {
             return Ok(self.clone());
@@ -63,10 +168,31 @@ impl Tensor {
         let format = if self.ndim() == 4 && shape.len() == 4 { self.memory_format() } else { MemoryFormat::RowMajor };
         let own = (self.shape(), self.memory_format());
         let y = with_dtype!(self.dtype(), T => Tensor::build(shape, format, |y: &mut [T]| {
-            zip_broadcast(&broadcast(shape, format, [own, own]), self.data(), self.data(), y, 1, |x: T, _: T| x);
+            if !y.is_empty() {
+                zip_broadcast(&broadcast(shape, format, [own, own]), self.data(), self.data(), y, 1, |x: T, _: T| x);
+            }
         }));
         Ok(y.record("expand", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
+}
+
+fn permuted(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let shape: Vec<usize> = dims.iter().map(|&dim| x.shape()[dim]).collect();
+    if x.numel() == 0 {
+        return Ok(x.relabel(&shape, MemoryFormat::RowMajor));
+    }
+    let rank = dims.len();
+    let swaps_last_two = rank >= 2 && (0..rank - 2).all(|dim| dims[dim] == dim) && dims[rank - 1] == rank - 2;
+    if swaps_last_two && x.memory_format() == MemoryFormat::RowMajor {
+        let (batch, rows, columns) = (numel(&shape[..rank - 2]), shape[rank - 1], shape[rank - 2]);
+        return Ok(with_dtype!(x.dtype(), T => Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
+            layout::transpose(batch, rows, columns, x.data(), y);
+        })));
+    }
+    with_dtype!(x.dtype(), T => {
+        let view = x.view::<T>()?.permuted_axes(dims);
+        Ok(if view.is_standard_layout() { x.relabel(&shape, MemoryFormat::RowMajor) } else { Tensor::from_view(view) })
+    })
 }
 
 /// Sizes with -1 replaced, for a tensor of shape `from`.
@@ -82,4 +208,93 @@ fn resolve_shape(from: &[usize], sizes: &[i128]) -> Result<Vec<usize>> {
         _ => return Err(fail()),
     };
     Ok(sizes.iter().map(|&n| if n == -1 { worked_out } else { n as usize }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::autograd::gradcheck;
+
+    fn counting(shape: &[usize], format: MemoryFormat) -> Tensor {
+        Tensor::arange(numel(shape)).cast(DType::F64).relabel(shape, MemoryFormat::RowMajor).in_format(format)
+    }
+
+    const FORMATS: [MemoryFormat; 2] = [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast];
+
+    fn message(result: Result<Tensor>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn permute_agrees_with_ndarray_for_every_order() {
+        for format in FORMATS {
+            let x = counting(&[2, 3, 4, 5], format);
+            for (a, b) in (0..4).flat_map(|a| (0..4).map(move |b| (a, b))) {
+                let mut dims = [0, 1, 2, 3];
+                dims.swap(a, b);
+                for dims in [dims, [dims[1], dims[2], dims[3], dims[0]]] {
+                    let y = x.permute(dims).unwrap();
+                    let expected = x.to_ndarray::<f64>().unwrap().permuted_axes(&dims[..]);
+                    assert_eq!(y.to_ndarray::<f64>().unwrap(), expected, "{dims:?}");
+                    assert_eq!(y.memory_format(), MemoryFormat::RowMajor);
+                }
+            }
+        }
+        assert!(Tensor::zeros([2, 0, 3]).transpose(0, -1).unwrap().shape() == [3, 0, 2]);
+    }
+
+    #[test]
+    fn squeeze_and_unsqueeze_move_between_ranks() {
+        let x = Tensor::zeros([2, 1, 3]);
+        assert!(x.squeeze(1).unwrap().shape() == [2, 3]);
+        assert!(x.squeeze(0).unwrap().shape() == [2, 1, 3]);
+        assert!(x.unsqueeze(-1).unwrap().shape() == [2, 1, 3, 1]);
+        assert!(x.unsqueeze(0).unwrap().shape() == [1, 2, 1, 3]);
+        assert!(Tensor::scalar(1.0f32).unsqueeze(0).unwrap().shape() == [1]);
+    }
+
+    #[test]
+    fn memory_formats_change_where_elements_lie_and_nothing_else() {
+        let x = counting(&[2, 3, 4, 5], FORMATS[0]);
+        let y = x.to_memory_format(FORMATS[1]).unwrap();
+        assert_eq!(y.memory_format(), FORMATS[1]);
+        assert_eq!(y.to_vec::<f64>().unwrap(), x.to_vec::<f64>().unwrap());
+        assert_eq!(y.contiguous().unwrap().data::<f64>(), x.data::<f64>());
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let check = |x: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>| {
+            gradcheck(std::slice::from_ref(x), Default::default(), |x| f(&x[0])).unwrap();
+        };
+        for format in FORMATS {
+            let x = counting(&[2, 3, 2, 2], format);
+            check(&x, &|x| x.permute([3, 1, 0, 2]));
+            check(&x, &|x| x.permute([0, 2, 3, 1]));
+            check(&x, &|x| x.transpose(2, 3));
+            check(&x, &|x| x.contiguous());
+            check(&x, &|x| x.to_memory_format(MemoryFormat::ChannelsLast));
+            check(&x, &|x| x.unsqueeze(2));
+            check(&x, &|x| x.narrow(1, 0, 1)?.squeeze(1));
+            check(&x, &|x| x.narrow(1, 0, 1)?.expand([2, 4, 2, 2]));
+        }
+    }
+
+    #[test]
+    fn errors_name_what_does_not_fit() {
+        let x = Tensor::zeros([2, 3]);
+        assert_eq!(message(x.permute([0, 0])), "permute: [0, 0] does not name each dimension of shape [2, 3] once");
+        assert!(message(x.permute([0, 1, 2])).contains("does not name each dimension"));
+        assert_eq!(message(x.transpose(0, 2)), "transpose: dimension 2 is outside a tensor with 2 dimensions");
+        assert!(message(x.squeeze(-3)).contains("squeeze: dimension -3"));
+        assert!(message(x.unsqueeze(3)).contains("unsqueeze: dimension 3"));
+        assert!(message(x.to_memory_format(MemoryFormat::ChannelsLast)).contains("channels-last is for 4-D tensors, got shape [2, 3]"));
+        assert_eq!(message(x.expand([2, 4])), "expand: shape [2, 3] does not broadcast to [2, 4]");
+        assert_eq!(message(x.expand([3])), "expand: shape [2, 3] does not broadcast to [3]");
+        assert!(message(Tensor::zeros([1]).expand([1 << 40, 1 << 40])).contains("more elements than memory can hold"));
+        assert!(message(x.reshape([4, -1])).contains("does not reshape to [4, -1]"));
+        assert!(message(Tensor::zeros([0, usize::MAX, 2]).flatten(1, 2)).contains("more than memory can hold"));
+        assert!(Tensor::zeros([1]).expand([usize::MAX, 2, 0]).unwrap().numel() == 0);
+    }
 }

@@ -6,7 +6,7 @@
 
 pub(crate) mod compute;
 mod convert;
-mod create;
+pub(crate) mod create;
 mod display;
 mod dtype;
 pub(crate) mod node;

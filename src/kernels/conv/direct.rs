@@ -23,8 +23,10 @@ const BAND: usize = 192;
 const PART: usize = 2048;
 /// Elements that all partial sums of a weight gradient together have at most.
 const PARTIALS: usize = 1 << 22;
-/// Rows of the weight gradient that one task computes: a multiple of every tile's rows.
-const BLOCK: usize = 48;
+/// Elements of the weight gradient that one task computes, about: they stay in L2.
+const BLOCK: usize = 1 << 17;
+/// Elements of input or output that a task reads before it returns to its first row: they stay in L2 too.
+const STRETCH: usize = 1 << 15;
 
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     let window = &g.window;
@@ -94,19 +96,23 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     // Tasks are (group, part of the sum, block of rows of the `[K, N]` result); a part's sums have a place of their own.
     let parts = (pixels / PART).clamp(1, (PARTIALS / (g.groups * k * n)).max(1));
     let part = pixels.div_ceil(parts);
-    let blocks = k.div_ceil(BLOCK);
+    let block = (BLOCK / n / 48 * 48).clamp(48, k.next_multiple_of(48));
+    let blocks = k.div_ceil(block);
+    let stretch = (STRETCH / g.channels_in.max(g.channels_out)).clamp(64, 512);
     let mut sums = Buffer::zeroed(parts * g.groups * k * n);
     {
         let sums = Disjoint::new(&mut sums);
         parallel::for_each(parts * g.groups * blocks, g.work(), |task| {
-            let (part_index, group, block) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks);
+            let (part_index, group, first) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks * block);
             let pixels = part_index * part..pixels.min((part_index + 1) * part);
             let starts: Vec<usize> = pixels.clone().map(|index| start(index) + group * group_in).collect();
-            let offsets = &offsets[block * BLOCK..k.min((block + 1) * BLOCK)];
+            let offsets = &offsets[first..k.min(first + block)];
             // SAFETY: each task has its own rows of its own sum.
-            let out = unsafe { sums.slice(((part_index * g.groups + group) * k + block * BLOCK) * n, offsets.len() * n) };
-            let dy = &dy[(pixels.start * g.channels_out + group * n).min(dy.len())..];
-            multiply_transposed(padded.elements(), &starts, offsets, dy, g.channels_out, n, out);
+            let out = unsafe { sums.slice(((part_index * g.groups + group) * k + first) * n, offsets.len() * n) };
+            for (starts, pixel) in starts.chunks(stretch).zip(pixels.step_by(stretch)) {
+                let dy = &dy[pixel * g.channels_out + group * n..];
+                multiply_transposed(padded.elements(), starts, offsets, dy, g.channels_out, n, out);
+            }
         });
     }
     let (sum, others) = sums.split_at_mut(g.groups * k * n);

@@ -1,0 +1,206 @@
+//! Trains LeNet-5 on MNIST, or on the digits that come with the crate.
+//!
+//! ```sh
+//! cargo run --release --example lenet_mnist                      # MNIST if it lies in data/mnist or data, else the embedded digits
+//! cargo run --release --example lenet_mnist -- --data some/dir   # MNIST from there
+//! ```
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use convnet::data::{Batch, DataLoader, Dataset, Digits, Mnist, Normalize, Resize};
+use convnet::models::lenet5;
+use convnet::nn::Module;
+use convnet::optim::{OneCycleLr, Optimizer, Schedule, Sgd};
+use convnet::train::{Metrics, evaluate};
+use convnet::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Where MNIST is looked for when nobody says.
+const PLACES: [&str; 2] = ["data/mnist", "data"];
+
+/// Train LeNet-5 on MNIST, or on the digits that come with the crate.
+#[derive(Parser)]
+struct Options {
+    /// Directory with MNIST's four files, plain or gzip [default: data/mnist or data if they are there, else the embedded digits]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Passes over the training set [default: 5 for MNIST, 30 for the embedded digits]
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Images in a step
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Highest learning rate of the cycle
+    #[arg(long, default_value_t = 0.1)]
+    lr: f64,
+    /// Seed of the weights and of the order of the images
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads that compute; 0 for one on each core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// File to write the trained weights to (safetensors)
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// File with weights to start from
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Fetch MNIST into data/mnist (or --data) first
+    #[cfg(feature = "download")]
+    #[arg(long)]
+    download: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    convnet::set_num_threads(options.threads)?;
+    convnet::manual_seed(options.seed);
+    if let Some(path) = &options.save {
+        check_writable(path)?;
+    }
+    let Data { train, test, epochs } = Data::find(options)?;
+    let train = train.shuffle(options.seed);
+    let epochs = options.epochs.unwrap_or(epochs);
+
+    let model = lenet5(10);
+    println!("{}", model.summary([options.batch_size, 1, 28, 28])?);
+    if let Some(path) = &options.model {
+        model.load(path)?;
+        println!("starting from {}", path.display());
+    }
+
+    let mut optimizer = Sgd::new(model.parameters(), options.lr).momentum(0.9).weight_decay(5e-4);
+    let mut schedule = OneCycleLr::new(options.lr, epochs.saturating_mul(train.len() as u64).max(1)).attach(&mut optimizer)?;
+
+    println!("{} images, {} threads, seed {}\n", train.dataset().len(), convnet::num_threads(), options.seed);
+    println!("epoch      lr   train loss  accuracy   test loss  accuracy   images/s    time");
+    let mut tested = None;
+    for epoch in 0..epochs {
+        let (start, lr) = (Instant::now(), optimizer.learning_rate(0)?);
+        let bar = progress_bar(epoch + 1, epochs, train.dataset().len() as u64);
+        let mut metrics = Metrics::default();
+        for batch in train.epoch(epoch) {
+            let Batch { images, labels } = batch?;
+            let logits = model.forward(&images)?;
+            let loss = logits.cross_entropy(&labels)?;
+            metrics.add(&loss, &logits, &labels).map_err(|error| in_epoch(epoch + 1, error))?;
+            optimizer.step(&loss.backward()?)?;
+            schedule.step(&mut optimizer)?;
+
+            bar.set_position(metrics.samples());
+            bar.set_message(format!("loss {:.4}  accuracy {:.4}", metrics.loss(), metrics.accuracy()));
+        }
+        bar.finish_and_clear();
+        let time = start.elapsed();
+        let test = evaluate(&model, &test)?;
+        println!(
+            "{:>5} {lr:>7.4} {:>12.4} {:>9.4} {:>11.4} {:>9.4} {:>10.0} {:>6.1}s",
+            epoch + 1,
+            metrics.loss(),
+            metrics.accuracy(),
+            test.loss(),
+            test.accuracy(),
+            metrics.samples() as f64 / time.as_secs_f64(),
+            time.as_secs_f64()
+        );
+        if let Some(path) = &options.save {
+            model.save(path)?;
+        }
+        tested = Some(test);
+    }
+    let tested = tested.map_or_else(|| evaluate(&model, &test), Ok)?;
+    if let Some(path) = &options.save {
+        println!("\nweights saved to {}", path.display());
+    }
+    println!("\ntest accuracy: {:.4}", tested.accuracy());
+    Ok(())
+}
+
+/// What to train on, and for how long.
+struct Data {
+    train: DataLoader,
+    test: DataLoader,
+    epochs: u64,
+}
+
+impl Data {
+    fn find(options: &Options) -> Result<Data> {
+        #[cfg(feature = "download")]
+        if options.download {
+            Mnist::download(options.data.as_deref().unwrap_or(Path::new(PLACES[0])))?;
+        }
+        if let Some(dir) = &options.data {
+            return Data::mnist(dir, options);
+        }
+        for dir in PLACES {
+            match Data::mnist(Path::new(dir), options) {
+                // No MNIST here: look on. A damaged one is worth a word.
+                Err(Error::Io { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                found => return found,
+            }
+        }
+        println!(
+            "No MNIST in {}: training on the 1,438 digits of 8×8 pixels that come with the crate, scaled to 28×28.\n\
+             For MNIST, run once with `--features download` before `--example` and `-- --download` at the end, or put its four files\n\
+             ({{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz) from https://storage.googleapis.com/cvdf-datasets/mnist/ into {}.\n",
+            PLACES.join(" or "),
+            PLACES[0]
+        );
+        let loader = |digits| DataLoader::new(digits, options.batch_size).transform(Resize::new([28, 28]));
+        let normalize = || Normalize::new([0.3], [0.35]);
+        Ok(Data {
+            train: loader(Digits::train()).transform(normalize()).workers(1),
+            test: loader(Digits::test()).transform(normalize()),
+            epochs: 30,
+        })
+    }
+
+    fn mnist(dir: &Path, options: &Options) -> Result<Data> {
+        let loader = |mnist, batch| DataLoader::new(mnist, batch).transform(Normalize::new([0.1307], [0.3081])).workers(1);
+        let (train, test) = (Mnist::train(dir)?, Mnist::test(dir)?);
+        println!("MNIST from {}: {} images to train on, {} to test\n", dir.display(), train.len(), test.len());
+        Ok(Data { train: loader(train, options.batch_size), test: loader(test, 250), epochs: 5 })
+    }
+}
+
+fn progress_bar(epoch: u64, epochs: u64, images: u64) -> ProgressBar {
+    let bar = ProgressBar::new(images);
+    let style = ProgressStyle::with_template("epoch {prefix} {wide_bar} {pos}/{len}  {msg}  {per_sec} images  {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(format!("{epoch}/{epochs}"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Finds out before the training that its result has no place to go.
+fn check_writable(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = |kind, message: &str| Err(Error::Io { path: path.into(), source: std::io::Error::new(kind, message) });
+    if path.is_dir() {
+        return fail(ErrorKind::IsADirectory, "cannot save here, it is a directory");
+    }
+    if !parent.is_dir() {
+        return fail(ErrorKind::NotFound, "cannot save here, there is no such directory");
+    }
+    Ok(())
+}
+
+fn in_epoch(epoch: u64, error: Error) -> Error {
+    match error {
+        Error::Training(message) => Error::Training(format!("epoch {epoch}: {message}")),
+        other => other,
+    }
+}

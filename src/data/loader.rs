@@ -1,0 +1,352 @@
+//! Batches, made ahead of time.
+//!
+//! Worker threads claim batch numbers from a counter, make whole batches, and put them where the consumer takes them in order. A worker
+//! waits when it is too far ahead of the consumer; whoever drops the iterator stops and joins the workers. What a batch holds depends on
+//! its number, the seed and the epoch alone, so the number of workers changes nothing but the speed.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::random::Purpose;
+use super::{Dataset, Image, Random, Transform};
+use crate::error::{Error, Result};
+use crate::tensor::shape::try_numel;
+use crate::tensor::{MemoryFormat, Tensor};
+
+/// Images and labels of some samples.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[B, C, H, W]`, `f32`; channels-last in memory.
+    pub images: Tensor,
+    /// `[B]`, `i64`.
+    pub labels: Tensor,
+}
+
+/// Turns a dataset into batches, epoch after epoch.
+///
+/// See [the module](super) for an example.
+#[derive(Clone)]
+pub struct DataLoader {
+    dataset: Arc<dyn Dataset>,
+    batch: usize,
+    seed: Option<u64>,
+    workers: usize,
+    prefetch: Option<usize>,
+    drop_last: bool,
+    transforms: Vec<Arc<dyn Transform>>,
+}
+
+impl DataLoader {
+    /// Batches of `batch` samples, in the dataset's order, made on the calling thread. An `Arc` of a dataset is a dataset too.
+    pub fn new(dataset: impl Dataset + 'static, batch: usize) -> DataLoader {
+        let dataset = Arc::new(dataset);
+        DataLoader { dataset, batch, seed: None, workers: 0, prefetch: None, drop_last: false, transforms: Vec::new() }
+    }
+
+    /// Shuffles each epoch in another way; the seed decides how, and what the transforms draw (without a call of this, they draw from
+    /// seed 0).
+    pub fn shuffle(mut self, seed: u64) -> DataLoader {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Makes batches on this many threads of the loader's own; 0, the default, makes them on the calling thread when they are asked for.
+    pub fn workers(mut self, workers: usize) -> DataLoader {
+        self.workers = workers;
+        self
+    }
+
+    /// How many batches the workers may be ahead, at least one; two for each worker by default. Without workers it has no effect.
+    pub fn prefetch(mut self, batches: usize) -> DataLoader {
+        self.prefetch = Some(batches);
+        self
+    }
+
+    /// Whether to leave out the last batch when it is smaller than the others. Off by default.
+    pub fn drop_last(mut self, drop_last: bool) -> DataLoader {
+        self.drop_last = drop_last;
+        self
+    }
+
+    /// Appends a transform to those that every image passes through.
+    pub fn transform(mut self, transform: impl Transform + 'static) -> DataLoader {
+        self.transforms.push(Arc::new(transform));
+        self
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+        &self.dataset
+    }
+
+    /// The number of batches in an epoch.
+    pub fn len(&self) -> usize {
+        self.batches_of(self.dataset.len())
+    }
+
+    fn batches_of(&self, samples: usize) -> usize {
+        match self.batch {
+            0 => 0,
+            batch if self.drop_last => samples / batch,
+            batch => samples.div_ceil(batch),
+        }
+    }
+
+    /// Whether an epoch has no batches.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The batches of an epoch; workers start at once. The same seed and epoch give the same batches, however many workers there are.
+    ///
+    /// # Errors
+    /// The iterator ends with the first error: [`Error::Argument`] for batches of no samples, [`Error::Sample`] when the dataset or a
+    /// transform fails or panics, or when an image's shape differs from that of the first in its batch.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        let seed = self.seed.unwrap_or(0);
+        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
+        if self.seed.is_some() {
+            Random::keyed(Purpose::Shuffle, seed, epoch, 0).shuffle(&mut order);
+        }
+        let count = self.batches_of(order.len());
+        let recipe = Arc::new(Recipe {
+            dataset: Arc::clone(&self.dataset),
+            transforms: self.transforms.clone(),
+            order,
+            batch: self.batch,
+            count,
+            seed,
+            epoch,
+        });
+        let window = self.prefetch.unwrap_or(self.workers.saturating_mul(2)).max(1);
+        let pool = Pool::start(&recipe, self.workers.min(window).min(count), window);
+        let invalid = (self.batch == 0).then(|| Error::argument("data loader", "a batch needs at least one sample, got batches of 0"));
+        Epoch { recipe, pool, image: Image::default(), next: 0, invalid }
+    }
+}
+
+impl fmt::Debug for DataLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataLoader({} samples, batches of {}, {} workers)", self.dataset.len(), self.batch, self.workers)
+    }
+}
+
+/// What all batches of an epoch are made by.
+struct Recipe {
+    dataset: Arc<dyn Dataset>,
+    transforms: Vec<Arc<dyn Transform>>,
+    order: Vec<usize>,
+    batch: usize,
+    count: usize,
+    seed: u64,
+    epoch: u64,
+}
+
+impl Recipe {
+    /// Makes one batch, `image` being scratch. Panics inside of datasets and transforms become errors.
+    fn make(&self, number: usize, image: &mut Image) -> Result<Batch> {
+        let start = number * self.batch;
+        let samples = &self.order[start..self.order.len().min(start.saturating_add(self.batch))];
+        let mut labels = Vec::with_capacity(samples.len());
+        labels.push(self.sample(samples[0], image)?);
+
+        let [channels, height, width] = image.shape();
+        let shape = [samples.len(), channels, height, width];
+        if try_numel(&shape).is_none() {
+            return Err(Error::shape("data loader", format!("a batch of shape {shape:?} is more than memory can hold")));
+        }
+        let images = Tensor::try_build(&shape, MemoryFormat::ChannelsLast, |out: &mut [f32]| {
+            let size = image.pixels().len();
+            out[..size].copy_from_slice(image.pixels());
+            for (i, &index) in samples.iter().enumerate().skip(1) {
+                labels.push(self.sample(index, image)?);
+                if image.shape() != shape[1..] {
+                    let message = format!(
+                        "its shape is {:?}, the first of its batch (sample {}) has {:?}; a `Resize` makes them alike",
+                        image.shape(),
+                        samples[0],
+                        &shape[1..]
+                    );
+                    return Err(of_sample(index, Error::shape("data loader", message)));
+                }
+                out[i * size..][..size].copy_from_slice(image.pixels());
+            }
+            Ok(())
+        })?;
+        Ok(Batch { images, labels: Tensor::from_slice(&labels, [labels.len()])? })
+    }
+
+    fn sample(&self, index: usize, image: &mut Image) -> Result<i64> {
+        let load = || {
+            let label = self.dataset.load(index, image)?;
+            let mut random = Random::for_sample(self.seed, self.epoch, index as u64);
+            self.transforms.iter().try_for_each(|transform| transform.apply(image, &mut random))?;
+            Ok(label)
+        };
+        // Scratch may be half written after a panic; the next sample overwrites it.
+        panic::catch_unwind(AssertUnwindSafe(load))
+            .unwrap_or_else(|panic| Err(Error::value("data loader", format!("the dataset or a transform panicked: {}", words(&*panic)))))
+            .map_err(|error| of_sample(index, error))
+    }
+}
+
+fn of_sample(index: usize, error: Error) -> Error {
+    Error::Sample { index, source: Box::new(error) }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// The batches of one epoch, in order.
+pub struct Epoch {
+    recipe: Arc<Recipe>,
+    /// `None` makes batches on the calling thread.
+    pool: Option<Pool>,
+    image: Image,
+    next: usize,
+    invalid: Option<Error>,
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        if let Some(error) = self.invalid.take() {
+            return Some(Err(error));
+        }
+        if self.next >= self.recipe.count {
+            return None;
+        }
+        let batch = match &self.pool {
+            Some(pool) => pool.shared.take(self.next),
+            None => self.recipe.make(self.next, &mut self.image),
+        };
+        self.next = if batch.is_ok() { self.next + 1 } else { self.recipe.count };
+        if self.next == self.recipe.count {
+            self.pool = None;
+        }
+        Some(batch)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // The lower bound is what an error leaves.
+        let left = self.recipe.count - self.next.min(self.recipe.count) + usize::from(self.invalid.is_some());
+        (left.min(1), Some(left))
+    }
+}
+
+impl FusedIterator for Epoch {}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch {} (batch {} of {})", self.recipe.epoch, self.next, self.recipe.count)
+    }
+}
+
+/// Worker threads; dropping it stops and joins them.
+struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A batch is ready.
+    ready: Condvar,
+    /// A batch may be claimed, or it is time to stop.
+    room: Condvar,
+    window: usize,
+}
+
+#[derive(Default)]
+struct State {
+    batches: BTreeMap<usize, Result<Batch>>,
+    claimed: usize,
+    taken: usize,
+    stopped: bool,
+}
+
+impl Pool {
+    /// Starts workers. When the system has no thread to give, those that did start do the work, or the caller does.
+    fn start(recipe: &Arc<Recipe>, workers: usize, window: usize) -> Option<Pool> {
+        let shared = Arc::new(Shared { state: Mutex::default(), ready: Condvar::new(), room: Condvar::new(), window });
+        let start = |i| {
+            let (shared, recipe) = (Arc::clone(&shared), Arc::clone(recipe));
+            thread::Builder::new().name(format!("convnet-data-{i}")).spawn(move || shared.work(&recipe)).ok()
+        };
+        let threads: Vec<JoinHandle<()>> = (0..workers).map_while(start).collect();
+        (!threads.is_empty()).then_some(Pool { shared, threads })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        self.shared.room.notify_all();
+        for thread in self.threads.drain(..) {
+            // Workers do not panic: `Recipe::sample` catches what user code throws.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, recipe: &Recipe) {
+        let mut image = Image::default();
+        while let Some(number) = self.claim(recipe.count) {
+            // Whatever happens, the consumer must not wait for ever.
+            let batch = panic::catch_unwind(AssertUnwindSafe(|| recipe.make(number, &mut image)))
+                .unwrap_or_else(|panic| Err(Error::value("data loader", format!("batch {number}: {}", words(&*panic)))));
+            let failed = batch.is_err();
+            let mut state = self.lock();
+            state.batches.insert(number, batch);
+            // The epoch ends with the first error, so nothing beyond it is wanted.
+            state.stopped |= failed;
+            drop(state);
+            self.ready.notify_all();
+            if failed {
+                self.room.notify_all();
+            }
+        }
+    }
+
+    /// The next batch to make, once it is near enough.
+    fn claim(&self, count: usize) -> Option<usize> {
+        let mut state = self.lock();
+        loop {
+            if state.stopped || state.claimed >= count {
+                return None;
+            }
+            if state.claimed - state.taken < self.window {
+                state.claimed += 1;
+                return Some(state.claimed - 1);
+            }
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for a batch.
+    fn take(&self, number: usize) -> Result<Batch> {
+        let mut state = self.lock();
+        loop {
+            if let Some(batch) = state.batches.remove(&number) {
+                state.taken = number + 1;
+                drop(state);
+                self.room.notify_all();
+                return batch;
+            }
+            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

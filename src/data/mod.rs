@@ -1,0 +1,135 @@
+//! Datasets, transforms, and the loader that turns them into batches.
+//!
+//! A [`Dataset`] is a table of labelled images. A [`DataLoader`] puts samples together to batches, shuffled anew each epoch, on threads of
+//! its own while the network trains on the others; [transforms](Transform) change each image on the way. All randomness flows from the
+//! loader's seed: each sample draws from a generator derived from (seed, epoch, index), so the same seed gives the same bits whatever
+//! the number of threads.
+//!
+//! ```
+//! use convnet::data::{Batch, DataLoader, Dataset, Digits, Normalize};
+//!
+//! let train = Digits::train();
+//! assert_eq!(train.len(), 1438);
+//! let loader = DataLoader::new(train, 64).shuffle(0).workers(1).transform(Normalize::new([0.3], [0.4]));
+//! for batch in loader.epoch(0) {
+//!     let Batch { images, labels } = batch?; // [B, C, H, W] f32, [B] i64
+//!     assert!(images.shape()[1..] == [1, 8, 8] && labels.shape() == &images.shape()[..1]);
+//! }
+//! # Ok::<(), convnet::Error>(())
+//! ```
+
+mod digits;
+#[cfg(feature = "download")]
+mod download;
+pub mod idx;
+mod image;
+mod loader;
+mod mnist;
+mod random;
+mod table;
+mod transforms;
+
+use std::sync::Arc;
+
+pub use digits::Digits;
+#[cfg(feature = "download")]
+pub use download::{Checksum, Download};
+pub use image::Image;
+pub use loader::{Batch, DataLoader, Epoch};
+pub use mnist::{FashionMnist, Mnist};
+pub use random::Random;
+pub use transforms::{Compose, Normalize, Resize, Transform};
+
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// A table of labelled images.
+///
+/// Implement [`len`](Self::len) and [`get`](Self::get); a dataset that can write pixels without making a tensor of each sample also
+/// overrides [`load`](Self::load), which is what the loader calls.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::data::{DataLoader, Dataset};
+///
+/// struct Noise;
+///
+/// impl Dataset for Noise {
+///     fn len(&self) -> usize {
+///         10
+///     }
+///     fn get(&self, index: usize) -> convnet::Result<(Tensor, i64)> {
+///         Ok((Tensor::rand([3, 8, 8]), index as i64 % 2))
+///     }
+/// }
+///
+/// let batch = DataLoader::new(Noise, 4).epoch(0).next().expect("three batches")?;
+/// assert!(batch.images.shape() == [4, 3, 8, 8]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub trait Dataset: Send + Sync {
+    /// The number of samples.
+    fn len(&self) -> usize;
+
+    /// One sample: the image `[C, H, W]`, and its label. Images are `f32`, usually in `[0, 1]`, or `u8`, which counts in 255ths.
+    ///
+    /// # Errors
+    /// When there is no such sample, or it cannot be read.
+    fn get(&self, index: usize) -> Result<(Tensor, i64)>;
+
+    /// Writes one sample's pixels over `image`, and returns its label.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+        let (tensor, label) = self.get(index)?;
+        image.set_tensor(&tensor)?;
+        Ok(label)
+    }
+
+    /// The classes' names, label by label; empty when they have none.
+    fn classes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether there are no samples.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<D: Dataset + ?Sized> Dataset for Arc<D> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        (**self).get(index)
+    }
+
+    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+        (**self).load(index, image)
+    }
+
+    fn classes(&self) -> Vec<String> {
+        (**self).classes()
+    }
+}
+
+impl<D: Dataset + ?Sized> Dataset for Box<D> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        (**self).get(index)
+    }
+
+    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+        (**self).load(index, image)
+    }
+
+    fn classes(&self) -> Vec<String> {
+        (**self).classes()
+    }
+}

@@ -1,0 +1,41 @@
+//! Small images of one size in memory, as bytes.
+
+use super::Image;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Images and labels of a dataset that fits into memory.
+#[derive(Clone)]
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    /// `[C, H, W]` of each image.
+    pub(crate) shape: [usize; 3],
+    /// One image after the other, each `[H, W, C]`.
+    pub(crate) pixels: Vec<u8>,
+    pub(crate) labels: Vec<u8>,
+    /// What stands for 1.0.
+    pub(crate) white: u8,
+}
+
+impl Table {
+    /// The bytes and the label of one image.
+    pub(crate) fn sample(&self, index: usize) -> Result<(&[u8], i64)> {
+        let size = self.shape.iter().product::<usize>();
+        let Some(&label) = self.labels.get(index) else {
+            return Err(Error::argument(self.name, format!("there is no sample {index}, the dataset has {}", self.labels.len())));
+        };
+        Ok((&self.pixels[index * size..][..size], i64::from(label)))
+    }
+
+    pub(crate) fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+        let (bytes, label) = self.sample(index)?;
+        image.set_bytes(self.shape, bytes, f32::from(self.white))?;
+        Ok(label)
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        let mut image = Image::default();
+        let label = self.load(index, &mut image)?;
+        Ok((image.to_tensor(), label))
+    }
+}

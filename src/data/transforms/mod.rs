@@ -1,0 +1,107 @@
+//! What happens to an image between the dataset and the batch; names and semantics are torchvision's.
+
+mod normalize;
+mod resize;
+
+use std::sync::Arc;
+
+pub use normalize::Normalize;
+pub use resize::Resize;
+
+use super::{Image, Random};
+use crate::error::Result;
+
+/// Changes one image.
+///
+/// Whatever is random about it comes from `random`, which belongs to the sample alone: so the result does not depend on threads. Several
+/// transforms in turn are a tuple, a [`Compose`], or several calls of [`DataLoader::transform`](super::DataLoader::transform). A closure
+/// `|image: &mut Image, random: &mut Random| -> Result<()>` is a transform too.
+///
+/// ```
+/// use convnet::data::{DataLoader, Digits, Image, Normalize, Random, Resize};
+///
+/// let invert = |image: &mut Image, _: &mut Random| {
+///     image.pixels_mut().iter_mut().for_each(|x| *x = 1.0 - *x);
+///     Ok(())
+/// };
+/// let loader = DataLoader::new(Digits::train(), 32).transform((Resize::new([28, 28]), invert, Normalize::new([0.5], [0.5])));
+/// assert!(loader.epoch(0).next().expect("45 batches")?.images.shape() == [32, 1, 28, 28]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub trait Transform: Send + Sync {
+    /// Changes the image.
+    ///
+    /// # Errors
+    /// When the transform's arguments make no sense, or do not fit the image.
+    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()>;
+}
+
+impl<F: Fn(&mut Image, &mut Random) -> Result<()> + Send + Sync> Transform for F {
+    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+        self(image, random)
+    }
+}
+
+impl Transform for Box<dyn Transform> {
+    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+        (**self).apply(image, random)
+    }
+}
+
+impl Transform for Arc<dyn Transform> {
+    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+        (**self).apply(image, random)
+    }
+}
+
+macro_rules! tuple {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: Transform),+> Transform for ($($name,)+) {
+            fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+                $(self.$index.apply(image, random)?;)+
+                Ok(())
+            }
+        }
+    };
+}
+tuple!(A 0);
+tuple!(A 0, B 1);
+tuple!(A 0, B 1, C 2);
+tuple!(A 0, B 1, C 2, D 3);
+tuple!(A 0, B 1, C 2, D 3, E 4);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+/// Several transforms, one after the other, chosen at run time.
+///
+/// ```
+/// use convnet::data::{Compose, Normalize, Resize};
+///
+/// let mut steps = Compose::new().push(Resize::new([32, 32]));
+/// let normalised = true;
+/// if normalised {
+///     steps = steps.push(Normalize::new([0.5], [0.5]));
+/// }
+/// ```
+#[derive(Default)]
+pub struct Compose {
+    steps: Vec<Box<dyn Transform>>,
+}
+
+impl Compose {
+    /// No transform yet: leaves images as they are.
+    pub fn new() -> Compose {
+        Compose::default()
+    }
+
+    /// Appends a transform.
+    pub fn push(mut self, step: impl Transform + 'static) -> Compose {
+        self.steps.push(Box::new(step));
+        self
+    }
+}
+
+impl Transform for Compose {
+    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+        self.steps.iter().try_for_each(|step| step.apply(image, random))
+    }
+}

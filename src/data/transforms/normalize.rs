@@ -1,0 +1,59 @@
+use super::Transform;
+use crate::data::{Image, Random};
+use crate::error::{Error, Result};
+use crate::kernels::simd::vectorize;
+
+/// `(x - mean) / std`, channel by channel.
+///
+/// # Errors
+/// Applying it gives [`Error::Argument`] when a standard deviation is zero, a number is not finite, or the image has another number of
+/// channels than there are means and deviations.
+#[derive(Clone, Debug)]
+pub struct Normalize {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl Normalize {
+    /// One mean and one standard deviation for each channel.
+    pub fn new(mean: impl AsRef<[f64]>, std: impl AsRef<[f64]>) -> Normalize {
+        let narrow = |numbers: &[f64]| numbers.iter().map(|&x| x as f32).collect();
+        Normalize { mean: narrow(mean.as_ref()), std: narrow(std.as_ref()) }
+    }
+
+    fn check(&self, channels: usize) -> Result<()> {
+        let (means, stds) = (self.mean.len(), self.std.len());
+        if means != channels || stds != channels {
+            let message = format!("{means} means and {stds} standard deviations do not fit an image of {channels} channels");
+            return Err(Error::argument("normalize", message));
+        }
+        // The narrowed numbers are judged: a deviation may vanish, or a mean overflow, in f32.
+        if let Some(std) = self.std.iter().find(|&&std| std == 0.0 || !std.is_finite()) {
+            return Err(Error::argument("normalize", format!("a standard deviation must be finite and not zero, got {std}")));
+        }
+        if let Some(mean) = self.mean.iter().find(|mean| !mean.is_finite()) {
+            return Err(Error::argument("normalize", format!("a mean must be finite, got {mean}")));
+        }
+        Ok(())
+    }
+}
+
+impl Transform for Normalize {
+    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+        self.check(image.channels())?;
+        match (&self.mean[..], &self.std[..]) {
+            (&[mean], &[std]) => {
+                let pixels = image.pixels_mut();
+                vectorize(|| pixels.iter_mut().for_each(|x| *x = (*x - mean) / std));
+            }
+            (mean, std) => {
+                for pixel in image.pixels_mut().chunks_exact_mut(mean.len().max(1)) {
+                    for ((x, mean), std) in pixel.iter_mut().zip(mean).zip(std) {
+                        *x = (*x - mean) / std;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

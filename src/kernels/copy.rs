@@ -1,0 +1,105 @@
+//! Copies of contiguous runs: joining, cutting, padding, picking by index.
+
+use super::parallel::{self, Disjoint};
+use super::simd::{Scalar, vectorize};
+
+/// Elements that one task copies.
+const GRAIN: usize = 32 * 1024;
+
+/// Where a box of runs lies in a slice: its first element, and the distances between planes and between rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Index of the first element.
+    pub start: usize,
+    /// Distance between planes, distance between rows.
+    pub steps: [usize; 2],
+}
+
+impl Window {
+    fn offset(&self, plane: usize, row: usize) -> usize {
+        self.start + plane * self.steps[0] + row * self.steps[1]
+    }
+}
+
+/// Copies `[planes, rows, run]` elements from one window to another; runs are contiguous in both.
+pub fn copy_box<T: Scalar>([planes, rows, run]: [usize; 3], x: &[T], from: Window, y: &mut [T], to: Window) {
+    if planes * rows * run == 0 {
+        return;
+    }
+    let dense = |window: Window| rows == 1 || window.steps[1] == run;
+    let (rows, run) = if dense(from) && dense(to) { (1, rows * run) } else { (rows, run) };
+    assert!(rows == 1 || to.steps[1] >= run, "rows overlap");
+    assert!(planes == 1 || to.steps[0] >= (rows - 1) * to.steps[1] + run, "planes overlap");
+    let block = (GRAIN / run).max(1);
+    let total = planes * rows;
+    let y = Disjoint::new(y);
+    parallel::for_each(total.div_ceil(block), total * run, |task| {
+        let first = task * block;
+        let (mut plane, mut row) = (first / rows, first % rows);
+        for _ in first..total.min(first + block) {
+            // SAFETY: the assertions above keep rows and planes apart, and each task has rows of its own.
+            let y = unsafe { y.slice(to.offset(plane, row), run) };
+            y.copy_from_slice(&x[from.offset(plane, row)..][..run]);
+            row += 1;
+            if row == rows {
+                (plane, row) = (plane + 1, 0);
+            }
+        }
+    });
+}
+
+/// Interleaves: `y[o] = parts[0][o], parts[1][o], …` for each outer index `o`, where a part is `[outer, run]` with a run of its own.
+pub fn join<T: Scalar>(parts: &[(&[T], usize)], y: &mut [T]) {
+    let row: usize = parts.iter().map(|&(_, run)| run).sum();
+    if y.is_empty() {
+        return;
+    }
+    let block = (GRAIN / row).max(1);
+    let work = y.len();
+    parallel::chunks_mut(y, block * row, work, |task, y| {
+        let mut at = 0;
+        for &(x, run) in parts.iter().filter(|&&(_, run)| run > 0) {
+            let rows = x[task * block * run..].chunks_exact(run);
+            for (y, x) in y.chunks_exact_mut(row).zip(rows) {
+                y[at..at + run].copy_from_slice(x);
+            }
+            at += run;
+        }
+    });
+}
+
+/// `y[o, j, ..] = x[o, index[j], ..]`, where `x` is `[outer, size, inner]`.
+pub fn select<T: Scalar>([size, inner]: [usize; 2], index: &[usize], x: &[T], y: &mut [T]) {
+    if y.is_empty() {
+        return;
+    }
+    let rows = (GRAIN / inner).max(1);
+    let work = y.len();
+    parallel::chunks_mut(y, rows * inner, work, |task, y| {
+        for (row, y) in (task * rows..).zip(y.chunks_exact_mut(inner)) {
+            let (outer, j) = (row / index.len(), row % index.len());
+            y.copy_from_slice(&x[(outer * size + index[j]) * inner..][..inner]);
+        }
+    });
+}
+
+/// `x[o, index[j], ..] += y[o, j, ..]`, in the order of `j`: the inverse of [`select`].
+pub fn select_add<T: Scalar>([size, inner]: [usize; 2], index: &[usize], y: &[T], x: &mut [T]) {
+    if y.is_empty() || x.is_empty() {
+        return;
+    }
+    parallel::chunks_mut(x, size * inner, y.len(), |outer, x| {
+        let y = &y[outer * index.len() * inner..][..index.len() * inner];
+        vectorize(|| {
+            for (y, &at) in y.chunks_exact(inner).zip(index) {
+                x[at * inner..][..inner].iter_mut().zip(y).for_each(|(x, &y)| *x = x.plus(y));
+            }
+        });
+    });
+}
+
+/// `y[..] = value`.
+pub fn fill<T: Scalar>(y: &mut [T], value: T) {
+    let work = y.len();
+    parallel::chunks_mut(y, GRAIN, work, |_, y| y.fill(value));
+}

@@ -1,0 +1,30 @@
+//! Random masks.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::parallel;
+
+/// Elements that one stream of random numbers decides on.
+const GRAIN: usize = 16 * 1024;
+
+/// Fills with 1 where an element is kept and 0 where it is dropped, which happens with probability `p`.
+///
+/// Each run of elements has a stream of its own under one key, so the mask is the same whatever thread fills which part.
+pub fn mask(key: [u8; 32], p: f64, mask: &mut [u8]) {
+    // Up to 2³², which drops everything.
+    let threshold = (p * 4_294_967_296.0) as u64;
+    let work = mask.len() * 4;
+    parallel::chunks_mut(mask, GRAIN, work, |task, mask| {
+        let mut generator = ChaCha8Rng::from_seed(key);
+        generator.set_stream(task as u64);
+        let mut bytes = [0; 4 * 256];
+        for mask in mask.chunks_mut(256) {
+            let bytes = &mut bytes[..4 * mask.len()];
+            generator.fill_bytes(bytes);
+            for (keep, random) in mask.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *keep = u8::from(u64::from(u32::from_le_bytes(*random)) >= threshold);
+            }
+        }
+    });
+}

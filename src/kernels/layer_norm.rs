@@ -1,0 +1,111 @@
+//! Layer normalisation: every row of `[rows, length]` by its own mean and variance, element by element scaled and shifted.
+
+use super::memory::Buffer;
+use super::parallel::{self, Disjoint};
+use super::reduce::fold;
+use super::simd::{Real, vectorize};
+
+/// Elements that one task handles.
+const GRAIN: usize = 16 * 1024;
+
+/// `y = (x - mean) · rstd · weight + bias` for each row; `mean` and `rstd` (`1/√(var + eps)`) are left for the way back.
+pub fn forward<T: Real>(
+    length: usize,
+    x: &[T],
+    weight: Option<&[T]>,
+    bias: Option<&[T]>,
+    eps: f64,
+    y: &mut [T],
+    [mean, rstd]: [&mut [T]; 2],
+) {
+    assert!(x.len() == y.len() && mean.len() * length == x.len() && rstd.len() == mean.len());
+    if x.is_empty() {
+        return;
+    }
+    let (rows, count) = ((GRAIN / length).max(1), T::of(length as f64));
+    let (means, rstds) = (Disjoint::new(mean), Disjoint::new(rstd));
+    parallel::chunks_mut(y, rows * length, 4 * x.len(), |task, y| {
+        for (i, y) in y.chunks_exact_mut(length).enumerate() {
+            let row = task * rows + i;
+            let x = &x[row * length..][..length];
+            let mean = fold(x, T::zero(), T::plus, T::plus) / count;
+            let squares = fold(x, T::zero(), |sum, x| sum + (x - mean) * (x - mean), T::plus);
+            let rstd = T::one() / (squares / count + T::of(eps)).sqrt();
+            // SAFETY: each row belongs to one task.
+            unsafe {
+                means.slice(row, 1)[0] = mean;
+                rstds.slice(row, 1)[0] = rstd;
+            }
+            vectorize(|| {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
+                if let Some(weight) = weight {
+                    y.iter_mut().zip(weight).for_each(|(y, &weight)| *y *= weight);
+                }
+                if let Some(bias) = bias {
+                    y.iter_mut().zip(bias).for_each(|(y, &bias)| *y += bias);
+                }
+            });
+        }
+    });
+}
+
+/// The input's gradient.
+pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]>, [mean, rstd]: [&[T]; 2], dx: &mut [T]) {
+    assert!(grad.len() == dx.len() && x.len() == dx.len() && mean.len() * length == dx.len());
+    if x.is_empty() {
+        return;
+    }
+    let (rows, count) = ((GRAIN / length).max(1), T::of(length as f64));
+    parallel::chunks_mut(dx, rows * length, 4 * x.len(), |task, dx| {
+        for (i, dx) in dx.chunks_exact_mut(length).enumerate() {
+            let row = task * rows + i;
+            let (mean, rstd) = (mean[row], rstd[row]);
+            let range = row * length..(row + 1) * length;
+            let (grad, x) = (&grad[range.clone()], &x[range]);
+            match weight {
+                Some(weight) => vectorize(|| dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight)),
+                None => dx.copy_from_slice(grad),
+            }
+            let average = fold(dx, T::zero(), T::plus, T::plus) / count;
+            // `Σ dx · x̂` in lanes of fixed number, as `fold` does it for one slice.
+            let mut product = [T::zero(); 16];
+            vectorize(|| {
+                for (dx, x) in dx.chunks(product.len()).zip(x.chunks(product.len())) {
+                    product.iter_mut().zip(dx).zip(x).for_each(|((sum, &dx), &x)| *sum += dx * (x - mean));
+                }
+            });
+            let slope = product.iter().fold(T::zero(), |sum, &part| sum + part) * rstd * rstd / count;
+            vectorize(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - (x - mean) * slope) * rstd));
+        }
+    });
+}
+
+/// `dw = Σ grad · x̂` and `db = Σ grad` over the rows.
+pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, rstd]: [&[T]; 2], [dw, db]: [&mut [T]; 2]) {
+    assert!(grad.len() == x.len() && mean.len() * length == x.len() && dw.len() == length && db.len() == length);
+    dw.fill(T::zero());
+    db.fill(T::zero());
+    if x.is_empty() {
+        return;
+    }
+    // Long sums in parts, put together in order.
+    let rows = (8 * GRAIN / length).max(1);
+    let mut partial = Buffer::<T>::zeroed(mean.len().div_ceil(rows) * 2 * length);
+    parallel::chunks_mut(&mut partial, 2 * length, 2 * x.len(), |task, partial| {
+        let (dw, db) = partial.split_at_mut(length);
+        for row in task * rows..mean.len().min((task + 1) * rows) {
+            let (mean, rstd) = (mean[row], rstd[row]);
+            let range = row * length..(row + 1) * length;
+            vectorize(|| {
+                for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
+                    *dw += grad * ((x - mean) * rstd);
+                    *db += grad;
+                }
+            });
+        }
+    });
+    for part in partial.chunks_exact(2 * length) {
+        dw.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
+        db.iter_mut().zip(&part[length..]).for_each(|(sum, &part)| *sum += part);
+    }
+}

@@ -1,0 +1,550 @@
+//! Pooling over channels-last maps, `[N, H, W, C]` in memory.
+//!
+//! Sliding and adaptive windows are one picture, [`Pooling`]: for each output position along an axis, a [`Span`] of input positions. Every
+//! kernel walks a row of places (of the output going forward, of the input going back) and handles a block of `B` channels at a time in
+//! registers. With fewer than `B` channels a block hangs over into the next place, whose own block comes later and overwrites the overhang; so
+//! few channels (LeNet's 6) run in vectors too. Backward gathers: each input position asks the windows that cover it, so that overlapping
+//! windows need neither locks nor an order of threads.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::geometry::Window;
+use super::parallel::{self, Disjoint};
+use super::simd::{Real, Scalar, dispatch};
+
+/// Elements that one task handles, about.
+const GRAIN: usize = 8 * 1024;
+/// Channels in a block, the most that there are.
+const WIDE: usize = 32;
+const MIDDLE: usize = 16;
+const NARROW: usize = 8;
+
+/// What one output position covers along one axis.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// The first input position.
+    start: usize,
+    /// How many positions inside the input.
+    taps: usize,
+    /// How many positions an average divides by.
+    counted: usize,
+}
+
+/// Which input positions each output position covers, and the reverse.
+#[derive(Clone, Debug)]
+pub struct Pooling {
+    input: [usize; 2],
+    output: [usize; 2],
+    /// Distance between neighbouring taps.
+    step: [usize; 2],
+    spans: [Vec<Span>; 2],
+    /// For each input position the windows that may cover it.
+    covers: [Vec<Range<usize>>; 2],
+    /// The largest number of taps along each axis.
+    widest: [usize; 2],
+}
+
+impl Pooling {
+    /// Windows that slide; averages divide by the padding too if it counts.
+    pub fn sliding(window: &Window, padding_counts: bool) -> Pooling {
+        Pooling::new(window.input, window.output, window.dilation, |axis, at| {
+            let taps = window.taps(axis, at);
+            // PyTorch's divisor reaches to the padding's end and no further.
+            let padded = window.input[axis] + 2 * window.padding[axis] - at * window.stride[axis];
+            let counted = if padding_counts { window.kernel[axis].min(padded) } else { taps.len() };
+            let start = if taps.is_empty() { 0 } else { window.position(axis, at, taps.start) };
+            Span { start, taps: taps.len(), counted }
+        })
+    }
+
+    /// Windows that share the input out among the output positions: from `⌊o·in/out⌋` to `⌈(o + 1)·in/out⌉`.
+    pub fn adaptive(input: [usize; 2], output: [usize; 2]) -> Pooling {
+        Pooling::new(input, output, [1, 1], |axis, at| {
+            let (size, count) = (input[axis], output[axis]);
+            let start = at * size / count;
+            let taps = ((at + 1) * size).div_ceil(count) - start;
+            Span { start, taps, counted: taps }
+        })
+    }
+
+    fn new(input: [usize; 2], output: [usize; 2], step: [usize; 2], span: impl Fn(usize, usize) -> Span) -> Pooling {
+        let spans = [0, 1].map(|axis| (0..output[axis]).map(|at| span(axis, at)).collect::<Vec<_>>());
+        let covers = [0, 1].map(|axis| {
+            let mut covers = vec![0..0; input[axis]];
+            for (at, span) in spans[axis].iter().enumerate().filter(|(_, span)| span.taps > 0) {
+                for cover in &mut covers[span.start..=span.start + (span.taps - 1) * step[axis]] {
+                    *cover = if cover.start >= cover.end { at..at + 1 } else { cover.start..at + 1 };
+                }
+            }
+            covers
+        });
+        let widest = [0, 1].map(|axis| spans[axis].iter().map(|span| span.taps).max().unwrap_or(0));
+        Pooling { input, output, step, spans, covers, widest }
+    }
+
+    /// Whether a byte can tell the positions in a window apart.
+    pub fn fits_byte(&self) -> bool {
+        self.widest[0] * self.widest[1] <= 1 + usize::from(u8::MAX)
+    }
+
+    /// Elementary operations of a pass over `places` output positions times channels.
+    fn work(&self, places: usize) -> usize {
+        places.saturating_mul(self.widest[0] * self.widest[1])
+    }
+
+    /// The tap of window `at` on input position `position`, if it has one there.
+    #[inline(always)]
+    fn tap(&self, axis: usize, at: usize, position: usize) -> Option<usize> {
+        let (span, step) = (self.spans[axis][at], self.step[axis]);
+        let distance = position.wrapping_sub(span.start);
+        let tap = if step == 1 { distance } else { distance / step };
+        (tap < span.taps && tap * step == distance).then_some(tap)
+    }
+}
+
+/// One row of places, a block of channels at a time.
+trait Row {
+    /// Where in its source the furthest block that `place` reads begins, and the source's length.
+    fn reach(&self, place: usize) -> (usize, usize);
+    /// Computes `length ≤ B` channels of `place`, from channel `first` on.
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize);
+}
+
+#[inline(always)]
+fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &mut impl Row) {
+    for place in 0..places {
+        if channels >= B {
+            // The last block overlaps the one before it rather than be shorter.
+            for first in (0..channels).step_by(B) {
+                row.run::<S, B>(simd, place, first.min(channels - B), B);
+            }
+            continue;
+        }
+        let (furthest, length) = row.reach(place);
+        if place * channels + B <= places * channels && furthest + B <= length {
+            row.run::<S, B>(simd, place, 0, B);
+        } else {
+            row.run::<S, B>(simd, place, 0, channels);
+        }
+    }
+}
+
+fn walk_row(places: usize, channels: usize, row: &mut impl Row) {
+    struct Walk<'a, R> {
+        places: usize,
+        channels: usize,
+        row: &'a mut R,
+    }
+    impl<R: Row> WithSimd for Walk<'_, R> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Walk { places, channels, row } = self;
+            if channels >= WIDE {
+                walk::<S, WIDE>(simd, places, channels, row);
+            } else if channels >= MIDDLE || size_of::<S::f32s>() > NARROW * size_of::<f32>() {
+                walk::<S, MIDDLE>(simd, places, channels, row);
+            } else {
+                walk::<S, NARROW>(simd, places, channels, row);
+            }
+        }
+    }
+    dispatch(Walk { places, channels, row });
+}
+
+/// Runs `body(row, elements)` for each of the rows of `y`, `length` elements each, some to a task.
+fn for_rows<T: Scalar>(y: &mut [T], length: usize, work: usize, body: impl Fn(usize, &mut [T]) + Sync) {
+    if y.is_empty() {
+        return;
+    }
+    let rows = (GRAIN / length).max(1);
+    parallel::chunks_mut(y, rows * length, work, |task, y| {
+        y.chunks_exact_mut(length).enumerate().for_each(|(i, y)| body(task * rows + i, y));
+    });
+}
+
+struct MaxRow<'a, T, I, const KEEP: bool> {
+    pooling: &'a Pooling,
+    channels: usize,
+    /// From the image's start to the end of the batch.
+    x: &'a [T],
+    rows: Span,
+    y: &'a mut [T],
+    at: &'a mut [I],
+}
+
+impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
+    #[inline(always)]
+    fn reach(&self, place: usize) -> (usize, usize) {
+        (furthest(self.pooling, self.rows, place) * self.channels, self.x.len())
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
+        if length == B && (!KEEP || size_of::<I>() == 1) && B.is_multiple_of(T::lanes::<S>()) {
+            return self.run_vectors::<S, B>(simd, place, first);
+        }
+        let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
+        let mut best = [T::neg_infinity(); B];
+        let mut at = [I::zero(); B];
+        for i in 0..self.rows.taps {
+            let row = (self.rows.start + i * pooling.step[0]) * pooling.input[1];
+            for j in 0..columns.taps {
+                let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
+                let tap = if KEEP { I::from(i * pooling.widest[1] + j).unwrap_or_default() } else { I::zero() };
+                let x = &self.x[from..from + length];
+                for ((best, at), &x) in best.iter_mut().zip(&mut at).zip(x) {
+                    // NaN wins, the last of several; else the first maximum (PyTorch's rule).
+                    let wins = (x > *best) | x.is_nan();
+                    *best = if wins { x } else { *best };
+                    if KEEP {
+                        *at = if wins { tap } else { *at };
+                    }
+                }
+            }
+        }
+        let to = place * self.channels + first;
+        self.y[to..to + length].copy_from_slice(&best[..length]);
+        if KEEP {
+            self.at[to..to + length].copy_from_slice(&at[..length]);
+        }
+    }
+}
+
+impl<T: Real, I: Scalar, const KEEP: bool> MaxRow<'_, T, I, KEEP> {
+    /// As `run` for a whole block, and positions that fit a byte: they are searched as numbers of type `T`, lane by lane.
+    #[inline(always)]
+    fn run_vectors<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize) {
+        let (pooling, columns, lanes) = (self.pooling, self.pooling.spans[1][place], T::lanes::<S>());
+        let mut best = [T::neg_infinity(); B];
+        let mut at = [T::zero(); B];
+        for i in 0..self.rows.taps {
+            let row = (self.rows.start + i * pooling.step[0]) * pooling.input[1];
+            for j in 0..columns.taps {
+                let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
+                let x = &self.x[from..from + B];
+                let tap = T::splat(simd, T::of((i * pooling.widest[1] + j) as f64));
+                for v in (0..B).step_by(lanes) {
+                    let leader = [read::<S, T>(&best[v..v + lanes]), read::<S, T>(&at[v..v + lanes])];
+                    let [new_best, new_at] = T::vector_leader(simd, [read::<S, T>(&x[v..v + lanes]), tap], leader);
+                    write::<S, T>(new_best, &mut best[v..v + lanes]);
+                    if KEEP {
+                        write::<S, T>(new_at, &mut at[v..v + lanes]);
+                    }
+                }
+            }
+        }
+        let to = place * self.channels + first;
+        self.y[to..to + B].copy_from_slice(&best);
+        if KEEP {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.at[to..to + B]);
+            bytes.iter_mut().zip(at).for_each(|(byte, at)| *byte = at.to_byte());
+        }
+    }
+}
+
+/// A vector from as many elements.
+#[inline(always)]
+fn read<S: Simd, T: Real>(x: &[T]) -> T::Vector<S> {
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(x))
+}
+
+/// A vector's elements.
+#[inline(always)]
+fn write<S: Simd, T: Real>(x: T::Vector<S>, out: &mut [T]) {
+    bytemuck::cast_slice_mut(out).copy_from_slice(bytemuck::bytes_of(&x));
+}
+
+/// Where the last tap of the window at column `place` reads, as a position in the image.
+#[inline(always)]
+fn furthest(pooling: &Pooling, rows: Span, place: usize) -> usize {
+    let last = |span: Span, axis: usize| span.start + span.taps.saturating_sub(1) * pooling.step[axis];
+    last(rows, 0) * pooling.input[1] + last(pooling.spans[1][place], 1)
+}
+
+/// The largest element of each window, and where in its window it is: `y, at: [N, outH, outW, C]`, `x: [N, H, W, C]`.
+///
+/// A window that lies in the padding gives -∞.
+pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T], at: Option<&mut [I]>) {
+    let (image, row) = (pooling.input[0] * pooling.input[1] * channels, pooling.output[1] * channels);
+    let work = pooling.work(y.len());
+    match at {
+        None => for_rows(y, row, work, |index, y| {
+            let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
+            walk_row(pooling.output[1], channels, &mut MaxRow::<T, I, false> { pooling, channels, x, rows, y, at: &mut [] });
+        }),
+        Some(at) => {
+            assert_eq!(at.len(), y.len());
+            let at = Disjoint::new(at);
+            for_rows(y, row, work, |index, y| {
+                let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
+                // SAFETY: each row has a part of its own.
+                let at = unsafe { at.slice(index * row, row) };
+                walk_row(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
+            });
+        }
+    }
+}
+
+struct AverageRow<'a, T> {
+    pooling: &'a Pooling,
+    channels: usize,
+    x: &'a [T],
+    rows: Span,
+    y: &'a mut [T],
+}
+
+impl<T: Real> Row for AverageRow<'_, T> {
+    #[inline(always)]
+    fn reach(&self, place: usize) -> (usize, usize) {
+        (furthest(self.pooling, self.rows, place) * self.channels, self.x.len())
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize, length: usize) {
+        let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
+        let mut total = [T::zero(); B];
+        for i in 0..self.rows.taps {
+            let row = (self.rows.start + i * pooling.step[0]) * pooling.input[1];
+            // A sum for each row of the window first: large windows lose less precision.
+            let mut sum = [T::zero(); B];
+            for j in 0..columns.taps {
+                let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
+                sum.iter_mut().zip(&self.x[from..from + length]).for_each(|(sum, &x)| *sum += x);
+            }
+            total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
+        }
+        let count = T::of((self.rows.counted * columns.counted).max(1) as f64);
+        let to = place * self.channels + first;
+        self.y[to..to + length].iter_mut().zip(total).for_each(|(y, total)| *y = total / count);
+    }
+}
+
+/// The average of each window: `y: [N, outH, outW, C]`, `x: [N, H, W, C]`.
+pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]) {
+    let (image, row) = (pooling.input[0] * pooling.input[1] * channels, pooling.output[1] * channels);
+    let work = pooling.work(y.len());
+    for_rows(y, row, work, |index, y| {
+        let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
+        walk_row(pooling.output[1], channels, &mut AverageRow { pooling, channels, x, rows, y });
+    });
+}
+
+/// How an input position takes its part of a window's gradient.
+trait Share<T> {
+    /// Adds to `sum` what `grad[from..]` gives to tap `(i, j)` of window `(row, column)`.
+    fn add(&self, sum: &mut [T], from: usize, window: [usize; 2], tap: [usize; 2]);
+    /// The gradient's length.
+    fn length(&self) -> usize;
+}
+
+struct MaxShare<'a, T, I> {
+    pooling: &'a Pooling,
+    grad: &'a [T],
+    at: &'a [I],
+}
+
+impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
+    #[inline(always)]
+    fn add(&self, sum: &mut [T], from: usize, _: [usize; 2], [i, j]: [usize; 2]) {
+        let tap = I::from(i * self.pooling.widest[1] + j).unwrap_or_default();
+        let (grad, at) = (&self.grad[from..from + sum.len()], &self.at[from..from + sum.len()]);
+        for ((sum, &grad), &at) in sum.iter_mut().zip(grad).zip(at) {
+            *sum += if at == tap { grad } else { T::zero() };
+        }
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.grad.len()
+    }
+}
+
+struct AverageShare<'a, T> {
+    pooling: &'a Pooling,
+    grad: &'a [T],
+}
+
+impl<T: Real> Share<T> for AverageShare<'_, T> {
+    #[inline(always)]
+    fn add(&self, sum: &mut [T], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
+        let share = T::one() / T::of((self.pooling.spans[0][row].counted * self.pooling.spans[1][column].counted) as f64);
+        sum.iter_mut().zip(&self.grad[from..]).for_each(|(sum, &grad)| *sum += grad * share);
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.grad.len()
+    }
+}
+
+struct GatherRow<'a, T, S> {
+    pooling: &'a Pooling,
+    channels: usize,
+    share: &'a S,
+    /// The image and the input row within it.
+    image: usize,
+    position: usize,
+    dx: &'a mut [T],
+}
+
+impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
+    #[inline(always)]
+    fn reach(&self, place: usize) -> (usize, usize) {
+        let last = |axis: usize, position: usize| self.pooling.covers[axis][position].end.saturating_sub(1);
+        let [height, width] = self.pooling.output;
+        let window = (self.image * height + last(0, self.position)) * width + last(1, place);
+        (window * self.channels, self.share.length())
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize, length: usize) {
+        let pooling = self.pooling;
+        let mut sum = [T::zero(); B];
+        for row in pooling.covers[0][self.position].clone() {
+            let Some(i) = pooling.tap(0, row, self.position) else { continue };
+            for column in pooling.covers[1][place].clone() {
+                let Some(j) = pooling.tap(1, column, place) else { continue };
+                let from = ((self.image * pooling.output[0] + row) * pooling.output[1] + column) * self.channels + first;
+                self.share.add(&mut sum[..length], from, [row, column], [i, j]);
+            }
+        }
+        let to = place * self.channels + first;
+        self.dx[to..to + length].copy_from_slice(&sum[..length]);
+    }
+}
+
+fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(impl Share<T> + Sync)) {
+    let [height, width] = pooling.input;
+    let work = pooling.work(share.length()).max(dx.len());
+    for_rows(dx, width * channels, work, |index, dx| {
+        let (image, position) = (index / height, index % height);
+        walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx });
+    });
+}
+
+/// The gradient of [`max`]: each window's goes to its winner. `dx: [N, H, W, C]`, `grad, at: [N, outH, outW, C]`.
+pub fn max_backward<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, grad: &[T], at: &[I], dx: &mut [T]) {
+    assert_eq!(grad.len(), at.len());
+    gather(pooling, channels, dx, &MaxShare { pooling, grad, at });
+}
+
+/// The gradient of [`average`]. `dx: [N, H, W, C]`, `grad: [N, outH, outW, C]`.
+pub fn average_backward<T: Real>(pooling: &Pooling, channels: usize, grad: &[T], dx: &mut [T]) {
+    gather(pooling, channels, dx, &AverageShare { pooling, grad });
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A pooling, its images and its channels.
+    fn any_case() -> impl Strategy<Value = (Pooling, usize, usize)> {
+        let axis = || (1usize..9, 1usize..5, 1usize..4, 0usize..3, 1usize..3, 1usize..12);
+        let channels = prop_oneof![1usize..20, 30usize..40];
+        (axis(), axis(), any::<[bool; 3]>(), 1usize..3, channels).prop_filter_map(
+            "a window that fits",
+            |(a, b, flags, images, channels)| {
+                let [adaptive, ceil, padding_counts] = flags;
+                let pooling = if adaptive {
+                    Pooling::adaptive([a.0, b.0], [a.5, b.5])
+                } else {
+                    let padding = [a.3.min(a.1 / 2), b.3.min(b.1 / 2)];
+                    Pooling::sliding(&Window::new([a.0, b.0], [a.1, b.1], [a.2, b.2], padding, [a.4, b.4], ceil).ok()?, padding_counts)
+                };
+                Some((pooling, images, channels))
+            },
+        )
+    }
+
+    /// Numbers with many ties and some NaN.
+    fn values(length: usize) -> Vec<f64> {
+        (0..length).map(|i| if i % 31 == 30 { f64::NAN } else { (i * 7919 % 17) as f64 - 8.0 }).collect()
+    }
+
+    /// For each output element in memory order: the input elements of its window, by row, and the divisor.
+    fn windows(pooling: &Pooling, images: usize, channels: usize) -> Vec<(Vec<usize>, usize)> {
+        let ([h, w], [rows, columns]) = (pooling.input, pooling.output);
+        let mut windows = vec![];
+        for index in 0..images * rows * columns * channels {
+            let [n, row, column, c] =
+                [index / channels / columns / rows, index / channels / columns % rows, index / channels % columns, index % channels];
+            let (a, b) = (pooling.spans[0][row], pooling.spans[1][column]);
+            let mut inside = vec![];
+            for i in 0..a.taps {
+                for j in 0..b.taps {
+                    let (y, x) = (a.start + i * pooling.step[0], b.start + j * pooling.step[1]);
+                    assert!(y < h && x < w);
+                    inside.push(((n * h + y) * w + x) * channels + c);
+                }
+            }
+            windows.push((inside, a.counted * b.counted));
+        }
+        windows
+    }
+
+    fn bits(x: &[f64]) -> Vec<u64> {
+        x.iter().map(|x| if x.is_nan() { 0 } else { x.to_bits() }).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn max_pooling_and_its_gradient_agree_with_the_plain_loops((pooling, images, channels) in any_case()) {
+            let x = values(images * pooling.input[0] * pooling.input[1] * channels);
+            let windows = windows(&pooling, images, channels);
+            let grad: Vec<f64> = (0..windows.len()).map(|i| (i % 5) as f64 + 1.0).collect();
+            let (mut expected, mut expected_dx) = (vec![], vec![0.0; x.len()]);
+            for ((inside, _), grad) in windows.iter().zip(&grad) {
+                let mut winner = None;
+                for &at in inside {
+                    let best = winner.map_or(f64::NEG_INFINITY, |at: usize| x[at]);
+                    if winner.is_none() || x[at] > best || x[at].is_nan() {
+                        winner = Some(at);
+                    }
+                }
+                expected.push(winner.map_or(f64::NEG_INFINITY, |at| x[at]));
+                if let Some(at) = winner {
+                    expected_dx[at] += grad;
+                }
+            }
+            let mut y = vec![-1.0; windows.len()];
+            max::<f64, u8>(&pooling, channels, &x, &mut y, None);
+            prop_assert_eq!(bits(&y), bits(&expected));
+            let mut bytes = vec![0u8; y.len()];
+            max(&pooling, channels, &x, &mut y, Some(&mut bytes));
+            prop_assert_eq!(bits(&y), bits(&expected));
+            let mut dx = vec![-1.0; x.len()];
+            max_backward(&pooling, channels, &grad, &bytes, &mut dx);
+            prop_assert_eq!(&dx, &expected_dx);
+            let mut wide = vec![0i64; y.len()];
+            max(&pooling, channels, &x, &mut y, Some(&mut wide));
+            max_backward(&pooling, channels, &grad, &wide, &mut dx);
+            prop_assert_eq!(&dx, &expected_dx);
+        }
+
+        #[test]
+        fn average_pooling_and_its_gradient_agree_with_the_plain_loops((pooling, images, channels) in any_case()) {
+            let x: Vec<f64> = (0..images * pooling.input[0] * pooling.input[1] * channels).map(|i| (i * 7919 % 17) as f64).collect();
+            let windows = windows(&pooling, images, channels);
+            let grad: Vec<f64> = (0..windows.len()).map(|i| (i % 5) as f64 + 1.0).collect();
+            let mut y = vec![-1.0; windows.len()];
+            average(&pooling, channels, &x, &mut y);
+            let mut expected_dx = vec![0.0; x.len()];
+            for (((inside, divisor), grad), y) in windows.iter().zip(&grad).zip(&y) {
+                // Sums of small integers are exact.
+                prop_assert_eq!(*y, inside.iter().map(|&at| x[at]).sum::<f64>() / (*divisor).max(1) as f64);
+                inside.iter().for_each(|&at| expected_dx[at] += grad / *divisor as f64);
+            }
+            let mut dx = vec![-1.0; x.len()];
+            average_backward(&pooling, channels, &grad, &mut dx);
+            // Multiplied by a reciprocal: two roundings for each of at most 144 terms below 5.
+            prop_assert!(dx.iter().zip(&expected_dx).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
+    }
+}

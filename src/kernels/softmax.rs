@@ -1,0 +1,161 @@
+//! Softmax and its logarithm over the middle of `[outer, n, inner]`.
+//!
+//! Both subtract the greatest element first, so that no exponential overflows. Where the dimension is contiguous (`inner` is 1) a row is
+//! worked through at a time; elsewhere a strip of columns, along which everything vectorises.
+
+use std::ops::Range;
+
+use super::parallel;
+use super::reduce::{fold_lanes, larger};
+use super::simd::{Real, vectorize};
+
+/// Elements that one task handles, about.
+const GRAIN: usize = 16 * 1024;
+/// Columns of one strip.
+const STRIP: usize = 128;
+/// Elementary operations that an element costs, about.
+const COST: usize = 12;
+
+/// Softmax or its logarithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `eˣ / Σ eˣ`
+    Softmax,
+    /// `x - ln Σ eˣ`
+    LogSoftmax,
+}
+
+/// `y = softmax(x)` over the middle dimension.
+pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &mut [T]) {
+    assert!(x.len() == outer * n * inner && y.len() == x.len());
+    if inner != 1 {
+        return strips([n, inner], y, |start, columns, y| {
+            let (mut max, mut sum) = ([T::neg_infinity(); STRIP], [T::zero(); STRIP]);
+            for x in x[start..][..n * inner].chunks_exact(inner) {
+                max.iter_mut().zip(&x[columns.clone()]).for_each(|(max, &x)| *max = larger(*max, x));
+            }
+            for (y, x) in y.chunks_exact_mut(inner).zip(x[start..].chunks_exact(inner)) {
+                for (((y, &x), &max), sum) in y[columns.clone()].iter_mut().zip(&x[columns.clone()]).zip(&max).zip(&mut sum) {
+                    let e = (x - max).exp_fast();
+                    *sum = *sum + e;
+                    *y = if kind == Kind::Softmax { e } else { x - max };
+                }
+            }
+            sum.iter_mut().for_each(|sum| *sum = if kind == Kind::Softmax { T::one() / *sum } else { sum.ln() });
+            for y in y.chunks_exact_mut(inner) {
+                let y = y[columns.clone()].iter_mut().zip(&sum);
+                y.for_each(|(y, &sum)| *y = if kind == Kind::Softmax { *y * sum } else { *y - sum });
+            }
+        });
+    }
+    rows(n, y, |start, y| {
+        let x = &x[start..][..n];
+        let max = fold_lanes(x, T::neg_infinity(), larger, larger);
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - max).exp_fast());
+        let sum = fold_lanes(y, T::zero(), |a, b| a + b, |a, b| a + b);
+        if kind == Kind::Softmax {
+            let scale = T::one() / sum;
+            y.iter_mut().for_each(|y| *y = *y * scale);
+        } else {
+            let ln = sum.ln();
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - max) - ln);
+        }
+    });
+}
+
+/// The gradient for `x` from the output `y` and the gradient that arrives there.
+pub fn backward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], y: &[T], grad: &[T], out: &mut [T]) {
+    assert!(y.len() == outer * n * inner && grad.len() == y.len() && out.len() == y.len());
+    if inner != 1 {
+        return strips([n, inner], out, |start, columns, out| {
+            let lines = || y[start..][..n * inner].chunks_exact(inner).zip(grad[start..].chunks_exact(inner));
+            let mut sum = [T::zero(); STRIP];
+            for (y, grad) in lines() {
+                for ((sum, &y), &g) in sum.iter_mut().zip(&y[columns.clone()]).zip(&grad[columns.clone()]) {
+                    *sum = *sum + if kind == Kind::Softmax { g * y } else { g };
+                }
+            }
+            for (out, (y, grad)) in out.chunks_exact_mut(inner).zip(lines()) {
+                let line = out[columns.clone()].iter_mut().zip(&y[columns.clone()]).zip(&grad[columns.clone()]).zip(&sum);
+                line.for_each(|(((out, &y), &g), &sum)| *out = if kind == Kind::Softmax { y * (g - sum) } else { g - y.exp_fast() * sum });
+            }
+        });
+    }
+    rows(n, out, |start, out| {
+        let (y, grad) = (&y[start..][..n], &grad[start..][..n]);
+        if kind == Kind::Softmax {
+            out.iter_mut().zip(y).zip(grad).for_each(|((out, &y), &g)| *out = g * y);
+            let sum = fold_lanes(out, T::zero(), |a, b| a + b, |a, b| a + b);
+            out.iter_mut().zip(y).for_each(|(out, &y)| *out = *out - y * sum);
+        } else {
+            let sum = fold_lanes(grad, T::zero(), |a, b| a + b, |a, b| a + b);
+            out.iter_mut().zip(y).zip(grad).for_each(|((out, &y), &g)| *out = g - y.exp_fast() * sum);
+        }
+    });
+}
+
+/// Runs `body(start, row)` for each row of `n` elements.
+fn rows<T: Real>(n: usize, y: &mut [T], body: impl Fn(usize, &mut [T]) + Sync) {
+    if y.is_empty() {
+        return;
+    }
+    let length = (GRAIN / n).max(1) * n;
+    let work = y.len() * COST;
+    parallel::chunks_mut(y, length, work, |task, y| {
+        vectorize(
+            #[inline(always)]
+            || {
+                for (i, y) in y.chunks_exact_mut(n).enumerate() {
+                    body(task * length + i * n, y);
+                }
+            },
+        );
+    });
+}
+
+/// Runs `body(start, columns, image)` for each strip of columns of each `[n, inner]` image; `start` is where the image starts.
+fn strips<T: Real>([n, inner]: [usize; 2], y: &mut [T], body: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
+    let work = y.len() * COST;
+    parallel::chunks_mut(y, n * inner, work, |image, y| {
+        for column in (0..inner).step_by(STRIP) {
+            vectorize(
+                #[inline(always)]
+                || body(image * n * inner, column..inner.min(column + STRIP), y),
+            );
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_strips_agree_with_the_definition() {
+        for [outer, n, inner] in [[3, 10, 1], [2, 100, 1], [1, 1, 5], [2, 7, 130], [1, 40_000, 1], [2, 0, 3], [0, 3, 1], [2, 3, 0]] {
+            let x: Vec<f64> = (0..outer * n * inner).map(|i| (i * 7919 % 1013) as f64 / 50.0 + 700.0).collect();
+            let grad: Vec<f64> = (0..x.len()).map(|i| (i * 31 % 17) as f64 - 8.0).collect();
+            let at = |o: usize, r: usize, i: usize| (o * n + r) * inner + i;
+            for kind in [Kind::Softmax, Kind::LogSoftmax] {
+                let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+                forward(kind, [outer, n, inner], &x, &mut y);
+                backward(kind, [outer, n, inner], &y, &grad, &mut dx);
+                for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
+                    let total: f64 = (0..n).map(|r| (x[at(o, r, i)] - 720.0).exp()).sum();
+                    let p = |r: usize| (x[at(o, r, i)] - 720.0).exp() / total;
+                    let sum: f64 = (0..n).map(|r| grad[at(o, r, i)] * if kind == Kind::Softmax { p(r) } else { 1.0 }).sum();
+                    for r in 0..n {
+                        let g = grad[at(o, r, i)];
+                        let (value, slope) = match kind {
+                            Kind::Softmax => (p(r), p(r) * (g - sum)),
+                            Kind::LogSoftmax => (p(r).ln(), g - p(r) * sum),
+                        };
+                        assert!((y[at(o, r, i)] - value).abs() < 1e-12, "{kind:?} [{outer}, {n}, {inner}]");
+                        // Sums over 40 000 rows lose some digits.
+                        assert!((dx[at(o, r, i)] - slope).abs() < 1e-9, "{kind:?} [{outer}, {n}, {inner}]");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Activation functions as layers.
+//!
+//! Those without options are written without parentheses, as PyTorch's names: `net.push(ReLU)`.
+
+use super::module::Module;
+use super::site::{Leaf, Site};
+use super::visitor::Visitor;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// The two traits of a layer without parameters.
+macro_rules! stateless {
+    ($($name:ident, |$layer:ident| $describe:expr, |$x:ident| $forward:expr;)*) => {$(
+        impl Leaf for $name {
+            fn describe(&self) -> String {
+                let $layer = self;
+                $describe
+            }
+        }
+
+        impl Module for $name {
+            fn forward(&self, $x: &Tensor) -> Result<Tensor> {
+                let $layer = self;
+                self.site.enter(self, $x, || $forward)
+            }
+
+            fn visit(&self, v: &mut Visitor<'_>) {
+                v.layer(&self.site, self);
+            }
+        }
+    )*};
+}
+pub(super) use stateless;
+
+/// A layer without options: the type, and a constant of its name that is a new one wherever it is written.
+macro_rules! plain {
+    ($($(#[$doc:meta])* $name:ident, |$x:ident| $forward:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Default)]
+            pub struct $name {
+                site: Site,
+            }
+
+            #[doc = concat!("A new [`struct@", stringify!($name), "`].")]
+            // Each use is a layer with a place of its own, which is the point.
+            #[allow(non_upper_case_globals, clippy::declare_interior_mutable_const)]
+            pub const $name: $name = $name { site: Site::new() };
+        )*
+        stateless! { $($name, |_layer| stringify!($name).to_string(), |$x| $forward;)* }
+    };
+}
+pub(super) use plain;
+
+plain! {
+    /// [`Tensor::relu`] as a layer.
+    ReLU, |x| Ok(x.relu());
+    /// [`Tensor::relu6`] as a layer.
+    ReLU6, |x| x.relu6();
+    /// [`Tensor::silu`] as a layer.
+    SiLU, |x| x.silu();
+    /// [`Tensor::sigmoid`] as a layer.
+    Sigmoid, |x| x.sigmoid();
+    /// [`Tensor::tanh`] as a layer.
+    Tanh, |x| x.tanh();
+    /// [`Tensor::hardsigmoid`] as a layer.
+    Hardsigmoid, |x| x.hardsigmoid();
+    /// [`Tensor::hardswish`] as a layer.
+    Hardswish, |x| x.hardswish();
+    /// [`Tensor::softplus`] as a layer.
+    Softplus, |x| x.softplus();
+    /// [`Tensor::gelu`] as a layer.
+    GELU, |x| x.gelu();
+}
+
+/// [`Tensor::leaky_relu`] as a layer.
+#[derive(Debug)]
+pub struct LeakyReLU {
+    slope: f64,
+    site: Site,
+}
+
+impl LeakyReLU {
+    /// With this slope on the negative side; PyTorch's default is 0.01.
+    pub fn new(slope: f64) -> LeakyReLU {
+        LeakyReLU { slope, site: Site::new() }
+    }
+}
+
+impl Default for LeakyReLU {
+    fn default() -> LeakyReLU {
+        LeakyReLU::new(0.01)
+    }
+}
+
+/// [`Tensor::elu`] as a layer.
+#[derive(Debug)]
+pub struct ELU {
+    alpha: f64,
+    site: Site,
+}
+
+impl ELU {
+    /// With this limit on the negative side; PyTorch's default is 1.
+    pub fn new(alpha: f64) -> ELU {
+        ELU { alpha, site: Site::new() }
+    }
+}
+
+impl Default for ELU {
+    fn default() -> ELU {
+        ELU::new(1.0)
+    }
+}
+
+/// [`Tensor::softmax`] as a layer.
+#[derive(Debug)]
+pub struct Softmax {
+    dim: isize,
+    site: Site,
+}
+
+impl Softmax {
+    /// Along this dimension, negative to count from the end.
+    pub fn new(dim: isize) -> Softmax {
+        Softmax { dim, site: Site::new() }
+    }
+}
+
+/// [`Tensor::log_softmax`] as a layer.
+#[derive(Debug)]
+pub struct LogSoftmax {
+    dim: isize,
+    site: Site,
+}
+
+impl LogSoftmax {
+    /// Along this dimension, negative to count from the end.
+    pub fn new(dim: isize) -> LogSoftmax {
+        LogSoftmax { dim, site: Site::new() }
+    }
+}
+
+/// [`Tensor::maxout`] as a layer: the largest of `pieces` consecutive channels (Goodfellow et al., 2013).
+///
+/// # Shape
+/// `[N, C, …]` gives `[N, C / pieces, …]`.
+#[derive(Debug)]
+pub struct Maxout {
+    pieces: usize,
+    site: Site,
+}
+
+impl Maxout {
+    /// Over this many channels each.
+    pub fn new(pieces: usize) -> Maxout {
+        Maxout { pieces, site: Site::new() }
+    }
+}
+
+stateless! {
+    LeakyReLU, |layer| format!("LeakyReLU {}", layer.slope), |x| x.leaky_relu(layer.slope);
+    ELU, |layer| format!("ELU {}", layer.alpha), |x| x.elu(layer.alpha);
+    Softmax, |layer| format!("Softmax dim {}", layer.dim), |x| x.softmax(layer.dim);
+    LogSoftmax, |layer| format!("LogSoftmax dim {}", layer.dim), |x| x.log_softmax(layer.dim);
+    Maxout, |layer| format!("Maxout {}", layer.pieces), |x| x.maxout(layer.pieces);
+}

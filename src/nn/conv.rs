@@ -1,0 +1,340 @@
+//! Convolution layers. All start as PyTorch's: weight and bias uniform in ±1/√fan_in, which for the weight is Kaiming's bound with a = √5.
+
+use super::init::{layer_default, layer_seed};
+use super::module::Module;
+use super::parameter::Parameter;
+use super::site::{Leaf, Site};
+use super::size::{Pair, product, short};
+use super::visitor::Visitor;
+use crate::error::{Error, Result};
+use crate::ops::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
+use crate::tensor::Tensor;
+use crate::tensor::shape::try_numel;
+use crate::visit_fields;
+
+/// Weight `[first, second / groups, kernel…]` and bias; `None` when the channels do not divide into the groups, or memory cannot hold them.
+fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) -> Option<Vec<usize>> {
+    if groups == 0 || !first.is_multiple_of(groups) || !second.is_multiple_of(groups) {
+        return None;
+    }
+    let mut shape = vec![first, second / groups];
+    shape.extend(kernel);
+    try_numel(&shape).map(|_| shape)
+}
+
+/// The parameters of a convolution. Empty when the options do not make sense: a builder cannot fail, so `forward` does.
+fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) -> (Parameter, Option<Parameter>) {
+    let outputs = if shape.is_some() { outputs } else { 0 };
+    let shape = shape.unwrap_or_else(|| vec![0]);
+    let fan_in = shape[1..].iter().product();
+    (layer_default(shape, fan_in, seed, 0), bias.then(|| layer_default(vec![outputs], fan_in, seed, 1)))
+}
+
+/// What every convolution asks before it runs.
+fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2], groups: usize, rank: usize) -> Result<()> {
+    let [inputs, outputs] = channels;
+    if weight.dims().len() < 2 {
+        let message = match groups > 0 && inputs.is_multiple_of(groups) && outputs.is_multiple_of(groups) {
+            true => "the weight has more elements than memory can hold".to_string(),
+            false => format!("{inputs} input and {outputs} output channels do not divide into {groups} groups"),
+        };
+        return Err(Error::argument(op, message));
+    }
+    if x.ndim() != rank {
+        let wanted = if rank == 4 { "[N, C, H, W]" } else { "[N, C, L]" };
+        return Err(Error::shape(op, format!("expected {wanted}, got shape {:?}", x.shape())));
+    }
+    if x.shape()[1] != inputs {
+        return Err(Error::shape(op, format!("expected {inputs} input channels, got shape {:?}", x.shape())));
+    }
+    Ok(())
+}
+
+/// `64→128, k3, s2, d2, g4`, without what is 1.
+fn describe(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
+    let mut text = format!("{}→{}, k{kernel}", channels[0], channels[1]);
+    for (letter, value) in [('s', stride), ('d', dilation), ('g', groups.to_string())] {
+        if value != "1" {
+            text.push_str(&format!(", {letter}{value}"));
+        }
+    }
+    text
+}
+
+/// Two-dimensional convolution (cross-correlation), with a weight `[out, in / groups, kH, kW]`.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{Conv2d, Module};
+///
+/// let conv = Conv2d::new(64, 128, 3).stride(2).padding(1).groups(4).bias(false);
+/// assert!(conv.weight.shape() == [128, 16, 3, 3]);
+/// assert!(conv.forward(&Tensor::zeros([2, 64, 8, 8]))?.shape() == [2, 128, 4, 4]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct Conv2d {
+    /// `[out, in / groups, kH, kW]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    options: Conv2dOptions,
+    seed: u64,
+    site: Site,
+}
+
+impl Conv2d {
+    /// A convolution with stride 1, no padding, no dilation, one group and a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> Conv2d {
+        let (kernel, seed) = (kernel.into().0, layer_seed());
+        let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &kernel), outputs, seed, true);
+        Conv2d { weight, bias, channels: [inputs, outputs], kernel, options: Conv2dOptions::default(), seed, site: Site::new() }
+    }
+
+    /// The step of the window.
+    pub fn stride(mut self, stride: impl Into<Pair>) -> Conv2d {
+        self.options.stride = stride.into().0;
+        self
+    }
+
+    /// Zeros on each side.
+    pub fn padding(mut self, padding: impl Into<Pair>) -> Conv2d {
+        self.options.padding = padding.into().0;
+        self
+    }
+
+    /// The distance between taps.
+    pub fn dilation(mut self, dilation: impl Into<Pair>) -> Conv2d {
+        self.options.dilation = dilation.into().0;
+        self
+    }
+
+    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn groups(mut self, groups: usize) -> Conv2d {
+        let [inputs, outputs] = self.channels;
+        self.options.groups = groups;
+        (self.weight, self.bias) = parameters(weight_shape(outputs, inputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
+        self
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> Conv2d {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+}
+
+impl Leaf for Conv2d {
+    fn describe(&self) -> String {
+        let Conv2dOptions { stride, dilation, groups, .. } = self.options;
+        format!("Conv2d {}", describe(self.channels, short(self.kernel), short(stride), short(dilation), groups))
+    }
+
+    fn multiply_adds(&self, _input: &[usize], output: &[usize]) -> u64 {
+        product(output).saturating_mul(product(&self.weight.dims()[1..]))
+    }
+}
+
+impl Module for Conv2d {
+    /// # Shape
+    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels or is smaller than the kernel, [`Error::Argument`] when
+    /// channels do not divide into the groups or a stride is zero, [`Error::DType`] when the input's dtype is not the weight's.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.site.enter(self, x, || {
+            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            x.conv2d(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.site, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}
+
+/// One-dimensional convolution (cross-correlation), with a weight `[out, in / groups, k]`.
+pub struct Conv1d {
+    /// `[out, in / groups, k]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    channels: [usize; 2],
+    kernel: usize,
+    options: Conv1dOptions,
+    seed: u64,
+    site: Site,
+}
+
+impl Conv1d {
+    /// A convolution with stride 1, no padding, no dilation, one group and a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Conv1d {
+        let seed = layer_seed();
+        let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &[kernel]), outputs, seed, true);
+        Conv1d { weight, bias, channels: [inputs, outputs], kernel, options: Conv1dOptions::default(), seed, site: Site::new() }
+    }
+
+    /// The step of the window.
+    pub fn stride(mut self, stride: usize) -> Conv1d {
+        self.options.stride = stride;
+        self
+    }
+
+    /// Zeros on each side.
+    pub fn padding(mut self, padding: usize) -> Conv1d {
+        self.options.padding = padding;
+        self
+    }
+
+    /// The distance between taps.
+    pub fn dilation(mut self, dilation: usize) -> Conv1d {
+        self.options.dilation = dilation;
+        self
+    }
+
+    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn groups(mut self, groups: usize) -> Conv1d {
+        let [inputs, outputs] = self.channels;
+        self.options.groups = groups;
+        (self.weight, self.bias) =
+            parameters(weight_shape(outputs, inputs, groups, &[self.kernel]), outputs, self.seed, self.bias.is_some());
+        self
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> Conv1d {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+}
+
+impl Leaf for Conv1d {
+    fn describe(&self) -> String {
+        let Conv1dOptions { stride, dilation, groups, .. } = self.options;
+        let [kernel, stride, dilation] = [self.kernel, stride, dilation].map(|size| size.to_string());
+        format!("Conv1d {}", describe(self.channels, kernel, stride, dilation, groups))
+    }
+
+    fn multiply_adds(&self, _input: &[usize], output: &[usize]) -> u64 {
+        product(output).saturating_mul(product(&self.weight.dims()[1..]))
+    }
+}
+
+impl Module for Conv1d {
+    /// # Shape
+    /// `[N, in, L]` gives `[N, out, L']` with `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
+    ///
+    /// # Errors
+    /// As [`Conv2d`]'s.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.site.enter(self, x, || {
+            check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
+            x.conv1d(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.site, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}
+
+/// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input, with a weight `[in, out / groups, kH, kW]`.
+pub struct ConvTranspose2d {
+    /// `[in, out / groups, kH, kW]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    options: ConvTranspose2dOptions,
+    seed: u64,
+    site: Site,
+}
+
+impl ConvTranspose2d {
+    /// A transposed convolution with stride 1, no padding, no dilation, one group and a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> ConvTranspose2d {
+        let (kernel, seed) = (kernel.into().0, layer_seed());
+        let (weight, bias) = parameters(weight_shape(inputs, outputs, 1, &kernel), outputs, seed, true);
+        let options = ConvTranspose2dOptions::default();
+        ConvTranspose2d { weight, bias, channels: [inputs, outputs], kernel, options, seed, site: Site::new() }
+    }
+
+    /// The distance between the places where neighbouring inputs land.
+    pub fn stride(mut self, stride: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.stride = stride.into().0;
+        self
+    }
+
+    /// What is cut off on each side.
+    pub fn padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.padding = padding.into().0;
+        self
+    }
+
+    /// What is added at the bottom and on the right, to choose among the sizes that the convolution maps to one.
+    pub fn output_padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.output_padding = padding.into().0;
+        self
+    }
+
+    /// The distance between taps.
+    pub fn dilation(mut self, dilation: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.dilation = dilation.into().0;
+        self
+    }
+
+    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn groups(mut self, groups: usize) -> ConvTranspose2d {
+        let [inputs, outputs] = self.channels;
+        self.options.groups = groups;
+        (self.weight, self.bias) = parameters(weight_shape(inputs, outputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
+        self
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> ConvTranspose2d {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+}
+
+impl Leaf for ConvTranspose2d {
+    fn describe(&self) -> String {
+        let ConvTranspose2dOptions { stride, dilation, groups, .. } = self.options;
+        format!("ConvTranspose2d {}", describe(self.channels, short(self.kernel), short(stride), short(dilation), groups))
+    }
+
+    fn multiply_adds(&self, input: &[usize], _output: &[usize]) -> u64 {
+        product(input).saturating_mul(product(&self.weight.dims()[1..]))
+    }
+}
+
+impl Module for ConvTranspose2d {
+    /// # Shape
+    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`.
+    ///
+    /// # Errors
+    /// As [`Conv2d`]'s.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.site.enter(self, x, || {
+            check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            x.conv_transpose2d(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.site, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}

@@ -1,0 +1,231 @@
+//! Initial weights.
+//!
+//! Each function returns a new `f32` tensor from this thread's generator ([`manual_seed`](crate::manual_seed)); give it to
+//! [`Parameter::set`](super::Parameter::set):
+//!
+//! ```
+//! use convnet::nn::{Conv2d, init};
+//!
+//! let conv = Conv2d::new(3, 8, 3);
+//! conv.weight.set(&init::kaiming_normal(conv.weight.shape(), init::Fan::Out, init::Gain::Relu)?)?;
+//! # Ok::<(), convnet::Error>(())
+//! ```
+//!
+//! Layers start as PyTorch's do. A layer takes one number from the generator when it is made, the seed of its weights, which are drawn when
+//! they are first asked for: a network whose weights are loaded from a file draws none.
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::error::{Error, Result};
+use crate::nn::Parameter;
+use crate::tensor::random::{fill_normal, with_generator};
+use crate::tensor::shape::try_numel;
+use crate::tensor::{DType, MemoryFormat, Tensor};
+
+/// What the variance of initial weights is chosen to preserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fan {
+    /// The size of activations in the forward pass: divides by the number of inputs of a unit.
+    In,
+    /// The size of gradients in the backward pass: divides by the number of outputs of a unit.
+    Out,
+}
+
+/// By how much weights must be larger to make up for what the activation after them takes away.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Gain {
+    /// None, or sigmoid: 1.
+    Linear,
+    /// √2.
+    Relu,
+    /// √(2 / (1 + slope²)).
+    LeakyRelu(f64),
+    /// 5/3.
+    Tanh,
+    /// 3/4.
+    Selu,
+    /// This number.
+    Of(f64),
+}
+
+impl Gain {
+    /// The factor.
+    pub fn value(self) -> f64 {
+        match self {
+            Gain::Linear => 1.0,
+            Gain::Relu => std::f64::consts::SQRT_2,
+            Gain::LeakyRelu(slope) => (2.0 / (1.0 + slope * slope)).sqrt(),
+            Gain::Tanh => 5.0 / 3.0,
+            Gain::Selu => 0.75,
+            Gain::Of(value) => value,
+        }
+    }
+}
+
+/// The numbers of inputs and outputs of a unit: for `[out, in, k…]`, `in·k…` and `out·k…`.
+///
+/// # Errors
+/// [`Error::Shape`] with fewer than two dimensions.
+pub fn fans(shape: impl AsRef<[usize]>) -> Result<(usize, usize)> {
+    let shape = checked("fans", shape.as_ref())?;
+    let &[out, inputs, ref kernel @ ..] = shape else {
+        return Err(Error::shape("fans", format!("a weight has at least 2 dimensions, got shape {shape:?}")));
+    };
+    let taps = kernel.iter().try_fold(1usize, |n, &k| n.checked_mul(k));
+    let fans = taps.and_then(|taps| Some((inputs.checked_mul(taps)?, out.checked_mul(taps)?)));
+    fans.ok_or_else(|| Error::shape("fans", format!("shape {shape:?} is too large")))
+}
+
+/// Uniform in ±gain·√(3 / fan) (He et al., 2015).
+///
+/// # Errors
+/// [`Error::Shape`] with fewer than two dimensions.
+pub fn kaiming_uniform(shape: impl AsRef<[usize]>, fan: Fan, gain: Gain) -> Result<Tensor> {
+    let bound = 3f64.sqrt() * kaiming_std(shape.as_ref(), fan, gain)?;
+    uniform(shape, -bound, bound)
+}
+
+/// Normal with deviation gain / √fan (He et al., 2015).
+///
+/// # Errors
+/// [`Error::Shape`] with fewer than two dimensions.
+pub fn kaiming_normal(shape: impl AsRef<[usize]>, fan: Fan, gain: Gain) -> Result<Tensor> {
+    let std = kaiming_std(shape.as_ref(), fan, gain)?;
+    normal(shape, 0.0, std)
+}
+
+fn kaiming_std(shape: &[usize], fan: Fan, gain: Gain) -> Result<f64> {
+    let (fan_in, fan_out) = fans(shape)?;
+    let fan = if fan == Fan::In { fan_in } else { fan_out };
+    Ok(gain.value() / (fan.max(1) as f64).sqrt())
+}
+
+/// Uniform in ±gain·√(6 / (fan in + fan out)) (Glorot and Bengio, 2010).
+///
+/// # Errors
+/// [`Error::Shape`] with fewer than two dimensions.
+pub fn xavier_uniform(shape: impl AsRef<[usize]>, gain: Gain) -> Result<Tensor> {
+    let bound = 3f64.sqrt() * xavier_std(shape.as_ref(), gain)?;
+    uniform(shape, -bound, bound)
+}
+
+/// Normal with deviation gain·√(2 / (fan in + fan out)) (Glorot and Bengio, 2010).
+///
+/// # Errors
+/// [`Error::Shape`] with fewer than two dimensions.
+pub fn xavier_normal(shape: impl AsRef<[usize]>, gain: Gain) -> Result<Tensor> {
+    let std = xavier_std(shape.as_ref(), gain)?;
+    normal(shape, 0.0, std)
+}
+
+fn xavier_std(shape: &[usize], gain: Gain) -> Result<f64> {
+    let (fan_in, fan_out) = fans(shape)?;
+    Ok(gain.value() * (2.0 / ((fan_in as f64 + fan_out as f64).max(1.0))).sqrt())
+}
+
+/// Uniform in `[low, high)`.
+///
+/// # Errors
+/// [`Error::Shape`] when the shape has more elements than memory can hold.
+pub fn uniform(shape: impl AsRef<[usize]>, low: f64, high: f64) -> Result<Tensor> {
+    let shape = checked("uniform", shape.as_ref())?;
+    Ok(with_generator(|generator| draw_uniform(generator, shape, low, high)))
+}
+
+/// Normal numbers.
+///
+/// # Errors
+/// [`Error::Shape`] when the shape has more elements than memory can hold.
+pub fn normal(shape: impl AsRef<[usize]>, mean: f64, std: f64) -> Result<Tensor> {
+    let shape = checked("normal", shape.as_ref())?;
+    let tensor = with_generator(|generator| draw_normal(generator, shape, |z| Some(mean + std * z)));
+    Ok(tensor.expect("no number is refused"))
+}
+
+/// Normal numbers of which those outside `[low, high]` are drawn again, as for torchvision's Inception and GoogLeNet.
+///
+/// # Errors
+/// [`Error::Argument`] when the interval holds next to nothing of the distribution.
+pub fn truncated_normal(shape: impl AsRef<[usize]>, mean: f64, std: f64, low: f64, high: f64) -> Result<Tensor> {
+    let shape = checked("truncated_normal", shape.as_ref())?;
+    let within = |z: f64| Some(mean + std * z).filter(|x| (low..=high).contains(x));
+    with_generator(|generator| draw_normal(generator, shape, within)).ok_or_else(|| {
+        let message = format!("[{low}, {high}] holds next to nothing of a normal distribution with mean {mean} and deviation {std}");
+        Error::argument("truncated_normal", message)
+    })
+}
+
+/// One value everywhere.
+///
+/// # Errors
+/// [`Error::Shape`] when the shape has more elements than memory can hold.
+pub fn constant(shape: impl AsRef<[usize]>, value: f64) -> Result<Tensor> {
+    Ok(Tensor::full(checked("constant", shape.as_ref())?, value, DType::F32))
+}
+
+fn checked<'a>(op: &'static str, shape: &'a [usize]) -> Result<&'a [usize]> {
+    match try_numel(shape) {
+        Some(_) => Ok(shape),
+        None => Err(Error::shape(op, format!("shape {shape:?} has more elements than memory can hold"))),
+    }
+}
+
+fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64) -> Tensor {
+    Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
+        // 24 bits are all that an f32 in [0, 1) takes.
+        out.iter_mut().for_each(|x| {
+            let unit = f64::from(generator.next_u32() >> 8) * 2f64.powi(-24);
+            *x = (low + (high - low) * unit) as f32;
+        });
+    })
+}
+
+/// Standard normal numbers as `accept` changes them; what it refuses is drawn again. `None` when it refuses 100,000 in a row.
+fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64) -> Option<f64>) -> Option<Tensor> {
+    let mut buffer = [0.0; 256];
+    let mut next = buffer.len();
+    let mut draw = || {
+        (0..100_000).find_map(|_| {
+            if next == buffer.len() {
+                fill_normal(generator, &mut buffer);
+                next = 0;
+            }
+            next += 1;
+            accept(buffer[next - 1])
+        })
+    };
+    let mut complete = true;
+    let tensor = Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
+        for x in out {
+            let Some(value) = draw() else {
+                complete = false;
+                return;
+            };
+            *x = value as f32;
+        }
+    });
+    complete.then_some(tensor)
+}
+
+/// The seed of a layer's weights, taken from this thread's generator.
+pub(super) fn layer_seed() -> u64 {
+    with_generator(|generator| generator.random())
+}
+
+/// PyTorch's default for dense and convolutional layers, weight and bias alike: uniform in ±1/√fan_in, which for the weight is Kaiming's bound
+/// with a = √5. `stream` tells the tensors of one layer apart.
+pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream: u64) -> Parameter {
+    let bound = if fan_in == 0 { 0.0 } else { 1.0 / (fan_in as f64).sqrt() };
+    Parameter::lazy(shape, move |shape| {
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        generator.set_stream(stream);
+        draw_uniform(&mut generator, shape, -bound, bound)
+    })
+}
+
+/// A parameter that starts with one value everywhere.
+pub(super) fn layer_constant(shape: Vec<usize>, value: f64) -> Parameter {
+    Parameter::lazy(shape, move |shape| Tensor::full(shape, value, DType::F32))
+}

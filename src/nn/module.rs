@@ -1,0 +1,289 @@
+//! The one trait of layers, blocks and networks.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::parameter::{Buffer, Parameter};
+use super::state_dict::{self, LoadReport, StateDict};
+use super::summary::{self, Summary};
+use super::visitor::{Item, Visitor};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// A layer, a block, or a whole network.
+///
+/// Two methods to write: what it computes, and what it consists of. The rest follows from these. State-dict keys are the names given to the
+/// visitor, joined with dots.
+///
+/// `Option<M>` is a module, identity when `None`; a `Vec<M>` runs its modules, named `0`, `1`, …, one after the other; `Box<dyn Module>` and
+/// `&dyn Module` are modules too. (Methods that take paths or shapes need a sized receiver: for `m: &dyn Module` write `(&m).save(path)`.)
+///
+/// ```
+/// use convnet::nn::{Conv2d, Module, Visitor};
+/// use convnet::{Result, Tensor, visit_fields};
+///
+/// /// A convolution and a shortcut around it.
+/// struct Residual {
+///     conv: Conv2d,
+/// }
+///
+/// impl Module for Residual {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         self.conv.forward(x)?.add(x)
+///     }
+///     fn visit(&self, v: &mut Visitor<'_>) {
+///         visit_fields!(v, self; conv);
+///     }
+/// }
+///
+/// let block = Residual { conv: Conv2d::new(8, 8, 3).padding(1) };
+/// assert_eq!(block.num_parameters(), 8 * 8 * 9 + 8);
+/// ```
+pub trait Module: Send + Sync {
+    /// Runs the module. Shapes and errors are in each implementation's docs.
+    ///
+    /// # Errors
+    /// As the implementation says; an error from a layer inside is an [`Error::Layer`] that names the layer's path.
+    fn forward(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// Names this module's parameters, buffers and children, in order.
+    fn visit(&self, visitor: &mut Visitor<'_>);
+
+    /// The module's type, for printing.
+    fn kind(&self) -> &str {
+        short_name(std::any::type_name::<Self>())
+    }
+
+    /// The parameters, in order, each once.
+    fn parameters(&self) -> Vec<Parameter> {
+        self.named_parameters().into_iter().map(|(_, parameter)| parameter).collect()
+    }
+
+    /// The parameters with their paths, in order; one that is shared has the first of its paths.
+    fn named_parameters(&self) -> Vec<(String, Parameter)> {
+        let (mut found, mut seen) = (vec![], HashSet::new());
+        Visitor::walk(self, &mut |path, item| {
+            if let Item::Parameter(parameter) = item
+                && seen.insert(parameter.key())
+            {
+                found.push((path.to_string(), parameter.clone()));
+            }
+        });
+        found
+    }
+
+    /// The buffers, such as running statistics, in order, each once.
+    fn buffers(&self) -> Vec<Buffer> {
+        self.named_buffers().into_iter().map(|(_, buffer)| buffer).collect()
+    }
+
+    /// The buffers with their paths, in order, each once.
+    fn named_buffers(&self) -> Vec<(String, Buffer)> {
+        let (mut found, mut seen) = (vec![], HashSet::new());
+        Visitor::walk(self, &mut |path, item| {
+            if let Item::Buffer(buffer) = item
+                && seen.insert(buffer.key())
+            {
+                found.push((path.to_string(), buffer.clone()));
+            }
+        });
+        found
+    }
+
+    /// The number of elements in all parameters, each counted once.
+    fn num_parameters(&self) -> usize {
+        self.parameters().iter().map(Parameter::numel).sum()
+    }
+
+    /// The values of all parameters and buffers by path. Later changes of the module do not reach it.
+    fn state_dict(&self) -> StateDict {
+        state_dict::of(self)
+    }
+
+    /// Sets all parameters and buffers from a state dict; values are converted to the dtype they have here.
+    ///
+    /// A missing `num_batches_tracked` is overlooked, as in PyTorch, which did not always write it.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] listing all keys that are missing, unexpected or of another shape; then nothing is changed.
+    fn load_state_dict(&self, state: &StateDict) -> Result<LoadReport> {
+        state_dict::load_strict(self, state)
+    }
+
+    /// Sets those parameters and buffers that a state dict has in the right shape, and reports the others: for a pretrained network under
+    /// a new head.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when nothing fits.
+    fn load_matching(&self, state: &StateDict) -> Result<LoadReport> {
+        state_dict::load_matching(self, state)
+    }
+
+    /// Switches everything inside to training.
+    fn train(&self) {
+        set_training(self, true);
+    }
+
+    /// Switches everything inside to evaluation: BatchNorm uses its running statistics, Dropout passes its input on.
+    fn eval(&self) {
+        set_training(self, false);
+    }
+
+    /// Whether anything inside is switched to training.
+    fn is_training(&self) -> bool {
+        let mut training = false;
+        Visitor::walk(self, &mut |_, item| {
+            if let Item::Mode(mode) = item {
+                training |= mode.is_training();
+            }
+        });
+        training
+    }
+
+    /// Switches gradients off for the parameters at or below a path, all for `""`. Returns how many there are.
+    fn freeze(&self, prefix: &str) -> usize {
+        set_frozen(self, prefix, true)
+    }
+
+    /// Switches gradients on again for the parameters at or below a path, all for `""`. Returns how many there are.
+    fn unfreeze(&self, prefix: &str) -> usize {
+        set_frozen(self, prefix, false)
+    }
+
+    /// Converts all parameters and floating-point buffers.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the dtype is floating point.
+    fn to_dtype(&self, dtype: DType) -> Result<()> {
+        if !dtype.is_float() {
+            return Err(Error::DType { op: "to_dtype", expected: "f32 or f64", got: dtype });
+        }
+        for parameter in self.parameters() {
+            parameter.update(|value| {
+                *value = value.cast(dtype);
+                Ok(())
+            })?;
+        }
+        for buffer in self.buffers().iter().filter(|buffer| buffer.tensor().dtype().is_float()) {
+            buffer.set(&buffer.tensor().cast(dtype))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the state dict as a safetensors file: beside the target, synced, then renamed, so that a crash leaves the old file or the new.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    fn save(&self, path: impl AsRef<Path>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        self.state_dict().save(path)
+    }
+
+    /// Reads a safetensors file and [loads](Module::load_state_dict) it, strictly.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] with the path, [`Error::StateDict`] when it does not fit.
+    fn load(&self, path: impl AsRef<Path>) -> Result<LoadReport>
+    where
+        Self: Sized,
+    {
+        self.load_state_dict(&StateDict::load(path)?)
+    }
+
+    /// Runs the module in evaluation on zeros of this shape and lists every layer with output shape, parameters and multiply-adds.
+    ///
+    /// # Errors
+    /// What [`forward`](Module::forward) returns; [`Error::Shape`] when the shape has more elements than memory can hold.
+    fn summary(&self, input_shape: impl AsRef<[usize]>) -> Result<Summary>
+    where
+        Self: Sized,
+    {
+        summary::of(self, input_shape.as_ref())
+    }
+}
+
+/// `convnet::nn::conv::Conv2d` as `Conv2d`.
+fn short_name(name: &str) -> &str {
+    let plain = name.split('<').next().unwrap_or(name);
+    plain.rsplit("::").next().unwrap_or(plain)
+}
+
+fn set_training(module: &(impl Module + ?Sized), training: bool) {
+    Visitor::walk(module, &mut |_, item| {
+        if let Item::Mode(mode) = item {
+            mode.set_training(training);
+        }
+    });
+}
+
+fn set_frozen(module: &(impl Module + ?Sized), prefix: &str, frozen: bool) -> usize {
+    let below = |path: &str| path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'));
+    let mut seen = HashSet::new();
+    Visitor::walk(module, &mut |path, item| {
+        if let Item::Parameter(parameter) = item
+            && below(path)
+        {
+            parameter.set_frozen(frozen);
+            seen.insert(parameter.key());
+        }
+    });
+    seen.len()
+}
+
+/// Identity when there is none.
+impl<M: Module> Module for Option<M> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Some(module) => module.forward(x),
+            None => Ok(x.clone()),
+        }
+    }
+
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        if let Some(module) = self {
+            module.visit(visitor);
+        }
+    }
+
+    fn kind(&self) -> &str {
+        self.as_ref().map_or("Identity", M::kind)
+    }
+}
+
+/// One after the other, named `0`, `1`, ….
+impl<M: Module> Module for Vec<M> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = x.clone();
+        for module in self {
+            y = module.forward(&y)?;
+        }
+        Ok(y)
+    }
+
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        for (i, module) in self.iter().enumerate() {
+            visitor.module(&i.to_string(), module);
+        }
+    }
+}
+
+macro_rules! forwarding {
+    ($($pointer:ty),*) => {$(
+        impl<M: Module + ?Sized> Module for $pointer {
+            fn forward(&self, x: &Tensor) -> Result<Tensor> {
+                (**self).forward(x)
+            }
+
+            fn visit(&self, visitor: &mut Visitor<'_>) {
+                (**self).visit(visitor);
+            }
+
+            fn kind(&self) -> &str {
+                (**self).kind()
+            }
+        }
+    )*};
+}
+forwarding!(Box<M>, &M, std::sync::Arc<M>);

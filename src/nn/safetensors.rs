@@ -1,0 +1,184 @@
+//! The safetensors format: a length, a JSON header, then the tensors' bytes, little-endian, without gaps.
+//!
+//! The header is read and checked by the `safetensors` crate: every tensor's bytes lie inside the file, follow one another, and are as many
+//! as its shape and dtype say. So nothing is allocated here that the file does not fill.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::state_dict::StateDict;
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
+
+/// The longest header that readers accept.
+const LONGEST_HEADER: usize = 100_000_000;
+
+pub(super) fn save(state: &StateDict, path: &Path) -> Result<()> {
+    // Wide types first keeps every tensor aligned, which Python's readers rely on.
+    let mut tensors: Vec<(&str, &Tensor)> = state.iter().collect();
+    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
+    let header = header(&tensors);
+    if header.len() > LONGEST_HEADER {
+        return Err(Error::format(path, format!("a header of {} bytes is longer than readers accept", header.len())));
+    }
+    write_atomically(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        tensors.iter().try_for_each(|(_, tensor)| write_elements(out, tensor))
+    })
+}
+
+fn header(tensors: &[(&str, &Tensor)]) -> String {
+    let mut header = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        let dtype = match tensor.dtype() {
+            DType::U8 => "U8",
+            DType::I64 => "I64",
+            DType::F32 => "F32",
+            DType::F64 => "F64",
+        };
+        let end = offset + tensor.numel() * tensor.dtype().size();
+        let (name, shape) = (json_string(name), tensor.shape());
+        header.push_str(&format!(r#",{name}:{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{offset},{end}]}}"#));
+        offset = end;
+    }
+    header.push('}');
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    header
+}
+
+fn json_string(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c < ' ' => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
+    let tensor = tensor.in_format(MemoryFormat::RowMajor);
+    with_dtype!(tensor.dtype(), T => {
+        let data = tensor.data::<T>();
+        if cfg!(target_endian = "little") {
+            return out.write_all(bytemuck::cast_slice(data));
+        }
+        data.iter().try_for_each(|x| out.write_all(x.to_le_bytes().as_ref()))
+    })
+}
+
+pub(super) fn load(path: &Path) -> Result<StateDict> {
+    let bytes = read_file(path)?;
+    let malformed = |error| Error::format(path, format!("not a safetensors file: {error}"));
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
+    let data = &bytes[size_of::<u64>() + header..];
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_by(|(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
+    let mut state = StateDict::new();
+    for (name, info) in tensors {
+        let fail = |message: &str| Error::format(path, format!("tensor {name}: {message}"));
+        if shape::try_numel(&info.shape).is_none() {
+            return Err(fail(&format!("shape {:?} has more elements than memory can hold", info.shape)));
+        }
+        let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or_else(|| fail("its data lie outside the file"))?;
+        let tensor = decode(info.dtype, &info.shape, bytes).map_err(|message| fail(&message))?;
+        state.insert(name, tensor);
+    }
+    Ok(state)
+}
+
+/// All of a regular file, of which no more is read than its size said.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let metadata = fs::metadata(path).map_err(Error::io(path))?;
+    if metadata.is_dir() {
+        return Err(Error::io(path)(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file")));
+    }
+    if !metadata.is_file() {
+        return Err(Error::io(path)(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")));
+    }
+    let length = usize::try_from(metadata.len()).map_err(|_| Error::format(path, "is larger than memory"))?;
+    let mut bytes = vec![];
+    bytes.try_reserve_exact(length).map_err(|_| Error::format(path, format!("its {length} bytes do not fit into memory")))?;
+    File::open(path).and_then(|file| file.take(metadata.len()).read_to_end(&mut bytes)).map_err(Error::io(path))?;
+    Ok(bytes)
+}
+
+fn decode(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
+    match dtype {
+        Dtype::F32 => elements(shape, bytes, f32::from_le_bytes),
+        Dtype::F64 => elements(shape, bytes, f64::from_le_bytes),
+        Dtype::F16 => elements(shape, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
+        Dtype::BF16 => elements(shape, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        Dtype::U8 => elements(shape, bytes, |b: [u8; 1]| b[0]),
+        Dtype::BOOL => elements(shape, bytes, |b: [u8; 1]| u8::from(b[0] != 0)),
+        Dtype::I8 => elements(shape, bytes, |b| i64::from(i8::from_le_bytes(b))),
+        Dtype::I16 => elements(shape, bytes, |b| i64::from(i16::from_le_bytes(b))),
+        Dtype::U16 => elements(shape, bytes, |b| i64::from(u16::from_le_bytes(b))),
+        Dtype::I32 => elements(shape, bytes, |b| i64::from(i32::from_le_bytes(b))),
+        Dtype::U32 => elements(shape, bytes, |b| i64::from(u32::from_le_bytes(b))),
+        Dtype::I64 => elements(shape, bytes, i64::from_le_bytes),
+        other => Err(format!("dtype {other:?} is not supported; F64, F32, F16, BF16, BOOL and integers up to I64 are")),
+    }
+}
+
+fn elements<const N: usize, T: Element>(shape: &[usize], bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Result<Tensor, String> {
+    let (values, rest) = bytes.as_chunks::<N>();
+    if !rest.is_empty() || shape::try_numel(shape) != Some(values.len()) {
+        return Err(format!("{} bytes do not make shape {shape:?}", bytes.len()));
+    }
+    Ok(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| {
+        out.iter_mut().zip(values).for_each(|(x, &value)| *x = decode(value));
+    }))
+}
+
+/// IEEE half precision: a sign, 5 bits of exponent, 10 of mantissa.
+fn f16_to_f32(half: u16) -> f32 {
+    let sign = u32::from(half & 0x8000) << 16;
+    let (exponent, mantissa) = (u32::from(half >> 10) & 0x1f, u32::from(half & 0x3ff));
+    match exponent {
+        // Subnormals: mantissa · 2⁻²⁴, exact in f32.
+        0 => f32::from_bits(sign | (mantissa as f32 * 2.0f32.powi(-24)).to_bits()),
+        0x1f => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
+        _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | mantissa << 13),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_decodes_as_the_standard_says() {
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x0400, 6.103_515_6e-5),
+            (0x3555, 0.333_251_95),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+        ];
+        for (half, expected) in cases {
+            assert_eq!(f16_to_f32(half), expected, "{half:#x}");
+        }
+        assert_eq!(f16_to_f32(0x8000).to_bits(), (-0.0f32).to_bits());
+        assert!(f16_to_f32(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn names_are_quoted_for_json() {
+        assert_eq!(json_string("a\"b\\c\nd"), "\"a\\\"b\\\\c\\u000ad\"");
+    }
+}

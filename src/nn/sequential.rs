@@ -1,0 +1,118 @@
+//! Modules one after the other.
+
+use std::fmt;
+
+use super::module::Module;
+use super::site::Site;
+use super::summary;
+use super::visitor::Visitor;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Runs its children one after the other. They are named `0`, `1`, … as PyTorch's are, or by [`push_named`](Sequential::push_named).
+///
+/// ```
+/// use convnet::nn::{Flatten, Linear, Module, ReLU, Sequential};
+/// use convnet::Tensor;
+///
+/// let net = Sequential::new().push(Flatten).push(Linear::new(12, 5)).push(ReLU).push_named("fc", Linear::new(5, 2));
+/// assert!(net.forward(&Tensor::zeros([8, 3, 2, 2]))?.shape() == [8, 2]);
+/// assert_eq!(net.state_dict().keys().last(), Some("fc.bias"));
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Sequential {
+    children: Vec<Child>,
+}
+
+struct Child {
+    name: String,
+    /// For errors that come from the child itself, not from a layer inside.
+    site: Site,
+    module: Box<dyn Module>,
+}
+
+impl Sequential {
+    /// One without children, which returns its input.
+    pub fn new() -> Sequential {
+        Sequential::default()
+    }
+
+    /// Adds a child named by its number.
+    ///
+    /// # Panics
+    /// As [`push_named`](Sequential::push_named).
+    pub fn push(self, module: impl Module + 'static) -> Sequential {
+        let name = self.children.len().to_string();
+        self.push_named(name, module)
+    }
+
+    /// Adds a child by name.
+    ///
+    /// # Panics
+    /// When the name is empty, contains a dot, or is taken: state dicts could not tell the children apart.
+    pub fn push_named(mut self, name: impl Into<String>, module: impl Module + 'static) -> Sequential {
+        let name = name.into();
+        assert!(!name.is_empty() && !name.contains('.'), "a child's name is not empty and has no dot, got {name:?}");
+        assert!(self.children.iter().all(|child| child.name != name), "there is a child named {name:?} already");
+        let site = Site::new();
+        site.set_path(&name);
+        // Tells the layers inside where they stand.
+        Visitor::walk_from(&name, &module, &mut |_, _| ());
+        self.children.push(Child { name, site, module: Box::new(module) });
+        self
+    }
+
+    /// The number of children.
+    pub fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Whether there are no children.
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    /// The child at this place.
+    pub fn get(&self, index: usize) -> Option<&dyn Module> {
+        self.children.get(index).map(|child| &*child.module)
+    }
+
+    /// The children with their names, in order.
+    pub fn children(&self) -> impl Iterator<Item = (&str, &dyn Module)> {
+        self.children.iter().map(|child| (child.name.as_str(), &*child.module))
+    }
+}
+
+impl Module for Sequential {
+    /// # Errors
+    /// The first child's that fails, with its path.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut current = None;
+        for child in &self.children {
+            let input = current.as_ref().unwrap_or(x);
+            let output = child.module.forward(input).map_err(|error| child.site.locate(error, child.module.kind().to_string()))?;
+            current = Some(output);
+        }
+        Ok(current.unwrap_or_else(|| x.clone()))
+    }
+
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        for child in &self.children {
+            visitor.child(&child.name, &child.site, &*child.module);
+        }
+    }
+}
+
+/// The tree of modules, as PyTorch prints it.
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        summary::tree(self, f)
+    }
+}
+
+impl fmt::Debug for dyn Module + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        summary::tree(self, f)
+    }
+}

@@ -1,0 +1,227 @@
+//! State dicts: a network's parameters and buffers by name.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use super::module::Module;
+use super::safetensors;
+use super::visitor::{Item, Visitor};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Tensors by name, in order of insertion.
+///
+/// ```
+/// use convnet::nn::{Linear, Module};
+///
+/// let (a, b) = (Linear::new(2, 3), Linear::new(2, 3));
+/// b.load_state_dict(&a.state_dict())?;
+/// assert_eq!(a.state_dict().keys().collect::<Vec<_>>(), ["weight", "bias"]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct StateDict {
+    entries: Vec<(String, Tensor)>,
+    index: HashMap<String, usize>,
+}
+
+impl StateDict {
+    /// One without entries.
+    pub fn new() -> StateDict {
+        StateDict::default()
+    }
+
+    /// Adds a tensor, or replaces the one of that name in its place and returns it. History is dropped.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
+        let (name, tensor) = (name.into(), tensor.detach());
+        if let Some(&at) = self.index.get(&name) {
+            return Some(std::mem::replace(&mut self.entries[at].1, tensor));
+        }
+        self.index.insert(name.clone(), self.entries.len());
+        self.entries.push((name, tensor));
+        None
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&at| &self.entries[at].1)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// Takes a tensor out; the order of the others stays.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        let at = self.index.remove(name)?;
+        self.index.values_mut().filter(|other| **other > at).for_each(|other| *other -= 1);
+        Some(self.entries.remove(at).1)
+    }
+
+    /// The number of tensors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The names, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Names and tensors, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Writes a safetensors file, which Python's `safetensors` reads: beside the target, synced, then renamed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        safetensors::save(self, path.as_ref())
+    }
+
+    /// Reads a safetensors file. `F16` and `BF16` become `f32`; integers other than `U8` become `i64`, `BOOL` becomes `u8`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not what it should be or holds a dtype that has no
+    /// counterpart here; both name the path.
+    pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
+        safetensors::load(path.as_ref())
+    }
+}
+
+impl<S: Into<String>> FromIterator<(S, Tensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (S, Tensor)>>(entries: I) -> StateDict {
+        let mut state = StateDict::new();
+        for (name, tensor) in entries {
+            state.insert(name, tensor);
+        }
+        state
+    }
+}
+
+impl IntoIterator for StateDict {
+    type Item = (String, Tensor);
+    type IntoIter = std::vec::IntoIter<(String, Tensor)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
+
+impl fmt::Debug for StateDict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// What loading a state dict did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// How many tensors were set.
+    pub loaded: usize,
+    /// Keys of the module that the state dict does not have.
+    pub missing: Vec<String>,
+    /// Keys of the state dict that the module does not have.
+    pub unexpected: Vec<String>,
+    /// Keys whose shapes differ, each with both shapes: `fc.weight: expected [10, 84], got [100, 84]`.
+    pub misshapen: Vec<String>,
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors loaded", self.loaded)?;
+        for (what, keys) in [("missing", &self.missing), ("unexpected", &self.unexpected), ("misshapen", &self.misshapen)] {
+            if !keys.is_empty() {
+                write!(f, "; {} {what}: {}", keys.len(), keys.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn of<M: Module + ?Sized>(module: &M) -> StateDict {
+    let mut state = StateDict::new();
+    Visitor::walk(module, &mut |path, item| {
+        let value = match item {
+            Item::Parameter(parameter) => parameter.leaf(),
+            Item::Buffer(buffer) => buffer.tensor(),
+            _ => return,
+        };
+        state.insert(path, value);
+    });
+    state
+}
+
+/// A parameter or buffer and the value it will have.
+type Assignment<'a> = (Target, &'a Tensor);
+
+enum Target {
+    Parameter(super::Parameter),
+    Buffer(super::Buffer),
+}
+
+/// What fits and what does not; nothing is changed yet.
+fn compare<'a, M: Module + ?Sized>(module: &M, state: &'a StateDict) -> (Vec<Assignment<'a>>, LoadReport) {
+    let (mut assignments, mut report, mut known) = (vec![], LoadReport::default(), std::collections::HashSet::new());
+    Visitor::walk(module, &mut |path, item| {
+        let (target, shape) = match item {
+            Item::Parameter(parameter) => (Target::Parameter(parameter.clone()), parameter.shape()),
+            Item::Buffer(buffer) => (Target::Buffer(buffer.clone()), buffer.shape()),
+            _ => return,
+        };
+        known.insert(path.to_string());
+        match state.get(path) {
+            Some(value) if value.shape() == shape => assignments.push((target, value)),
+            Some(value) => report.misshapen.push(format!("{path}: expected {shape:?}, got {:?}", value.shape())),
+            None if path.rsplit('.').next() == Some("num_batches_tracked") => {}
+            None => report.missing.push(path.to_string()),
+        }
+    });
+    report.unexpected = state.keys().filter(|&key| !known.contains(key)).map(String::from).collect();
+    report.loaded = assignments.len();
+    (assignments, report)
+}
+
+fn assign(assignments: Vec<Assignment<'_>>) -> Result<()> {
+    for (target, value) in assignments {
+        match target {
+            Target::Parameter(parameter) => parameter.set(&value.cast(parameter.dtype()))?,
+            Target::Buffer(buffer) => buffer.set(&value.cast(buffer.tensor().dtype()))?,
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn load_strict<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
+    let (assignments, report) = compare(module, state);
+    let faults = [("missing", &report.missing), ("unexpected", &report.unexpected), ("misshapen", &report.misshapen)];
+    let faults: Vec<String> = faults
+        .iter()
+        .filter(|(_, keys)| !keys.is_empty())
+        .map(|(what, keys)| format!("{} {what} ({})", keys.len(), keys.join(", ")))
+        .collect();
+    if !faults.is_empty() {
+        return Err(Error::StateDict(faults.join("; ")));
+    }
+    assign(assignments)?;
+    Ok(report)
+}
+
+pub(super) fn load_matching<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
+    let (assignments, report) = compare(module, state);
+    if assignments.is_empty() {
+        return Err(Error::StateDict(format!("nothing fits: {report}")));
+    }
+    assign(assignments)?;
+    Ok(report)
+}

@@ -1,0 +1,213 @@
+//! Comparisons, and choosing by them.
+
+use std::cmp::Ordering;
+
+use crate::error::Result;
+use crate::kernels::elementwise::select;
+use crate::tensor::compute::{map_with, promote, zip_with};
+use crate::tensor::shape::broadcast_shapes;
+use crate::tensor::{DType, MemoryFormat, Tensor, with_dtype};
+
+/// 1 where `holds`, which gets `None` when a NaN takes part.
+fn compare(op: &'static str, a: &Tensor, b: &Tensor, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
+    let dtype = promote(a, b);
+    let (a, b) = (a.cast(dtype), b.cast(dtype));
+    with_dtype!(dtype, T => zip_with(op, &a, &b, 1, |a: T, b: T| u8::from(holds(a.partial_cmp(&b)))))
+}
+
+/// As [`compare`] with one number, rounded to the dtype of a floating-point tensor.
+fn compare_scalar(a: &Tensor, value: f64, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
+    Ok(match a.dtype() {
+        DType::F32 => map_with(a, 1, |a: f32| u8::from(holds(a.partial_cmp(&(value as f32))))),
+        DType::F64 => map_with(a, 1, |a: f64| u8::from(holds(a.partial_cmp(&value)))),
+        DType::I64 => map_with(a, 1, |a: i64| u8::from(holds((a as f64).partial_cmp(&value)))),
+        DType::U8 => map_with(a, 1, |a: u8| u8::from(holds(f64::from(a).partial_cmp(&value)))),
+    })
+}
+
+#[inline(always)]
+fn equal(order: Option<Ordering>) -> bool {
+    order == Some(Ordering::Equal)
+}
+
+#[inline(always)]
+fn greater(order: Option<Ordering>) -> bool {
+    order == Some(Ordering::Greater)
+}
+
+#[inline(always)]
+fn less(order: Option<Ordering>) -> bool {
+    order == Some(Ordering::Less)
+}
+
+impl Tensor {
+    /// 1 where `self = other`, else 0, as u8. NaN differs from everything.
+    ///
+    /// # Shape
+    /// The common shape of both, broadcast as NumPy does; dtypes promote first: u8 < i64 < f32 < f64.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    #[allow(clippy::should_implement_trait)] // PyTorch's name; equality of tensors is not one truth value
+    pub fn eq(&self, other: &Tensor) -> Result<Tensor> {
+        compare("eq", self, other, equal)
+    }
+
+    /// 1 where `self = value`, else 0, as u8.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None so far: a `Result` for uniformity with [`eq`](Tensor::eq).
+    pub fn eq_scalar(&self, value: f64) -> Result<Tensor> {
+        compare_scalar(self, value, equal)
+    }
+
+    /// 1 where `self ≠ other`, else 0, as u8. NaN differs from everything.
+    ///
+    /// # Shape
+    /// As [`eq`](Tensor::eq).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    pub fn ne(&self, other: &Tensor) -> Result<Tensor> {
+        compare("ne", self, other, |order| !equal(order))
+    }
+
+    /// 1 where `self ≠ value`, else 0, as u8.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None so far: a `Result` for uniformity with [`ne`](Tensor::ne).
+    pub fn ne_scalar(&self, value: f64) -> Result<Tensor> {
+        compare_scalar(self, value, |order| !equal(order))
+    }
+
+    /// 1 where `self > other`, else 0, as u8. Never true of NaN.
+    ///
+    /// # Shape
+    /// As [`eq`](Tensor::eq).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    pub fn gt(&self, other: &Tensor) -> Result<Tensor> {
+        compare("gt", self, other, greater)
+    }
+
+    /// 1 where `self > value`, else 0, as u8.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None so far: a `Result` for uniformity with [`gt`](Tensor::gt).
+    pub fn gt_scalar(&self, value: f64) -> Result<Tensor> {
+        compare_scalar(self, value, greater)
+    }
+
+    /// 1 where `self ≥ other`, else 0, as u8. Never true of NaN.
+    ///
+    /// # Shape
+    /// As [`eq`](Tensor::eq).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    pub fn ge(&self, other: &Tensor) -> Result<Tensor> {
+        compare("ge", self, other, |order| greater(order) || equal(order))
+    }
+
+    /// 1 where `self ≥ value`, else 0, as u8.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None so far: a `Result` for uniformity with [`ge`](Tensor::ge).
+    pub fn ge_scalar(&self, value: f64) -> Result<Tensor> {
+        compare_scalar(self, value, |order| greater(order) || equal(order))
+    }
+
+    /// 1 where `self < other`, else 0, as u8. Never true of NaN.
+    ///
+    /// # Shape
+    /// As [`eq`](Tensor::eq).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    pub fn lt(&self, other: &Tensor) -> Result<Tensor> {
+        compare("lt", self, other, less)
+    }
+
+    /// 1 where `self < value`, else 0, as u8.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None so far: a `Result` for uniformity with [`lt`](Tensor::lt).
+    pub fn lt_scalar(&self, value: f64) -> Result<Tensor> {
+        compare_scalar(self, value, less)
+    }
+
+    /// 1 where `self ≤ other`, else 0, as u8. Never true of NaN.
+    ///
+    /// # Shape
+    /// As [`eq`](Tensor::eq).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    pub fn le(&self, other: &Tensor) -> Result<Tensor> {
+        compare("le", self, other, |order| less(order) || equal(order))
+    }
+
+    /// 1 where `self ≤ value`, else 0, as u8.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape and memory format.
+    ///
+    /// # Errors
+    /// None so far: a `Result` for uniformity with [`le`](Tensor::le).
+    pub fn le_scalar(&self, value: f64) -> Result<Tensor> {
+        compare_scalar(self, value, |order| less(order) || equal(order))
+    }
+}
+
+impl Tensor {
+    /// The elements of `a` where `self` is not 0, else those of `b` (`torch.where`); all three broadcast together.
+    ///
+    /// # Shape
+    /// The common shape; channels-last when a 4-D operand of that shape is. The dtype is what `a` and `b` promote to.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless `self` is u8, [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![-1.0f32, 2.0], [2])?;
+    /// let y = x.gt_scalar(0.0)?.where_(&x, &Tensor::zeros([1]))?;
+    /// assert_eq!(y.to_vec::<f32>()?, [0.0, 2.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn where_(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        self.expect_dtype("where_", DType::U8)?;
+        let shape = broadcast_shapes("where_", &broadcast_shapes("where_", self.shape(), a.shape())?, b.shape())?;
+        let (dtype, condition) = (promote(a, b), self.detach());
+        let asks = |t: &&Tensor| t.memory_format() == MemoryFormat::ChannelsLast && t.shape() == shape;
+        let format = if [self, a, b].iter().any(asks) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor };
+        let aligned = |t: Tensor| Ok::<_, crate::Error>(t.expand(&shape)?.in_format(format));
+        let (c, left, right) = (aligned(condition.clone())?, aligned(a.cast(dtype))?, aligned(b.cast(dtype))?);
+        let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| select(c.data(), left.data(), right.data(), y)));
+        Ok(y.record("where_", [a, b], move |grad, wanted| {
+            let part = |chosen: bool| {
+                with_dtype!(grad.dtype(), T => {
+                    zip_with("where_", grad, &condition, 1, |g: T, c: u8| if (c != 0) == chosen { g } else { T::default() })
+                })
+            };
+            Ok([wanted[0].then(|| part(true)).transpose()?, wanted[1].then(|| part(false)).transpose()?])
+        }))
+    }
+}

@@ -1,0 +1,62 @@
+//! Dropout: of elements, or of whole channels.
+
+use rand::Rng;
+
+use crate::error::{Error, Result};
+use crate::kernels::dropout::mask;
+use crate::tensor::compute::zip_with;
+use crate::tensor::random::with_generator;
+use crate::tensor::{MemoryFormat, Tensor, with_float};
+
+/// `x` with the elements dropped that a random mask of shape `mask_shape`, which broadcasts to `x`'s, chooses; the others scaled up.
+fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) -> Result<Tensor> {
+    x.expect_float(op)?;
+    if !(0.0..=1.0).contains(&p) {
+        return Err(Error::argument(op, format!("expected a probability between 0 and 1, got {p}")));
+    }
+    if p == 0.0 || x.numel() == 0 {
+        return Ok(x.clone());
+    }
+    let mut key = [0; 32];
+    with_generator(|generator| generator.fill_bytes(&mut key));
+    // Drawn in logical order, so that the memory format does not matter.
+    let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out));
+    let kept = if mask_shape == x.shape() { kept.in_format(x.memory_format()) } else { kept };
+    let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
+    // A product rather than a choice, so that NaN stays NaN.
+    let apply = move |x: &Tensor, kept: &Tensor| -> Result<Tensor> {
+        with_float!(x.dtype(), op, T => zip_with(op, x, kept, 1, |x: T, kept: u8| x * (T::from(kept) * scale as T)))
+    };
+    let y = apply(x, &kept)?;
+    Ok(y.record(op, [x], move |grad, _wanted| Ok([Some(apply(grad, &kept)?)])))
+}
+
+impl Tensor {
+    /// Drops each element with probability `p`, independently, and scales the others by `1 / (1 - p)` (Srivastava et al., 2014).
+    ///
+    /// It always drops: layers decide whether they train. What is dropped follows from this thread's generator
+    /// ([`manual_seed`](crate::manual_seed)) and the shape.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point, [`Error::Argument`] unless `p` is between 0 and 1.
+    pub fn dropout(&self, p: f64) -> Result<Tensor> {
+        drop_at_random("dropout", self, p, self.shape())
+    }
+
+    /// As [`dropout`](Tensor::dropout), for whole channels of each sample (Tompson et al., 2015).
+    ///
+    /// # Shape
+    /// `[N, C, ..]`; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// As [`dropout`](Tensor::dropout), and [`Error::Shape`] when there is no channel dimension.
+    pub fn dropout2d(&self, p: f64) -> Result<Tensor> {
+        let &[n, c, ref rest @ ..] = self.shape() else {
+            return Err(Error::shape("dropout2d", format!("expected [N, C, ..], got shape {:?}", self.shape())));
+        };
+        drop_at_random("dropout2d", self, p, &[&[n, c], vec![1; rest.len()].as_slice()].concat())
+    }
+}

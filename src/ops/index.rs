@@ -1,0 +1,184 @@
+//! Picking elements by index.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::kernels::copy;
+use crate::ops::join::around;
+use crate::tensor::shape::{resolve_dim, strides, try_numel};
+use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
+
+/// Indices as positions within a dimension of `size`; negative ones are errors, as in PyTorch.
+fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Result<Vec<usize>> {
+    index.expect_dtype(op, DType::I64)?;
+    let index = index.in_format(MemoryFormat::RowMajor);
+    let position = |(at, &index): (usize, &i64)| {
+        usize::try_from(index)
+            .ok()
+            .filter(|&index| index < size)
+            .ok_or_else(|| Error::value(op, format!("index {index} (element {at}) is out of range for dimension {axis} of size {size}")))
+    };
+    index.data::<i64>().iter().enumerate().map(position).collect()
+}
+
+impl Tensor {
+    /// The slices of a dimension that `index` names, in its order.
+    ///
+    /// # Shape
+    /// The input's with the length of `index`, an `i64` tensor `[M]` or `[]`, in that dimension; the input's memory format.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
+    /// of more than one dimension, [`Error::Argument`] for a dimension that does not exist.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![10i64, 20, 30], [3])?;
+    /// let index = Tensor::from_vec(vec![2i64, 0, 2], [3])?;
+    /// assert_eq!(x.index_select(0, &index)?.to_vec::<i64>()?, [30, 10, 30]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn index_select(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
+        let axis = resolve_dim("index_select", dim, self.ndim())?;
+        if index.ndim() > 1 {
+            return Err(Error::shape("index_select", format!("expected indices [M], got shape {:?}", index.shape())));
+        }
+        let at = positions("index_select", index, axis, self.shape()[axis])?;
+        let mut shape = self.shape().to_vec();
+        shape[axis] = at.len();
+        try_numel(&shape).ok_or_else(|| Error::shape("index_select", format!("a result of shape {shape:?} exceeds memory")))?;
+        let [_, size, inner] = around(self.shape(), self.memory_format(), axis);
+        let y = with_dtype!(self.dtype(), T => Tensor::build(&shape, self.memory_format(), |y: &mut [T]| {
+            copy::select([size, inner], &at, self.data(), y);
+        }));
+        let x = self.shape().to_vec();
+        Ok(y.record("index_select", [self], move |grad, _wanted| {
+            let [_, size, inner] = around(&x, grad.memory_format(), axis);
+            Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&x, grad.memory_format(), |dx: &mut [T]| {
+                copy::fill(dx, T::default());
+                copy::select_add([size, inner], &at, grad.data(), dx);
+            })))])
+        }))
+    }
+
+    /// One element for each index: along dimension 1 of a matrix, `y[i, j] = x[i, index[i, j]]`.
+    ///
+    /// # Shape
+    /// `index`, an `i64` tensor, has as many dimensions as the input and is no larger in the others than `dim`. The result has its shape;
+    /// row-major.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
+    /// that do not fit, [`Error::Argument`] for a dimension that does not exist.
+    pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
+        let axis = resolve_dim("gather", dim, self.ndim())?;
+        let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
+        if index.ndim() != self.ndim() || !self.shape().iter().zip(index.shape()).enumerate().all(fits) {
+            let (x, index) = (self.shape(), index.shape());
+            let message = format!("indices of shape {index:?} do not fit a tensor of shape {x:?} outside dimension {axis}");
+            return Err(Error::shape("gather", message));
+        }
+        let mut at = positions("gather", index, axis, self.shape()[axis])?;
+        if !at.is_empty() {
+            // From an index to the element's place in memory.
+            let steps = strides(self.shape(), self.memory_format());
+            let mut counter = vec![0; self.ndim()];
+            for at in &mut at {
+                let elsewhere: usize =
+                    counter.iter().zip(&steps).enumerate().map(|(d, (i, step))| if d == axis { 0 } else { i * step }).sum();
+                *at = *at * steps[axis] + elsewhere;
+                for (i, &size) in counter.iter_mut().zip(index.shape()).rev() {
+                    *i += 1;
+                    if *i < size {
+                        break;
+                    }
+                    *i = 0;
+                }
+            }
+        }
+        let at: Arc<[usize]> = at.into();
+        let y = with_dtype!(self.dtype(), T => Tensor::build(index.shape(), MemoryFormat::RowMajor, |y: &mut [T]| {
+            copy::select([self.numel(), 1], &at, self.data(), y);
+        }));
+        let (x, format) = (self.shape().to_vec(), self.memory_format());
+        Ok(y.record("gather", [self], move |grad, _wanted| {
+            let grad = grad.in_format(MemoryFormat::RowMajor);
+            Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&x, format, |dx: &mut [T]| {
+                copy::fill(dx, T::default());
+                let size = dx.len();
+                copy::select_add([size, 1], &at, grad.data(), dx);
+            })))])
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck;
+
+    fn index(values: &[i64], shape: &[usize]) -> Tensor {
+        Tensor::from_slice(values, shape).unwrap()
+    }
+
+    fn counting(shape: &[usize]) -> Tensor {
+        Tensor::arange(shape.iter().product()).cast(DType::F64).reshape(shape).unwrap()
+    }
+
+    #[test]
+    fn index_select_agrees_with_ndarray_in_either_format() {
+        for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
+            let x = counting(&[3, 4, 3, 5]).in_format(format);
+            for axis in 0..4 {
+                let y = x.index_select(axis, &index(&[2, 0, 2, 1], &[4])).unwrap();
+                assert_eq!(y.memory_format(), format);
+                let expected = x.view::<f64>().unwrap().select(ndarray::Axis(axis), &[2, 0, 2, 1]);
+                assert_eq!(y.to_ndarray::<f64>().unwrap(), expected, "axis {axis}");
+            }
+        }
+        assert!(counting(&[3, 2]).index_select(-1, &Tensor::scalar(1i64)).unwrap().shape() == [3, 1]);
+    }
+
+    #[test]
+    fn gather_takes_an_element_for_each_index() {
+        let x = counting(&[2, 3]);
+        let y = x.gather(1, &index(&[2, 0, 1, 1], &[2, 2])).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [2.0, 0.0, 4.0, 4.0]);
+        let y = x.gather(0, &index(&[1, 0], &[1, 2])).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [3.0, 1.0]);
+        let last = counting(&[2, 3, 2, 2]).in_format(MemoryFormat::ChannelsLast);
+        let y = last.gather(1, &index(&[2, 1, 0, 2], &[1, 1, 2, 2])).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [8.0, 5.0, 2.0, 11.0]);
+        assert!(x.gather(1, &index(&[], &[2, 0])).unwrap().shape() == [2, 0]);
+    }
+
+    #[test]
+    fn gradients_add_up_where_an_index_repeats() {
+        let x = counting(&[2, 3, 2, 2]).in_format(MemoryFormat::ChannelsLast);
+        for axis in 0..4 {
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].index_select(axis, &index(&[1, 1, 0], &[3]))).unwrap();
+        }
+        let at = index(&[0, 1, 1, 0, 1, 1, 0, 1], &[2, 1, 2, 2]);
+        for axis in [1, 3] {
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].gather(axis, &at)).unwrap();
+        }
+    }
+
+    #[test]
+    fn errors_name_the_index_and_the_size() {
+        let x = Tensor::zeros([2, 3]);
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        let wrong = message(x.index_select(1, &index(&[0, 3], &[2])));
+        assert_eq!(wrong, "index_select: index 3 (element 1) is out of range for dimension 1 of size 3");
+        assert!(message(x.index_select(0, &index(&[-1], &[1]))).contains("index -1 (element 0) is out of range for dimension 0 of size 2"));
+        assert_eq!(message(x.index_select(0, &x.reshape([6]).unwrap())), "index_select: expected i64, got f32");
+        assert!(message(x.index_select(0, &index(&[0, 1], &[1, 2]))).contains("got shape [1, 2]"));
+        assert!(message(x.index_select(2, &index(&[0], &[1]))).contains("dimension 2"));
+        assert!(message(Tensor::zeros([usize::MAX, 0]).index_select(1, &index(&[0], &[1]))).contains("out of range"));
+        assert!(message(x.gather(1, &index(&[0, 1, 2], &[3, 1]))).contains("indices of shape [3, 1] do not fit a tensor of shape [2, 3]"));
+        assert!(message(x.gather(1, &index(&[0], &[1]))).contains("do not fit"));
+        assert!(message(x.gather(1, &index(&[7], &[1, 1]))).contains("index 7 (element 0) is out of range for dimension 1 of size 3"));
+        assert_eq!(message(x.gather(0, &x)), "gather: expected i64, got f32");
+    }
+}

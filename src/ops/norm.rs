@@ -1,0 +1,449 @@
+//! Normalisation: batch (Ioffe and Szegedy, 2015), layer (Ba et al., 2016), group (Wu and He, 2018).
+//!
+//! All are `(x - mean) / √(var + eps) · weight + bias`, with the biased variance; they differ in what the statistics run over. Statistics and
+//! the factors made of them are `f64` whatever the tensor's type.
+
+use crate::error::{Error, Result};
+use crate::kernels::layer_norm;
+use crate::kernels::memory::Buffer;
+use crate::kernels::norm::{self, Maps};
+use crate::tensor::compute::same_dtype;
+use crate::tensor::shape::try_numel;
+use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
+
+/// What [`Tensor::batch_norm_train`] gives.
+#[derive(Clone, Debug)]
+pub struct BatchNormOutput {
+    /// The normalised input.
+    pub output: Tensor,
+    /// The batch's mean of each channel, without history.
+    pub mean: Tensor,
+    /// The batch's biased variance of each channel, without history.
+    pub var: Tensor,
+    /// The values of each channel; 0 when the input is empty: then there are no statistics, and running estimates should stay as they are.
+    pub count: usize,
+}
+
+/// `[N, C, ..]` as a channels-last map, without history.
+pub(super) fn as_map(op: &'static str, x: &Tensor) -> Result<(Tensor, Maps)> {
+    let shape = x.shape();
+    let rest = try_numel(&shape[2..]).ok_or_else(|| Error::shape(op, format!("shape {shape:?} is too large")))?;
+    let map = if x.ndim() == 4 { x.detach() } else { x.relabel(&[shape[0], shape[1], rest, 1], MemoryFormat::RowMajor) };
+    Ok((map.in_format(MemoryFormat::ChannelsLast), Maps { images: shape[0], rows: rest, channels: shape[1] }))
+}
+
+/// A gradient of shape `[N, C, ..]` as a channels-last map.
+pub(super) fn grad_map(grad: &Tensor, map: &[usize]) -> Tensor {
+    let grad = if grad.ndim() == 4 { grad.detach() } else { grad.relabel(map, MemoryFormat::RowMajor) };
+    grad.in_format(MemoryFormat::ChannelsLast)
+}
+
+/// A channels-last map under the shape it came from; row-major unless that has four dimensions.
+pub(super) fn from_map(map: Tensor, shape: &[usize]) -> Tensor {
+    if shape.len() == 4 { map } else { map.in_format(MemoryFormat::RowMajor).relabel(shape, MemoryFormat::RowMajor) }
+}
+
+/// Checks that what is given has the input's type and the wanted shape.
+fn check_parameters(op: &'static str, x: &Tensor, wanted: &[usize], given: &[(&str, Option<&Tensor>)]) -> Result<()> {
+    x.expect_float(op)?;
+    for (name, tensor) in given.iter().filter_map(|&(name, tensor)| Some((name, tensor?))) {
+        same_dtype(op, x, tensor)?;
+        if tensor.shape() != wanted {
+            return Err(Error::shape(
+                op,
+                format!("expected a {name} {wanted:?} for input {:?}, got shape {:?}", x.shape(), tensor.shape()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    tensor.cast(DType::F64).data().to_vec()
+}
+
+/// A parameter's values, or `default` for each channel.
+fn values(parameter: Option<&Tensor>, channels: usize, default: f64) -> Vec<f64> {
+    parameter.map_or_else(|| vec![default; channels], to_f64)
+}
+
+fn vector(values: &[f64], dtype: DType) -> Tensor {
+    Tensor::build(&[values.len()], MemoryFormat::RowMajor, |out: &mut [f64]| out.copy_from_slice(values)).cast(dtype)
+}
+
+/// Element by element.
+fn zip(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
+}
+
+/// [`norm::affine`] on tensors.
+fn affine(op: &'static str, maps: Maps, x: &Tensor, factors: [&[f64]; 3]) -> Result<Tensor> {
+    Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| norm::affine(maps, x.data(), factors, y))))
+}
+
+/// [`norm::gradient_sums`] on tensors.
+fn gradient_sums(op: &'static str, maps: Maps, grad: &Tensor, x: &Tensor, center: &[f64]) -> Result<norm::Pairs> {
+    Ok(with_float!(x.dtype(), op, T => norm::gradient_sums::<T>(maps, grad.data(), x.data(), center)))
+}
+
+/// [`norm::gradient`] on tensors.
+fn gradient(op: &'static str, maps: Maps, grad: &Tensor, x: &Tensor, factors: [&[f64]; 4]) -> Result<Tensor> {
+    Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |dx: &mut [T]| {
+        norm::gradient(maps, grad.data(), x.data(), factors, dx);
+    })))
+}
+
+/// The input of a batch normalisation as a map whose batch is one image.
+fn batch_map(x: &Tensor, parameters: &[(&str, Option<&Tensor>)]) -> Result<(Tensor, Maps)> {
+    x.expect_float("batch_norm")?;
+    if !(2..=4).contains(&x.ndim()) {
+        return Err(Error::shape("batch_norm", format!("expected [N, C], [N, C, L] or [N, C, H, W], got shape {:?}", x.shape())));
+    }
+    check_parameters("batch_norm", x, &x.shape()[1..2], parameters)?;
+    let (map, Maps { channels, .. }) = as_map("batch_norm", x)?;
+    let rows = x.numel().checked_div(channels).unwrap_or(0);
+    Ok((map, Maps { images: 1, rows, channels }))
+}
+
+impl Tensor {
+    /// Batch normalisation: with the given running mean and variance, or (`None`) with the batch's own as in training.
+    ///
+    /// # Shape
+    /// `[N, C]`, `[N, C, L]` or `[N, C, H, W]`; the statistics, weight and bias are `[C]`. The result has the input's shape; channels-last in four
+    /// dimensions, else row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for other shapes, [`Error::DType`] unless all have one floating-point type; as
+    /// [`batch_norm_train`](Tensor::batch_norm_train) without running statistics.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![1f32, 10., 3., 30.], [2, 2])?;
+    /// let y = x.batch_norm(None, None, None, 0.0)?;
+    /// assert_eq!(y.to_vec::<f32>()?, [-1., -1., 1., 1.]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn batch_norm(
+        &self,
+        running: Option<(&Tensor, &Tensor)>,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<Tensor> {
+        let Some((mean, var)) = running else { return Ok(self.batch_norm_train(weight, bias, eps)?.output) };
+        let parameters = [("running mean", Some(mean)), ("running variance", Some(var)), ("weight", weight), ("bias", bias)];
+        let (x, maps) = batch_map(self, &parameters)?;
+        let mean = to_f64(mean);
+        let rstd: Vec<f64> = to_f64(var).iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
+        let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
+        let y = affine("batch_norm", maps, &x, [&mean, &scale, &values(bias, maps.channels, 0.0)])?;
+        let kept = weight.is_some_and(Tensor::is_recorded).then(|| x.clone());
+        let (shape, map_shape, none) = (self.shape().to_vec(), x.shape().to_vec(), Tensor::scalar(0u8));
+        let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
+        Ok(from_map(y, self.shape()).record("batch_norm", [self, weight, bias], move |grad, wanted| {
+            let grad = grad_map(grad, &map_shape);
+            let zeros = vec![0.0; maps.channels];
+            let of_x = if wanted[0] { Some(from_map(affine("batch_norm", maps, &grad, [&zeros, &scale, &zeros])?, &shape)) } else { None };
+            if !wanted[1] && !wanted[2] {
+                return Ok([of_x, None, None]);
+            }
+            // For the bias alone the second sum does not matter.
+            let sums = gradient_sums("batch_norm", maps, &grad, kept.as_ref().unwrap_or(&grad), &mean)?;
+            let of_weight = vector(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd), grad.dtype());
+            let of_bias = vector(&sums.first, grad.dtype());
+            Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias)])
+        }))
+    }
+
+    /// Batch normalisation with the batch's own statistics, which come along for running estimates.
+    ///
+    /// # Shape
+    /// As [`batch_norm`](Tensor::batch_norm); `mean` and `var` are `[C]`.
+    ///
+    /// # Errors
+    /// As [`batch_norm`](Tensor::batch_norm), and [`Error::Shape`] when each channel has one value only, whose variance is 0.
+    pub fn batch_norm_train(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<BatchNormOutput> {
+        let (x, maps) = batch_map(self, &[("weight", weight), ("bias", bias)])?;
+        let count = maps.rows;
+        if count == 1 {
+            let message = format!("expected more than one value per channel when training, got shape {:?}", self.shape());
+            return Err(Error::shape("batch_norm", message));
+        }
+        let moments = with_float!(x.dtype(), "batch_norm", T => norm::moments::<T>(maps, x.data()));
+        let mean = moments.first;
+        let var: Vec<f64> = moments.second.iter().map(|squares| squares / count.max(1) as f64).collect();
+        let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
+        let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
+        let y = affine("batch_norm", maps, &x, [&mean, &scale, &values(bias, maps.channels, 0.0)])?;
+        let statistics = [&mean, &var].map(|values| vector(values, self.dtype()));
+        let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
+        let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
+        let output = from_map(y, self.shape()).record("batch_norm", [self, weight, bias], move |grad, wanted| {
+            let grad = grad_map(grad, x.shape());
+            let sums = gradient_sums("batch_norm", maps, &grad, &x, &mean)?;
+            let of_weight = zip(&sums.second, &rstd, |sum, rstd| sum * rstd);
+            let of_x = if wanted[0] {
+                let share = -1.0 / count.max(1) as f64;
+                let slope = zip(&zip(&of_weight, &rstd, |sum, rstd| sum * rstd * share), &scale, |sum, scale| sum * scale);
+                let shift = zip(&sums.first, &scale, |sum, scale| sum * scale * share);
+                Some(from_map(gradient("batch_norm", maps, &grad, &x, [&scale, &mean, &slope, &shift])?, &shape))
+            } else {
+                None
+            };
+            let [of_weight, of_bias] = [of_weight, sums.first].map(|sums| vector(&sums, grad.dtype()));
+            Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias)])
+        });
+        let [mean, var] = statistics;
+        Ok(BatchNormOutput { output, mean, var, count })
+    }
+
+    /// Group normalisation: each image's channels in `groups`, each group by its own statistics.
+    ///
+    /// # Shape
+    /// `[N, C, ..]`; weight and bias are `[C]`. The result has the input's shape; channels-last in four dimensions, else row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for fewer than two dimensions, no channels, no positions or one value alone, [`Error::Argument`] when `groups` does not
+    /// divide the channels, [`Error::DType`] unless all have one floating-point type.
+    pub fn group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        self.expect_float("group_norm")?;
+        let &[images, channels, ref rest @ ..] = self.shape() else {
+            return Err(Error::shape("group_norm", format!("expected [N, C, ..], got shape {:?}", self.shape())));
+        };
+        if channels == 0 || rest.contains(&0) {
+            return Err(Error::shape("group_norm", format!("only the batch may be empty, got shape {:?}", self.shape())));
+        }
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(Error::argument("group_norm", format!("{groups} groups do not divide the channels of shape {:?}", self.shape())));
+        }
+        check_parameters("group_norm", self, &[channels], &[("weight", weight), ("bias", bias)])?;
+        if self.numel() == groups {
+            return Err(Error::shape("group_norm", format!("expected more than one value per group, got shape {:?}", self.shape())));
+        }
+        let (x, maps) = as_map("group_norm", self)?;
+        let width = channels / groups;
+        let count = (width * maps.rows) as f64;
+        let moments = with_float!(x.dtype(), "group_norm", T => norm::moments::<T>(maps, x.data()));
+        // Group statistics, repeated for each channel.
+        let (mut mean, mut rstd) = (moments.first, moments.second);
+        for (mean, rstd) in mean.chunks_exact_mut(width).zip(rstd.chunks_exact_mut(width)) {
+            let center = mean.iter().sum::<f64>() / width as f64;
+            let deviations = mean.iter().map(|mean| (mean - center) * (mean - center)).sum::<f64>();
+            let var = (rstd.iter().sum::<f64>() + deviations * maps.rows as f64) / count;
+            mean.fill(center);
+            rstd.fill(1.0 / (var + eps).sqrt());
+        }
+        let weights = values(weight, channels, 1.0).repeat(images);
+        let scale = zip(&weights, &rstd, |weight, rstd| weight * rstd);
+        let y = affine("group_norm", maps, &x, [&mean, &scale, &values(bias, channels, 0.0).repeat(images)])?;
+        let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
+        let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
+        Ok(from_map(y, self.shape()).record("group_norm", [self, weight, bias], move |grad, wanted| {
+            let grad = grad_map(grad, x.shape());
+            let sums = gradient_sums("group_norm", maps, &grad, &x, &mean)?;
+            let of_x = if wanted[0] {
+                let join = |sums: &[f64]| -> Vec<f64> {
+                    let group = |sums: &[f64]| vec![-sums.iter().sum::<f64>() / count; width];
+                    zip(sums, &scale, |sum, scale| sum * scale).chunks_exact(width).flat_map(group).collect()
+                };
+                let slope = zip(&join(&sums.second), &rstd, |sum, rstd| sum * rstd * rstd);
+                let shift = join(&sums.first);
+                Some(from_map(gradient("group_norm", maps, &grad, &x, [&scale, &mean, &slope, &shift])?, &shape))
+            } else {
+                None
+            };
+            let over_images = |sums: &[f64]| {
+                let mut total = vec![0.0; channels];
+                sums.chunks_exact(channels).for_each(|sums| total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum));
+                vector(&total, grad.dtype())
+            };
+            let of_weight = wanted[1].then(|| over_images(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd)));
+            Ok([of_x, of_weight, wanted[2].then(|| over_images(&sums.first))])
+        }))
+    }
+
+    /// Layer normalisation: over the trailing dimensions `normalized_shape`, each position of the others by its own statistics.
+    ///
+    /// # Shape
+    /// `[.., normalized_shape]`; weight and bias have `normalized_shape`. The result has the input's shape; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the input does not end in `normalized_shape` or that is empty, [`Error::DType`] unless all have one floating-point type.
+    pub fn layer_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        check_parameters("layer_norm", self, normalized_shape, &[("weight", weight), ("bias", bias)])?;
+        let length = match try_numel(normalized_shape) {
+            Some(length) if !normalized_shape.is_empty() && self.shape().ends_with(normalized_shape) => length,
+            _ => {
+                let message = format!("expected an input that ends in {normalized_shape:?}, got shape {:?}", self.shape());
+                return Err(Error::shape("layer_norm", message));
+            }
+        };
+        let rows = self.numel().checked_div(length).unwrap_or(0);
+        let (x, shape) = (self.in_format(MemoryFormat::RowMajor), self.shape().to_vec());
+        let [w, b] = [weight, bias].map(|parameter| parameter.map(|parameter| parameter.in_format(MemoryFormat::RowMajor)));
+        let none = Tensor::scalar(0u8);
+        let (normalized, inputs) = (normalized_shape.to_vec(), [self, weight.unwrap_or(&none), bias.unwrap_or(&none)]);
+        with_float!(self.dtype(), "layer_norm", T => {
+            let [mut mean, mut rstd] = [0, 1].map(|_| Buffer::<T>::uncleared(rows));
+            let y = Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
+                let [w, b] = [&w, &b].map(|parameter| parameter.as_ref().map(Tensor::data));
+                layer_norm::forward(length, x.data(), w, b, eps, y, [&mut mean, &mut rstd]);
+            });
+            Ok(y.record("layer_norm", inputs, move |grad, wanted| {
+                let grad = grad.in_format(MemoryFormat::RowMajor);
+                let of_x = wanted[0].then(|| Tensor::build(&shape, MemoryFormat::RowMajor, |dx: &mut [T]| {
+                    layer_norm::backward(length, grad.data(), x.data(), w.as_ref().map(Tensor::data), [&mean, &rstd], dx);
+                }));
+                if !wanted[1] && !wanted[2] {
+                    return Ok([of_x, None, None]);
+                }
+                let mut sums = Buffer::<T>::uncleared(2 * length);
+                let (dw, db) = sums.split_at_mut(length);
+                layer_norm::parameters_backward(length, grad.data(), x.data(), [&mean, &rstd], [&mut *dw, &mut *db]);
+                let sum = |wanted: bool, sum: &[T]| {
+                    wanted.then(|| Tensor::build(&normalized, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(sum)))
+                };
+                Ok([of_x, sum(wanted[1], dw), sum(wanted[2], db)])
+            }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck;
+
+    fn any(shape: &[usize], seed: usize) -> Tensor {
+        let count: usize = shape.iter().product();
+        Tensor::from_vec((0..count).map(|i| ((i * 7919 + seed * 131) % 1013) as f64 / 300.0 - 1.0).collect(), shape).unwrap()
+    }
+
+    /// Normalises by the plain formula: elements with one `set` share statistics, `slot` finds weight and bias.
+    fn plain(x: &Tensor, set: impl Fn(usize) -> usize, slot: impl Fn(usize) -> usize, [weight, bias]: [&Tensor; 2], eps: f64) -> Vec<f64> {
+        let (x, weight, bias) = (x.to_vec::<f64>().unwrap(), weight.to_vec::<f64>().unwrap(), bias.to_vec::<f64>().unwrap());
+        let members = |at: usize| (0..x.len()).filter(|&other| set(other) == set(at)).map(|at| x[at]).collect::<Vec<_>>();
+        let normalised = |at: usize| {
+            let members = members(at);
+            let mean = members.iter().sum::<f64>() / members.len() as f64;
+            let var = members.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / members.len() as f64;
+            (x[at] - mean) / (var + eps).sqrt() * weight[slot(at)] + bias[slot(at)]
+        };
+        (0..x.len()).map(normalised).collect()
+    }
+
+    fn close(found: &Tensor, expected: &[f64]) {
+        let found = found.to_vec::<f64>().unwrap();
+        assert!(found.len() == expected.len());
+        // Sums of some ten terms near one, in another order.
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} instead of {expected:?}");
+    }
+
+    const SHAPES: [&[usize]; 3] = [&[5, 4], &[3, 4, 2], &[2, 4, 2, 3]];
+
+    #[test]
+    fn every_normalisation_agrees_with_its_formula_in_either_memory_format() {
+        let (w, b) = (any(&[4], 1), any(&[4], 2));
+        for shape in SHAPES {
+            let rest: usize = shape[2..].iter().product();
+            let row_major = any(shape, 3);
+            let formats =
+                if shape.len() == 4 { vec![MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] } else { vec![MemoryFormat::RowMajor] };
+            for x in formats.into_iter().map(|format| row_major.in_format(format)) {
+                let channel = |at: usize| at / rest % 4;
+                let expected = plain(&x, channel, channel, [&w, &b], 0.1);
+                let trained = x.batch_norm_train(Some(&w), Some(&b), 0.1).unwrap();
+                close(&trained.output, &expected);
+                assert_eq!(trained.count, x.numel() / 4);
+                close(&x.batch_norm(None, Some(&w), Some(&b), 0.1).unwrap(), &expected);
+                close(&x.batch_norm(Some((&trained.mean, &trained.var)), Some(&w), Some(&b), 0.1).unwrap(), &expected);
+                let expected = plain(&x, |at| at / rest / 2, channel, [&w, &b], 0.1);
+                close(&x.group_norm(2, Some(&w), Some(&b), 0.1).unwrap(), &expected);
+                let length: usize = shape[1..].iter().product();
+                let (w, b) = (any(&shape[1..], 4), any(&shape[1..], 5));
+                let expected = plain(&x, |at| at / length, |at| at % length, [&w, &b], 0.1);
+                close(&x.layer_norm(&shape[1..], Some(&w), Some(&b), 0.1).unwrap(), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let settings = Default::default();
+        let (w, b) = (any(&[4], 1), any(&[4], 2));
+        let (mean, var) = (any(&[4], 6), any(&[4], 7).add_scalar(1.5));
+        for shape in SHAPES {
+            let inputs = [any(shape, 3), w.clone(), b.clone()];
+            gradcheck(&inputs, settings, |t| t[0].batch_norm(None, Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
+            gradcheck(&inputs[..1], settings, |t| t[0].batch_norm(None, None, None, 0.1)).unwrap();
+            gradcheck(&inputs, settings, |t| t[0].batch_norm(Some((&mean, &var)), Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
+            gradcheck(&inputs[2..], settings, |t| inputs[0].batch_norm(Some((&mean, &var)), None, Some(&t[0]), 0.1)).unwrap();
+            gradcheck(&inputs, settings, |t| t[0].group_norm(2, Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
+            gradcheck(&inputs[..1], settings, |t| t[0].group_norm(1, None, None, 0.1)).unwrap();
+            let inputs = [any(shape, 3), any(&shape[1..], 4), any(&shape[1..], 5)];
+            gradcheck(&inputs, settings, |t| t[0].layer_norm(&shape[1..], Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
+            gradcheck(&inputs[..1], settings, |t| t[0].layer_norm(&shape[1..], None, None, 0.1)).unwrap();
+        }
+        let last = any(&[2, 4, 2, 3], 3).in_format(MemoryFormat::ChannelsLast);
+        gradcheck(&[last.clone(), w, b], settings, |t| t[0].batch_norm(None, Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
+        gradcheck(&[last], settings, |t| t[0].layer_norm(&[3], None, None, 0.1)).unwrap();
+    }
+
+    #[test]
+    fn empty_inputs_pass_where_pytorch_lets_them() {
+        let w = Tensor::ones([3]).with_grad();
+        let x = Tensor::zeros([0, 3, 4, 4]).with_grad();
+        let output = x.batch_norm_train(Some(&w), None, 0.1).unwrap();
+        assert_eq!((output.output.shape(), output.count), (x.shape(), 0));
+        let gradients = output.output.sum(..).unwrap().backward().unwrap();
+        assert_eq!(gradients.get(&w).unwrap().to_vec::<f32>().unwrap(), [0.0; 3]);
+        assert_eq!(x.group_norm(3, Some(&w), None, 0.1).unwrap().shape(), x.shape());
+        assert_eq!(x.layer_norm(&[4], None, None, 0.1).unwrap().shape(), x.shape());
+        let none = Tensor::zeros([2, 0, 4]);
+        assert_eq!(none.batch_norm(None, None, None, 0.1).unwrap().shape(), [2, 0, 4]);
+        assert_eq!(Tensor::zeros([3, 0]).layer_norm(&[0], None, None, 0.1).unwrap().shape(), [3, 0]);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        let x = Tensor::zeros([2, 4, 3]);
+        let (three, wide) = (Tensor::ones([3]), Tensor::ones([4]).cast(DType::F64));
+        let expected = "batch_norm: expected a weight [4] for input [2, 4, 3], got shape [3]";
+        assert_eq!(message(x.batch_norm(None, Some(&three), None, 0.1)), expected);
+        let expected = "batch_norm: expected a running mean [4] for input [2, 4, 3], got shape [3]";
+        assert_eq!(message(x.batch_norm(Some((&three, &three)), None, None, 0.1)), expected);
+        assert_eq!(message(x.batch_norm(None, None, Some(&wide), 0.1)), "batch_norm: expected f32, got f64");
+        let one = Tensor::zeros([1, 4, 1, 1]).batch_norm(None, None, None, 0.1);
+        assert_eq!(message(one), "batch_norm: expected more than one value per channel when training, got shape [1, 4, 1, 1]");
+        let flat = Tensor::zeros([4]);
+        assert_eq!(
+            message(flat.batch_norm(None, None, None, 0.1)),
+            "batch_norm: expected [N, C], [N, C, L] or [N, C, H, W], got shape [4]"
+        );
+        let integers = Tensor::full([2, 4], 0.0, DType::I64);
+        assert_eq!(message(integers.batch_norm(None, None, None, 0.1)), "batch_norm: expected f32 or f64, got i64");
+        assert_eq!(message(flat.group_norm(2, None, None, 0.1)), "group_norm: expected [N, C, ..], got shape [4]");
+        assert_eq!(message(x.group_norm(3, None, None, 0.1)), "group_norm: 3 groups do not divide the channels of shape [2, 4, 3]");
+        assert_eq!(message(x.group_norm(0, None, None, 0.1)), "group_norm: 0 groups do not divide the channels of shape [2, 4, 3]");
+        let alone = Tensor::zeros([1, 4]).group_norm(4, None, None, 0.1);
+        assert_eq!(message(alone), "group_norm: expected more than one value per group, got shape [1, 4]");
+        let hollow = Tensor::zeros([2, 4, 0]).group_norm(2, None, None, 0.1);
+        assert_eq!(message(hollow), "group_norm: only the batch may be empty, got shape [2, 4, 0]");
+        assert_eq!(message(x.layer_norm(&[4], None, None, 0.1)), "layer_norm: expected an input that ends in [4], got shape [2, 4, 3]");
+        assert_eq!(message(x.layer_norm(&[], None, None, 0.1)), "layer_norm: expected an input that ends in [], got shape [2, 4, 3]");
+        let expected = "layer_norm: expected a bias [3] for input [2, 4, 3], got shape [4]";
+        assert_eq!(message(x.layer_norm(&[3], None, Some(&Tensor::ones([4])), 0.1)), expected);
+    }
+
+    #[test]
+    fn sizes_that_overflow_beside_an_empty_batch_are_refused() {
+        let x = Tensor::zeros([0, 2, usize::MAX / 2, 3]);
+        for (name, result) in [("batch_norm", x.batch_norm(None, None, None, 0.1)), ("group_norm", x.group_norm(2, None, None, 0.1))] {
+            assert_eq!(result.unwrap_err().to_string(), format!("{name}: shape [0, 2, {}, 3] is too large", usize::MAX / 2));
+        }
+        let trailing = [2, usize::MAX / 2, 3];
+        assert!(x.layer_norm(&trailing, None, None, 0.1).is_err());
+    }
+}

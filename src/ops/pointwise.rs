@@ -1,0 +1,353 @@
+//! Differentiable functions of one element: what they have in common, and the elementary ones.
+//!
+//! Such an operation is a small struct with its value and its gradient side by side; [`pointwise`] checks, maps and records. The activation
+//! functions use the same picture.
+
+use crate::error::Result;
+use crate::kernels::elementwise::Unary;
+use crate::kernels::simd::{Real, Scalar};
+use crate::tensor::compute::{map, map_with, zip_alike};
+use crate::tensor::{Tensor, with_dtype, with_float};
+
+/// A function of one element and its derivative.
+pub(crate) trait Pointwise: Copy + Send + Sync + 'static {
+    /// The operation's name.
+    const NAME: &'static str;
+    /// About how many elementary operations one element costs.
+    const COST: usize = 1;
+    /// Whether `gradient` is worked out from the function's output rather than its input.
+    const FROM_OUTPUT: bool = false;
+
+    /// The function.
+    fn value<T: Real>(self, x: T) -> T;
+
+    /// The gradient that arrives times the derivative; `kept` is the input or the output.
+    fn gradient<T: Real>(self, grad: T, kept: T) -> T;
+}
+
+#[derive(Clone, Copy)]
+struct Forward<F>(F);
+
+impl<F: Pointwise> Unary for Forward<F> {
+    const COST: usize = F::COST;
+
+    #[inline(always)]
+    fn apply<T: Real>(self, x: T) -> T {
+        self.0.value(x)
+    }
+}
+
+/// Applies `f` to each element and records how to undo it. Fails unless the tensor is floating point.
+pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
+    let y = map(F::NAME, x, Forward(f))?;
+    let kept = x.is_recorded().then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
+    Ok(y.record(F::NAME, [x], move |grad, _wanted| {
+        let kept = kept.as_ref().expect("kept when recorded");
+        let gradient = with_float!(grad.dtype(), F::NAME, T => {
+            zip_alike(F::NAME, grad, kept, F::COST, |grad: T, kept: T| -> T { f.gradient(grad, kept) })?
+        });
+        Ok([Some(gradient)])
+    }))
+}
+
+impl Tensor {
+    /// The magnitude. The gradient at 0 is 0; the least `i64` stays as it is.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    pub fn abs(&self) -> Tensor {
+        // For floating point the function cannot fail.
+        pointwise(self, Abs).unwrap_or_else(
+            |_| with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default().minus(x) } else { x })),
+        )
+    }
+
+    /// `eˣ`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn exp(&self) -> Result<Tensor> {
+        pointwise(self, Exp)
+    }
+
+    /// The natural logarithm: -∞ at 0, NaN below.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn ln(&self) -> Result<Tensor> {
+        pointwise(self, Ln)
+    }
+
+    /// The square root: NaN below 0.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn sqrt(&self) -> Result<Tensor> {
+        pointwise(self, Sqrt)
+    }
+
+    /// `x²`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn square(&self) -> Result<Tensor> {
+        pointwise(self, Square)
+    }
+
+    /// `1 / x` (`torch.reciprocal`).
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn recip(&self) -> Result<Tensor> {
+        pointwise(self, Recip)
+    }
+
+    /// The sine of an angle in radians.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn sin(&self) -> Result<Tensor> {
+        pointwise(self, Sin)
+    }
+
+    /// The cosine of an angle in radians.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn cos(&self) -> Result<Tensor> {
+        pointwise(self, Cos)
+    }
+
+    /// `xᵖ`; NaN for negative `x` unless the exponent is whole.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![1.0f32, 4.0, 9.0], [3])?;
+    /// assert_eq!(x.pow(0.5)?.to_vec::<f32>()?, [1.0, 2.0, 3.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn pow(&self, exponent: f64) -> Result<Tensor> {
+        if exponent == 2.0 { self.square() } else { pointwise(self, Pow { exponent }) }
+    }
+
+    /// `x` within bounds: `min` below `min`, and then `max` above `max`, an infinite one meaning none. NaN stays NaN.
+    ///
+    /// The gradient passes strictly between the bounds.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn clamp(&self, min: f64, max: f64) -> Result<Tensor> {
+        pointwise(self, Clamp { min, max })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Abs;
+
+impl Pointwise for Abs {
+    const NAME: &'static str = "abs";
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.abs()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let below = if x < T::zero() { -grad } else { T::zero() };
+        if x > T::zero() { grad } else { below }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Exp;
+
+impl Pointwise for Exp {
+    const NAME: &'static str = "exp";
+    const COST: usize = 8;
+    const FROM_OUTPUT: bool = true;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.exp_fast()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        grad * y
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ln;
+
+impl Pointwise for Ln {
+    const NAME: &'static str = "ln";
+    const COST: usize = 8;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.ln_fast()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        grad / x
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sqrt;
+
+impl Pointwise for Sqrt {
+    const NAME: &'static str = "sqrt";
+    const FROM_OUTPUT: bool = true;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.sqrt()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        grad / (y + y)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Square;
+
+impl Pointwise for Square {
+    const NAME: &'static str = "square";
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * x
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        grad * (x + x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Recip;
+
+impl Pointwise for Recip {
+    const NAME: &'static str = "recip";
+    const FROM_OUTPUT: bool = true;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        T::one() / x
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        -grad * y * y
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sin;
+
+impl Pointwise for Sin {
+    const NAME: &'static str = "sin";
+    const COST: usize = 32;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.sin()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        grad * x.cos()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Cos;
+
+impl Pointwise for Cos {
+    const NAME: &'static str = "cos";
+    const COST: usize = 32;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.cos()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        -grad * x.sin()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Pow {
+    exponent: f64,
+}
+
+impl Pointwise for Pow {
+    const NAME: &'static str = "pow";
+    const COST: usize = 64;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.powf(T::of(self.exponent))
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        // Of a constant; the formula would give 0 · ∞ at 0.
+        if self.exponent == 0.0 {
+            return T::zero();
+        }
+        grad * T::of(self.exponent) * x.powf(T::of(self.exponent - 1.0))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Clamp {
+    min: f64,
+    max: f64,
+}
+
+impl Pointwise for Clamp {
+    const NAME: &'static str = "clamp";
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        let (min, max) = (T::of(self.min), T::of(self.max));
+        let x = if x < min { min } else { x };
+        if x > max { max } else { x }
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if x > T::of(self.min) && x < T::of(self.max) { grad } else { T::zero() }
+    }
+}

@@ -1,0 +1,286 @@
+//! Pooling: the largest element or the average of each window of a map.
+//!
+//! Windows slide ([`Tensor::max_pool2d`], [`Tensor::avg_pool2d`]) or share the map out evenly among a given number of outputs
+//! ([`Tensor::adaptive_max_pool2d`], [`Tensor::adaptive_avg_pool2d`]). Max pooling remembers each window's winner in one byte (eight for
+//! windows of more than 256 elements) and only when a gradient will be asked for.
+
+use crate::error::{Error, Result};
+use crate::kernels::geometry::Window;
+use crate::kernels::pool::{self, Pooling};
+use crate::tensor::shape::try_numel;
+use crate::tensor::{MemoryFormat, Tensor, with_float};
+
+/// How pooling windows slide; `Default` is a stride as long as the kernel and no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2dOptions {
+    /// Distance between windows; `[0, 0]`, the default, stands for the kernel's size.
+    pub stride: [usize; 2],
+    /// Positions added around the map, at most half the kernel: -∞ for the maximum, 0 for the average.
+    pub padding: [usize; 2],
+    /// Distance between the elements of a window; max pooling only.
+    pub dilation: [usize; 2],
+    /// Whether a last window may hang over the end, so that no element is left out.
+    pub ceil_mode: bool,
+    /// Whether an average divides by the padding too.
+    pub count_include_pad: bool,
+}
+
+impl Default for Pool2dOptions {
+    fn default() -> Self {
+        Pool2dOptions { stride: [0, 0], padding: [0, 0], dilation: [1, 1], ceil_mode: false, count_include_pad: true }
+    }
+}
+
+/// The shape of a map, of which only the batch may be empty.
+fn map_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
+    x.expect_float(op)?;
+    match *x.shape() {
+        [n, c, h, w] if c > 0 && h > 0 && w > 0 => Ok([n, c, h, w]),
+        _ => Err(Error::shape(op, format!("expected [N, C, H, W] of which only N may be 0, got shape {:?}", x.shape()))),
+    }
+}
+
+fn sliding(op: &'static str, x: &Tensor, kernel: [usize; 2], options: Pool2dOptions) -> Result<Window> {
+    let [_, _, h, w] = map_shape(op, x)?;
+    let Pool2dOptions { stride, padding, dilation, ceil_mode, .. } = options;
+    let stride = if stride == [0, 0] { kernel } else { stride };
+    let window = Window::new([h, w], kernel, stride, padding, dilation, ceil_mode).map_err(|message| Error::argument(op, message))?;
+    if (0..2).any(|axis| padding[axis] > kernel[axis] / 2) {
+        return Err(Error::argument(op, format!("padding {padding:?} is more than half of the kernel {kernel:?}")));
+    }
+    Ok(window)
+}
+
+/// The result's shape, once it is known to fit into memory.
+fn pooled_shape(op: &'static str, x: &Tensor, [h, w]: [usize; 2]) -> Result<[usize; 4]> {
+    let shape = [x.shape()[0], x.shape()[1], h, w];
+    match try_numel(&shape) {
+        Some(_) => Ok(shape),
+        None => Err(Error::shape(op, format!("the result {shape:?} has more elements than memory can hold"))),
+    }
+}
+
+impl Tensor {
+    /// The largest element of each window. NaN wins; among equals the first (by row) gets the gradient.
+    ///
+    /// # Shape
+    /// `[N, C, H, W]` gives `[N, C, outH, outW]`, channels-last, with `outH = ⌊(H + 2·padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`,
+    /// rounded up with `ceil_mode` unless the last window would start behind the map.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of dimensions or an empty map (an empty batch is fine), [`Error::Argument`] for a window that does not
+    /// fit or a padding of more than half the kernel, [`Error::DType`] unless floating point.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::Pool2dOptions};
+    ///
+    /// let x = Tensor::from_vec(vec![1f32, 2., 3., 4., 5., 6., 7., 8., 9.], [1, 1, 3, 3])?;
+    /// let y = x.max_pool2d([2, 2], Pool2dOptions { stride: [1, 1], ..Default::default() })?;
+    /// assert_eq!(y.to_vec::<f32>()?, [5., 6., 8., 9.]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn max_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
+        let window = sliding("max_pool2d", self, kernel, options)?;
+        let shape = pooled_shape("max_pool2d", self, window.output)?;
+        self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false))
+    }
+
+    /// The largest element of each of `h × w` windows that share the map out; any size, larger than the map too.
+    ///
+    /// # Shape
+    /// `[N, C, H, W]` gives `[N, C, h, w]`, channels-last. Output `i` sees the rows from `⌊i·H/h⌋` to `⌈(i + 1)·H/h⌉`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless floating point.
+    pub fn adaptive_max_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
+        let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
+        let shape = pooled_shape("adaptive_max_pool2d", self, output)?;
+        self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output))
+    }
+
+    fn max_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
+        if shape.contains(&0) {
+            return Ok(self.nothing(op, shape));
+        }
+        let pooling = pooling();
+        let x = self.in_format(MemoryFormat::ChannelsLast);
+        let format = MemoryFormat::ChannelsLast;
+        let (channels, x_shape) = (shape[1], self.shape().to_vec());
+        with_float!(self.dtype(), op, T => {
+            let mut winners = None;
+            let y = Tensor::build(&shape, format, |y: &mut [T]| {
+                if !self.is_recorded() {
+                    pool::max::<T, u8>(&pooling, channels, x.data(), y, None);
+                } else if pooling.fits_byte() {
+                    winners = Some(Tensor::build(&shape, format, |at: &mut [u8]| pool::max(&pooling, channels, x.data(), y, Some(at))));
+                } else {
+                    winners = Some(Tensor::build(&shape, format, |at: &mut [i64]| pool::max(&pooling, channels, x.data(), y, Some(at))));
+                }
+            });
+            Ok(y.record(op, [self], move |grad, _wanted| {
+                let grad = grad.in_format(format);
+                let at = winners.as_ref().expect("kept when recorded");
+                Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| if pooling.fits_byte() {
+                    pool::max_backward(&pooling, channels, grad.data(), at.data::<u8>(), dx);
+                } else {
+                    pool::max_backward(&pooling, channels, grad.data(), at.data::<i64>(), dx);
+                }))])
+            }))
+        })
+    }
+
+    /// The average of each window.
+    ///
+    /// # Shape
+    /// As [`max_pool2d`](Tensor::max_pool2d).
+    ///
+    /// # Errors
+    /// As [`max_pool2d`](Tensor::max_pool2d), and [`Error::Argument`] for a dilation.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::Pool2dOptions};
+    ///
+    /// let padded = Pool2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
+    /// let y = Tensor::ones([1, 1, 2, 2]).avg_pool2d([2, 2], padded)?;
+    /// assert_eq!(y.to_vec::<f32>()?, [0.25, 0.5, 0.25, 0.5, 1.0, 0.5, 0.25, 0.5, 0.25]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn avg_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
+        let window = sliding("avg_pool2d", self, kernel, options)?;
+        if options.dilation != [1, 1] {
+            return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
+        }
+        let shape = pooled_shape("avg_pool2d", self, window.output)?;
+        self.average_pool("avg_pool2d", shape, || Pooling::sliding(&window, options.count_include_pad))
+    }
+
+    /// The average of each of `h × w` windows that share the map out; `[1, 1]` is global average pooling (Lin et al., 2013).
+    ///
+    /// # Shape
+    /// As [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d).
+    ///
+    /// # Errors
+    /// As [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d).
+    pub fn adaptive_avg_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
+        let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
+        let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
+        self.average_pool("adaptive_avg_pool2d", shape, || Pooling::adaptive([h, w], output))
+    }
+
+    fn average_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
+        if shape.contains(&0) {
+            return Ok(self.nothing(op, shape));
+        }
+        let pooling = pooling();
+        let format = MemoryFormat::ChannelsLast;
+        let x = self.in_format(format);
+        let (channels, x_shape) = (shape[1], self.shape().to_vec());
+        with_float!(self.dtype(), op, T => {
+            let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y));
+            Ok(y.record(op, [self], move |grad, _wanted| {
+                let grad = grad.in_format(format);
+                Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| pool::average_backward(&pooling, channels, grad.data(), dx)))])
+            }))
+        })
+    }
+
+    /// A result without elements, whose input's gradient is zero. No tables are built: the sizes beside a 0 may be anything.
+    fn nothing(&self, op: &'static str, shape: [usize; 4]) -> Tensor {
+        let zeros = self.detach();
+        let y = Tensor::full(shape, 0.0, self.dtype());
+        y.record(op, [self], move |_grad, _wanted| Ok([Some(zeros.zeros_like())]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::autograd::gradcheck;
+
+    /// Distinct values, so that no step of the gradient checker changes a winner.
+    fn map(shape: [usize; 4]) -> Tensor {
+        let count: usize = shape.iter().product();
+        Tensor::from_vec((0..count).map(|i| (i * 7919 % 1013) as f64 / 100.0).collect(), shape).unwrap()
+    }
+
+    fn padded() -> Pool2dOptions {
+        Pool2dOptions { stride: [2, 1], padding: [1, 0], ceil_mode: true, ..Default::default() }
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let x = map([2, 3, 5, 4]);
+        gradcheck(&[x.clone()], Default::default(), |x| x[0].max_pool2d([3, 2], padded())).unwrap();
+        gradcheck(&[x.clone()], Default::default(), |x| x[0].max_pool2d([2, 2], Pool2dOptions { dilation: [2, 2], ..padded() })).unwrap();
+        gradcheck(&[x.clone()], Default::default(), |x| x[0].avg_pool2d([3, 2], padded())).unwrap();
+        let exclusive = Pool2dOptions { count_include_pad: false, ..padded() };
+        gradcheck(&[x.clone()], Default::default(), |x| x[0].avg_pool2d([3, 2], exclusive)).unwrap();
+        for size in [[1, 1], [2, 3], [7, 5]] {
+            gradcheck(&[x.clone()], Default::default(), |x| x[0].adaptive_avg_pool2d(size)).unwrap();
+            gradcheck(&[x.clone()], Default::default(), |x| x[0].adaptive_max_pool2d(size)).unwrap();
+        }
+        let large = map([1, 1, 17, 18]); // more window elements than a byte tells apart
+        gradcheck(&[large], Default::default(), |x| x[0].adaptive_max_pool2d([1, 1])).unwrap();
+    }
+
+    #[test]
+    fn averages_divide_as_pytorch_does() {
+        let options = Pool2dOptions { stride: [2, 2], padding: [1, 1], ceil_mode: true, ..Default::default() };
+        let y = Tensor::full([1, 1, 4, 4], 36.0, DType::F64).avg_pool2d([3, 3], options).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [16.0, 24.0, 12.0, 24.0, 36.0, 18.0, 12.0, 18.0, 9.0]);
+    }
+
+    #[test]
+    fn a_window_inside_the_padding_gives_minus_infinity_and_no_gradient() {
+        let options = Pool2dOptions { stride: [1, 1], padding: [1, 0], dilation: [3, 1], ..Default::default() };
+        let x = Tensor::ones([1, 1, 2, 1]).with_grad();
+        let y = x.max_pool2d([2, 1], options).unwrap();
+        assert_eq!(y.to_vec::<f32>().unwrap(), [f32::NEG_INFINITY]);
+        let gradients = y.sum(..).unwrap().backward().unwrap();
+        assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn either_memory_format_gives_the_same() {
+        let x = map([2, 3, 6, 5]);
+        let last = x.in_format(MemoryFormat::ChannelsLast);
+        let [a, b] = [&x, &last].map(|x| x.max_pool2d([2, 3], Default::default()).unwrap().to_vec::<f64>().unwrap());
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn empty_batches_and_sizes_pass() {
+        let x = Tensor::zeros([0, 3, 4, 4]).with_grad();
+        let y = x.max_pool2d([2, 2], Default::default()).unwrap();
+        assert_eq!(y.shape(), [0, 3, 2, 2]);
+        assert_eq!(y.sum(..).unwrap().backward().unwrap().get(&x).unwrap().shape(), [0, 3, 4, 4]);
+        assert_eq!(x.adaptive_avg_pool2d([usize::MAX, 1]).unwrap().shape(), [0, 3, usize::MAX, 1]);
+        let x = Tensor::ones([1, 3, 4, 4]).with_grad();
+        let y = x.adaptive_avg_pool2d([0, 2]).unwrap();
+        assert_eq!(y.sum(..).unwrap().backward().unwrap().get(&x).unwrap().to_vec::<f32>().unwrap(), [0.0; 48]);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let x = Tensor::zeros([2, 3, 4, 4]);
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        let max = |kernel, options| message(x.max_pool2d(kernel, options));
+        assert_eq!(max([5, 5], Default::default()), "max_pool2d: kernel 5×5 is larger than the padded input 4×4");
+        assert_eq!(max([0, 2], Default::default()), "max_pool2d: kernel 0×2 must not be zero");
+        let padding = Pool2dOptions { padding: [0, 2], ..Default::default() };
+        assert_eq!(max([2, 3], padding), "max_pool2d: padding [0, 2] is more than half of the kernel [2, 3]");
+        let dilation = Pool2dOptions { dilation: [2, 1], ..Default::default() };
+        assert_eq!(message(x.avg_pool2d([2, 2], dilation)), "avg_pool2d: windows cannot be dilated, got dilation [2, 1]");
+        let shape = |shape: &[usize]| message(Tensor::zeros(shape).avg_pool2d([2, 2], Default::default()));
+        assert_eq!(shape(&[3, 4, 4]), "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [3, 4, 4]");
+        assert_eq!(shape(&[2, 0, 4, 4]), "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [2, 0, 4, 4]");
+        let flat = Tensor::zeros([2, 3, 0, 4]);
+        let expected = "adaptive_max_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [2, 3, 0, 4]";
+        assert_eq!(message(flat.adaptive_max_pool2d([1, 1])), expected);
+        let integers = Tensor::full([1, 1, 2, 2], 0.0, DType::U8);
+        assert_eq!(message(integers.adaptive_avg_pool2d([1, 1])), "adaptive_avg_pool2d: expected f32 or f64, got u8");
+        let expected = format!("adaptive_max_pool2d: the result [2, 3, {0}, {0}] has more elements than memory can hold", usize::MAX);
+        assert_eq!(message(x.adaptive_max_pool2d([usize::MAX; 2])), expected);
+    }
+}

@@ -1,0 +1,65 @@
+//! Softmax and its logarithm.
+
+use crate::error::Result;
+use crate::kernels::softmax::{self, Kind};
+use crate::tensor::create::around;
+use crate::tensor::shape::{physical, resolve_dim};
+use crate::tensor::{Dim, Tensor, with_float};
+
+/// Either kind over one dimension; the backward pass needs the output only.
+fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<Tensor> {
+    x.expect_float(op)?;
+    // A scalar is its own only element.
+    let rank = x.ndim().max(1);
+    let axis = resolve_dim(op, dim, rank)?;
+    let format = x.memory_format();
+    let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(i, &n)| (n, i == axis)).collect();
+    let (sizes, chosen): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();
+    let view = match chosen.iter().position(|&chosen| chosen) {
+        _ if x.numel() == 0 => [0; 3],
+        Some(axis) => around(&sizes, axis),
+        None => [1; 3],
+    };
+    let y = with_float!(x.dtype(), op, T => Tensor::build(x.shape(), format, |y: &mut [T]| softmax::forward(kind, view, x.data(), y)));
+    let kept = x.is_recorded().then(|| y.detach());
+    Ok(y.record(op, [x], move |grad, _wanted| {
+        let y = kept.as_ref().expect("kept when recorded");
+        let grad = grad.in_format(format);
+        Ok([Some(with_float!(y.dtype(), op, T => Tensor::build(y.shape(), format, |out: &mut [T]| {
+            softmax::backward(kind, view, y.data(), grad.data(), out);
+        })))])
+    }))
+}
+
+impl Tensor {
+    /// `eˣ / Σ eˣ` along a dimension: positive numbers whose sum is 1.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point, [`Error::Argument`](crate::Error::Argument) when there is
+    /// no such dimension.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let p = Tensor::zeros([2, 4]).softmax(-1)?;
+    /// assert_eq!(p.to_vec::<f32>()?, [0.25; 8]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn softmax(&self, dim: impl Dim) -> Result<Tensor> {
+        normalise("softmax", Kind::Softmax, self, dim)
+    }
+
+    /// The logarithm of [`softmax`](Tensor::softmax), without the loss of digits that taking it afterwards would bring.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// As [`softmax`](Tensor::softmax).
+    pub fn log_softmax(&self, dim: impl Dim) -> Result<Tensor> {
+        normalise("log_softmax", Kind::LogSoftmax, self, dim)
+    }
+}

@@ -1,0 +1,111 @@
+//! Optimisers, learning-rate schedules, gradient clipping.
+//!
+//! An optimiser owns groups of parameters. Each group has options of its own, and each parameter has state (velocity, moments, …) that is
+//! updated in place with it, in one pass. What differs from one optimiser to the next is its options and its kernel; groups, state dicts
+//! and the walk over parameters are [`GroupedOptimizer`]'s, once.
+//!
+//! ```
+//! use convnet::{Tensor, nn::Parameter};
+//! use convnet::optim::{Optimizer, Schedule, Sgd, StepLr};
+//!
+//! let w = Parameter::new(Tensor::ones([2]));
+//! let mut optimizer = Sgd::new([w.clone()], 0.1).momentum(0.9);
+//! let mut schedule = StepLr::new(10).attach(&mut optimizer)?;
+//! for _ in 0..20 {
+//!     let loss = w.tensor().mul(&w.tensor())?.sum(..)?;
+//!     optimizer.step(&loss.backward()?)?;
+//!     schedule.step(&mut optimizer)?;
+//! }
+//! assert!((optimizer.learning_rate(0)? - 0.001).abs() < 1e-12);
+//! # Ok::<(), convnet::Error>(())
+//! ```
+
+mod adagrad;
+mod adam;
+mod clip;
+mod driver;
+mod one_cycle;
+mod plateau;
+mod rmsprop;
+mod schedule;
+mod sgd;
+mod state;
+
+pub use adagrad::{Adagrad, AdagradOptions};
+pub use adam::{Adam, AdamOptions, AdamW};
+pub use clip::{clip_grad_norm, clip_grad_value};
+pub use driver::GroupedOptimizer;
+pub use one_cycle::{Anneal, OneCycleLr};
+pub use plateau::{PlateauMode, ReduceLrOnPlateau, ThresholdMode};
+pub use rmsprop::{RmsProp, RmsPropOptions};
+pub use schedule::{CosineLr, ExponentialLr, LinearWarmup, MultiStepLr, Rates, Schedule, Scheduler, StepLr};
+pub use sgd::{Sgd, SgdOptions};
+pub use state::OptimizerState;
+
+use crate::autograd::Gradients;
+use crate::error::{Error, Result};
+use crate::nn::Parameter;
+
+/// Changes parameters by their gradients.
+pub trait Optimizer: Send {
+    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) are left as they are, with their state.
+    ///
+    /// Options are checked here, since setters cannot fail. An error leaves every parameter and all state as they were.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for options out of range and for a parameter that is in two groups, [`Error::Shape`] for a gradient (put there
+    /// by hand) of another shape than its parameter's.
+    fn step(&mut self, gradients: &Gradients) -> Result<()>;
+
+    /// The number of parameter groups.
+    fn num_groups(&self) -> usize;
+
+    /// The parameters of all groups, in order.
+    fn parameters(&self) -> Vec<Parameter>;
+
+    /// The learning rate of a group.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such group.
+    fn learning_rate(&self, group: usize) -> Result<f64>;
+
+    /// Sets the learning rate of a group.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such group, or for a negative or infinite rate or one that is not a number.
+    fn set_learning_rate(&mut self, group: usize, learning_rate: f64) -> Result<()>;
+
+    /// The momentum of a group, or Adam's first beta; `None` for an optimiser that has neither.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such group.
+    fn momentum_of(&self, group: usize) -> Result<Option<f64>>;
+
+    /// Sets the momentum of a group, or Adam's first beta.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such group, for an optimiser that has no momentum, and for a value outside `[0, 1)`.
+    fn set_momentum(&mut self, group: usize, momentum: f64) -> Result<()>;
+
+    /// A snapshot of all options and state. It shares memory with the optimiser until the next step.
+    fn state(&self) -> OptimizerState;
+
+    /// Goes back to a snapshot, so that training continues with the same bits; the parameters' values are not part of it.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the snapshot is another kind of optimiser's or does not fit the parameters; nothing has changed then.
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
+
+    /// The learning rates of all groups.
+    fn learning_rates(&self) -> Vec<f64> {
+        (0..self.num_groups()).filter_map(|group| self.learning_rate(group).ok()).collect()
+    }
+}
+
+/// Fails unless `value` is in `[0, ∞)`, or in `[0, below)`.
+pub(crate) fn check_range(op: &'static str, name: &str, value: f64, below: f64) -> Result<()> {
+    if value >= 0.0 && value < below {
+        return Ok(());
+    }
+    Err(Error::argument(op, format!("{name} must be in [0, {below}), got {value}")))
+}

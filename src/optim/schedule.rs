@@ -1,0 +1,373 @@
+//! Learning-rate schedules.
+//!
+//! A [`Schedule`] is a function from the number of steps to a group's learning rate, given the rate the group began with. Attached to an
+//! optimiser it becomes a [`Scheduler`], which counts the steps. What a step is (a batch, an epoch) is up to whoever calls
+//! [`Scheduler::step`].
+
+use std::f64::consts::PI;
+use std::fmt;
+
+use super::state::{self, OptimizerState, Reader};
+use super::{Optimizer, check_range};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// What a schedule says for one group and step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The momentum (Adam's first beta), when the schedule has a say in it.
+    pub momentum: Option<f64>,
+}
+
+impl Rates {
+    fn of(learning_rate: f64) -> Result<Rates> {
+        Ok(Rates { learning_rate, momentum: None })
+    }
+}
+
+/// A learning rate as a function of the step.
+pub trait Schedule: Send {
+    /// Fails with [`Error::Argument`] for settings out of range; called when the schedule is attached.
+    ///
+    /// # Errors
+    /// As said.
+    fn check(&self) -> Result<()>;
+
+    /// The rates after `step` steps of the group number `group`, which began with the learning rate `base`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the schedule says nothing of this step or group.
+    fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates>;
+
+    /// Takes note of a metric before the rates of `step` are asked for.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the schedule needs a metric and there is none.
+    fn observe(&mut self, _step: u64, _metric: Option<f64>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Shows every number that [`observe`](Schedule::observe) changes, by name, for snapshots.
+    fn visit(&mut self, _visitor: &mut dyn FnMut(&'static str, &mut f64)) {}
+
+    /// Starts this schedule on an optimiser and sets the rates of step 0.
+    ///
+    /// # Errors
+    /// As [`check`](Schedule::check), and when the optimiser refuses the rates.
+    fn attach(self, optimizer: &mut dyn Optimizer) -> Result<Scheduler<Self>>
+    where
+        Self: Sized,
+    {
+        Scheduler::new(self, optimizer)
+    }
+}
+
+impl Schedule for Box<dyn Schedule> {
+    fn check(&self) -> Result<()> {
+        (**self).check()
+    }
+
+    fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates> {
+        (**self).at(step, group, base)
+    }
+
+    fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
+        (**self).observe(step, metric)
+    }
+
+    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+        (**self).visit(visitor);
+    }
+}
+
+/// A schedule at work: how many steps there have been, and what each group began with.
+#[derive(Clone, Debug)]
+pub struct Scheduler<S> {
+    schedule: S,
+    step: u64,
+    bases: Vec<f64>,
+}
+
+impl<S: Schedule> Scheduler<S> {
+    /// As [`Schedule::attach`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(schedule: S, optimizer: &mut dyn Optimizer) -> Result<Scheduler<S>> {
+        schedule.check()?;
+        let scheduler = Scheduler { schedule, step: 0, bases: optimizer.learning_rates() };
+        scheduler.apply(optimizer)?;
+        Ok(scheduler)
+    }
+
+    /// Goes one step on; call it after the optimiser's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the schedule needs a metric ([`ReduceLrOnPlateau`](super::ReduceLrOnPlateau): use
+    /// [`step_with`](Scheduler::step_with)) or has ended, and when the optimiser has other groups than it was attached to.
+    pub fn step(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
+        self.advance(optimizer, None)
+    }
+
+    /// Goes one step on with a metric, such as the validation loss; schedules that need none ignore it.
+    ///
+    /// # Errors
+    /// As [`step`](Scheduler::step).
+    pub fn step_with(&mut self, optimizer: &mut dyn Optimizer, metric: f64) -> Result<()> {
+        self.advance(optimizer, Some(metric))
+    }
+
+    fn advance(&mut self, optimizer: &mut dyn Optimizer, metric: Option<f64>) -> Result<()> {
+        self.schedule.observe(self.step + 1, metric)?;
+        self.step += 1;
+        let applied = self.apply(optimizer);
+        self.step -= u64::from(applied.is_err());
+        applied
+    }
+
+    fn apply(&self, optimizer: &mut dyn Optimizer) -> Result<()> {
+        if optimizer.num_groups() != self.bases.len() {
+            let message = format!("attached to {} parameter groups, the optimiser has {}", self.bases.len(), optimizer.num_groups());
+            return Err(Error::argument("schedule", message));
+        }
+        for (group, &base) in self.bases.iter().enumerate() {
+            let rates = self.schedule.at(self.step, group, base)?;
+            optimizer.set_learning_rate(group, rates.learning_rate)?;
+            if let Some(momentum) = rates.momentum {
+                optimizer.set_momentum(group, momentum)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many steps there have been.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// A snapshot of where the schedule stands; the settings are not part of it.
+    pub fn state(&self) -> OptimizerState
+    where
+        S: Clone,
+    {
+        let mut state = OptimizerState::default();
+        state.push("schedule.step".into(), state::count(self.step));
+        for (group, &base) in self.bases.iter().enumerate() {
+            state.push(format!("schedule.base.{group}"), Tensor::scalar(base));
+        }
+        self.schedule.clone().visit(&mut |name, value| state.push(format!("schedule.{name}"), Tensor::scalar(*value)));
+        state
+    }
+
+    /// Goes back to a snapshot. The optimiser's rates are in its own snapshot.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the snapshot does not fit; nothing has changed then.
+    pub fn load_state(&mut self, state: &OptimizerState) -> Result<()>
+    where
+        S: Clone,
+    {
+        let mut reader = Reader::new(state)?;
+        let step = reader.count("schedule.step")?;
+        let names = 0..self.bases.len();
+        let bases = names.map(|group| reader.number(&format!("schedule.base.{group}"))).collect::<Result<Vec<f64>>>()?;
+        let (mut schedule, mut outcome) = (self.schedule.clone(), Ok(()));
+        schedule.visit(&mut |name, value| reader.replace(&format!("schedule.{name}"), value, &mut outcome));
+        outcome?;
+        reader.finish()?;
+        *self = Scheduler { schedule, step, bases };
+        Ok(())
+    }
+}
+
+/// The rate times `gamma` every `step_size` steps; PyTorch's `StepLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepLr {
+    step_size: u64,
+    gamma: f64,
+}
+
+impl StepLr {
+    /// With a gamma of 0.1.
+    pub fn new(step_size: u64) -> StepLr {
+        StepLr { step_size, gamma: 0.1 }
+    }
+
+    /// Sets the factor, at least 0.
+    #[must_use]
+    pub fn gamma(self, gamma: f64) -> StepLr {
+        StepLr { gamma, ..self }
+    }
+}
+
+impl Schedule for StepLr {
+    fn check(&self) -> Result<()> {
+        check_positive("StepLr", "the step size", self.step_size)?;
+        check_range("StepLr", "gamma", self.gamma, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        Rates::of(base * power(self.gamma, step / self.step_size.max(1)))
+    }
+}
+
+/// The rate times `gamma` at each milestone; PyTorch's `MultiStepLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MultiStepLr {
+    milestones: Vec<u64>,
+    gamma: f64,
+}
+
+impl MultiStepLr {
+    /// With a gamma of 0.1; milestones may come in any order, and one that is there twice counts twice.
+    pub fn new(milestones: impl IntoIterator<Item = u64>) -> MultiStepLr {
+        MultiStepLr { milestones: milestones.into_iter().collect(), gamma: 0.1 }
+    }
+
+    /// Sets the factor, at least 0.
+    #[must_use]
+    pub fn gamma(self, gamma: f64) -> MultiStepLr {
+        MultiStepLr { gamma, ..self }
+    }
+}
+
+impl Schedule for MultiStepLr {
+    fn check(&self) -> Result<()> {
+        check_range("MultiStepLr", "gamma", self.gamma, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        let passed = self.milestones.iter().filter(|&&milestone| milestone <= step).count();
+        Rates::of(base * power(self.gamma, passed as u64))
+    }
+}
+
+/// The rate times `gamma` at every step; PyTorch's `ExponentialLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExponentialLr {
+    gamma: f64,
+}
+
+impl ExponentialLr {
+    /// With this factor, at least 0.
+    pub fn new(gamma: f64) -> ExponentialLr {
+        ExponentialLr { gamma }
+    }
+}
+
+impl Schedule for ExponentialLr {
+    fn check(&self) -> Result<()> {
+        check_range("ExponentialLr", "gamma", self.gamma, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        Rates::of(base * power(self.gamma, step))
+    }
+}
+
+/// Half a cosine wave from the base rate down to a minimum in `steps` steps (Loshchilov & Hutter, 2017), and up again after them; PyTorch's
+/// `CosineAnnealingLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CosineLr {
+    steps: u64,
+    minimum: f64,
+}
+
+impl CosineLr {
+    /// With a minimum of 0.
+    pub fn new(steps: u64) -> CosineLr {
+        CosineLr { steps, minimum: 0.0 }
+    }
+
+    /// Sets the rate at the bottom (PyTorch's `eta_min`).
+    #[must_use]
+    pub fn minimum(self, minimum: f64) -> CosineLr {
+        CosineLr { minimum, ..self }
+    }
+}
+
+impl Schedule for CosineLr {
+    fn check(&self) -> Result<()> {
+        check_positive("CosineLr", "the number of steps", self.steps)?;
+        check_range("CosineLr", "the minimum", self.minimum, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        let turn = PI * step as f64 / self.steps as f64;
+        Rates::of(self.minimum + (base - self.minimum) * (1.0 + turn.cos()) / 2.0)
+    }
+}
+
+/// A linear climb over the first steps to where another schedule starts, which then runs from its own step 0; PyTorch's `LinearLR` and
+/// another one in a `SequentialLR`.
+///
+/// ```
+/// use convnet::optim::{CosineLr, LinearWarmup, Schedule};
+///
+/// let schedule = LinearWarmup::new(5, CosineLr::new(90)).start_factor(0.1);
+/// assert!((schedule.at(0, 0, 1.0)?.learning_rate - 0.1).abs() < 1e-12);
+/// assert!((schedule.at(5, 0, 1.0)?.learning_rate - 1.0).abs() < 1e-12);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearWarmup<S> {
+    steps: u64,
+    start_factor: f64,
+    inner: S,
+}
+
+impl<S: Schedule> LinearWarmup<S> {
+    /// `steps` steps from a third of the first rate of `inner` on.
+    pub fn new(steps: u64, inner: S) -> LinearWarmup<S> {
+        LinearWarmup { steps, start_factor: 1.0 / 3.0, inner }
+    }
+
+    /// Sets the share of the first rate of the inner schedule with which to begin, in `[0, 1]`.
+    #[must_use]
+    pub fn start_factor(self, start_factor: f64) -> LinearWarmup<S> {
+        LinearWarmup { start_factor, ..self }
+    }
+}
+
+impl<S: Schedule> Schedule for LinearWarmup<S> {
+    fn check(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.start_factor) {
+            return Err(Error::argument("LinearWarmup", format!("the start factor must be in [0, 1], got {}", self.start_factor)));
+        }
+        self.inner.check()
+    }
+
+    fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates> {
+        if step >= self.steps {
+            return self.inner.at(step - self.steps, group, base);
+        }
+        let first = self.inner.at(0, group, base)?;
+        let factor = self.start_factor + (1.0 - self.start_factor) * step as f64 / self.steps as f64;
+        Ok(Rates { learning_rate: first.learning_rate * factor, ..first })
+    }
+
+    /// The inner schedule sees no metric of the warm-up.
+    fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
+        if step > self.steps { self.inner.observe(step - self.steps, metric) } else { Ok(()) }
+    }
+
+    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+        self.inner.visit(visitor);
+    }
+}
+
+pub(super) fn check_positive(op: &'static str, name: &str, value: u64) -> Result<()> {
+    if value > 0 { Ok(()) } else { Err(Error::argument(op, format!("{name} must be positive, got 0"))) }
+}
+
+fn power(gamma: f64, exponent: u64) -> f64 {
+    gamma.powf(exponent as f64)
+}
+
+impl fmt::Debug for dyn Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Schedule")
+    }
+}

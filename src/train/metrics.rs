@@ -1,0 +1,137 @@
+//! Loss and accuracy over many batches.
+
+use crate::autograd::no_grad;
+use crate::data::{Batch, DataLoader};
+use crate::error::{Error, Result};
+use crate::nn::Module;
+use crate::tensor::{DType, Tensor};
+
+/// Mean loss and accuracy of a classifier, batch by batch.
+///
+/// ```
+/// use convnet::{Tensor, train::Metrics};
+///
+/// let logits = Tensor::from_vec(vec![2.0f32, 1.0, 0.0, 3.0], [2, 2])?;
+/// let labels = Tensor::from_vec(vec![0i64, 0], [2])?;
+/// let mut metrics = Metrics::default();
+/// metrics.add(&logits.cross_entropy(&labels)?, &logits, &labels)?;
+/// assert_eq!((metrics.samples(), metrics.accuracy()), (2, 0.5));
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    batches: u64,
+    samples: u64,
+    correct: u64,
+    loss: f64,
+}
+
+impl Metrics {
+    /// Counts a batch: its mean loss (one element), logits `[N, C]` and labels `[N]`.
+    ///
+    /// # Errors
+    /// [`Error::Training`] for a loss that is not a finite number: the weights, or the data, are beyond repair, and another step would only
+    /// spread it. [`Error::Shape`] and [`Error::DType`] when the tensors are not as said above. Then nothing is counted.
+    pub fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &Tensor) -> Result<()> {
+        let &[count, _] = logits.shape() else {
+            return Err(Error::shape("metrics", format!("expected logits [N, C], got {:?}", logits.shape())));
+        };
+        if labels.shape() != [count] {
+            return Err(Error::shape("metrics", format!("logits {:?} want labels [{count}], got {:?}", logits.shape(), labels.shape())));
+        }
+        let loss = match loss.dtype() {
+            DType::F32 => f64::from(loss.item::<f32>()?),
+            _ => loss.item::<f64>()?,
+        };
+        if !loss.is_finite() {
+            let batch = self.batches + 1;
+            return Err(Error::Training(format!("the loss of batch {batch} is {loss}; a lower learning rate, or a look at the data, may help")));
+        }
+        let predicted = logits.argmax(1)?.to_vec::<i64>()?;
+        let correct = predicted.iter().zip(labels.to_vec::<i64>()?).filter(|&(&predicted, label)| predicted == label).count();
+        self.batches += 1;
+        self.samples += count as u64;
+        self.correct += correct as u64;
+        self.loss += loss * count as f64;
+        Ok(())
+    }
+
+    /// The number of samples so far.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// The mean loss of a sample; NaN before the first.
+    pub fn loss(&self) -> f64 {
+        self.loss / self.samples as f64
+    }
+
+    /// The share of samples whose largest logit is their label's; NaN before the first.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.samples as f64
+    }
+}
+
+/// Cross-entropy and accuracy of a model on all that a loader has, in evaluation mode and without recording; the model's mode is as before
+/// afterwards.
+///
+/// # Errors
+/// What the loader or the model returns, and [`Error::Training`] for a loss that is not a finite number.
+pub fn evaluate<M: Module + ?Sized>(model: &M, loader: &DataLoader) -> Result<Metrics> {
+    let was_training = model.is_training();
+    model.eval();
+    let metrics = no_grad(|| {
+        let mut metrics = Metrics::default();
+        for batch in loader.epoch(0) {
+            let Batch { images, labels } = batch?;
+            let logits = model.forward(&images)?;
+            metrics.add(&logits.cross_entropy(&labels)?, &logits, &labels)?;
+        }
+        Ok(metrics)
+    });
+    if was_training {
+        model.train();
+    }
+    metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(values: &[i64]) -> Tensor {
+        Tensor::from_slice(values, [values.len()]).unwrap()
+    }
+
+    #[test]
+    fn batches_count_by_their_samples() {
+        let mut metrics = Metrics::default();
+        assert!(metrics.accuracy().is_nan() && metrics.loss().is_nan());
+        let right = Tensor::from_vec(vec![0.0f32, 1.0, 0.0, 1.0, 0.0, 1.0], [3, 2]).unwrap();
+        metrics.add(&Tensor::scalar(1.0f32), &right, &labels(&[1, 1, 1])).unwrap();
+        metrics.add(&Tensor::scalar(5.0f64), &right.narrow(0, 0, 1).unwrap(), &labels(&[0])).unwrap();
+        assert_eq!((metrics.samples(), metrics.loss(), metrics.accuracy()), (4, 2.0, 0.75));
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_stops_with_the_batch_and_a_hint() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut metrics = Metrics::default();
+            let logits = Tensor::zeros([1, 2]);
+            metrics.add(&Tensor::scalar(1.0f32), &logits, &labels(&[0])).unwrap();
+            let error = metrics.add(&Tensor::scalar(bad), &logits, &labels(&[0])).unwrap_err().to_string();
+            assert!(error.contains("batch 2") && error.contains("learning rate"), "{error}");
+            assert_eq!(metrics.samples(), 1);
+        }
+    }
+
+    #[test]
+    fn logits_and_labels_that_do_not_fit_are_refused() {
+        let mut metrics = Metrics::default();
+        let loss = Tensor::scalar(1.0f32);
+        let error = metrics.add(&loss, &Tensor::zeros([2, 3]), &labels(&[0])).unwrap_err().to_string();
+        assert!(error.contains("[2, 3]") && error.contains("[1]"), "{error}");
+        let error = metrics.add(&loss, &Tensor::zeros([2]), &labels(&[0, 1])).unwrap_err().to_string();
+        assert!(error.contains("[N, C]"), "{error}");
+    }
+}

@@ -1,0 +1,479 @@
+//! Layers, networks, state dicts and summaries.
+
+use convnet::nn::*;
+use convnet::{DType, Error, Result, Tensor, manual_seed, no_grad, visit_fields};
+
+fn names(module: &impl Module) -> Vec<String> {
+    module.named_parameters().into_iter().map(|(name, _)| name).collect()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_vec::<f32>().unwrap()
+}
+
+struct Block {
+    conv1: Conv2d,
+    act: ReLU,
+    downsample: Option<Sequential>,
+}
+
+impl Module for Block {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.act.forward(&self.conv1.forward(x)?)?;
+        y.add(&self.downsample.forward(x)?)
+    }
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv1, act, downsample);
+    }
+}
+
+fn block(inputs: usize, outputs: usize) -> Block {
+    let downsample = (inputs != outputs).then(|| Sequential::new().push(Conv2d::new(inputs, outputs, 1).bias(false)));
+    Block { conv1: Conv2d::new(inputs, outputs, 3).padding(1), act: ReLU, downsample }
+}
+
+fn nested() -> Sequential {
+    let layer1 = Sequential::new().push(block(64, 64)).push(block(64, 32));
+    Sequential::new().push_named("layer1", layer1).push_named("pool", Flatten).push_named("fc", Linear::new(32 * 4, 10))
+}
+
+#[test]
+fn keys_are_the_field_names_joined_with_dots() {
+    let expected = [
+        "layer1.0.conv1.weight",
+        "layer1.0.conv1.bias",
+        "layer1.1.conv1.weight",
+        "layer1.1.conv1.bias",
+        "layer1.1.downsample.0.weight",
+        "fc.weight",
+        "fc.bias",
+    ];
+    assert_eq!(names(&nested()), expected);
+}
+
+#[test]
+fn an_error_names_the_path_of_the_layer_it_comes_from() {
+    let error = nested().forward(&Tensor::zeros([2, 3, 56, 56])).unwrap_err();
+    assert_eq!(error.to_string(), "layer1.0.conv1 (Conv2d 64→64, k3): expected 64 input channels, got shape [2, 3, 56, 56]");
+    let error = nested().forward(&Tensor::zeros([2, 64, 3, 3])).unwrap_err();
+    assert_eq!(error.to_string(), "fc (Linear 128→10): expected 128 input features, got shape [2, 288]");
+    // The layer inside is named, not the ones around it, and the cause is at hand.
+    let Error::Layer { path, source, .. } = error else { panic!("not an error from a layer") };
+    assert!(path == "fc" && matches!(*source, Error::Shape { .. }));
+}
+
+#[test]
+fn an_error_between_layers_names_the_block() {
+    struct Sum;
+    impl Module for Sum {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            x.add(&Tensor::zeros([7]))
+        }
+        fn visit(&self, _: &mut Visitor<'_>) {}
+    }
+    let net = Sequential::new().push_named("stem", Sequential::new().push(ReLU).push(Sum));
+    let error = net.forward(&Tensor::zeros([2, 3])).unwrap_err().to_string();
+    assert!(error.starts_with("stem.1 (Sum): "), "{error}");
+}
+
+#[test]
+fn options_that_make_no_sense_are_errors_of_forward() {
+    let x = Tensor::zeros([1, 4, 5, 5]);
+    let cases: [(Conv2d, &str); 4] = [
+        (Conv2d::new(4, 6, 3).groups(3), "do not divide into 3 groups"),
+        (Conv2d::new(4, 6, 3).groups(0), "do not divide into 0 groups"),
+        (Conv2d::new(4, usize::MAX, 3), "more elements than memory can hold"),
+        (Conv2d::new(4, 6, 7), ""),
+    ];
+    for (conv, message) in cases {
+        let error = conv.forward(&x).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        assert!(conv.num_parameters() < 10_000 && conv.state_dict().len() == 2);
+    }
+    let huge = Linear::new(usize::MAX, 2);
+    assert!(huge.forward(&x).unwrap_err().to_string().contains("memory"));
+    assert_eq!(huge.num_parameters(), 0);
+    assert!(Conv2d::new(4, 4, 1).stride(0).forward(&x).is_err());
+    assert!(Conv2d::new(4, 4, 3).dilation(usize::MAX).padding(usize::MAX).forward(&x).is_err());
+}
+
+#[test]
+fn layers_have_pytorchs_parameters() {
+    let shapes = |module: &dyn Module| module.parameters().iter().map(Parameter::shape).collect::<Vec<_>>();
+    assert_eq!(shapes(&Conv2d::new(4, 6, [3, 5])), [vec![6, 4, 3, 5], vec![6]]);
+    assert_eq!(shapes(&Conv2d::new(4, 6, 3).groups(2).bias(false)), [vec![6, 2, 3, 3]]);
+    assert_eq!(shapes(&Conv2d::new(4, 6, 3).bias(false).groups(2)), [vec![6, 2, 3, 3]]);
+    assert_eq!(shapes(&Conv1d::new(4, 6, 3).groups(2)), [vec![6, 2, 3], vec![6]]);
+    assert_eq!(shapes(&ConvTranspose2d::new(4, 6, 3).groups(2)), [vec![4, 3, 3, 3], vec![6]]);
+    assert_eq!(shapes(&Linear::new(4, 6)), [vec![6, 4], vec![6]]);
+}
+
+#[test]
+fn weights_start_uniform_within_one_over_the_root_of_the_fan_in() {
+    manual_seed(3);
+    let conv = Conv2d::new(16, 32, 5);
+    let bound = 1.0 / (16.0f32 * 25.0).sqrt();
+    let weight = values(&conv.weight.tensor());
+    let (low, high) = weight.iter().fold((f32::MAX, f32::MIN), |(low, high), &w| (low.min(w), high.max(w)));
+    // 12,800 draws: the extremes miss the bounds by about 1/6,400 of the range.
+    assert!(low >= -bound && high <= bound && low < -0.99 * bound && high > 0.99 * bound);
+    let variance = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
+    assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 0.05, "uniform in ±b has variance b²/3");
+    assert!(values(&conv.bias.as_ref().unwrap().tensor()).iter().all(|b| b.abs() <= bound));
+}
+
+#[test]
+fn a_seed_fixes_the_weights_whenever_they_are_first_asked_for() {
+    let make = || {
+        manual_seed(5);
+        (Linear::new(3, 4), Conv2d::new(2, 3, 3).groups(1))
+    };
+    let (a, b) = (make(), make());
+    let _ = Tensor::rand([100]);
+    assert_eq!(values(&a.1.weight.tensor()), values(&b.1.weight.tensor()));
+    let on_another_thread = std::thread::scope(|scope| scope.spawn(|| values(&b.0.weight.tensor())).join().unwrap());
+    assert_eq!(values(&a.0.weight.tensor()), on_another_thread);
+    assert_ne!(values(&a.0.weight.tensor())[..4], values(&a.0.bias.as_ref().unwrap().tensor())[..]);
+}
+
+#[test]
+fn parameters_that_are_shared_count_once() {
+    let (a, mut b) = (Linear::new(3, 3), Linear::new(3, 3));
+    b.weight = a.weight.clone();
+    let net = Sequential::new().push(a).push(b);
+    assert_eq!(net.num_parameters(), 9 + 3 + 3);
+    assert_eq!(net.state_dict().len(), 4);
+    assert_eq!(net.freeze("0"), 2);
+    assert_eq!(net.unfreeze(""), 3);
+}
+
+#[test]
+fn frozen_parameters_get_no_gradient() {
+    let net = nested();
+    assert_eq!(net.freeze("layer"), 0, "a path, not any prefix");
+    assert_eq!(net.freeze("layer1"), 5);
+    let loss = net.forward(&Tensor::ones([1, 64, 2, 2])).unwrap().sum(..).unwrap();
+    let grads = loss.backward().unwrap();
+    let with_gradient: Vec<String> =
+        net.named_parameters().into_iter().filter(|(_, p)| grads.get(&p.tensor()).is_some()).map(|(name, _)| name).collect();
+    assert_eq!(with_gradient, ["fc.weight", "fc.bias"]);
+}
+
+#[test]
+fn a_state_dict_carries_everything_over() {
+    let (a, b) = (nested(), nested());
+    let x = Tensor::randn([1, 64, 2, 2]);
+    let report = b.load_state_dict(&a.state_dict()).unwrap();
+    assert_eq!(report.loaded, 7);
+    let run = |net: &Sequential| values(&no_grad(|| net.forward(&x)).unwrap());
+    assert_eq!(run(&a), run(&b));
+}
+
+#[test]
+fn a_state_dict_does_not_change_with_the_module() {
+    let fc = Linear::new(1, 1);
+    fc.weight.set(&Tensor::ones([1, 1])).unwrap();
+    let state = fc.state_dict();
+    fc.weight.set(&Tensor::zeros([1, 1])).unwrap();
+    assert_eq!(values(state.get("weight").unwrap()), [1.0]);
+}
+
+#[test]
+fn all_keys_that_do_not_fit_are_in_one_error_and_nothing_is_changed() {
+    let net = nested();
+    let before = values(&net.state_dict().get("layer1.0.conv1.bias").unwrap().clone());
+    let mut state = nested().state_dict();
+    state.remove("fc.bias");
+    state.insert("fc.extra", Tensor::zeros([1]));
+    state.insert("fc.weight", Tensor::zeros([10, 7]));
+    let error = net.load_state_dict(&state).unwrap_err().to_string();
+    assert_eq!(error, "state dict: 1 missing (fc.bias); 1 unexpected (fc.extra); 1 misshapen (fc.weight: expected [10, 128], got [10, 7])");
+    assert_eq!(values(net.state_dict().get("layer1.0.conv1.bias").unwrap()), before);
+    let report = net.load_matching(&state).unwrap();
+    assert_eq!((report.loaded, report.missing.len(), report.unexpected.len(), report.misshapen.len()), (5, 1, 1, 1));
+    assert_ne!(values(net.state_dict().get("layer1.0.conv1.bias").unwrap()), before);
+    assert!(net.load_matching(&StateDict::new()).is_err());
+}
+
+#[test]
+fn a_module_changes_its_dtype_and_loads_other_dtypes() {
+    let fc = Linear::new(2, 2);
+    fc.to_dtype(DType::F64).unwrap();
+    assert_eq!(fc.forward(&Tensor::zeros([1, 2])).unwrap_err().to_string().contains("f64"), true);
+    fc.load_state_dict(&Linear::new(2, 2).state_dict()).unwrap();
+    assert_eq!(fc.weight.tensor().dtype(), DType::F64);
+    assert!(fc.to_dtype(DType::I64).is_err());
+}
+
+#[test]
+fn modules_work_behind_pointers_and_without_a_size() {
+    let boxed: Box<dyn Module> = Box::new(Sequential::new().push(Linear::new(2, 3)));
+    let unsized_: &dyn Module = &*boxed;
+    assert_eq!(unsized_.num_parameters(), 9);
+    assert_eq!(unsized_.state_dict().len(), 2);
+    unsized_.eval();
+    assert_eq!((&unsized_).summary([1, 2]).unwrap().parameters, 9);
+    assert_eq!(boxed.summary([1, 2]).unwrap().parameters, 9);
+    assert_eq!(vec![Linear::new(2, 2), Linear::new(2, 2)].num_parameters(), 12);
+    assert!(std::panic::catch_unwind(|| Sequential::new().push_named("a", ReLU).push_named("a", ReLU)).is_err());
+}
+
+#[test]
+fn a_network_prints_as_a_tree() {
+    let expected = "Sequential (
+  (layer1): Sequential (
+    (0): Block (
+      (conv1): Conv2d 64→64, k3
+      (act): ReLU
+      (downsample): Identity
+    )
+    (1): Block (
+      (conv1): Conv2d 64→32, k3
+      (act): ReLU
+      (downsample): Sequential (
+        (0): Conv2d 64→32, k1
+      )
+    )
+  )
+  (pool): Flatten
+  (fc): Linear 128→10
+)";
+    assert_eq!(format!("{:?}", nested()), expected);
+}
+
+// Files.
+
+fn some_state() -> StateDict {
+    [
+        ("conv.weight", Tensor::from_vec((0..24).map(|i| i as f32 / 7.0).collect(), [2, 3, 2, 2]).unwrap()),
+        ("bn.num_batches_tracked", Tensor::scalar(7i64)),
+        ("images", Tensor::from_vec(vec![0u8, 1, 255], [3]).unwrap()),
+        ("exact", Tensor::from_vec(vec![1.0 / 3.0, -0.0, f64::NAN], [3, 1]).unwrap()),
+        ("nothing", Tensor::zeros([0, 5])),
+        ("a \"strange\"\\ näme\n", Tensor::scalar(1.5f32)),
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// Names, shapes, dtypes and bits.
+fn content(state: &StateDict) -> Vec<(String, String, Vec<u64>)> {
+    let bits = |t: &Tensor| match t.dtype() {
+        DType::U8 => t.to_vec::<u8>().unwrap().into_iter().map(u64::from).collect(),
+        DType::I64 => t.to_vec::<i64>().unwrap().into_iter().map(|x| x as u64).collect(),
+        DType::F32 => t.to_vec::<f32>().unwrap().into_iter().map(|x| u64::from(x.to_bits())).collect(),
+        DType::F64 => t.to_vec::<f64>().unwrap().into_iter().map(f64::to_bits).collect(),
+    };
+    let mut content: Vec<_> = state.iter().map(|(name, t)| (name.to_string(), format!("{:?} {}", t.shape(), t.dtype()), bits(t))).collect();
+    content.sort();
+    content
+}
+
+/// A safetensors file of this header and so many bytes of data.
+fn file_of(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+    fn load(&self, bytes: &[u8]) -> Result<StateDict> {
+        let path = self.path("some.safetensors");
+        // A new file each time: some file systems wait for the disk when an old one is overwritten.
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, bytes).unwrap();
+        let result = StateDict::load(&path);
+        if let Err(error) = &result {
+            assert!(error.to_string().contains("some.safetensors"), "no path in: {error}");
+        }
+        result
+    }
+}
+
+#[test]
+fn a_state_dict_survives_the_file_to_the_bit() {
+    let folder = Folder::new();
+    let path = folder.path("state.safetensors");
+    some_state().save(&path).unwrap();
+    assert_eq!(content(&StateDict::load(&path).unwrap()), content(&some_state()));
+    // Saved over itself, and with nothing left beside it.
+    some_state().save(&path).unwrap();
+    StateDict::new().save(folder.path("empty")).unwrap();
+    assert!(StateDict::load(folder.path("empty")).unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(folder.0.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_module_survives_the_file() {
+    let folder = Folder::new();
+    let path = folder.path("net.safetensors");
+    let (a, b) = (nested(), nested());
+    a.save(&path).unwrap();
+    assert_eq!(b.load(&path).unwrap().loaded, 7);
+    assert_eq!(content(&a.state_dict()), content(&b.state_dict()));
+    let error = Linear::new(1, 1).load(&path).unwrap_err().to_string();
+    assert!(error.contains("2 missing (weight, bias)") && error.contains("7 unexpected"), "{error}");
+}
+
+#[test]
+fn channels_last_parameters_are_saved_in_logical_order() {
+    let folder = Folder::new();
+    let nhwc = ndarray::Array4::from_shape_fn((2, 2, 2, 3), |(n, h, w, c)| (1000 * n + 100 * c + 10 * h + w) as f32);
+    let weight = Tensor::from_ndarray(nhwc.permuted_axes([0, 3, 1, 2]));
+    assert_eq!(weight.memory_format(), convnet::MemoryFormat::ChannelsLast);
+    let state: StateDict = [("w", weight.clone())].into_iter().collect();
+    state.save(folder.path("f")).unwrap();
+    assert_eq!(values(StateDict::load(folder.path("f")).unwrap().get("w").unwrap()), values(&weight));
+}
+
+#[test]
+fn errors_of_files_name_the_path() {
+    let folder = Folder::new();
+    let missing = StateDict::load(folder.path("missing")).unwrap_err();
+    assert!(matches!(missing, Error::Io { .. }) && missing.to_string().contains("missing: "), "{missing}");
+    let directory = StateDict::load(folder.0.path()).unwrap_err().to_string();
+    assert!(directory.contains("is a directory"), "{directory}");
+    let directory = some_state().save(folder.0.path()).unwrap_err().to_string();
+    assert!(directory.contains("is a directory"), "{directory}");
+    let nowhere = some_state().save(folder.path("no/such/folder/f")).unwrap_err();
+    assert!(matches!(nowhere, Error::Io { .. }) && nowhere.to_string().contains("no/such/folder/f"), "{nowhere}");
+    for path in ["", "/", ".."] {
+        assert!(some_state().save(path).is_err() && StateDict::load(path).is_err(), "{path:?}");
+    }
+    // A file in place of a folder cannot be written into, whoever asks.
+    std::fs::write(folder.path("file"), b"").unwrap();
+    assert!(some_state().save(folder.path("file/f")).unwrap_err().to_string().contains("file/f"));
+    assert!(StateDict::load(folder.path("file")).unwrap_err().to_string().contains("not a safetensors file"));
+    #[cfg(unix)]
+    assert!(StateDict::load("/dev/zero").unwrap_err().to_string().contains("not a regular file"));
+}
+
+#[test]
+fn half_precision_and_small_integers_are_widened() {
+    let header = r#"{"h":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"BF16","shape":[1],"data_offsets":[4,6]},
+        "i":{"dtype":"I16","shape":[1,1],"data_offsets":[6,8]},"t":{"dtype":"BOOL","shape":[2],"data_offsets":[8,10]}}"#;
+    let state = Folder::new().load(&file_of(header, &[0x00, 0x3c, 0x00, 0xc0, 0x80, 0x3f, 0xfe, 0xff, 0, 1])).unwrap();
+    assert_eq!(values(state.get("h").unwrap()), [1.0, -2.0]);
+    assert_eq!(values(state.get("b").unwrap()), [1.0]);
+    assert_eq!(state.get("i").unwrap().to_vec::<i64>().unwrap(), [-2]);
+    assert_eq!(state.get("t").unwrap().to_vec::<u8>().unwrap(), [0, 1]);
+    assert_eq!(state.keys().collect::<Vec<_>>(), ["h", "b", "i", "t"]);
+}
+
+#[test]
+fn lying_headers_are_refused() {
+    let folder = Folder::new();
+    let entry = |dtype: &str, shape: &str, offsets: &str| {
+        file_of(&format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#), &[0; 8])
+    };
+    assert!(folder.load(&entry("F32", "[2]", "[0,8]")).is_ok(), "the honest one");
+    let lies = [
+        entry("F8_E4M3", "[8]", "[0,8]"),
+        entry("C64", "[1]", "[0,8]"),
+        entry("Q7", "[8]", "[0,8]"),
+        entry("F32", "[3]", "[0,8]"),
+        entry("F32", "[2]", "[0,4]"),
+        entry("F32", "[2]", "[8,0]"),
+        entry("F32", "[2]", "[8,16]"),
+        entry("F32", "[1099511627776]", "[0,4398046511104]"),
+        entry("F32", "[4294967296,4294967296,4294967296]", "[0,8]"),
+        entry("F32", "[-2]", "[0,8]"),
+        entry("U8", "[8,18446744073709551615]", "[0,8]"),
+        file_of("{}", &[0; 8]),
+        file_of("[]", &[]),
+        file_of(&"[".repeat(100_000), &[]),
+        u64::MAX.to_le_bytes().to_vec(),
+        99_999_999u64.to_le_bytes().to_vec(),
+        vec![],
+        b"PK\x03\x04 a zip file is something else".to_vec(),
+    ];
+    for (i, bytes) in lies.iter().enumerate() {
+        let error = folder.load(bytes).expect_err(&format!("lie {i}"));
+        assert!(matches!(error, Error::Format { .. }), "lie {i}: {error}");
+    }
+    let unsupported = folder.load(&lies[0]).unwrap_err().to_string();
+    assert!(unsupported.contains("tensor w: dtype F8_E4M3 is not supported"), "{unsupported}");
+}
+
+#[test]
+fn a_truncated_file_is_refused_at_every_length() {
+    let folder = Folder::new();
+    some_state().save(folder.path("whole")).unwrap();
+    let whole = std::fs::read(folder.path("whole")).unwrap();
+    for length in 0..whole.len() {
+        assert!(folder.load(&whole[..length]).is_err(), "cut to {length} of {} bytes", whole.len());
+    }
+    assert!(folder.load(&[&whole[..], &[0]].concat()).is_err(), "one byte too many");
+}
+
+#[test]
+fn flipped_bits_give_an_error_or_tensors_as_large_as_the_file() {
+    let folder = Folder::new();
+    some_state().save(folder.path("whole")).unwrap();
+    let whole = std::fs::read(folder.path("whole")).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let (mut refused, mut tensors) = (0, 0);
+    for bit in 0..8 * whole.len() {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        match folder.load(&bytes) {
+            Err(_) => refused += 1,
+            Ok(state) => {
+                tensors += 1;
+                let size: usize = state.iter().map(|(_, t)| t.numel() * t.dtype().size()).sum();
+                // F16, read as f32, doubles.
+                assert!(size <= 2 * (whole.len() - header), "bit {bit}");
+            }
+        }
+    }
+    // A flip in the data gives other values, which the format cannot see.
+    assert!(tensors >= 8 * (whole.len() - header) && refused > 1000, "{tensors} and {refused}");
+}
+
+// Summaries.
+
+#[test]
+fn a_summary_counts_parameters_and_multiply_adds() {
+    let net = Sequential::new().push_named("conv", Conv2d::new(192, 32, 5).padding(2)).push(ReLU).push(Flatten);
+    let summary = net.summary([1, 192, 28, 28]).unwrap();
+    // The Inception paper's example.
+    assert_eq!(summary.multiply_adds, 120_422_400);
+    assert_eq!(summary.parameters, 192 * 32 * 25 + 32);
+    assert_eq!(summary.rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["conv", "1", "2"]);
+    assert_eq!(summary.rows[0].output, [1, 32, 28, 28]);
+    assert_eq!(summary.activation_bytes, 3 * 4 * 32 * 28 * 28);
+    let text = summary.to_string();
+    for part in ["conv", "Conv2d 192→32, k5", "[1, 32, 28, 28]", "153,632", "120,422,400", "MiB"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let grouped = Conv2d::new(8, 8, 3).groups(8).summary([2, 8, 5, 5]).unwrap();
+    assert_eq!(grouped.multiply_adds, 2 * 8 * 9 * 9);
+    let transposed = ConvTranspose2d::new(4, 6, 3).stride(2).summary([1, 4, 5, 5]).unwrap();
+    assert_eq!(transposed.multiply_adds, 100 * 6 * 9);
+    assert!(net.summary([usize::MAX, 2]).unwrap_err().to_string().contains("memory"));
+    assert!(net.summary([1, 3, 28, 28]).unwrap_err().to_string().contains("conv (Conv2d"));
+}
+
+#[test]
+fn a_layer_that_runs_twice_is_listed_twice_and_counted_once() {
+    struct Twice {
+        fc: Linear,
+    }
+    impl Module for Twice {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            self.fc.forward(&self.fc.forward(x)?)
+        }
+        fn visit(&self, v: &mut Visitor<'_>) {
+            visit_fields!(v, self; fc);
+        }
+    }
+    let summary = Twice { fc: Linear::new(4, 4) }.summary([3, 4]).unwrap();
+    assert_eq!(summary.rows.iter().map(|row| row.parameters).collect::<Vec<_>>(), [20, 0]);
+    assert_eq!((summary.parameters, summary.multiply_adds), (20, 2 * 3 * 16));
+}

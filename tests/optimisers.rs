@@ -1,0 +1,538 @@
+//! Optimisers, schedules and clipping against PyTorch; `fixtures/optim.py` made the numbers.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use convnet::autograd::Gradients;
+use convnet::nn::Parameter;
+use convnet::optim::{
+    Adagrad, Adam, AdamW, Anneal, CosineLr, ExponentialLr, LinearWarmup, MultiStepLr, OneCycleLr, Optimizer, OptimizerState, PlateauMode,
+    ReduceLrOnPlateau, RmsProp, Schedule, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
+};
+use convnet::{Element, Tensor};
+use serde_json::Value;
+
+const STEPS: usize = 50;
+const NAMES: [&str; 5] = ["w1", "b1", "w2", "b2", "scale"];
+
+static FIXTURE: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(include_str!("fixtures/optim.json")).unwrap());
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap_or(f64::NAN)).collect()
+}
+
+trait Real: Element {
+    const NAME: &'static str;
+    fn of(x: f64) -> Self;
+    fn wide(self) -> f64;
+}
+
+impl Real for f32 {
+    const NAME: &'static str = "f32";
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    const NAME: &'static str = "f64";
+    /// The fixture's numbers are f32 values in decimal.
+    fn of(x: f64) -> f64 {
+        f64::from(x as f32)
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}
+
+fn tensor<T: Real>(value: &Value, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(numbers(value).into_iter().map(T::of).collect(), shape).unwrap()
+}
+
+/// The fixture's problem: two dense layers, a scale, and one parameter that the loss does not use.
+struct Problem {
+    parameters: BTreeMap<&'static str, Parameter>,
+    unused: Parameter,
+    input: Tensor,
+    target: Tensor,
+}
+
+impl Problem {
+    fn new<T: Real>() -> Problem {
+        let shape = |name: &str| numbers(&FIXTURE["shapes"][name]).into_iter().map(|n| n as usize).collect::<Vec<_>>();
+        let parameters = NAMES.map(|name| (name, Parameter::new(tensor::<T>(&FIXTURE["initial"][name], &shape(name))))).into();
+        let unused = Parameter::new(tensor::<T>(&FIXTURE["initial"]["b2"], &[3]));
+        let (input, target) = (tensor::<T>(&FIXTURE["input"], &[6, 4]), tensor::<T>(&FIXTURE["target"], &[6, 3]));
+        Problem { parameters, unused, input, target }
+    }
+
+    fn of(&self, names: &[&str]) -> Vec<Parameter> {
+        names.iter().map(|name| self.parameters[name].clone()).collect()
+    }
+
+    fn all(&self) -> Vec<Parameter> {
+        let mut all = self.of(&NAMES);
+        all.insert(2, self.unused.clone());
+        all
+    }
+
+    fn loss(&self) -> Tensor {
+        let p = |name: &str| self.parameters[name].tensor();
+        let hidden = self.input.linear(&p("w1"), Some(&p("b1"))).unwrap().tanh().unwrap();
+        let output = hidden.linear(&p("w2"), Some(&p("b2"))).unwrap().mul(&p("scale")).unwrap();
+        let error = output.sub(&self.target).unwrap();
+        error.mul(&error).unwrap().sum(..).unwrap() * 0.1
+    }
+
+    fn values<T: Real>(&self) -> BTreeMap<&'static str, Vec<f64>> {
+        self.parameters.iter().map(|(&name, p)| (name, p.tensor().to_vec::<T>().unwrap().into_iter().map(T::wide).collect())).collect()
+    }
+
+    /// The bits of every parameter.
+    fn bits(&self) -> Vec<u64> {
+        self.values::<f64>().into_values().flatten().map(f64::to_bits).collect()
+    }
+}
+
+fn two_groups<O>(problem: &Problem, build: impl FnOnce(Vec<Parameter>, Vec<Parameter>) -> O) -> O {
+    let mut weights = problem.of(&["w1", "w2"]);
+    weights.push(problem.unused.clone());
+    build(weights, problem.of(&["b1", "b2", "scale"]))
+}
+
+/// The optimiser that the fixture has under this name, and whether a 1cycle schedule goes with it.
+fn optimizer(name: &str, problem: &Problem) -> (Box<dyn Optimizer>, bool) {
+    let p = problem.all();
+    let optimizer: Box<dyn Optimizer> = match name {
+        "sgd" => Box::new(Sgd::new(p, 0.05)),
+        "sgd_decay" => Box::new(Sgd::new(p, 0.05).weight_decay(0.02)),
+        "sgd_momentum" => Box::new(Sgd::new(p, 0.02).momentum(0.9).weight_decay(5e-4)),
+        "sgd_dampening" => Box::new(Sgd::new(p, 0.05).momentum(0.8).dampening(0.3)),
+        "sgd_nesterov" => Box::new(Sgd::new(p, 0.02).momentum(0.9).nesterov(true).weight_decay(1e-3)),
+        "sgd_groups" => two_groups(problem, |weights, others| {
+            let own = |o: &mut convnet::optim::SgdOptions| (o.learning_rate, o.weight_decay, o.momentum) = (0.01, 0.0, 0.5);
+            // Setters before and after the group: the order must not matter.
+            Box::new(Sgd::new(weights, 0.03).momentum(0.9).group(others, own).weight_decay(0.01))
+        }),
+        "sgd_one_cycle" => return (Box::new(Sgd::new(p, 0.1).momentum(0.9)), true),
+        "adam" => Box::new(Adam::new(p, 0.01)),
+        "adam_decay" => Box::new(Adam::new(p, 0.02).betas(0.8, 0.99).epsilon(1e-6).weight_decay(0.05)),
+        "adam_amsgrad" => Box::new(Adam::new(p, 0.05).betas(0.9, 0.9).amsgrad(true)),
+        "adam_groups" => two_groups(problem, |weights, others| {
+            let adam = Adam::new(weights, 0.02).weight_decay(0.01);
+            Box::new(adam.group(others, |o| (o.learning_rate, o.betas) = (0.002, [0.7, 0.95])))
+        }),
+        "adam_one_cycle" => return (Box::new(Adam::new(p, 0.1)), true),
+        "adamw" => Box::new(AdamW::new(p, 0.02)),
+        "adamw_amsgrad" => Box::new(AdamW::new(p, 0.05).betas(0.85, 0.95).weight_decay(0.1).amsgrad(true)),
+        "rmsprop" => Box::new(RmsProp::new(p, 0.005)),
+        "rmsprop_alpha" => Box::new(RmsProp::new(p, 0.01).alpha(0.9).epsilon(1e-4).weight_decay(0.01)),
+        "rmsprop_centered" => Box::new(RmsProp::new(p, 0.002).alpha(0.95).epsilon(1e-3).centered(true)),
+        "rmsprop_momentum" => Box::new(RmsProp::new(p, 0.001).momentum(0.9).weight_decay(1e-3)),
+        "rmsprop_all" => Box::new(RmsProp::new(p, 0.001).alpha(0.9).epsilon(1e-3).momentum(0.8).centered(true)),
+        "adagrad" => Box::new(Adagrad::new(p, 0.1)),
+        "adagrad_all" => Box::new(Adagrad::new(p, 0.2).lr_decay(0.05).weight_decay(0.01).initial_accumulator(0.3).epsilon(1e-6)),
+        "adagrad_groups" => two_groups(problem, |weights, others| {
+            let adagrad = Adagrad::new(weights, 0.1).weight_decay(0.01);
+            Box::new(adagrad.group(others, |o| (o.learning_rate, o.learning_rate_decay) = (0.02, 0.1)))
+        }),
+        _ => panic!("the fixture has an optimiser {name} that is not built here"),
+    };
+    (optimizer, false)
+}
+
+fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1e-300, |max: f64, x| max.max(x.abs()));
+    for (i, (a, b)) in got.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance * scale, "{what}[{i}]: {a} instead of {b}, off by {:e} of {scale}", (a - b).abs() / scale);
+    }
+}
+
+fn follow<T: Real>(tolerance: f64) {
+    for (name, expected) in FIXTURE[T::NAME].as_object().unwrap() {
+        let problem = Problem::new::<T>();
+        let (mut optimizer, cycled) = optimizer(name, &problem);
+        let mut schedule = cycled.then(|| OneCycleLr::new(0.1, STEPS as u64).attach(&mut *optimizer).unwrap());
+        let mut losses = vec![];
+        for _ in 0..STEPS {
+            let loss = problem.loss();
+            losses.push(loss.item::<T>().unwrap().wide());
+            optimizer.step(&loss.backward().unwrap()).unwrap();
+            if let Some(schedule) = &mut schedule {
+                schedule.step(&mut *optimizer).unwrap();
+            }
+        }
+        if let Some(expected) = expected.get("losses") {
+            assert_close(&format!("{name} loss"), &losses, &numbers(expected), tolerance);
+        }
+        assert!(losses[STEPS - 1] < losses[0], "{name} learns");
+        for (parameter, values) in problem.values::<T>() {
+            assert_close(&format!("{name} {parameter}"), &values, &numbers(&expected["final"][parameter]), tolerance);
+        }
+        let unused = problem.unused.tensor().to_vec::<T>().unwrap().into_iter().map(T::wide).collect::<Vec<_>>();
+        let initial = tensor::<T>(&FIXTURE["initial"]["b2"], &[3]).to_vec::<T>().unwrap().into_iter().map(T::wide).collect::<Vec<_>>();
+        assert_eq!(unused, initial, "{name} leaves a parameter without a gradient alone, weight decay or not");
+    }
+}
+
+#[test]
+fn every_optimiser_follows_pytorch_in_f64() {
+    follow::<f64>(1e-10);
+}
+
+/// Rounding differs in order; 50 steps on a smooth problem do not blow it up beyond 1e-5 of the largest element.
+#[test]
+fn every_optimiser_follows_pytorch_in_f32() {
+    follow::<f32>(1e-5);
+}
+
+#[test]
+fn every_optimiser_continues_with_the_same_bits_after_a_round_trip_of_its_state() {
+    for name in FIXTURE["f64"].as_object().unwrap().keys() {
+        let run = |interrupted: bool| {
+            let mut problem = Problem::new::<f64>();
+            let (mut current, cycled) = optimizer(name, &problem);
+            let new_schedule = |optimizer: &mut dyn Optimizer| OneCycleLr::new(0.1, STEPS as u64).attach(optimizer).unwrap();
+            let mut schedule = cycled.then(|| new_schedule(&mut *current));
+            for step in 0..30 {
+                if interrupted && step == 13 {
+                    // What a checkpoint would hold, into a new network, optimiser and schedule.
+                    let entries: Vec<(String, Tensor)> = current.state().into_iter().collect();
+                    let values = problem.values::<f64>();
+                    let of_schedule = schedule.as_ref().map(|schedule| schedule.state());
+                    problem = Problem::new::<f64>();
+                    for (name, parameter) in &problem.parameters {
+                        parameter.set(&Tensor::from_vec(values[name].clone(), parameter.shape()).unwrap()).unwrap();
+                    }
+                    current = optimizer(name, &problem).0;
+                    schedule = cycled.then(|| new_schedule(&mut *current));
+                    current.load_state(&OptimizerState::from(entries)).unwrap();
+                    if let (Some(schedule), Some(state)) = (&mut schedule, of_schedule) {
+                        schedule.load_state(&state).unwrap();
+                        assert_eq!(schedule.steps(), 13);
+                    }
+                }
+                current.step(&problem.loss().backward().unwrap()).unwrap();
+                if let Some(schedule) = &mut schedule {
+                    schedule.step(&mut *current).unwrap();
+                }
+            }
+            problem.bits()
+        };
+        assert_eq!(run(true), run(false), "{name}");
+    }
+}
+
+#[test]
+fn an_update_has_the_same_bits_whatever_the_number_of_threads() {
+    let run = |threads: usize| {
+        convnet::set_num_threads(threads).unwrap();
+        let start = Tensor::from_vec((0..100_003).map(|i| (i * 7919 % 1013) as f32 / 999.0 - 0.5).collect(), [100_003]).unwrap();
+        let w = Parameter::new(start);
+        let mut optimizer = AdamW::new([w.clone()], 0.01).amsgrad(true);
+        for _ in 0..3 {
+            let mut grads = w.tensor().mul(&w.tensor()).unwrap().sum(..).unwrap().backward().unwrap();
+            clip_grad_norm(std::slice::from_ref(&w), &mut grads, 1.0).unwrap();
+            optimizer.step(&grads).unwrap();
+        }
+        w.tensor().to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let expected = run(1);
+    for threads in [2, 3, 8] {
+        assert_eq!(run(threads), expected, "{threads} threads");
+    }
+    convnet::set_num_threads(0).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_does_not_fit_is_refused_and_changes_nothing() {
+    let problem = Problem::new::<f64>();
+    let mut adam = Adam::new(problem.all(), 0.01);
+    adam.step(&problem.loss().backward().unwrap()).unwrap();
+    let good: Vec<(String, Tensor)> = adam.state().into_iter().collect();
+    let message = |optimizer: &mut dyn Optimizer, entries: Vec<(String, Tensor)>| {
+        let before = format!("{:?}", optimizer.state());
+        let error = optimizer.load_state(&OptimizerState::from(entries)).unwrap_err().to_string();
+        assert_eq!(format!("{:?}", optimizer.state()), before);
+        error
+    };
+    let replaced = |name: &str, value: Tensor| {
+        good.iter().map(|(key, old)| (key.clone(), if key == name { value.clone() } else { old.clone() })).collect::<Vec<_>>()
+    };
+    assert!(message(&mut Sgd::new(problem.all(), 0.1), good.clone()).contains("sgd.group.0.learning_rate is missing"));
+    assert!(message(&mut adam, good[1..].to_vec()).contains("adam.group.0.learning_rate is missing"));
+    assert!(message(&mut adam, replaced("adam.param.0.exp_avg", Tensor::zeros([2]))).contains("adam.param.0.exp_avg is Tensor([2]"));
+    assert!(message(&mut adam, replaced("adam.param.1.step", Tensor::scalar(-1i64))).contains("adam.param.1.step should be one i64"));
+    assert!(message(&mut adam, replaced("adam.group.0.beta1", Tensor::scalar(f64::NAN))).contains("first beta"));
+    let extra = [good.clone(), vec![("adam.param.9.step".into(), Tensor::scalar(1i64))]].concat();
+    assert!(message(&mut adam, extra).contains("unexpected adam.param.9.step"));
+    let double = [good.clone(), good[..1].to_vec()].concat();
+    assert!(message(&mut adam, double).contains("there twice"));
+}
+
+#[test]
+fn options_out_of_range_are_errors_of_the_step() {
+    let check = |word: &str, build: &dyn Fn(Vec<Parameter>) -> Box<dyn Optimizer>| {
+        let problem = Problem::new::<f64>();
+        let before = problem.bits();
+        let error = build(problem.all()).step(&problem.loss().backward().unwrap()).unwrap_err().to_string();
+        assert!(error.contains(word), "{error} names {word}");
+        assert_eq!(problem.bits(), before);
+    };
+    for rate in [-0.1, f64::NAN, f64::INFINITY] {
+        check("sgd: learning rate", &|p| Box::new(Sgd::new(p, rate)));
+        check("adam: learning rate", &|p| Box::new(Adam::new(p, rate)));
+        check("adamw: learning rate", &|p| Box::new(AdamW::new(p, rate)));
+        check("rmsprop: learning rate", &|p| Box::new(RmsProp::new(p, rate)));
+        check("adagrad: learning rate", &|p| Box::new(Adagrad::new(p, rate)));
+    }
+    for bad in [-0.1, 1.0, f64::NAN] {
+        check("momentum", &|p| Box::new(Sgd::new(p, 0.1).momentum(bad)));
+        check("momentum", &|p| Box::new(RmsProp::new(p, 0.1).momentum(bad)));
+        check("alpha", &|p| Box::new(RmsProp::new(p, 0.1).alpha(bad)));
+        check("first beta", &|p| Box::new(Adam::new(p, 0.1).betas(bad, 0.9)));
+        check("second beta", &|p| Box::new(AdamW::new(p, 0.1).betas(0.9, bad)));
+    }
+    for bad in [-1e-3, f64::NAN] {
+        check("weight decay", &|p| Box::new(Sgd::new(p, 0.1).weight_decay(bad)));
+        check("weight decay", &|p| Box::new(AdamW::new(p, 0.1).weight_decay(bad)));
+        check("epsilon", &|p| Box::new(Adam::new(p, 0.1).epsilon(bad)));
+        check("dampening", &|p| Box::new(Sgd::new(p, 0.1).momentum(0.9).dampening(bad)));
+        check("decay", &|p| Box::new(Adagrad::new(p, 0.1).lr_decay(bad)));
+        check("initial accumulator", &|p| Box::new(Adagrad::new(p, 0.1).initial_accumulator(bad)));
+    }
+    check("nesterov", &|p| Box::new(Sgd::new(p, 0.1).nesterov(true)));
+    check("nesterov", &|p| Box::new(Sgd::new(p, 0.1).momentum(0.9).dampening(0.1).nesterov(true)));
+    check("two groups", &|p| Box::new(Sgd::new(p.clone(), 0.1).group(p, |_| {})));
+    check("weight decay", &|p| Box::new(Sgd::new([], 0.1).group(p, |options| options.weight_decay = -1.0)));
+}
+
+#[test]
+fn rates_are_set_by_group_and_checked() {
+    let problem = Problem::new::<f32>();
+    let mut sgd = two_groups(&problem, |a, b| Sgd::new(a, 0.1).group(b, |options| options.learning_rate = 0.2));
+    assert_eq!((sgd.num_groups(), sgd.learning_rates(), sgd.parameters().len()), (2, vec![0.1, 0.2], 6));
+    sgd.set_learning_rate(1, 0.0).unwrap();
+    sgd.set_momentum(0, 0.5).unwrap();
+    assert_eq!((sgd.learning_rate(1).unwrap(), sgd.momentum_of(0).unwrap(), sgd.momentum_of(1).unwrap()), (0.0, Some(0.5), Some(0.0)));
+    assert!(sgd.set_learning_rate(2, 0.1).unwrap_err().to_string().contains("no group 2"));
+    assert!(sgd.learning_rate(2).is_err() && sgd.momentum_of(2).is_err() && sgd.set_momentum(2, 0.1).is_err());
+    assert!(sgd.set_learning_rate(0, f64::NAN).is_err() && sgd.set_learning_rate(0, -1.0).is_err() && sgd.set_momentum(0, 1.0).is_err());
+    let mut adagrad = Adagrad::new(problem.all(), 0.1);
+    assert!(adagrad.momentum_of(0).unwrap().is_none() && adagrad.set_momentum(0, 0.5).unwrap_err().to_string().contains("no momentum"));
+    assert!(format!("{sgd:?}").starts_with("sgd(3 parameters, SgdOptions"));
+}
+
+#[test]
+fn frozen_parameters_and_repeated_ones_are_not_updated_or_updated_once() {
+    let problem = Problem::new::<f64>();
+    problem.parameters["w1"].set_frozen(true);
+    let before = problem.values::<f64>();
+    let mut optimizer = Sgd::new(problem.all().into_iter().chain(problem.of(&["b1"])), 0.1).weight_decay(0.1);
+    let mut grads = problem.loss().backward().unwrap();
+    let of_bias = grads.get(&problem.parameters["b1"].tensor()).unwrap().to_vec::<f64>().unwrap();
+    optimizer.step(&grads).unwrap();
+    let after = problem.values::<f64>();
+    assert_eq!(before["w1"], after["w1"]);
+    let once: Vec<f64> = before["b1"].iter().zip(&of_bias).map(|(p, g)| p - 0.1 * (g + 0.1 * p)).collect();
+    assert_close("b1", &after["b1"], &once, 1e-14);
+    // Frozen between the forward pass and the step.
+    problem.parameters["b1"].set_frozen(true);
+    optimizer.step(&grads).unwrap();
+    assert_eq!(problem.values::<f64>()["b1"], after["b1"]);
+    grads.insert(&problem.parameters["w2"].tensor(), Tensor::zeros([7]));
+    assert!(optimizer.step(&grads).unwrap_err().to_string().contains("gradient [7] does not fit a parameter [3, 5]"));
+    optimizer.step(&Gradients::default()).unwrap();
+}
+
+fn scheduled() -> Sgd {
+    let parameter = || [Parameter::new(Tensor::zeros([1]))];
+    Sgd::new(parameter(), 0.1).momentum(0.9).group(parameter(), |options| options.learning_rate = 0.02)
+}
+
+/// The fixture's rates come from recurrences, these from closed forms: some 50 roundings apart.
+const RATE_TOLERANCE: f64 = 1e-12;
+
+#[test]
+fn every_schedule_follows_pytorch() {
+    for (name, rows) in FIXTURE["schedules"].as_object().unwrap() {
+        let schedule: Box<dyn Schedule> = match name.as_str() {
+            "step" => Box::new(StepLr::new(7)),
+            "step_gamma" => Box::new(StepLr::new(10).gamma(0.5)),
+            "multi_step" => Box::new(MultiStepLr::new([5, 20, 20, 33]).gamma(0.3)),
+            "exponential" => Box::new(ExponentialLr::new(0.93)),
+            "cosine" => Box::new(CosineLr::new(50)),
+            "cosine_minimum" => Box::new(CosineLr::new(15).minimum(0.003)),
+            "one_cycle" => Box::new(OneCycleLr::new(0.4, 50)),
+            "one_cycle_linear" => {
+                let cycle = OneCycleLr::new(0.0, 50).group_max_rates([0.4, 0.1]).pct_start(0.41).anneal(Anneal::Linear);
+                Box::new(cycle.div_factor(10.0).final_div_factor(100.0).momentum([0.5, 0.8]))
+            }
+            "one_cycle_three_phase" => Box::new(OneCycleLr::new(0.4, 50).three_phase(true).pct_start(0.25).momentum(None)),
+            "warm_cosine" => Box::new(LinearWarmup::new(6, CosineLr::new(44))),
+            "warm_step" => Box::new(LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01)),
+            "warm_exponential" => Box::new(LinearWarmup::new(1, ExponentialLr::new(0.9)).start_factor(0.5)),
+            _ => panic!("the fixture has a schedule {name} that is not built here"),
+        };
+        let mut optimizer = scheduled();
+        let mut schedule = schedule.attach(&mut optimizer).unwrap();
+        for (step, row) in rows.as_array().unwrap().iter().enumerate() {
+            let momenta: Vec<f64> = (0..2).map(|group| optimizer.momentum_of(group).unwrap().unwrap()).collect();
+            let (rates, expected) = (optimizer.learning_rates(), numbers(&row[0]));
+            assert_close(&format!("{name} step {step} rates"), &rates, &expected, RATE_TOLERANCE);
+            assert_close(&format!("{name} step {step} momentum"), &momenta, &numbers(&row[1]), RATE_TOLERANCE);
+            schedule.step(&mut optimizer).unwrap();
+        }
+    }
+}
+
+fn plateau(name: &str) -> ReduceLrOnPlateau {
+    let plateau = ReduceLrOnPlateau::new();
+    match name {
+        "min" => plateau.factor(0.5).patience(3),
+        "max_absolute" => plateau.mode(PlateauMode::Max).factor(0.3).patience(2).threshold(0.05, ThresholdMode::Absolute).cooldown(4),
+        "max_relative" => {
+            plateau.mode(PlateauMode::Max).factor(0.5).patience(4).threshold(0.1, ThresholdMode::Relative).min_learning_rate(0.015)
+        }
+        "min_absolute" => plateau.patience(1).threshold(0.01, ThresholdMode::Absolute).cooldown(1).epsilon(1e-4),
+        _ => panic!("the fixture has a plateau {name} that is not built here"),
+    }
+}
+
+#[test]
+fn reducing_on_a_plateau_follows_pytorch_also_across_a_snapshot() {
+    for (name, rows) in FIXTURE["plateaus"].as_object().unwrap() {
+        let mut optimizer = scheduled();
+        let mut schedule = plateau(name).attach(&mut optimizer).unwrap();
+        let metrics = numbers(&FIXTURE["metrics"]);
+        for (step, (row, &metric)) in rows.as_array().unwrap().iter().zip(&metrics).enumerate() {
+            if step == 20 {
+                let state = schedule.state();
+                schedule = plateau(name).attach(&mut scheduled()).unwrap();
+                schedule.load_state(&state).unwrap();
+                assert!(schedule.load_state(&OptimizerState::default()).unwrap_err().to_string().contains("schedule.step is missing"));
+            }
+            schedule.step_with(&mut optimizer, metric).unwrap();
+            assert_close(&format!("{name} step {step}"), &optimizer.learning_rates(), &numbers(row), RATE_TOLERANCE);
+        }
+        assert!(optimizer.learning_rate(0).unwrap() < 0.1, "{name} reduces at all");
+        assert!(schedule.step(&mut optimizer).unwrap_err().to_string().contains("step_with"));
+    }
+}
+
+#[test]
+fn a_warm_up_before_a_plateau_hides_its_metrics() {
+    let mut optimizer = scheduled();
+    let warm = LinearWarmup::new(4, ReduceLrOnPlateau::new().patience(1).factor(0.5)).start_factor(0.0);
+    let mut schedule = warm.attach(&mut optimizer).unwrap();
+    let mut rates = vec![optimizer.learning_rate(0).unwrap()];
+    for _ in 0..4 {
+        schedule.step(&mut optimizer).unwrap();
+        rates.push(optimizer.learning_rate(0).unwrap());
+    }
+    for _ in 0..3 {
+        schedule.step_with(&mut optimizer, 1.0).unwrap();
+        rates.push(optimizer.learning_rate(0).unwrap());
+    }
+    assert_close("rates", &rates, &[0.0, 0.025, 0.05, 0.075, 0.1, 0.1, 0.1, 0.05], 1e-12);
+}
+
+#[test]
+fn schedules_with_settings_out_of_range_are_not_attached() {
+    let schedules: Vec<(&str, Box<dyn Schedule>)> = vec![
+        ("step size", Box::new(StepLr::new(0))),
+        ("gamma", Box::new(StepLr::new(1).gamma(-0.1))),
+        ("gamma", Box::new(MultiStepLr::new([1]).gamma(f64::NAN))),
+        ("gamma", Box::new(ExponentialLr::new(f64::INFINITY))),
+        ("number of steps", Box::new(CosineLr::new(0))),
+        ("minimum", Box::new(CosineLr::new(1).minimum(-1.0))),
+        ("number of steps", Box::new(OneCycleLr::new(0.1, 0))),
+        ("maximal rate", Box::new(OneCycleLr::new(f64::NAN, 10))),
+        ("pct_start", Box::new(OneCycleLr::new(0.1, 10).pct_start(1.1))),
+        ("division factors", Box::new(OneCycleLr::new(0.1, 10).div_factor(0.0))),
+        ("momentum", Box::new(OneCycleLr::new(0.1, 10).momentum([0.5, 1.0]))),
+        ("group 0", Box::new(OneCycleLr::new(0.1, 10).group_max_rates([]))),
+        ("factor", Box::new(ReduceLrOnPlateau::new().factor(1.0))),
+        ("start factor", Box::new(LinearWarmup::new(3, CosineLr::new(1)).start_factor(1.5))),
+        ("step size", Box::new(LinearWarmup::new(3, StepLr::new(0)))),
+    ];
+    for (word, schedule) in schedules {
+        let error = schedule.attach(&mut scheduled()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(word), "{error} names {word}");
+    }
+}
+
+#[test]
+fn a_cycle_ends_and_needs_an_optimiser_with_momentum() {
+    let mut optimizer = scheduled();
+    let mut schedule = OneCycleLr::new(0.1, 3).attach(&mut optimizer).unwrap();
+    for _ in 0..3 {
+        schedule.step(&mut optimizer).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(schedule.step(&mut optimizer).unwrap_err().to_string().contains("step 4 is past the 3 steps"));
+    }
+    let mut adagrad = Adagrad::new([Parameter::new(Tensor::zeros([1]))], 0.1);
+    assert!(OneCycleLr::new(0.1, 3).attach(&mut adagrad).unwrap_err().to_string().contains("no momentum"));
+    assert!(OneCycleLr::new(0.1, 3).momentum(None).attach(&mut adagrad).is_ok());
+    // Another optimiser than the schedule's own.
+    assert!(schedule.step(&mut adagrad).unwrap_err().to_string().contains("2 parameter groups, the optimiser has 1"));
+}
+
+fn check_clipped(name: &str, problem: &Problem, grads: &Gradients) {
+    for (key, parameter) in &problem.parameters {
+        let got = grads.get(&parameter.tensor()).unwrap().to_vec::<f64>().unwrap();
+        assert_close(&format!("{name} {key}"), &got, &numbers(&FIXTURE["clip"][name]["gradients"][key]), 1e-12);
+    }
+}
+
+#[test]
+fn clipping_follows_pytorch() {
+    for (name, limit) in [("norm_small", 0.5), ("norm_large", 1e3)] {
+        let problem = Problem::new::<f64>();
+        let mut grads = problem.loss().backward().unwrap();
+        let norm = clip_grad_norm(&problem.all(), &mut grads, limit).unwrap();
+        assert_close(name, &[norm], &[FIXTURE["clip"][name]["norm"].as_f64().unwrap()], 1e-12);
+        check_clipped(name, &problem, &grads);
+    }
+    let problem = Problem::new::<f64>();
+    let mut grads = problem.loss().backward().unwrap();
+    // A gradient that somebody else holds is not overwritten.
+    let held = grads.get(&problem.parameters["w2"].tensor()).unwrap().clone();
+    let before = held.to_vec::<f64>().unwrap();
+    clip_grad_value(&problem.all(), &mut grads, 0.05).unwrap();
+    check_clipped("value", &problem, &grads);
+    assert_eq!(held.to_vec::<f64>().unwrap(), before);
+}
+
+#[test]
+fn clipping_treats_gradients_that_are_not_finite_as_pytorch_does() {
+    let w = Parameter::new(Tensor::zeros([2]));
+    let clip = |values: [f32; 2]| {
+        let mut grads = Gradients::default();
+        grads.insert(&w.tensor(), Tensor::from_vec(values.to_vec(), [2]).unwrap());
+        let norm = clip_grad_norm(std::slice::from_ref(&w), &mut grads, 1.0).unwrap();
+        (norm, grads.get(&w.tensor()).unwrap().to_vec::<f32>().unwrap())
+    };
+    let (norm, values) = clip([f32::INFINITY, 1.0]);
+    assert!(norm == f64::INFINITY && values[0].is_nan() && values[1] == 0.0);
+    let (norm, values) = clip([f32::NAN, 1.0]);
+    assert!(norm.is_nan() && values.iter().all(|x| x.is_nan()));
+    // Its squares would overflow in f32.
+    let (norm, values) = clip([3e30, 4e30]);
+    assert!((norm / 5e30 - 1.0).abs() < 1e-6 && (values[1] - 0.8).abs() < 1e-6);
+    let mut grads = Gradients::default();
+    grads.insert(&w.tensor(), Tensor::from_vec(vec![f32::NAN, f32::NEG_INFINITY], [2]).unwrap());
+    clip_grad_value(std::slice::from_ref(&w), &mut grads, 2.0).unwrap();
+    let values = grads.get(&w.tensor()).unwrap().to_vec::<f32>().unwrap();
+    assert!(values[0].is_nan() && values[1] == -2.0);
+    for bad in [-1.0, f64::NAN] {
+        assert!(clip_grad_norm(&[], &mut grads, bad).unwrap_err().to_string().contains("limit"));
+        assert!(clip_grad_value(&[], &mut grads, bad).unwrap_err().to_string().contains("limit"));
+    }
+    assert_eq!(clip_grad_norm(&[], &mut grads, 1.0).unwrap(), 0.0);
+}
