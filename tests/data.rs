@@ -198,7 +198,11 @@ fn every_element_type_of_idx_is_read() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_make_the_reader_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..64), honest in any::<bool>(), packed in any::<bool>()) {
+    fn arbitrary_bytes_never_make_the_reader_panic(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..64),
+        honest in any::<bool>(),
+        packed in any::<bool>(),
+    ) {
         if honest && bytes.len() > 4 {
             bytes[0] = 0;
             bytes[1] = 0;

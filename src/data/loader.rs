@@ -48,7 +48,8 @@ impl DataLoader {
         DataLoader { dataset, batch, seed: None, workers: 0, prefetch: None, drop_last: false, transforms: Vec::new() }
     }
 
-    /// Shuffles each epoch in another way; the seed decides how, and what the transforms draw (without a call of this, they draw from seed 0).
+    /// Shuffles each epoch in another way; the seed decides how, and what the transforms draw (without a call of this, they draw from
+    /// seed 0).
     pub fn shuffle(mut self, seed: u64) -> DataLoader {
         self.seed = Some(seed);
         self

@@ -28,10 +28,12 @@ pub struct FashionMnist(Table);
 impl Mnist {
     /// The training set, from `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` in `dir`.
     ///
-    /// The files may be plain or gzip (`….gz`), may be called `train-images.idx3-ubyte`, and may lie in torchvision's `MNIST/raw` below `dir`.
+    /// The files may be plain or gzip (`….gz`), may be called `train-images.idx3-ubyte`, and may lie in torchvision's `MNIST/raw` below
+    /// `dir`.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is damaged, labels exceed 9, or there are not as many labels as images.
+    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is damaged, a label exceeds 9, or there are not
+    /// as many labels as images.
     pub fn train(dir: impl AsRef<Path>) -> Result<Mnist> {
         read("Mnist", dir.as_ref(), "MNIST", "train").map(Mnist)
     }
@@ -134,8 +136,9 @@ fn read_bytes(path: &Path, rank: usize, what: &str) -> Result<Raw> {
     Ok(raw)
 }
 
-/// The first file of these names, plain before compressed. A directory of such a name (some archives unpack that way) is passed over while there is a file.
-fn find(name: &str, dir: &Path, folder: &str, stem: &str, kind: &str) -> Result<PathBuf> {
+/// The first file of these names, plain before compressed. A directory of such a name (some archives unpack that way) is passed over
+/// while there is a file.
+pub(super) fn find(name: &str, dir: &Path, folder: &str, stem: &str, kind: &str) -> Result<PathBuf> {
     let below = dir.join(folder).join("raw");
     let candidates: Vec<PathBuf> = [dir, &below]
         .into_iter()

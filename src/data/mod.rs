@@ -1,7 +1,7 @@
 //! Datasets, transforms, and the loader that turns them into batches.
 //!
-//! A [`Dataset`] is a table of labelled images. A [`DataLoader`] puts samples together to batches, shuffled anew each epoch, on threads of its
-//! own while the network trains on the others; [transforms](Transform) change each image on the way. All randomness flows from the
+//! A [`Dataset`] is a table of labelled images. A [`DataLoader`] puts samples together to batches, shuffled anew each epoch, on threads of
+//! its own while the network trains on the others; [transforms](Transform) change each image on the way. All randomness flows from the
 //! loader's seed: each sample draws from a generator derived from (seed, epoch, index), so the same seed gives the same bits whatever
 //! the number of threads.
 //!
@@ -19,6 +19,8 @@
 //! ```
 
 mod digits;
+#[cfg(feature = "download")]
+mod download;
 pub mod idx;
 mod image;
 mod loader;
@@ -30,6 +32,8 @@ mod transforms;
 use std::sync::Arc;
 
 pub use digits::Digits;
+#[cfg(feature = "download")]
+pub use download::{Checksum, Download};
 pub use image::Image;
 pub use loader::{Batch, DataLoader, Epoch};
 pub use mnist::{FashionMnist, Mnist};

@@ -47,6 +47,11 @@ pub fn num_threads() -> usize {
 
 /// Runs `body(0), …, body(tasks - 1)`, in any order and at the same time when `work`, the whole region's elementary operations, is worth it.
 pub fn for_each(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
+    run(tasks, work, &body);
+}
+
+/// As [`for_each`], compiled once for all bodies.
+fn run(tasks: usize, work: usize, body: &(dyn Fn(usize) + Sync)) {
     let helpers = if tasks < 2 || work < WORTH_WAKING { 0 } else { num_threads().min(tasks) - 1 };
     if helpers == 0 {
         return (0..tasks).for_each(body);

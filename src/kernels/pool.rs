@@ -8,14 +8,17 @@
 
 use std::ops::Range;
 
+use pulp::{Simd, WithSimd};
+
 use super::geometry::Window;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, Scalar, vectorize};
+use super::simd::{Real, Scalar, dispatch};
 
 /// Elements that one task handles, about.
 const GRAIN: usize = 8 * 1024;
-/// Channels in a block where there are that many, else [`NARROW`].
+/// Channels in a block, the most that there are.
 const WIDE: usize = 32;
+const MIDDLE: usize = 16;
 const NARROW: usize = 8;
 
 /// What one output position covers along one axis.
@@ -106,36 +109,49 @@ trait Row {
     /// Where in its source the furthest block that `place` reads begins, and the source's length.
     fn reach(&self, place: usize) -> (usize, usize);
     /// Computes `length ≤ B` channels of `place`, from channel `first` on.
-    fn run<const B: usize>(&mut self, place: usize, first: usize, length: usize);
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize);
 }
 
 #[inline(always)]
-fn walk<const B: usize>(places: usize, channels: usize, row: &mut impl Row) {
+fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &mut impl Row) {
     for place in 0..places {
         if channels >= B {
             // The last block overlaps the one before it rather than be shorter.
             for first in (0..channels).step_by(B) {
-                row.run::<B>(place, first.min(channels - B), B);
+                row.run::<S, B>(simd, place, first.min(channels - B), B);
             }
             continue;
         }
         let (furthest, length) = row.reach(place);
         if place * channels + B <= places * channels && furthest + B <= length {
-            row.run::<B>(place, 0, B);
+            row.run::<S, B>(simd, place, 0, B);
         } else {
-            row.run::<B>(place, 0, channels);
+            row.run::<S, B>(simd, place, 0, channels);
         }
     }
 }
 
-#[inline(always)]
 fn walk_row(places: usize, channels: usize, row: &mut impl Row) {
-    vectorize(
+    struct Walk<'a, R> {
+        places: usize,
+        channels: usize,
+        row: &'a mut R,
+    }
+    impl<R: Row> WithSimd for Walk<'_, R> {
+        type Output = ();
         #[inline(always)]
-        || {
-            if channels >= WIDE { walk::<WIDE>(places, channels, row) } else { walk::<NARROW>(places, channels, row) }
-        },
-    );
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Walk { places, channels, row } = self;
+            if channels >= WIDE {
+                walk::<S, WIDE>(simd, places, channels, row);
+            } else if channels >= MIDDLE || size_of::<S::f32s>() > NARROW * size_of::<f32>() {
+                walk::<S, MIDDLE>(simd, places, channels, row);
+            } else {
+                walk::<S, NARROW>(simd, places, channels, row);
+            }
+        }
+    }
+    dispatch(Walk { places, channels, row });
 }
 
 /// Runs `body(row, elements)` for each of the rows of `y`, `length` elements each, some to a task.
@@ -166,7 +182,10 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
     }
 
     #[inline(always)]
-    fn run<const B: usize>(&mut self, place: usize, first: usize, length: usize) {
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
+        if length == B && (!KEEP || size_of::<I>() == 1) && B.is_multiple_of(T::lanes::<S>()) {
+            return self.run_vectors::<S, B>(simd, place, first);
+        }
         let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
         let mut best = [T::neg_infinity(); B];
         let mut at = [I::zero(); B];
@@ -192,6 +211,50 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
             self.at[to..to + length].copy_from_slice(&at[..length]);
         }
     }
+}
+
+impl<T: Real, I: Scalar, const KEEP: bool> MaxRow<'_, T, I, KEEP> {
+    /// As `run` for a whole block, and positions that fit a byte: they are searched as numbers of type `T`, lane by lane.
+    #[inline(always)]
+    fn run_vectors<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize) {
+        let (pooling, columns, lanes) = (self.pooling, self.pooling.spans[1][place], T::lanes::<S>());
+        let mut best = [T::neg_infinity(); B];
+        let mut at = [T::zero(); B];
+        for i in 0..self.rows.taps {
+            let row = (self.rows.start + i * pooling.step[0]) * pooling.input[1];
+            for j in 0..columns.taps {
+                let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
+                let x = &self.x[from..from + B];
+                let tap = T::splat(simd, T::of((i * pooling.widest[1] + j) as f64));
+                for v in (0..B).step_by(lanes) {
+                    let leader = [read::<S, T>(&best[v..v + lanes]), read::<S, T>(&at[v..v + lanes])];
+                    let [new_best, new_at] = T::vector_leader(simd, [read::<S, T>(&x[v..v + lanes]), tap], leader);
+                    write::<S, T>(new_best, &mut best[v..v + lanes]);
+                    if KEEP {
+                        write::<S, T>(new_at, &mut at[v..v + lanes]);
+                    }
+                }
+            }
+        }
+        let to = place * self.channels + first;
+        self.y[to..to + B].copy_from_slice(&best);
+        if KEEP {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.at[to..to + B]);
+            bytes.iter_mut().zip(at).for_each(|(byte, at)| *byte = at.to_byte());
+        }
+    }
+}
+
+/// A vector from as many elements.
+#[inline(always)]
+fn read<S: Simd, T: Real>(x: &[T]) -> T::Vector<S> {
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(x))
+}
+
+/// A vector's elements.
+#[inline(always)]
+fn write<S: Simd, T: Real>(x: T::Vector<S>, out: &mut [T]) {
+    bytemuck::cast_slice_mut(out).copy_from_slice(bytemuck::bytes_of(&x));
 }
 
 /// Where the last tap of the window at column `place` reads, as a position in the image.
@@ -240,7 +303,7 @@ impl<T: Real> Row for AverageRow<'_, T> {
     }
 
     #[inline(always)]
-    fn run<const B: usize>(&mut self, place: usize, first: usize, length: usize) {
+    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize, length: usize) {
         let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
         let mut total = [T::zero(); B];
         for i in 0..self.rows.taps {
@@ -327,7 +390,7 @@ struct GatherRow<'a, T, S> {
     dx: &'a mut [T],
 }
 
-impl<T: Real, S: Share<T>> Row for GatherRow<'_, T, S> {
+impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
     #[inline(always)]
     fn reach(&self, place: usize) -> (usize, usize) {
         let last = |axis: usize, position: usize| self.pooling.covers[axis][position].end.saturating_sub(1);
@@ -337,7 +400,7 @@ impl<T: Real, S: Share<T>> Row for GatherRow<'_, T, S> {
     }
 
     #[inline(always)]
-    fn run<const B: usize>(&mut self, place: usize, first: usize, length: usize) {
+    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize, length: usize) {
         let pooling = self.pooling;
         let mut sum = [T::zero(); B];
         for row in pooling.covers[0][self.position].clone() {

@@ -67,6 +67,10 @@ pub trait Real: Scalar + Float + Math {
     /// `a · b + c`, fused where the machine can.
     fn vector_mul_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
 
+    /// In each lane `(x, tap)` where `x` is NaN or larger than `best`, else `(best, at)`: a step of a search for the largest element.
+    fn vector_leader<S: Simd>(simd: S, x_tap: [Self::Vector<S>; 2], best_at: [Self::Vector<S>; 2]) -> [Self::Vector<S>; 2];
+    /// Rounds towards zero and saturates, as Rust's `as`.
+    fn to_byte(self) -> u8;
     /// The first `count` lanes.
     fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
     /// Reads the lanes of a mask; zero elsewhere.
@@ -125,6 +129,15 @@ impl Real for f32 {
     fn vector_mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
         simd.mul_add_e_f32s(a, b, c)
     }
+    #[inline(always)]
+    fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f32s; 2], [best, at]: [S::f32s; 2]) -> [S::f32s; 2] {
+        let stays = simd.and_m32s(simd.equal_f32s(x, x), simd.not_m32s(simd.less_than_f32s(best, x)));
+        [simd.select_f32s(stays, best, x), simd.select_f32s(stays, at, tap)]
+    }
+    #[inline(always)]
+    fn to_byte(self) -> u8 {
+        self as u8
+    }
 }
 
 impl Real for f64 {
@@ -165,6 +178,15 @@ impl Real for f64 {
     #[inline(always)]
     fn vector_mul_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
         simd.mul_add_e_f64s(a, b, c)
+    }
+    #[inline(always)]
+    fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f64s; 2], [best, at]: [S::f64s; 2]) -> [S::f64s; 2] {
+        let stays = simd.and_m64s(simd.equal_f64s(x, x), simd.not_m64s(simd.less_than_f64s(best, x)));
+        [simd.select_f64s(stays, best, x), simd.select_f64s(stays, at, tap)]
+    }
+    #[inline(always)]
+    fn to_byte(self) -> u8 {
+        self as u8
     }
 }
 

@@ -55,8 +55,22 @@ pub(super) use plain;
 plain! {
     /// [`Tensor::relu`] as a layer.
     ReLU, |x| Ok(x.relu());
+    /// [`Tensor::relu6`] as a layer.
+    ReLU6, |x| x.relu6();
+    /// [`Tensor::silu`] as a layer.
+    SiLU, |x| x.silu();
+    /// [`Tensor::sigmoid`] as a layer.
+    Sigmoid, |x| x.sigmoid();
     /// [`Tensor::tanh`] as a layer.
     Tanh, |x| x.tanh();
+    /// [`Tensor::hardsigmoid`] as a layer.
+    Hardsigmoid, |x| x.hardsigmoid();
+    /// [`Tensor::hardswish`] as a layer.
+    Hardswish, |x| x.hardswish();
+    /// [`Tensor::softplus`] as a layer.
+    Softplus, |x| x.softplus();
+    /// [`Tensor::gelu`] as a layer.
+    GELU, |x| x.gelu();
 }
 
 /// [`Tensor::leaky_relu`] as a layer.
@@ -79,6 +93,75 @@ impl Default for LeakyReLU {
     }
 }
 
+/// [`Tensor::elu`] as a layer.
+#[derive(Debug)]
+pub struct ELU {
+    alpha: f64,
+    site: Site,
+}
+
+impl ELU {
+    /// With this limit on the negative side; PyTorch's default is 1.
+    pub fn new(alpha: f64) -> ELU {
+        ELU { alpha, site: Site::new() }
+    }
+}
+
+impl Default for ELU {
+    fn default() -> ELU {
+        ELU::new(1.0)
+    }
+}
+
+/// [`Tensor::softmax`] as a layer.
+#[derive(Debug)]
+pub struct Softmax {
+    dim: isize,
+    site: Site,
+}
+
+impl Softmax {
+    /// Along this dimension, negative to count from the end.
+    pub fn new(dim: isize) -> Softmax {
+        Softmax { dim, site: Site::new() }
+    }
+}
+
+/// [`Tensor::log_softmax`] as a layer.
+#[derive(Debug)]
+pub struct LogSoftmax {
+    dim: isize,
+    site: Site,
+}
+
+impl LogSoftmax {
+    /// Along this dimension, negative to count from the end.
+    pub fn new(dim: isize) -> LogSoftmax {
+        LogSoftmax { dim, site: Site::new() }
+    }
+}
+
+/// [`Tensor::maxout`] as a layer: the largest of `pieces` consecutive channels (Goodfellow et al., 2013).
+///
+/// # Shape
+/// `[N, C, …]` gives `[N, C / pieces, …]`.
+#[derive(Debug)]
+pub struct Maxout {
+    pieces: usize,
+    site: Site,
+}
+
+impl Maxout {
+    /// Over this many channels each.
+    pub fn new(pieces: usize) -> Maxout {
+        Maxout { pieces, site: Site::new() }
+    }
+}
+
 stateless! {
     LeakyReLU, |layer| format!("LeakyReLU {}", layer.slope), |x| x.leaky_relu(layer.slope);
+    ELU, |layer| format!("ELU {}", layer.alpha), |x| x.elu(layer.alpha);
+    Softmax, |layer| format!("Softmax dim {}", layer.dim), |x| x.softmax(layer.dim);
+    LogSoftmax, |layer| format!("LogSoftmax dim {}", layer.dim), |x| x.log_softmax(layer.dim);
+    Maxout, |layer| format!("Maxout {}", layer.pieces), |x| x.maxout(layer.pieces);
 }

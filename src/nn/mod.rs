@@ -18,10 +18,14 @@
 
 mod activation;
 mod conv;
+mod dropout;
+mod fused;
 pub mod init;
 mod linear;
 mod module;
+mod norm;
 mod parameter;
+mod pool;
 mod safetensors;
 mod sequential;
 mod shape;
@@ -29,17 +33,25 @@ mod site;
 mod size;
 mod state_dict;
 mod summary;
+mod upsample;
 mod visitor;
 
-pub use activation::{LeakyReLU, ReLU, Tanh};
+pub use activation::{
+    ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+};
 pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
+pub use dropout::{Dropout, Dropout2d};
+pub use fused::{conv_bn, conv_bn_add_relu, conv_bn_relu};
 pub use linear::Linear;
 pub use module::Module;
+pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
 pub use parameter::{Buffer, Parameter};
+pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};
 pub use site::{Leaf, Mode, Site};
 pub use size::Pair;
 pub use state_dict::{LoadReport, StateDict};
 pub use summary::{Summary, SummaryRow};
+pub use upsample::Upsample;
 pub use visitor::{Item, Visit, Visitor};

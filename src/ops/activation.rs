@@ -6,7 +6,7 @@ use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
 use crate::error::{Error, Result};
 use crate::kernels::simd::Real;
-use crate::tensor::compute::{map_with, zip_with};
+use crate::tensor::compute::{map_with, zip_alike};
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_dtype};
 
@@ -21,7 +21,7 @@ impl Tensor {
         y.record("relu", [self], move |grad, _wanted| {
             let y = kept.as_ref().expect("kept when recorded");
             Ok([Some(with_dtype!(y.dtype(), T => {
-                zip_with("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
+                zip_alike("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
             }))])
         })
     }
@@ -425,4 +425,68 @@ fn mish_terms<T: Real>(x: T) -> [T; 3] {
     let e = if x > T::of(20.0) { T::of(20.0) } else { x }.exp_fast();
     let n = e * (e + T::of(2.0));
     [n, n + T::of(2.0), e]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_comes_through_every_function() {
+        let nan = Tensor::from_vec(vec![f32::NAN; 40], [40]).unwrap();
+        let one = Tensor::ones([40]);
+        let results = [
+            Ok(nan.relu()),
+            nan.leaky_relu(0.1),
+            nan.relu6(),
+            nan.elu(1.0),
+            nan.gelu(),
+            nan.gelu_tanh(),
+            nan.silu(),
+            nan.sigmoid(),
+            nan.tanh(),
+            nan.hardsigmoid(),
+            nan.hardswish(),
+            nan.softplus(),
+            nan.mish(),
+            nan.softmax(0),
+            nan.log_softmax(0),
+            nan.dropout(0.5),
+            nan.clamp(-1.0, 1.0),
+            Ok(nan.abs()),
+            nan.exp(),
+            nan.ln(),
+            nan.sqrt(),
+            nan.maximum(&one),
+            one.maximum(&nan),
+            nan.minimum(&one),
+            one.minimum(&nan),
+            nan.reshape([1, 40]).unwrap().maxout(40),
+        ];
+        for (index, result) in results.into_iter().enumerate() {
+            assert!(result.unwrap().to_vec::<f32>().unwrap().iter().all(|x| x.is_nan()), "function {index}");
+        }
+    }
+
+    #[test]
+    fn arguments_and_types_that_do_not_fit_are_refused() {
+        let (x, integers) = (Tensor::ones([2, 6]), Tensor::arange(3));
+        for (result, message) in [
+            (integers.tanh(), "tanh: expected f32 or f64, got i64"),
+            (integers.gelu(), "gelu: expected f32 or f64, got i64"),
+            (integers.clamp(0.0, 1.0), "clamp: expected f32 or f64, got i64"),
+            (integers.dropout(0.5), "dropout: expected f32 or f64, got i64"),
+            (x.dropout(1.5), "dropout: expected a probability between 0 and 1, got 1.5"),
+            (x.dropout2d(f64::NAN), "dropout2d: expected a probability between 0 and 1, got NaN"),
+            (Tensor::ones([6]).dropout2d(0.5), "dropout2d: expected [N, C, ..], got shape [6]"),
+            (x.maxout(4), "maxout: 6 channels do not divide into groups of 4"),
+            (x.maxout(0), "maxout: 6 channels do not divide into groups of 0"),
+            (Tensor::ones([6]).maxout(2), "maxout: expected [N, C, ..], got shape [6]"),
+            (x.where_(&x, &x), "where_: expected u8, got f32"),
+            (x.maximum(&Tensor::ones([4])), "maximum: shapes [2, 6] and [4] do not broadcast together"),
+            (x.eq(&Tensor::ones([4])), "eq: shapes [2, 6] and [4] do not broadcast together"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
+    }
 }

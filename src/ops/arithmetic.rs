@@ -334,3 +334,18 @@ impl ops::Neg for &Tensor {
         Tensor::neg(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_stay_integers_with_whole_numbers_only() {
+        let bytes = Tensor::from_vec(vec![1u8, 255], [2]).unwrap();
+        assert_eq!((&bytes - 2.0).to_vec::<u8>().unwrap(), [255, 253]);
+        assert_eq!((&bytes * 0.5).to_vec::<f32>().unwrap(), [0.5, 127.5]);
+        assert_eq!((&bytes / 255.0).to_vec::<f32>().unwrap(), [1.0 / 255.0, 1.0]);
+        assert_eq!((1.0 - &Tensor::arange(3)).to_vec::<i64>().unwrap(), [1, 0, -1]);
+        assert_eq!((6.0 / &Tensor::arange(4)).to_vec::<f32>().unwrap(), [f32::INFINITY, 6.0, 3.0, 2.0]);
+    }
+}

@@ -19,8 +19,9 @@ fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) ->
     }
     let mut key = [0; 32];
     with_generator(|generator| generator.fill_bytes(&mut key));
-    let format = if mask_shape == x.shape() { x.memory_format() } else { MemoryFormat::RowMajor };
-    let kept = Tensor::build(mask_shape, format, |out: &mut [u8]| mask(key, p, out));
+    // Drawn in logical order, so that the memory format does not matter.
+    let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out));
+    let kept = if mask_shape == x.shape() { kept.in_format(x.memory_format()) } else { kept };
     let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
     // A product rather than a choice, so that NaN stays NaN.
     let apply = move |x: &Tensor, kept: &Tensor| -> Result<Tensor> {
@@ -34,7 +35,7 @@ impl Tensor {
     /// Drops each element with probability `p`, independently, and scales the others by `1 / (1 - p)` (Srivastava et al., 2014).
     ///
     /// It always drops: layers decide whether they train. What is dropped follows from this thread's generator
-    /// ([`manual_seed`](crate::manual_seed)), the shape and the memory format.
+    /// ([`manual_seed`](crate::manual_seed)) and the shape.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.

@@ -191,3 +191,35 @@ fn matmul_batched(a: &Tensor, b: &Tensor, batch: &[usize], [m, n, k]: [usize; 3]
         Ok([of_a, of_b])
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn products_refuse_what_does_not_fit() {
+        let ones = |shape: &[usize]| Tensor::ones(shape);
+        let weight = ones(&[4, 3]);
+        let doubles = ones(&[3]).to_dtype(DType::F64).unwrap();
+        for (result, message) in [
+            (ones(&[2, 3]).matmul(&ones(&[2, 3])), "matmul: cannot multiply [2, 3] by [2, 3]"),
+            (ones(&[3]).matmul(&ones(&[2])), "matmul: cannot multiply [3] by [2]"),
+            (ones(&[]).matmul(&ones(&[2])), "matmul: cannot multiply [] by [2]"),
+            (ones(&[2]).matmul(&ones(&[])), "matmul: cannot multiply [2] by []"),
+            (ones(&[2, 3, 4]).matmul(&ones(&[3, 4, 5])), "matmul: shapes [2] and [3] do not broadcast together"),
+            (ones(&[2, 3]).matmul(&doubles), "matmul: expected f32, got f64"),
+            (Tensor::arange(3).matmul(&ones(&[3])), "matmul: expected f32 or f64, got i64"),
+            (ones(&[2, 4]).linear(&weight, None), "linear: expected input [.., 3], got shape [2, 4]"),
+            (ones(&[]).linear(&weight, None), "linear: expected input [.., 3], got shape []"),
+            (ones(&[3]).linear(&ones(&[3]), None), "linear: expected a weight [out, in], got shape [3]"),
+            (ones(&[3]).linear(&weight, Some(&ones(&[3]))), "linear: expected a bias [4], got shape [3]"),
+            (ones(&[3]).linear(&weight, Some(&doubles)), "linear: expected f32, got f64"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
+        let tall = Tensor::zeros([1 << 40, 0]);
+        let error = tall.matmul(&Tensor::zeros([0, 1 << 40])).unwrap_err().to_string();
+        assert!(error.contains("more elements than memory can hold"), "{error}");
+    }
+}

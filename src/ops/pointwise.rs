@@ -4,10 +4,10 @@
 //! functions use the same picture.
 
 use crate::error::Result;
-use crate::kernels::elementwise::{Binary, Unary};
+use crate::kernels::elementwise::Unary;
 use crate::kernels::simd::{Real, Scalar};
-use crate::tensor::compute::{map, map_with, zip};
-use crate::tensor::{Tensor, with_dtype};
+use crate::tensor::compute::{map, map_with, zip_alike};
+use crate::tensor::{Tensor, with_dtype, with_float};
 
 /// A function of one element and its derivative.
 pub(crate) trait Pointwise: Copy + Send + Sync + 'static {
@@ -37,23 +37,17 @@ impl<F: Pointwise> Unary for Forward<F> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Backward<F>(F);
-
-impl<F: Pointwise> Binary for Backward<F> {
-    const COST: usize = F::COST;
-
-    #[inline(always)]
-    fn apply<T: Real>(self, grad: T, kept: T) -> T {
-        self.0.gradient(grad, kept)
-    }
-}
-
 /// Applies `f` to each element and records how to undo it. Fails unless the tensor is floating point.
 pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
     let y = map(F::NAME, x, Forward(f))?;
     let kept = x.is_recorded().then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
-    Ok(y.record(F::NAME, [x], move |grad, _wanted| Ok([kept.as_ref().map(|kept| zip(F::NAME, grad, kept, Backward(f))).transpose()?])))
+    Ok(y.record(F::NAME, [x], move |grad, _wanted| {
+        let kept = kept.as_ref().expect("kept when recorded");
+        let gradient = with_float!(grad.dtype(), F::NAME, T => {
+            zip_alike(F::NAME, grad, kept, F::COST, |grad: T, kept: T| -> T { f.gradient(grad, kept) })?
+        });
+        Ok([Some(gradient)])
+    }))
 }
 
 impl Tensor {

@@ -188,15 +188,17 @@ impl Tensor {
     }
 
     fn logsumexp_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
-        let kept = with_float!(self.dtype(), "logsumexp", T => {
+        let (max, sum, kept) = with_float!(self.dtype(), "logsumexp", T => {
             let max = reduce_with(self, axes, T::LEAST, larger, larger);
             let sum = sums(&zip("logsumexp", self, &max, ExpDifference)?, axes);
-            zip_with("logsumexp", &sum, &max, 16, |sum: T, max: T| sum.ln() + if max.is_infinite() { 0.0 } else { max })?
+            let kept = zip_with("logsumexp", &sum, &max, 16, |sum: T, max: T| sum.ln() + if max.is_infinite() { 0.0 } else { max })?;
+            (max, sum, kept)
         });
-        let saved = self.is_recorded().then(|| (self.detach(), kept.detach()));
+        let saved = self.is_recorded().then(|| (self.detach(), max, sum));
         Ok(self.finish_reduction("logsumexp", kept, axes, keepdim, move |grad| {
-            let (x, y) = saved.as_ref().expect("kept when recorded");
-            x.sub(y)?.exp()?.mul(grad)
+            // The softmax; e to the difference from the result would lose digits where that is large.
+            let (x, max, sum) = saved.as_ref().expect("kept when recorded");
+            zip("logsumexp", x, max, ExpDifference)?.mul(&grad.div(sum)?)
         }))
     }
 
@@ -393,5 +395,63 @@ impl Tensor {
             let (x, mean) = saved.as_ref().expect("kept when recorded");
             x.sub(mean)?.mul(&grad.mul_scalar(2.0 / freedom))
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(x: &[f32]) -> Tensor {
+        Tensor::from_slice(x, [x.len()]).unwrap()
+    }
+
+    #[test]
+    fn a_nan_is_the_greatest_and_the_least_and_the_first_of_them_is_found() {
+        let x = vector(&[1.0, f32::NAN, 7.0, f32::NAN]);
+        assert!(x.max(0).unwrap().item::<f32>().unwrap().is_nan() && x.min(..).unwrap().item::<f32>().unwrap().is_nan());
+        assert_eq!((x.argmax(0).unwrap().item::<i64>().unwrap(), x.argmin(..).unwrap().item::<i64>().unwrap()), (1, 1));
+        // Long enough for several lanes and parts.
+        let mut long = vec![0.0; 40_000];
+        long[12_345] = f32::NAN;
+        assert!(vector(&long).max(..).unwrap().item::<f32>().unwrap().is_nan());
+    }
+
+    #[test]
+    fn bytes_are_summed_without_wrapping() {
+        let x = Tensor::from_vec(vec![200u8; 1000], [1000]).unwrap();
+        assert_eq!(x.sum(..).unwrap().item::<i64>().unwrap(), 200_000);
+    }
+
+    #[test]
+    fn a_large_mean_costs_the_variance_no_accuracy() {
+        let x = vector(&[1e6, 1e6 + 1.0, 1e6 + 2.0]);
+        assert_eq!(x.var(..).unwrap().item::<f32>().unwrap(), 1.0);
+    }
+
+    #[test]
+    fn reductions_refuse_what_they_cannot_do() {
+        let (x, none) = (Tensor::zeros([2, 3, 4]), Tensor::zeros([2, 0]));
+        let integers = Tensor::arange(3);
+        let huge = Tensor::zeros([0, 1 << 40, 1 << 40]);
+        for (result, message) in [
+            (x.sum(3), "sum: dimension 3 is outside a tensor with 3 dimensions"),
+            (x.mean([1, -2]), "mean: a dimension is named twice in [1, 1]"),
+            (integers.mean(0), "mean: expected f32 or f64, got i64"),
+            (integers.var(0), "var: expected f32 or f64, got i64"),
+            (integers.logsumexp(0), "logsumexp: expected f32 or f64, got i64"),
+            (none.max(1), "max: there is none in no elements, got shape [2, 0] over dimensions [1]"),
+            (none.min(..), "min: there is none in no elements, got shape [2, 0] over dimensions [0, 1]"),
+            (none.argmax(1), "argmax: there is none in no elements, got shape [2, 0] over dimensions [1]"),
+            (x.argmin([0, 1]), "argmin: takes one dimension or all, got [0, 1] of 3 dimensions"),
+            (huge.sum(0), "sum: a result of shape [1099511627776, 1099511627776] has more elements than memory can hold"),
+            (x.softmax(3), "softmax: dimension 3 is outside a tensor with 3 dimensions"),
+            (integers.log_softmax(0), "log_softmax: expected f32 or f64, got i64"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), message);
+        }
+        assert_eq!(huge.sum(..).unwrap().item::<f32>().unwrap(), 0.0);
+        assert_eq!(huge.softmax(0).unwrap().shape(), huge.shape());
+        assert_eq!(none.logsumexp(1).unwrap().to_vec::<f32>().unwrap(), [f32::NEG_INFINITY; 2]);
     }
 }

@@ -49,6 +49,21 @@ pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
     }))
 }
 
+/// `f` of each pair of elements of tensors of one shape, as in backward passes; the result has the memory format of `a`.
+pub(crate) fn zip_alike<A: Element, B: Element, Y: Element>(
+    op: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+    cost: usize,
+    f: impl Fn(A, B) -> Y + Copy + Sync,
+) -> Result<Tensor> {
+    if a.shape() != b.shape() {
+        return Err(Error::shape(op, format!("expected equal shapes, got {:?} and {:?}", a.shape(), b.shape())));
+    }
+    let b = b.in_format(a.memory_format());
+    Ok(Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f)))
+}
+
 /// `f` of each element of any dtype into another.
 pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl Fn(X) -> Y + Copy + Sync) -> Tensor {
     Tensor::build(x.shape(), x.memory_format(), |y: &mut [Y]| elementwise::map(x.data(), y, cost, f))

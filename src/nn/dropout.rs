@@ -1,0 +1,51 @@
+//! Layers that forget, in training.
+
+use super::module::Module;
+use super::site::{Leaf, Mode, Site};
+use super::visitor::Visitor;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+macro_rules! dropout {
+    ($($(#[$doc:meta])* $name:ident, $op:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            p: f64,
+            training: Mode,
+            site: Site,
+        }
+
+        impl $name {
+            /// With this probability of being dropped. Outside `[0, 1]`, [`forward`](Module::forward) fails in training.
+            pub fn new(p: f64) -> $name {
+                $name { p, training: Mode::new(), site: Site::new() }
+            }
+        }
+
+        impl Leaf for $name {
+            fn describe(&self) -> String {
+                format!("{} {}", stringify!($name), self.p)
+            }
+        }
+
+        impl Module for $name {
+            fn forward(&self, x: &Tensor) -> Result<Tensor> {
+                self.site.enter(self, x, || if self.training.is_training() && self.p != 0.0 { x.$op(self.p) } else { Ok(x.clone()) })
+            }
+
+            fn visit(&self, v: &mut Visitor<'_>) {
+                v.layer(&self.site, self);
+                v.mode(&self.training);
+            }
+        }
+    )*};
+}
+
+dropout! {
+    /// In training zeroes each element with probability `p` and scales the others by 1 / (1 − p); in evaluation returns its input
+    /// (Srivastava et al., 2014).
+    Dropout, dropout;
+    /// As [`Dropout`], for whole channels of `[N, C, H, W]` (Tompson et al., 2015).
+    Dropout2d, dropout2d;
+}
