@@ -199,7 +199,7 @@ fn all_keys_that_do_not_fit_are_in_one_error_and_nothing_is_changed() {
 fn a_module_changes_its_dtype_and_loads_other_dtypes() {
     let fc = Linear::new(2, 2);
     fc.to_dtype(DType::F64).unwrap();
-    assert_eq!(fc.forward(&Tensor::zeros([1, 2])).unwrap_err().to_string().contains("f64"), true);
+    assert!(fc.forward(&Tensor::zeros([1, 2])).unwrap_err().to_string().contains("f64"));
     fc.load_state_dict(&Linear::new(2, 2).state_dict()).unwrap();
     assert_eq!(fc.weight.tensor().dtype(), DType::F64);
     assert!(fc.to_dtype(DType::I64).is_err());
@@ -570,7 +570,7 @@ fn training_and_evaluation_reach_every_layer_inside() {
     assert!(!net.is_training());
     assert_eq!(values(&net.forward(&x).unwrap()), values(&x));
     net.train();
-    assert_eq!(values(&net.summary([1, 64, 4, 4]).map(|_| net.forward(&x).unwrap()).unwrap()).contains(&0.0), true, "summary puts it back");
+    assert!(values(&net.summary([1, 64, 4, 4]).map(|_| net.forward(&x).unwrap()).unwrap()).contains(&0.0), "summary puts it back");
 }
 
 fn assert_close(a: &[f32], b: &[f64]) {

@@ -106,7 +106,7 @@ pub fn bilinear_backward<T: Real>([height, width, channels]: [usize; 3], rows: &
                 for (y, column) in y.chunks_exact(channels).zip(columns) {
                     for (at, weight) in column.at.into_iter().zip(column.weight).filter(|&(_, weight)| weight != T::zero()) {
                         let weight = weight * row_weight;
-                        x[at * channels..][..channels].iter_mut().zip(y).for_each(|(x, &y)| *x = *x + weight * y);
+                        x[at * channels..][..channels].iter_mut().zip(y).for_each(|(x, &y)| *x += weight * y);
                     }
                 }
             }

@@ -144,7 +144,8 @@ impl Tensor {
             dtype = dtype.max(tensor.dtype());
             let skipped = left_out(tensor) && shape.len() != 1;
             let alike = |(at, (a, b)): (usize, (&usize, &usize))| at == axis || a == b;
-            if !skipped && !(tensor.ndim() == shape.len() && tensor.shape().iter().zip(&shape).enumerate().all(alike)) {
+            let joins = tensor.ndim() == shape.len() && tensor.shape().iter().zip(&shape).enumerate().all(alike);
+            if !skipped && !joins {
                 let (other, shape) = (first.shape(), tensor.shape());
                 let message = format!("tensor {index} of shape {shape:?} does not join {other:?} along dimension {axis}");
                 return Err(Error::shape("cat", message));
