@@ -91,7 +91,7 @@ impl Window {
     /// The tap of window `at` that falls on input position `position`, if any; only for windows in [`windows_over`](Window::windows_over).
     pub fn tap_on(&self, axis: usize, at: usize, position: usize) -> Option<usize> {
         let distance = position + self.padding[axis] - at * self.stride[axis];
-        (distance % self.dilation[axis] == 0).then_some(distance / self.dilation[axis])
+        distance.is_multiple_of(self.dilation[axis]).then_some(distance / self.dilation[axis])
     }
 }
 
