@@ -62,7 +62,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 /// Finds the kernel that turns `image` into `edges`, by gradient descent from random numbers.
 fn learn(image: &Tensor, edges: &Tensor) -> Result<Tensor> {
     let kernel = Parameter::new(&Tensor::randn([1, 1, 3, 3]) * 0.1);
-    let mut optimizer = Sgd::new([kernel.clone()], 0.05).momentum(0.95);
+    let mut optimizer = Sgd::new([kernel.clone()], 0.3).momentum(0.95);
     for step in 0..STEPS {
         let loss = image.conv2d(&kernel.tensor(), None, SAME_SIZE)?.mse_loss(edges)?;
         optimizer.step(&loss.backward()?)?;

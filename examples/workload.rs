@@ -142,8 +142,12 @@ fn op_step(spec: &str, options: &Options) -> Fallible<Step> {
             let (out, k) = (need("out")?, need("k")?);
             let fan_in = (channels / groups.max(1) * k * k).max(1) as f64;
             leaves.push(&Tensor::randn([out, channels / groups.max(1), k, k]) * (1.0 / fan_in.sqrt()));
-            let options =
-                Conv2dOptions { stride: square(get("s").unwrap_or(1)), padding: square(get("p").unwrap_or(0)), groups, ..Default::default() };
+            let options = Conv2dOptions {
+                stride: square(get("s").unwrap_or(1)),
+                padding: square(get("p").unwrap_or(0)),
+                groups,
+                ..Default::default()
+            };
             Box::new(move |x, leaves| x.conv2d(&leaves[0], None, options))
         }
         "max_pool2d" => {

@@ -76,9 +76,19 @@ pub fn select<T: Scalar>([size, inner]: [usize; 2], index: &[usize], x: &[T], y:
     let rows = (GRAIN / inner).max(1);
     let work = y.len();
     parallel::chunks_mut(y, rows * inner, work, |task, y| {
-        for (row, y) in (task * rows..).zip(y.chunks_exact_mut(inner)) {
-            let (outer, j) = (row / index.len(), row % index.len());
-            y.copy_from_slice(&x[(outer * size + index[j]) * inner..][..inner]);
+        let (mut outer, mut j) = (task * rows / index.len(), task * rows % index.len());
+        for y in y.chunks_exact_mut(inner) {
+            let at = (outer * size + index[j]) * inner;
+            // A call to copy one element would cost more than the copy.
+            if inner == 1 {
+                y[0] = x[at];
+            } else {
+                y.copy_from_slice(&x[at..at + inner]);
+            }
+            j += 1;
+            if j == index.len() {
+                (outer, j) = (outer + 1, 0);
+            }
         }
     });
 }

@@ -116,9 +116,9 @@ impl<T: Real> CrossEntropy<'_, T> {
                     let own = sharp * self.weight(label);
                     let factor = scale * (own + spread * total_weight);
                     dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = factor * softmax(x));
-                    dx[label] = dx[label] - scale * own;
+                    dx[label] -= scale * own;
                     if self.smoothing != T::zero() {
-                        dx.iter_mut().enumerate().for_each(|(class, dx)| *dx = *dx - scale * spread * self.weight(class));
+                        dx.iter_mut().enumerate().for_each(|(class, dx)| *dx -= scale * spread * self.weight(class));
                     }
                 }
                 (None, Target::Probabilities(target)) => {

@@ -49,7 +49,7 @@ fn split_exp(x: f32) -> (i32, f32) {
     let n = shifted - MAGIC;
     // ln 2 in two parts, the first short enough for an exact product.
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let tail = polynomial(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1]);
+    let tail = polynomial(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
     ((shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32), tail * (r * r) + r)
 }
 

@@ -238,7 +238,7 @@ mod tests {
     fn a_size_class_wastes_at_most_an_eighth() {
         for length in (1..100_000).step_by(7) {
             let class = size_class(length);
-            assert!(class >= length && class % ALIGNMENT == 0);
+            assert!(class >= length && class.is_multiple_of(ALIGNMENT));
             assert!(class - length <= (length / 8).max(ALIGNMENT), "{length} -> {class}");
         }
     }

@@ -522,6 +522,12 @@ mod tests {
             let mut dx = vec![-1.0; x.len()];
             max_backward(&pooling, channels, &grad, &bytes, &mut dx);
             prop_assert_eq!(&dx, &expected_dx);
+            // Vectors of f32 are longer, and hang over elsewhere.
+            let single: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+            let (mut single_y, mut single_bytes) = (vec![-1f32; y.len()], vec![0u8; y.len()]);
+            max(&pooling, channels, &single, &mut single_y, Some(&mut single_bytes));
+            prop_assert_eq!(bits(&single_y.iter().map(|&y| f64::from(y)).collect::<Vec<_>>()), bits(&expected));
+            prop_assert_eq!(&single_bytes, &bytes);
             let mut wide = vec![0i64; y.len()];
             max(&pooling, channels, &x, &mut y, Some(&mut wide));
             max_backward(&pooling, channels, &grad, &wide, &mut dx);

@@ -76,9 +76,8 @@ pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>]
         vectorize(|| {
             for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
                 let [left, right] = column.at.map(|at| at * channels);
-                let corners = [&top[left..], &top[right..], &bottom[left..], &bottom[right..]].map(|corner| &corner[..channels]);
-                for (c, y) in y.iter_mut().enumerate() {
-                    let [a, b, c, d] = corners.map(|corner| corner[c]);
+                let corners = top[left..].iter().zip(&top[right..]).zip(&bottom[left..]).zip(&bottom[right..]);
+                for (y, (((&a, &b), &c), &d)) in y.iter_mut().zip(corners) {
                     let upper = column.weight[0] * a + column.weight[1] * b;
                     let lower = column.weight[0] * c + column.weight[1] * d;
                     *y = row.weight[0] * upper + row.weight[1] * lower;
@@ -107,7 +106,7 @@ pub fn bilinear_backward<T: Real>([height, width, channels]: [usize; 3], rows: &
                 for (y, column) in y.chunks_exact(channels).zip(columns) {
                     for (at, weight) in column.at.into_iter().zip(column.weight).filter(|&(_, weight)| weight != T::zero()) {
                         let weight = weight * row_weight;
-                        x[at * channels..][..channels].iter_mut().zip(y).for_each(|(x, &y)| *x = *x + weight * y);
+                        x[at * channels..][..channels].iter_mut().zip(y).for_each(|(x, &y)| *x += weight * y);
                     }
                 }
             }

@@ -37,7 +37,7 @@ pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &
             for (y, x) in y.chunks_exact_mut(inner).zip(x[start..].chunks_exact(inner)) {
                 for (((y, &x), &max), sum) in y[columns.clone()].iter_mut().zip(&x[columns.clone()]).zip(&max).zip(&mut sum) {
                     let e = (x - max).exp_fast();
-                    *sum = *sum + e;
+                    *sum += e;
                     *y = if kind == Kind::Softmax { e } else { x - max };
                 }
             }
@@ -55,7 +55,7 @@ pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &
         let sum = fold_lanes(y, T::zero(), |a, b| a + b, |a, b| a + b);
         if kind == Kind::Softmax {
             let scale = T::one() / sum;
-            y.iter_mut().for_each(|y| *y = *y * scale);
+            y.iter_mut().for_each(|y| *y *= scale);
         } else {
             let ln = sum.ln();
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - max) - ln);
@@ -72,7 +72,7 @@ pub fn backward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], y: &[T], gra
             let mut sum = [T::zero(); STRIP];
             for (y, grad) in lines() {
                 for ((sum, &y), &g) in sum.iter_mut().zip(&y[columns.clone()]).zip(&grad[columns.clone()]) {
-                    *sum = *sum + if kind == Kind::Softmax { g * y } else { g };
+                    *sum += if kind == Kind::Softmax { g * y } else { g };
                 }
             }
             for (out, (y, grad)) in out.chunks_exact_mut(inner).zip(lines()) {
@@ -86,7 +86,7 @@ pub fn backward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], y: &[T], gra
         if kind == Kind::Softmax {
             out.iter_mut().zip(y).zip(grad).for_each(|((out, &y), &g)| *out = g * y);
             let sum = fold_lanes(out, T::zero(), |a, b| a + b, |a, b| a + b);
-            out.iter_mut().zip(y).for_each(|(out, &y)| *out = *out - y * sum);
+            out.iter_mut().zip(y).for_each(|(out, &y)| *out -= y * sum);
         } else {
             let sum = fold_lanes(grad, T::zero(), |a, b| a + b, |a, b| a + b);
             out.iter_mut().zip(y).zip(grad).for_each(|((out, &y), &g)| *out = g - y.exp_fast() * sum);

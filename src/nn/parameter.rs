@@ -138,6 +138,7 @@ impl Parameter {
     }
 
     /// Grows with each change of the value; what was derived from the value is current while the version is the same.
+    #[allow(dead_code)] // for weights packed once and kept
     pub(crate) fn version(&self) -> u64 {
         self.shared.state.read().unwrap_or_else(PoisonError::into_inner).version
     }

@@ -144,7 +144,8 @@ impl Tensor {
             dtype = dtype.max(tensor.dtype());
             let skipped = left_out(tensor) && shape.len() != 1;
             let alike = |(at, (a, b)): (usize, (&usize, &usize))| at == axis || a == b;
-            if !skipped && !(tensor.ndim() == shape.len() && tensor.shape().iter().zip(&shape).enumerate().all(alike)) {
+            let joins = tensor.ndim() == shape.len() && tensor.shape().iter().zip(&shape).enumerate().all(alike);
+            if !skipped && !joins {
                 let (other, shape) = (first.shape(), tensor.shape());
                 let message = format!("tensor {index} of shape {shape:?} does not join {other:?} along dimension {axis}");
                 return Err(Error::shape("cat", message));
@@ -245,21 +246,20 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist or is named twice.
     pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
         let axes = resolve_dims("flip", &dims, self.ndim())?;
-        Ok(flipped(self, &axes)?.record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes)?)])))
+        Ok(flipped(self, &axes).record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes))])))
     }
 }
 
-fn flipped(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
-    if x.numel() == 0 || axes.is_empty() {
-        return Ok(x.detach());
+fn flipped(x: &Tensor, axes: &[usize]) -> Tensor {
+    let mut y = x.detach();
+    for &axis in axes.iter().filter(|_| x.numel() > 0) {
+        let [_, size, inner] = around(x.shape(), x.memory_format(), axis);
+        let backwards: Vec<usize> = (0..size).rev().collect();
+        y = with_dtype!(x.dtype(), T => Tensor::build(x.shape(), x.memory_format(), |out: &mut [T]| {
+            copy::select([size, inner], &backwards, y.data(), out);
+        }));
     }
-    let in_memory = x.relabel(&physical(x.shape(), x.memory_format()), MemoryFormat::RowMajor);
-    let y = with_dtype!(x.dtype(), T => {
-        let mut view = in_memory.view::<T>()?;
-        axes.iter().for_each(|&axis| view.invert_axis(ndarray::Axis(position(x.ndim(), x.memory_format(), axis))));
-        Tensor::from_view(view)
-    });
-    Ok(y.relabel(x.shape(), x.memory_format()))
+    y
 }
 
 /// A map within a larger one, on the last two dimensions.

@@ -74,7 +74,7 @@ mod tests {
                 let y = x.local_response_norm(size, alpha, beta, k).unwrap().to_vec::<f64>().unwrap();
                 // A few roundings: sums of at most 9 terms, roots.
                 assert!(y.iter().enumerate().all(|(at, y)| (y - plain(at)).abs() < 1e-13), "{shape:?}, size {size}");
-                gradcheck(&[x.clone()], Default::default(), |x| x[0].local_response_norm(size, alpha, beta, k)).unwrap();
+                gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].local_response_norm(size, alpha, beta, k)).unwrap();
             }
         }
         let last = any(&[2, 4, 2, 3]).in_format(MemoryFormat::ChannelsLast);

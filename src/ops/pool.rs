@@ -211,14 +211,17 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences() {
         let x = map([2, 3, 5, 4]);
-        gradcheck(&[x.clone()], Default::default(), |x| x[0].max_pool2d([3, 2], padded())).unwrap();
-        gradcheck(&[x.clone()], Default::default(), |x| x[0].max_pool2d([2, 2], Pool2dOptions { dilation: [2, 2], ..padded() })).unwrap();
-        gradcheck(&[x.clone()], Default::default(), |x| x[0].avg_pool2d([3, 2], padded())).unwrap();
+        gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].max_pool2d([3, 2], padded())).unwrap();
+        gradcheck(std::slice::from_ref(&x), Default::default(), |x| {
+            x[0].max_pool2d([2, 2], Pool2dOptions { dilation: [2, 2], ..padded() })
+        })
+        .unwrap();
+        gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([3, 2], padded())).unwrap();
         let exclusive = Pool2dOptions { count_include_pad: false, ..padded() };
-        gradcheck(&[x.clone()], Default::default(), |x| x[0].avg_pool2d([3, 2], exclusive)).unwrap();
+        gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([3, 2], exclusive)).unwrap();
         for size in [[1, 1], [2, 3], [7, 5]] {
-            gradcheck(&[x.clone()], Default::default(), |x| x[0].adaptive_avg_pool2d(size)).unwrap();
-            gradcheck(&[x.clone()], Default::default(), |x| x[0].adaptive_max_pool2d(size)).unwrap();
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_avg_pool2d(size)).unwrap();
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_max_pool2d(size)).unwrap();
         }
         let large = map([1, 1, 17, 18]); // more window elements than a byte tells apart
         gradcheck(&[large], Default::default(), |x| x[0].adaptive_max_pool2d([1, 1])).unwrap();

@@ -123,11 +123,6 @@ impl Tensor {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// Whether both tensors hold the very same elements (not merely equal ones).
-    pub(crate) fn shares_storage(&self, other: &Tensor) -> bool {
-        Arc::ptr_eq(&self.storage, &other.storage)
-    }
-
     /// The same elements under another shape of as many, in memory order.
     pub(crate) fn relabel(&self, shape: &[usize], format: MemoryFormat) -> Tensor {
         debug_assert_eq!(shape::numel(shape), self.numel());

@@ -47,7 +47,7 @@ pub(crate) fn strides(shape: &[usize], format: MemoryFormat) -> Vec<usize> {
 
 /// Whether both formats put the elements of this shape in the same order.
 pub(crate) fn formats_agree(shape: &[usize]) -> bool {
-    !matches!(shape, &[_, c, h, w] if c > 1 && h * w > 1)
+    shape.contains(&0) || !matches!(shape, &[_, c, h, w] if c > 1 && h * w > 1)
 }
 
 /// A shape in the order of memory: `[N, C, H, W]` in channels-last is `[N, H, W, C]`.

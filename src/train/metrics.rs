@@ -45,7 +45,9 @@ impl Metrics {
         };
         if !loss.is_finite() {
             let batch = self.batches + 1;
-            return Err(Error::Training(format!("the loss of batch {batch} is {loss}; a lower learning rate, or a look at the data, may help")));
+            return Err(Error::Training(format!(
+                "the loss of batch {batch} is {loss}; a lower learning rate, or a look at the data, may help"
+            )));
         }
         let predicted = logits.argmax(1)?.to_vec::<i64>()?;
         let correct = predicted.iter().zip(labels.to_vec::<i64>()?).filter(|&(&predicted, label)| predicted == label).count();

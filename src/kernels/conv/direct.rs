@@ -84,9 +84,14 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     }
     let padded = source_of_input(g).pad(x, g.channels_in, 0..g.batch, 0..rows, g.work());
     let pixel = |row: usize, column: usize| (row * padded.pitch + column) * g.channels_in;
-    let start = |index: usize| {
-        let (image, at) = (index / (rows * columns), index % (rows * columns));
-        image * padded.image + pixel(at / columns * window.stride[0], at % columns * window.stride[1])
+    // Where the window of an output pixel starts; by row of the output, whose pixels are equally far apart.
+    let starts_of = |pixels: Range<usize>, starts: &mut Vec<usize>| {
+        let step = window.stride[1] * g.channels_in;
+        for row in pixels.start / columns..pixels.end.div_ceil(columns) {
+            let first = row / rows * padded.image + pixel(row % rows * window.stride[0], 0);
+            let [from, to] = [pixels.start, pixels.end].map(|at| at.saturating_sub(row * columns).min(columns));
+            starts.extend((from..to).map(|column| first + column * step));
+        }
     };
     let offsets: Vec<usize> = (0..taps)
         .map(|tap| pixel(tap / window.kernel[1] * window.dilation[0], tap % window.kernel[1] * window.dilation[1]))
@@ -105,13 +110,15 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
         parallel::for_each(parts * g.groups * blocks, g.work(), |task| {
             let (part_index, group, first) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks * block);
             let pixels = part_index * part..pixels.min((part_index + 1) * part);
-            let starts: Vec<usize> = pixels.clone().map(|index| start(index) + group * group_in).collect();
             let offsets = &offsets[first..k.min(first + block)];
+            let mut starts = Vec::with_capacity(stretch);
             // SAFETY: each task has its own rows of its own sum.
             let out = unsafe { sums.slice(((part_index * g.groups + group) * k + first) * n, offsets.len() * n) };
-            for (starts, pixel) in starts.chunks(stretch).zip(pixels.step_by(stretch)) {
-                let dy = &dy[pixel * g.channels_out + group * n..];
-                multiply_transposed(padded.elements(), starts, offsets, dy, g.channels_out, n, out);
+            for pixel in pixels.clone().step_by(stretch) {
+                starts.clear();
+                starts_of(pixel..pixels.end.min(pixel + stretch), &mut starts);
+                let x = &padded.elements()[group * group_in..];
+                multiply_transposed(x, &starts, offsets, &dy[pixel * g.channels_out + group * n..], g.channels_out, n, out);
             }
         });
     }
