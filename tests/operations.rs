@@ -11,6 +11,8 @@ mod fixture;
 #[path = "operations/run.rs"]
 mod run;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use check::{agrees_with_pytorch, bits, close, every, every_case, outcome, values};
 use convnet::MemoryFormat::{ChannelsLast, RowMajor};
 use convnet::autograd::{GradCheck, gradcheck};
@@ -114,6 +116,7 @@ fn operators_agree_with_their_methods() {
 
 #[test]
 fn small_inputs_give_the_same_bits_with_one_thread_and_three() {
+    let _alone = threads_for_me();
     let bits = |threads| {
         convnet::set_num_threads(threads).expect("threads start");
         let bits = FIXTURE.cases.iter().map(|case| {
@@ -132,6 +135,7 @@ fn small_inputs_give_the_same_bits_with_one_thread_and_three() {
 
 #[test]
 fn large_inputs_give_the_same_bits_with_one_thread_and_three() {
+    let _alone = threads_for_me();
     every(large_cases(), |(large, float)| {
         for format in [RowMajor, ChannelsLast] {
             let bits = |threads| -> Result<Vec<u64>, Box<dyn std::error::Error>> {
@@ -158,6 +162,12 @@ fn large_inputs_give_the_same_numbers_in_either_memory_format() {
         }
         Ok(())
     });
+}
+
+/// The number of threads is the process's: tests that set it take turns.
+fn threads_for_me() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn large_cases() -> impl Iterator<Item = (String, (&'static Large, DType))> {
