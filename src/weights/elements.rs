@@ -167,7 +167,7 @@ mod tests {
         let read = |view| tensor(Kind::U8, &view, &bytes, &mut Budget::new(12)).unwrap().to_vec::<u8>().unwrap();
         assert_eq!(read(view(0, &[4, 3], &[1, 4])), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         assert_eq!(read(view(5, &[2, 1, 2], &[4, usize::MAX, 0])), [5, 5, 9, 9]);
-        assert_eq!(read(view(99, &[0, 3], &[3, 1])), []);
+        assert!(read(view(99, &[0, 3], &[3, 1])).is_empty());
         assert_eq!(read(view(11, &[], &[])), [11]);
     }
 

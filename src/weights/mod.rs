@@ -34,6 +34,7 @@ mod budget;
 mod elements;
 mod npz;
 mod pickle;
+mod rename;
 mod torch;
 mod zip;
 
@@ -42,6 +43,7 @@ use std::io::Read;
 use std::path::Path;
 
 use budget::{Budget, Parsed};
+pub use rename::rename;
 
 use crate::error::{Error, Result};
 use crate::nn::StateDict;
