@@ -104,6 +104,8 @@ fn load_bytes(bytes: &[u8]) -> convnet::Result<StateDict> {
         };
     }
     TARGET.with(|(_, path)| {
+        // A new file each time: to overwrite one costs some systems a sync.
+        let _ = fs::remove_file(path);
         fs::write(path, bytes).unwrap();
         let (result, peak) = peak(|| weights::load(path));
         assert!(peak <= allowance(bytes.len()), "{peak} bytes for a file of {}", bytes.len());
