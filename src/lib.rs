@@ -15,6 +15,7 @@ pub mod ops;
 pub mod optim;
 mod tensor;
 pub mod train;
+pub mod weights;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};

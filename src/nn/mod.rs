@@ -26,7 +26,7 @@ mod module;
 mod norm;
 mod parameter;
 mod pool;
-mod safetensors;
+pub(crate) mod safetensors;
 mod sequential;
 mod shape;
 mod site;

@@ -67,7 +67,8 @@ fn json_string(text: &str) -> String {
     quoted
 }
 
-fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
+/// Row by row, little-endian.
+pub(crate) fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
     let tensor = tensor.in_format(MemoryFormat::RowMajor);
     with_dtype!(tensor.dtype(), T => {
         let data = tensor.data::<T>();
@@ -99,7 +100,7 @@ pub(super) fn load(path: &Path) -> Result<StateDict> {
 }
 
 /// All of a regular file, of which no more is read than its size said.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let metadata = fs::metadata(path).map_err(Error::io(path))?;
     if metadata.is_dir() {
         return Err(Error::io(path)(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file")));
@@ -143,7 +144,7 @@ fn elements<const N: usize, T: Element>(shape: &[usize], bytes: &[u8], decode: i
 }
 
 /// IEEE half precision: a sign, 5 bits of exponent, 10 of mantissa.
-fn f16_to_f32(half: u16) -> f32 {
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let (exponent, mantissa) = (u32::from(half >> 10) & 0x1f, u32::from(half & 0x3ff));
     match exponent {

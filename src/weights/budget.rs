@@ -1,0 +1,50 @@
+//! How much memory a file may ask for.
+
+/// What went wrong, without the path that the caller adds.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// Eight bytes for each byte of the file: the widest conversion is from `int8` to `i64`.
+const PER_BYTE: usize = 8;
+
+/// What any file may have on top, for what compresses or repeats well.
+const CONSTANT: usize = 64 << 20;
+
+/// Bytes that a file may still make this process allocate.
+///
+/// Compressed entries, overlapping views, expanded (stride 0) tensors and pickles that mention one object a million times are all ways in
+/// which a small file asks for much memory. Whatever is allocated on a file's word is taken from here first.
+pub(super) struct Budget {
+    left: usize,
+    file: usize,
+}
+
+impl Budget {
+    /// For a file of this many bytes.
+    pub(super) fn new(file: usize) -> Budget {
+        Budget { left: file.saturating_mul(PER_BYTE).saturating_add(CONSTANT), file }
+    }
+
+    /// Fails when less is left.
+    pub(super) fn take(&mut self, bytes: usize) -> Parsed<()> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(format!("asks for more memory than its {} bytes justify; it is damaged or hostile", self.file)),
+        }
+    }
+
+    /// Returns what has been freed.
+    pub(super) fn give_back(&mut self, bytes: usize) {
+        self.left = self.left.saturating_add(bytes);
+    }
+}
+
+/// A name from a file for a message: in quotes, escaped, no longer than a line.
+pub(super) fn quoted(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let short: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let dots = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
+    format!("`{short}{dots}`")
+}

@@ -1,0 +1,192 @@
+//! Stored elements and the tensors they become.
+
+use super::budget::{Budget, Parsed};
+use crate::nn::safetensors::f16_to_f32;
+use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape};
+
+/// NumPy's limit, which is PyTorch's too.
+pub(super) const MOST_DIMENSIONS: usize = 64;
+
+/// An element type as files have it, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    F16,
+    Bf16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    Bool,
+}
+
+impl Kind {
+    /// Bytes of one element in the file.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Kind::I8 | Kind::U8 | Kind::Bool => 1,
+            Kind::F16 | Kind::Bf16 | Kind::I16 | Kind::U16 => 2,
+            Kind::F32 | Kind::I32 | Kind::U32 => 4,
+            Kind::F64 | Kind::I64 => 8,
+        }
+    }
+
+    /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values `u8`.
+    fn dtype(self) -> DType {
+        match self {
+            Kind::F16 | Kind::Bf16 | Kind::F32 => DType::F32,
+            Kind::F64 => DType::F64,
+            Kind::U8 | Kind::Bool => DType::U8,
+            Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 | Kind::U16 | Kind::U32 => DType::I64,
+        }
+    }
+}
+
+/// Which elements of a storage make a tensor; offset and strides count elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct View {
+    pub(super) offset: usize,
+    pub(super) shape: Vec<usize>,
+    pub(super) strides: Vec<usize>,
+}
+
+impl View {
+    /// All elements, the last dimension contiguous, or the first in Fortran's order. `None` when that is more than memory can hold.
+    pub(super) fn dense(shape: Vec<usize>, fortran: bool) -> Option<View> {
+        let (mut strides, mut step) = (vec![0; shape.len()], 1usize);
+        let mut put = |axis: usize| {
+            strides[axis] = step;
+            step = step.checked_mul(shape[axis].max(1))?;
+            Some(())
+        };
+        if fortran {
+            (0..shape.len()).try_for_each(&mut put)?
+        } else {
+            (0..shape.len()).rev().try_for_each(&mut put)?
+        }
+        Some(View { offset: 0, shape, strides })
+    }
+
+    fn is_row_major(&self) -> bool {
+        let mut step = 1usize;
+        self.shape.iter().zip(&self.strides).rev().all(|(&dim, &stride)| {
+            let fits = dim <= 1 || stride == step;
+            step = step.saturating_mul(dim.max(1));
+            fits
+        })
+    }
+
+    /// The number of elements, when all of them lie among the first `available` of a storage.
+    fn checked_numel(&self, available: usize) -> Parsed<usize> {
+        let View { offset, shape, strides } = self;
+        if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
+            return Err(format!("{} sizes and {} strides do not make a tensor", shape.len(), strides.len()));
+        }
+        let too_large = || format!("shape {shape:?} has more elements than memory can hold");
+        // Without the zeros, so that strides and partial products of an empty tensor can be worked out as well.
+        let extents: Vec<usize> = shape.iter().map(|&dim| dim.max(1)).collect();
+        let count = shape::try_numel(&extents).ok_or_else(too_large)?;
+        if shape.contains(&0) {
+            return Ok(0);
+        }
+        let last = shape.iter().zip(strides).try_fold(*offset, |at, (&dim, &stride)| at.checked_add((dim - 1).checked_mul(stride)?));
+        match last {
+            Some(last) if last < available => Ok(count),
+            _ => Err(format!("shape {shape:?} with strides {strides:?} from {offset} reaches outside its {available} elements")),
+        }
+    }
+}
+
+/// The tensor that a view of stored elements is.
+pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget) -> Parsed<Tensor> {
+    if !bytes.len().is_multiple_of(kind.size()) {
+        return Err(format!("{} bytes are no whole number of {kind:?}", bytes.len()));
+    }
+    let count = view.checked_numel(bytes.len() / kind.size())?;
+    budget.take(count.saturating_mul(kind.dtype().size()))?;
+    Ok(match kind {
+        Kind::F16 => gather(view, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
+        Kind::Bf16 => gather(view, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        Kind::F32 => gather(view, bytes, f32::from_le_bytes),
+        Kind::F64 => gather(view, bytes, f64::from_le_bytes),
+        Kind::I8 => gather(view, bytes, |b| i64::from(i8::from_le_bytes(b))),
+        Kind::I16 => gather(view, bytes, |b| i64::from(i16::from_le_bytes(b))),
+        Kind::I32 => gather(view, bytes, |b| i64::from(i32::from_le_bytes(b))),
+        Kind::I64 => gather(view, bytes, i64::from_le_bytes),
+        Kind::U8 => gather(view, bytes, |[b]| b),
+        Kind::U16 => gather(view, bytes, |b| i64::from(u16::from_le_bytes(b))),
+        Kind::U32 => gather(view, bytes, |b| i64::from(u32::from_le_bytes(b))),
+        Kind::Bool => gather(view, bytes, |[b]| u8::from(b != 0)),
+    })
+}
+
+/// Reads the elements of a view that has been checked, row by row.
+fn gather<const N: usize, T: Element>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Tensor {
+    let (values, _) = bytes.as_chunks::<N>();
+    Tensor::build(&view.shape, MemoryFormat::RowMajor, |out: &mut [T]| {
+        if out.is_empty() {
+            return;
+        }
+        if view.is_row_major() {
+            out.iter_mut().zip(&values[view.offset..]).for_each(|(x, &value)| *x = decode(value));
+            return;
+        }
+        // A dimension of size 1 may have any stride, even one that overflows.
+        let axes: Vec<(usize, usize)> = view.shape.iter().copied().zip(view.strides.iter().copied()).filter(|&(dim, _)| dim > 1).collect();
+        let (mut index, mut at) = (vec![0; axes.len()], view.offset);
+        for x in out {
+            *x = decode(values[at]);
+            for (i, &(dim, stride)) in index.iter_mut().zip(&axes).rev() {
+                *i += 1;
+                at += stride;
+                if *i < dim {
+                    break;
+                }
+                *i = 0;
+                at -= stride * dim;
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(offset: usize, shape: &[usize], strides: &[usize]) -> View {
+        View { offset, shape: shape.to_vec(), strides: strides.to_vec() }
+    }
+
+    #[test]
+    fn strided_views_read_the_elements_that_they_name() {
+        let bytes: Vec<u8> = (0..12).collect();
+        let read = |view| tensor(Kind::U8, &view, &bytes, &mut Budget::new(12)).unwrap().to_vec::<u8>().unwrap();
+        assert_eq!(read(view(0, &[4, 3], &[1, 4])), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
+        assert_eq!(read(view(5, &[2, 1, 2], &[4, usize::MAX, 0])), [5, 5, 9, 9]);
+        assert!(read(view(99, &[0, 3], &[3, 1])).is_empty());
+        assert_eq!(read(view(11, &[], &[])), [11]);
+    }
+
+    #[test]
+    fn views_that_reach_outside_or_overflow_are_errors() {
+        let huge = usize::MAX / 2;
+        let views = [
+            view(0, &[13], &[1]),
+            view(12, &[], &[]),
+            view(usize::MAX, &[2], &[1]),
+            view(0, &[3], &[huge + 1]),
+            view(0, &[huge, huge], &[0, 0]),
+            view(0, &[0, huge, huge], &[1, 1, 1]),
+            view(0, &[2], &[1, 1]),
+            view(0, &[1; 65], &[1; 65]),
+            view(0, &[1 << 40], &[0]),
+        ];
+        for view in views {
+            assert!(tensor(Kind::U8, &view, &[0; 12], &mut Budget::new(12)).is_err(), "{view:?}");
+        }
+    }
+}

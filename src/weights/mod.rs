@@ -1,0 +1,106 @@
+//! Weights trained elsewhere: files of tensors by name, from PyTorch, NumPy and safetensors.
+//!
+//! [`load`] looks at a file's content, not its name:
+//!
+//! | written by | read |
+//! |---|---|
+//! | `safetensors.torch.save_file`, [`Module::save`](crate::nn::Module::save) | all of it |
+//! | `torch.save` (zip archive, and the stream of pickles before PyTorch 1.6) | the tensors of a state dict, also one inside a checkpoint |
+//! | `numpy.savez`, `savez_compressed` | all arrays |
+//!
+//! Half precision becomes `f32`, integers become `i64`, bytes and truth values `u8`. Big-endian files are refused.
+//!
+//! In what `torch.save` wrote, the state dict may be the file's root or be in it under `state_dict`, `model_state_dict` or `model`; dicts in
+//! dicts get names with dots; what is no tensor is passed over. When all names start with `module.`, which is what `DataParallel` makes of
+//! them, that is taken off. Tensors may share a storage and may be strided over it; each comes out dense, equal ones share their memory.
+//!
+//! **Files are not trusted.** A `.pth` file is a pickle, and a pickle can run any program when Python loads it. Here it is read by a machine
+//! that builds tensors, containers, numbers and strings; a file that asks for anything else is refused with the name it asked for. Sizes,
+//! offsets and directories are checked against the file, and what a file may make this process allocate is limited to eight bytes for each
+//! of its own (the widest conversion) and 64 MiB.
+//!
+//! ```no_run
+//! use convnet::models::lenet5;
+//! use convnet::nn::Module;
+//!
+//! let state = convnet::weights::load("lenet5.pth")?;
+//! let report = lenet5(10).load_state_dict(&state)?;
+//! println!("{report}");
+//! convnet::weights::save("lenet5.npz", &state)?;
+//! # Ok::<(), convnet::Error>(())
+//! ```
+
+mod budget;
+mod elements;
+mod npz;
+mod pickle;
+mod rename;
+mod torch;
+mod zip;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use budget::{Budget, Parsed};
+pub use rename::rename;
+
+use crate::error::{Error, Result};
+use crate::nn::StateDict;
+use crate::nn::safetensors::read_file;
+
+/// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See the [module](self).
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is none of these, is damaged, holds what has no counterpart here or
+/// asks for what is refused. Both name the path.
+pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
+    let path = path.as_ref();
+    if is_safetensors(path) {
+        return StateDict::load(path);
+    }
+    let bytes = read_file(path)?;
+    parse(&bytes).map_err(|message| Error::format(path, message))
+}
+
+/// A safetensors file starts with the length of its header, which starts with a brace.
+fn is_safetensors(path: &Path) -> bool {
+    let mut start = [0; 9];
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start[8] == b'{' && start[7] == 0
+}
+
+fn parse(bytes: &[u8]) -> Parsed<StateDict> {
+    let mut budget = Budget::new(bytes.len());
+    match bytes {
+        [b'P', b'K', 3 | 5, ..] => {
+            let archive = zip::Archive::parse(bytes)?;
+            match torch::archive_prefix(&archive) {
+                Some(prefix) => torch::load_archive(&archive, prefix, &mut budget),
+                None if npz::is_npz(&archive) => npz::load(&archive, &mut budget),
+                None => Err("a zip archive that neither torch.save nor numpy.savez wrote".to_string()),
+            }
+        }
+        [0x80, ..] => torch::load_legacy(bytes, &mut budget),
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => {
+            Err("one array without a name; save it with `numpy.savez(path, name=array)`".to_string())
+        }
+        [0x89, b'H', b'D', b'F', ..] => Err("an HDF5 file, which is not read; save the weights as safetensors or .npz".to_string()),
+        [] => Err("an empty file".to_string()),
+        _ => Err("neither safetensors nor .npz nor what torch.save writes".to_string()),
+    }
+}
+
+/// Writes a state dict beside the target, synced, then renamed; `.safetensors` or `.npz`, by the name's extension. Python's `safetensors` and
+/// `numpy.load` read them.
+///
+/// # Errors
+/// [`Error::Io`] with the path; [`Error::Format`] for another extension, and for more than an `.npz` file can hold here (4 GiB).
+pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
+    let path = path.as_ref();
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    match extension.to_ascii_lowercase().as_str() {
+        "safetensors" => state.save(path),
+        "npz" => npz::save(state, path),
+        _ => Err(Error::format(path, format!("cannot be saved as `.{extension}`; name it .safetensors or .npz"))),
+    }
+}

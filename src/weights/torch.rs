@@ -1,0 +1,203 @@
+//! What `torch.save` writes: a zip archive (since PyTorch 1.6) or a stream of pickles followed by the storages (before).
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::budget::{Budget, Parsed, quoted};
+use super::elements::{self, Kind, View};
+use super::pickle::{self, Object, Pickle, Storage, TensorInfo, Value};
+use super::zip::Archive;
+use crate::nn::StateDict;
+use crate::tensor::Tensor;
+
+/// How legacy files start: a pickle of the number 0x1950a86a20f9469cfc6c.
+const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+
+/// Under which keys training scripts put the network; the first that is there counts.
+const WRAPPERS: &[&str] = &["state_dict", "model_state_dict", "model"];
+
+/// How deep dicts may nest.
+const DEEPEST: usize = 32;
+
+/// What visiting an entry of a dict costs besides its name.
+const PER_ENTRY: usize = 256;
+
+/// The prefix of a PyTorch archive's entries: `resnet18/` where there is a `resnet18/data.pkl`.
+pub(super) fn archive_prefix<'a>(archive: &Archive<'a>) -> Option<&'a str> {
+    archive.names().find_map(|name| name.strip_suffix("data.pkl").filter(|prefix| prefix.is_empty() || prefix.ends_with('/')))
+}
+
+/// Reads a zip archive.
+pub(super) fn load_archive(archive: &Archive<'_>, prefix: &str, budget: &mut Budget) -> Parsed<StateDict> {
+    let order = format!("{prefix}byteorder");
+    if archive.contains(&order) {
+        match &*archive.read(&order, budget)? {
+            b"little" => {}
+            b"big" => return Err(big_endian()),
+            _ => return Err("its byte order is neither little nor big".to_string()),
+        }
+    }
+    if archive.contains(&format!("{prefix}constants.pkl")) {
+        return Err("a TorchScript archive, which is a program; save `model.state_dict()` with torch.save or safetensors".to_string());
+    }
+    let program = archive.read(&format!("{prefix}data.pkl"), budget)?;
+    let pickle = pickle::read(&mut &*program, budget)?;
+    collect(&pickle, &mut Archived { archive, prefix, read: HashMap::new() }, budget)
+}
+
+/// Reads a file from before PyTorch 1.6.
+pub(super) fn load_legacy(bytes: &[u8], budget: &mut Budget) -> Parsed<StateDict> {
+    let Some(mut rest) = bytes.strip_prefix(LEGACY_MAGIC) else {
+        // Read all the same, for the better message when it asks for what is refused.
+        pickle::read(&mut &*bytes, budget)?;
+        return Err("a pickle that torch.save did not write; save `model.state_dict()` with torch.save or safetensors".to_string());
+    };
+    let version = pickle::read(&mut rest, budget)?.root;
+    if version != Value::Int(1001) {
+        return Err(format!("a legacy PyTorch file of version {version:?}; 1001 is read"));
+    }
+    let system = pickle::read(&mut rest, budget)?;
+    match system.dict(system.root).and_then(|entries| get(entries, "little_endian")) {
+        Some(Value::Bool(true)) => {}
+        Some(Value::Bool(false)) => return Err(big_endian()),
+        _ => return Err("a legacy PyTorch file that does not say its byte order".to_string()),
+    }
+    let pickle = pickle::read(&mut rest, budget)?;
+    let keys = pickle::read(&mut rest, budget)?;
+    let keys = keys.sequence(keys.root).ok_or("a legacy PyTorch file without a list of storages")?;
+    let sizes: HashMap<&str, usize> = pickle.storages().map(|storage| (storage.key, storage.kind.map_or(1, Kind::size))).collect();
+    let mut storages = Streamed(HashMap::new());
+    for &key in keys {
+        let Value::Text(key) = key else { return Err("a legacy PyTorch file with a storage that has no name".to_string()) };
+        let size = sizes.get(key).ok_or_else(|| format!("storage {} is of unknown type", quoted(key)))?;
+        let truncated = || format!("storage {} is truncated", quoted(key));
+        let (count, after) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let length = usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(*size)).ok_or_else(truncated)?;
+        let (data, after) = after.split_at_checked(length).ok_or_else(truncated)?;
+        storages.0.insert(key, data);
+        rest = after;
+    }
+    collect(&pickle, &mut storages, budget)
+}
+
+fn big_endian() -> String {
+    "written on a big-endian machine, which is not supported; load it with PyTorch and save it on a little-endian one".to_string()
+}
+
+/// Where the elements are.
+trait Storages {
+    fn bytes(&mut self, key: &str, budget: &mut Budget) -> Parsed<&[u8]>;
+}
+
+struct Archived<'z, 'a> {
+    archive: &'z Archive<'a>,
+    prefix: &'z str,
+    read: HashMap<String, Cow<'a, [u8]>>,
+}
+
+impl Storages for Archived<'_, '_> {
+    fn bytes(&mut self, key: &str, budget: &mut Budget) -> Parsed<&[u8]> {
+        if !self.read.contains_key(key) {
+            let content = self.archive.read(&format!("{}data/{key}", self.prefix), budget)?;
+            self.read.insert(key.to_string(), content);
+        }
+        Ok(&self.read[key])
+    }
+}
+
+struct Streamed<'a>(HashMap<&'a str, &'a [u8]>);
+
+impl Storages for Streamed<'_> {
+    fn bytes(&mut self, key: &str, _: &mut Budget) -> Parsed<&[u8]> {
+        self.0.get(key).copied().ok_or_else(|| format!("the file has no storage {}", quoted(key)))
+    }
+}
+
+/// The last value of this key, as in a Python dict.
+fn get<'a>(entries: &[(Value<'a>, Value<'a>)], key: &str) -> Option<Value<'a>> {
+    entries.iter().rev().find(|(other, _)| *other == Value::Text(key)).map(|(_, value)| *value)
+}
+
+/// The tensors of the network in a pickle, by name.
+fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut Budget) -> Parsed<StateDict> {
+    let mut root = pickle.dict(pickle.root).ok_or("holds no state dict; save `model.state_dict()`")?;
+    for _ in 0..DEEPEST {
+        match WRAPPERS.iter().find_map(|key| pickle.dict(get(root, key)?)) {
+            Some(inner) => root = inner,
+            None => break,
+        }
+    }
+    let mut collector = Collector { pickle, storages, budget, known: HashMap::new(), state: StateDict::new() };
+    collector.walk("", root, 0)?;
+    let state = collector.state;
+    if state.is_empty() && !root.is_empty() {
+        return Err("holds no tensors; save `model.state_dict()`".to_string());
+    }
+    // DataParallel's name for the network inside.
+    if state.keys().all(|key| key.starts_with("module.")) {
+        return Ok(state.into_iter().map(|(key, tensor)| (key["module.".len()..].to_string(), tensor)).collect());
+    }
+    Ok(state)
+}
+
+struct Collector<'c, 'a, S> {
+    pickle: &'c Pickle<'a>,
+    storages: &'c mut S,
+    budget: &'c mut Budget,
+    /// Tied weights are read once and shared.
+    known: HashMap<(&'c str, Option<(usize, usize)>, Kind, &'c View), Tensor>,
+    state: StateDict,
+}
+
+impl<'c, 'a, S: Storages> Collector<'c, 'a, S> {
+    fn walk(&mut self, path: &str, entries: &'c [(Value<'a>, Value<'a>)], depth: usize) -> Parsed<()> {
+        if depth > DEEPEST {
+            return Err(format!("its dicts nest deeper than {DEEPEST}"));
+        }
+        for &(key, value) in entries {
+            let Some(object @ (Object::Tensor(_) | Object::Dict(_))) = self.pickle.object(value) else { continue };
+            let dot = if path.is_empty() { "" } else { "." };
+            self.budget.take(path.len() * 3 + PER_ENTRY)?;
+            let name = match key {
+                Value::Text(key) => {
+                    self.budget.take(key.len() * 3)?;
+                    format!("{path}{dot}{key}")
+                }
+                Value::Int(key) => format!("{path}{dot}{key}"),
+                _ => continue,
+            };
+            match object {
+                Object::Tensor(info) => {
+                    let tensor = self.tensor(info).map_err(|message| format!("tensor {}: {message}", quoted(&name)))?;
+                    self.state.insert(name, tensor);
+                }
+                Object::Dict(inner) => self.walk(&name, inner, depth + 1)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, info: &'c TensorInfo) -> Parsed<Tensor> {
+        let storage: &'c Storage<'a> = self.pickle.storage(info)?;
+        let key = (storage.key, storage.window, info.kind, &info.view);
+        if let Some(tensor) = self.known.get(&key) {
+            return Ok(tensor.clone());
+        }
+        let size = storage.kind.map_or(1, Kind::size);
+        let bytes = self.storages.bytes(storage.key, self.budget)?;
+        if storage.count.checked_mul(size) != Some(bytes.len()) {
+            return Err(format!("its storage has {} bytes and should have {} elements of {size}", bytes.len(), storage.count));
+        }
+        let bytes = match storage.window {
+            None => Some(bytes),
+            Some((offset, count)) => {
+                offset.checked_mul(size).and_then(|start| bytes.get(start..start.checked_add(count.checked_mul(size)?)?))
+            }
+        };
+        let bytes = bytes.ok_or("its part of the storage reaches outside it")?;
+        let tensor = elements::tensor(info.kind, &info.view, bytes, self.budget)?;
+        self.known.insert(key, tensor.clone());
+        Ok(tensor)
+    }
+}
