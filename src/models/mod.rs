@@ -9,9 +9,27 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
+mod attention;
+mod cifar_resnet;
+mod densenet;
 mod lenet;
+mod options;
+mod resnet;
+mod seresnet;
 
+pub use attention::{Cbam, ChannelAttention, SpatialAttention, SqueezeExcite};
+pub use cifar_resnet::{CifarBlock, CifarResNet, cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110};
+pub use densenet::{
+    DENSENET121, DENSENET161, DENSENET169, DENSENET201, DenseBlock, DenseFeatures, DenseLayer, DenseNet, DenseNetConfig, Transition,
+    densenet121, densenet161, densenet169, densenet201,
+};
 pub use lenet::{LeNet5, lenet5};
+pub use options::ModelOptions;
+pub use resnet::{
+    Attention, BasicBlock, Bottleneck, Projection, RESNET18, RESNET34, RESNET50, RESNET101, RESNET152, RESNEXT50_32X4D, ResNet,
+    ResNetBlock, ResNetConfig, WIDE_RESNET50_2, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, wide_resnet50_2,
+};
+pub use seresnet::{seresnet18, seresnet34, seresnet50};
 
 use crate::error::{Error, Result};
 use crate::nn::Module;
@@ -29,12 +47,44 @@ pub struct ModelInfo {
     build: fn(usize) -> Box<dyn Module>,
 }
 
-const MODELS: &[ModelInfo] = &[ModelInfo {
-    name: "lenet5",
-    input: [1, 28, 28],
-    paper: "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition",
-    build: |classes| Box::new(lenet5(classes)),
-}];
+/// A row of the registry, for square pictures of three channels.
+const fn row(name: &'static str, size: usize, paper: &'static str, build: fn(usize) -> Box<dyn Module>) -> ModelInfo {
+    ModelInfo { name, input: [3, size, size], paper, build }
+}
+
+const RESNET: &str = "He et al. 2015, Deep Residual Learning for Image Recognition";
+const SENET: &str = "Hu et al. 2017, Squeeze-and-Excitation Networks";
+const DENSENET: &str = "Huang et al. 2016, Densely Connected Convolutional Networks";
+
+const MODELS: &[ModelInfo] = &[
+    ModelInfo {
+        name: "lenet5",
+        input: [1, 28, 28],
+        paper: "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition",
+        build: |classes| Box::new(lenet5(classes)),
+    },
+    row("resnet18", 224, RESNET, |n| Box::new(resnet18(n))),
+    row("resnet34", 224, RESNET, |n| Box::new(resnet34(n))),
+    row("resnet50", 224, RESNET, |n| Box::new(resnet50(n))),
+    row("resnet101", 224, RESNET, |n| Box::new(resnet101(n))),
+    row("resnet152", 224, RESNET, |n| Box::new(resnet152(n))),
+    row("resnext50_32x4d", 224, "Xie et al. 2016, Aggregated Residual Transformations for Deep Neural Networks", |n| {
+        Box::new(resnext50_32x4d(n))
+    }),
+    row("wide_resnet50_2", 224, "Zagoruyko & Komodakis 2016, Wide Residual Networks", |n| Box::new(wide_resnet50_2(n))),
+    row("cifar_resnet20", 32, RESNET, |n| Box::new(cifar_resnet20(n))),
+    row("cifar_resnet32", 32, RESNET, |n| Box::new(cifar_resnet32(n))),
+    row("cifar_resnet44", 32, RESNET, |n| Box::new(cifar_resnet44(n))),
+    row("cifar_resnet56", 32, RESNET, |n| Box::new(cifar_resnet56(n))),
+    row("cifar_resnet110", 32, RESNET, |n| Box::new(cifar_resnet110(n))),
+    row("seresnet18", 224, SENET, |n| Box::new(seresnet18(n))),
+    row("seresnet34", 224, SENET, |n| Box::new(seresnet34(n))),
+    row("seresnet50", 224, SENET, |n| Box::new(seresnet50(n))),
+    row("densenet121", 224, DENSENET, |n| Box::new(densenet121(n))),
+    row("densenet161", 224, DENSENET, |n| Box::new(densenet161(n))),
+    row("densenet169", 224, DENSENET, |n| Box::new(densenet169(n))),
+    row("densenet201", 224, DENSENET, |n| Box::new(densenet201(n))),
+];
 
 /// Every registered architecture.
 pub fn all() -> &'static [ModelInfo] {
