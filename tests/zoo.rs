@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use convnet::autograd::Gradients;
-use convnet::models;
+use convnet::models::{self, Cbam, RESNET18, ResNet, ResNetConfig};
 use convnet::nn::{Item, Module, Parameter, StateDict, Visitor};
 use convnet::{DType, Tensor, no_grad};
 use serde_json::Value;
@@ -18,6 +18,9 @@ type Check<T = ()> = Result<T, Box<dyn Error>>;
 
 static FIXTURE: LazyLock<BTreeMap<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("fixtures/models.json")).expect("models.json is JSON"));
+
+/// Not registered, but its attention is public.
+const WITH_CBAM: &str = "resnet18 with CBAM";
 
 /// Files of large networks take long to sync; those go through memory alone.
 const LARGEST_FILE: usize = 12_000_000;
@@ -103,7 +106,13 @@ impl Net {
             let net = model.clone();
             return Ok(Net { model, loss: Box::new(move |x, labels| net.forward_with_aux(x)?.loss(labels)) });
         }
-        let model: Arc<dyn Module> = Arc::from(models::create(name, classes)?);
+        let model: Arc<dyn Module> = match name {
+            WITH_CBAM => {
+                let config = ResNetConfig { attention: Some(|channels| Box::new(Cbam::new(channels))), ..RESNET18 };
+                Arc::new(ResNet::new(&config, classes))
+            }
+            _ => Arc::from(models::create(name, classes)?),
+        };
         let net = model.clone();
         Ok(Net { model, loss: Box::new(move |x, labels| net.forward(x)?.cross_entropy(labels)) })
     }
@@ -171,7 +180,7 @@ fn values(tensor: &Tensor) -> Check<Vec<f64>> {
 /// The registered models and their fixtures, those asked for.
 fn zoo() -> impl Iterator<Item = (&'static str, Result<Row, String>)> {
     let wanted = std::env::var("ZOO").unwrap_or_default();
-    models::names().filter(move |name| name.contains(&wanted)).map(|name| {
+    models::names().chain([WITH_CBAM]).filter(move |name| name.contains(&wanted)).map(|name| {
         let row = FIXTURE.get(name).map(Row).ok_or_else(|| "no row in fixtures/models.json".to_string());
         (name, row)
     })

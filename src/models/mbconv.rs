@@ -1,6 +1,6 @@
-//! What mobile networks are made of: a convolution with normalisation and activation, squeeze-and-excitation, and the inverted residual
-//! block that has both.
+//! What mobile networks are made of: a convolution with normalisation and activation, and the inverted residual block.
 
+use super::attention::SqueezeExcite;
 use crate::error::Result;
 use crate::nn::{BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn};
 use crate::tensor::Tensor;
@@ -98,39 +98,6 @@ impl Module for ConvNormActivation {
     }
 }
 
-/// Squeeze-and-excitation (Hu, Shen & Sun, 2017, fig. 1): the means of all channels decide by how much each is let through. torchvision's
-/// form, whose dense layers are 1×1 convolutions.
-pub struct SqueezeExcitation {
-    /// To the bottleneck.
-    pub fc1: Conv2d,
-    /// And back.
-    pub fc2: Conv2d,
-    activation: Activation,
-    gate: Activation,
-}
-
-impl SqueezeExcitation {
-    /// For this many channels, with a bottleneck of `squeezed`, an activation there, and a gate at the end.
-    pub fn new(channels: usize, squeezed: usize, activation: Activation, gate: Activation) -> SqueezeExcitation {
-        SqueezeExcitation { fc1: Conv2d::new(channels, squeezed, 1), fc2: Conv2d::new(squeezed, channels, 1), activation, gate }
-    }
-}
-
-impl Module for SqueezeExcitation {
-    /// # Shape
-    /// `[N, channels, H, W]`, as the input.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let scale = x.mean_keepdim([2, 3])?; //                                     [N, channels, 1, 1]
-        let scale = self.activation.apply(self.fc1.forward(&scale)?)?; //           [N, squeezed, 1, 1]
-        let scale = self.gate.apply(self.fc2.forward(&scale)?)?; //                 [N, channels, 1, 1]
-        x.mul(&scale)
-    }
-
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; fc1, fc2);
-    }
-}
-
 /// What an [`MBConv`] is made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MBConvOptions {
@@ -160,7 +127,7 @@ pub struct MBConvOptions {
 pub struct MBConv {
     expand: Option<ConvNormActivation>,
     depthwise: ConvNormActivation,
-    squeeze: Option<SqueezeExcitation>,
+    squeeze: Option<SqueezeExcite>,
     project: ConvNormActivation,
     stochastic_depth: StochasticDepth,
     shortcut: bool,
@@ -173,7 +140,7 @@ impl MBConv {
         MBConv {
             expand: (expanded != inputs).then(|| ConvNormActivation::new(inputs, expanded, 1, 1, activation, norm)),
             depthwise: ConvNormActivation::depthwise(expanded, kernel, stride, activation, norm),
-            squeeze: squeeze.map(|(squeezed, activation, gate)| SqueezeExcitation::new(expanded, squeezed, activation, gate)),
+            squeeze: squeeze.map(|(squeezed, activation, gate)| SqueezeExcite::squeezed(expanded, squeezed).activations(activation, gate)),
             project: ConvNormActivation::new(expanded, outputs, 1, 1, Activation::Linear, norm),
             stochastic_depth: StochasticDepth::new(stochastic_depth),
             shortcut: stride == 1 && inputs == outputs,

@@ -246,6 +246,11 @@ impl Start {
     pub(crate) fn kaiming_fan_out(shape: &[usize]) -> Start {
         Start::Normal(kaiming_std(shape, Fan::Out, Gain::Relu).unwrap_or(0.0))
     }
+
+    /// The same by the number of inputs.
+    pub(crate) fn kaiming_fan_in(shape: &[usize]) -> Start {
+        Start::Normal(kaiming_std(shape, Fan::In, Gain::Relu).unwrap_or(0.0))
+    }
 }
 
 /// A parameter as [`start`] meets it.
