@@ -151,11 +151,12 @@ impl Row {
         Ok(Tensor::from_vec(vec![3, self.classes() as i64 - 3], [2])?)
     }
 
-    /// What gradients may differ by: more where PyTorch's own f32 is far from its f64, as batch statistics of a few values amplify rounding
-    /// from layer to layer, and it decides on which side of zero a unit is.
+    /// What gradients may differ by, of their norm. In f32 only a missing or wrong part shows: rounding decides on which side of zero some
+    /// unit is, and batch statistics of a few values amplify what follows from layer to layer, by how much PyTorch's own noise tells. In
+    /// f64, where that does not happen at these weights, all digits must agree but for that noise.
     fn tolerance_of_gradients(&self, dtype: DType) -> f64 {
         let noise = self.0["noise"][2].as_f64().expect("a number");
-        tolerance(dtype) + 20.0 * noise * if dtype == DType::F32 { 1.0 } else { 2f64.powi(-29) }
+        if dtype == DType::F32 { 0.1 + 5.0 * noise } else { tolerance(dtype) + 20.0 * noise * 2f64.powi(-29) }
     }
 }
 
