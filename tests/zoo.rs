@@ -100,6 +100,12 @@ struct Net {
 
 impl Net {
     fn new(name: &str, classes: usize) -> convnet::Result<Net> {
+        if name == "googlenet" {
+            // Its loss in training has three parts.
+            let model = Arc::new(models::googlenet(classes));
+            let net = model.clone();
+            return Ok(Net { model, loss: Box::new(move |x, labels| net.forward_with_aux(x)?.loss(labels)) });
+        }
         let model: Arc<dyn Module> = match name {
             WITH_CBAM => {
                 let config = ResNetConfig { attention: Some(|channels| Box::new(Cbam::new(channels))), ..RESNET18 };

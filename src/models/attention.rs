@@ -3,6 +3,7 @@
 //! They keep the shape, and so fit at the end of any block's branch: [`ResNetConfig::attention`](super::ResNetConfig::attention) puts one
 //! into each residual block. Names of fields are timm's.
 
+use super::mbconv::Activation;
 use crate::error::Result;
 use crate::nn::{BatchNorm2d, Conv2d, Module, Visitor, conv_bn};
 use crate::tensor::Tensor;
@@ -27,6 +28,8 @@ pub struct SqueezeExcite {
     pub fc1: Conv2d,
     /// Squeezed→channels, 1×1.
     pub fc2: Conv2d,
+    activation: Activation,
+    gate: Activation,
 }
 
 impl SqueezeExcite {
@@ -37,15 +40,22 @@ impl SqueezeExcite {
 
     /// With this many channels in the middle.
     pub fn squeezed(channels: usize, squeezed: usize) -> SqueezeExcite {
-        SqueezeExcite { fc1: Conv2d::new(channels, squeezed, 1), fc2: Conv2d::new(squeezed, channels, 1) }
+        let (activation, gate) = (Activation::Relu, Activation::Sigmoid);
+        SqueezeExcite { fc1: Conv2d::new(channels, squeezed, 1), fc2: Conv2d::new(squeezed, channels, 1), activation, gate }
+    }
+
+    /// With another nonlinearity in the middle, and another that makes the factors.
+    pub fn activations(mut self, middle: Activation, gate: Activation) -> SqueezeExcite {
+        (self.activation, self.gate) = (middle, gate);
+        self
     }
 }
 
 impl Module for SqueezeExcite {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let means = x.mean_keepdim([2, 3])?; //                 [N, C, 1, 1]
-        let squeezed = self.fc1.forward(&means)?.relu(); //     [N, squeezed, 1, 1]
-        x.mul(&self.fc2.forward(&squeezed)?.sigmoid()?)
+        let squeezed = self.activation.apply(self.fc1.forward(&means)?)?; // [N, squeezed, 1, 1]
+        x.mul(&self.gate.apply(self.fc2.forward(&squeezed)?)?)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
