@@ -15,7 +15,7 @@ fn with_se(config: &ResNetConfig, options: impl Into<ModelOptions>) -> ResNet {
 /// ```
 /// use convnet::{models::seresnet18, nn::Module};
 ///
-/// assert_eq!(seresnet18(1000).num_parameters(), 11_778_592);
+/// assert_eq!(seresnet18(1000).num_parameters(), 11_779_624);
 /// ```
 pub fn seresnet18(options: impl Into<ModelOptions>) -> ResNet {
     with_se(&RESNET18, options)
