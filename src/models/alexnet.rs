@@ -117,7 +117,7 @@ mod tests {
         for (name, bias) in [("features.0", 0.0), ("features.4", 1.0), ("features.8", 0.0), ("classifier.1", 1.0), ("classifier.6", 0.0)] {
             assert!(values(&format!("{name}.bias")).iter().all(|&b| b == bias), "{name}");
             let weights = values(&format!("{name}.weight"));
-            let std = (weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32).sqrt();
+            let std = (weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64).sqrt();
             // Of 34,848 weights and more: the deviation's own is 1 / √(2n), 0.4 %.
             assert!((std / 0.01 - 1.0).abs() < 0.02, "{name}: {std}");
         }
