@@ -1,9 +1,9 @@
 //! Aligned memory that is used again.
 //!
 //! A fresh page from the system costs a fault for each 4 KiB, which on large feature maps takes longer than the arithmetic. So a block that
-//! is freed waits in a pool, and the next request of about its size gets it. The pool is bounded: what is in use and what waits together
-//! never exceed the highest use so far by more than a quarter ([`SLACK`]); beyond that, the blocks that have waited longest go back to the
-//! system before a new one is asked for.
+//! is freed waits in a pool, and the next request of about its size gets it. The pool is bounded ([`MemoryStats::bound`]): what is in use and
+//! what waits together never exceed the highest use so far by more than a quarter and 32 MiB; beyond that, the blocks that have waited longest
+//! go back to the system before a new one is asked for.
 //!
 //! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
 
@@ -19,8 +19,8 @@ use super::simd::Scalar;
 /// Alignment of every block in bytes: a cache line, and one AVX-512 register.
 pub const ALIGNMENT: usize = 64;
 
-/// Recycling holds at most `peak / SLACK` bytes beyond the highest use so far.
-pub const SLACK: usize = 4;
+/// What recycling may hold beyond the highest use so far, besides a quarter of it: a small network's blocks of all sizes.
+const FLOOR: usize = 32 << 20;
 
 /// What the allocator has done since the process started; see [`stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,13 @@ pub struct MemoryStats {
     pub system_allocations: u64,
     /// Requests that a recycled block served.
     pub reuses: u64,
+}
+
+impl MemoryStats {
+    /// The most that `in_use` and `idle` together may come to: a quarter more than the peak, and 32 MiB.
+    pub fn bound(&self) -> usize {
+        self.peak + self.peak / 4 + FLOOR
+    }
 }
 
 /// An aligned run of initialised bytes, recycled when dropped.
@@ -166,8 +173,8 @@ impl Pool {
     /// New memory from the system, after making room for it.
     fn request(&mut self, capacity: usize) -> NonNull<u8> {
         let needed = self.stats.in_use + capacity;
-        let bound = self.stats.peak.max(needed);
-        self.shrink((bound + bound / SLACK).saturating_sub(needed));
+        let bound = MemoryStats { peak: self.stats.peak.max(needed), ..self.stats }.bound();
+        self.shrink(bound.saturating_sub(needed));
         self.stats.system_allocations += 1;
         let layout = layout_of(capacity);
         // SAFETY: the layout's size is not zero: `uncleared` treats that case itself.
@@ -222,8 +229,7 @@ pub fn stats() -> MemoryStats {
 
 /// Returns idle memory to the system until at most `keep` bytes wait, and forgets the peak.
 ///
-/// Recycling keeps in use and idle memory together within 1.25 times the peak of what was in use; `trim(0)` after a large job gives
-/// the rest back.
+/// Recycling keeps in use and idle memory together within [`MemoryStats::bound`]; `trim(0)` after a large job gives back what is idle.
 pub fn trim(keep: usize) {
     let mut pool = lock();
     pool.shrink(keep);

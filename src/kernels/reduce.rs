@@ -11,6 +11,8 @@ use super::simd::{Scalar, vectorize};
 const RUN: usize = 16 * 1024;
 /// Independent accumulators in a contiguous run: enough for the compiler to vectorise and to hide latency.
 const LANES: usize = 32;
+/// Accumulators for columns: as many vectors as the registers hold well.
+const WIDE: usize = 128;
 
 /// The larger number; NaN if either is.
 #[inline(always)]
@@ -160,13 +162,22 @@ fn reduce_columns<T: Scalar, A: Scalar>(
         let (index, part) = (task / parts, task % parts);
         let x = &x[(index * reduced + part * rows) * inner..][..rows.min(reduced - part * rows) * inner];
         y.fill(zero);
-        vectorize(|| {
-            for row in x.chunks_exact(inner) {
-                for (y, &x) in y.iter_mut().zip(row) {
-                    *y = add(*y, x);
-                }
-            }
-        });
+        if inner > WIDE / 2 {
+            return vectorize(
+                #[inline(always)]
+                || add_rows(x, y, add),
+            );
+        }
+        // Rows too short to fill vectors: several side by side, which are put together at the end.
+        let mut side_by_side = [zero; WIDE];
+        let side_by_side = &mut side_by_side[..WIDE / inner * inner];
+        vectorize(
+            #[inline(always)]
+            || add_rows(x, side_by_side, add),
+        );
+        for row in side_by_side.chunks_exact(inner) {
+            y.iter_mut().zip(row).for_each(|(y, &sum)| *y = join(*y, sum));
+        }
     };
     if parts == 1 {
         return parallel::chunks_mut(y, inner, x.len(), fold_part);
@@ -187,15 +198,35 @@ fn reduce_columns<T: Scalar, A: Scalar>(
     }
 }
 
+/// Adds the rows of `x`, each as long as `y`, to `y`; the last may be shorter.
+#[inline(always)]
+fn add_rows<T: Scalar, A: Scalar>(x: &[T], y: &mut [A], add: impl Fn(A, T) -> A + Copy) {
+    for row in x.chunks(y.len()) {
+        for (y, &x) in y.iter_mut().zip(row) {
+            *y = add(*y, x);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn sums_agree_with_the_plain_loop() {
-        for [outer, reduced, inner] in
-            [[1, 1, 1], [3, 70_000, 1], [5, 7, 1], [2, 9, 4], [1, 30_000, 5], [2, 3, 40_000], [0, 3, 2], [2, 0, 3]]
-        {
+        for [outer, reduced, inner] in [
+            [1, 1, 1],
+            [3, 70_000, 1],
+            [5, 7, 1],
+            [2, 9, 4],
+            [1, 30_000, 5],
+            [3, 41, 6],
+            [1, 20_001, 63],
+            [2, 77, 65],
+            [2, 3, 40_000],
+            [0, 3, 2],
+            [2, 0, 3],
+        ] {
             let x: Vec<i64> = (0..outer * reduced * inner).map(|i| (i * 7919 % 1013) as i64).collect();
             let mut y = vec![-1; outer * inner];
             reduce([outer, reduced, inner], &x, &mut y, 0, |a, x| a + x, |a, b| a + b);

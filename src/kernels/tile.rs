@@ -96,8 +96,6 @@ pub(crate) enum Finish<'a, T> {
     Store,
     /// Replaces what is there, with a value added to each column.
     Bias(&'a [T]),
-    /// Adds to what is there.
-    Add,
 }
 
 /// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, on the calling thread.
@@ -145,19 +143,32 @@ impl<T: Real> Multiply<'_, T> {
         for column in (0..b.n).step_by(b.nr) {
             let panel = &b.data[column * b.k..][..b.k * b.nr];
             let width = b.nr.min(b.n - column);
+            let masks = masks::<T, S, NV>(simd, width);
+            let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match finish {
+                // SAFETY: `multiply` has asserted that the bias has an element for each column; the mask covers those of this panel.
+                Finish::Bias(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
+                Finish::Store => T::splat(simd, T::zero()),
+            });
             for first in (0..rows.starts.len()).step_by(MR) {
                 let count = MR.min(rows.starts.len() - first);
-                // Rows beyond the last repeat it; their results are dropped.
-                let pointers: [*const T; MR] = std::array::from_fn(|r| a[rows.starts[first + r.min(count - 1)]..].as_ptr());
-                // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and `panel` has `taps · run` rows of `NV` vectors.
-                let tile = unsafe { dot::<T, S, MR, NV>(simd, &pointers, rows.taps, rows.run, panel.as_ptr()) };
-                for (r, tile) in tile.iter().enumerate().take(count) {
-                    let out = &mut out[out_starts[first + r] + column..][..width];
-                    for (v, &sum) in tile.iter().enumerate().take(width.div_ceil(lanes)) {
-                        let at = v * lanes;
-                        let out = &mut out[at..width.min(at + lanes)];
-                        let bias = if let Finish::Bias(bias) = finish { &bias[column + at..][..out.len()] } else { &[] };
-                        store(simd, sum, out, finish, bias);
+                // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, that `panel` has `taps · run` rows of `NV` vectors,
+                // and that `out` has room for `b.n` elements at each of `out_starts`, of which there are as many as rows.
+                unsafe {
+                    // Rows beyond the last repeat it; their results are dropped.
+                    let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
+                    let tile = dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr());
+                    for (r, tile) in tile.iter().enumerate().take(count) {
+                        let out = out.as_mut_ptr().add(*out_starts.get_unchecked(first + r) + column);
+                        for v in 0..NV {
+                            let sum = T::vector_add(simd, tile[v], bias[v]);
+                            // May point beyond the row where the mask is empty.
+                            let out = out.wrapping_add(v * lanes);
+                            if width == NV * lanes {
+                                store::<T, S, false>(simd, sum, out, masks[v], false);
+                            } else {
+                                store::<T, S, true>(simd, sum, out, masks[v], false);
+                            }
+                        }
                     }
                 }
             }
@@ -165,31 +176,29 @@ impl<T: Real> Multiply<'_, T> {
     }
 }
 
+/// The masks of a panel's vectors, of which `width` columns count.
 #[inline(always)]
-fn store<T: Real, S: Simd>(simd: S, sum: T::Vector<S>, out: &mut [T], finish: Finish<'_, T>, bias: &[T]) {
+fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
     let lanes = T::lanes::<S>();
-    if out.len() == lanes {
-        let target = out.as_mut_ptr().cast::<T::Vector<S>>();
-        // SAFETY: `out` and, where there is one, `bias` have a vector's elements; vectors are plain numbers; the accesses are unaligned.
-        unsafe {
-            let value = match finish {
-                Finish::Store => sum,
-                Finish::Bias(_) => T::vector_add(simd, sum, bias.as_ptr().cast::<T::Vector<S>>().read_unaligned()),
-                Finish::Add => T::vector_add(simd, target.read_unaligned(), sum),
-            };
-            target.write_unaligned(value);
-        }
-        return;
-    }
-    let mask = T::mask(simd, out.len());
-    // SAFETY: the mask covers `out` and, where there is one, `bias`.
+    std::array::from_fn(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
+}
+
+/// Writes a vector to `out`, or adds it to what is there: all lanes or, if `MASKED`, those of the mask.
+///
+/// # Safety
+/// The lanes must be readable and writable at `out`.
+#[inline(always)]
+unsafe fn store<T: Real, S: Simd, const MASKED: bool>(simd: S, sum: T::Vector<S>, out: *mut T, mask: T::Mask<S>, add: bool) {
+    // SAFETY: by this function's contract; vectors are plain numbers, and the accesses are unaligned.
     unsafe {
-        let value = match finish {
-            Finish::Store => sum,
-            Finish::Bias(_) => T::vector_add(simd, sum, T::load_masked(simd, mask, bias.as_ptr())),
-            Finish::Add => T::vector_add(simd, T::load_masked(simd, mask, out.as_ptr()), sum),
-        };
-        T::store_masked(simd, mask, out.as_mut_ptr(), value);
+        if MASKED {
+            let sum = if add { T::vector_add(simd, T::load_masked(simd, mask, out), sum) } else { sum };
+            T::store_masked(simd, mask, out, sum);
+        } else {
+            let out = out.cast::<T::Vector<S>>();
+            let sum = if add { T::vector_add(simd, out.read_unaligned(), sum) } else { sum };
+            out.write_unaligned(sum);
+        }
     }
 }
 
@@ -210,8 +219,7 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     for &tap in taps {
         // SAFETY (for the loop): by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
         unsafe {
-            let rows = rows.map(|row| row.add(tap));
-            for k in 0..run {
+            for k in tap..tap + run {
                 let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| b.add(v).read_unaligned());
                 b = b.add(NV);
                 for r in 0..MR {
@@ -294,7 +302,7 @@ impl<T: Real> Transposed<'_, T> {
         let lanes = T::lanes::<S>();
         let count = MR.min(columns.len() - first);
         let width = (NV * lanes).min(n - column);
-        let masks: [T::Mask<S>; NV] = std::array::from_fn(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)));
+        let masks = masks::<T, S, NV>(simd, width);
         let origin = a[columns[first]..].as_ptr();
         // Rows beyond the last repeat it; their results are dropped.
         let offsets: [isize; MR] = std::array::from_fn(|r| columns[first + r.min(count - 1)] as isize - columns[first] as isize);
@@ -320,10 +328,10 @@ impl<T: Real> Transposed<'_, T> {
             }
         }
         for (r, tile) in tile.iter().enumerate().take(count) {
-            let out = &mut self.out[(first + r) * n + column..][..width];
-            for (v, &sum) in tile.iter().enumerate().take(width.div_ceil(lanes)) {
-                let at = v * lanes;
-                store(simd, sum, &mut out[at..width.min(at + lanes)], Finish::Add, &[]);
+            let out = self.out[(first + r) * n + column..][..width].as_mut_ptr();
+            for (v, &sum) in tile.iter().enumerate() {
+                // SAFETY: `out` has room for `width` elements, the lanes of all masks together; a vector without any may point beyond.
+                unsafe { store::<T, S, MASKED>(simd, sum, out.wrapping_add(v * lanes), masks[v], true) };
             }
         }
     }

@@ -391,3 +391,74 @@ fn fold(op: &'static str, columns: &Tensor, channels: usize, window: &Window) ->
         }
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    fn zeros<const N: usize>(shape: [usize; N]) -> Tensor {
+        Tensor::zeros(shape)
+    }
+
+    fn message(result: Result<Tensor>) -> String {
+        result.expect_err("the operands do not fit").to_string()
+    }
+
+    #[test]
+    fn errors_say_what_does_not_fit() {
+        let (x, w) = (zeros([8, 1, 28, 28]), zeros([64, 3, 7, 7]));
+        let plain = Conv2dOptions::default();
+        for (result, expected) in [
+            (x.conv2d(&w, None, plain), "conv2d: weight [64, 3, 7, 7] wants 3 input channels, input [8, 1, 28, 28] has 1"),
+            (x.conv2d(&zeros([4, 1, 3]), None, plain), "expected input [N, C, H, W]"),
+            (x.conv2d(&zeros([4, 1, 30, 3]), None, plain), "kernel 30×3 is larger than the padded input 28×28"),
+            (x.conv2d(&zeros([4, 1, 3, 3]), Some(&zeros([5])), plain), "expected a bias [4], got shape [5]"),
+            (x.conv2d(&zeros([4, 1, 3, 3]).cast(DType::F64), None, plain), "expected f32, got f64"),
+            (x.cast(DType::I64).conv2d(&zeros([4, 1, 3, 3]).cast(DType::I64), None, plain), "expected f32 or f64, got i64"),
+            (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { groups: 3, ..plain }), "3 groups do not divide 1 input channels"),
+            (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { groups: 0, ..plain }), "0 groups"),
+            (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { stride: [1, 0], ..plain }), "stride 1×0 must not be zero"),
+            (x.conv2d(&zeros([4, 1, 0, 3]), None, plain), "kernel 0×3 must not be zero"),
+            (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { padding: [usize::MAX, 0], ..plain }), "overflow"),
+            (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { padding: [1 << 40, 1 << 40], ..plain }), "larger than memory"),
+            (zeros([1, 2, 9]).conv1d(&zeros([4, 3, 3]), None, Conv1dOptions::default()), "wants 3 input channels"),
+            (zeros([2, 9]).conv1d(&zeros([4, 2, 3]), None, Conv1dOptions::default()), "expected input [N, C, L]"),
+        ] {
+            let message = message(result);
+            assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
+        }
+    }
+
+    #[test]
+    fn errors_of_transposed_convolutions_and_folds_say_what_does_not_fit() {
+        let x = zeros([1, 4, 5, 5]);
+        let plain = ConvTranspose2dOptions::default();
+        let columns = UnfoldOptions::default();
+        for (result, expected) in [
+            (x.conv_transpose2d(&zeros([3, 2, 3, 3]), None, plain), "wants 3 input channels"),
+            (x.conv_transpose2d(&zeros([4, 2, 3, 3]), None, ConvTranspose2dOptions { output_padding: [1, 0], ..plain }), "output padding"),
+            (x.conv_transpose2d(&zeros([4, 2, 1, 1]), None, ConvTranspose2dOptions { padding: [3, 3], ..plain }), "leave no output"),
+            (x.conv_transpose2d(&zeros([4, 2, 0, 1]), None, plain), "leave no output"),
+            (x.unfold([6, 1], columns), "larger than the padded input"),
+            (zeros([4, 5]).unfold([2, 2], columns), "expected [N, C, H, W]"),
+            (zeros([1, 7, 16]).fold([5, 5], [2, 2], columns), "expected [N, C·4, 16]"),
+            (zeros([1, 8, 15]).fold([5, 5], [2, 2], columns), "expected [N, C·4, 16]"),
+        ] {
+            let message = message(result);
+            assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
+        }
+    }
+
+    #[test]
+    fn empty_batches_pass_forward_and_backward() {
+        let (x, w) = (zeros([0, 3, 8, 8]).with_grad(), zeros([4, 3, 3, 3]).with_grad());
+        let y = x.conv2d(&w, None, Conv2dOptions::default()).unwrap();
+        assert_eq!(y.shape(), [0, 4, 6, 6]);
+        let grads = y.sum(..).unwrap().backward().unwrap();
+        assert_eq!(grads.get(&x).unwrap().shape(), [0, 3, 8, 8]);
+        assert_eq!(grads.get(&w).unwrap().to_vec::<f32>().unwrap(), vec![0.0; 108]);
+        let y = x.conv_transpose2d(&zeros([3, 2, 2, 2]), None, ConvTranspose2dOptions::default()).unwrap();
+        assert_eq!(y.shape(), [0, 2, 9, 9]);
+    }
+}

@@ -15,7 +15,7 @@ use crate::kernels::elementwise;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, Scalar};
-use crate::kernels::tile::{Finish, Panels, Rows, multiply, multiply_transposed};
+use crate::kernels::tile::{Finish, Panels, Rows, lanes, multiply, multiply_transposed};
 
 /// Pixels a task has at least, where there are as many: enough to use a packed panel well.
 const BAND: usize = 192;
@@ -34,14 +34,16 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<
         [0, 1].map(|axis| Axis { at: 0, taps: (0..window.kernel[axis]).map(|k| (k, k * window.dilation[axis])).collect() });
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: g.group_in() * taps, channel: taps };
+    let pixels = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
     let correlation = Correlation {
         source: source_of_input(g),
         target: window.output,
         channels: [g.channels_in, g.channels_out],
         groups: g.groups,
         scatter: [1, 1],
-        phases: vec![Phase::new(g, &rows, &columns, [g.group_in(), g.group_out()], &weights)],
-        bias,
+        phases: vec![Phase::new(g, &rows, &columns.widen(pixels, window.stride[1]), [g.group_in(), g.group_out()], &weights)],
+        pixels,
+        bias: bias.map(|bias| bias.repeat(pixels)),
         work: g.work(),
     };
     correlation.run(g.batch, x, y);
@@ -50,6 +52,7 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<
 pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias: Option<&[T]>, dx: &mut [T]) {
     let window = &g.window;
     let axes = [0, 1].map(|axis| phases(g, axis));
+    let pixels = if window.stride[1] == 1 { pixels_together::<T>(g, g.channels_in, window.input[1], 1) } else { 1 };
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
     let correlation = Correlation {
@@ -65,10 +68,11 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias:
         groups: g.groups,
         scatter: window.stride,
         phases: (axes[0].phases.iter())
-            .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns)))
-            .map(|(rows, columns)| Phase::new(g, rows, columns, [g.group_out(), g.group_in()], &weights))
+            .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns.widen(pixels, 1))))
+            .map(|(rows, columns)| Phase::new(g, rows, &columns, [g.group_out(), g.group_in()], &weights))
             .collect(),
-        bias,
+        pixels,
+        bias: bias.map(|bias| bias.repeat(pixels)),
         work: g.work(),
     };
     correlation.run(g.batch, dy, dx);
@@ -157,6 +161,43 @@ struct Axis {
     taps: Vec<(usize, usize)>,
 }
 
+impl Axis {
+    /// The taps of `pixels` cells that lie `step` source pixels apart, seen from the first.
+    fn widen(&self, pixels: usize, step: usize) -> WideAxis {
+        let last = self.taps.last().map_or(0, |&(_, distance)| distance);
+        let met = |distance: usize| -> Vec<Option<usize>> {
+            (0..pixels)
+                .map(|pixel| {
+                    let own = distance.checked_sub(pixel * step)?;
+                    self.taps.iter().find(|&&(_, distance)| distance == own).map(|&(k, _)| k)
+                })
+                .collect()
+        };
+        let all = (0..=last + (pixels - 1) * step).map(|distance| (met(distance), distance));
+        WideAxis { at: self.at, taps: all.filter(|(met, _)| met.iter().any(Option::is_some)).collect() }
+    }
+}
+
+/// As [`Axis`], for several neighbouring target pixels at once.
+struct WideAxis {
+    at: usize,
+    /// (For each pixel the kernel position that it meets there, distance in source pixels from the first pixel's cell), by distance.
+    taps: Vec<(Vec<Option<usize>>, usize)>,
+}
+
+/// How many neighbouring target pixels one row of the product computes. Where channels are few, several pixels share a vector: their windows
+/// overlap, so that a little more to read and some products with zero save most of the vectors. (Like Winograd's transforms, products with
+/// zero let an infinite input turn a neighbouring pixel into NaN.)
+fn pixels_together<T: Real>(g: &ConvGeometry, channels: usize, width: usize, step: usize) -> usize {
+    let kernel = g.window.kernel[1];
+    if g.groups > 1 || g.window.dilation[1] > 1 {
+        return 1;
+    }
+    let most = (lanes::<T>() / channels.max(1)).clamp(1, width.max(1));
+    let cost = |pixels: usize| (kernel + (pixels - 1) * step) as f64 / pixels as f64;
+    (1..=most).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
+}
+
 /// The phases of an input gradient along one axis.
 struct Phases {
     phases: Vec<Axis>,
@@ -186,7 +227,7 @@ fn phases(g: &ConvGeometry, axis: usize) -> Phases {
     Phases { phases: (0..stride).map(phase).collect(), before: -first as usize, span: (last - first) as usize + 1 }
 }
 
-/// A weight and the distances in it between groups, columns of the panels, and source channels; positions are contiguous.
+/// A weight and the distances in it between groups, target channels, and source channels; positions are contiguous.
 struct Weights<'a, T> {
     w: &'a [T],
     group: usize,
@@ -208,21 +249,29 @@ struct Phase<T> {
 }
 
 impl<T: Real> Phase<T> {
-    fn new(g: &ConvGeometry, rows: &Axis, columns: &Axis, [channels, n]: [usize; 2], weights: &Weights<'_, T>) -> Phase<T> {
-        let positions: Vec<usize> =
-            (rows.taps.iter()).flat_map(|&(kh, _)| columns.taps.iter().map(move |&(kw, _)| kh * g.window.kernel[1] + kw)).collect();
+    fn new(g: &ConvGeometry, rows: &Axis, columns: &WideAxis, [channels, n]: [usize; 2], weights: &Weights<'_, T>) -> Phase<T> {
+        let [rows_of_kernel, width] = [rows.taps.len(), columns.taps.len()];
+        let pixels = columns.taps.first().map_or(1, |(met, _)| met.len());
         let pack = |group: usize| {
-            Panels::pack_with(positions.len() * channels, n, |k, range, out| {
-                let w = &weights.w[group * weights.group + positions[k / channels] + k % channels * weights.channel..];
-                out.iter_mut().zip(range).for_each(|(out, n)| *out = w[n * weights.n]);
+            Panels::pack_with(rows_of_kernel * width * channels, pixels * n, |k, range, out| {
+                let (position, channel) = (k / channels, k % channels);
+                let ((kh, _), (met, _)) = (rows.taps[position / width], &columns.taps[position % width]);
+                let w = &weights.w[group * weights.group + channel * weights.channel..];
+                let element = |kw: usize, n: usize| w[n * weights.n + kh * g.window.kernel[1] + kw];
+                match met[..] {
+                    [Some(kw)] => out.iter_mut().zip(range).for_each(|(out, n)| *out = element(kw, n)),
+                    _ => out.iter_mut().zip(range).for_each(|(out, at)| {
+                        *out = met[at / n].map_or(T::zero(), |kw| element(kw, at % n));
+                    }),
+                }
             })
         };
-        let distances = |axis: &Axis| axis.taps.iter().map(|&(_, distance)| distance).collect::<Vec<_>>();
-        let side_by_side = distances(columns).windows(2).all(|pair| pair[1] == pair[0] + 1);
+        let distances: Vec<usize> = columns.taps.iter().map(|&(_, distance)| distance).collect();
+        let side_by_side = distances.windows(2).all(|pair| pair[1] == pair[0] + 1);
         Phase {
             at: [rows.at, columns.at],
-            rows: distances(rows),
-            columns: distances(columns),
+            rows: rows.taps.iter().map(|&(_, distance)| distance).collect(),
+            columns: distances,
             merged: g.groups == 1 && side_by_side,
             panels: (0..g.groups).map(pack).collect(),
         }
@@ -296,7 +345,7 @@ impl Source {
 
 /// A correlation of padded source images with phases of weights. A *cell* is a block of `scatter` target pixels and the source pixels that
 /// they see.
-struct Correlation<'a, T> {
+struct Correlation<T> {
     source: Source,
     target: [usize; 2],
     /// Channels of source and target.
@@ -304,11 +353,14 @@ struct Correlation<'a, T> {
     groups: usize,
     scatter: [usize; 2],
     phases: Vec<Phase<T>>,
-    bias: Option<&'a [T]>,
+    /// Neighbouring target pixels that are computed together, as if they were channels of one.
+    pixels: usize,
+    /// For each column of the panels.
+    bias: Option<Vec<T>>,
     work: usize,
 }
 
-impl<T: Real> Correlation<'_, T> {
+impl<T: Real> Correlation<T> {
     fn run(&self, batch: usize, x: &[T], y: &mut [T]) {
         let [rows, columns] = self.source.cells;
         let image = self.target[0] * self.target[1] * self.channels[1];
@@ -348,9 +400,12 @@ impl<T: Real> Correlation<'_, T> {
                     // Several images have all their rows here; a band of one image starts at its first row.
                     let target_row = image * self.target[0] + target - cells.start * self.scatter[0];
                     let source_row = image * padded.image + row * self.source.step[0] * padded.pitch * channels;
-                    let columns = (phase.at[1]..self.target[1]).step_by(self.scatter[1]);
-                    for (column, target) in columns.enumerate() {
-                        starts.push(source_row + column * self.source.step[1] * channels);
+                    let cells = self.target[1].saturating_sub(phase.at[1]).div_ceil(self.scatter[1]);
+                    for cell in (0..cells).step_by(self.pixels) {
+                        // The last few pixels are computed together with some before them, a second time and to the same bits.
+                        let cell = cell.min(cells - self.pixels);
+                        starts.push(source_row + cell * self.source.step[1] * channels);
+                        let target = phase.at[1] + cell * self.scatter[1];
                         out_starts.push((target_row * self.target[1] + target) * channels_out);
                     }
                 }
@@ -363,7 +418,7 @@ impl<T: Real> Correlation<'_, T> {
             }
             for (group, panels) in phase.panels.iter().enumerate() {
                 let n = channels_out / self.groups;
-                let finish = self.bias.map_or(Finish::Store, |bias| Finish::Bias(&bias[group * n..][..n]));
+                let finish = self.bias.as_ref().map_or(Finish::Store, |bias| Finish::Bias(&bias[group * n..][..self.pixels * n]));
                 let source = &padded.elements()[(group * (channels / self.groups)).min(padded.elements().len())..];
                 let rows = Rows { starts: &starts, taps: &taps, run };
                 multiply(source, rows, panels, &mut y[group * n..], &out_starts, finish);
