@@ -22,8 +22,8 @@ use fixture::{FIXTURE, Large};
 use run::run;
 
 /// Operations without cases, each with the reason.
-const EXEMPT: &[(&str, &str)] =
-    &[("dropout", "random; operations/dropout.rs tests it"), ("dropout2d", "random; operations/dropout.rs tests it")];
+const EXEMPT: &[(&str, &str)] = &[("dropout", RANDOM), ("dropout2d", RANDOM), ("stochastic_depth", RANDOM)];
+const RANDOM: &str = "random; operations/dropout.rs tests it";
 
 /// The number of cases that an operation has at least.
 fn enough(op: &str) -> usize {

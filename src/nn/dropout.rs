@@ -48,4 +48,6 @@ dropout! {
     Dropout, dropout;
     /// As [`Dropout`], for whole channels of `[N, C, H, W]` (Tompson et al., 2015).
     Dropout2d, dropout2d;
+    /// As [`Dropout`], for whole samples: on the branch of a residual block it trains a shorter network for each sample (Huang et al., 2016).
+    StochasticDepth, stochastic_depth;
 }

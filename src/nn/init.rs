@@ -18,7 +18,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
-use crate::nn::Parameter;
+use crate::nn::{Item, Module, Parameter, Visitor};
 use crate::tensor::random::{fill_normal, with_generator};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor};
@@ -228,4 +228,63 @@ pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream:
 /// A parameter that starts with one value everywhere.
 pub(super) fn layer_constant(shape: Vec<usize>, value: f64) -> Parameter {
     Parameter::lazy(shape, move |shape| Tensor::full(shape, value, DType::F32))
+}
+
+/// How a network starts weights that do not start as their layer's do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Start {
+    /// One value.
+    Constant(f64),
+    /// Normal with mean 0 and this deviation.
+    Normal(f64),
+    /// Uniform in plus or minus this bound.
+    Uniform(f64),
+}
+
+impl Start {
+    /// Kaiming's normal distribution for ReLU by the number of outputs, torchvision's choice for most networks.
+    pub(crate) fn kaiming_fan_out(shape: &[usize]) -> Start {
+        Start::Normal(kaiming_std(shape, Fan::Out, Gain::Relu).unwrap_or(0.0))
+    }
+
+    /// The same by the number of inputs.
+    pub(crate) fn kaiming_fan_in(shape: &[usize]) -> Start {
+        Start::Normal(kaiming_std(shape, Fan::In, Gain::Relu).unwrap_or(0.0))
+    }
+}
+
+/// A parameter as [`start`] meets it.
+pub(crate) struct Place<'a> {
+    /// The kind of its layer, as in `Conv2d`.
+    pub(crate) layer: &'a str,
+    /// The path, as in `features.0.weight`.
+    pub(crate) path: &'a str,
+    /// Its end, as in `weight`.
+    pub(crate) name: &'a str,
+    pub(crate) shape: &'a [usize],
+}
+
+/// Goes over all parameters as torchvision's models do after they are built; `None` leaves one as its layer starts it. Draws nothing yet:
+/// each weight does when it is asked for, from a seed of its own.
+pub(crate) fn start<M: Module>(module: M, choose: impl Fn(Place<'_>) -> Option<Start>) -> M {
+    let mut layer = String::new();
+    Visitor::walk(&module, &mut |path, item| match item {
+        Item::Enter { kind } => layer = kind.to_string(),
+        Item::Parameter(parameter) => {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            let Some(start) = choose(Place { layer: &layer, path, name, shape: &parameter.shape() }) else { return };
+            let seed = layer_seed();
+            let set = parameter.start_with(move |shape| {
+                let mut generator = ChaCha8Rng::seed_from_u64(seed);
+                match start {
+                    Start::Constant(value) => Tensor::full(shape, value, DType::F32),
+                    Start::Normal(std) => draw_normal(&mut generator, shape, |z| Some(std * z)).expect("no number is refused"),
+                    Start::Uniform(bound) => draw_uniform(&mut generator, shape, -bound, bound),
+                }
+            });
+            set.expect("the new value has the parameter's shape");
+        }
+        _ => {}
+    });
+    module
 }

@@ -40,7 +40,7 @@ pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
 pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
-pub use dropout::{Dropout, Dropout2d};
+pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub use fused::{conv_bn, conv_bn_add_relu, conv_bn_relu};
 pub use linear::Linear;
 pub use module::Module;

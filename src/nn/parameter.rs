@@ -124,6 +124,18 @@ impl Parameter {
         Ok(())
     }
 
+    /// Gives a parameter that nobody has asked for yet another initial value, drawn when somebody does; replaces the value of others.
+    pub(crate) fn start_with(&self, init: impl FnOnce(&[usize]) -> Tensor + Send + Sync + 'static) -> Result<()> {
+        let shape = self.shared.shape.clone();
+        let mut state = self.write();
+        if let Value::Pending(pending) = &mut state.value {
+            *pending = Box::new(move || init(&shape).with_grad());
+            return Ok(());
+        }
+        drop(state);
+        self.replace(&init(&shape))
+    }
+
     /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
         let mut state = self.write();

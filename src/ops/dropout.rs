@@ -1,4 +1,4 @@
-//! Dropout: of elements, or of whole channels.
+//! Dropout: of elements, of whole channels, or of whole samples.
 
 use rand::Rng;
 
@@ -58,5 +58,19 @@ impl Tensor {
             return Err(Error::shape("dropout2d", format!("expected [N, C, ..], got shape {:?}", self.shape())));
         };
         drop_at_random("dropout2d", self, p, &[&[n, c], vec![1; rest.len()].as_slice()].concat())
+    }
+
+    /// As [`dropout`](Tensor::dropout), for whole samples (Huang et al., 2016): torchvision's `stochastic_depth` in mode `row`.
+    ///
+    /// # Shape
+    /// `[N, ..]`; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// As [`dropout`](Tensor::dropout), and [`Error::Shape`] when there is no dimension of samples.
+    pub fn stochastic_depth(&self, p: f64) -> Result<Tensor> {
+        let &[n, ref rest @ ..] = self.shape() else {
+            return Err(Error::shape("stochastic_depth", format!("expected [N, ..], got shape {:?}", self.shape())));
+        };
+        drop_at_random("stochastic_depth", self, p, &[&[n], vec![1; rest.len()].as_slice()].concat())
     }
 }

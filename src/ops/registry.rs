@@ -74,6 +74,7 @@ pub const OPERATIONS: &[&str] = &[
     "softplus",
     "sqrt",
     "square",
+    "stochastic_depth",
     "sub",
     "sub_scalar",
     "sum",

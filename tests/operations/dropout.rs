@@ -52,9 +52,23 @@ fn dropout2d_drops_whole_channels_and_scales_the_others() -> Result<()> {
 }
 
 #[test]
+fn stochastic_depth_drops_whole_samples_and_scales_the_others() -> Result<()> {
+    for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
+        let (_, y) = dropped(DType::F32, format, |x| x.stochastic_depth(0.3))?;
+        let y = numbers(&y);
+        assert_rate(&y, 0.3, SHAPE[0]);
+        assert!(y.iter().all(|&y| y == 0.0 || (y * 0.7 - 1.0).abs() < 1e-6));
+        let samples: Vec<&[f64]> = y.chunks(y.len() / SHAPE[0]).collect();
+        assert!(samples.iter().all(|sample| sample.iter().all(|y| *y == sample[0])), "a sample is dropped in part");
+        assert!(samples.iter().any(|sample| sample[0] != samples[0][0]), "all samples share one fate");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_gradient_of_dropout_takes_the_path_of_the_values() -> Result<()> {
     for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-        for dropout in [Tensor::dropout, Tensor::dropout2d] {
+        for dropout in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
             let (x, y) = dropped(DType::F64, format, |x| dropout(x, 0.4))?;
             let upstream: Vec<f64> = (0..y.numel()).map(|i| 0.5 + (i % 7) as f64).collect();
             let options = BackwardOptions { gradient: Some(Tensor::from_vec(upstream.clone(), SHAPE)?), retain_graph: false };
@@ -69,7 +83,7 @@ fn the_gradient_of_dropout_takes_the_path_of_the_values() -> Result<()> {
 
 #[test]
 fn dropout_repeats_itself_with_the_same_seed_only() -> Result<()> {
-    for dropout in [Tensor::dropout, Tensor::dropout2d] {
+    for dropout in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
         let (x, first) = dropped(DType::F32, MemoryFormat::RowMajor, |x| dropout(x, 0.5))?;
         let (_, again) = dropped(DType::F32, MemoryFormat::RowMajor, |x| dropout(x, 0.5))?;
         assert_eq!(numbers(&first), numbers(&again));
@@ -80,7 +94,7 @@ fn dropout_repeats_itself_with_the_same_seed_only() -> Result<()> {
 
 #[test]
 fn dropout_of_nothing_and_of_everything() -> Result<()> {
-    for dropout in [Tensor::dropout, Tensor::dropout2d] {
+    for dropout in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
         let (x, kept) = dropped(DType::F32, MemoryFormat::RowMajor, |x| dropout(x, 0.0))?;
         assert_eq!(numbers(&kept), numbers(&x));
         let (x, gone) = dropped(DType::F32, MemoryFormat::RowMajor, |x| dropout(x, 1.0))?;
@@ -94,10 +108,10 @@ fn dropout_of_nothing_and_of_everything() -> Result<()> {
 #[test]
 fn a_rate_that_is_no_probability_is_refused() {
     let x = Tensor::ones(SHAPE);
-    for dropout in [Tensor::dropout, Tensor::dropout2d] {
+    for dropout in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
         for rate in [-0.1, 1.5, f64::NAN] {
             let error = dropout(&x, rate).expect_err("a rate is between 0 and 1").to_string();
-            assert!(error.contains("dropout"), "{error}");
+            assert!(error.contains("a probability between 0 and 1"), "{error}");
         }
     }
 }

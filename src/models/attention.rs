@@ -1,0 +1,173 @@
+//! Attention for convolutional networks: layers that look at a feature map and decide how much of each channel, or place, goes on.
+//!
+//! They keep the shape, and so fit at the end of any block's branch: [`ResNetConfig::attention`](super::ResNetConfig::attention) puts one
+//! into each residual block. Names of fields are timm's.
+
+use super::mbconv::Activation;
+use crate::error::Result;
+use crate::nn::{BatchNorm2d, Conv2d, Module, Visitor, conv_bn};
+use crate::tensor::Tensor;
+use crate::visit_fields;
+
+/// Squeeze-and-excitation (Hu, Shen & Sun, *Squeeze-and-Excitation Networks*, 2017): two dense layers see the mean of each channel, and give
+/// each channel a factor between 0 and 1.
+///
+/// # Shape
+/// `[N, C, H, W]`; the result has the input's.
+///
+/// ```
+/// use convnet::{Tensor, models::SqueezeExcite, nn::Module};
+///
+/// let se = SqueezeExcite::new(256);
+/// assert_eq!(se.fc1.weight.shape(), [16, 256, 1, 1]);
+/// assert_eq!(se.forward(&Tensor::randn([2, 256, 7, 7]))?.shape(), [2, 256, 7, 7]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct SqueezeExcite {
+    /// Channels→squeezed, 1×1.
+    pub fc1: Conv2d,
+    /// Squeezed→channels, 1×1.
+    pub fc2: Conv2d,
+    activation: Activation,
+    gate: Activation,
+}
+
+impl SqueezeExcite {
+    /// With a sixteenth of the channels in the middle, the paper's ratio, in whole eights as timm has it.
+    pub fn new(channels: usize) -> SqueezeExcite {
+        SqueezeExcite::squeezed(channels, (channels.saturating_add(64) / 128 * 8).max(8))
+    }
+
+    /// With this many channels in the middle.
+    pub fn squeezed(channels: usize, squeezed: usize) -> SqueezeExcite {
+        let (activation, gate) = (Activation::Relu, Activation::Sigmoid);
+        SqueezeExcite { fc1: Conv2d::new(channels, squeezed, 1), fc2: Conv2d::new(squeezed, channels, 1), activation, gate }
+    }
+
+    /// With another nonlinearity in the middle, and another that makes the factors.
+    pub fn activations(mut self, middle: Activation, gate: Activation) -> SqueezeExcite {
+        (self.activation, self.gate) = (middle, gate);
+        self
+    }
+}
+
+impl Module for SqueezeExcite {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let means = x.mean_keepdim([2, 3])?; //                 [N, C, 1, 1]
+        let squeezed = self.activation.apply(self.fc1.forward(&means)?)?; // [N, squeezed, 1, 1]
+        x.mul(&self.gate.apply(self.fc2.forward(&squeezed)?)?)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; fc1, fc2);
+    }
+}
+
+/// CBAM's channel attention (Woo et al., 2018, fig. 2): as [`SqueezeExcite`], from the mean and the largest value of each channel.
+///
+/// # Shape
+/// `[N, C, H, W]`; the result has the input's.
+pub struct ChannelAttention {
+    /// Channels→squeezed, 1×1, without bias.
+    pub fc1: Conv2d,
+    /// Squeezed→channels, 1×1, without bias.
+    pub fc2: Conv2d,
+}
+
+impl ChannelAttention {
+    /// With a sixteenth of the channels in the middle, at least one.
+    pub fn new(channels: usize) -> ChannelAttention {
+        let squeezed = (channels.saturating_add(8) / 16).max(1);
+        ChannelAttention { fc1: Conv2d::new(channels, squeezed, 1).bias(false), fc2: Conv2d::new(squeezed, channels, 1).bias(false) }
+    }
+
+    fn dense(&self, x: &Tensor) -> Result<Tensor> {
+        self.fc2.forward(&self.fc1.forward(x)?.relu())
+    }
+}
+
+impl Module for ChannelAttention {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let means = self.dense(&x.mean_keepdim([2, 3])?)?; //   [N, C, 1, 1]
+        let largest = self.dense(&x.max_keepdim([2, 3])?)?; //  [N, C, 1, 1]
+        x.mul(&means.add(&largest)?.sigmoid()?)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; fc1, fc2);
+    }
+}
+
+/// CBAM's spatial attention (Woo et al., 2018, fig. 2): a 7×7 convolution sees the mean and the largest value over the channels of each place,
+/// and gives the place a factor between 0 and 1.
+///
+/// # Shape
+/// `[N, C, H, W]`; the result has the input's.
+pub struct SpatialAttention {
+    /// 2→1 channels, 7×7.
+    pub conv: Conv2d,
+    /// Of the one channel.
+    pub bn: BatchNorm2d,
+}
+
+impl SpatialAttention {
+    /// With the paper's 7×7 convolution.
+    pub fn new() -> SpatialAttention {
+        SpatialAttention { conv: Conv2d::new(2, 1, 7).padding(3).bias(false), bn: BatchNorm2d::new(1) }
+    }
+}
+
+impl Default for SpatialAttention {
+    fn default() -> SpatialAttention {
+        SpatialAttention::new()
+    }
+}
+
+impl Module for SpatialAttention {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let seen = Tensor::cat(&[&x.mean_keepdim(1)?, &x.max_keepdim(1)?], 1)?; // [N, 2, H, W]
+        x.mul(&conv_bn(&self.conv, &self.bn, &seen)?.sigmoid()?)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        // timm's layer is a convolution with normalisation inside.
+        visit_fields!(v, self; conv => "conv.conv", bn => "conv.bn");
+    }
+}
+
+/// The convolutional block attention module (Woo, Park, Lee & Kweon, *CBAM: Convolutional Block Attention Module*, 2018): first which channels,
+/// then which places.
+///
+/// # Shape
+/// `[N, C, H, W]`; the result has the input's.
+///
+/// ```
+/// use convnet::models::{Cbam, RESNET18, ResNet, ResNetConfig};
+/// use convnet::nn::Module;
+///
+/// let net = ResNet::new(&ResNetConfig { attention: Some(|channels| Box::new(Cbam::new(channels))), ..RESNET18 }, 10);
+/// assert!(net.state_dict().contains_key("layer1.0.se.spatial.conv.conv.weight"));
+/// ```
+pub struct Cbam {
+    /// Which channels.
+    pub channel: ChannelAttention,
+    /// Which places.
+    pub spatial: SpatialAttention,
+}
+
+impl Cbam {
+    /// With the paper's ratio of 16 and 7×7 convolution.
+    pub fn new(channels: usize) -> Cbam {
+        Cbam { channel: ChannelAttention::new(channels), spatial: SpatialAttention::new() }
+    }
+}
+
+impl Module for Cbam {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.spatial.forward(&self.channel.forward(x)?)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; channel, spatial);
+    }
+}

@@ -1,0 +1,264 @@
+//! DenseNet (Huang, Liu, van der Maaten & Weinberger, *Densely Connected Convolutional Networks*, 2016).
+//!
+//! Each layer of a block sees the maps of all layers before it, and adds a few (the growth rate) of its own: features are used again instead
+//! of being computed again. Between blocks a transition halves channels and size (the paper's DenseNet-BC, θ = 0.5, as torchvision builds it).
+
+use super::options::ModelOptions;
+use crate::error::Result;
+use crate::nn::init::{Start, start};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, conv_bn_relu};
+use crate::ops::Pool2dOptions;
+use crate::tensor::Tensor;
+use crate::visit_fields;
+
+/// What tells the networks of the family apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DenseNetConfig {
+    /// How many maps a layer adds, the paper's k.
+    pub growth: usize,
+    /// How many layers each of the four blocks has.
+    pub layers: [usize; 4],
+    /// The channels of the first convolution.
+    pub stem: usize,
+}
+
+/// [`densenet121`]'s.
+pub const DENSENET121: DenseNetConfig = DenseNetConfig { growth: 32, layers: [6, 12, 24, 16], stem: 64 };
+/// [`densenet161`]'s.
+pub const DENSENET161: DenseNetConfig = DenseNetConfig { growth: 48, layers: [6, 12, 36, 24], stem: 96 };
+/// [`densenet169`]'s.
+pub const DENSENET169: DenseNetConfig = DenseNetConfig { growth: 32, layers: [6, 12, 32, 32], stem: 64 };
+/// [`densenet201`]'s.
+pub const DENSENET201: DenseNetConfig = DenseNetConfig { growth: 32, layers: [6, 12, 48, 32], stem: 64 };
+
+/// The 121-layer network: 6, 12, 24 and 16 layers in a block, growth rate 32. See [`DenseNet`].
+pub fn densenet121(options: impl Into<ModelOptions>) -> DenseNet {
+    DenseNet::new(&DENSENET121, options)
+}
+
+/// The 161-layer network: 6, 12, 36 and 24 layers in a block, growth rate 48. See [`DenseNet`].
+pub fn densenet161(options: impl Into<ModelOptions>) -> DenseNet {
+    DenseNet::new(&DENSENET161, options)
+}
+
+/// The 169-layer network: 6, 12, 32 and 32 layers in a block, growth rate 32. See [`DenseNet`].
+pub fn densenet169(options: impl Into<ModelOptions>) -> DenseNet {
+    DenseNet::new(&DENSENET169, options)
+}
+
+/// The 201-layer network: 6, 12, 48 and 32 layers in a block, growth rate 32. See [`DenseNet`].
+pub fn densenet201(options: impl Into<ModelOptions>) -> DenseNet {
+    DenseNet::new(&DENSENET201, options)
+}
+
+/// A 1×1 convolution to four times the growth rate, then a 3×3 to the growth rate, each after normalisation and ReLU.
+///
+/// # Shape
+/// `[N, inputs, H, W]` to the new maps `[N, growth, H, W]`.
+pub struct DenseLayer {
+    /// Before `conv1`.
+    pub norm1: BatchNorm2d,
+    /// 1×1, inputs→4·growth.
+    pub conv1: Conv2d,
+    /// Before `conv2`.
+    pub norm2: BatchNorm2d,
+    /// 3×3, 4·growth→growth.
+    pub conv2: Conv2d,
+    /// Of the new maps, when asked for.
+    pub dropout: Option<Dropout>,
+}
+
+impl DenseLayer {
+    /// From `inputs` channels to `growth` new ones, with this probability of dropout.
+    pub fn new(inputs: usize, growth: usize, dropout: f64) -> DenseLayer {
+        let width = growth.saturating_mul(4);
+        DenseLayer {
+            norm1: BatchNorm2d::new(inputs),
+            conv1: Conv2d::new(inputs, width, 1).bias(false),
+            norm2: BatchNorm2d::new(width),
+            conv2: Conv2d::new(width, growth, 3).padding(1).bias(false),
+            dropout: (dropout != 0.0).then(|| Dropout::new(dropout)),
+        }
+    }
+}
+
+impl Module for DenseLayer {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.norm1.forward(x)?.relu();
+        let y = conv_bn_relu(&self.conv1, &self.norm2, &y)?;
+        self.dropout.forward(&self.conv2.forward(&y)?)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; norm1, conv1, norm2, conv2, dropout);
+    }
+}
+
+/// Layers each of which sees the block's input and the maps of all layers before it.
+///
+/// # Shape
+/// `[N, inputs, H, W]` to `[N, inputs + layers·growth, H, W]`.
+pub struct DenseBlock {
+    /// Named `denselayer1`, `denselayer2`, ….
+    pub layers: Vec<DenseLayer>,
+}
+
+impl DenseBlock {
+    /// With this many layers of this growth rate.
+    pub fn new(inputs: usize, layers: usize, growth: usize, dropout: f64) -> DenseBlock {
+        let layer = |i: usize| DenseLayer::new(inputs.saturating_add(i.saturating_mul(growth)), growth, dropout);
+        DenseBlock { layers: (0..layers).map(layer).collect() }
+    }
+}
+
+impl Module for DenseBlock {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut maps = x.clone();
+        for layer in &self.layers {
+            maps = Tensor::cat(&[&maps, &layer.forward(&maps)?], 1)?;
+        }
+        Ok(maps)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        for (i, layer) in self.layers.iter().enumerate() {
+            v.module(&format!("denselayer{}", i + 1), layer);
+        }
+    }
+}
+
+/// What stands between two blocks: normalisation, ReLU, a 1×1 convolution, and 2×2 averages.
+///
+/// # Shape
+/// `[N, inputs, H, W]` to `[N, outputs, H / 2, W / 2]`.
+pub struct Transition {
+    /// Before `conv`.
+    pub norm: BatchNorm2d,
+    /// 1×1.
+    pub conv: Conv2d,
+}
+
+impl Transition {
+    /// From `inputs` to `outputs` channels.
+    pub fn new(inputs: usize, outputs: usize) -> Transition {
+        Transition { norm: BatchNorm2d::new(inputs), conv: Conv2d::new(inputs, outputs, 1).bias(false) }
+    }
+}
+
+impl Module for Transition {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.norm.forward(x)?.relu();
+        self.conv.forward(&y)?.avg_pool2d([2, 2], Pool2dOptions::default())
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; norm, conv);
+    }
+}
+
+/// All of a DenseNet but the classifier.
+///
+/// # Shape
+/// `[N, 3, H, W]` to `[N, C, H / 32, W / 32]`.
+pub struct DenseFeatures {
+    /// 7×7, stride 2.
+    pub conv0: Conv2d,
+    /// After `conv0`.
+    pub norm0: BatchNorm2d,
+    /// Named `denseblock1`, …, each but the last followed by its transition, `transition1`, ….
+    pub blocks: Vec<(DenseBlock, Option<Transition>)>,
+    /// After the last block.
+    pub norm5: BatchNorm2d,
+}
+
+impl Module for DenseFeatures {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        // [N, 3, 224, 224]
+        let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
+        let x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
+        let mut x = x.max_pool2d([3, 3], pool)?; //            [N, 64, 56, 56]
+        for (block, transition) in &self.blocks {
+            // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7, 7]
+            x = block.forward(&x)?;
+            // [N, 128, 28, 28], [N, 256, 14, 14], [N, 512, 7, 7]
+            x = transition.forward(&x)?;
+        }
+        Ok(self.norm5.forward(&x)?.relu()) // [N, 1024, 7, 7]
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv0, norm0);
+        for (i, (block, transition)) in self.blocks.iter().enumerate() {
+            v.module(&format!("denseblock{}", i + 1), block);
+            if let Some(transition) = transition {
+                v.module(&format!("transition{}", i + 1), transition);
+            }
+        }
+        visit_fields!(v, self; norm5);
+    }
+}
+
+/// A densely connected network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-in for convolutions, PyTorch's for
+/// the classifier, whose bias starts at 0.
+///
+/// The probability of dropout that [`ModelOptions`] sets is that of each layer's new maps, as in the paper's §3; by default there is none.
+///
+/// ```
+/// use convnet::{Tensor, models::densenet121, nn::Module};
+///
+/// let model = densenet121(1000);
+/// assert_eq!(model.num_parameters(), 7_978_856);
+/// ```
+pub struct DenseNet {
+    /// Blocks and transitions.
+    pub features: DenseFeatures,
+    /// The classifier.
+    pub classifier: Linear,
+}
+
+impl DenseNet {
+    /// The network of a configuration: one of the constants, or one's own.
+    pub fn new(config: &DenseNetConfig, options: impl Into<ModelOptions>) -> DenseNet {
+        let options = options.into();
+        let (mut channels, last) = (config.stem, config.layers.len() - 1);
+        let blocks = config.layers.iter().enumerate().map(|(i, &layers)| {
+            let block = DenseBlock::new(channels, layers, config.growth, options.dropout_or(0.0));
+            channels = channels.saturating_add(layers.saturating_mul(config.growth));
+            let transition = (i < last).then(|| Transition::new(channels, channels / 2));
+            if transition.is_some() {
+                channels /= 2;
+            }
+            (block, transition)
+        });
+        let blocks = blocks.collect();
+        let features = DenseFeatures {
+            conv0: Conv2d::new(options.input_channels, config.stem, 7).stride(2).padding(3).bias(false),
+            norm0: BatchNorm2d::new(config.stem),
+            blocks,
+            norm5: BatchNorm2d::new(channels),
+        };
+        let net = DenseNet { features, classifier: Linear::new(channels, options.num_classes) };
+        start(net, |at| match (at.layer, at.name) {
+            ("Conv2d", "weight") => Some(Start::kaiming_fan_in(at.shape)),
+            ("Linear", "bias") => Some(Start::Constant(0.0)),
+            _ => None,
+        })
+    }
+}
+
+impl Module for DenseNet {
+    /// # Shape
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; pictures of at least 29×29, 224×224 in the paper.
+    ///
+    /// # Errors
+    /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.features.forward(x)?; // [N, 1024, 7, 7]
+        let x = x.mean([2, 3])?; //           [N, 1024]
+        self.classifier.forward(&x) //        [N, num_classes]
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; features, classifier);
+    }
+}

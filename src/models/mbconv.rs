@@ -1,0 +1,217 @@
+//! What mobile networks are made of: a convolution with normalisation and activation, and the inverted residual block.
+
+use super::attention::SqueezeExcite;
+use crate::error::Result;
+use crate::nn::{BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn};
+use crate::tensor::Tensor;
+use crate::visit_fields;
+
+/// A pointwise nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// None.
+    Linear,
+    /// [`Tensor::relu`].
+    Relu,
+    /// [`Tensor::relu6`].
+    Relu6,
+    /// [`Tensor::silu`], also called swish.
+    Silu,
+    /// [`Tensor::hardswish`].
+    Hardswish,
+    /// [`Tensor::sigmoid`].
+    Sigmoid,
+    /// [`Tensor::hardsigmoid`].
+    Hardsigmoid,
+}
+
+impl Activation {
+    /// Applies it.
+    ///
+    /// # Errors
+    /// The operation's: [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
+    pub fn apply(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Activation::Linear => Ok(x),
+            Activation::Relu => Ok(x.relu()),
+            Activation::Relu6 => x.relu6(),
+            Activation::Silu => x.silu(),
+            Activation::Hardswish => x.hardswish(),
+            Activation::Sigmoid => x.sigmoid(),
+            Activation::Hardsigmoid => x.hardsigmoid(),
+        }
+    }
+}
+
+/// What batch normalisation of a network has of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormOptions {
+    /// What is added to the variance.
+    pub eps: f64,
+    /// The weight of a new batch in the running estimates.
+    pub momentum: f64,
+}
+
+impl NormOptions {
+    /// PyTorch's.
+    pub const DEFAULT: NormOptions = NormOptions { eps: 1e-5, momentum: 0.1 };
+    /// MobileNetV3's and the larger EfficientNets'.
+    pub const MOBILE: NormOptions = NormOptions { eps: 1e-3, momentum: 0.01 };
+
+    fn layer(self, channels: usize) -> BatchNorm2d {
+        BatchNorm2d::new(channels).eps(self.eps).momentum(self.momentum)
+    }
+}
+
+/// A convolution without bias that keeps the size (up to its stride), batch normalisation, activation: torchvision's
+/// `Conv2dNormActivation`, with its keys `0` and `1`.
+pub struct ConvNormActivation {
+    /// The convolution.
+    pub conv: Conv2d,
+    /// The normalisation.
+    pub bn: BatchNorm2d,
+    activation: Activation,
+}
+
+impl ConvNormActivation {
+    /// From `inputs` to `outputs` channels.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, activation: Activation, norm: NormOptions) -> Self {
+        let conv = Conv2d::new(inputs, outputs, kernel).stride(stride).padding(kernel / 2).bias(false);
+        ConvNormActivation { conv, bn: norm.layer(outputs), activation }
+    }
+
+    /// Each channel by itself.
+    pub fn depthwise(channels: usize, kernel: usize, stride: usize, activation: Activation, norm: NormOptions) -> Self {
+        let conv = Conv2d::new(channels, channels, kernel).stride(stride).padding(kernel / 2).groups(channels).bias(false);
+        ConvNormActivation { conv, bn: norm.layer(channels), activation }
+    }
+}
+
+impl Module for ConvNormActivation {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.activation.apply(conv_bn(&self.conv, &self.bn, x)?)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv => "0", bn => "1");
+    }
+}
+
+/// What an [`MBConv`] is made from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MBConvOptions {
+    /// Input channels.
+    pub inputs: usize,
+    /// Channels of the depthwise convolution; there is no expanding convolution when it is `inputs`.
+    pub expanded: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// The depthwise kernel's size.
+    pub kernel: usize,
+    /// The depthwise convolution's stride.
+    pub stride: usize,
+    /// After the first two convolutions.
+    pub activation: Activation,
+    /// Bottleneck, activation and gate of squeeze-and-excitation, if any.
+    pub squeeze: Option<(usize, Activation, Activation)>,
+    /// For all normalisations.
+    pub norm: NormOptions,
+    /// The probability that a sample skips the block in training.
+    pub stochastic_depth: f64,
+}
+
+/// An inverted residual block: a 1×1 convolution widens, a depthwise one looks around, squeeze-and-excitation weighs the channels, a 1×1
+/// convolution without activation narrows. A shortcut where the shapes allow it. MobileNetV3's block (Howard et al., 2019, fig. 4) and
+/// EfficientNet's (Tan & Le, 2019).
+pub struct MBConv {
+    expand: Option<ConvNormActivation>,
+    depthwise: ConvNormActivation,
+    squeeze: Option<SqueezeExcite>,
+    project: ConvNormActivation,
+    stochastic_depth: StochasticDepth,
+    shortcut: bool,
+}
+
+impl MBConv {
+    /// A block with these options.
+    pub fn new(options: &MBConvOptions) -> MBConv {
+        let &MBConvOptions { inputs, expanded, outputs, kernel, stride, activation, squeeze, norm, stochastic_depth } = options;
+        MBConv {
+            expand: (expanded != inputs).then(|| ConvNormActivation::new(inputs, expanded, 1, 1, activation, norm)),
+            depthwise: ConvNormActivation::depthwise(expanded, kernel, stride, activation, norm),
+            squeeze: squeeze.map(|(squeezed, activation, gate)| SqueezeExcite::squeezed(expanded, squeezed).activations(activation, gate)),
+            project: ConvNormActivation::new(expanded, outputs, 1, 1, Activation::Linear, norm),
+            stochastic_depth: StochasticDepth::new(stochastic_depth),
+            shortcut: stride == 1 && inputs == outputs,
+        }
+    }
+}
+
+impl Module for MBConv {
+    /// # Shape
+    /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.expand.forward(x)?; //          [N, expanded, H, W]
+        let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
+        let y = self.squeeze.forward(&y)?;
+        let y = self.project.forward(&y)?; //        [N, outputs, H / stride, W / stride]
+        if self.shortcut { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.field("block", &Parts(self));
+        visit_fields!(v, self; stochastic_depth);
+    }
+}
+
+/// The layers of a block, numbered as far as they are there.
+struct Parts<'a>(&'a MBConv);
+
+impl Module for Parts<'_> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        let MBConv { expand, depthwise, squeeze, project, .. } = self.0;
+        let parts: [Option<&dyn Module>; 4] =
+            [expand.as_ref().map(|m| m as _), Some(depthwise), squeeze.as_ref().map(|m| m as _), Some(project)];
+        for (i, part) in parts.into_iter().flatten().enumerate() {
+            v.module(&i.to_string(), part);
+        }
+    }
+
+    fn kind(&self) -> &str {
+        "Sequential"
+    }
+}
+
+/// The multiple of 8 nearest to `channels · width`, at least 8 and not more than a tenth below it: how mobile networks round.
+pub fn scaled_channels(channels: usize, width: f64) -> usize {
+    let exact = channels as f64 * width;
+    let rounded = ((exact + 4.0) as usize / 8 * 8).max(8);
+    // Widths beyond all bounds saturate, and the layers report them.
+    if (rounded as f64) < 0.9 * exact { rounded.saturating_add(8) } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_rounded_as_torchvision_rounds_them() {
+        // Numbers from torchvision.models._utils._make_divisible(channels * width, 8).
+        let cases = [(32, 1.0, 32), (24, 0.5, 16), (16, 0.25, 8), (18, 1.0, 24), (20, 1.0, 24), (112, 1.1, 120), (1280, 3.1, 3968)];
+        for (channels, width, expected) in cases {
+            assert_eq!(scaled_channels(channels, width), expected, "{channels} · {width}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_width_is_reported_when_the_block_runs() {
+        let channels = scaled_channels(32, f64::INFINITY);
+        let block = ConvNormActivation::new(3, channels, 3, 1, Activation::Relu, NormOptions::DEFAULT);
+        assert!(block.forward(&Tensor::zeros([1, 3, 8, 8])).is_err());
+    }
+}

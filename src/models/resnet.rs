@@ -1,0 +1,358 @@
+//! ResNet (He, Zhang, Ren & Sun, *Deep Residual Learning for Image Recognition*, 2015) and what grew from it.
+//!
+//! A block computes what is to be added to its input, so that a hundred layers train as easily as ten: the shortcut hands gradients on
+//! unchanged. ResNeXt (Xie et al., 2016) splits a block's 3×3 convolution into groups; Wide ResNet (Zagoruyko & Komodakis, 2016) widens it.
+//! As torchvision builds them: a bottleneck's stride is in its 3×3 convolution ("ResNet v1.5"), not in the first as the paper has it.
+
+use super::options::ModelOptions;
+use crate::error::Result;
+use crate::nn::init::{Start, start};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Item, Linear, Module, Sequential, Visitor, conv_bn, conv_bn_add_relu, conv_bn_relu};
+use crate::ops::Pool2dOptions;
+use crate::tensor::Tensor;
+use crate::visit_fields;
+
+/// A layer at the end of a block's branch, made for this many channels.
+pub type Attention = fn(usize) -> Box<dyn Module>;
+
+/// Which of the paper's two blocks (fig. 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResNetBlock {
+    /// [`BasicBlock`].
+    Basic,
+    /// [`Bottleneck`].
+    Bottleneck,
+}
+
+/// What tells the networks of the family apart; a row of [`ResNet::new`]'s table.
+#[derive(Clone, Copy, Debug)]
+pub struct ResNetConfig {
+    /// Of two convolutions or of three.
+    pub block: ResNetBlock,
+    /// How many blocks each of the four stages has.
+    pub layers: [usize; 4],
+    /// The groups of a bottleneck's 3×3 convolution; basic blocks have one.
+    pub groups: usize,
+    /// The width of each group in the first stage's bottlenecks; 64 but for ResNeXt and Wide ResNet.
+    pub width_per_group: usize,
+    /// What stands at the end of each block's branch, such as [`SqueezeExcite`](super::SqueezeExcite) or [`Cbam`](super::Cbam).
+    pub attention: Option<Attention>,
+}
+
+const fn row(block: ResNetBlock, layers: [usize; 4], groups: usize, width_per_group: usize) -> ResNetConfig {
+    ResNetConfig { block, layers, groups, width_per_group, attention: None }
+}
+
+/// [`resnet18`]'s.
+pub const RESNET18: ResNetConfig = row(ResNetBlock::Basic, [2, 2, 2, 2], 1, 64);
+/// [`resnet34`]'s.
+pub const RESNET34: ResNetConfig = row(ResNetBlock::Basic, [3, 4, 6, 3], 1, 64);
+/// [`resnet50`]'s.
+pub const RESNET50: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 6, 3], 1, 64);
+/// [`resnet101`]'s.
+pub const RESNET101: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 23, 3], 1, 64);
+/// [`resnet152`]'s.
+pub const RESNET152: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 8, 36, 3], 1, 64);
+/// [`resnext50_32x4d`]'s.
+pub const RESNEXT50_32X4D: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 6, 3], 32, 4);
+/// [`wide_resnet50_2`]'s.
+pub const WIDE_RESNET50_2: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 6, 3], 1, 128);
+
+/// The 18-layer network: basic blocks, 2, 2, 2 and 2 in a stage. See [`ResNet`].
+pub fn resnet18(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&RESNET18, options)
+}
+
+/// The 34-layer network: basic blocks, 3, 4, 6 and 3 in a stage. See [`ResNet`].
+pub fn resnet34(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&RESNET34, options)
+}
+
+/// The 50-layer network: bottlenecks, 3, 4, 6 and 3 in a stage. See [`ResNet`].
+///
+/// ```
+/// use convnet::{models::resnet50, nn::Module};
+///
+/// assert_eq!(resnet50(1000).num_parameters(), 25_557_032);
+/// ```
+pub fn resnet50(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&RESNET50, options)
+}
+
+/// The 101-layer network: bottlenecks, 3, 4, 23 and 3 in a stage. See [`ResNet`].
+pub fn resnet101(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&RESNET101, options)
+}
+
+/// The 152-layer network: bottlenecks, 3, 8, 36 and 3 in a stage. See [`ResNet`].
+pub fn resnet152(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&RESNET152, options)
+}
+
+/// ResNeXt-50 32×4d (Xie, Girshick, Dollár, Tu & He, *Aggregated Residual Transformations for Deep Neural Networks*, 2016): 3×3 convolutions of
+/// 32 groups, 4 channels each in the first stage. See [`ResNet`].
+pub fn resnext50_32x4d(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&RESNEXT50_32X4D, options)
+}
+
+/// Wide ResNet-50-2 (Zagoruyko & Komodakis, *Wide Residual Networks*, 2016): 3×3 convolutions of twice the width. See [`ResNet`].
+pub fn wide_resnet50_2(options: impl Into<ModelOptions>) -> ResNet {
+    ResNet::new(&WIDE_RESNET50_2, options)
+}
+
+/// A 1×1 convolution and normalisation that give a block's shortcut the shape of its branch: option B of the paper's §3.3.
+pub struct Projection {
+    /// 1×1, with the block's stride.
+    pub conv: Conv2d,
+    /// Of the block's output channels.
+    pub bn: BatchNorm2d,
+}
+
+impl Projection {
+    /// From `inputs` to `outputs` channels; `None` where the shapes agree already.
+    pub fn new(inputs: usize, outputs: usize, stride: usize) -> Option<Projection> {
+        (inputs != outputs || stride != 1)
+            .then(|| Projection { conv: Conv2d::new(inputs, outputs, 1).stride(stride).bias(false), bn: BatchNorm2d::new(outputs) })
+    }
+}
+
+impl Module for Projection {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        conv_bn(&self.conv, &self.bn, x)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv => "0", bn => "1");
+    }
+}
+
+/// `relu(attention(bn(conv(x))) + shortcut)`.
+fn join(conv: &Conv2d, bn: &BatchNorm2d, attention: Option<&dyn Module>, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
+    match attention {
+        None => conv_bn_add_relu(conv, bn, x, shortcut),
+        Some(attention) => Ok(attention.forward(&conv_bn(conv, bn, x)?)?.add(shortcut)?.relu()),
+    }
+}
+
+/// Two 3×3 convolutions and a shortcut (He et al., 2015, fig. 5 left).
+///
+/// # Shape
+/// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
+///
+/// ```
+/// use convnet::{Tensor, models::{BasicBlock, Cbam}, nn::Module};
+///
+/// let block = BasicBlock::new(64, 128, 2).attention(Cbam::new(128));
+/// assert_eq!(block.forward(&Tensor::randn([2, 64, 16, 16]))?.shape(), [2, 128, 8, 8]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct BasicBlock {
+    /// 3×3, with the block's stride.
+    pub conv1: Conv2d,
+    /// After `conv1`.
+    pub bn1: BatchNorm2d,
+    /// 3×3.
+    pub conv2: Conv2d,
+    /// After `conv2`.
+    pub bn2: BatchNorm2d,
+    /// At the end of the branch; named as timm names it, whatever it is.
+    pub se: Option<Box<dyn Module>>,
+    /// The shortcut, where shapes differ.
+    pub downsample: Option<Projection>,
+}
+
+impl BasicBlock {
+    /// From `inputs` to `outputs` channels.
+    pub fn new(inputs: usize, outputs: usize, stride: usize) -> BasicBlock {
+        BasicBlock {
+            conv1: Conv2d::new(inputs, outputs, 3).stride(stride).padding(1).bias(false),
+            bn1: BatchNorm2d::new(outputs),
+            conv2: Conv2d::new(outputs, outputs, 3).padding(1).bias(false),
+            bn2: BatchNorm2d::new(outputs),
+            se: None,
+            downsample: Projection::new(inputs, outputs, stride),
+        }
+    }
+
+    /// With a layer at the end of the branch.
+    pub fn attention(mut self, layer: impl Module + 'static) -> BasicBlock {
+        self.se = Some(Box::new(layer));
+        self
+    }
+}
+
+impl Module for BasicBlock {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let shortcut = self.downsample.forward(x)?;
+        let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
+        join(&self.conv2, &self.bn2, self.se.as_deref(), &y, &shortcut)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv1, bn1, conv2, bn2, se, downsample);
+    }
+}
+
+/// A 1×1 convolution to few channels, a 3×3 on these, a 1×1 to many, and a shortcut (He et al., 2015, fig. 5 right).
+///
+/// # Shape
+/// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
+pub struct Bottleneck {
+    /// 1×1, inputs→width.
+    pub conv1: Conv2d,
+    /// After `conv1`.
+    pub bn1: BatchNorm2d,
+    /// 3×3, width→width, with the block's stride and groups.
+    pub conv2: Conv2d,
+    /// After `conv2`.
+    pub bn2: BatchNorm2d,
+    /// 1×1, width→outputs.
+    pub conv3: Conv2d,
+    /// After `conv3`.
+    pub bn3: BatchNorm2d,
+    /// At the end of the branch; named as timm names it, whatever it is.
+    pub se: Option<Box<dyn Module>>,
+    /// The shortcut, where shapes differ.
+    pub downsample: Option<Projection>,
+}
+
+impl Bottleneck {
+    /// From `inputs` over `width` to `outputs` channels, the middle convolution in `groups`.
+    pub fn new([inputs, width, outputs]: [usize; 3], stride: usize, groups: usize) -> Bottleneck {
+        Bottleneck {
+            conv1: Conv2d::new(inputs, width, 1).bias(false),
+            bn1: BatchNorm2d::new(width),
+            conv2: Conv2d::new(width, width, 3).stride(stride).padding(1).groups(groups).bias(false),
+            bn2: BatchNorm2d::new(width),
+            conv3: Conv2d::new(width, outputs, 1).bias(false),
+            bn3: BatchNorm2d::new(outputs),
+            se: None,
+            downsample: Projection::new(inputs, outputs, stride),
+        }
+    }
+
+    /// With a layer at the end of the branch.
+    pub fn attention(mut self, layer: impl Module + 'static) -> Bottleneck {
+        self.se = Some(Box::new(layer));
+        self
+    }
+}
+
+impl Module for Bottleneck {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let shortcut = self.downsample.forward(x)?;
+        let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
+        let y = conv_bn_relu(&self.conv2, &self.bn2, &y)?;
+        join(&self.conv3, &self.bn3, self.se.as_deref(), &y, &shortcut)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv1, bn1, conv2, bn2, conv3, bn3, se, downsample);
+    }
+}
+
+/// A residual network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-out for convolutions, PyTorch's for the rest.
+///
+/// ```
+/// use convnet::{Tensor, models::resnet18, nn::Module};
+///
+/// let model = resnet18(10);
+/// assert_eq!(model.forward(&Tensor::randn([2, 3, 64, 64]))?.shape(), [2, 10]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct ResNet {
+    /// 7×7, stride 2.
+    pub conv1: Conv2d,
+    /// After `conv1`.
+    pub bn1: BatchNorm2d,
+    /// Blocks of 64 channels, four times that behind bottlenecks, as in the next.
+    pub layer1: Sequential,
+    /// Of 128, at half the size.
+    pub layer2: Sequential,
+    /// Of 256, at a quarter.
+    pub layer3: Sequential,
+    /// Of 512, at an eighth.
+    pub layer4: Sequential,
+    /// Before the classifier, when asked for; torchvision has none.
+    pub dropout: Option<Dropout>,
+    /// The classifier.
+    pub fc: Linear,
+    block: ResNetBlock,
+}
+
+impl ResNet {
+    /// The network of a configuration: one of the constants, or one's own.
+    pub fn new(config: &ResNetConfig, options: impl Into<ModelOptions>) -> ResNet {
+        let options = options.into();
+        let expansion = if config.block == ResNetBlock::Basic { 1 } else { 4 };
+        let mut inputs = 64;
+        let mut stage = |i: usize| {
+            let planes: usize = 64 << i;
+            let outputs = planes * expansion;
+            let width = planes.saturating_mul(config.width_per_group) / 64;
+            (0..config.layers[i]).fold(Sequential::new(), |stage, n| {
+                let stride = if i > 0 && n == 0 { 2 } else { 1 };
+                let from = std::mem::replace(&mut inputs, outputs);
+                let se = config.attention.map(|attention| attention(outputs));
+                match config.block {
+                    ResNetBlock::Basic => stage.push(BasicBlock { se, ..BasicBlock::new(from, outputs, stride) }),
+                    ResNetBlock::Bottleneck => {
+                        let channels = [from, width.saturating_mul(config.groups), outputs];
+                        stage.push(Bottleneck { se, ..Bottleneck::new(channels, stride, config.groups) })
+                    }
+                }
+            })
+        };
+        let dropout = options.dropout_or(0.0);
+        let net = ResNet {
+            conv1: Conv2d::new(options.input_channels, 64, 7).stride(2).padding(3).bias(false),
+            bn1: BatchNorm2d::new(64),
+            layer1: stage(0),
+            layer2: stage(1),
+            layer3: stage(2),
+            layer4: stage(3),
+            dropout: (dropout != 0.0).then(|| Dropout::new(dropout)),
+            fc: Linear::new(inputs, options.num_classes),
+            block: config.block,
+        };
+        start(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Start::kaiming_fan_out(at.shape)))
+    }
+
+    /// Starts each block as the identity: the weight of its branch's last normalisation is 0 (Goyal et al., 2017, §5.1). timm's default,
+    /// not torchvision's.
+    pub fn zero_init_residual(self) -> ResNet {
+        let last = if self.block == ResNetBlock::Basic { ".bn2.weight" } else { ".bn3.weight" };
+        Visitor::walk(&self, &mut |path, item| {
+            if let Item::Parameter(weight) = item
+                && path.ends_with(last)
+            {
+                weight.set(&Tensor::zeros(weight.shape())).expect("zeros have the weight's shape");
+            }
+        });
+        self
+    }
+}
+
+impl Module for ResNet {
+    /// # Shape
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; any size, 224×224 in the paper.
+    ///
+    /// # Errors
+    /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        // [N, 3, 224, 224]
+        let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
+        let x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 64, 112, 112]
+        let x = x.max_pool2d([3, 3], pool)?; //              [N, 64, 56, 56]
+        let x = self.layer1.forward(&x)?; //                 [N, 64, 56, 56], bottlenecks: [N, 256, 56, 56]
+        let x = self.layer2.forward(&x)?; //                 [N, 128, 28, 28]              [N, 512, 28, 28]
+        let x = self.layer3.forward(&x)?; //                 [N, 256, 14, 14]              [N, 1024, 14, 14]
+        let x = self.layer4.forward(&x)?; //                 [N, 512, 7, 7]                [N, 2048, 7, 7]
+        let x = x.mean([2, 3])?; //                          [N, 512]                      [N, 2048]
+        self.fc.forward(&self.dropout.forward(&x)?) //       [N, num_classes]
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        visit_fields!(v, self; conv1, bn1, layer1, layer2, layer3, layer4, dropout, fc);
+    }
+}
