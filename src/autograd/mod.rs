@@ -7,6 +7,7 @@
 
 mod backward;
 mod gradcheck;
+pub mod registry;
 
 use std::cell::Cell;
 
@@ -101,7 +102,7 @@ impl Tensor {
         inputs: &[&Tensor],
         rule: impl Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     ) -> Tensor {
-        debug_assert!(crate::ops::registry::is_registered(op), "operation {op} is missing from ops::registry");
+        debug_assert!(registry::is_registered(op), "operation {op} is missing from the registry");
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;
         }

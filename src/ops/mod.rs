@@ -17,11 +17,11 @@ mod norm;
 mod pointwise;
 mod pool;
 mod reduction;
-pub mod registry;
 mod resample;
 mod shape;
 mod softmax;
 
+pub use crate::autograd::registry;
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
 pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
 pub use norm::BatchNormOutput;
