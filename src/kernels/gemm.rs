@@ -1,9 +1,10 @@
 //! General matrix products on the register tile.
 
+use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel;
 use super::simd::Real;
-use super::tile::{Finish, Panels, Rows, in_blocks, multiply, multiply_transposed};
+use super::tile::{Panels, Rows, in_blocks, multiply, multiply_transposed};
 
 /// Rows of the result that one task computes: a multiple of every tile's rows.
 const BLOCK: usize = 48;
@@ -22,13 +23,13 @@ pub enum Layout {
 /// `c[m, n] = Σ_k a[m, k] · b[k, n]`, plus `bias[n]`; `b` may be stored as `[n, k]`.
 pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, bias: Option<&[T]>, c: &mut [T]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-    let finish = bias.map_or(Finish::Store, Finish::Bias);
+    let epilogue = Epilogue::bias(bias);
     let steps = if b_layout == Layout::Plain { [n, 1] } else { [1, k] };
     let panels = Panels::pack(k, n, b, steps);
     in_blocks(m, n, BLOCK, 2 * m * n * k, c, |rows, c| {
         let starts: Vec<usize> = rows.clone().map(|m| m * k).collect();
         let out_starts: Vec<usize> = (0..rows.len()).map(|m| m * n).collect();
-        multiply(a, Rows { starts: &starts, taps: &[0], run: k }, &panels, c, &out_starts, finish);
+        multiply(a, Rows { starts: &starts, taps: &[0], run: k }, &panels, c, &out_starts, epilogue);
     });
 }
 

@@ -111,6 +111,13 @@ impl<T: Scalar> Buffer<T> {
         Buffer { block: Block::uncleared(length * size_of::<T>()), element: PhantomData }
     }
 
+    /// These elements.
+    pub fn copy_of(elements: &[T]) -> Buffer<T> {
+        let mut buffer = Buffer::uncleared(elements.len());
+        buffer.copy_from_slice(elements);
+        buffer
+    }
+
     /// `length` zeros.
     pub fn zeroed(length: usize) -> Buffer<T> {
         Buffer { block: Block::zeroed(length * size_of::<T>()), element: PhantomData }

@@ -7,6 +7,7 @@ pub mod conv;
 pub mod copy;
 pub mod dropout;
 pub mod elementwise;
+pub mod epilogue;
 pub mod gemm;
 pub mod geometry;
 pub mod layer_norm;

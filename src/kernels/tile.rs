@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
+use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
 use super::simd::{Real, dispatch};
@@ -89,25 +90,16 @@ impl Rows<'_> {
     }
 }
 
-/// What happens to a finished tile.
-#[derive(Clone, Copy)]
-pub(crate) enum Finish<'a, T> {
-    /// Replaces what is there.
-    Store,
-    /// Replaces what is there, with a value added to each column.
-    Bias(&'a [T]),
-}
-
-/// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, on the calling thread.
-pub(crate) fn multiply<T: Real>(a: &[T], rows: Rows<'_>, b: &Panels<T>, out: &mut [T], out_starts: &[usize], finish: Finish<'_, T>) {
+/// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, and what the epilogue makes of it, on the calling
+/// thread. The residual's elements lie where those of `out` do.
+pub(crate) fn multiply<T: Real>(a: &[T], rows: Rows<'_>, b: &Panels<T>, out: &mut [T], out_starts: &[usize], epilogue: Epilogue<'_, T>) {
     assert_eq!(rows.taps.len() * rows.run, b.k, "a row has as many elements as the panels have rows");
     assert!(rows.extent() <= a.len() && rows.starts.len() == out_starts.len());
     assert!(out_starts.iter().all(|&start| start + b.n <= out.len()));
-    if let Finish::Bias(bias) = finish {
-        assert!(bias.len() >= b.n);
-    }
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() >= b.n));
+    assert!(epilogue.residual.is_none_or(|residual| residual.len() >= out.len()));
     if b.n > 0 {
-        dispatch(Multiply { a, rows, b, out, out_starts, finish });
+        dispatch(Multiply { a, rows, b, out, out_starts, epilogue });
     }
 }
 
@@ -117,7 +109,7 @@ struct Multiply<'a, T> {
     b: &'a Panels<T>,
     out: &'a mut [T],
     out_starts: &'a [usize],
-    finish: Finish<'a, T>,
+    epilogue: Epilogue<'a, T>,
 }
 
 impl<T: Real> WithSimd for Multiply<'_, T> {
@@ -138,27 +130,31 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
 impl<T: Real> Multiply<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Multiply { a, rows, b, out, out_starts, finish } = self;
+        let Multiply { a, rows, b, out, out_starts, epilogue } = self;
         let lanes = T::lanes::<S>();
         for column in (0..b.n).step_by(b.nr) {
             let panel = &b.data[column * b.k..][..b.k * b.nr];
             let width = b.nr.min(b.n - column);
             let masks = masks::<T, S, NV>(simd, width);
-            let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match finish {
+            let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias {
                 // SAFETY: `multiply` has asserted that the bias has an element for each column; the mask covers those of this panel.
-                Finish::Bias(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
-                Finish::Store => T::splat(simd, T::zero()),
+                Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
+                None => T::splat(simd, T::zero()),
             });
             for first in (0..rows.starts.len()).step_by(MR) {
                 let count = MR.min(rows.starts.len() - first);
-                // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, that `panel` has `taps · run` rows of `NV` vectors,
-                // and that `out` has room for `b.n` elements at each of `out_starts`, of which there are as many as rows.
-                unsafe {
+                // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV`
+                // vectors.
+                let tile = unsafe {
                     // Rows beyond the last repeat it; their results are dropped.
                     let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
-                    let tile = dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr());
-                    for (r, tile) in tile.iter().enumerate().take(count) {
-                        let out = out.as_mut_ptr().add(*out_starts.get_unchecked(first + r) + column);
+                    dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr())
+                };
+                for (tile, &start) in tile.iter().zip(&out_starts[first..first + count]) {
+                    let start = start + column;
+                    // SAFETY: `multiply` has asserted that `out` has room for `b.n` elements at each of `out_starts`.
+                    unsafe {
+                        let out = out.as_mut_ptr().add(start);
                         for v in 0..NV {
                             let sum = T::vector_add(simd, tile[v], bias[v]);
                             // May point beyond the row where the mask is empty.
@@ -169,6 +165,10 @@ impl<T: Real> Multiply<'_, T> {
                                 store::<T, S, true>(simd, sum, out, masks[v], false);
                             }
                         }
+                    }
+                    // Before the next row, which may write some of these elements again.
+                    if !epilogue.is_plain() {
+                        epilogue.finish(start, &mut out[start..start + width]);
                     }
                 }
             }

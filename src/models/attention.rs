@@ -3,9 +3,8 @@
 //! They keep the shape, and so fit at the end of any block's branch: [`ResNetConfig::attention`](super::ResNetConfig::attention) puts one
 //! into each residual block. Names of fields are timm's.
 
-use super::mbconv::Activation;
 use crate::error::Result;
-use crate::nn::{BatchNorm2d, Conv2d, Module, Visitor, conv_bn};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, conv_bn};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 

@@ -6,11 +6,11 @@
 //!
 //! [`StochasticDepth`]: crate::nn::StochasticDepth
 
-use super::mbconv::{Activation, ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
+use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{Dropout, Linear, Module, Sequential, Visitor};
+use crate::nn::{Activation, Dropout, Linear, Module, Sequential, Visitor};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 

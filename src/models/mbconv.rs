@@ -2,47 +2,9 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn};
 use crate::tensor::Tensor;
 use crate::visit_fields;
-
-/// A pointwise nonlinearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Activation {
-    /// None.
-    Linear,
-    /// [`Tensor::relu`].
-    Relu,
-    /// [`Tensor::relu6`].
-    Relu6,
-    /// [`Tensor::silu`], also called swish.
-    Silu,
-    /// [`Tensor::hardswish`].
-    Hardswish,
-    /// [`Tensor::sigmoid`].
-    Sigmoid,
-    /// [`Tensor::hardsigmoid`].
-    Hardsigmoid,
-}
-
-impl Activation {
-    /// Applies it.
-    ///
-    /// # Errors
-    /// The operation's: [`Error::DType`](crate::Error::DType) unless the tensor is floating point.
-    pub fn apply(self, x: Tensor) -> Result<Tensor> {
-        match self {
-            Activation::Linear => Ok(x),
-            Activation::Relu => Ok(x.relu()),
-            Activation::Relu6 => x.relu6(),
-            Activation::Silu => x.silu(),
-            Activation::Hardswish => x.hardswish(),
-            Activation::Sigmoid => x.sigmoid(),
-            Activation::Hardsigmoid => x.hardsigmoid(),
-        }
-    }
-}
 
 /// What batch normalisation of a network has of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]

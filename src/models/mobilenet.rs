@@ -6,11 +6,11 @@
 //! the block; [`mobilenet_v3_large`] and [`mobilenet_v3_small`] (Howard et al., *Searching for MobileNetV3*, 2019) add
 //! squeeze-and-excitation and the hard swish, with widths found by search; the latter three in torchvision's layout.
 
-use super::mbconv::{Activation, ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
+use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Place, Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, conv_bn};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, conv_bn};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 

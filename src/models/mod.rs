@@ -38,7 +38,7 @@ pub use efficientnet::{
 };
 pub use googlenet::{BasicConv2d, GoogLeNet, GoogLeNetOutput, Inception, InceptionAux, InceptionWidths, PoolProjection, googlenet};
 pub use lenet::{LeNet5, lenet5};
-pub use mbconv::{Activation, ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
+pub use mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 pub use mobilenet::{
     DepthwiseSeparable, InvertedResidual, MobileNetV1, MobileNetV2, MobileNetV3, mobilenet_v1, mobilenet_v2, mobilenet_v3_large,
     mobilenet_v3_small,

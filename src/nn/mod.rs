@@ -36,6 +36,7 @@ mod summary;
 mod upsample;
 mod visitor;
 
+pub use crate::ops::Activation;
 pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };

@@ -5,10 +5,29 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
 use crate::error::{Error, Result};
+use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::Real;
 use crate::tensor::compute::{map_with, zip_alike};
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_dtype};
+
+impl Activation {
+    /// Applies it.
+    ///
+    /// # Errors
+    /// The operation's: [`Error::DType`] unless the tensor is floating point.
+    pub fn apply(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Activation::Linear => Ok(x),
+            Activation::Relu => Ok(x.relu()),
+            Activation::Relu6 => x.relu6(),
+            Activation::Silu => x.silu(),
+            Activation::Hardswish => x.hardswish(),
+            Activation::Sigmoid => x.sigmoid(),
+            Activation::Hardsigmoid => x.hardsigmoid(),
+        }
+    }
+}
 
 impl Tensor {
     /// Rectifier: `x` where `x > 0`, else 0 (Nair and Hinton, 2010). NaN stays NaN.

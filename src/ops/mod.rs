@@ -22,6 +22,7 @@ mod shape;
 mod softmax;
 
 pub use crate::autograd::registry;
+pub use crate::kernels::epilogue::Activation;
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
 pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
 pub use norm::BatchNormOutput;

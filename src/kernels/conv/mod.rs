@@ -3,15 +3,21 @@
 //! Feature maps are channels-last, `[N, H, W, C]`; weights `[C_out, C_in / groups, kH, kW]`. A transposed convolution is the input gradient of the
 //! convolution that leads back.
 
+mod correlation;
 mod direct;
 mod im2col;
 mod naive;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use im2col::{fold, unfold};
 
+use correlation::Correlation;
+
+use super::epilogue::Epilogue;
 use super::geometry::Window;
+use super::memory::Buffer;
 use super::simd::Real;
 
 /// The geometry of a convolution.
@@ -80,40 +86,89 @@ impl ConvGeometry {
         let per_pixel = 2 * self.weights();
         (self.batch * self.window.output[0] * self.window.output[1]).saturating_mul(per_pixel)
     }
+}
 
-    fn check<T>(&self, input: &[T], weight: &[T], output: &[T]) {
-        assert_eq!(input.len(), self.batch * self.image_in());
-        assert_eq!(weight.len(), self.weights());
-        assert_eq!(output.len(), self.batch * self.image_out());
+/// A convolution, or the gradient of its input, with the weights laid out for the algorithm that computes it. Kept, it serves any number of
+/// inputs.
+pub struct Prepared<T> {
+    geometry: ConvGeometry,
+    pass: Pass,
+    plan: Plan<T>,
+}
+
+/// What is computed from the weights and a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    InputGradient,
+}
+
+enum Plan<T> {
+    /// The weights as they are.
+    Naive(Buffer<T>),
+    Im2col(Buffer<T>),
+    Direct(Correlation<T>),
+}
+
+impl<T: Real> Prepared<T> {
+    /// `y = x ⋆ w`.
+    pub fn forward(algorithm: ConvAlgorithm, geometry: &ConvGeometry, w: &[T]) -> Prepared<T> {
+        Prepared::new(algorithm, geometry, Pass::Forward, w)
+    }
+
+    /// The gradient of the input from that of the output. A transposed convolution's forward pass.
+    pub fn input_gradient(algorithm: ConvAlgorithm, geometry: &ConvGeometry, w: &[T]) -> Prepared<T> {
+        Prepared::new(algorithm, geometry, Pass::InputGradient, w)
+    }
+
+    fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, w: &[T]) -> Prepared<T> {
+        assert_eq!(w.len(), g.weights());
+        let plan = match (algorithm, pass) {
+            (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
+            (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
+            (ConvAlgorithm::Auto | ConvAlgorithm::Direct, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
+            (ConvAlgorithm::Auto | ConvAlgorithm::Direct, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
+        };
+        Prepared { geometry: *g, pass, plan }
+    }
+
+    /// Computes the pass; the epilogue's channels are those of the result.
+    pub fn run(&self, from: &[T], epilogue: Epilogue<'_, T>, to: &mut [T]) {
+        let g = &self.geometry;
+        let (input, output, channels) = match self.pass {
+            Pass::Forward => (from.len(), to.len(), g.channels_out),
+            Pass::InputGradient => (to.len(), from.len(), g.channels_in),
+        };
+        assert!(input == g.batch * g.image_in() && output == g.batch * g.image_out());
+        assert!(epilogue.bias.is_none_or(|bias| bias.len() == channels));
+        assert!(epilogue.residual.is_none_or(|residual| residual.len() == to.len()));
+        match (&self.plan, self.pass) {
+            (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
+            (Plan::Naive(w), Pass::Forward) => naive::forward(g, from, w, epilogue.bias, to),
+            (Plan::Naive(w), Pass::InputGradient) => naive::input_gradient(g, from, w, epilogue.bias, to),
+            (Plan::Im2col(w), Pass::Forward) => im2col::forward(g, from, w, epilogue.bias, to),
+            (Plan::Im2col(w), Pass::InputGradient) => im2col::input_gradient(g, from, w, epilogue.bias, to),
+        }
+        epilogue.finish(0, to);
     }
 }
 
 /// `y = x ⋆ w + bias`.
 pub fn forward<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
-    g.check(x, w, y);
-    match algorithm {
-        ConvAlgorithm::Naive => naive::forward(g, x, w, bias, y),
-        ConvAlgorithm::Im2col => im2col::forward(g, x, w, bias, y),
-        ConvAlgorithm::Auto | ConvAlgorithm::Direct => direct::forward(g, x, w, bias, y),
-    }
+    Prepared::forward(algorithm, g, w).run(x, Epilogue::bias(bias), y);
 }
 
 /// The gradient of the input from that of the output; with a bias on the input's channels for transposed convolutions.
 pub fn input_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, dy: &[T], w: &[T], bias: Option<&[T]>, dx: &mut [T]) {
-    g.check(dx, w, dy);
-    match algorithm {
-        ConvAlgorithm::Naive => naive::input_gradient(g, dy, w, bias, dx),
-        ConvAlgorithm::Im2col => im2col::input_gradient(g, dy, w, bias, dx),
-        ConvAlgorithm::Auto | ConvAlgorithm::Direct => direct::input_gradient(g, dy, w, bias, dx),
-    }
+    Prepared::input_gradient(algorithm, g, w).run(dy, Epilogue::bias(bias), dx);
 }
 
 /// The gradient of the weight from the input and the output's gradient.
 pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    g.check(x, dw, dy);
+    assert!(x.len() == g.batch * g.image_in() && dw.len() == g.weights() && dy.len() == g.batch * g.image_out());
     match algorithm {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
-        ConvAlgorithm::Auto | ConvAlgorithm::Direct => direct::weight_gradient(g, x, dy, dw),
+        ConvAlgorithm::Auto | ConvAlgorithm::Direct => weight::weight_gradient(g, x, dy, dw),
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::epilogue::Activation;
 
 /// Any convolution of up to a few hundred elements a side.
 fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
@@ -32,10 +33,13 @@ fn compare(g: &ConvGeometry) {
     let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
     let (x, w, dy) = (numbers(inputs, 1), numbers(g.weights(), 2), numbers(outputs, 3));
     let (bias_out, bias_in) = (numbers(g.channels_out, 4), numbers(g.channels_in, 5));
+    let (residual_out, residual_in) = (numbers(outputs, 6), numbers(inputs, 7));
+    let forward_epilogue = Epilogue { bias: Some(&bias_out[..]), residual: Some(&residual_out), activation: Activation::Silu };
+    let gradient_epilogue = Epilogue { bias: Some(&bias_in[..]), residual: Some(&residual_in), activation: Activation::Relu };
     let all = |algorithm| {
         let (mut y, mut dx, mut dw) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs], vec![f64::NAN; g.weights()]);
-        forward(algorithm, g, &x, &w, Some(&bias_out), &mut y);
-        input_gradient(algorithm, g, &dy, &w, Some(&bias_in), &mut dx);
+        Prepared::forward(algorithm, g, &w).run(&x, forward_epilogue, &mut y);
+        Prepared::input_gradient(algorithm, g, &w).run(&dy, gradient_epilogue, &mut dx);
         weight_gradient(algorithm, g, &x, &dy, &mut dw);
         (y, dx, dw)
     };

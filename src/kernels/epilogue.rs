@@ -1,0 +1,93 @@
+//! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation.
+
+use super::math::Math;
+use super::simd::Real;
+
+/// A pointwise nonlinearity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Activation {
+    /// None.
+    #[default]
+    Linear,
+    /// `max(x, 0)` ([`Tensor::relu`](crate::Tensor::relu)).
+    Relu,
+    /// `min(max(x, 0), 6)` ([`Tensor::relu6`](crate::Tensor::relu6)).
+    Relu6,
+    /// `x · sigmoid(x)` ([`Tensor::silu`](crate::Tensor::silu)), also called swish.
+    Silu,
+    /// `x · relu6(x + 3) / 6` ([`Tensor::hardswish`](crate::Tensor::hardswish)).
+    Hardswish,
+    /// `1 / (1 + e⁻ˣ)` ([`Tensor::sigmoid`](crate::Tensor::sigmoid)).
+    Sigmoid,
+    /// `relu6(x + 3) / 6` ([`Tensor::hardsigmoid`](crate::Tensor::hardsigmoid)).
+    Hardsigmoid,
+}
+
+/// `x` within bounds; NaN stays NaN.
+#[inline(always)]
+fn clamp<T: Real>(x: T, low: f64, high: f64) -> T {
+    let x = if x < T::of(low) { T::of(low) } else { x };
+    if x > T::of(high) { T::of(high) } else { x }
+}
+
+impl Activation {
+    /// Applies it to each element. To be called where loops are vectorised already: inside [`vectorize`](super::simd::vectorize) or a `WithSimd`.
+    #[inline(always)]
+    pub(crate) fn map<T: Real>(self, x: &mut [T]) {
+        // One loop for each, so that the choice is made outside of it.
+        match self {
+            Activation::Linear => {}
+            Activation::Relu => x.iter_mut().for_each(|x| *x = if *x < T::zero() { T::zero() } else { *x }),
+            Activation::Relu6 => x.iter_mut().for_each(|x| *x = clamp(*x, 0.0, 6.0)),
+            Activation::Silu => x.iter_mut().for_each(|x| *x = *x * Math::sigmoid(*x)),
+            Activation::Hardswish => x.iter_mut().for_each(|x| *x = *x * clamp(*x + T::of(3.0), 0.0, 6.0) / T::of(6.0)),
+            Activation::Sigmoid => x.iter_mut().for_each(|x| *x = Math::sigmoid(*x)),
+            Activation::Hardsigmoid => x.iter_mut().for_each(|x| *x = clamp(*x + T::of(3.0), 0.0, 6.0) / T::of(6.0)),
+        }
+    }
+}
+
+/// `y = activation(sum + bias + residual)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a, T> {
+    /// An addend for each output channel.
+    pub bias: Option<&'a [T]>,
+    /// An addend for each output element, laid out as the output.
+    pub residual: Option<&'a [T]>,
+    /// What the sum goes through.
+    pub activation: Activation,
+}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Epilogue { bias: None, residual: None, activation: Activation::Linear }
+    }
+}
+
+impl<'a, T: Real> Epilogue<'a, T> {
+    /// A bias, if any, and nothing else.
+    pub fn bias(bias: Option<&'a [T]>) -> Self {
+        Epilogue { bias, ..Default::default() }
+    }
+
+    /// The epilogue of the output from element `at` on.
+    pub(crate) fn from(&self, at: usize) -> Self {
+        Epilogue { residual: self.residual.map(|residual| &residual[at..]), ..*self }
+    }
+
+    /// Finishes elements that have their bias already, the ones from `at` of the output on. Where loops are vectorised already, as
+    /// [`Activation::map`].
+    #[inline(always)]
+    pub(crate) fn finish(&self, at: usize, y: &mut [T]) {
+        if let Some(residual) = self.residual {
+            y.iter_mut().zip(&residual[at..]).for_each(|(y, &residual)| *y += residual);
+        }
+        self.activation.map(y);
+    }
+
+    /// Whether nothing is left to do once the bias is in.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.residual.is_none() && self.activation == Activation::Linear
+    }
+}
