@@ -5,6 +5,8 @@
 
 pub mod autograd;
 pub mod data;
+#[cfg(feature = "download")]
+mod download;
 mod error;
 mod files;
 #[allow(unsafe_code)]

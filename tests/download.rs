@@ -1,124 +1,24 @@
 //! Downloads, from a server on this machine that misbehaves in every way a server can.
-#![cfg(feature = "download")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use convnet::data::{Checksum, Dataset, Download, FashionMnist, Mnist};
 use convnet::{Error, Result};
 use flate2::{Compression, write::GzEncoder};
 
+#[path = "download/server.rs"]
+mod server;
+#[path = "download/weights.rs"]
+mod weights;
+
+use server::{Answer, Server, answer, ok, serve};
+
 /// What the server has, and its sha256 as `sha256sum` gives it.
 const CONTENT: &[u8] = b"0123456789 this is the content of the file that all these tests fetch 9876543210\n";
 const SHA256: &str = "aaeed00891b7136390c8d30e03ae0169965b01d8ed697b42063873fbd3aebe33";
-
-/// What a request asked for.
-#[derive(Clone, Debug, Default)]
-struct Request {
-    path: String,
-    /// The first byte, of a range request.
-    start: Option<usize>,
-}
-
-/// What to send back, byte for byte; the connection then closes, unless it hangs.
-struct Answer {
-    bytes: Vec<u8>,
-    hang: bool,
-}
-
-fn answer(head: &str, body: &[u8]) -> Answer {
-    let bytes = [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat();
-    Answer { bytes, hang: false }
-}
-
-fn ok(body: &[u8]) -> Answer {
-    answer(&format!("200 OK\r\nContent-Length: {}", body.len()), body)
-}
-
-/// A proper answer to a request, ranges included.
-fn serve(request: &Request, content: &[u8]) -> Answer {
-    match request.start {
-        Some(start) if start >= content.len() => answer("416 Range Not Satisfiable\r\nContent-Length: 0", b""),
-        Some(start) => {
-            let (rest, last, all) = (&content[start..], content.len() - 1, content.len());
-            answer(&format!("206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{last}/{all}", rest.len()), rest)
-        }
-        None => ok(content),
-    }
-}
-
-/// Answers one request after the other until it is dropped, and remembers them.
-struct Server {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    /// `respond` gets the request's number and the request.
-    fn start(respond: impl Fn(usize, &Request) -> Answer + Send + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (requests, stop): (Arc<Mutex<Vec<Request>>>, Arc<AtomicBool>) = Default::default();
-        let (seen, stopped) = (Arc::clone(&requests), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            let mut hanging = Vec::new();
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let mut stream = stream.unwrap();
-                let request = read_request(&stream);
-                let number = seen.lock().unwrap().len();
-                seen.lock().unwrap().push(request.clone());
-                let Answer { bytes, hang } = respond(number, &request);
-                // A client that has had enough closes its end: not the server's concern.
-                let _ = stream.write_all(&bytes);
-                if hang {
-                    hanging.push(stream);
-                }
-            }
-        });
-        Server { address, requests, stop, thread: Some(thread) }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/file", self.address)
-    }
-
-    fn starts(&self) -> Vec<Option<usize>> {
-        self.requests.lock().unwrap().iter().map(|request| request.start).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || thread::panicking());
-    }
-}
-
-fn read_request(stream: &TcpStream) -> Request {
-    let mut request = Request::default();
-    for line in BufReader::new(stream).lines().map_while(std::io::Result::ok).take_while(|line| !line.is_empty()) {
-        if let Some(path) = line.strip_prefix("GET ") {
-            request.path = path.split(' ').next().unwrap_or_default().into();
-        }
-        if let Some(start) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
-            request.start = start.trim_end_matches('-').parse().ok();
-        }
-    }
-    request
-}
 
 struct Target {
     dir: tempfile::TempDir,

@@ -32,14 +32,14 @@ mod transforms;
 use std::sync::Arc;
 
 pub use digits::Digits;
-#[cfg(feature = "download")]
-pub use download::{Checksum, Download};
 pub use image::Image;
 pub use loader::{Batch, DataLoader, Epoch};
 pub use mnist::{FashionMnist, Mnist};
 pub use random::Random;
 pub use transforms::{Compose, Normalize, Resize, Transform};
 
+#[cfg(feature = "download")]
+pub use crate::download::{Checksum, Download};
 use crate::error::Result;
 use crate::tensor::Tensor;
 

@@ -31,7 +31,11 @@
 //! ```
 
 mod budget;
+#[cfg(feature = "download")]
+mod download;
 mod elements;
+#[cfg(feature = "hub")]
+mod hub;
 mod npz;
 mod pickle;
 mod rename;
@@ -43,7 +47,14 @@ use std::io::Read;
 use std::path::Path;
 
 use budget::{Budget, Parsed};
+#[cfg(feature = "download")]
+pub use download::{cache_folder, download, download_into};
+#[cfg(feature = "hub")]
+pub use hub::{Hub, from_hub};
 pub use rename::rename;
+
+#[cfg(feature = "download")]
+pub use crate::download::{Checksum, Download};
 
 use crate::error::{Error, Result};
 use crate::nn::StateDict;
