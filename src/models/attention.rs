@@ -4,7 +4,7 @@
 //! into each residual block. Names of fields are timm's.
 
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, conv_bn};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -125,7 +125,7 @@ impl Default for SpatialAttention {
 impl Module for SpatialAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let seen = Tensor::cat(&[&x.mean_keepdim(1)?, &x.max_keepdim(1)?], 1)?; // [N, 2, H, W]
-        x.mul(&conv_bn(&self.conv, &self.bn, &seen)?.sigmoid()?)
+        x.mul(&conv_bn_act(&self.conv, &self.bn, &seen, Activation::Sigmoid)?)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -6,7 +6,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, conv_bn_relu};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, bn_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -84,7 +84,7 @@ impl DenseLayer {
 
 impl Module for DenseLayer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.norm1.forward(x)?.relu();
+        let y = bn_act(&self.norm1, x, Activation::Relu)?;
         let y = conv_bn_relu(&self.conv1, &self.norm2, &y)?;
         self.dropout.forward(&self.conv2.forward(&y)?)
     }
@@ -147,7 +147,7 @@ impl Transition {
 
 impl Module for Transition {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.norm.forward(x)?.relu();
+        let y = bn_act(&self.norm, x, Activation::Relu)?;
         self.conv.forward(&y)?.avg_pool2d([2, 2], Pool2dOptions::default())
     }
 
@@ -183,7 +183,7 @@ impl Module for DenseFeatures {
             // [N, 128, 28, 28], [N, 256, 14, 14], [N, 512, 7, 7]
             x = transition.forward(&x)?;
         }
-        Ok(self.norm5.forward(&x)?.relu()) // [N, 1024, 7, 7]
+        bn_act(&self.norm5, &x, Activation::Relu) // [N, 1024, 7, 7]
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

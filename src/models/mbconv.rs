@@ -2,7 +2,7 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -52,7 +52,7 @@ impl ConvNormActivation {
 
 impl Module for ConvNormActivation {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.activation.apply(conv_bn(&self.conv, &self.bn, x)?)
+        conv_bn_act(&self.conv, &self.bn, x, self.activation)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -10,7 +10,9 @@ use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scal
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Place, Start, start};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, conv_bn};
+use crate::nn::{
+    Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, conv_bn, conv_bn_act, conv_bn_add_act,
+};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -50,8 +52,8 @@ impl DepthwiseSeparable {
 
 impl Module for DepthwiseSeparable {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = conv_bn(&self.conv_dw, &self.bn1, x)?.relu6()?;
-        conv_bn(&self.conv_pw, &self.bn2, &x)?.relu6()
+        let x = conv_bn_act(&self.conv_dw, &self.bn1, x, Activation::Relu6)?;
+        conv_bn_act(&self.conv_pw, &self.bn2, &x, Activation::Relu6)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -122,7 +124,7 @@ impl Module for MobileNetV1 {
     /// `[N, 3, H, W]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
-        let x = conv_bn(&self.conv_stem, &self.bn1, x)?.relu6()?; // [N, 32, 112, 112]
+        let x = conv_bn_act(&self.conv_stem, &self.bn1, x, Activation::Relu6)?; // [N, 32, 112, 112]
         // [N, 64, 112, 112], [N, 128, 56, 56], [N, 256, 28, 28], [N, 512, 14, 14], [N, 1024, 7, 7]
         let x = self.blocks.forward(&x)?.mean([2, 3])?; //           [N, 1024]
         self.classifier.forward(&self.dropout.forward(&x)?)
@@ -163,8 +165,11 @@ impl Module for InvertedResidual {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.expand.forward(x)?; //                     [N, hidden, H, W]
         let y = self.depthwise.forward(&y)?; //                 [N, hidden, H / stride, W / stride]
-        let y = conv_bn(&self.project, &self.bn, &y)?; //       [N, outputs, H / stride, W / stride]
-        if self.shortcut { y.add(x) } else { Ok(y) }
+        // [N, outputs, H / stride, W / stride]
+        match self.shortcut {
+            true => conv_bn_add_act(&self.project, &self.bn, &y, x, Activation::Linear),
+            false => conv_bn(&self.project, &self.bn, &y),
+        }
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

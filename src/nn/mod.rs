@@ -42,7 +42,7 @@ pub use activation::{
 };
 pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
-pub use fused::{conv_bn, conv_bn_add_relu, conv_bn_relu};
+pub use fused::{bn_act, conv_bn, conv_bn_act, conv_bn_add_act, conv_bn_add_relu, conv_bn_relu};
 pub use linear::Linear;
 pub use module::Module;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};

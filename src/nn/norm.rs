@@ -8,6 +8,7 @@ use super::site::{Leaf, Mode, Site};
 use super::visitor::Visitor;
 use crate::autograd::no_grad;
 use crate::error::{Error, Result};
+use crate::kernels::epilogue::Activation;
 use crate::tensor::Tensor;
 use crate::tensor::shape::try_numel;
 use crate::visit_fields;
@@ -108,6 +109,18 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             return Err(Error::shape("batch_norm", format!("expected {} channels, got shape {:?}", self.channels, x.shape())));
         }
         Ok(())
+    }
+
+    /// `activation(bn(x) + residual)`.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward), and [`Error::Shape`] when the residual does not broadcast with its result.
+    pub(crate) fn forward_fused(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+        let y = self.forward(x)?;
+        activation.apply(match residual {
+            Some(residual) => y.add(residual)?,
+            None => y,
+        })
     }
 
     /// Lets the running estimates follow a batch with this mean and biased variance of `count` values.
