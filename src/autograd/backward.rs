@@ -4,8 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, PoisonError};
 
+use super::checkpoint::INSIDE;
 use crate::error::{Error, Result};
-use crate::tensor::node::Node;
+use crate::tensor::node::{Node, Rule};
 use crate::tensor::{Tensor, compute};
 
 /// The gradients that a backward pass found, by leaf.
@@ -109,44 +110,71 @@ impl Tensor {
     }
 }
 
+/// Gradients on their way.
+struct Walk {
+    pending: HashMap<u64, Tensor>,
+    queue: BinaryHeap<Newest>,
+}
+
+impl Walk {
+    /// Adds to what has arrived at a node.
+    fn deliver(&mut self, to: &Arc<Node>, gradient: Tensor) -> Result<()> {
+        match self.pending.entry(to.number) {
+            Entry::Vacant(free) => {
+                free.insert(gradient);
+                self.queue.push(Newest(Arc::clone(to)));
+            }
+            Entry::Occupied(mut sum) => {
+                let so_far = std::mem::replace(sum.get_mut(), Tensor::scalar(0u8));
+                *sum.get_mut() = compute::accumulate(so_far, &gradient)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
     let mut gradients = Gradients::default();
-    let mut pending = HashMap::from([(root.number, start)]);
-    let mut queue = BinaryHeap::from([Newest(Arc::clone(root))]);
-    while let Some(Newest(node)) = queue.pop() {
-        let gradient = pending.remove(&node.number).expect("a queued node has a gradient");
+    let mut walk = Walk { pending: HashMap::new(), queue: BinaryHeap::new() };
+    walk.deliver(root, start)?;
+    while let Some(Newest(node)) = walk.queue.pop() {
+        let gradient = walk.pending.remove(&node.number).expect("a queued node has a gradient");
+        if node.op == INSIDE {
+            return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
+        }
         if node.is_leaf() {
             gradients.by_leaf.insert(node.number, gradient);
             continue;
         }
-        let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
-        let returned = {
-            let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
-            let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another walk", node.op));
-            let rule = slot.take().ok_or_else(again)?;
-            let returned = rule(&gradient, &wanted);
-            if retain_graph {
-                *slot = Some(rule);
-            }
-            returned?
-        };
-        drop(gradient);
-        for (input, returned) in node.inputs.iter().zip(returned) {
-            let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
-            let returned = compute::sum_to(&returned.cast(input.dtype), &input.shape);
-            match pending.entry(source.number) {
-                Entry::Vacant(free) => {
-                    free.insert(returned);
-                    queue.push(Newest(Arc::clone(source)));
-                }
-                Entry::Occupied(mut sum) => {
-                    let so_far = std::mem::replace(sum.get_mut(), Tensor::scalar(0u8));
-                    *sum.get_mut() = compute::accumulate(so_far, &returned)?;
-                }
-            }
+        let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another walk", node.op));
+        let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
+        let rule = slot.take().ok_or_else(again)?;
+        let passed = pass(&node, &rule, gradient, &mut walk);
+        if retain_graph {
+            *slot = Some(rule);
         }
+        passed?;
     }
     Ok(gradients)
+}
+
+/// Hands a node's gradient on.
+fn pass(node: &Node, rule: &Rule, gradient: Tensor, walk: &mut Walk) -> Result<()> {
+    let rule = match rule {
+        Rule::Gradients(rule) => rule,
+        Rule::Replay(replay) => {
+            let again = replay()?;
+            return again.node().map_or(Ok(()), |node| walk.deliver(node, gradient));
+        }
+    };
+    let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
+    let returned = rule(&gradient, &wanted)?;
+    drop(gradient);
+    for (input, returned) in node.inputs.iter().zip(returned) {
+        let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
+        walk.deliver(source, compute::sum_to(&returned.cast(input.dtype), &input.shape))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

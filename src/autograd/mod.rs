@@ -6,17 +6,20 @@
 //! wants happen here, once.
 
 mod backward;
+mod checkpoint;
 mod gradcheck;
 pub mod registry;
 
 use std::cell::Cell;
 
 pub use backward::{BackwardOptions, Gradients};
+pub(crate) use checkpoint::checkpoint;
+pub use checkpoint::is_recomputing;
 pub use gradcheck::{GradCheck, gradcheck};
 
 use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::tensor::node::Node;
+use crate::tensor::node::{Node, Rule};
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
@@ -106,7 +109,10 @@ impl Tensor {
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;
         }
+        if let Some(node) = checkpoint::meet(inputs) {
+            return self.with_node(Some(node));
+        }
         let edges = inputs.iter().map(|input| input.edge()).collect();
-        self.with_node(Some(Node::new(op, edges, Some(Box::new(rule)))))
+        self.with_node(Some(Node::new(op, edges, Some(Rule::Gradients(Box::new(rule))))))
     }
 }

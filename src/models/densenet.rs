@@ -3,10 +3,13 @@
 //! Each layer of a block sees the maps of all layers before it, and adds a few (the growth rate) of its own: features are used again instead
 //! of being computed again. Between blocks a transition halves channels and size (the paper's DenseNet-BC, θ = 0.5, as torchvision builds it).
 
+use std::sync::Arc;
+
 use super::options::ModelOptions;
+use crate::autograd::is_grad_enabled;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, bn_act, conv_bn_relu};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, bn_act, checkpoint, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -80,13 +83,31 @@ impl DenseLayer {
             dropout: (dropout != 0.0).then(|| Dropout::new(dropout)),
         }
     }
+
+    /// The new maps that follow from all maps before, without keeping their concatenation for backward, nor its normalised form: the largest
+    /// tensors of the network (Pleiss et al., *Memory-Efficient Implementation of DenseNets*, 2017). What is as narrow as the layer is kept,
+    /// as in torchvision.
+    fn forward_efficiently(self: &Arc<DenseLayer>, maps: &[Tensor]) -> Result<Tensor> {
+        let layer = Arc::clone(self);
+        let maps: Vec<&Tensor> = maps.iter().collect();
+        let y = checkpoint(&maps, move |maps| {
+            let maps: Vec<&Tensor> = maps.iter().collect();
+            let y = bn_act(&layer.norm1, &Tensor::cat(&maps, 1)?, Activation::Relu)?;
+            layer.conv1.forward(&y)
+        })?;
+        self.finish(&bn_act(&self.norm2, &y, Activation::Relu)?)
+    }
+
+    /// From the second convolution on.
+    fn finish(&self, y: &Tensor) -> Result<Tensor> {
+        self.dropout.forward(&self.conv2.forward(y)?)
+    }
 }
 
 impl Module for DenseLayer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = bn_act(&self.norm1, x, Activation::Relu)?;
-        let y = conv_bn_relu(&self.conv1, &self.norm2, &y)?;
-        self.dropout.forward(&self.conv2.forward(&y)?)
+        self.finish(&conv_bn_relu(&self.conv1, &self.norm2, &y)?)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -100,19 +121,28 @@ impl Module for DenseLayer {
 /// `[N, inputs, H, W]` to `[N, inputs + layers·growth, H, W]`.
 pub struct DenseBlock {
     /// Named `denselayer1`, `denselayer2`, ….
-    pub layers: Vec<DenseLayer>,
+    pub layers: Vec<Arc<DenseLayer>>,
+    /// Whether training concatenates again in the backward pass instead of keeping every concatenation.
+    pub memory_efficient: bool,
 }
 
 impl DenseBlock {
     /// With this many layers of this growth rate.
     pub fn new(inputs: usize, layers: usize, growth: usize, dropout: f64) -> DenseBlock {
         let layer = |i: usize| DenseLayer::new(inputs.saturating_add(i.saturating_mul(growth)), growth, dropout);
-        DenseBlock { layers: (0..layers).map(layer).collect() }
+        DenseBlock { layers: (0..layers).map(layer).map(Arc::new).collect(), memory_efficient: false }
     }
 }
 
 impl Module for DenseBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.memory_efficient && is_grad_enabled() {
+            let mut maps = vec![x.clone()];
+            for layer in &self.layers {
+                maps.push(layer.forward_efficiently(&maps)?);
+            }
+            return Tensor::cat(&maps.iter().collect::<Vec<_>>(), 1);
+        }
         let mut maps = x.clone();
         for layer in &self.layers {
             maps = Tensor::cat(&[&maps, &layer.forward(&maps)?], 1)?;
@@ -208,6 +238,8 @@ impl Module for DenseFeatures {
 ///
 /// let model = densenet121(1000);
 /// assert_eq!(model.num_parameters(), 7_978_856);
+/// // In training, less memory for some more time:
+/// let model = densenet121(1000).memory_efficient(true);
 /// ```
 pub struct DenseNet {
     /// Blocks and transitions.
@@ -243,6 +275,15 @@ impl DenseNet {
             ("Linear", "bias") => Some(Start::Constant(0.0)),
             _ => None,
         })
+    }
+
+    /// Whether training keeps no concatenation for backward but computes each, its normalisation and the layer's first convolution again
+    /// ([`checkpoint`](crate::nn::checkpoint())): torchvision's option of that name, here with the same bits as without.
+    pub fn memory_efficient(mut self, efficient: bool) -> DenseNet {
+        for (block, _) in &mut self.features.blocks {
+            block.memory_efficient = efficient;
+        }
+        self
     }
 }
 

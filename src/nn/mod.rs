@@ -17,6 +17,7 @@
 //! the channels, are reported by `forward`. Names and defaults are PyTorch's.
 
 mod activation;
+mod checkpoint;
 mod conv;
 mod dropout;
 mod fused;
@@ -40,6 +41,7 @@ pub use crate::ops::Activation;
 pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
+pub use checkpoint::{Checkpoint, checkpoint};
 pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub use fused::{bn_act, conv_bn, conv_bn_act, conv_bn_add_act, conv_bn_add_relu, conv_bn_relu};

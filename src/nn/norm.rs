@@ -6,7 +6,7 @@ use super::module::Module;
 use super::parameter::{Buffer, Parameter};
 use super::site::{Leaf, Mode, Site};
 use super::visitor::Visitor;
-use crate::autograd::no_grad;
+use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
 use crate::tensor::Tensor;
@@ -123,8 +123,12 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         })
     }
 
-    /// Lets the running estimates follow a batch with this mean and biased variance of `count` values.
+    /// Lets the running estimates follow a batch with this mean and biased variance of `count` values; one that a checkpoint computes again
+    /// has been followed.
     fn follow(&self, mean: &Tensor, var: &Tensor, count: usize) -> Result<()> {
+        if is_recomputing() {
+            return Ok(());
+        }
         let (Some(running_mean), Some(running_var)) = (&self.running_mean, &self.running_var) else { return Ok(()) };
         no_grad(|| {
             let mut batches = 1;

@@ -36,6 +36,11 @@ pub fn with_algorithm<R>(algorithm: ConvAlgorithm, body: impl FnOnce() -> R) -> 
     body()
 }
 
+/// The algorithm that convolutions on this thread are computed by.
+pub(crate) fn algorithm() -> ConvAlgorithm {
+    ALGORITHM.get()
+}
+
 /// Options of [`Tensor::conv2d`]; pairs are (height, width).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {

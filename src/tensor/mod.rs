@@ -123,6 +123,11 @@ impl Tensor {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
+    /// Whether both are handles of the same elements.
+    pub(crate) fn shares_elements(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
     /// The same elements under another shape of as many, in memory order.
     pub(crate) fn relabel(&self, shape: &[usize], format: MemoryFormat) -> Tensor {
         debug_assert_eq!(shape::numel(shape), self.numel());

@@ -7,8 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted.
-pub(crate) type Rule = Box<dyn Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+/// How a backward walk gets past a node.
+pub(crate) enum Rule {
+    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted.
+    Gradients(Box<dyn Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>),
+    /// Computes the output anew, recorded: its gradient belongs to the node of the one that comes back. Holds its inputs itself.
+    Replay(Box<dyn Fn() -> Result<Tensor> + Send + Sync>),
+}
 
 /// An input of a recorded operation: its node, if it has one, and the shape and dtype its gradient must have.
 pub(crate) struct Edge {
@@ -26,16 +31,18 @@ pub(crate) struct Node {
     pub(crate) inputs: Vec<Edge>,
     /// Gone once a backward walk has passed.
     pub(crate) rule: Mutex<Option<Rule>>,
+    leaf: bool,
 }
 
 impl Node {
     pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<Rule>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Node { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, rule: Mutex::new(rule) })
+        let leaf = rule.is_none();
+        Arc::new(Node { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, rule: Mutex::new(rule), leaf })
     }
 
     pub(crate) fn is_leaf(&self) -> bool {
-        self.inputs.is_empty()
+        self.leaf
     }
 }
 

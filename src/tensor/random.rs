@@ -32,6 +32,23 @@ pub(crate) fn with_generator<R>(body: impl FnOnce(&mut ChaCha8Rng) -> R) -> R {
     GENERATOR.with_borrow_mut(body)
 }
 
+/// This thread's generator as it stands.
+pub(crate) fn generator() -> ChaCha8Rng {
+    with_generator(|generator| generator.clone())
+}
+
+/// Runs `body` with this thread's generator standing there, then puts it back to where it was.
+pub(crate) fn with_generator_at<R>(state: &ChaCha8Rng, body: impl FnOnce() -> R) -> R {
+    struct Restore(ChaCha8Rng);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            GENERATOR.set(self.0.clone());
+        }
+    }
+    let _restore = Restore(GENERATOR.replace(state.clone()));
+    body()
+}
+
 /// Fills with numbers uniform in `[0, 1)`.
 pub(crate) fn fill_uniform(generator: &mut ChaCha8Rng, out: &mut [f64]) {
     out.iter_mut().for_each(|x| *x = generator.random());

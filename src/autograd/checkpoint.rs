@@ -1,0 +1,150 @@
+//! Graphs that are recorded when they are needed: the engine's part of gradient checkpointing (Chen et al., 2016).
+//!
+//! A *sketch* runs a computation as recording would, but keeps nothing for backward: results want gradients, so that operations take the paths
+//! that they take when they record, and all carry one placeholder instead of nodes. Only the last result gets a node, which knows how to run
+//! the computation anew. When a backward walk comes to it, the *replay* runs, recorded this time, on the same inputs with the random numbers
+//! of the first run, and the walk goes on into what was recorded. So gradients arrive everywhere in the order in which they would without
+//! the checkpoint, at parameters and captured tensors too, and their sums have the same bits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{enable_grad, is_grad_enabled};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use crate::tensor::node::{Node, Rule};
+use crate::tensor::random;
+
+/// The op of placeholders.
+pub(super) const INSIDE: &str = "inside a checkpoint";
+
+/// Tensors with history, or leaves, that a computation met, by their nodes' numbers.
+type Met = HashMap<u64, Tensor>;
+
+/// What recording does on this thread.
+enum Scope {
+    /// Records.
+    Plain,
+    /// Gives all results the placeholder, and notes what comes from outside.
+    Sketch { placeholder: Arc<Node>, met: Met },
+    /// Records, and ticks off what the sketch met.
+    Replay { unmet: Met, changed: bool },
+}
+
+thread_local! {
+    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::Plain) };
+    static RECOMPUTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what runs on this thread ran before and is repeated for a backward pass, as [`nn::checkpoint`](crate::nn::checkpoint()) does.
+///
+/// A layer that changes its state as it runs, as BatchNorm's running estimates follow each batch, must not do so again then.
+pub fn is_recomputing() -> bool {
+    RECOMPUTING.get()
+}
+
+/// Tells the scope what an operation is about to work on. The node for the operation's result, if there is nothing to record.
+pub(super) fn meet(inputs: &[&Tensor]) -> Option<Arc<Node>> {
+    SCOPE.with_borrow_mut(|scope| match scope {
+        Scope::Plain => None,
+        Scope::Sketch { placeholder, met } => {
+            for input in inputs {
+                if let Some(node) = input.node()
+                    && node.op != INSIDE
+                {
+                    met.entry(node.number).or_insert_with(|| (*input).clone());
+                }
+            }
+            Some(Arc::clone(placeholder))
+        }
+        Scope::Replay { unmet, changed } => {
+            for input in inputs {
+                if let Some(node) = input.node()
+                    && let Some(before) = unmet.remove(&node.number)
+                {
+                    *changed |= !before.shares_elements(input);
+                }
+            }
+            None
+        }
+    })
+}
+
+/// Runs `body` in a scope and returns what became of the scope; the one around is restored on unwinding too.
+fn within<R>(scope: Scope, body: impl FnOnce() -> R) -> (R, Scope) {
+    struct Restore(Option<Scope>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            if let Some(around) = self.0.take() {
+                SCOPE.set(around);
+            }
+        }
+    }
+    let mut restore = Restore(Some(SCOPE.replace(scope)));
+    let result = body();
+    let scope = SCOPE.replace(restore.0.take().expect("nobody restored it yet"));
+    (result, scope)
+}
+
+fn recomputing<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECOMPUTING.set(self.0);
+        }
+    }
+    let _restore = Restore(RECOMPUTING.replace(true));
+    body()
+}
+
+/// `body` of the inputs, without keeping what its backward needs: the backward walk runs it again.
+pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
+    let inputs: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
+    if !is_grad_enabled() {
+        return body(&inputs);
+    }
+    let generator = random::generator();
+    let placeholder = Node::new(INSIDE, vec![], None);
+    let stand_in = |input: &Tensor| input.detach().with_node(input.node().map(|_| Arc::clone(&placeholder)));
+    let stand_ins: Vec<Tensor> = inputs.iter().map(stand_in).collect();
+    let sketch = Scope::Sketch { placeholder: Arc::clone(&placeholder), met: Met::new() };
+    let (output, scope) = within(sketch, || {
+        let output = body(&stand_ins)?;
+        meet(&[&output]);
+        Ok(output)
+    });
+    drop(stand_ins);
+    let (output, Scope::Sketch { met, .. }) = (output?, scope) else { unreachable!("scopes nest") };
+    if !output.requires_grad() {
+        return Ok(output);
+    }
+    let output = output.detach();
+    // Inside another sketch, that one's replay comes here again.
+    let outside: Vec<&Tensor> = inputs.iter().chain(met.values()).collect();
+    if let Some(node) = meet(&outside) {
+        return Ok(output.with_node(Some(node)));
+    }
+    let (shape, dtype) = (output.shape().to_vec(), output.dtype());
+    let replay = move || {
+        let scope = Scope::Replay { unmet: met.clone(), changed: false };
+        let (again, scope) = recomputing(|| {
+            let run = || {
+                let again = body(&inputs)?;
+                meet(&[&again]);
+                Ok(again)
+            };
+            within(scope, || enable_grad(|| random::with_generator_at(&generator, run)))
+        });
+        let (again, Scope::Replay { unmet, changed }) = (again?, scope) else { unreachable!("scopes nest") };
+        if changed {
+            return Err(Error::Backward("checkpoint: a parameter has changed since the forward pass, which backward has to repeat".into()));
+        }
+        if !unmet.is_empty() || !again.requires_grad() || again.shape() != shape || again.dtype() != dtype {
+            let message = format!("checkpoint: the forward pass gave {dtype} {shape:?}, its repetition {again:?}, from other parameters");
+            return Err(Error::Backward(format!("{message} or by other operations: both have to do the same")));
+        }
+        Ok(again)
+    };
+    Ok(output.with_node(Some(Node::new("checkpoint", vec![], Some(Rule::Replay(Box::new(replay)))))))
+}
