@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use convnet::autograd::Gradients;
 use convnet::models::{self, Cbam, RESNET18, ResNet, ResNetConfig};
 use convnet::nn::{Item, Module, Parameter, StateDict, Visitor};
-use convnet::{DType, Tensor, no_grad};
+use convnet::{DType, Tensor, no_grad, weights};
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 type Check<T = ()> = Result<T, Box<dyn Error>>;
@@ -312,4 +314,39 @@ fn every_model_computes_what_the_reference_does_and_keeps_it_through_saving() {
         }
         Ok(())
     });
+}
+
+/// Twice packed: see `fixtures/pth.py`.
+fn unpacked(name: &str) -> Check<Vec<u8>> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights").join(format!("{name}.pth.gz"));
+    let mut bytes = vec![];
+    GzDecoder::new(GzDecoder::new(std::fs::File::open(path)?)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[test]
+fn checkpoints_that_torch_saved_of_torchvisions_networks_load_and_give_pytorchs_logits() {
+    let fixture: BTreeMap<String, Value> = serde_json::from_str(include_str!("fixtures/weights/pth.json")).expect("pth.json is JSON");
+    assert!(fixture.keys().eq(["densenet121", "googlenet", "mobilenet_v3_small", "resnet18"]));
+    let dir = tempfile::tempdir().unwrap();
+    let image = tensor(&[1, 3, 96, 96], |i| (7919 * i % 2003) as f64 / 1001.0 - 1.0);
+    let check = |name: &str, row: &Value| -> Check {
+        let path = dir.path().join(format!("{name}.pth"));
+        std::fs::write(&path, unpacked(name)?)?;
+        let model = models::create(name, 1000)?;
+        model.load_state_dict(&weights::load(&path)?)?;
+        std::fs::remove_file(&path)?;
+        model.eval();
+        let found = values(&no_grad(|| model.forward(&image))?)?;
+        let expected = row["logits"].as_array().expect("logits");
+        assert_eq!((found.len(), expected.len()), (1000, 40));
+        let spread = row["spread"].as_f64().expect("a number");
+        for (i, expected) in expected.iter().enumerate() {
+            close(&format!("logit {}", 25 * i), found[25 * i], expected.as_f64().expect("a number"), spread, 1e-4)?;
+        }
+        Ok(())
+    };
+    let failures: Vec<String> =
+        fixture.iter().filter_map(|(name, row)| check(name, row).err().map(|error| format!("{name}: {error}"))).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
