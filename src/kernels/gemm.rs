@@ -29,7 +29,7 @@ pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, 
     in_blocks(m, n, BLOCK, 2 * m * n * k, c, |rows, c| {
         let starts: Vec<usize> = rows.clone().map(|m| m * k).collect();
         let out_starts: Vec<usize> = (0..rows.len()).map(|m| m * n).collect();
-        multiply(a, Rows { starts: &starts, taps: &[0], run: k }, &panels, c, &out_starts, epilogue);
+        multiply(a, Rows { starts: &starts, taps: &[0], run: k }, panels.view(), c, &out_starts, epilogue);
     });
 }
 

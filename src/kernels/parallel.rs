@@ -109,6 +109,13 @@ impl<'a, T> Disjoint<'a, T> {
         Disjoint { pointer: data.as_mut_ptr(), length: data.len(), lifetime: PhantomData }
     }
 
+    /// Where the part `[start, start + length)` begins, for writes that are disjoint though the parts are interleaved.
+    pub(crate) fn pointer(&self, start: usize, length: usize) -> *mut T {
+        assert!(start <= self.length && length <= self.length - start, "part outside the slice");
+        // In bounds by the assertion.
+        self.pointer.wrapping_add(start)
+    }
+
     /// The part `[start, start + length)`.
     ///
     /// # Safety

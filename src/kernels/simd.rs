@@ -62,6 +62,8 @@ pub trait Real: Scalar + Float + Math {
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
     /// `a + b`.
     fn vector_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a - b`.
+    fn vector_sub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// `a · b`.
     fn vector_mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// `a · b + c`, fused where the machine can.
@@ -123,6 +125,10 @@ impl Real for f32 {
         simd.add_f32s(a, b)
     }
     #[inline(always)]
+    fn vector_sub<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.sub_f32s(a, b)
+    }
+    #[inline(always)]
     fn vector_mul<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
         simd.mul_f32s(a, b)
     }
@@ -172,6 +178,10 @@ impl Real for f64 {
     #[inline(always)]
     fn vector_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
         simd.add_f64s(a, b)
+    }
+    #[inline(always)]
+    fn vector_sub<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.sub_f64s(a, b)
     }
     #[inline(always)]
     fn vector_mul<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {

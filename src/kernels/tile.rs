@@ -42,10 +42,13 @@ pub(crate) struct Panels<T> {
     data: Buffer<T>,
     k: usize,
     n: usize,
-    nr: usize,
 }
 
 impl<T: Real> Panels<T> {
+    pub(crate) fn view(&self) -> PanelsView<'_, T> {
+        PanelsView::new(self.k, self.n, &self.data)
+    }
+
     /// Packs a matrix given by the distances between its rows and between its columns.
     pub(crate) fn pack(k: usize, n: usize, b: &[T], [row_step, column_step]: [usize; 2]) -> Panels<T> {
         Panels::pack_with(k, n, |k, columns, out| {
@@ -60,7 +63,7 @@ impl<T: Real> Panels<T> {
 
     /// Packs a matrix of which `fill(k, columns, out)` writes a part of row `k`.
     pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync) -> Panels<T> {
-        let nr = vectors::<T>(n) * lanes::<T>();
+        let nr = panel_width::<T>(n);
         let mut data = Buffer::uncleared(n.div_ceil(nr) * nr * k);
         parallel::chunks_mut(&mut data, nr * k.max(1), 4 * n * k, |panel, out| {
             let columns = panel * nr..n.min((panel + 1) * nr);
@@ -70,7 +73,30 @@ impl<T: Real> Panels<T> {
                 rest.fill(T::zero());
             }
         });
-        Panels { data, k, n, nr }
+        Panels { data, k, n }
+    }
+}
+
+/// Packed panels that lie in somebody's buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelsView<'a, T> {
+    data: &'a [T],
+    k: usize,
+    n: usize,
+    nr: usize,
+}
+
+/// Columns of a panel, for a matrix of `n` columns.
+pub(crate) fn panel_width<T: Real>(n: usize) -> usize {
+    vectors::<T>(n) * lanes::<T>()
+}
+
+impl<'a, T: Real> PanelsView<'a, T> {
+    /// Panels `[N / NR][K][NR]`, `NR` as [`panel_width`] says, the last filled up with zeros.
+    pub(crate) fn new(k: usize, n: usize, data: &'a [T]) -> PanelsView<'a, T> {
+        let nr = panel_width::<T>(n);
+        assert_eq!(data.len(), n.div_ceil(nr) * nr * k);
+        PanelsView { data, k, n, nr }
     }
 }
 
@@ -92,7 +118,14 @@ impl Rows<'_> {
 
 /// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, and what the epilogue makes of it, on the calling
 /// thread. The residual's elements lie where those of `out` do.
-pub(crate) fn multiply<T: Real>(a: &[T], rows: Rows<'_>, b: &Panels<T>, out: &mut [T], out_starts: &[usize], epilogue: Epilogue<'_, T>) {
+pub(crate) fn multiply<T: Real>(
+    a: &[T],
+    rows: Rows<'_>,
+    b: PanelsView<'_, T>,
+    out: &mut [T],
+    out_starts: &[usize],
+    epilogue: Epilogue<'_, T>,
+) {
     assert_eq!(rows.taps.len() * rows.run, b.k, "a row has as many elements as the panels have rows");
     assert!(rows.extent() <= a.len() && rows.starts.len() == out_starts.len());
     assert!(out_starts.iter().all(|&start| start + b.n <= out.len()));
@@ -106,7 +139,7 @@ pub(crate) fn multiply<T: Real>(a: &[T], rows: Rows<'_>, b: &Panels<T>, out: &mu
 struct Multiply<'a, T> {
     a: &'a [T],
     rows: Rows<'a>,
-    b: &'a Panels<T>,
+    b: PanelsView<'a, T>,
     out: &'a mut [T],
     out_starts: &'a [usize],
     epilogue: Epilogue<'a, T>,

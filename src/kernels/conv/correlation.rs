@@ -250,7 +250,7 @@ impl<T: Real> Correlation<T> {
                 let epilogue = Epilogue { bias, ..epilogue.from(group * n) };
                 let source = &padded.elements()[(group * (channels / self.groups)).min(padded.elements().len())..];
                 let rows = Rows { starts: &starts, taps: &taps, run };
-                multiply(source, rows, panels, &mut y[group * n..], &out_starts, epilogue);
+                multiply(source, rows, panels.view(), &mut y[group * n..], &out_starts, epilogue);
             }
         }
     }

@@ -10,10 +10,12 @@ mod naive;
 #[cfg(test)]
 mod tests;
 mod weight;
+mod winograd;
 
 pub use im2col::{fold, unfold};
 
 use correlation::Correlation;
+use winograd::{Tile, Winograd};
 
 use super::epilogue::Epilogue;
 use super::geometry::Window;
@@ -46,6 +48,10 @@ pub enum ConvAlgorithm {
     Im2col,
     /// The register tile on rows of the padded image: im2col without the copy.
     Direct,
+    /// Winograd's F(2×2, 3×3) where it fits (3×3, stride 1, one group), else the fastest that fits.
+    Winograd2,
+    /// Winograd's F(4×4, 3×3), likewise.
+    Winograd4,
     /// Seven nested loops, for comparison.
     Naive,
 }
@@ -108,6 +114,7 @@ enum Plan<T> {
     Naive(Buffer<T>),
     Im2col(Buffer<T>),
     Direct(Correlation<T>),
+    Winograd(Winograd<T>),
 }
 
 impl<T: Real> Prepared<T> {
@@ -126,8 +133,10 @@ impl<T: Real> Prepared<T> {
         let plan = match (algorithm, pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
-            (ConvAlgorithm::Auto | ConvAlgorithm::Direct, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
-            (ConvAlgorithm::Auto | ConvAlgorithm::Direct, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
+            (ConvAlgorithm::Winograd2, _) if winograd::fits(g, Some(pass)) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
+            (ConvAlgorithm::Winograd4, _) if winograd::fits(g, Some(pass)) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
+            (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
+            (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
         };
         Prepared { geometry: *g, pass, plan }
     }
@@ -144,6 +153,7 @@ impl<T: Real> Prepared<T> {
         assert!(epilogue.residual.is_none_or(|residual| residual.len() == to.len()));
         match (&self.plan, self.pass) {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
+            (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
             (Plan::Naive(w), Pass::Forward) => naive::forward(g, from, w, epilogue.bias, to),
             (Plan::Naive(w), Pass::InputGradient) => naive::input_gradient(g, from, w, epilogue.bias, to),
             (Plan::Im2col(w), Pass::Forward) => im2col::forward(g, from, w, epilogue.bias, to),
@@ -169,6 +179,8 @@ pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &
     match algorithm {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
-        ConvAlgorithm::Auto | ConvAlgorithm::Direct => weight::weight_gradient(g, x, dy, dw),
+        ConvAlgorithm::Winograd2 if winograd::fits(g, None) => winograd::weight_gradient(Tile::Two, g, x, dy, dw),
+        ConvAlgorithm::Winograd4 if winograd::fits(g, None) => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
+        _ => weight::weight_gradient(g, x, dy, dw),
     }
 }

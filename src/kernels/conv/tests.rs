@@ -18,6 +18,22 @@ fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
     )
 }
 
+/// What is held against the naive convolution.
+const ALGORITHMS: [ConvAlgorithm; 5] =
+    [ConvAlgorithm::Auto, ConvAlgorithm::Direct, ConvAlgorithm::Im2col, ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4];
+
+/// 3×3 kernels of stride 1, with channels beyond a panel and tiles enough for several groups.
+fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
+    let size = prop_oneof![1..9usize, 20..30usize];
+    (0..4usize, 1..70usize, 1..70usize, [size.clone(), size], [0..4usize, 0..4usize]).prop_filter_map(
+        "the kernel fits",
+        |(batch, channels_in, channels_out, input, padding)| {
+            let window = Window::new(input, [3, 3], [1, 1], padding, [1, 1], false).ok()?;
+            Some(ConvGeometry { batch, channels_in, channels_out, groups: 1, window })
+        },
+    )
+}
+
 fn numbers(length: usize, seed: usize) -> Vec<f64> {
     (0..length).map(|i| ((i * 2_654_435_761 + seed * 1_000_003) % 2001) as f64 / 1000.0 - 1.0).collect()
 }
@@ -44,7 +60,7 @@ fn compare(g: &ConvGeometry) {
         (y, dx, dw)
     };
     let (y, dx, dw) = all(ConvAlgorithm::Naive);
-    for algorithm in [ConvAlgorithm::Auto, ConvAlgorithm::Direct, ConvAlgorithm::Im2col] {
+    for algorithm in ALGORITHMS {
         let got = all(algorithm);
         assert_close("forward", algorithm, &got.0, &y);
         assert_close("input gradient", algorithm, &got.1, &dx);
@@ -57,6 +73,15 @@ proptest! {
 
     #[test]
     fn every_algorithm_agrees_with_the_naive_convolution(g in any_geometry()) {
+        compare(&g);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_algorithm_agrees_with_the_naive_convolution_on_dense_kernels(g in any_dense_geometry()) {
         compare(&g);
     }
 }

@@ -1,0 +1,178 @@
+//! The one-dimensional transforms: polynomials evaluated at a few points, multiplied there, and interpolated.
+//!
+//! A correlation of `n = m + r - 1` inputs with `r` weights has `m` outputs, and needs only `n` products if all are polynomials known by their
+//! values at `n` points (Toom–Cook; Winograd, 1980). The points are 0, ∞ and pairs ±p. Weights are *evaluated* there; outputs, whose transform is
+//! the transpose of an evaluation, are *interpolated*; the inputs' transform depends on the points alone. So the same points, and the same
+//! inputs' transform, serve the forward pass (`r = 3`) and the weight gradient (`r = m`, three outputs).
+
+use std::marker::PhantomData;
+
+use pulp::Simd;
+
+use crate::kernels::simd::Real;
+
+/// Points at most.
+pub(super) const MOST: usize = 6;
+
+/// A value at each point, or fewer.
+pub(super) type Line<T, S> = [<T as Real>::Vector<S>; MOST];
+
+/// The points of F(m, 3).
+pub(super) trait Scheme: Copy + Send + Sync + 'static {
+    /// Outputs along an axis of a tile.
+    const M: usize;
+    /// Inputs along an axis of a tile, points, and values in the transformed line.
+    const N: usize = Self::M + 2;
+    /// Each point `p` of a pair ±p, and `1 / Π (p - q)` over the other finite points `q`.
+    const PAIRS: &'static [(f64, f64)];
+    /// `1 / Π (0 - q)`.
+    const NORM_OF_ZERO: f64;
+
+    /// The inputs' transform.
+    fn input<T: Real, S: Simd>(simd: S, d: Line<T, S>) -> Line<T, S>;
+}
+
+/// F(2, 3) at 0, ±1, ∞.
+#[derive(Clone, Copy)]
+pub(super) struct Two;
+
+impl Scheme for Two {
+    const M: usize = 2;
+    const PAIRS: &'static [(f64, f64)] = &[(1.0, 0.5)];
+    const NORM_OF_ZERO: f64 = -1.0;
+
+    #[inline(always)]
+    fn input<T: Real, S: Simd>(simd: S, d: Line<T, S>) -> Line<T, S> {
+        let sub = |a, b| T::vector_sub(simd, a, b);
+        [sub(d[2], d[0]), T::vector_add(simd, d[2], d[1]), sub(d[2], d[1]), sub(d[3], d[1]), d[4], d[5]]
+    }
+}
+
+/// F(4, 3) at 0, ±√½, ±√2, ∞. With the usual 0, ±1, ±2, ∞ the error is four times as large: here the powers that enter the transforms stay
+/// near 1, and they are reciprocals of each other.
+#[derive(Clone, Copy)]
+pub(super) struct Four;
+
+impl Scheme for Four {
+    const M: usize = 4;
+    const PAIRS: &'static [(f64, f64)] = &[(std::f64::consts::FRAC_1_SQRT_2, -2.0 / 3.0), (std::f64::consts::SQRT_2, 1.0 / 6.0)];
+    const NORM_OF_ZERO: f64 = 1.0;
+
+    #[inline(always)]
+    fn input<T: Real, S: Simd>(simd: S, d: Line<T, S>) -> Line<T, S> {
+        let fma = |factor: f64, a, b| T::vector_mul_add(simd, T::splat(simd, T::of(factor)), a, b);
+        let (near, far) = (Self::PAIRS[0].0, Self::PAIRS[1].0);
+        let (even_near, odd_near) = (fma(-2.0, d[2], d[4]), fma(-2.0, d[1], d[3]));
+        let (even_far, odd_far) = (fma(-0.5, d[2], d[4]), fma(-0.5, d[1], d[3]));
+        [
+            fma(-2.5, d[2], T::vector_add(simd, d[0], d[4])),
+            fma(near, odd_near, even_near),
+            fma(-near, odd_near, even_near),
+            fma(far, odd_far, even_far),
+            fma(-far, odd_far, even_far),
+            fma(-2.5, d[3], T::vector_add(simd, d[1], d[5])),
+        ]
+    }
+}
+
+/// A transform along one axis.
+pub(super) trait Transform {
+    /// Values that go in.
+    const FROM: usize;
+    /// Values that come out.
+    const TO: usize;
+
+    /// The transform; of either line the values beyond are meaningless.
+    fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S>;
+}
+
+/// Inputs to their values at the points.
+pub(super) struct Inputs<C>(PhantomData<C>);
+/// `R` coefficients (weights, or the output's gradient) to their values at the points, times the points' norms.
+pub(super) struct Evaluate<C, const R: usize>(PhantomData<C>);
+/// Products at the points to `R` outputs.
+pub(super) struct Interpolate<C, const R: usize>(PhantomData<C>);
+
+impl<C: Scheme> Transform for Inputs<C> {
+    const FROM: usize = C::N;
+    const TO: usize = C::N;
+
+    #[inline(always)]
+    fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S> {
+        C::input::<T, S>(simd, from)
+    }
+}
+
+impl<C: Scheme, const R: usize> Transform for Evaluate<C, R> {
+    const FROM: usize = R;
+    const TO: usize = C::N;
+
+    #[inline(always)]
+    fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S> {
+        let mut values = from;
+        values[0] = T::vector_mul(simd, T::splat(simd, T::of(C::NORM_OF_ZERO)), from[0]);
+        for (pair, &(p, norm)) in C::PAIRS.iter().enumerate() {
+            // The even and the odd part.
+            let mut parts = [0, 1].map(|j| T::vector_mul(simd, T::splat(simd, T::of(norm * power(p, j))), from[j]));
+            for j in 2..R {
+                parts[j % 2] = T::vector_mul_add(simd, T::splat(simd, T::of(norm * power(p, j))), from[j], parts[j % 2]);
+            }
+            values[1 + 2 * pair] = T::vector_add(simd, parts[0], parts[1]);
+            values[2 + 2 * pair] = T::vector_sub(simd, parts[0], parts[1]);
+        }
+        values[C::N - 1] = from[R - 1];
+        values
+    }
+}
+
+impl<C: Scheme, const R: usize> Transform for Interpolate<C, R> {
+    const FROM: usize = C::N;
+    const TO: usize = R;
+
+    #[inline(always)]
+    fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S> {
+        let mut sums = [T::splat(simd, T::zero()); MOST];
+        sums[0] = from[0];
+        for (pair, &(p, _)) in C::PAIRS.iter().enumerate() {
+            let (plus, minus) = (from[1 + 2 * pair], from[2 + 2 * pair]);
+            let both = [T::vector_add(simd, plus, minus), T::vector_sub(simd, plus, minus)];
+            for (k, sum) in sums.iter_mut().enumerate().take(R) {
+                *sum = T::vector_mul_add(simd, T::splat(simd, T::of(power(p, k))), both[k % 2], *sum);
+            }
+        }
+        sums[R - 1] = T::vector_add(simd, sums[R - 1], from[C::N - 1]);
+        sums
+    }
+}
+
+#[inline(always)]
+fn power(p: f64, exponent: usize) -> f64 {
+    (0..exponent).fold(1.0, |power, _| power * p)
+}
+
+/// A transform down the columns of a tile and along the rows of what results.
+#[inline(always)]
+pub(super) fn both_axes<T: Real, S: Simd, F: Transform>(
+    simd: S,
+    load: impl Fn(usize, usize) -> T::Vector<S>,
+    mut store: impl FnMut(usize, usize, T::Vector<S>),
+) {
+    let zero = T::splat(simd, T::zero());
+    let mut middle = [[zero; MOST]; MOST];
+    for j in 0..F::FROM {
+        let mut column = [zero; MOST];
+        for (i, value) in column.iter_mut().enumerate().take(F::FROM) {
+            *value = load(i, j);
+        }
+        let column = F::line::<T, S>(simd, column);
+        for i in 0..F::TO {
+            middle[i][j] = column[i];
+        }
+    }
+    for (i, row) in middle.iter().enumerate().take(F::TO) {
+        let row = F::line::<T, S>(simd, *row);
+        for (j, &value) in row.iter().enumerate().take(F::TO) {
+            store(i, j, value);
+        }
+    }
+}
