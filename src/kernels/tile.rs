@@ -117,7 +117,7 @@ impl Rows<'_> {
 }
 
 /// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, and what the epilogue makes of it, on the calling
-/// thread. The residual's elements lie where those of `out` do.
+/// thread. The residual's elements lie where those of `out` do; rows of `out` may overlap unless there is more to do than to add a bias.
 pub(crate) fn multiply<T: Real>(
     a: &[T],
     rows: Rows<'_>,
@@ -151,61 +151,75 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let one_vector = self.b.nr == T::lanes::<S>();
-        // As many rows as the registers hold, beside a row of `b` and one broadcast element.
+        // As many rows as the registers hold, beside a row of `b` and one broadcast element; fewer where fewer are left.
         match (S::REGISTER_COUNT >= 32, one_vector) {
-            (true, false) => self.run::<S, 12, 2>(simd),
-            (false, false) => self.run::<S, 6, 2>(simd),
-            (_, true) => self.run::<S, 12, 1>(simd),
+            (true, false) => self.run::<S, 12, 8, 4, 2>(simd),
+            (false, false) => self.run::<S, 6, 4, 2, 2>(simd),
+            (_, true) => self.run::<S, 12, 8, 4, 1>(simd),
         }
     }
 }
 
 impl<T: Real> Multiply<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Multiply { a, rows, b, out, out_starts, epilogue } = self;
-        let lanes = T::lanes::<S>();
-        for column in (0..b.n).step_by(b.nr) {
-            let panel = &b.data[column * b.k..][..b.k * b.nr];
-            let width = b.nr.min(b.n - column);
-            let masks = masks::<T, S, NV>(simd, width);
-            let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias {
-                // SAFETY: `multiply` has asserted that the bias has an element for each column; the mask covers those of this panel.
-                Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
-                None => T::splat(simd, T::zero()),
-            });
-            for first in (0..rows.starts.len()).step_by(MR) {
-                let count = MR.min(rows.starts.len() - first);
-                // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV`
-                // vectors.
-                let tile = unsafe {
-                    // Rows beyond the last repeat it; their results are dropped.
-                    let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
-                    dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr())
+    fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(mut self, simd: S) {
+        for column in (0..self.b.n).step_by(self.b.nr) {
+            let mut first = 0;
+            while first < self.rows.starts.len() {
+                first += match self.rows.starts.len() - first {
+                    rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first),
+                    rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first),
+                    _ => self.tile::<S, FEW, NV>(simd, column, first),
                 };
-                for (tile, &start) in tile.iter().zip(&out_starts[first..first + count]) {
-                    let start = start + column;
-                    // SAFETY: `multiply` has asserted that `out` has room for `b.n` elements at each of `out_starts`.
-                    unsafe {
-                        let out = out.as_mut_ptr().add(start);
-                        for v in 0..NV {
-                            let sum = T::vector_add(simd, tile[v], bias[v]);
-                            // May point beyond the row where the mask is empty.
-                            let out = out.wrapping_add(v * lanes);
-                            if width == NV * lanes {
-                                store::<T, S, false>(simd, sum, out, masks[v], false);
-                            } else {
-                                store::<T, S, true>(simd, sum, out, masks[v], false);
-                            }
-                        }
-                    }
-                    // Before the next row, which may write some of these elements again.
-                    if !epilogue.is_plain() {
-                        epilogue.finish(start, &mut out[start..start + width]);
+            }
+        }
+    }
+
+    /// The tile from row `first` and column `column` on; returns its height.
+    #[inline(always)]
+    fn tile<S: Simd, const MR: usize, const NV: usize>(&mut self, simd: S, column: usize, first: usize) -> usize {
+        let Multiply { a, rows, b, out_starts, epilogue, .. } = *self;
+        let lanes = T::lanes::<S>();
+        let panel = &b.data[column * b.k..][..b.k * b.nr];
+        let width = b.nr.min(b.n - column);
+        let masks = masks::<T, S, NV>(simd, width);
+        let count = MR.min(rows.starts.len() - first);
+        // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV` vectors.
+        let tile = unsafe {
+            // Rows beyond the last repeat it; their results are dropped.
+            let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
+            dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr())
+        };
+        let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias {
+            // SAFETY: `multiply` has asserted that the bias has an element for each column; the mask covers those of this panel.
+            Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
+            None => T::splat(simd, T::zero()),
+        });
+        // By constant indices only: an array that is indexed otherwise lives in memory, in the inner loop too.
+        for r in 0..MR {
+            if r >= count {
+                break;
+            }
+            for v in 0..NV {
+                let sum = T::vector_add(simd, tile[r][v], bias[v]);
+                // SAFETY: `multiply` has asserted that `out` has room for `b.n` elements at each of `out_starts`; the pointer may be beyond the
+                // row where the mask is empty.
+                unsafe {
+                    let out = self.out.as_mut_ptr().wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes);
+                    if width == NV * lanes {
+                        store::<T, S, false>(simd, sum, out, masks[v], false);
+                    } else {
+                        store::<T, S, true>(simd, sum, out, masks[v], false);
                     }
                 }
             }
         }
+        if !epilogue.is_plain() {
+            for &start in &out_starts[first..first + count] {
+                epilogue.finish(start + column, &mut self.out[start + column..][..width]);
+            }
+        }
+        count
     }
 }
 

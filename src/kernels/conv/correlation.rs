@@ -6,7 +6,7 @@ use super::ConvGeometry;
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, Scalar};
+use crate::kernels::simd::{Real, Scalar, vectorize};
 use crate::kernels::tile::{Panels, Rows, multiply};
 
 /// Pixels a task has at least, where there are as many: enough to use a packed panel well.
@@ -247,11 +247,15 @@ impl<T: Real> Correlation<T> {
             for (group, panels) in phase.panels.iter().enumerate() {
                 let n = channels_out / self.groups;
                 let bias = epilogue.bias.map(|bias| &bias[group * n..][..self.pixels * n]);
-                let epilogue = Epilogue { bias, ..epilogue.from(group * n) };
+                // Pixels that are computed twice are finished below, once.
+                let epilogue = if self.pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(group * n) } };
                 let source = &padded.elements()[(group * (channels / self.groups)).min(padded.elements().len())..];
                 let rows = Rows { starts: &starts, taps: &taps, run };
                 multiply(source, rows, panels.view(), &mut y[group * n..], &out_starts, epilogue);
             }
+        }
+        if self.pixels > 1 && !epilogue.is_plain() {
+            vectorize(|| epilogue.finish(0, y));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! convolution that leads back.
 
 mod correlation;
+mod cost;
 mod direct;
 mod im2col;
 mod naive;
@@ -54,6 +55,21 @@ pub enum ConvAlgorithm {
     Winograd4,
     /// Seven nested loops, for comparison.
     Naive,
+}
+
+impl ConvAlgorithm {
+    /// What computes a pass (`None`: the weight gradient) when this is asked for: the cheapest for `Auto`, and where what is asked for does not
+    /// fit.
+    fn resolve(self, g: &ConvGeometry, pass: Option<Pass>) -> ConvAlgorithm {
+        match self {
+            ConvAlgorithm::Naive | ConvAlgorithm::Im2col | ConvAlgorithm::Direct => self,
+            _ => {
+                let candidates = cost::candidates(g, pass);
+                let asked = candidates.iter().find(|(candidate, _)| *candidate == self);
+                asked.unwrap_or(&candidates[0]).0
+            }
+        }
+    }
 }
 
 impl ConvGeometry {
@@ -130,11 +146,11 @@ impl<T: Real> Prepared<T> {
 
     fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, w: &[T]) -> Prepared<T> {
         assert_eq!(w.len(), g.weights());
-        let plan = match (algorithm, pass) {
+        let plan = match (algorithm.resolve(g, Some(pass)), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
-            (ConvAlgorithm::Winograd2, _) if winograd::fits(g, Some(pass)) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
-            (ConvAlgorithm::Winograd4, _) if winograd::fits(g, Some(pass)) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
+            (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
+            (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
             (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
         };
@@ -176,11 +192,11 @@ pub fn input_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, dy: &
 /// The gradient of the weight from the input and the output's gradient.
 pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     assert!(x.len() == g.batch * g.image_in() && dw.len() == g.weights() && dy.len() == g.batch * g.image_out());
-    match algorithm {
+    match algorithm.resolve(g, None) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
-        ConvAlgorithm::Winograd2 if winograd::fits(g, None) => winograd::weight_gradient(Tile::Two, g, x, dy, dw),
-        ConvAlgorithm::Winograd4 if winograd::fits(g, None) => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
+        ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Two, g, x, dy, dw),
+        ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
         _ => weight::weight_gradient(g, x, dy, dw),
     }
 }

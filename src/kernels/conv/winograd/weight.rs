@@ -20,7 +20,7 @@ use crate::kernels::tile::{multiply_transposed, panel_width};
 /// Input channels of a block: a multiple of the register tiles' rows.
 const BLOCK: usize = 48;
 /// Bytes of transformed tiles at a time, about: what L3 holds.
-const CHUNK: usize = 12 << 20;
+const CHUNK: usize = 6 << 20;
 
 pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     match tile {

@@ -1,0 +1,35 @@
+//! Which algorithm a convolution takes: the one whose estimated cost is least.
+//!
+//! Costs are in multiplications and additions at the register tile's speed. What Winograd's algorithms have to do beside their products
+//! (transforms, weights) is counted in the same unit by factors that were fitted to measured times; they are ratios of a core's arithmetic to
+//! its caches' bandwidth and move little between machines. Nothing here depends on threads, so neither do results.
+
+use super::winograd::fits;
+use super::{ConvAlgorithm, ConvGeometry, Pass};
+
+/// For an element of a transformed map, forward and input gradient.
+const TRANSFORM: f64 = 36.0;
+/// For an element of a transformed map, weight gradient, whose tiles pass through L3.
+const TRANSFORM_FOR_WEIGHTS: f64 = 80.0;
+/// For an element of transformed weights, which are made for the call and read from beyond L2.
+const WEIGHT: f64 = 60.0;
+
+/// The algorithms that fit a pass (`None`: the weight gradient), with their costs, the cheapest first.
+pub(super) fn candidates(g: &ConvGeometry, pass: Option<Pass>) -> Vec<(ConvAlgorithm, f64)> {
+    let mut candidates = vec![(ConvAlgorithm::Direct, g.work() as f64)];
+    if fits(g, pass) {
+        candidates.push((ConvAlgorithm::Winograd2, winograd(g, pass, 2)));
+        candidates.push((ConvAlgorithm::Winograd4, winograd(g, pass, 4)));
+    }
+    candidates.sort_by(|a, b| a.1.total_cmp(&b.1));
+    candidates
+}
+
+fn winograd(g: &ConvGeometry, pass: Option<Pass>, m: usize) -> f64 {
+    let target = if pass == Some(Pass::InputGradient) { g.window.input } else { g.window.output };
+    let tiles = (g.batch * target[0].div_ceil(m) * target[1].div_ceil(m)) as f64;
+    let [k, n] = [g.channels_in, g.channels_out].map(|channels| channels as f64);
+    let positions = ((m + 2) * (m + 2)) as f64;
+    let transform = if pass.is_some() { TRANSFORM } else { TRANSFORM_FOR_WEIGHTS };
+    positions * (tiles * (2.0 * k * n + transform * (k + n)) + WEIGHT * k * n)
+}
