@@ -13,6 +13,10 @@ use convnet::{DType, Error, Result, Tensor};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
+#[cfg(feature = "image")]
+#[path = "data/pictures.rs"]
+mod pictures;
+
 fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(content).unwrap();

@@ -8,11 +8,15 @@ use crate::tensor::{DType, MemoryFormat, Tensor};
 /// One image on its way into a batch: `height · width` pixels, row by row, with their channels side by side (`[H, W, C]` in memory).
 ///
 /// Each of the loader's threads reuses one, so that transforms change images without asking for memory.
+///
+/// An image that was set from bytes remembers it while every value is still a whole 255th: torchvision's transforms round such images
+/// ([PIL images and `uint8` tensors](Image::is_bytes)) and not others, and so do these.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     channels: usize,
     height: usize,
     width: usize,
+    bytes: bool,
     pixels: Vec<f32>,
     spare: Vec<f32>,
 }
@@ -53,8 +57,15 @@ impl Image {
         &self.pixels
     }
 
+    /// Whether every value is known to be a whole number of 255ths in `[0, 1]`. Resizing keeps it so, by rounding; cropping and
+    /// flipping do too; writing through [`pixels_mut`](Self::pixels_mut) or [`replace`](Self::replace) does not.
+    pub fn is_bytes(&self) -> bool {
+        self.bytes
+    }
+
     /// The values in the order of memory, for writing.
     pub fn pixels_mut(&mut self) -> &mut [f32] {
+        self.bytes = false;
         &mut self.pixels
     }
 
@@ -64,7 +75,7 @@ impl Image {
         let length = try_numel(&[channels, height, width]).ok_or_else(too_large)?;
         self.pixels.try_reserve(length.saturating_sub(self.pixels.len())).map_err(|_| too_large())?;
         self.pixels.resize(length, 0.0);
-        (self.channels, self.height, self.width) = (channels, height, width);
+        (self.channels, self.height, self.width, self.bytes) = (channels, height, width, false);
         Ok(())
     }
 
@@ -84,6 +95,14 @@ impl Image {
         Ok(())
     }
 
+    /// As [`replace`](Self::replace), for a `draw` that makes whole 255ths of whole 255ths.
+    pub(crate) fn redraw(&mut self, channels: usize, height: usize, width: usize, draw: impl FnOnce(&Image, &mut [f32])) -> Result<()> {
+        let bytes = self.bytes;
+        self.replace(channels, height, width, draw)?;
+        self.bytes = bytes;
+        Ok(())
+    }
+
     /// Overwrites the image with bytes in the order `[H, W, C]`, each divided by `scale`.
     pub(crate) fn set_bytes(&mut self, [channels, height, width]: [usize; 3], bytes: &[u8], scale: f32) -> Result<()> {
         self.resize(channels, height, width)?;
@@ -97,6 +116,7 @@ impl Image {
                 *pixel = f32::from(byte) / scale;
             }
         });
+        self.bytes = scale == 255.0;
         Ok(())
     }
 
@@ -112,7 +132,9 @@ impl Image {
             DType::F32 => self.set_planes([channels, height, width], tensor.data(), |value: f32| value),
             DType::U8 => self.set_planes([channels, height, width], tensor.data(), |value: u8| f32::from(value) / 255.0),
             got => Err(Error::DType { op: "image", expected: "f32 or u8", got }),
-        }
+        }?;
+        self.bytes = tensor.dtype() == DType::U8;
+        Ok(())
     }
 
     fn set_planes<T: Copy>(&mut self, [channels, height, width]: [usize; 3], planes: &[T], value: impl Fn(T) -> f32) -> Result<()> {

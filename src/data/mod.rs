@@ -18,11 +18,18 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
+#[cfg(feature = "image")]
+mod decode;
 mod digits;
 #[cfg(feature = "download")]
 mod download;
+#[cfg(feature = "image")]
+mod folder;
 pub mod idx;
 mod image;
+mod imagenet;
+#[cfg(feature = "image")]
+mod jpeg;
 mod loader;
 mod mnist;
 mod random;
@@ -32,11 +39,16 @@ mod transforms;
 use std::sync::Arc;
 
 pub use digits::Digits;
+#[cfg(feature = "image")]
+pub use folder::ImageFolder;
 pub use image::Image;
+pub use imagenet::IMAGENET_CLASSES;
 pub use loader::{Batch, DataLoader, Epoch};
 pub use mnist::{FashionMnist, Mnist};
 pub use random::Random;
-pub use transforms::{Compose, Normalize, Resize, Transform};
+pub use transforms::{
+    CenterCrop, Compose, Grayscale, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Interpolation, Normalize, Resize, Transform,
+};
 
 #[cfg(feature = "download")]
 pub use crate::download::{Checksum, Download};

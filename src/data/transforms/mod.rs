@@ -1,12 +1,18 @@
 //! What happens to an image between the dataset and the batch; names and semantics are torchvision's.
 
+mod crop;
+mod grayscale;
 mod normalize;
+mod presets;
 mod resize;
 
 use std::sync::Arc;
 
-pub use normalize::Normalize;
-pub use resize::Resize;
+pub use crop::CenterCrop;
+pub use grayscale::Grayscale;
+pub use normalize::{IMAGENET_MEAN, IMAGENET_STD, Normalize};
+pub use presets::ImageClassification;
+pub use resize::{Interpolation, Resize};
 
 use super::{Image, Random};
 use crate::error::Result;

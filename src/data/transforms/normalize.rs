@@ -3,6 +3,12 @@ use crate::data::{Image, Random};
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
+/// The mean of ImageNet's training set, red, green and blue, as torchvision's models were trained with.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+
+/// The standard deviation of ImageNet's training set, to [`IMAGENET_MEAN`].
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
 /// `(x - mean) / std`, channel by channel.
 ///
 /// # Errors

@@ -1,60 +1,275 @@
 use super::Transform;
 use crate::data::{Image, Random};
 use crate::error::{Error, Result};
+use crate::kernels::simd::vectorize;
 
-/// Scales to `[height, width]`, bilinear; when it makes images smaller, each pixel is a weighted mean of all that it covers
-/// (torchvision's `Resize(size, antialias=True)`).
+/// How [`Resize`] weighs pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interpolation {
+    /// By a triangle.
+    #[default]
+    Bilinear,
+    /// By Keys' cubic with a = -1/2, which sharpens.
+    Bicubic,
+}
+
+impl Interpolation {
+    /// How far the filter reaches.
+    fn support(self) -> f64 {
+        match self {
+            Interpolation::Bilinear => 1.0,
+            Interpolation::Bicubic => 2.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Interpolation::Bilinear => (1.0 - x).max(0.0),
+            Interpolation::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Interpolation::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            Interpolation::Bicubic => 0.0,
+        }
+    }
+}
+
+/// Scales an image with antialiasing: when it becomes smaller, each pixel is a weighted mean of all that it covers (torchvision's
+/// `Resize(size, antialias=True)`).
+///
+/// An [image of bytes](Image::is_bytes) gets the values that Pillow computes, to the bit: torchvision leaves PIL images to it. Others are
+/// scaled without rounding, as torchvision scales tensors.
+///
+/// ```
+/// use convnet::data::{Image, Interpolation, Random, Resize, Transform};
+///
+/// let mut image = Image::new(3, 480, 640)?;
+/// Resize::shorter(256).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(image.shape(), [3, 256, 341]);
+/// Resize::new([32, 32]).interpolation(Interpolation::Bicubic).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(image.shape(), [3, 32, 32]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] when either size, or the image, is empty.
+/// Applying it gives [`Error::Argument`] when either size, or the image, is empty, or when the image is so thin that it would grow beyond
+/// all proportion on the way.
 #[derive(Clone, Debug)]
 pub struct Resize {
-    size: [usize; 2],
+    size: Size,
+    interpolation: Interpolation,
 }
+
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    Exact([usize; 2]),
+    Shorter(usize),
+}
+
+/// What a thin image may become: scaled to a width of its own, an image of one column and sixteen million rows would take gigabytes.
+const LARGEST: usize = 1 << 24;
 
 impl Resize {
     /// To this height and width.
     pub fn new(size: [usize; 2]) -> Resize {
-        Resize { size }
+        Resize { size: Size::Exact(size), interpolation: Interpolation::default() }
+    }
+
+    /// The shorter side to this length, the other in proportion (rounded down): torchvision's `Resize(256)`.
+    pub fn shorter(length: usize) -> Resize {
+        Resize { size: Size::Shorter(length), interpolation: Interpolation::default() }
+    }
+
+    /// How pixels are weighed; bilinear by default.
+    pub fn interpolation(mut self, interpolation: Interpolation) -> Resize {
+        self.interpolation = interpolation;
+        self
+    }
+}
+
+impl Size {
+    fn of(self, height: usize, width: usize) -> [usize; 2] {
+        match self {
+            Size::Exact(size) => size,
+            Size::Shorter(length) => {
+                let scaled = |long: usize, short: usize| (length as u128 * long as u128 / short.max(1) as u128) as usize;
+                if width <= height { [scaled(height, width), length] } else { [length, scaled(width, height)] }
+            }
+        }
     }
 }
 
 impl Transform for Resize {
     fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
-        let ([height, width], [channels, from_height, from_width]) = (self.size, image.shape());
+        let [channels, from_height, from_width] = image.shape();
+        let [height, width] = self.size.of(from_height, from_width);
+        let refuse = |why: &str| {
+            let message =
+                format!("cannot scale an image of {from_height}×{from_width} pixels, {channels} channels, to {height}×{width}{why}");
+            Err(Error::argument("resize", message))
+        };
         if [height, width, channels, from_height, from_width].contains(&0) {
-            let message = format!("cannot scale an image of {from_height}×{from_width} pixels, {channels} channels, to {height}×{width}");
-            return Err(Error::argument("resize", message));
+            return refuse("");
         }
-        if from_width != width {
-            image.replace(channels, from_height, width, |old, new| {
-                for (row, out) in old.pixels().chunks_exact(from_width * channels).zip(new.chunks_exact_mut(width * channels)) {
-                    scale(row, out, channels, from_width, width);
-                }
-            })?;
+        if [height, width] == [from_height, from_width] {
+            return Ok(());
         }
-        if from_height != height {
-            // A row is what a pixel is along the other side: a run of values that are scaled alike.
-            image.replace(channels, height, width, |old, new| scale(old.pixels(), new, width * channels, from_height, height))?;
+        let most = LARGEST.max(from_height * from_width);
+        let wanted = height.saturating_mul(width);
+        if from_height.saturating_mul(width) > most.max(wanted) || (matches!(self.size, Size::Shorter(_)) && wanted > most) {
+            return refuse(": it is too thin");
         }
-        Ok(())
+        let scale = Scale { channels, from: [from_height, from_width], to: [height, width], interpolation: self.interpolation };
+        if image.is_bytes() {
+            return image.redraw(channels, height, width, |old, new| {
+                let levels: Vec<u8> = old.pixels().iter().map(|x| (x * 255.0 + 0.5) as u8).collect();
+                let scaled = scale.apply(&levels);
+                new.iter_mut().zip(scaled).for_each(|(x, byte)| *x = f32::from(byte) / 255.0);
+            });
+        }
+        image.replace(channels, height, width, |old, new| new.copy_from_slice(&scale.apply(old.pixels())))
     }
 }
 
-/// `[from, run] -> [to, run]` along the first dimension, by a triangular filter as wide as the coarser of the two grids.
-fn scale(input: &[f32], out: &mut [f32], run: usize, from: usize, to: usize) {
-    let ratio = from as f64 / to as f64;
-    let support = ratio.max(1.0);
-    for (i, out) in out.chunks_exact_mut(run).enumerate() {
-        let center = (i as f64 + 0.5) * ratio;
-        let first = (center - support + 0.5).max(0.0) as usize;
-        let end = ((center + support + 0.5) as usize).min(from);
-        let weight = |j: usize| (1.0 - ((j as f64 + 0.5 - center) / support).abs()).max(0.0);
-        let total: f64 = (first..end).map(weight).sum();
-        out.fill(0.0);
-        for j in first..end {
-            let weight = (weight(j) / total) as f32;
-            out.iter_mut().zip(&input[j * run..]).for_each(|(y, &x)| *y += weight * x);
+/// A kind of number that images are scaled in.
+trait Sample: Copy {
+    type Weight: Copy;
+    type Sum: Copy;
+    const BLANK: Self;
+    /// What a sum starts with.
+    const START: Self::Sum;
+    fn weight(weight: f64) -> Self::Weight;
+    fn add(sum: Self::Sum, weight: Self::Weight, x: Self) -> Self::Sum;
+    fn finish(sum: Self::Sum) -> Self;
+}
+
+impl Sample for f32 {
+    type Weight = f32;
+    type Sum = f32;
+    const BLANK: f32 = 0.0;
+    const START: f32 = 0.0;
+    fn weight(weight: f64) -> f32 {
+        weight as f32
+    }
+    fn add(sum: f32, weight: f32, x: f32) -> f32 {
+        sum + weight * x
+    }
+    fn finish(sum: f32) -> f32 {
+        sum
+    }
+}
+
+/// Pillow's fixed point: 8 bits for the value, 2 for what the cubic overshoots, the rest for the weights.
+const PRECISION: u32 = 32 - 8 - 2;
+
+impl Sample for u8 {
+    type Weight = i32;
+    type Sum = i32;
+    const BLANK: u8 = 0;
+    const START: i32 = 1 << (PRECISION - 1);
+    fn weight(weight: f64) -> i32 {
+        // Away from zero where it is half-way: truncation after a half is added.
+        (weight * f64::from(1 << PRECISION) + 0.5f64.copysign(weight)) as i32
+    }
+    fn add(sum: i32, weight: i32, x: u8) -> i32 {
+        sum + weight * i32::from(x)
+    }
+    fn finish(sum: i32) -> u8 {
+        (sum >> PRECISION).clamp(0, 255) as u8
+    }
+}
+
+/// Which pixels of a line make which, and how much of each.
+struct Taps<S: Sample> {
+    /// The first pixel and the end of each one's weights.
+    ends: Vec<(usize, usize)>,
+    weights: Vec<S::Weight>,
+}
+
+impl<S: Sample> Taps<S> {
+    fn new(from: usize, to: usize, filter: Interpolation) -> Taps<S> {
+        let ratio = from as f64 / to as f64;
+        let stretch = ratio.max(1.0);
+        let support = filter.support() * stretch;
+        let mut taps = Taps { ends: Vec::with_capacity(to), weights: Vec::new() };
+        let mut weights: Vec<f64> = Vec::new();
+        for i in 0..to {
+            let center = (i as f64 + 0.5) * ratio;
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
+            weights.clear();
+            weights.extend((first..end).map(|j| filter.weight((j as f64 - center + 0.5) * (1.0 / stretch))));
+            let total: f64 = weights.iter().sum();
+            taps.weights.extend(weights.iter().map(|weight| S::weight(weight / total)));
+            taps.ends.push((first, taps.weights.len()));
         }
+        taps
+    }
+
+    /// For each pixel of the result, where its sources begin and their weights.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[S::Weight])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
+        self.ends.iter().zip(starts).map(|(&(first, end), start)| (first, &self.weights[start..end]))
+    }
+}
+
+struct Scale {
+    channels: usize,
+    from: [usize; 2],
+    to: [usize; 2],
+    interpolation: Interpolation,
+}
+
+impl Scale {
+    /// `[from_height, from_width, C] -> [height, width, C]`, along rows first.
+    fn apply<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
+        let ([from_height, from_width], [height, width], channels) = (self.from, self.to, self.channels);
+        let mut scaled = Vec::new();
+        if from_width != width {
+            let taps = Taps::new(from_width, width, self.interpolation);
+            scaled = vec![S::BLANK; from_height * width * channels];
+            let rows = pixels.chunks_exact(from_width * channels).zip(scaled.chunks_exact_mut(width * channels));
+            match channels {
+                1 => rows.for_each(|(row, out)| along_row::<S, 1>(&taps, row, out)),
+                3 => rows.for_each(|(row, out)| along_row::<S, 3>(&taps, row, out)),
+                _ => rows.for_each(|(row, out)| along_columns(&taps, row, out, channels)),
+            }
+            if from_height == height {
+                return scaled;
+            }
+        }
+        let pixels = if from_width == width { pixels } else { &scaled };
+        let taps = Taps::new(from_height, height, self.interpolation);
+        let mut out = vec![S::BLANK; height * width * channels];
+        along_columns(&taps, pixels, &mut out, width * channels);
+        out
+    }
+}
+
+/// `[from, C] -> [to, C]` for few channels, which stay in registers.
+fn along_row<S: Sample, const C: usize>(taps: &Taps<S>, row: &[S], out: &mut [S]) {
+    let (pixels, _) = row.as_chunks::<C>();
+    for ((first, weights), out) in taps.iter().zip(out.as_chunks_mut::<C>().0) {
+        let mut sums = [S::START; C];
+        for (pixel, &weight) in pixels[first..].iter().zip(weights) {
+            for (sum, &x) in sums.iter_mut().zip(pixel) {
+                *sum = S::add(*sum, weight, x);
+            }
+        }
+        *out = sums.map(S::finish);
+    }
+}
+
+/// `[from, run] -> [to, run]`.
+fn along_columns<S: Sample>(taps: &Taps<S>, pixels: &[S], out: &mut [S], run: usize) {
+    let mut sums = vec![S::START; run];
+    for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
+        vectorize(|| {
+            sums.fill(S::START);
+            for (row, &weight) in pixels[first * run..].chunks_exact(run).zip(weights) {
+                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum = S::add(*sum, weight, x));
+            }
+            out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = S::finish(sum));
+        });
     }
 }

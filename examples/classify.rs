@@ -1,0 +1,163 @@
+//! Classifies pictures with a network that was trained elsewhere.
+//!
+//! ```sh
+//! cargo run --release --features image --example classify -- --model resnet18 --weights resnet18-f37072fd.pth cat.jpg dog.png
+//! ```
+//!
+//! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names. Pictures are JPEG or PNG files; each goes
+//! through what the model's library puts it through.
+
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image};
+use convnet::nn::Module;
+use convnet::{Tensor, models, no_grad, weights};
+
+/// Tell what pictures show, with the most probable classes first.
+#[derive(Parser)]
+struct Options {
+    /// JPEG or PNG files
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+    /// A registered architecture, such as resnet50
+    #[arg(long)]
+    model: String,
+    /// Its weights: .pth, .safetensors or .npz
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// How many classes to tell of each picture
+    #[arg(long, default_value_t = 5)]
+    top: usize,
+    /// Text file with the name of a class on each line, in the order of labels [default: ImageNet's 1,000]
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Pictures that go through the network together
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Threads that compute; 0 for one on each core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Fallible<()> {
+    convnet::set_num_threads(options.threads)?;
+    let names = match &options.classes {
+        Some(path) => read_names(path)?,
+        None => IMAGENET_CLASSES.map(String::from).to_vec(),
+    };
+    let model = load_model(&options, names.len())?;
+    let pictures = Pictures(options.pictures.clone());
+    let loader = DataLoader::new(pictures, options.batch).workers(1).transform(models::preprocessing(&options.model)?);
+
+    let (start, mut in_network) = (Instant::now(), Duration::ZERO);
+    let mut found = Vec::with_capacity(options.pictures.len());
+    for batch in loader.epoch(0) {
+        let Batch { images, .. } = batch?;
+        let start = Instant::now();
+        let probabilities = no_grad(|| model.forward(&images)?.softmax(-1))?;
+        in_network += start.elapsed();
+        found.extend(most_probable(&probabilities, options.top)?);
+    }
+    let count = found.len() as f64;
+    let (all, in_network) = (start.elapsed().as_secs_f64() / count, in_network.as_secs_f64() / count);
+
+    let text = if options.json {
+        let pictures = options.pictures.iter().zip(&found).map(|(path, top)| {
+            let top: Vec<_> = top
+                .iter()
+                .map(|&(class, probability)| serde_json::json!({ "class": class, "name": names[class], "probability": probability }))
+                .collect();
+            serde_json::json!({ "path": path.to_string_lossy(), "top": top })
+        });
+        let result = serde_json::json!({
+            "model": options.model,
+            "pictures": pictures.collect::<Vec<_>>(),
+            "seconds_per_picture": all,
+            "seconds_per_picture_in_network": in_network,
+        });
+        format!("{result:#}\n")
+    } else {
+        let tables = options.pictures.iter().zip(&found).map(|(path, top)| {
+            let rows = top.iter().map(|&(class, probability)| format!("  {:>7.3} %  {}\n", 100.0 * probability, names[class]));
+            format!("{}\n{}", path.display(), rows.collect::<String>())
+        });
+        let times = format!("{:.1} ms per picture, {:.1} ms of it in the network\n", 1e3 * all, 1e3 * in_network);
+        tables.chain([times]).collect::<Vec<_>>().join("\n")
+    };
+    // Whoever reads may stop reading, which is no reason to complain.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn read_names(path: &Path) -> Fallible<Vec<String>> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).filter(|line| !line.is_empty()).collect();
+    if names.is_empty() {
+        return Err(format!("{}: no names of classes in it", path.display()).into());
+    }
+    Ok(names)
+}
+
+fn load_model(options: &Options, classes: usize) -> Fallible<Box<dyn Module>> {
+    let model = models::create(&options.model, classes)?;
+    let state = weights::rename(weights::load(&options.weights)?)?;
+    model.load_state_dict(&state).map_err(|error| {
+        let hint = if options.classes.is_none() { "\n(weights for other classes than ImageNet's need --classes)" } else { "" };
+        format!("{} does not fit {} with {classes} classes: {error}{hint}", options.weights.display(), options.model)
+    })?;
+    model.eval();
+    Ok(model)
+}
+
+/// For each row of `[N, classes]`, the classes of the largest values, largest first.
+fn most_probable(probabilities: &Tensor, top: usize) -> convnet::Result<Vec<Vec<(usize, f32)>>> {
+    let classes = probabilities.shape()[1];
+    let sorted = |row: &[f32]| {
+        let mut row: Vec<(usize, f32)> = row.iter().copied().enumerate().collect();
+        row.sort_by(|a, b| b.1.total_cmp(&a.1));
+        row.truncate(top);
+        row
+    };
+    Ok(probabilities.to_vec::<f32>()?.chunks_exact(classes).map(sorted).collect())
+}
+
+/// Files as a dataset, so that the loader reads and prepares the next batch while the network works on this one.
+struct Pictures(Vec<PathBuf>);
+
+impl Dataset for Pictures {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, index: usize) -> convnet::Result<(Tensor, i64)> {
+        let mut image = Image::default();
+        let label = self.load(index, &mut image)?;
+        Ok((image.to_tensor(), label))
+    }
+
+    fn load(&self, index: usize, image: &mut Image) -> convnet::Result<i64> {
+        *image = Image::open(&self.0[index])?;
+        Ok(0)
+    }
+}

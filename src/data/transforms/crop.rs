@@ -1,0 +1,69 @@
+use super::Transform;
+use crate::data::{Image, Random};
+use crate::error::{Error, Result};
+
+/// Cuts out the middle; where the image is smaller than that, black surrounds it (torchvision's `CenterCrop`).
+///
+/// ```
+/// use convnet::data::{CenterCrop, Image, Random, Transform};
+///
+/// let mut image = Image::new(3, 256, 341)?;
+/// CenterCrop::new([224, 224]).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(image.shape(), [3, 224, 224]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// Applying it gives [`Error::Argument`] when the size is empty, or more than memory can hold.
+#[derive(Clone, Debug)]
+pub struct CenterCrop {
+    size: [usize; 2],
+}
+
+impl CenterCrop {
+    /// Of this height and width.
+    pub fn new(size: [usize; 2]) -> CenterCrop {
+        CenterCrop { size }
+    }
+}
+
+impl Transform for CenterCrop {
+    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+        let ([height, width], [channels, from_height, from_width]) = (self.size, image.shape());
+        if height == 0 || width == 0 {
+            return Err(Error::argument("center crop", format!("cannot crop to {height}×{width}")));
+        }
+        if [height, width] == [from_height, from_width] {
+            return Ok(());
+        }
+        let (top, left) = (Margin::new(from_height, height), Margin::new(from_width, width));
+        image.redraw(channels, height, width, |old, new| {
+            new.fill(0.0);
+            let run = left.shared * channels;
+            for row in 0..top.shared {
+                let from = ((top.from + row) * from_width + left.from) * channels;
+                let to = ((top.to + row) * width + left.to) * channels;
+                new[to..to + run].copy_from_slice(&old.pixels()[from..from + run]);
+            }
+        })
+    }
+}
+
+/// What of a line becomes which part of the new one.
+struct Margin {
+    from: usize,
+    to: usize,
+    shared: usize,
+}
+
+impl Margin {
+    fn new(from: usize, to: usize) -> Margin {
+        if to > from {
+            return Margin { from: 0, to: (to - from) / 2, shared: from };
+        }
+        // Python's `round`: half-way to the even number.
+        let rest = from - to;
+        let half = rest / 2;
+        Margin { from: half + (rest % 2) * (half % 2), to: 0, shared: to }
+    }
+}

@@ -1,0 +1,36 @@
+use super::Transform;
+use crate::data::{Image, Random};
+use crate::error::{Error, Result};
+
+/// Makes one channel, the brightness, of red, green and blue (torchvision's `Grayscale`, ITU-R 601-2); an image of one channel stays as
+/// it is.
+///
+/// An [image of bytes](Image::is_bytes) gets Pillow's values, rounded.
+///
+/// # Errors
+/// Applying it gives [`Error::Argument`] for another number of channels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Grayscale;
+
+impl Transform for Grayscale {
+    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+        let [channels, height, width] = image.shape();
+        match channels {
+            1 => return Ok(()),
+            3 => {}
+            _ => return Err(Error::argument("grayscale", format!("takes images of 1 or 3 channels, got {channels}"))),
+        }
+        let bytes = image.is_bytes();
+        image.redraw(1, height, width, |old, new| {
+            for (&[r, g, b], gray) in old.pixels().as_chunks::<3>().0.iter().zip(new) {
+                *gray = if bytes {
+                    let level = |x: f32| (x * 255.0 + 0.5) as u32;
+                    // Pillow's sixteen-bit fixed point.
+                    f32::from(((level(r) * 19_595 + level(g) * 38_470 + level(b) * 7_471 + 0x8000) >> 16) as u8) / 255.0
+                } else {
+                    0.2989 * r + 0.587 * g + 0.114 * b
+                };
+            }
+        })
+    }
+}

@@ -1,0 +1,73 @@
+use super::{CenterCrop, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Normalize, Resize, Transform};
+use crate::data::{Image, Random};
+use crate::error::Result;
+
+/// What a picture goes through before it is classified: its shorter side is scaled, its middle cut out, its channels normalised
+/// (torchvision's `ImageClassification` preset). [`models::preprocessing`](crate::models::preprocessing) has the one of each model.
+///
+/// ```
+/// use convnet::data::{Image, ImageClassification, Random, Transform};
+///
+/// let mut image = Image::new(3, 375, 500)?;
+/// ImageClassification::new(224).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(image.shape(), [3, 224, 224]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// Applying it gives what its parts do; see [`Resize`], [`CenterCrop`], [`Grayscale`] and [`Normalize`].
+#[derive(Clone, Debug)]
+pub struct ImageClassification {
+    crop: usize,
+    resize: usize,
+    interpolation: Interpolation,
+    mean: Vec<f64>,
+    std: Vec<f64>,
+}
+
+impl ImageClassification {
+    /// A square of this size, of a picture scaled to 256 on its shorter side, bilinear, with ImageNet's mean and deviation.
+    pub fn new(crop: usize) -> ImageClassification {
+        ImageClassification {
+            crop,
+            resize: 256,
+            interpolation: Interpolation::Bilinear,
+            mean: IMAGENET_MEAN.to_vec(),
+            std: IMAGENET_STD.to_vec(),
+        }
+    }
+
+    /// The length of the shorter side before the middle is cut out.
+    pub fn resize(mut self, shorter: usize) -> ImageClassification {
+        self.resize = shorter;
+        self
+    }
+
+    /// How pixels are weighed when the picture is scaled.
+    pub fn interpolation(mut self, interpolation: Interpolation) -> ImageClassification {
+        self.interpolation = interpolation;
+        self
+    }
+
+    /// The means and deviations of the channels; one of each makes the picture grey first.
+    pub fn normalize(mut self, mean: impl AsRef<[f64]>, std: impl AsRef<[f64]>) -> ImageClassification {
+        (self.mean, self.std) = (mean.as_ref().to_vec(), std.as_ref().to_vec());
+        self
+    }
+
+    /// The shape of what comes out, `[C, H, W]`.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.mean.len(), self.crop, self.crop]
+    }
+}
+
+impl Transform for ImageClassification {
+    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+        if self.mean.len() == 1 {
+            Grayscale.apply(image, random)?;
+        }
+        Resize::shorter(self.resize).interpolation(self.interpolation).apply(image, random)?;
+        CenterCrop::new([self.crop, self.crop]).apply(image, random)?;
+        Normalize::new(&self.mean, &self.std).apply(image, random)
+    }
+}

@@ -1,0 +1,72 @@
+//! What pictures have to go through before each model, by the weights that its library publishes.
+
+use super::info;
+use crate::data::{ImageClassification, Interpolation};
+use crate::error::Result;
+
+/// Inception's normalisation to [-1, 1].
+const HALF: [f64; 3] = [0.5; 3];
+
+/// The mean and deviation of CIFAR-10's training set.
+const CIFAR: [[f64; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]];
+
+/// What a picture goes through before the model of this name classifies it: the `transforms()` of torchvision's first weights
+/// (`IMAGENET1K_V1`), or timm's configuration where torchvision does not have the model.
+///
+/// Most models scale the shorter side to 256, bilinear, and see the middle 224×224 in ImageNet's normalisation. EfficientNets have sizes of
+/// their own and a cubic filter. GoogLeNet's published weights expect the range [-1, 1]; torchvision has the network convert, here the
+/// picture comes that way. LeNet sees 28×28 in gray with MNIST's normalisation, CIFAR's ResNets 32×32 with CIFAR's.
+///
+/// ```
+/// use convnet::{data::Image, data::Random, data::Transform, models};
+///
+/// let mut image = Image::new(3, 375, 500)?;
+/// models::preprocessing("efficientnet_b4")?.apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(image.shape(), [3, 380, 380]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) when no architecture has this name.
+pub fn preprocessing(name: &str) -> Result<ImageClassification> {
+    let [_, size, _] = info(name)?.input;
+    let usual = ImageClassification::new(size);
+    let cubic = |shorter| usual.clone().resize(shorter).interpolation(Interpolation::Bicubic);
+    Ok(match name {
+        "lenet5" => usual.resize(28).normalize([0.1307], [0.3081]),
+        _ if name.starts_with("cifar_") => usual.resize(32).normalize(CIFAR[0], CIFAR[1]),
+        "googlenet" => usual.normalize(HALF, HALF),
+        "efficientnet_b0" | "efficientnet_b1" => cubic(256),
+        // Published for a larger picture than the network was trained with.
+        "efficientnet_b2" => ImageClassification::new(288).resize(288).interpolation(Interpolation::Bicubic),
+        "efficientnet_b3" => cubic(320),
+        "efficientnet_b4" => cubic(384),
+        _ if name.starts_with("efficientnet_") => cubic(size),
+        // timm divides the size by the share that the crop is to have.
+        "mobilenet_v1" => cubic(256).normalize(HALF, HALF),
+        "xception" => cubic(333).normalize(HALF, HALF),
+        "seresnet50" => cubic(235),
+        _ if name.starts_with("seresnet") => cubic(256),
+        _ => usual,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Image, Random, Transform};
+    use crate::models::all;
+
+    #[test]
+    fn every_model_gets_a_picture_of_the_shape_it_is_published_for() {
+        for model in all() {
+            let preprocessing = preprocessing(model.name).unwrap();
+            let expected = if model.name == "efficientnet_b2" { [3, 288, 288] } else { model.input };
+            assert_eq!(preprocessing.shape(), expected, "{}", model.name);
+            let mut image = Image::new(3, 50, 60).unwrap();
+            preprocessing.apply(&mut image, &mut Random::for_sample(0, 0, 0)).unwrap();
+            assert_eq!(image.shape(), expected, "{}", model.name);
+        }
+        assert!(preprocessing("nonsense").is_err());
+    }
+}

@@ -1,0 +1,326 @@
+//! Pictures from files, against Pillow's and torchvision's numbers (`fixtures/images.py`), and files that are out to do harm.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use convnet::data::{
+    CenterCrop, DataLoader, Dataset, Grayscale, IMAGENET_CLASSES, Image, ImageClassification, ImageFolder, Interpolation, Random, Resize,
+    Transform,
+};
+use convnet::nn::StateDict;
+use convnet::{DType, Error, Tensor};
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images")).join(name)
+}
+
+fn expected() -> StateDict {
+    StateDict::load(fixture("expected.safetensors")).unwrap()
+}
+
+fn levels(image: &Image) -> Vec<u8> {
+    assert!(image.is_bytes());
+    image.pixels().iter().map(|x| (x * 255.0).round() as u8).collect()
+}
+
+/// That an image is the expected one, `[H, W, C]` or `[H, W]` of bytes, to the bit.
+fn assert_is(image: &Image, expected: &Tensor, name: &str) {
+    assert_eq!(expected.dtype(), DType::U8);
+    let [channels, height, width] = image.shape();
+    assert_eq!(expected.shape()[..2], [height, width], "{name}");
+    let (found, expected) = (levels(image), expected.to_vec::<u8>().unwrap());
+    assert_eq!(found.len(), expected.len(), "{name}");
+    if let Some(i) = (0..found.len()).find(|&i| found[i] != expected[i]) {
+        let (y, x) = (i / channels / width, i / channels % width);
+        panic!("{name}: {} in place of {} at row {y}, column {x}", found[i], expected[i]);
+    }
+}
+
+fn applied(transform: &dyn Transform, image: &Image) -> Image {
+    let mut image = image.clone();
+    transform.apply(&mut image, &mut Random::for_sample(0, 0, 0)).unwrap();
+    image
+}
+
+#[test]
+fn every_kind_of_file_decodes_to_pillows_pixels() {
+    let mut files = 0;
+    for (key, pixels) in expected() {
+        let Some(name) = key.strip_suffix(" decoded") else { continue };
+        assert_is(&Image::open(fixture(name)).unwrap(), &pixels, name);
+        assert_is(&Image::decode(&fs::read(fixture(name)).unwrap()).unwrap(), &pixels, name);
+        files += 1;
+    }
+    assert_eq!(files, 18);
+}
+
+#[test]
+fn pictures_are_scaled_and_cropped_to_pillows_pixels() {
+    let mut cases = 0;
+    for (key, pixels) in expected() {
+        let words: Vec<&str> = key.split(' ').collect();
+        let number = |i: usize| words[i].parse::<usize>().unwrap();
+        let transform: Box<dyn Transform> = match words[1] {
+            "shorter" => Box::new(Resize::shorter(number(2))),
+            "bicubic" => Box::new(Resize::shorter(number(2)).interpolation(Interpolation::Bicubic)),
+            "to" => Box::new(Resize::new([number(2), number(3)])),
+            "gray" => Box::new(Grayscale),
+            "crop" => Box::new(CenterCrop::new([number(2), number(3)])),
+            _ => continue,
+        };
+        assert_is(&applied(&transform, &Image::open(fixture(words[0])).unwrap()), &pixels, &key);
+        cases += 1;
+    }
+    assert_eq!(cases, 3 * 11);
+}
+
+#[test]
+fn the_preset_gives_torchvisions_numbers() {
+    for name in ["420.jpg", "progressive.jpg", "rgb.png"] {
+        let image = applied(&ImageClassification::new(24).resize(28), &Image::open(fixture(name)).unwrap());
+        assert_eq!(image.shape(), [3, 24, 24]);
+        let expected = expected().get(&format!("{name} preset")).unwrap().to_vec::<f32>().unwrap();
+        for (found, expected) in image.pixels().iter().zip(expected) {
+            // A quotient, a difference and a quotient of numbers up to 3: a unit or two in the last place of f32.
+            assert!((found - expected).abs() < 1e-6, "{name}: {found} in place of {expected}");
+        }
+    }
+}
+
+#[test]
+fn an_image_knows_whether_it_is_of_bytes() {
+    let mut image = Image::open(fixture("rgb.png")).unwrap();
+    assert!(image.is_bytes());
+    for transform in [&Resize::new([9, 8]) as &dyn Transform, &CenterCrop::new([60, 60]), &Grayscale] {
+        assert!(applied(transform, &image).is_bytes());
+    }
+    image.set_tensor(&Tensor::full([3, 2, 2], 0.3, DType::F32)).unwrap();
+    assert!(!image.is_bytes());
+    image.set_tensor(&Tensor::from_vec(vec![7u8; 12], [3, 2, 2]).unwrap()).unwrap();
+    assert!(image.is_bytes());
+    image.pixels_mut()[0] = 0.3;
+    assert!(!image.is_bytes());
+    // Without rounding, a mean is what it is.
+    image.pixels_mut().copy_from_slice(&[0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1]);
+    assert_eq!(applied(&Resize::new([1, 1]), &image).pixels(), [0.05; 3]);
+    assert!((applied(&Grayscale, &image).pixels()[1] - 0.1 * (0.2989 + 0.587 + 0.114)).abs() < 1e-7);
+}
+
+fn refused(bytes: &[u8]) -> String {
+    match Image::decode(bytes) {
+        Err(Error::Value { message, .. }) => message,
+        other => panic!("{:?}", other.map(|image| image.shape())),
+    }
+}
+
+#[test]
+fn a_truncated_picture_is_an_error_wherever_it_ends() {
+    for name in ["420.jpg", "progressive.jpg", "restarts.jpg", "tiny.jpg", "rgb.png", "palette.png"] {
+        let bytes = fs::read(fixture(name)).unwrap();
+        // A PNG file's last chunk has nothing that a picture needs.
+        let end = if name.ends_with(".png") { bytes.len() - 12 } else { bytes.len() };
+        for length in 0..end {
+            assert!(Image::decode(&bytes[..length]).is_err(), "{name} of {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_mutations_of_each_file_give_an_error_or_a_picture() {
+    for (number, entry) in fs::read_dir(fixture("")).unwrap().enumerate() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            continue;
+        }
+        let good = fs::read(&path).unwrap();
+        let mut random = Random::for_sample(1, 0, number as u64);
+        let (mut pictures, mut errors) = (0, 0);
+        for _ in 0..1000 {
+            let mut bytes = good.clone();
+            for _ in 0..=random.below(4) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.bits() as u8;
+            }
+            match Image::decode(&bytes) {
+                Ok(image) => {
+                    pictures += 1;
+                    assert_eq!(image.pixels().len(), image.shape().iter().product::<usize>());
+                    assert!(image.pixels().len() <= 3 * ((1 << 24) + 64 * bytes.len()));
+                }
+                Err(_) => errors += 1,
+            }
+        }
+        assert!(errors > 0 && pictures + errors == 1000, "{}: {pictures} pictures", path.display());
+    }
+}
+
+#[test]
+fn headers_that_promise_too_much_are_refused_before_memory_is_asked_for() {
+    let mut jpeg = fs::read(fixture("420.jpg")).unwrap();
+    let frame = jpeg.windows(2).position(|bytes| bytes == [0xFF, 0xC0]).unwrap();
+    jpeg[frame + 5..frame + 9].fill(0xFF);
+    assert!(refused(&jpeg).contains("oversized: 65535×65535 pixels in 1339 bytes"), "{}", refused(&jpeg));
+    jpeg[frame + 5..frame + 7].fill(0);
+    assert!(refused(&jpeg).contains("no pixels"));
+    // 16 million pixels are allowed, so the data has to be missed.
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0x0F, 0xFF, 0x0F, 0xFF]);
+    assert!(refused(&jpeg).contains("truncated"));
+
+    let mut png = fs::read(fixture("rgb.png")).unwrap();
+    png[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+    let checksum = crc(&png[12..29]);
+    png[29..33].copy_from_slice(&checksum.to_be_bytes());
+    assert!(refused(&png).contains("oversized: 60000×60000 pixels in 3736 bytes"), "{}", refused(&png));
+}
+
+/// PNG's checksum.
+fn crc(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+#[test]
+fn scans_without_end_are_refused_in_time() {
+    let good = fs::read(fixture("progressive.jpg")).unwrap();
+    let frame = good.windows(2).position(|bytes| bytes == [0xFF, 0xC2]).unwrap();
+    let scans: Vec<usize> = (0..good.len() - 1).filter(|&i| good[i..i + 2] == [0xFF, 0xDA]).collect();
+    // A scan of one coefficient's correction takes no more than its end-of-band runs: here they are all zeros.
+    let mut bytes = good[..scans[0]].to_vec();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0x0F, 0xFF, 0x0F, 0xFF]);
+    for _ in 0..5000 {
+        bytes.extend([0xFF, 0xDA, 0, 8, 1, bytes[frame + 10], 0, 0, 0, 1]);
+        bytes.extend([0; 4]);
+    }
+    let start = Instant::now();
+    assert!(Image::decode(&bytes).is_err());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let mut many = good[..*scans.last().unwrap()].to_vec();
+    let end = many.len();
+    let first = good[scans[0]..scans[1]].to_vec();
+    for _ in 0..101 {
+        many.extend(&first);
+    }
+    assert!(end < many.len() && refused(&many).contains("more than 100 scans"), "{}", refused(&many));
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    assert_eq!(refused(b""), "an empty file");
+    assert_eq!(refused(b"GIF89a"), "neither a JPEG nor a PNG file");
+    let mut arithmetic = fs::read(fixture("gray.jpg")).unwrap();
+    let frame = arithmetic.windows(2).position(|bytes| bytes == [0xFF, 0xC0]).unwrap();
+    arithmetic[frame + 1] = 0xC9;
+    assert!(refused(&arithmetic).contains("arithmetic coding (marker C9) is not read"));
+    let error = Image::open(fixture("missing.jpg")).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("missing.jpg"));
+    let error = Image::open(fixture("expected.safetensors")).unwrap_err();
+    assert!(matches!(error, Error::Format { .. }) && error.to_string().contains("expected.safetensors: neither a JPEG"), "{error}");
+    assert!(Image::open(fixture("")).is_err());
+}
+
+#[test]
+fn a_thin_picture_is_not_scaled_to_gigabytes() {
+    let mut random = Random::for_sample(0, 0, 0);
+    let thin = || Image::new(3, 65_535, 1).unwrap();
+    for transform in [Resize::shorter(256), Resize::new([224, 600])] {
+        let message = transform.apply(&mut thin(), &mut random).unwrap_err().to_string();
+        assert!(message.contains("it is too thin"), "{message}");
+    }
+    Resize::new([224, 224]).apply(&mut thin(), &mut random).unwrap();
+    assert!(CenterCrop::new([0, 3]).apply(&mut thin(), &mut random).is_err());
+    assert!(CenterCrop::new([usize::MAX, 3]).apply(&mut thin(), &mut random).is_err());
+    assert!(Resize::shorter(usize::MAX).apply(&mut thin(), &mut random).is_err());
+    assert!(Grayscale.apply(&mut Image::new(2, 4, 4).unwrap(), &mut random).is_err());
+}
+
+/// A folder of pictures, listed by path below it and by fixture.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, name) in files {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(fixture(name), path).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn folders_are_classes_in_order_and_what_lies_below_belongs_to_them() {
+    let dir = folder(&[
+        ("dog/2.jpg", "420.jpg"),
+        ("dog/10.jpg", "422.jpg"),
+        ("dog/b/a.PNG", "rgb.png"),
+        ("dog/a/z.jpeg", "444.jpg"),
+        ("cat/x.png", "gray.png"),
+        ("Zebra/x.jpg", "gray.jpg"),
+        ("cat/notes.txt", "gray.png"),
+        ("top.jpg", "gray.jpg"),
+    ]);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("..", dir.path().join("dog/b/circle")).unwrap();
+    let pictures = ImageFolder::new(dir.path()).unwrap();
+    assert_eq!(pictures.classes(), ["Zebra", "cat", "dog"]);
+    let samples: Vec<(String, i64)> = pictures
+        .samples()
+        .iter()
+        .map(|(path, label)| (path.strip_prefix(dir.path()).unwrap().to_str().unwrap().replace('\\', "/"), *label))
+        .collect();
+    let expected = [("Zebra/x.jpg", 0), ("cat/x.png", 1), ("dog/10.jpg", 2), ("dog/2.jpg", 2), ("dog/a/z.jpeg", 2), ("dog/b/a.PNG", 2)];
+    assert_eq!(samples, expected.map(|(path, label)| (path.to_string(), label)));
+    let (image, label) = pictures.get(5).unwrap();
+    assert_eq!((image.shape(), label), (&[3, 37, 53][..], 2));
+    assert!(pictures.get(6).unwrap_err().to_string().contains("there is no sample 6, the dataset has 6"));
+}
+
+#[test]
+fn pictures_of_a_folder_come_in_the_same_batches_with_any_number_of_workers() {
+    let dir = folder(&[("a/1.jpg", "420.jpg"), ("a/2.jpg", "progressive.jpg"), ("b/1.png", "rgb.png"), ("b/2.jpg", "cmyk.jpg")]);
+    let batches = |workers| {
+        let loader = DataLoader::new(ImageFolder::new(dir.path()).unwrap(), 3).shuffle(1).workers(workers);
+        let loader = loader.transform((Resize::shorter(32), CenterCrop::new([30, 30])));
+        let all = loader.epoch(0).map(|batch| batch.unwrap());
+        all.map(|batch| (batch.images.to_vec::<f32>().unwrap(), batch.labels.to_vec::<i64>().unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(batches(0).len(), 2);
+    assert!(batches(0) == batches(2));
+}
+
+#[test]
+fn folders_that_are_no_dataset_and_pictures_that_are_none_are_errors_that_name_them() {
+    let complaint = |dir: &tempfile::TempDir| ImageFolder::new(dir.path()).unwrap_err().to_string();
+    assert!(complaint(&folder(&[])).contains("no folders of classes"));
+    assert!(complaint(&folder(&[("a/1.jpg", "420.jpg"), ("b/1.txt", "420.jpg")])).contains("b: a class without pictures"));
+    assert!(matches!(ImageFolder::new(fixture("nowhere")), Err(Error::Io { .. })));
+    let dir = folder(&[("a/1.jpg", "420.jpg"), ("a/2.jpg", "expected.safetensors")]);
+    let error = DataLoader::new(ImageFolder::new(dir.path()).unwrap(), 2).workers(1).epoch(0).next().unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("sample 1: ") && error.contains("2.jpg: neither a JPEG nor a PNG file"), "{error}");
+}
+
+/// On real files, when `data/cifar10`, or the directory that `CONVNET_CIFAR10_JPEG` names, has `test/CLASS/NNNN.jpg`.
+#[test]
+fn real_pictures_are_read_in_order_on_the_loaders_threads() {
+    let dir = std::env::var_os("CONVNET_CIFAR10_JPEG").map_or_else(|| PathBuf::from("data/cifar10"), PathBuf::from).join("test");
+    if !dir.is_dir() {
+        return println!("not tried: no pictures in {}", dir.display());
+    }
+    let test = ImageFolder::new(dir).unwrap();
+    let classes = test.classes();
+    assert!(classes.len() == 10 && classes[0] == "airplane" && classes[9] == "truck", "{classes:?}");
+    let (count, mut seen) = (test.len(), [0; 10]);
+    for batch in DataLoader::new(test, 250).workers(2).epoch(0) {
+        let batch = batch.unwrap();
+        assert_eq!(batch.images.shape()[1..], [3, 32, 32]);
+        batch.labels.to_vec::<i64>().unwrap().into_iter().for_each(|label| seen[label as usize] += 1);
+    }
+    assert_eq!((count, seen), (10_000, [1000; 10]));
+}
+
+#[test]
+fn imagenets_classes_are_in_the_order_of_labels() {
+    let known = [(0, "tench"), (1, "goldfish"), (281, "tabby"), (638, "maillot"), (639, "maillot tank suit"), (999, "toilet tissue")];
+    for (label, name) in known {
+        assert_eq!(IMAGENET_CLASSES[label], name);
+    }
+}
