@@ -2,9 +2,10 @@
 
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
+use super::outer::multiply_transposed;
 use super::parallel;
 use super::simd::Real;
-use super::tile::{Panels, Rows, in_blocks, multiply, multiply_transposed};
+use super::tile::{Panels, Rows, in_blocks, multiply};
 
 /// Rows of the result that one task computes: a multiple of every tile's rows.
 const BLOCK: usize = 48;

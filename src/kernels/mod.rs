@@ -18,6 +18,7 @@ pub mod math;
 pub mod memory;
 pub mod norm;
 pub mod optim;
+pub(crate) mod outer;
 pub mod parallel;
 pub mod pool;
 pub mod reduce;

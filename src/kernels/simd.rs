@@ -202,6 +202,18 @@ impl Real for f64 {
     }
 }
 
+/// Asks for the cache line at `pointer`, which may be anything: where lines are about to be written, so that the stores need not wait for them.
+#[inline(always)]
+pub(crate) fn prefetch<T>(pointer: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint, which touches no memory that the program can observe and never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(pointer.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = pointer;
+}
+
 /// The instruction set in use: the best one the machine has, or what `CONVNET_ISA` (`avx512`, `avx2`, `portable`) caps it to.
 static ARCH: LazyLock<Arch> = LazyLock::new(|| {
     let cap = std::env::var("CONVNET_ISA").unwrap_or_default();

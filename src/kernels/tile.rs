@@ -16,7 +16,7 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch};
+use super::simd::{Real, dispatch, prefetch};
 
 /// Lanes of one vector of `T` in the instruction set in use.
 pub(crate) fn lanes<T: Real>() -> usize {
@@ -32,7 +32,7 @@ pub(crate) fn lanes<T: Real>() -> usize {
 }
 
 /// Vectors to a panel: one for few columns, else two.
-fn vectors<T: Real>(n: usize) -> usize {
+pub(super) fn vectors<T: Real>(n: usize) -> usize {
     let lanes = lanes::<T>();
     if n <= lanes || (n > 2 * lanes && n <= 3 * lanes) { 1 } else { 2 }
 }
@@ -184,6 +184,11 @@ impl<T: Real> Multiply<'_, T> {
         let width = b.nr.min(b.n - column);
         let masks = masks::<T, S, NV>(simd, width);
         let count = MR.min(rows.starts.len() - first);
+        for &start in &out_starts[first..first + count] {
+            for v in 0..NV {
+                prefetch(self.out.as_ptr().wrapping_add(start + column + v * lanes));
+            }
+        }
         // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV` vectors.
         let tile = unsafe {
             // Rows beyond the last repeat it; their results are dropped.
@@ -225,7 +230,7 @@ impl<T: Real> Multiply<'_, T> {
 
 /// The masks of a panel's vectors, of which `width` columns count.
 #[inline(always)]
-fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
+pub(super) fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
     let lanes = T::lanes::<S>();
     std::array::from_fn(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
 }
@@ -235,7 +240,7 @@ fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S
 /// # Safety
 /// The lanes must be readable and writable at `out`.
 #[inline(always)]
-unsafe fn store<T: Real, S: Simd, const MASKED: bool>(simd: S, sum: T::Vector<S>, out: *mut T, mask: T::Mask<S>, add: bool) {
+pub(super) unsafe fn store<T: Real, S: Simd, const MASKED: bool>(simd: S, sum: T::Vector<S>, out: *mut T, mask: T::Mask<S>, add: bool) {
     // SAFETY: by this function's contract; vectors are plain numbers, and the accesses are unaligned.
     unsafe {
         if MASKED {
@@ -263,125 +268,33 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
 ) -> [[T::Vector<S>; NV]; MR] {
     let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
     let mut b = panel.cast::<T::Vector<S>>();
+    let line = 64 / size_of::<T>();
+    // About where the next tile's rows start.
+    let ahead = MR.wrapping_mul((rows[MR - 1] as usize).wrapping_sub(rows[0] as usize) / (MR - 1));
     for &tap in taps {
-        // SAFETY (for the loop): by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
-        unsafe {
-            for k in tap..tap + run {
-                let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| b.add(v).read_unaligned());
-                b = b.add(NV);
-                for r in 0..MR {
-                    let x = T::splat(simd, *rows[r].add(k));
-                    for v in 0..NV {
-                        tile[r][v] = T::vector_mul_add(simd, x, columns[v], tile[r][v]);
+        let mut k = tap;
+        while k < tap + run {
+            let end = (k + line).min(tap + run);
+            for row in rows {
+                prefetch(row.wrapping_add(k).wrapping_byte_add(ahead));
+            }
+            // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
+            unsafe {
+                while k < end {
+                    let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| b.add(v).read_unaligned());
+                    b = b.add(NV);
+                    for r in 0..MR {
+                        let x = T::splat(simd, *rows[r].add(k));
+                        for v in 0..NV {
+                            tile[r][v] = T::vector_mul_add(simd, x, columns[v], tile[r][v]);
+                        }
                     }
+                    k += 1;
                 }
             }
         }
     }
     tile
-}
-
-/// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]` with `pitch` elements from row to
-/// row, `out` is `[K, N]`.
-pub(crate) fn multiply_transposed<T: Real>(a: &[T], starts: &[usize], columns: &[usize], b: &[T], pitch: usize, n: usize, out: &mut [T]) {
-    let last = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
-    assert!(starts.is_empty() || columns.is_empty() || last(starts) + last(columns) < a.len());
-    assert_eq!(out.len(), columns.len() * n);
-    if n == 0 || starts.is_empty() {
-        return;
-    }
-    assert!(n <= pitch && b.len() >= (starts.len() - 1) * pitch + n);
-    dispatch(Transposed { a, starts, columns, b, pitch, n, out });
-}
-
-struct Transposed<'a, T> {
-    a: &'a [T],
-    starts: &'a [usize],
-    columns: &'a [usize],
-    b: &'a [T],
-    pitch: usize,
-    n: usize,
-    out: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for Transposed<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let one_vector = vectors::<T>(self.n) == 1;
-        match (S::REGISTER_COUNT >= 32, one_vector) {
-            (true, false) => self.run::<S, 12, 2>(simd),
-            (false, false) => self.run::<S, 6, 2>(simd),
-            (_, true) => self.run::<S, 12, 1>(simd),
-        }
-    }
-}
-
-impl<T: Real> Transposed<'_, T> {
-    #[inline(always)]
-    fn run<S: Simd, const MR: usize, const NV: usize>(mut self, simd: S) {
-        let width = NV * T::lanes::<S>();
-        for column in (0..self.n).step_by(width) {
-            let full = self.n - column >= width;
-            for first in (0..self.columns.len()).step_by(MR) {
-                let count = MR.min(self.columns.len() - first);
-                let contiguous = count == MR && self.columns[first + MR - 1] == self.columns[first] + MR - 1;
-                match (contiguous, full) {
-                    (true, true) => self.tile::<S, MR, NV, true, false>(simd, column, first),
-                    (true, false) => self.tile::<S, MR, NV, true, true>(simd, column, first),
-                    (false, _) => self.tile::<S, MR, NV, false, true>(simd, column, first),
-                }
-            }
-        }
-    }
-
-    /// One tile of the result, from row `first` and column `column` on: `CONTIGUOUS` where its rows come from neighbouring elements of `a`, so
-    /// that one pointer serves them all; `MASKED` where its columns may not fill the vectors.
-    #[inline(always)]
-    fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS: bool, const MASKED: bool>(
-        &mut self,
-        simd: S,
-        column: usize,
-        first: usize,
-    ) {
-        let Transposed { a, starts, columns, b, pitch, n, .. } = *self;
-        let lanes = T::lanes::<S>();
-        let count = MR.min(columns.len() - first);
-        let width = (NV * lanes).min(n - column);
-        let masks = masks::<T, S, NV>(simd, width);
-        let origin = a[columns[first]..].as_ptr();
-        // Rows beyond the last repeat it; their results are dropped.
-        let offsets: [isize; MR] = std::array::from_fn(|r| columns[first + r.min(count - 1)] as isize - columns[first] as isize);
-        let mut row = b[column..].as_ptr();
-        let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
-        for &start in starts {
-            // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a` for each start, and that `b` holds a row of `n`
-            // elements for each start, `pitch` apart; whole vectors are read where all `NV` lie within the row, masked ones elsewhere. `row` moves
-            // beyond the end only after the last read.
-            unsafe {
-                let a = origin.add(start);
-                let vectors: [T::Vector<S>; NV] = std::array::from_fn(|v| {
-                    let from = row.wrapping_add(v * lanes);
-                    if MASKED { T::load_masked(simd, masks[v], from) } else { from.cast::<T::Vector<S>>().read_unaligned() }
-                });
-                row = row.wrapping_add(pitch);
-                for r in 0..MR {
-                    let x = T::splat(simd, if CONTIGUOUS { *a.add(r) } else { *a.offset(offsets[r]) });
-                    for v in 0..NV {
-                        tile[r][v] = T::vector_mul_add(simd, x, vectors[v], tile[r][v]);
-                    }
-                }
-            }
-        }
-        for (r, tile) in tile.iter().enumerate().take(count) {
-            let out = self.out[(first + r) * n + column..][..width].as_mut_ptr();
-            for (v, &sum) in tile.iter().enumerate() {
-                // SAFETY: `out` has room for `width` elements, the lanes of all masks together; a vector without any may point beyond.
-                unsafe { store::<T, S, MASKED>(simd, sum, out.wrapping_add(v * lanes), masks[v], true) };
-            }
-        }
-    }
 }
 
 /// Cuts `rows` rows into blocks, a task each, and hands out disjoint parts of `out`, `columns` elements to a row.

@@ -6,9 +6,9 @@ use super::ConvGeometry;
 use super::direct::source_of_input;
 use crate::kernels::elementwise;
 use crate::kernels::memory::Buffer;
+use crate::kernels::outer::multiply_transposed;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::Real;
-use crate::kernels::tile::multiply_transposed;
 
 /// Pixels that one partial sum of a weight gradient covers at least.
 const PART: usize = 2048;
@@ -16,6 +16,8 @@ const PART: usize = 2048;
 const PARTIALS: usize = 1 << 22;
 /// Elements of the weight gradient that one task computes, about: they stay in L2.
 const BLOCK: usize = 1 << 17;
+/// Tasks that there are at least, where that takes no more than smaller blocks.
+const TASKS: usize = 8;
 /// Elements of input or output that a task reads before it returns to its first row: they stay in L2 too.
 const STRETCH: usize = 1 << 15;
 
@@ -46,7 +48,8 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     // Tasks are (group, part of the sum, block of rows of the `[K, N]` result); a part's sums have a place of their own.
     let parts = (pixels / PART).clamp(1, (PARTIALS / (g.groups * k * n)).max(1));
     let part = pixels.div_ceil(parts);
-    let block = (BLOCK / n / 48 * 48).clamp(48, k.next_multiple_of(48));
+    // Where there are few parts, blocks are smaller, so that there are tasks to go round.
+    let block = (BLOCK / n).min(k.div_ceil(TASKS.div_ceil(parts * g.groups))).next_multiple_of(12);
     let blocks = k.div_ceil(block);
     let stretch = (STRETCH / g.channels_in.max(g.channels_out)).clamp(64, 512);
     let mut sums = Buffer::zeroed(parts * g.groups * k * n);

@@ -13,9 +13,10 @@ use super::tiles::{Grid, Transformed, gather};
 use super::{COLUMNS, Tile};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::memory::Buffer;
+use crate::kernels::outer::multiply_transposed;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, dispatch};
-use crate::kernels::tile::{multiply_transposed, panel_width};
+use crate::kernels::tile::panel_width;
 
 /// Input channels of a block: a multiple of the register tiles' rows.
 const BLOCK: usize = 48;
