@@ -109,6 +109,12 @@ impl<'a, T> Disjoint<'a, T> {
         Disjoint { pointer: data.as_mut_ptr(), length: data.len(), lifetime: PhantomData }
     }
 
+    /// The part from `start` on, still to be written by several.
+    pub(crate) fn from(&self, start: usize) -> Disjoint<'a, T> {
+        let start = start.min(self.length);
+        Disjoint { pointer: self.pointer.wrapping_add(start), length: self.length - start, lifetime: PhantomData }
+    }
+
     /// Where the part `[start, start + length)` begins, for writes that are disjoint though the parts are interleaved.
     pub(crate) fn pointer(&self, start: usize, length: usize) -> *mut T {
         assert!(start <= self.length && length <= self.length - start, "part outside the slice");

@@ -10,6 +10,7 @@
 //! The reduction's order depends on the shape alone.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
@@ -50,30 +51,49 @@ impl<T: Real> Panels<T> {
     }
 
     /// Packs a matrix given by the distances between its rows and between its columns.
-    pub(crate) fn pack(k: usize, n: usize, b: &[T], [row_step, column_step]: [usize; 2]) -> Panels<T> {
-        Panels::pack_with(k, n, |k, columns, out| {
-            let b = &b[k * row_step + columns.start * column_step..];
-            if column_step == 1 {
-                out.copy_from_slice(&b[..out.len()]);
-            } else {
-                out.iter_mut().zip(b.iter().step_by(column_step)).for_each(|(out, &b)| *out = b);
-            }
+    pub(crate) fn pack(k: usize, n: usize, b: &[T], steps: [usize; 2]) -> Panels<T> {
+        Panels::pack_with(k, n, |columns, panel| {
+            let width = panel.len() / k;
+            copy_strided(&b[columns.start * steps[1]..], steps, [k, columns.len()], panel, width);
         })
     }
 
-    /// Packs a matrix of which `fill(k, columns, out)` writes a part of row `k`.
-    pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Sync) -> Panels<T> {
+    /// Packs a matrix of which `fill(columns, panel)` writes some columns, `[K][NR]`; where they are fewer than `NR`, into zeros.
+    pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(Range<usize>, &mut [T]) + Sync) -> Panels<T> {
         let nr = panel_width::<T>(n);
         let mut data = Buffer::uncleared(n.div_ceil(nr) * nr * k);
         parallel::chunks_mut(&mut data, nr * k.max(1), 4 * n * k, |panel, out| {
             let columns = panel * nr..n.min((panel + 1) * nr);
-            for (k, out) in out.chunks_exact_mut(nr).enumerate() {
-                let (used, rest) = out.split_at_mut(columns.len());
-                fill(k, columns.clone(), used);
-                rest.fill(T::zero());
+            if columns.len() < nr {
+                out.fill(T::zero());
             }
+            fill(columns, out);
         });
         Panels { data, k, n }
+    }
+}
+
+/// `out[k · pitch + n] = b[k · steps[0] + n · steps[1]]` for a matrix of these sizes, read along the shorter step.
+pub(crate) fn copy_strided<T: Real>(b: &[T], steps: [usize; 2], [rows, columns]: [usize; 2], out: &mut [T], pitch: usize) {
+    /// Rows whose part of `out` stays in L1 while the columns are gone through.
+    const ROWS: usize = 64;
+    if rows * columns == 0 {
+        return;
+    }
+    if steps[1] <= steps[0] {
+        for (k, out) in out.chunks_mut(pitch).take(rows).enumerate() {
+            let row = b[k * steps[0]..].iter().step_by(steps[1].max(1));
+            out.iter_mut().take(columns).zip(row).for_each(|(out, &b)| *out = b);
+        }
+        return;
+    }
+    for (block, out) in out.chunks_mut(ROWS * pitch).enumerate().take(rows.div_ceil(ROWS)) {
+        let first = block * ROWS;
+        for n in 0..columns {
+            let column = b[first * steps[0] + n * steps[1]..].iter().step_by(steps[0].max(1));
+            let out = out[n..].iter_mut().step_by(pitch);
+            out.take(rows - first).zip(column).for_each(|(out, &b)| *out = b);
+        }
     }
 }
 
@@ -97,6 +117,22 @@ impl<'a, T: Real> PanelsView<'a, T> {
         let nr = panel_width::<T>(n);
         assert_eq!(data.len(), n.div_ceil(nr) * nr * k);
         PanelsView { data, k, n, nr }
+    }
+
+    /// Some of the panels, which are the columns of a narrower matrix.
+    pub(crate) fn panels(&self, range: Range<usize>) -> PanelsView<'a, T> {
+        let columns = (range.start * self.nr).min(self.n)..(range.end * self.nr).min(self.n);
+        PanelsView { data: &self.data[range.start * self.nr * self.k..range.end * self.nr * self.k], n: columns.len(), ..*self }
+    }
+
+    /// How many panels there are.
+    pub(crate) fn count(&self) -> usize {
+        self.n.div_ceil(self.nr)
+    }
+
+    /// Columns of a panel.
+    pub(crate) fn width(&self) -> usize {
+        self.nr
     }
 }
 
@@ -126,13 +162,30 @@ pub(crate) fn multiply<T: Real>(
     out_starts: &[usize],
     epilogue: Epilogue<'_, T>,
 ) {
+    // SAFETY: nobody else holds `out`.
+    unsafe { multiply_into(a, rows, b, &Disjoint::new(out), out_starts, epilogue) }
+}
+
+/// As [`multiply`], for an `out` that others write elsewhere at the same time.
+///
+/// # Safety
+/// No other thread may touch the elements that this call writes.
+pub(crate) unsafe fn multiply_into<T: Real>(
+    a: &[T],
+    rows: Rows<'_>,
+    b: PanelsView<'_, T>,
+    out: &Disjoint<'_, T>,
+    out_starts: &[usize],
+    epilogue: Epilogue<'_, T>,
+) {
     assert_eq!(rows.taps.len() * rows.run, b.k, "a row has as many elements as the panels have rows");
     assert!(rows.extent() <= a.len() && rows.starts.len() == out_starts.len());
-    assert!(out_starts.iter().all(|&start| start + b.n <= out.len()));
+    let last = out_starts.iter().copied().max().unwrap_or(0);
+    let base = out.pointer(0, if out_starts.is_empty() { 0 } else { last + b.n });
     assert!(epilogue.bias.is_none_or(|bias| bias.len() >= b.n));
-    assert!(epilogue.residual.is_none_or(|residual| residual.len() >= out.len()));
+    assert!(epilogue.residual.is_none_or(|residual| out_starts.is_empty() || residual.len() >= last + b.n));
     if b.n > 0 {
-        dispatch(Multiply { a, rows, b, out, out_starts, epilogue });
+        dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue });
     }
 }
 
@@ -140,7 +193,9 @@ struct Multiply<'a, T> {
     a: &'a [T],
     rows: Rows<'a>,
     b: PanelsView<'a, T>,
-    out: &'a mut [T],
+    out: &'a Disjoint<'a, T>,
+    /// Where `out` begins.
+    base: *mut T,
     out_starts: &'a [usize],
     epilogue: Epilogue<'a, T>,
 }
@@ -162,7 +217,7 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
 
 impl<T: Real> Multiply<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(mut self, simd: S) {
+    fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(self, simd: S) {
         for column in (0..self.b.n).step_by(self.b.nr) {
             let mut first = 0;
             while first < self.rows.starts.len() {
@@ -177,8 +232,8 @@ impl<T: Real> Multiply<'_, T> {
 
     /// The tile from row `first` and column `column` on; returns its height.
     #[inline(always)]
-    fn tile<S: Simd, const MR: usize, const NV: usize>(&mut self, simd: S, column: usize, first: usize) -> usize {
-        let Multiply { a, rows, b, out_starts, epilogue, .. } = *self;
+    fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize) -> usize {
+        let Multiply { a, rows, b, out, base, out_starts, epilogue } = *self;
         let lanes = T::lanes::<S>();
         let panel = &b.data[column * b.k..][..b.k * b.nr];
         let width = b.nr.min(b.n - column);
@@ -186,17 +241,17 @@ impl<T: Real> Multiply<'_, T> {
         let count = MR.min(rows.starts.len() - first);
         for &start in &out_starts[first..first + count] {
             for v in 0..NV {
-                prefetch(self.out.as_ptr().wrapping_add(start + column + v * lanes));
+                prefetch(base.wrapping_add(start + column + v * lanes));
             }
         }
-        // SAFETY: `multiply` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV` vectors.
+        // SAFETY: `multiply_into` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV` vectors.
         let tile = unsafe {
             // Rows beyond the last repeat it; their results are dropped.
             let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
             dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr())
         };
         let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias {
-            // SAFETY: `multiply` has asserted that the bias has an element for each column; the mask covers those of this panel.
+            // SAFETY: `multiply_into` has asserted that the bias has an element for each column; the mask covers those of this panel.
             Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
             None => T::splat(simd, T::zero()),
         });
@@ -207,10 +262,10 @@ impl<T: Real> Multiply<'_, T> {
             }
             for v in 0..NV {
                 let sum = T::vector_add(simd, tile[r][v], bias[v]);
-                // SAFETY: `multiply` has asserted that `out` has room for `b.n` elements at each of `out_starts`; the pointer may be beyond the
-                // row where the mask is empty.
+                // SAFETY: `multiply_into` has asserted that `out` has room for `b.n` elements at each of `out_starts`, and nobody else touches
+                // them; the pointer may be beyond the row where the mask is empty.
                 unsafe {
-                    let out = self.out.as_mut_ptr().wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes);
+                    let out = base.wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes);
                     if width == NV * lanes {
                         store::<T, S, false>(simd, sum, out, masks[v], false);
                     } else {
@@ -221,7 +276,8 @@ impl<T: Real> Multiply<'_, T> {
         }
         if !epilogue.is_plain() {
             for &start in &out_starts[first..first + count] {
-                epilogue.finish(start + column, &mut self.out[start + column..][..width]);
+                // SAFETY: nobody else touches these elements.
+                epilogue.finish(start + column, unsafe { out.slice(start + column, width) });
             }
         }
         count
@@ -304,7 +360,7 @@ pub(crate) fn in_blocks<T: Real>(
     block: usize,
     work: usize,
     out: &mut [T],
-    body: impl Fn(std::ops::Range<usize>, &mut [T]) + Sync,
+    body: impl Fn(Range<usize>, &mut [T]) + Sync,
 ) {
     let out = Disjoint::new(out);
     parallel::for_each(rows.div_ceil(block), work, |task| {

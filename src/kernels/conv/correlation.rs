@@ -7,10 +7,12 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, Scalar, vectorize};
-use crate::kernels::tile::{Panels, Rows, multiply};
+use crate::kernels::tile::{Panels, Rows, copy_strided, multiply_into};
 
 /// Pixels a task has at least, where there are as many: enough to use a packed panel well.
 const BAND: usize = 192;
+/// Tasks that there are at least, where there are as many panels.
+const TASKS: usize = 8;
 
 /// Along one axis: the kernel positions that a phase meets.
 pub(super) struct Axis {
@@ -70,16 +72,23 @@ impl<T: Real> Phase<T> {
         let [rows_of_kernel, width] = [rows.taps.len(), columns.taps.len()];
         let pixels = columns.taps.first().map_or(1, |(met, _)| met.len());
         let pack = |group: usize| {
-            Panels::pack_with(rows_of_kernel * width * channels, pixels * n, |k, range, out| {
-                let (position, channel) = (k / channels, k % channels);
-                let ((kh, _), (met, _)) = (rows.taps[position / width], &columns.taps[position % width]);
-                let w = &weights.w[group * weights.group + channel * weights.channel..];
-                let element = |kw: usize, n: usize| w[n * weights.n + kh * g.window.kernel[1] + kw];
-                match met[..] {
-                    [Some(kw)] => out.iter_mut().zip(range).for_each(|(out, n)| *out = element(kw, n)),
-                    _ => out.iter_mut().zip(range).for_each(|(out, at)| {
-                        *out = met[at / n].map_or(T::zero(), |kw| element(kw, at % n));
-                    }),
+            Panels::pack_with(rows_of_kernel * width * channels, pixels * n, |range, panel| {
+                let nr = panel.len() / (rows_of_kernel * width * channels);
+                if pixels > 1 {
+                    panel.fill(T::zero());
+                }
+                for (position, out) in panel.chunks_mut(channels * nr).enumerate() {
+                    let ((kh, _), (met, _)) = (rows.taps[position / width], &columns.taps[position % width]);
+                    // A run of the panel's columns belongs to one pixel.
+                    let mut from = range.start;
+                    while from < range.end {
+                        let (pixel, to) = (from / n, range.end.min((from / n + 1) * n));
+                        if let Some(kw) = met[pixel] {
+                            let w = &weights.w[group * weights.group + from % n * weights.n + kh * g.window.kernel[1] + kw..];
+                            copy_strided(w, [weights.channel, weights.n], [channels, to - from], &mut out[from - range.start..], nr);
+                        }
+                        from = to;
+                    }
                 }
             })
         };
@@ -194,25 +203,35 @@ impl<T: Real> Correlation<T> {
         if batch * image == 0 {
             return;
         }
-        // A task is a band of one image or, where images are small, several images.
+        // A task is a band of one image or, where images are small, several images; where there are few bands, some of their columns.
         let band = BAND.div_ceil(columns).min(rows);
         let bands = rows.div_ceil(band);
         let images = if bands == 1 { (BAND / (rows * columns)).clamp(1, batch) } else { 1 };
+        let areas = batch.div_ceil(images) * bands;
+        let panels = self.phases.iter().flat_map(|phase| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1);
+        let parts = if self.pixels == 1 { TASKS.div_ceil(areas).clamp(1, panels) } else { 1 };
+        let part = panels.div_ceil(parts);
+        let parts = panels.div_ceil(part);
         let y = Disjoint::new(y);
-        parallel::for_each(batch.div_ceil(images) * bands, self.work, |task| {
-            let first = task / bands * images;
-            let images = first..batch.min(first + images);
-            let cells = task % bands * band..rows.min((task % bands + 1) * band);
-            let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * self.scatter[0]).min(self.target[0]));
-            let row = self.target[1] * self.channels[1];
-            let first = images.start * image + top * row;
-            // SAFETY: tasks own distinct target rows; a task of several images has all rows of each.
-            let y = unsafe { y.slice(first, (images.len() - 1) * image + (bottom - top) * row) };
-            self.band(x, images, cells, epilogue.from(first), y);
+        parallel::for_each(areas * parts, self.work, |task| {
+            let (area, first) = (task / parts, task % parts * part);
+            let (task, panels) = (area / bands * images, first..panels.min(first + part));
+            let images = task..batch.min(task + images);
+            let cells = area % bands * band..rows.min((area % bands + 1) * band);
+            self.area(x, images, cells, panels, epilogue, &y);
         });
     }
 
-    fn band(&self, x: &[T], images: Range<usize>, cells: Range<usize>, epilogue: Epilogue<'_, T>, y: &mut [T]) {
+    /// The target pixels of some cells of some images, as far as some panels of each group go.
+    fn area(
+        &self,
+        x: &[T],
+        images: Range<usize>,
+        cells: Range<usize>,
+        panels: Range<usize>,
+        epilogue: Epilogue<'_, T>,
+        y: &Disjoint<'_, T>,
+    ) {
         let [channels, channels_out] = self.channels;
         let padded = self.source.pad(x, channels, images.clone(), cells.clone(), 0);
         let (mut starts, mut out_starts, mut taps) = (vec![], vec![], vec![]);
@@ -225,8 +244,7 @@ impl<T: Real> Correlation<T> {
                     if target >= self.target[0] {
                         continue;
                     }
-                    // Several images have all their rows here; a band of one image starts at its first row.
-                    let target_row = image * self.target[0] + target - cells.start * self.scatter[0];
+                    let target_row = (images.start + image) * self.target[0] + target;
                     let source_row = image * padded.image + row * self.source.step[0] * padded.pitch * channels;
                     let cells = self.target[1].saturating_sub(phase.at[1]).div_ceil(self.scatter[1]);
                     for cell in (0..cells).step_by(self.pixels) {
@@ -244,18 +262,28 @@ impl<T: Real> Correlation<T> {
                 let columns = if phase.merged { &phase.columns[..phase.columns.len().min(1)] } else { &phase.columns[..] };
                 taps.extend(columns.iter().map(|column| (row * padded.pitch + column) * channels));
             }
-            for (group, panels) in phase.panels.iter().enumerate() {
-                let n = channels_out / self.groups;
-                let bias = epilogue.bias.map(|bias| &bias[group * n..][..self.pixels * n]);
+            for (group, packed) in phase.panels.iter().enumerate() {
+                let (packed, n) = (packed.view(), channels_out / self.groups);
+                let panels = panels.start.min(packed.count())..panels.end.min(packed.count());
+                let first = panels.start * packed.width();
+                let bias = epilogue.bias.map(|bias| &bias[group * n + first..]);
                 // Pixels that are computed twice are finished below, once.
-                let epilogue = if self.pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(group * n) } };
+                let epilogue = if self.pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(group * n + first) } };
                 let source = &padded.elements()[(group * (channels / self.groups)).min(padded.elements().len())..];
                 let rows = Rows { starts: &starts, taps: &taps, run };
-                multiply(source, rows, panels.view(), &mut y[group * n..], &out_starts, epilogue);
+                // SAFETY: tasks own distinct target pixels, or distinct channels of them.
+                unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(group * n + first), &out_starts, epilogue) };
             }
         }
         if self.pixels > 1 && !epilogue.is_plain() {
-            vectorize(|| epilogue.finish(0, y));
+            let row = self.target[1] * channels_out;
+            for image in images {
+                let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * self.scatter[0]).min(self.target[0]));
+                let at = (image * self.target[0] + top) * row;
+                // SAFETY: this task alone has these rows.
+                let y = unsafe { y.slice(at, (bottom - top) * row) };
+                vectorize(|| epilogue.finish(at, y));
+            }
         }
     }
 }

@@ -74,13 +74,13 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     for other in others.chunks_exact(sum.len()) {
         elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
     }
-    // From [group, tap, channel, N] to [group, N, channel, tap].
-    parallel::chunks_mut(dw, k, 4 * sum.len(), |row, dw| {
-        let (group, column) = (row / n, row % n);
-        for (c, dw) in dw.chunks_exact_mut(taps).enumerate() {
-            for (tap, dw) in dw.iter_mut().enumerate() {
-                *dw = sum[(group * k + tap * group_in + c) * n + column];
-            }
+    // From [group, tap, channel, N] to [group, N, channel, tap], several columns at a time, to use what a line of the cache brings.
+    let width = if n.is_multiple_of(16) { 16 } else { 1 };
+    parallel::chunks_mut(dw, width * k, 4 * sum.len(), |task, dw| {
+        let (group, column) = (task * width / n, task * width % n);
+        for (row, sum) in sum[group * k * n..][..k * n].chunks_exact(n).enumerate() {
+            let at = row % group_in * taps + row / group_in;
+            sum[column..][..width].iter().zip(dw.chunks_exact_mut(k)).for_each(|(&sum, dw)| dw[at] = sum);
         }
     });
 }
