@@ -7,7 +7,7 @@
 //!
 //! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -18,6 +18,9 @@ use super::simd::Scalar;
 
 /// Alignment of every block in bytes: a cache line, and one AVX-512 register.
 pub const ALIGNMENT: usize = 64;
+
+/// A huge page, where the system has them; blocks of at least two are aligned to it.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// What recycling may hold beyond the highest use so far, besides a quarter of it: a small network's blocks of all sizes.
 const FLOOR: usize = 32 << 20;
@@ -185,8 +188,12 @@ impl Pool {
         self.stats.system_allocations += 1;
         let layout = layout_of(capacity);
         // SAFETY: the layout's size is not zero: `uncleared` treats that case itself.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
+        let pointer = unsafe { alloc(layout) };
+        let pointer = NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout));
+        prefer_huge_pages(pointer, layout);
+        // SAFETY: the block has `capacity` bytes.
+        unsafe { pointer.write_bytes(0, capacity) };
+        pointer
     }
 
     fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
@@ -210,7 +217,21 @@ impl Pool {
 }
 
 fn layout_of(capacity: usize) -> Layout {
-    Layout::from_size_align(capacity, ALIGNMENT).expect("a block is smaller than the address space")
+    let alignment = if capacity < 2 * HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE };
+    Layout::from_size_align(capacity, alignment).expect("a block is smaller than the address space")
+}
+
+/// Asks the system to back a large block with huge pages, before it is touched: a map of tens of MiB otherwise has more pages than the
+/// processor can remember, and each costs a fault when it is new.
+fn prefer_huge_pages(pointer: NonNull<u8>, layout: Layout) {
+    #[cfg(target_os = "linux")]
+    if layout.align() == HUGE_PAGE {
+        let length = layout.size() / HUGE_PAGE * HUGE_PAGE;
+        // SAFETY: the range is part of the block, in whole pages; advice does not change what is read from it. A refusal does no harm.
+        unsafe { libc::madvise(pointer.as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (pointer, layout);
 }
 
 /// Rounds a size up so that nearly equal requests share blocks: to 64 bytes, from 1 KiB on to an eighth of its power of two.
