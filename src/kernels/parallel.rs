@@ -109,6 +109,11 @@ impl<'a, T> Disjoint<'a, T> {
         Disjoint { pointer: data.as_mut_ptr(), length: data.len(), lifetime: PhantomData }
     }
 
+    /// Elements in all.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
     /// The part from `start` on, still to be written by several.
     pub(crate) fn from(&self, start: usize) -> Disjoint<'a, T> {
         let start = start.min(self.length);

@@ -17,7 +17,10 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch, prefetch};
+use super::simd::{Real, STREAMS, dispatch, fence, prefetch, stream};
+
+/// Bytes from which on a result is too large for the caches to keep until somebody reads it.
+const LARGE: usize = 24 << 20;
 
 /// Lanes of one vector of `T` in the instruction set in use.
 pub(crate) fn lanes<T: Real>() -> usize {
@@ -184,8 +187,15 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     let base = out.pointer(0, if out_starts.is_empty() { 0 } else { last + b.n });
     assert!(epilogue.bias.is_none_or(|bias| bias.len() >= b.n));
     assert!(epilogue.residual.is_none_or(|residual| out_starts.is_empty() || residual.len() >= last + b.n));
+    let aligned = |lanes: usize| {
+        base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
+    };
+    let streams = STREAMS && out.len() * size_of::<T>() >= LARGE && epilogue.is_plain() && aligned(lanes::<T>());
     if b.n > 0 {
-        dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue });
+        dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue, streams });
+    }
+    if streams {
+        fence();
     }
 }
 
@@ -198,6 +208,8 @@ struct Multiply<'a, T> {
     base: *mut T,
     out_starts: &'a [usize],
     epilogue: Epilogue<'a, T>,
+    /// Whether results go past the caches; all are whole, aligned vectors then.
+    streams: bool,
 }
 
 impl<T: Real> WithSimd for Multiply<'_, T> {
@@ -233,15 +245,15 @@ impl<T: Real> Multiply<'_, T> {
     /// The tile from row `first` and column `column` on; returns its height.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize) -> usize {
-        let Multiply { a, rows, b, out, base, out_starts, epilogue } = *self;
+        let Multiply { a, rows, b, out, base, out_starts, epilogue, streams } = *self;
         let lanes = T::lanes::<S>();
         let panel = &b.data[column * b.k..][..b.k * b.nr];
         let width = b.nr.min(b.n - column);
         let masks = masks::<T, S, NV>(simd, width);
         let count = MR.min(rows.starts.len() - first);
-        for &start in &out_starts[first..first + count] {
-            for v in 0..NV {
-                prefetch(base.wrapping_add(start + column + v * lanes));
+        if !streams {
+            for &start in &out_starts[first..first + count] {
+                (0..NV).for_each(|v| prefetch(base.wrapping_add(start + column + v * lanes)));
             }
         }
         // SAFETY: `multiply_into` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV` vectors.
@@ -255,21 +267,19 @@ impl<T: Real> Multiply<'_, T> {
             Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
             None => T::splat(simd, T::zero()),
         });
+        // SAFETY: `multiply_into` has asserted that `out` has room for `b.n` elements at each of `out_starts`, and nobody else touches them; the
+        // pointer may be beyond the row where the mask is empty.
+        let place = |r: usize, v: usize| unsafe { base.wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes) };
         // By constant indices only: an array that is indexed otherwise lives in memory, in the inner loop too.
-        for r in 0..MR {
-            if r >= count {
-                break;
-            }
+        for r in (0..MR).take_while(|&r| r < count) {
             for v in 0..NV {
                 let sum = T::vector_add(simd, tile[r][v], bias[v]);
-                // SAFETY: `multiply_into` has asserted that `out` has room for `b.n` elements at each of `out_starts`, and nobody else touches
-                // them; the pointer may be beyond the row where the mask is empty.
+                // SAFETY: as above; where results are streamed, vectors are whole and aligned, or beyond the row.
                 unsafe {
-                    let out = base.wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes);
-                    if width == NV * lanes {
-                        store::<T, S, false>(simd, sum, out, masks[v], false);
-                    } else {
-                        store::<T, S, true>(simd, sum, out, masks[v], false);
+                    match (width == NV * lanes, streams) {
+                        (true, false) => store::<T, S, false>(simd, sum, place(r, v), masks[v], false),
+                        (true, true) => stream(place(r, v).cast::<T::Vector<S>>(), sum),
+                        (false, _) => store::<T, S, true>(simd, sum, place(r, v), masks[v], false),
                     }
                 }
             }
@@ -324,14 +334,15 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
 ) -> [[T::Vector<S>; NV]; MR] {
     let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
     let mut b = panel.cast::<T::Vector<S>>();
-    let line = 64 / size_of::<T>();
+    // Elements of a line of the cache; short runs are left to the processor's own prefetching.
+    let line = if run * size_of::<T>() < 128 { run } else { 64 / size_of::<T>() };
     // About where the next tile's rows start.
     let ahead = MR.wrapping_mul((rows[MR - 1] as usize).wrapping_sub(rows[0] as usize) / (MR - 1));
     for &tap in taps {
         let mut k = tap;
         while k < tap + run {
             let end = (k + line).min(tap + run);
-            for row in rows {
+            for row in rows.iter().filter(|_| line < run) {
                 prefetch(row.wrapping_add(k).wrapping_byte_add(ahead));
             }
             // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
