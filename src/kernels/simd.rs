@@ -202,7 +202,8 @@ impl Real for f64 {
     }
 }
 
-/// Asks for the cache line at `pointer`, which may be anything: where lines are about to be written, so that the stores need not wait for them.
+/// Asks for the cache line at `pointer`, which may be anything: of lines that will be read soon, or written, so that
+/// the stores need not wait for them. They come to L2, so that what is in L1 stays there.
 #[inline(always)]
 pub(crate) fn prefetch<T>(pointer: *const T) {
     #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,9 @@
 //! its caches' bandwidth and move little between machines. Nothing here depends on threads, so neither do results.
 
 use super::winograd::fits;
-use super::{ConvAlgorithm, ConvGeometry, Pass};
+use super::{ConvAlgorithm, ConvGeometry, Pass, depthwise};
+use crate::kernels::simd::Real;
+use crate::kernels::tile::lanes;
 
 /// For an element of a transformed map, forward and input gradient.
 const TRANSFORM: f64 = 36.0;
@@ -14,15 +16,29 @@ const TRANSFORM_FOR_WEIGHTS: f64 = 80.0;
 /// For an element of transformed weights, which are made for the call and read from beyond L2.
 const WEIGHT: f64 = 60.0;
 
+/// For an operation whose lanes are channels of their own: little but the arithmetic, or with the input spread out first.
+const DEPTHWISE: f64 = 0.9;
+const SPREAD: f64 = 1.5;
+
 /// The algorithms that fit a pass (`None`: the weight gradient), with their costs, the cheapest first.
-pub(super) fn candidates(g: &ConvGeometry, pass: Option<Pass>) -> Vec<(ConvAlgorithm, f64)> {
-    let mut candidates = vec![(ConvAlgorithm::Direct, g.work() as f64)];
+pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: Option<Pass>) -> Vec<(ConvAlgorithm, f64)> {
+    let mut candidates = vec![(ConvAlgorithm::Direct, direct::<T>(g, pass))];
+    if depthwise::fits(g, pass.unwrap_or(Pass::Forward)) {
+        let factor = if g.groups > 1 && g.group_in() * g.group_out() == 1 { DEPTHWISE } else { SPREAD };
+        candidates.push((ConvAlgorithm::Depthwise, factor * g.work() as f64));
+    }
     if fits(g, pass) {
         candidates.push((ConvAlgorithm::Winograd2, winograd(g, pass, 2)));
         candidates.push((ConvAlgorithm::Winograd4, winograd(g, pass, 4)));
     }
     candidates.sort_by(|a, b| a.1.total_cmp(&b.1));
     candidates
+}
+
+fn direct<T: Real>(g: &ConvGeometry, pass: Option<Pass>) -> f64 {
+    let [_, columns] = pass.unwrap_or(Pass::Forward).group(g);
+    let lanes = if g.groups > 1 { columns.next_multiple_of(lanes::<T>()) as f64 / columns.max(1) as f64 } else { 1.0 };
+    lanes * g.work() as f64
 }
 
 fn winograd(g: &ConvGeometry, pass: Option<Pass>, m: usize) -> f64 {

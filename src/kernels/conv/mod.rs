@@ -3,9 +3,13 @@
 //! Feature maps are channels-last, `[N, H, W, C]`; weights `[C_out, C_in / groups, kH, kW]`. A transposed convolution is the input gradient of the
 //! convolution that leads back.
 
+mod channelwise;
 mod correlation;
 mod cost;
+mod depthwise;
+mod depthwise_weight;
 mod direct;
+mod grouped;
 mod im2col;
 mod naive;
 #[cfg(test)]
@@ -16,6 +20,7 @@ mod winograd;
 pub use im2col::{fold, unfold};
 
 use correlation::Correlation;
+use depthwise::Depthwise;
 use winograd::{Tile, Winograd};
 
 use super::epilogue::Epilogue;
@@ -53,6 +58,9 @@ pub enum ConvAlgorithm {
     Winograd2,
     /// Winograd's F(4×4, 3×3), likewise.
     Winograd4,
+    /// Vectors along the channels, each lane for itself: for groups of few channels, of which depthwise convolution has one each. Where
+    /// groups have very many, the fastest that fits.
+    Depthwise,
     /// Seven nested loops, for comparison.
     Naive,
 }
@@ -60,11 +68,11 @@ pub enum ConvAlgorithm {
 impl ConvAlgorithm {
     /// What computes a pass (`None`: the weight gradient) when this is asked for: the cheapest for `Auto`, and where what is asked for does not
     /// fit.
-    fn resolve(self, g: &ConvGeometry, pass: Option<Pass>) -> ConvAlgorithm {
+    fn resolve<T: Real>(self, g: &ConvGeometry, pass: Option<Pass>) -> ConvAlgorithm {
         match self {
             ConvAlgorithm::Naive | ConvAlgorithm::Im2col | ConvAlgorithm::Direct => self,
             _ => {
-                let candidates = cost::candidates(g, pass);
+                let candidates = cost::candidates::<T>(g, pass);
                 let asked = candidates.iter().find(|(candidate, _)| *candidate == self);
                 asked.unwrap_or(&candidates[0]).0
             }
@@ -131,6 +139,7 @@ enum Plan<T> {
     Im2col(Buffer<T>),
     Direct(Correlation<T>),
     Winograd(Winograd<T>),
+    Depthwise(Depthwise<T>),
 }
 
 impl<T: Real> Prepared<T> {
@@ -146,11 +155,12 @@ impl<T: Real> Prepared<T> {
 
     fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, w: &[T]) -> Prepared<T> {
         assert_eq!(w.len(), g.weights());
-        let plan = match (algorithm.resolve(g, Some(pass)), pass) {
+        let plan = match (algorithm.resolve::<T>(g, Some(pass)), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
             (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
+            (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
             (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
         };
@@ -170,6 +180,7 @@ impl<T: Real> Prepared<T> {
         match (&self.plan, self.pass) {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
             (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
+            (Plan::Depthwise(depthwise), _) => return depthwise.run(from, epilogue, to),
             (Plan::Naive(w), Pass::Forward) => naive::forward(g, from, w, epilogue.bias, to),
             (Plan::Naive(w), Pass::InputGradient) => naive::input_gradient(g, from, w, epilogue.bias, to),
             (Plan::Im2col(w), Pass::Forward) => im2col::forward(g, from, w, epilogue.bias, to),
@@ -192,11 +203,12 @@ pub fn input_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, dy: &
 /// The gradient of the weight from the input and the output's gradient.
 pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     assert!(x.len() == g.batch * g.image_in() && dw.len() == g.weights() && dy.len() == g.batch * g.image_out());
-    match algorithm.resolve(g, None) {
+    match algorithm.resolve::<T>(g, None) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Two, g, x, dy, dw),
         ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
+        ConvAlgorithm::Depthwise => depthwise_weight::weight_gradient(g, x, dy, dw),
         _ => weight::weight_gradient(g, x, dy, dw),
     }
 }

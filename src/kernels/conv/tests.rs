@@ -19,8 +19,14 @@ fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
 }
 
 /// What is held against the naive convolution.
-const ALGORITHMS: [ConvAlgorithm; 5] =
-    [ConvAlgorithm::Auto, ConvAlgorithm::Direct, ConvAlgorithm::Im2col, ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4];
+const ALGORITHMS: [ConvAlgorithm; 6] = [
+    ConvAlgorithm::Auto,
+    ConvAlgorithm::Direct,
+    ConvAlgorithm::Im2col,
+    ConvAlgorithm::Winograd2,
+    ConvAlgorithm::Winograd4,
+    ConvAlgorithm::Depthwise,
+];
 
 /// 3×3 kernels of stride 1, with channels beyond a panel and tiles enough for several groups.
 fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
@@ -30,6 +36,26 @@ fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
         |(batch, channels_in, channels_out, input, padding)| {
             let window = Window::new(input, [3, 3], [1, 1], padding, [1, 1], false).ok()?;
             Some(ConvGeometry { batch, channels_in, channels_out, groups: 1, window })
+        },
+    )
+}
+
+/// Groups of few channels, with more channels together than a vector has lanes.
+fn grouped_geometry() -> impl Strategy<Value = ConvGeometry> {
+    let pair = |range: std::ops::Range<usize>| [range.clone(), range];
+    let channels = prop_oneof![
+        (1..70usize).prop_map(|groups| [groups, 1, 1]),
+        (1..30usize, 2..5usize).prop_map(|(groups, multiplier)| [groups, 1, multiplier]),
+        (1..20usize, prop::sample::select(vec![2usize, 4, 8])).prop_map(|(groups, width)| [groups, width, width]),
+        (1..12usize, 1..6usize, 1..6usize).prop_map(|(groups, group_in, group_out)| [groups, group_in, group_out]),
+    ];
+    let kernel = prop_oneof![prop::sample::select(vec![[3usize, 3], [5, 5], [7, 7]]), pair(1..10)];
+    (1..3usize, channels, pair(1..24), kernel, pair(1..4), pair(0..6), pair(1..3), any::<bool>()).prop_filter_map(
+        "the kernel fits",
+        |(batch, [groups, group_in, group_out], input, kernel, stride, padding, dilation, dilated)| {
+            let dilation = if dilated { dilation } else { [1, 1] };
+            let window = Window::new(input, kernel, stride, padding, dilation, false).ok()?;
+            Some(ConvGeometry { batch, channels_in: groups * group_in, channels_out: groups * group_out, groups, window })
         },
     )
 }
@@ -73,6 +99,11 @@ proptest! {
 
     #[test]
     fn every_algorithm_agrees_with_the_naive_convolution(g in any_geometry()) {
+        compare(&g);
+    }
+
+    #[test]
+    fn every_algorithm_agrees_with_the_naive_convolution_of_groups(g in grouped_geometry()) {
         compare(&g);
     }
 }

@@ -1,0 +1,371 @@
+//! Depthwise and grouped convolution with few channels to a group: vectors along the channels, each lane a channel of the result.
+//!
+//! Where a group has fewer channels than a vector has lanes, a matrix product for each group leaves most lanes empty. In a channels-last image
+//! neighbouring channels of the result are neighbours in memory, whatever groups they belong to, so here a vector spans groups and every lane
+//! sums for itself. A depthwise convolution reads its input as it is. In a grouped one each lane takes all channels of its own group in turn: the
+//! input is spread out into *planes* first, one for each channel of a group, in scratch memory that stays in the cache ([`Ring`]); the
+//! rest is a depthwise convolution with more taps. Multipliers and maps with fewer channels than lanes are groups too.
+//!
+//! Along each axis, targets fall into *phases* as in [`direct`](super::direct): the input gradient of stride `s` is `s` correlations, each with
+//! its own part of the kernel, that write every `s`th place. The weight gradient walks as the forward pass does.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::channelwise::{Cells, Strip, Sums, Vectors, run_tiles, taps_together};
+use super::grouped::Ring;
+use super::{ConvGeometry, Pass};
+use crate::kernels::epilogue::Epilogue;
+use crate::kernels::geometry::Window;
+use crate::kernels::memory::Buffer;
+use crate::kernels::parallel;
+use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::tile::lanes;
+
+/// Elements of the target that one task computes at least, about, and the most tasks: bands see rows of their neighbours' again, and begin with
+/// what nobody has asked for ahead.
+const GRAIN: usize = 1 << 15;
+const TASKS: usize = 32;
+/// Channels of a group beyond which lanes are not spread out, though asked for: scratch memory grows with them.
+const PLANES: usize = 64;
+
+/// Whether a pass can be computed so with reasonable memory.
+pub(super) fn fits(g: &ConvGeometry, pass: Pass) -> bool {
+    pass.group(g)[0] <= PLANES
+}
+
+impl Pass {
+    /// Channels of a group in the source and in the target.
+    pub(super) fn group(self, g: &ConvGeometry) -> [usize; 2] {
+        match self {
+            Pass::Forward => [g.group_in(), g.group_out()],
+            Pass::InputGradient => [g.group_out(), g.group_in()],
+        }
+    }
+}
+
+/// The targets at `at + cell · scatter`, where cell is 0, 1, …, and what they see.
+pub(super) struct Phase {
+    pub(super) at: usize,
+    /// (Kernel position, how far from the cell's place in the source it reads), by distance.
+    pub(super) taps: Vec<(usize, isize)>,
+    /// Taps that are applied together.
+    pub(super) run: usize,
+    /// Taps of the phases before.
+    before: usize,
+}
+
+/// One axis: cell `i`'s place in the source is `i · step`.
+pub(super) struct Axis {
+    pub(super) source: usize,
+    pub(super) target: usize,
+    step: usize,
+    scatter: usize,
+    kernel: usize,
+    pub(super) phases: Vec<Phase>,
+}
+
+impl Axis {
+    fn new(window: &Window, axis: usize, pass: Pass) -> Axis {
+        let [input, output, kernel, stride] = [window.input, window.output, window.kernel, window.stride].map(|pair| pair[axis]);
+        let (padding, dilation) = (window.padding[axis] as isize, window.dilation[axis] as isize);
+        let (source, target, step, scatter) = match pass {
+            Pass::Forward => (input, output, stride, 1),
+            Pass::InputGradient => (output, input, 1, stride),
+        };
+        let mut before = 0;
+        let phase = |at: usize| {
+            let taps = (0..kernel).map(|k| (k, k as isize * dilation - padding));
+            let taps: Vec<_> = match pass {
+                Pass::Forward => taps.collect(),
+                Pass::InputGradient => (taps.rev().map(|(k, distance)| (k, at as isize - distance)))
+                    .filter(|(_, ahead)| ahead % stride as isize == 0)
+                    .map(|(k, ahead)| (k, ahead / stride as isize))
+                    .collect(),
+            };
+            let side_by_side = taps.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1);
+            let run = if side_by_side { taps_together(taps.len(), step) } else { 1 };
+            before += taps.len();
+            Phase { at, run, before: before - taps.len(), taps }
+        };
+        Axis { source, target, step, scatter, kernel, phases: (0..scatter.min(target)).map(phase).collect() }
+    }
+
+    /// Cells of a phase.
+    fn cells(&self, phase: &Phase) -> usize {
+        (self.target - phase.at).div_ceil(self.scatter)
+    }
+
+    /// The taps that read inside of the source for a target, and where.
+    pub(super) fn met(&self, target: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let cell = (target / self.scatter * self.step) as isize;
+        let taps = &self.phases[target % self.scatter].taps;
+        taps.iter().filter_map(move |&(k, distance)| Some((k, usize::try_from(cell + distance).ok().filter(|&at| at < self.source)?)))
+    }
+
+    /// The first and last place that any cell, or one of a tile that hangs over, sees. Of the place of cell 0.
+    pub(super) fn reach(&self, tile: usize) -> Range<isize> {
+        let (mut first, mut end) = (0, 0);
+        for phase in &self.phases {
+            let cells = self.cells(phase).next_multiple_of(tile);
+            let last = ((cells - 1) * self.step) as isize;
+            first = phase.taps.first().map_or(first, |&(_, distance)| first.min(distance));
+            end = phase.taps.last().map_or(end, |&(_, distance)| end.max(last + distance + 1));
+        }
+        first..end
+    }
+
+    /// The most source places from the first to the last that one target sees.
+    pub(super) fn span(&self) -> usize {
+        let span = |phase: &Phase| Some((phase.taps.last()?.1 - phase.taps.first()?.1) as usize + 1);
+        self.phases.iter().filter_map(span).max().unwrap_or(1).min(self.source.max(1))
+    }
+}
+
+/// How source and target map onto vectors.
+pub(super) struct Walk {
+    pub(super) batch: usize,
+    pub(super) rows: Axis,
+    pub(super) columns: Axis,
+    /// In the source and in the target.
+    pub(super) channels: [usize; 2],
+    /// Channels of a group, in the source and in the target.
+    pub(super) group: [usize; 2],
+    pass: Pass,
+    pub(super) lanes: usize,
+    /// The first channel of each vector of the target; the last one overlaps the one before rather than be shorter.
+    pub(super) starts: Vec<usize>,
+}
+
+impl Walk {
+    pub(super) fn new<T: Real>(g: &ConvGeometry, pass: Pass) -> Walk {
+        let (lanes, group) = (lanes::<T>(), pass.group(g));
+        let channels = group.map(|channels| channels * g.groups);
+        Walk {
+            batch: g.batch,
+            rows: Axis::new(&g.window, 0, pass),
+            columns: Axis::new(&g.window, 1, pass),
+            channels,
+            group,
+            pass,
+            lanes,
+            starts: (0..channels[1]).step_by(lanes).map(|c| c.min(channels[1].saturating_sub(lanes))).collect(),
+        }
+    }
+
+    /// Whether vectors read the source as it is.
+    pub(super) fn is_plain(&self) -> bool {
+        self.group == [1, 1] && self.channels[1] >= self.lanes
+    }
+
+    /// Elements of an image of the source and of the target.
+    pub(super) fn images(&self) -> [usize; 2] {
+        let pixels = [self.rows.source * self.columns.source, self.rows.target * self.columns.target];
+        [0, 1].map(|side| pixels[side] * self.channels[side])
+    }
+
+    /// Elements of a row of the source and of the target.
+    pub(super) fn row(&self) -> [usize; 2] {
+        [self.columns.source * self.channels[0], self.columns.target * self.channels[1]]
+    }
+
+    /// Lanes of a vector that count.
+    pub(super) fn used(&self) -> usize {
+        self.lanes.min(self.channels[1])
+    }
+
+    /// Elements of a vector's weights: `[column phase][kernel row][run of taps][plane][tap][lane]`.
+    pub(super) fn weights(&self) -> usize {
+        self.rows.kernel * self.columns.kernel * self.group[0] * self.lanes
+    }
+
+    /// Where, of a vector's weights, a run of taps from the `tap`th of a phase on has those of a plane.
+    fn place(&self, phase: &Phase, kernel_row: usize, tap: usize, plane: usize) -> usize {
+        let taps = phase.before * self.rows.kernel + kernel_row * phase.taps.len() + tap;
+        (taps * self.group[0] + plane * phase.run) * self.lanes
+    }
+
+    /// Calls `visit(place in the weights of all vectors, place in the convolution's weight)` for each of the former that count.
+    pub(super) fn for_weights(&self, mut visit: impl FnMut(usize, usize)) {
+        let [planes, group] = self.group;
+        for (vector, start) in self.starts.iter().enumerate() {
+            for phase in &self.columns.phases {
+                for (kernel_row, (tap, &(k, _))) in
+                    (0..self.rows.kernel).flat_map(|row| phase.taps.iter().enumerate().map(move |tap| (row, tap)))
+                {
+                    for plane in 0..planes {
+                        let run = self.place(phase, kernel_row, tap / phase.run * phase.run, plane);
+                        let place = vector * self.weights() + run + tap % phase.run * self.lanes;
+                        // The weight is `[channel out][channel in of the group]`.
+                        let channels = |channel: usize| match self.pass {
+                            Pass::InputGradient if group > 1 => (channel / group * planes + plane) * group + channel % group,
+                            _ => channel * planes + plane,
+                        };
+                        let at = |channel: usize| (channels(channel) * self.rows.kernel + kernel_row) * self.columns.kernel + k;
+                        (0..self.used()).for_each(|lane| visit(place + lane, at(start + lane)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The strips that a row of targets sees through a phase of its columns; `row(source row)` is where that row has its column 0, or rather the
+    /// column `from`, if columns are counted from elsewhere.
+    pub(super) fn strips(
+        &self,
+        target: usize,
+        phase: &Phase,
+        (from, pitch): (isize, usize),
+        row: impl Fn(usize) -> usize,
+        strips: &mut Vec<Strip>,
+    ) {
+        strips.clear();
+        for (kernel_row, source_row) in self.rows.met(target) {
+            for tap in (0..phase.taps.len()).step_by(phase.run) {
+                let distance = phase.taps[tap].1 - from;
+                for plane in 0..self.group[0] {
+                    let source = row(source_row) as isize + distance * pitch as isize + (plane * self.lanes) as isize;
+                    strips.push(Strip { source, distance, weights: self.place(phase, kernel_row, tap, plane) });
+                }
+            }
+        }
+    }
+
+    /// Of an image of the source, the rows that a row of targets does not see and the next one does.
+    pub(super) fn ahead<'a, T>(&self, image: &'a [T], target: usize) -> &'a [T] {
+        let end = |target: usize| self.rows.met(target).map(|(_, row)| row + 1).max().unwrap_or(0);
+        if target + 1 >= self.rows.target {
+            return &[];
+        }
+        let (from, to) = (end(target), end(target + 1));
+        &image[from.min(to) * self.row()[0]..to * self.row()[0]]
+    }
+
+    /// The cells of a row of targets in a phase of its columns; of a source with columns of its own, if it is not plain.
+    pub(super) fn cells<'a, T>(&self, source: &'a [T], [width, pitch]: [usize; 2], phase: &Phase, strips: &'a [Strip]) -> Cells<'a, T> {
+        Cells { source, width, pitch, step: self.columns.step, count: self.columns.cells(phase), run: phase.run, strips, ahead: &[] }
+    }
+}
+
+/// A pass with its weights by vectors: see [`Walk::weights`].
+pub(super) struct Depthwise<T> {
+    walk: Walk,
+    weights: Buffer<T>,
+    work: usize,
+}
+
+impl<T: Real> Depthwise<T> {
+    pub(super) fn new(g: &ConvGeometry, pass: Pass, w: &[T]) -> Depthwise<T> {
+        let walk = Walk::new::<T>(g, pass);
+        let mut weights = Buffer::zeroed(walk.starts.len() * walk.weights());
+        walk.for_weights(|place, at| weights[place] = w[at]);
+        Depthwise { walk, weights, work: work(g) }
+    }
+
+    pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
+        let (walk, row) = (&self.walk, self.walk.row()[1]);
+        if y.is_empty() {
+            return;
+        }
+        // The number of rows that makes bands of about the same size.
+        let grain = GRAIN.max(y.len() / TASKS);
+        let bands = (walk.rows.target * row).div_ceil(grain).min(walk.rows.target);
+        let band = walk.rows.target.div_ceil(bands);
+        let bands = walk.rows.target.div_ceil(band);
+        let [image, target_image] = walk.images();
+        let y = parallel::Disjoint::new(y);
+        parallel::for_each(walk.batch * bands, self.work, |task| {
+            let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
+            let first = task / bands * target_image + rows.start * row;
+            // SAFETY: tasks own distinct rows of the target.
+            let y = unsafe { y.slice(first, rows.len() * row) };
+            let x = &x[task / bands * image..][..image];
+            dispatch(Band { walk, weights: &self.weights, x, rows, epilogue: epilogue.from(first), y });
+        });
+    }
+}
+
+/// What a pass costs, in the elementary operations that threads are woken for: a vector's count as two.
+pub(super) fn work(g: &ConvGeometry) -> usize {
+    g.work() / 8
+}
+
+/// Rows of one image.
+struct Band<'a, T> {
+    walk: &'a Walk,
+    weights: &'a [T],
+    x: &'a [T],
+    rows: Range<usize>,
+    epilogue: Epilogue<'a, T>,
+    y: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Band<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        assert_eq!(T::lanes::<S>(), self.walk.lanes);
+        if self.walk.is_plain() { self.plain(simd) } else { self.spread(simd) }
+    }
+}
+
+impl<T: Real> Band<'_, T> {
+    #[inline(always)]
+    fn plain<S: Simd>(&mut self, simd: S) {
+        let walk = self.walk;
+        let (channels, [source_row, row]) = (walk.channels[0], walk.row());
+        let vectors: Vec<_> = walk.starts.iter().map(|&start| [start, start]).collect();
+        let vectors = Vectors { channels: &vectors, weights: walk.weights(), lanes: walk.lanes };
+        let mut strips = vec![];
+        for (index, target) in self.rows.clone().enumerate() {
+            for phase in &walk.columns.phases {
+                walk.strips(target, phase, (0, channels), |source| source * source_row, &mut strips);
+                let mut cells = walk.cells(self.x, [walk.columns.source, channels], phase, &strips);
+                if phase.at == 0 && target + 1 < self.rows.end {
+                    cells.ahead = walk.ahead(self.x, target);
+                }
+                self.sums(simd, index, phase, 0, cells, vectors);
+            }
+            self.epilogue.finish(index * row, &mut self.y[index * row..][..row]);
+        }
+    }
+
+    #[inline(always)]
+    fn spread<S: Simd>(&mut self, simd: S) {
+        let walk = self.walk;
+        let mut ring = Ring::new(walk);
+        let mut strips = vec![];
+        for (vector, &start) in walk.starts.iter().enumerate() {
+            ring.turn_to(walk, start);
+            let vectors = Vectors { channels: &[[0, start]], weights: walk.weights(), lanes: walk.used() };
+            for (index, target) in self.rows.clone().enumerate() {
+                walk.rows.met(target).for_each(|(_, source)| ring.spread(walk, self.x, 0, source));
+                for phase in &walk.columns.phases {
+                    walk.strips(target, phase, ring.columns(), |source| ring.row(source), &mut strips);
+                    let cells = walk.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &strips);
+                    self.sums(simd, index, phase, vector, cells, vectors);
+                }
+            }
+        }
+        self.epilogue.finish(0, self.y);
+    }
+
+    /// A row of targets in a phase, for vectors from `first` on.
+    #[inline(always)]
+    fn sums<S: Simd>(&mut self, simd: S, index: usize, phase: &Phase, first: usize, cells: Cells<'_, T>, vectors: Vectors<'_>) {
+        let walk = self.walk;
+        let channels = walk.channels[1];
+        let sums = Sums {
+            weights: &self.weights[first * walk.weights()..],
+            bias: self.epilogue.bias,
+            target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
+            pitch: walk.columns.scatter * channels,
+        };
+        // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
+        // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all
+        // channels but for the last.
+        unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
+    }
+}

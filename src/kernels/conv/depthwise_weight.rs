@@ -1,0 +1,125 @@
+//! The weight gradient of depthwise and grouped convolution: each lane sums for its own channel.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::channelwise::{Vectors, WeightSums, run_tiles};
+use super::depthwise::{Walk, work};
+use super::grouped::Ring;
+use super::{ConvGeometry, Pass};
+use crate::kernels::elementwise;
+use crate::kernels::memory::Buffer;
+use crate::kernels::parallel::{self, Disjoint};
+use crate::kernels::simd::{Real, dispatch};
+
+/// Elements of the output that a task reads at least, and pixels: adding up its sums shall cost little beside making them.
+const GRAIN: usize = 1 << 16;
+const PIXELS: usize = 256;
+/// Elements of sums that a task has about, where there are as many: they stay in the cache.
+const SUMS: usize = 1 << 13;
+/// Elements that all partial sums together have at most.
+const PARTIALS: usize = 1 << 22;
+
+pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
+    let walk = Walk::new::<T>(g, Pass::Forward);
+    let vectors = walk.starts.len();
+    let (rows, all) = (walk.batch * walk.rows.target, vectors * walk.weights());
+    if rows == 0 || all == 0 {
+        return dw.fill(T::zero());
+    }
+    // Tasks are (part of the sum, vectors of channels).
+    let part = GRAIN.div_ceil(walk.row()[1]).max(PIXELS.div_ceil(walk.columns.target)).max(rows.div_ceil((PARTIALS / all).max(1)));
+    let part = rows.div_ceil(rows.div_ceil(part));
+    let block = (SUMS / walk.weights()).clamp(1, vectors);
+    let block = vectors.div_ceil(vectors.div_ceil(block));
+    let (parts, blocks) = (rows.div_ceil(part), vectors.div_ceil(block));
+    let mut sums = Buffer::uncleared(parts * all);
+    {
+        let sums = Disjoint::new(&mut sums);
+        parallel::for_each(parts * blocks, work(g), |task| {
+            let (part_index, first) = (task / blocks, task % blocks * block);
+            let vectors = first..vectors.min(first + block);
+            let rows = part_index * part..rows.min((part_index + 1) * part);
+            // SAFETY: each task has its own vectors of its own part.
+            let sums = unsafe { sums.slice(part_index * all + first * walk.weights(), vectors.len() * walk.weights()) };
+            sums.fill(T::zero());
+            dispatch(Part { walk: &walk, x, dy, rows, vectors, sums });
+        });
+    }
+    let (sum, others) = sums.split_at_mut(all);
+    for other in others.chunks_exact(all) {
+        elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
+    }
+    walk.for_weights(|place, at| dw[at] = sum[place]);
+}
+
+struct Part<'a, T> {
+    walk: &'a Walk,
+    x: &'a [T],
+    dy: &'a [T],
+    /// Of the output, counted through all images.
+    rows: Range<usize>,
+    vectors: Range<usize>,
+    sums: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Part<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        assert_eq!(T::lanes::<S>(), self.walk.lanes);
+        if self.walk.is_plain() { self.plain(simd) } else { self.spread(simd) }
+    }
+}
+
+impl<T: Real> Part<'_, T> {
+    #[inline(always)]
+    fn plain<S: Simd>(&mut self, simd: S) {
+        let Part { walk, x, dy, .. } = *self;
+        let (channels, [source_row, row]) = (walk.channels[0], walk.row());
+        let vectors: Vec<_> = walk.starts[self.vectors.clone()].iter().map(|&start| [start, start]).collect();
+        let vectors = Vectors { channels: &vectors, weights: walk.weights(), lanes: walk.lanes };
+        let mut strips = vec![];
+        for index in self.rows.clone() {
+            let (image, target) = (index / walk.rows.target, index % walk.rows.target);
+            let x = &x[image * walk.images()[0]..][..walk.images()[0]];
+            for phase in &walk.columns.phases {
+                walk.strips(target, phase, (0, channels), |source| source * source_row, &mut strips);
+                let mut cells = walk.cells(x, [walk.columns.source, channels], phase, &strips);
+                cells.ahead = walk.ahead(x, target);
+                let sums = WeightSums { sums: self.sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1] };
+                // SAFETY: the strips are those of `walk`, in an image with all of its rows and columns; sums are laid out by `walk` too; the
+                // gradient is a row with all channels.
+                unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn spread<S: Simd>(&mut self, simd: S) {
+        let Part { walk, x, dy, .. } = *self;
+        let row = walk.row()[1];
+        let mut ring = Ring::new(walk);
+        let mut strips = vec![];
+        for (vector, &start) in walk.starts[self.vectors.clone()].iter().enumerate() {
+            ring.turn_to(walk, start);
+            let vectors = Vectors { channels: &[[0, start]], weights: walk.weights(), lanes: walk.used() };
+            for index in self.rows.clone() {
+                let (image, target) = (index / walk.rows.target, index % walk.rows.target);
+                let x = &x[image * walk.images()[0]..][..walk.images()[0]];
+                walk.rows.met(target).for_each(|(_, source)| ring.spread(walk, x, image, source));
+                for phase in &walk.columns.phases {
+                    walk.strips(target, phase, ring.columns(), |source| ring.row(source), &mut strips);
+                    let cells = walk.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &strips);
+                    let sums = &mut self.sums[vector * walk.weights()..][..walk.weights()];
+                    let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1] };
+                    // SAFETY: the strips are those of `walk` in the ring, which has been given the rows that the target sees, and has the columns of whole
+                    // tiles; sums are laid out by `walk` too; the gradient is a row with all channels.
+                    unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
+                }
+            }
+        }
+    }
+}

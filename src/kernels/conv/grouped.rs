@@ -1,0 +1,100 @@
+//! Source rows spread out for vectors that span groups: one plane for each channel of a group.
+
+use super::channelwise::TILE;
+use super::depthwise::Walk;
+use crate::kernels::memory::Buffer;
+use crate::kernels::simd::Real;
+
+/// The last few source rows, padded, as one vector of target channels sees them: `[row][column][plane][lane]`, where plane `j` has in each lane
+/// channel `j` of the lane's group. A row is spread out once and serves as many target rows as the kernel has rows.
+pub(super) struct Ring<T> {
+    data: Buffer<T>,
+    /// (Image, row) of the source in each place.
+    held: Vec<Option<(usize, usize)>>,
+    /// The source column of column 0.
+    from: isize,
+    width: usize,
+    pitch: usize,
+    /// Source channels of each lane of plane 0.
+    channels: Vec<usize>,
+}
+
+impl<T: Real> Ring<T> {
+    pub(super) fn new(walk: &Walk) -> Ring<T> {
+        let reach = walk.columns.reach(TILE);
+        let (width, pitch, places) = (reach.clone().count(), walk.group[0] * walk.lanes, walk.rows.span());
+        let data = Buffer::zeroed(places * width * pitch);
+        Ring { data, held: vec![None; places], from: reach.start, width, pitch, channels: vec![] }
+    }
+
+    /// Forgets all rows and begins with the vector of target channels from `start` on.
+    pub(super) fn turn_to(&mut self, walk: &Walk, start: usize) {
+        self.held.fill(None);
+        self.channels.clear();
+        self.channels.extend((start..start + walk.used()).map(|channel| channel / walk.group[1] * walk.group[0]));
+    }
+
+    /// The source column of column 0, and elements from one column to the next.
+    pub(super) fn columns(&self) -> (isize, usize) {
+        (self.from, self.pitch)
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn elements(&self) -> &[T] {
+        &self.data
+    }
+
+    /// Where a source row is, once spread out.
+    pub(super) fn row(&self, row: usize) -> usize {
+        row % self.held.len() * self.width * self.pitch
+    }
+
+    /// Spreads out a row of an image of the source, unless it is there.
+    #[inline(always)]
+    pub(super) fn spread(&mut self, walk: &Walk, image: &[T], number: usize, row: usize) {
+        let place = row % self.held.len();
+        if self.held[place].replace((number, row)) == Some((number, row)) {
+            return;
+        }
+        let first = (-self.from).max(0) as usize;
+        let columns = walk.columns.source.min(self.width.saturating_sub(first));
+        let from = &image[row * walk.row()[0]..][..columns * walk.channels[0]];
+        let to = &mut self.data[place * self.width * self.pitch..][first * self.pitch..][..columns * self.pitch];
+        spread_pixels(from, walk, &self.channels, to);
+    }
+}
+
+/// Spreads out pixels: `to: [pixel][plane][lane]`, `from: [pixel][channel]`.
+#[inline(always)]
+fn spread_pixels<T: Real>(from: &[T], walk: &Walk, channels: &[usize], to: &mut [T]) {
+    let (lanes, [planes, group]) = (walk.lanes, walk.group);
+    let pixels = || from.chunks_exact(walk.channels[0]);
+    let start = channels[0];
+    match (lanes, planes, group) {
+        _ if channels.len() < lanes => {}
+        (16, 4, 4) => return pixels().zip(to.chunks_exact_mut(64)).for_each(|(x, y)| spread_groups::<T, 16, 4>(&x[start..], y)),
+        (16, 8, 8) => return pixels().zip(to.chunks_exact_mut(128)).for_each(|(x, y)| spread_groups::<T, 16, 8>(&x[start..], y)),
+        (16, 2, 2) => return pixels().zip(to.chunks_exact_mut(32)).for_each(|(x, y)| spread_groups::<T, 16, 2>(&x[start..], y)),
+        (8, 4, 4) => return pixels().zip(to.chunks_exact_mut(32)).for_each(|(x, y)| spread_groups::<T, 8, 4>(&x[start..], y)),
+        (8, 2, 2) => return pixels().zip(to.chunks_exact_mut(16)).for_each(|(x, y)| spread_groups::<T, 8, 2>(&x[start..], y)),
+        _ => {}
+    }
+    for (from, to) in pixels().zip(to.chunks_exact_mut(planes * lanes)) {
+        for (plane, to) in to.chunks_exact_mut(lanes).enumerate() {
+            to.iter_mut().zip(channels).for_each(|(to, &channel)| *to = from[channel + plane]);
+        }
+    }
+}
+
+/// One pixel of whole groups of `G` channels both in source and target: the compiler makes this a few permutations within a register.
+#[inline(always)]
+fn spread_groups<T: Real, const LANES: usize, const G: usize>(from: &[T], to: &mut [T]) {
+    let from: [T; LANES] = std::array::from_fn(|lane| from[lane]);
+    let (to, []) = to.as_chunks_mut::<LANES>() else { unreachable!() };
+    for (plane, to) in to.iter_mut().enumerate().take(G) {
+        *to = std::array::from_fn(|lane| from[lane / G * G + plane]);
+    }
+}
