@@ -1,11 +1,11 @@
 //! A network learns: the whole way from the data to the accuracy.
 
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
-use convnet::models::lenet5;
-use convnet::nn::Module;
+use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
+use convnet::nn::{Module, StateDict};
 use convnet::optim::{OneCycleLr, Optimizer, Schedule, Sgd};
 use convnet::train::{Metrics, evaluate};
-use convnet::{Error, Result};
+use convnet::{Error, Result, Tensor, no_grad};
 
 fn digits(set: Digits) -> DataLoader {
     DataLoader::new(set, 64).transform(Resize::new([28, 28])).transform(Normalize::new([0.3], [0.35]))
@@ -59,4 +59,64 @@ fn a_trained_model_is_the_same_after_saving_and_loading() {
 
     let error = saved.save(dir.path()).unwrap_err().to_string();
     assert!(error.contains(&*dir.path().to_string_lossy()), "{error}");
+}
+
+/// The share of inputs that the groups of each learned group convolution use.
+fn shares(model: &CondenseNet) -> Vec<f64> {
+    let share = |mask: &Tensor| mask.mean(..).unwrap().item::<f32>().unwrap();
+    model.learned_convs().map(|conv| f64::from(share(&conv.mask.tensor()))).collect()
+}
+
+#[test]
+fn a_condensenet_trains_through_its_stages_and_keeps_its_logits_when_it_is_converted() {
+    convnet::manual_seed(1);
+    let config = CondenseNetConfig { blocks: &[(3, 8), (3, 16)], bottleneck: 4, groups: 4, condense_factor: 4, stride: 1 };
+    let options = ModelOptions::new(10).input_channels(1);
+    let mut model = CondenseNet::new(&config, options);
+    let load = |set| DataLoader::new(set, 64).transform(Normalize::new([0.3], [0.35]));
+    let (train, test) = (load(Digits::train()).shuffle(1), load(Digits::test()));
+    let (lr, epochs) = (0.1, 12);
+    let mut optimizer = Sgd::new(model.parameters(), lr).momentum(0.9).weight_decay(1e-4);
+    let mut schedule = OneCycleLr::new(lr, epochs * train.len() as u64).attach(&mut optimizer).unwrap();
+    let mut seen = vec![];
+    for epoch in 0..epochs {
+        model.set_progress(epoch as f64 / epochs as f64).unwrap();
+        let stage = model.learned_convs().next().unwrap().current_stage().unwrap();
+        assert_eq!(shares(&model), [1.0 - stage as f64 / 4.0; 6], "epoch {epoch}");
+        seen.push(stage);
+        for batch in train.epoch(epoch) {
+            let Batch { images, labels } = batch.unwrap();
+            let loss = model.forward(&images).unwrap().cross_entropy(&labels).unwrap();
+            let loss = loss.add(&model.group_lasso().unwrap().mul_scalar(1e-4)).unwrap();
+            optimizer.step(&loss.backward().unwrap()).unwrap();
+            schedule.step(&mut optimizer).unwrap();
+        }
+    }
+    assert_eq!(seen, [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]);
+    let accuracy = evaluate(&model, &test).unwrap().accuracy();
+    assert!(accuracy >= 0.95, "{accuracy}");
+
+    model.eval();
+    let images = test.epoch(0).next().unwrap().unwrap().images;
+    let logits = |model: &CondenseNet| no_grad(|| model.forward(&images)).unwrap().to_vec::<f32>().unwrap();
+    let (learned, parameters) = (logits(&model), model.num_parameters());
+    let candidates: usize = model.learned_convs().map(|conv| conv.conv.weight.numel()).sum();
+    model.convert().unwrap();
+    let condensed = logits(&model);
+    let largest = learned.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let difference = learned.iter().zip(&condensed).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    // Sums without the zeros, so in another order: some roundings, over seven layers.
+    assert!(difference <= 1e-5 * largest, "logits up to {largest} differ by {difference}");
+    assert_eq!(evaluate(&model, &test).unwrap().accuracy(), accuracy);
+    // Each output has a quarter of its inputs left.
+    assert_eq!(model.num_parameters(), parameters - candidates / 4 * 3);
+    println!("accuracy {accuracy}, {} of {parameters} parameters, logits within {}", model.num_parameters(), difference / largest);
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("condensed.safetensors");
+    model.save(&path).unwrap();
+    let loaded = CondenseNet::condensed(&config, options);
+    loaded.load_state_dict(&StateDict::load(&path).unwrap()).unwrap();
+    loaded.eval();
+    assert_eq!(logits(&loaded), condensed);
 }

@@ -52,6 +52,10 @@ fn value(name: &str, shape: &[usize], gain: f64) -> Tensor {
     let u = uniform(name);
     if name.ends_with("num_batches_tracked") {
         Tensor::zeros(shape).to_dtype(DType::I64).expect("numbers convert")
+    } else if name.ends_with("_count") || name.ends_with("_stage") {
+        Tensor::zeros(shape)
+    } else if name.ends_with("_mask") {
+        tensor(shape, |i| f64::from(u(i) > 0.0))
     } else if name.ends_with("weight") && shape.len() >= 2 {
         let scale = (gain / shape[1..].iter().product::<usize>() as f64).sqrt();
         tensor(shape, |i| u(i) * scale)

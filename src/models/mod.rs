@@ -12,9 +12,11 @@
 mod alexnet;
 mod attention;
 mod cifar_resnet;
+mod condensenet;
 mod densenet;
 mod efficientnet;
 mod googlenet;
+mod learned_group;
 mod lenet;
 mod mbconv;
 mod mobilenet;
@@ -29,6 +31,10 @@ mod xception;
 pub use alexnet::{AlexNet, alexnet, alexnet_lrn};
 pub use attention::{Cbam, ChannelAttention, SpatialAttention, SqueezeExcite};
 pub use cifar_resnet::{CifarBlock, CifarResNet, cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110};
+pub use condensenet::{
+    CONDENSENET, CONDENSENET_8, CONDENSENET_CIFAR, CondenseBlock, CondenseFeatures, CondenseLayer, CondenseNet, CondenseNetConfig,
+    NormConv, condensenet,
+};
 pub use densenet::{
     DENSENET121, DENSENET161, DENSENET169, DENSENET201, DenseBlock, DenseFeatures, DenseLayer, DenseNet, DenseNetConfig, Transition,
     densenet121, densenet161, densenet169, densenet201,
@@ -38,6 +44,7 @@ pub use efficientnet::{
     efficientnet_b5, efficientnet_b6, efficientnet_b7,
 };
 pub use googlenet::{BasicConv2d, GoogLeNet, GoogLeNetOutput, Inception, InceptionAux, InceptionWidths, PoolProjection, googlenet};
+pub use learned_group::{CondensedConv, GroupConv, LearnedGroupConv, channel_shuffle};
 pub use lenet::{LeNet5, lenet5};
 pub use mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 pub use mobilenet::{
@@ -145,6 +152,9 @@ const MODELS: &[ModelInfo] = &[
     row("densenet161", 224, DENSENET, |n| Box::new(densenet161(n))),
     row("densenet169", 224, DENSENET, |n| Box::new(densenet169(n))),
     row("densenet201", 224, DENSENET, |n| Box::new(densenet201(n))),
+    row("condensenet", 224, "Huang et al. 2017, CondenseNet: An Efficient DenseNet Using Learned Group Convolutions", |n| {
+        Box::new(condensenet(n))
+    }),
 ];
 
 /// Every registered architecture.

@@ -127,6 +127,22 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// As [`forward`](Module::forward), with a weight in place of the parameter that was computed from it: one that is masked, or normalised.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the weight has not the parameter's shape.
+    pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        self.site.enter(self, x, || {
+            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            if weight.shape() != self.weight.dims() {
+                return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
+            }
+            x.conv2d(weight, self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+        })
+    }
+}
+
 impl Leaf for Conv2d {
     fn describe(&self) -> String {
         let Conv2dOptions { stride, dilation, groups, .. } = self.options;
@@ -146,10 +162,7 @@ impl Module for Conv2d {
     /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels or is smaller than the kernel, [`Error::Argument`] when
     /// channels do not divide into the groups or a stride is zero, [`Error::DType`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.site.enter(self, x, || {
-            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            x.conv2d(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
-        })
+        self.forward_with_weight(x, &self.weight.tensor())
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
