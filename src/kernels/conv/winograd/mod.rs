@@ -30,7 +30,7 @@ const GROUP: usize = 768 << 10;
 /// The same for a group that all threads share, which L3 holds.
 const SHARED_GROUP: usize = 12 << 20;
 /// Groups from which on each thread takes its own.
-const MANY: usize = 12;
+const MANY: usize = 6;
 
 /// The side of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

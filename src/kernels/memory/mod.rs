@@ -1,26 +1,31 @@
 //! Aligned memory that is used again.
 //!
 //! A fresh page from the system costs a fault for each 4 KiB, which on large feature maps takes longer than the arithmetic. So a block that
-//! is freed waits in a pool, and the next request of about its size gets it. The pool is bounded ([`MemoryStats::bound`]): what is in use and
-//! what waits together never exceed the highest use so far by more than a quarter and 32 MiB; beyond that, the blocks that have waited longest
-//! go back to the system before a new one is asked for.
+//! is freed waits in a pool. Small ones serve the next request of about their size; large ones are cut from common ground ([`spans`]). The
+//! pool is bounded ([`MemoryStats::bound`]): what is in use and what waits together do not exceed the highest use so far by more than a quarter
+//! and 32 MiB; beyond that, pages go back to the system before new ones are asked for.
 //!
 //! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+mod spans;
+mod system;
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use spans::Spans;
+
 use super::simd::Scalar;
 
 /// Alignment of every block in bytes: a cache line, and one AVX-512 register.
 pub const ALIGNMENT: usize = 64;
 
-/// A huge page, where the system has them; blocks of at least two are aligned to it.
-const HUGE_PAGE: usize = 2 << 20;
+/// Blocks of this many bytes and more are cut from regions.
+const LARGE: usize = 64 << 10;
 
 /// What recycling may hold beyond the highest use so far, besides a quarter of it: a small network's blocks of all sizes.
 const FLOOR: usize = 32 << 20;
@@ -154,14 +159,19 @@ struct Idle {
 unsafe impl Send for Idle {}
 
 struct Pool {
-    /// Waiting blocks by capacity; the last in a row was freed last and is the warmest.
-    idle: BTreeMap<usize, Vec<Idle>>,
+    /// Small blocks that wait, by capacity; the last in a row was freed last and is the warmest.
+    small: BTreeMap<usize, Vec<Idle>>,
+    /// Bytes in them.
+    small_idle: usize,
+    large: Spans,
     stats: MemoryStats,
     clock: u64,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
-    idle: BTreeMap::new(),
+    small: BTreeMap::new(),
+    small_idle: 0,
+    large: Spans::new(),
     stats: MemoryStats { in_use: 0, idle: 0, peak: 0, system_allocations: 0, reuses: 0 },
     clock: 0,
 });
@@ -171,13 +181,19 @@ fn lock() -> MutexGuard<'static, Pool> {
 }
 
 impl Pool {
-    /// A waiting block of at least `capacity` and less than twice as many bytes.
+    /// A block that waits, and its capacity.
     fn take(&mut self, capacity: usize) -> Option<(NonNull<u8>, usize)> {
-        let (&found, row) = self.idle.range_mut(capacity..2 * capacity).find(|(_, row)| !row.is_empty())?;
-        let block = row.pop()?;
-        self.stats.idle -= found;
+        let found = if capacity >= LARGE {
+            (self.large.take_warm(capacity)?, capacity)
+        } else {
+            // Of less than twice as many bytes.
+            let most = (2 * capacity).min(LARGE);
+            let (&found, row) = self.small.range_mut(capacity..most).find(|(_, row)| !row.is_empty())?;
+            self.small_idle -= found;
+            (row.pop()?.pointer, found)
+        };
         self.stats.reuses += 1;
-        Some((block.pointer, found))
+        Some(found)
     }
 
     /// New memory from the system, after making room for it.
@@ -186,30 +202,40 @@ impl Pool {
         let bound = MemoryStats { peak: self.stats.peak.max(needed), ..self.stats }.bound();
         self.shrink(bound.saturating_sub(needed));
         self.stats.system_allocations += 1;
+        if capacity >= LARGE {
+            return self.large.take_cold(capacity);
+        }
         let layout = layout_of(capacity);
         // SAFETY: the layout's size is not zero: `uncleared` treats that case itself.
-        let pointer = unsafe { alloc(layout) };
-        let pointer = NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout));
-        prefer_huge_pages(pointer, layout);
-        // SAFETY: the block has `capacity` bytes.
-        unsafe { pointer.write_bytes(0, capacity) };
-        pointer
+        let pointer = unsafe { alloc_zeroed(layout) };
+        NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
     }
 
     fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
-        self.clock += 1;
         self.stats.in_use -= capacity;
-        self.stats.idle += capacity;
-        self.idle.entry(capacity).or_default().push(Idle { pointer, since: self.clock });
+        if capacity >= LARGE {
+            return self.large.give_back(pointer, capacity);
+        }
+        self.clock += 1;
+        self.small_idle += capacity;
+        self.small.entry(capacity).or_default().push(Idle { pointer, since: self.clock });
     }
 
-    /// Returns blocks to the system, those that have waited longest first, until at most `keep` bytes wait.
+    fn idle(&self) -> usize {
+        self.small_idle + self.large.idle()
+    }
+
+    /// Returns memory to the system until at most `keep` bytes wait: large blocks first, then the small ones that have waited longest.
     fn shrink(&mut self, keep: usize) {
-        while self.stats.idle > keep {
-            let oldest = self.idle.iter_mut().filter(|(_, row)| !row.is_empty()).min_by_key(|(_, row)| row[0].since);
+        if self.idle() <= keep {
+            return;
+        }
+        self.large.shrink(keep.saturating_sub(self.small_idle));
+        while self.idle() > keep {
+            let oldest = self.small.iter_mut().filter(|(_, row)| !row.is_empty()).min_by_key(|(_, row)| row[0].since);
             let Some((&capacity, row)) = oldest else { return };
             let block = row.remove(0);
-            self.stats.idle -= capacity;
+            self.small_idle -= capacity;
             // SAFETY: the pool owns the block, which was allocated with this layout.
             unsafe { dealloc(block.pointer.as_ptr(), layout_of(capacity)) };
         }
@@ -217,25 +243,14 @@ impl Pool {
 }
 
 fn layout_of(capacity: usize) -> Layout {
-    let alignment = if capacity < 2 * HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE };
-    Layout::from_size_align(capacity, alignment).expect("a block is smaller than the address space")
+    Layout::from_size_align(capacity, ALIGNMENT).expect("a block is smaller than the address space")
 }
 
-/// Asks the system to back a large block with huge pages, before it is touched: a map of tens of MiB otherwise has more pages than the
-/// processor can remember, and each costs a fault when it is new.
-fn prefer_huge_pages(pointer: NonNull<u8>, layout: Layout) {
-    #[cfg(target_os = "linux")]
-    if layout.align() == HUGE_PAGE {
-        let length = layout.size() / HUGE_PAGE * HUGE_PAGE;
-        // SAFETY: the range is part of the block, in whole pages; advice does not change what is read from it. A refusal does no harm.
-        unsafe { libc::madvise(pointer.as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (pointer, layout);
-}
-
-/// Rounds a size up so that nearly equal requests share blocks: to 64 bytes, from 1 KiB on to an eighth of its power of two.
+/// Rounds a size up so that nearly equal requests share blocks: to 64 bytes, from 1 KiB on to an eighth of its power of two; large ones to pages.
 fn size_class(length: usize) -> usize {
+    if length >= LARGE {
+        return Spans::capacity(length);
+    }
     if length <= 1024 {
         return length.next_multiple_of(ALIGNMENT);
     }
@@ -252,7 +267,8 @@ fn size_class(length: usize) -> usize {
 /// # drop(x);
 /// ```
 pub fn stats() -> MemoryStats {
-    lock().stats
+    let pool = lock();
+    MemoryStats { idle: pool.idle(), ..pool.stats }
 }
 
 /// Returns idle memory to the system until at most `keep` bytes wait, and forgets the peak.

@@ -1,0 +1,204 @@
+//! Large blocks: cut from regions, the smallest free span that is long enough first; spans that are free side by side become one.
+//!
+//! Blocks of a network come and go in all sizes. Kept by size, they would wait for the next request of their own size while others go to the
+//! system; cut from common ground, what one layer frees serves the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ptr::NonNull;
+
+use super::system::{self, HUGE_PAGE, PAGE};
+
+/// Address space that is taken at a time, at least; its pages come when they are touched.
+const REGION: usize = 128 << 20;
+
+/// Free spans of one kind: by address, and by length and address.
+#[derive(Default)]
+struct Free {
+    by_address: BTreeMap<usize, usize>,
+    by_length: BTreeSet<(usize, usize)>,
+    bytes: usize,
+}
+
+impl Free {
+    /// Adds a span, joined with its neighbours in the same region.
+    fn insert(&mut self, mut address: usize, mut length: usize, region: &Region) {
+        let before = self.by_address.range(region.start..address).next_back().map(|(&at, &length)| (at, length));
+        if let Some((at, before)) = before.filter(|&(at, before)| at + before == address) {
+            self.remove(at, before);
+            (address, length) = (at, before + length);
+        }
+        if let Some(&after) = self.by_address.get(&(address + length)).filter(|_| address + length < region.start + region.length) {
+            self.remove(address + length, after);
+            length += after;
+        }
+        self.by_address.insert(address, length);
+        self.by_length.insert((length, address));
+        self.bytes += length;
+    }
+
+    fn remove(&mut self, address: usize, length: usize) {
+        self.by_address.remove(&address);
+        self.by_length.remove(&(length, address));
+        self.bytes -= length;
+    }
+
+    /// The shortest span of at least this length.
+    fn best(&self, length: usize) -> Option<(usize, usize)> {
+        self.by_length.range((length, 0)..).next().map(|&(length, address)| (address, length))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Region {
+    pointer: NonNull<u8>,
+    start: usize,
+    length: usize,
+}
+
+// SAFETY: the pointer is a name for the region; whoever holds a block of it owns that block alone.
+unsafe impl Send for Region {}
+
+/// All regions, and what is free of them.
+#[derive(Default)]
+pub(super) struct Spans {
+    /// By address.
+    regions: BTreeMap<usize, Region>,
+    /// Free, with pages that have been touched.
+    warm: Free,
+    /// Free, without pages.
+    cold: Free,
+}
+
+impl Spans {
+    pub(super) const fn new() -> Spans {
+        const NONE: Free = Free { by_address: BTreeMap::new(), by_length: BTreeSet::new(), bytes: 0 };
+        Spans { regions: BTreeMap::new(), warm: NONE, cold: NONE }
+    }
+
+    /// The length of the block that serves a request.
+    pub(super) fn capacity(length: usize) -> usize {
+        length.next_multiple_of(PAGE)
+    }
+
+    /// Bytes that wait, with pages.
+    pub(super) fn idle(&self) -> usize {
+        self.warm.bytes
+    }
+
+    /// A block that has its pages already.
+    pub(super) fn take_warm(&mut self, capacity: usize) -> Option<NonNull<u8>> {
+        let (address, length) = self.warm.best(capacity)?;
+        self.warm.remove(address, length);
+        let region = self.region(address);
+        if length > capacity {
+            self.warm.insert(address + capacity, length - capacity, &region);
+        }
+        Some(region.at(address))
+    }
+
+    /// A block whose pages come when they are touched.
+    pub(super) fn take_cold(&mut self, capacity: usize) -> NonNull<u8> {
+        if self.cold.best(capacity).is_none() {
+            let length = capacity.max(REGION).next_multiple_of(HUGE_PAGE);
+            let pointer = system::map(length);
+            let region = Region { pointer, start: pointer.addr().get(), length };
+            self.regions.insert(region.start, region);
+            self.cold.insert(region.start, length, &region);
+        }
+        let (address, length) = self.cold.best(capacity).expect("a region has just been made");
+        self.cold.remove(address, length);
+        let region = self.region(address);
+        if length > capacity {
+            self.cold.insert(address + capacity, length - capacity, &region);
+        }
+        region.at(address)
+    }
+
+    /// Takes a block back.
+    pub(super) fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
+        let address = pointer.addr().get();
+        let region = self.region(address);
+        self.warm.insert(address, capacity, &region);
+    }
+
+    /// Gives pages back to the system until at most `keep` bytes wait with theirs, the longest spans first; regions that are free as a whole go.
+    pub(super) fn shrink(&mut self, keep: usize) {
+        while self.warm.bytes > keep {
+            let Some(&(length, address)) = self.warm.by_length.last() else { return };
+            let region = self.region(address);
+            self.warm.remove(address, length);
+            if length == region.length {
+                self.regions.remove(&region.start);
+                // SAFETY: the whole region is free.
+                unsafe { system::unmap(region.pointer, region.length) };
+                continue;
+            }
+            // SAFETY: the span is free, and spans are whole pages.
+            if unsafe { !system::discard(region.at(address), length) } {
+                // Only whole regions can go here, and no span is longer than this one.
+                self.warm.insert(address, length, &region);
+                return;
+            }
+            self.cold.insert(address, length, &region);
+        }
+        let whole: Vec<Region> = self.regions.values().filter(|r| self.cold.by_address.get(&r.start) == Some(&r.length)).copied().collect();
+        for region in whole {
+            self.cold.remove(region.start, region.length);
+            self.regions.remove(&region.start);
+            // SAFETY: the whole region is free.
+            unsafe { system::unmap(region.pointer, region.length) };
+        }
+    }
+
+    fn region(&self, address: usize) -> Region {
+        *self.regions.range(..=address).next_back().expect("every span lies in a region").1
+    }
+}
+
+impl Region {
+    fn at(&self, address: usize) -> NonNull<u8> {
+        // SAFETY: the address lies in the region.
+        unsafe { self.pointer.add(address - self.start) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_neighbours_join_and_serve_a_longer_block() {
+        let mut spans = Spans::new();
+        let blocks: Vec<_> = (0..4).map(|_| spans.take_cold(PAGE)).collect();
+        assert!(spans.take_warm(PAGE).is_none());
+        for &at in [blocks[0], blocks[2], blocks[1]].iter() {
+            spans.give_back(at, PAGE);
+        }
+        assert_eq!(spans.idle(), 3 * PAGE);
+        assert_eq!(spans.take_warm(3 * PAGE), Some(blocks[0]));
+        spans.give_back(blocks[0], 3 * PAGE);
+        // The shortest span that is long enough is cut.
+        spans.take_cold(PAGE);
+        assert_eq!(spans.take_warm(PAGE), Some(blocks[0]));
+        assert_eq!(spans.idle(), 2 * PAGE);
+    }
+
+    #[test]
+    fn what_shrinks_comes_back_as_zeros() {
+        let mut spans = Spans::new();
+        let (kept, block) = (spans.take_cold(PAGE), spans.take_cold(4 * PAGE));
+        // SAFETY: the block has four pages.
+        unsafe { block.write_bytes(7, 4 * PAGE) };
+        spans.give_back(block, 4 * PAGE);
+        spans.shrink(0);
+        assert!(spans.idle() == 0 || !cfg!(target_os = "linux"));
+        let again = spans.take_warm(4 * PAGE).unwrap_or_else(|| spans.take_cold(4 * PAGE));
+        // SAFETY: as above; whatever the system, the bytes are initialised.
+        let bytes = unsafe { std::slice::from_raw_parts(again.as_ptr(), 4 * PAGE) };
+        assert!(!cfg!(target_os = "linux") || bytes.iter().all(|&byte| byte == 0));
+        spans.give_back(again, 4 * PAGE);
+        spans.give_back(kept, PAGE);
+        spans.shrink(0);
+        assert!(spans.regions.is_empty() || !cfg!(target_os = "linux"));
+    }
+}
