@@ -3,6 +3,8 @@
 //! Rows of `a` are given as for [`multiply`](super::tile::multiply), by starts and offsets. Neither operand is packed: what that takes is more
 //! than it saves, measured on 1×1 and 3×3 kernels of 64 to 1024 channels.
 
+#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+
 use pulp::{Simd, WithSimd};
 
 use super::simd::{Real, dispatch};

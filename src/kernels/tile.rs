@@ -9,6 +9,8 @@
 //!
 //! The reduction's order depends on the shape alone.
 
+#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+
 use std::marker::PhantomData;
 use std::ops::Range;
 

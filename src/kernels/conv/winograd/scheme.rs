@@ -5,6 +5,8 @@
 //! the transpose of an evaluation, are *interpolated*; the inputs' transform depends on the points alone. So the same points, and the same
 //! inputs' transform, serve the forward pass (`r = 3`) and the weight gradient (`r = m`, three outputs).
 
+#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+
 use std::marker::PhantomData;
 
 use pulp::Simd;

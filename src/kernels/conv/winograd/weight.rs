@@ -4,6 +4,8 @@
 //! matrix product over the tiles. It is computed in blocks that stay in L2 for all positions, and each block is transformed back as soon as its
 //! last tile is in.
 
+#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+
 use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
