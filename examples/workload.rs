@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -45,6 +46,9 @@ struct Options {
     /// Classes of the model [default: 10 for grey and 32×32 images, else 1000]
     #[arg(long)]
     classes: Option<usize>,
+    /// Print where the time of the steps went on standard error, and write it to a file for chrome://tracing or Perfetto
+    #[arg(long, num_args = 0..=1, value_name = "TRACE.json")]
+    profile: Option<Option<PathBuf>>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -83,6 +87,15 @@ fn run(options: &Options) -> Fallible<()> {
     for _ in 0..3 {
         step()?;
     }
+    let Some(trace) = &options.profile else { return serve(&mut step) };
+    let (served, profile) = convnet::profile(|| serve(&mut step));
+    eprintln!("{profile}");
+    trace.as_ref().map_or(Ok(()), |path| profile.save_trace(path))?;
+    served
+}
+
+/// Runs as many steps as each line of standard input asks for.
+fn serve(step: &mut Step) -> Fallible<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
     out.flush()?;

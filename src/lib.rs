@@ -15,6 +15,8 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+mod profile;
+mod table;
 mod tensor;
 pub mod train;
 pub mod weights;
@@ -23,6 +25,7 @@ pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};
 pub use kernels::parallel::num_threads;
 pub use ops::{ConvAlgorithm, with_algorithm};
+pub use profile::{Cost, Profile, ProfileRow, profile};
 pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
 
 /// What tensors' memory is doing; freed buffers are recycled.

@@ -45,6 +45,26 @@ fn every_operation_has_cases_enough() {
 }
 
 #[test]
+fn a_profile_sees_every_operation_and_its_backward() {
+    let run_cases = || {
+        for case in &FIXTURE.cases {
+            let tensors = case.tensors(DType::F64, RowMajor).expect("tensors");
+            let upstream = |output: &Tensor| Ok(case.numbers("upstream").map(|numbers| numbers.tensor(output.dtype())));
+            outcome(&case.op, &case.args, &tensors, upstream).expect("a case runs");
+        }
+        for drop in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
+            let y = drop(&Tensor::ones([2, 3]).with_grad(), 0.5).expect("half");
+            y.sum(..).and_then(|sum| sum.backward()).expect("a gradient");
+        }
+    };
+    let seen = convnet::profile(run_cases).1.by_operation();
+    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| {
+        let row = seen.iter().find(|row| row.operation == op).ok_or("is not timed: it has to begin with `operation`")?;
+        if row.forward.calls > 0 && row.backward.calls > 0 { Ok(()) } else { Err(format!("{row:?}").into()) }
+    });
+}
+
+#[test]
 fn forward_and_gradients_agree_with_pytorch_in_f64() {
     every_case(|case| agrees_with_pytorch(case, DType::F64, RowMajor, RowMajor));
 }

@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use super::checkpoint::INSIDE;
+use super::watch;
 use crate::error::{Error, Result};
 use crate::tensor::node::{Node, Rule};
 use crate::tensor::{Tensor, compute};
@@ -167,6 +168,7 @@ fn pass(node: &Node, rule: &Rule, gradient: Tensor, walk: &mut Walk) -> Result<(
             return again.node().map_or(Ok(()), |node| walk.deliver(node, gradient));
         }
     };
+    let _watched = watch::backward(node);
     let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
     let returned = rule(&gradient, &wanted)?;
     drop(gradient);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::{enable_grad, is_grad_enabled};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use crate::tensor::dry::is_dry;
 use crate::tensor::node::{Node, Rule};
 use crate::tensor::random;
 
@@ -101,7 +102,8 @@ fn recomputing<R>(body: impl FnOnce() -> R) -> R {
 /// `body` of the inputs, without keeping what its backward needs: the backward walk runs it again.
 pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
     let inputs: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
-    if !is_grad_enabled() {
+    // A dry run keeps nothing anyway.
+    if !is_grad_enabled() || is_dry() {
         return body(&inputs);
     }
     let generator = random::generator();

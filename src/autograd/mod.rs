@@ -9,6 +9,7 @@ mod backward;
 mod checkpoint;
 mod gradcheck;
 pub mod registry;
+pub(crate) mod watch;
 
 use std::cell::Cell;
 
@@ -19,6 +20,7 @@ pub use gradcheck::{GradCheck, gradcheck};
 
 use crate::error::Result;
 use crate::tensor::Tensor;
+use crate::tensor::dry::{Reach, is_dry};
 use crate::tensor::node::{Node, Rule};
 
 thread_local! {
@@ -113,6 +115,40 @@ impl Tensor {
             return self.with_node(Some(node));
         }
         let edges = inputs.iter().map(|input| input.edge()).collect();
-        self.with_node(Some(Node::new(op, edges, Some(Rule::Gradients(Box::new(rule))))))
+        // Nobody walks back through a dry run, so what its rules would keep is let go.
+        let rule = (!is_dry()).then(|| Rule::Gradients(Box::new(rule)));
+        let mut y = self.with_node(Some(Node::new(op, edges, rule)));
+        if let Some(origin) = watch::origin()
+            && let Some(node) = y.node_mut()
+        {
+            node.origin = Some(origin);
+        }
+        y
+    }
+
+    /// As [`reaching`](Tensor::reaching), where each place of the output is one of the input, so many further.
+    pub(crate) fn reaching_shifted(self, shift: [isize; 2]) -> Tensor {
+        let size = match *self.shape() {
+            [_, _, .., height, width] if self.ndim() >= 4 => [height, width],
+            [_, _, width] => [1, width],
+            _ => return self,
+        };
+        self.reaching(|| Reach::new(size, [1.0, 1.0], |axis, at| [at + shift[axis]; 2]))
+    }
+
+    /// As [`reaching`](Tensor::reaching), of an operation along one dimension: if that is no dimension of the map, it stays at its place.
+    pub(crate) fn reaching_all_channels(self, axis: usize) -> Tensor {
+        let of_map = axis > 1 && axis + 2 >= self.ndim();
+        if of_map { self } else { self.reaching_shifted([0, 0]) }
+    }
+
+    /// This freshly recorded result, with the places that it was computed from; asked for in a dry run only.
+    pub(crate) fn reaching(mut self, reach: impl FnOnce() -> Reach) -> Tensor {
+        if is_dry()
+            && let Some(node) = self.node_mut()
+        {
+            node.reach = Some(Box::new(reach()));
+        }
+        self
     }
 }

@@ -4,7 +4,7 @@
 //! into each residual block. Names of fields are timm's.
 
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, block, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -52,9 +52,11 @@ impl SqueezeExcite {
 
 impl Module for SqueezeExcite {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let means = x.mean_keepdim([2, 3])?; //                 [N, C, 1, 1]
-        let squeezed = self.activation.apply(self.fc1.forward(&means)?)?; // [N, squeezed, 1, 1]
-        x.mul(&self.gate.apply(self.fc2.forward(&squeezed)?)?)
+        block(self, || {
+            let means = x.mean_keepdim([2, 3])?; //                 [N, C, 1, 1]
+            let squeezed = self.activation.apply(self.fc1.forward(&means)?)?; // [N, squeezed, 1, 1]
+            x.mul(&self.gate.apply(self.fc2.forward(&squeezed)?)?)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -87,9 +89,11 @@ impl ChannelAttention {
 
 impl Module for ChannelAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let means = self.dense(&x.mean_keepdim([2, 3])?)?; //   [N, C, 1, 1]
-        let largest = self.dense(&x.max_keepdim([2, 3])?)?; //  [N, C, 1, 1]
-        x.mul(&means.add(&largest)?.sigmoid()?)
+        block(self, || {
+            let means = self.dense(&x.mean_keepdim([2, 3])?)?; //   [N, C, 1, 1]
+            let largest = self.dense(&x.max_keepdim([2, 3])?)?; //  [N, C, 1, 1]
+            x.mul(&means.add(&largest)?.sigmoid()?)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -124,8 +128,10 @@ impl Default for SpatialAttention {
 
 impl Module for SpatialAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let seen = Tensor::cat(&[&x.mean_keepdim(1)?, &x.max_keepdim(1)?], 1)?; // [N, 2, H, W]
-        x.mul(&conv_bn_act(&self.conv, &self.bn, &seen, Activation::Sigmoid)?)
+        block(self, || {
+            let seen = Tensor::cat(&[&x.mean_keepdim(1)?, &x.max_keepdim(1)?], 1)?; // [N, 2, H, W]
+            x.mul(&conv_bn_act(&self.conv, &self.bn, &seen, Activation::Sigmoid)?)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -163,7 +169,7 @@ impl Cbam {
 
 impl Module for Cbam {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.spatial.forward(&self.channel.forward(x)?)
+        block(self, || self.spatial.forward(&self.channel.forward(x)?))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

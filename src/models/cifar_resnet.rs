@@ -8,7 +8,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, Visitor, conv_bn_add_relu, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, Visitor, block, conv_bn_add_relu, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -63,8 +63,10 @@ impl CifarBlock {
 
 impl Module for CifarBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
-        conv_bn_add_relu(&self.conv2, &self.bn2, &y, &self.shortcut(x)?)
+        block(self, || {
+            let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
+            conv_bn_add_relu(&self.conv2, &self.bn2, &y, &self.shortcut(x)?)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

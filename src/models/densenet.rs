@@ -9,7 +9,7 @@ use super::options::ModelOptions;
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, bn_act, checkpoint, conv_bn_relu};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, bn_act, checkpoint, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -106,8 +106,10 @@ impl DenseLayer {
 
 impl Module for DenseLayer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = bn_act(&self.norm1, x, Activation::Relu)?;
-        self.finish(&conv_bn_relu(&self.conv1, &self.norm2, &y)?)
+        block(self, || {
+            let y = bn_act(&self.norm1, x, Activation::Relu)?;
+            self.finish(&conv_bn_relu(&self.conv1, &self.norm2, &y)?)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -136,18 +138,20 @@ impl DenseBlock {
 
 impl Module for DenseBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.memory_efficient && is_grad_enabled() {
-            let mut maps = vec![x.clone()];
-            for layer in &self.layers {
-                maps.push(layer.forward_efficiently(&maps)?);
+        block(self, || {
+            if self.memory_efficient && is_grad_enabled() {
+                let mut maps = vec![x.clone()];
+                for layer in &self.layers {
+                    maps.push(layer.forward_efficiently(&maps)?);
+                }
+                return Tensor::cat(&maps.iter().collect::<Vec<_>>(), 1);
             }
-            return Tensor::cat(&maps.iter().collect::<Vec<_>>(), 1);
-        }
-        let mut maps = x.clone();
-        for layer in &self.layers {
-            maps = Tensor::cat(&[&maps, &layer.forward(&maps)?], 1)?;
-        }
-        Ok(maps)
+            let mut maps = x.clone();
+            for layer in &self.layers {
+                maps = Tensor::cat(&[&maps, &layer.forward(&maps)?], 1)?;
+            }
+            Ok(maps)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -177,8 +181,10 @@ impl Transition {
 
 impl Module for Transition {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = bn_act(&self.norm, x, Activation::Relu)?;
-        self.conv.forward(&y)?.avg_pool2d([2, 2], Pool2dOptions::default())
+        block(self, || {
+            let y = bn_act(&self.norm, x, Activation::Relu)?;
+            self.conv.forward(&y)?.avg_pool2d([2, 2], Pool2dOptions::default())
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -203,17 +209,19 @@ pub struct DenseFeatures {
 
 impl Module for DenseFeatures {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // [N, 3, 224, 224]
-        let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
-        let x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
-        let mut x = x.max_pool2d([3, 3], pool)?; //            [N, 64, 56, 56]
-        for (block, transition) in &self.blocks {
-            // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7, 7]
-            x = block.forward(&x)?;
-            // [N, 128, 28, 28], [N, 256, 14, 14], [N, 512, 7, 7]
-            x = transition.forward(&x)?;
-        }
-        bn_act(&self.norm5, &x, Activation::Relu) // [N, 1024, 7, 7]
+        block(self, || {
+            // [N, 3, 224, 224]
+            let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
+            let x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
+            let mut x = x.max_pool2d([3, 3], pool)?; //            [N, 64, 56, 56]
+            for (block, transition) in &self.blocks {
+                // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7, 7]
+                x = block.forward(&x)?;
+                // [N, 128, 28, 28], [N, 256, 14, 14], [N, 512, 7, 7]
+                x = transition.forward(&x)?;
+            }
+            bn_act(&self.norm5, &x, Activation::Relu) // [N, 1024, 7, 7]
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

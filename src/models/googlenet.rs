@@ -8,7 +8,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -30,7 +30,7 @@ impl BasicConv2d {
 
 impl Module for BasicConv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv_bn_relu(&self.conv, &self.bn, x)
+        block(self, || conv_bn_relu(&self.conv, &self.bn, x))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -76,8 +76,10 @@ pub struct PoolProjection {
 
 impl Module for PoolProjection {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let pooled = x.max_pool2d([3, 3], Pool2dOptions { stride: [1, 1], padding: [1, 1], ceil_mode: true, ..Default::default() })?;
-        self.conv.forward(&pooled)
+        block(self, || {
+            let pooled = x.max_pool2d([3, 3], Pool2dOptions { stride: [1, 1], padding: [1, 1], ceil_mode: true, ..Default::default() })?;
+            self.conv.forward(&pooled)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -102,8 +104,10 @@ impl Module for Inception {
     /// # Shape
     /// `[N, inputs, H, W]` to `[N, one + three[1] + five[1] + pool, H, W]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let branches = [self.branch1.forward(x)?, self.branch2.forward(x)?, self.branch3.forward(x)?, self.branch4.forward(x)?];
-        Tensor::cat(&branches.each_ref(), 1)
+        block(self, || {
+            let branches = [self.branch1.forward(x)?, self.branch2.forward(x)?, self.branch3.forward(x)?, self.branch4.forward(x)?];
+            Tensor::cat(&branches.each_ref(), 1)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -136,10 +140,12 @@ impl InceptionAux {
 
 impl Module for InceptionAux {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = x.adaptive_avg_pool2d([4, 4])?; //               [N, 512 or 528, 4, 4]
-        let x = self.conv.forward(&x)?.flatten(1, -1)?; //       [N, 2048]
-        let x = self.fc1.forward(&x)?.relu(); //                 [N, 1024]
-        self.fc2.forward(&self.dropout.forward(&x)?) //          [N, num_classes]
+        block(self, || {
+            let x = x.adaptive_avg_pool2d([4, 4])?; //               [N, 512 or 528, 4, 4]
+            let x = self.conv.forward(&x)?.flatten(1, -1)?; //       [N, 2048]
+            let x = self.fc1.forward(&x)?.relu(); //                 [N, 1024]
+            self.fc2.forward(&self.dropout.forward(&x)?) //          [N, num_classes]
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -2,7 +2,7 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -52,7 +52,7 @@ impl ConvNormActivation {
 
 impl Module for ConvNormActivation {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv_bn_act(&self.conv, &self.bn, x, self.activation)
+        block(self, || conv_bn_act(&self.conv, &self.bn, x, self.activation))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -114,11 +114,15 @@ impl Module for MBConv {
     /// # Shape
     /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.expand.forward(x)?; //          [N, expanded, H, W]
-        let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
-        let y = self.squeeze.forward(&y)?;
-        let y = self.project.forward(&y)?; //        [N, outputs, H / stride, W / stride]
-        if self.shortcut { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
+        block(self, || {
+            let y = block(&Parts(self), || {
+                let y = self.expand.forward(x)?; //          [N, expanded, H, W]
+                let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
+                let y = self.squeeze.forward(&y)?;
+                self.project.forward(&y) //                  [N, outputs, H / stride, W / stride]
+            })?;
+            if self.shortcut { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -11,7 +11,7 @@ use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Place, Start, start};
 use crate::nn::{
-    Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, conv_bn, conv_bn_act, conv_bn_add_act,
+    Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, block, conv_bn, conv_bn_act, conv_bn_add_act,
 };
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -52,8 +52,10 @@ impl DepthwiseSeparable {
 
 impl Module for DepthwiseSeparable {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = conv_bn_act(&self.conv_dw, &self.bn1, x, Activation::Relu6)?;
-        conv_bn_act(&self.conv_pw, &self.bn2, &x, Activation::Relu6)
+        block(self, || {
+            let x = conv_bn_act(&self.conv_dw, &self.bn1, x, Activation::Relu6)?;
+            conv_bn_act(&self.conv_pw, &self.bn2, &x, Activation::Relu6)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -163,13 +165,16 @@ impl Module for InvertedResidual {
     /// # Shape
     /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.expand.forward(x)?; //                     [N, hidden, H, W]
-        let y = self.depthwise.forward(&y)?; //                 [N, hidden, H / stride, W / stride]
-        // [N, outputs, H / stride, W / stride]
-        match self.shortcut {
-            true => conv_bn_add_act(&self.project, &self.bn, &y, x, Activation::Linear),
-            false => conv_bn(&self.project, &self.bn, &y),
-        }
+        let layers = || {
+            let y = self.expand.forward(x)?; //                     [N, hidden, H, W]
+            let y = self.depthwise.forward(&y)?; //                 [N, hidden, H / stride, W / stride]
+            // [N, outputs, H / stride, W / stride]
+            match self.shortcut {
+                true => conv_bn_add_act(&self.project, &self.bn, &y, x, Activation::Linear),
+                false => conv_bn(&self.project, &self.bn, &y),
+            }
+        };
+        block(self, || block(&Numbered(self), layers))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -23,6 +23,8 @@ mod mobilenet;
 mod nin;
 mod options;
 mod preprocessing;
+#[cfg(test)]
+mod receptive_fields;
 mod resnet;
 mod seresnet;
 mod vgg;
@@ -73,6 +75,8 @@ pub struct ModelInfo {
     pub name: &'static str,
     /// The shape of one input, `[C, H, W]`.
     pub input: [usize; 3],
+    /// The number of classes in the data set that the paper is about.
+    pub classes: usize,
     /// Where it was described first.
     pub paper: &'static str,
     build: fn(usize) -> Box<dyn Module>,
@@ -80,7 +84,31 @@ pub struct ModelInfo {
 
 /// A row of the registry, for square pictures of three channels.
 const fn row(name: &'static str, size: usize, paper: &'static str, build: fn(usize) -> Box<dyn Module>) -> ModelInfo {
-    ModelInfo { name, input: [3, size, size], paper, build }
+    let classes = if size == 32 { 10 } else { 1000 };
+    ModelInfo { name, input: [3, size, size], classes, paper, build }
+}
+
+impl ModelInfo {
+    /// The number of parameters, for as many [classes](ModelInfo::classes). Counted anew each time; no weights are drawn for it.
+    pub fn parameters(&self) -> usize {
+        (self.build)(self.classes).num_parameters()
+    }
+
+    /// Multiplications, each with its addition, for one [input](ModelInfo::input): what [`summary`](Module::summary) counts. Takes
+    /// milliseconds, as nothing is computed.
+    ///
+    /// # Errors
+    /// None for a registered architecture; a `Result` as a summary's is.
+    ///
+    /// ```
+    /// let resnet50 = convnet::models::info("resnet50")?;
+    /// assert_eq!((resnet50.parameters(), resnet50.multiply_adds()?), (25_557_032, 4_089_184_256));
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn multiply_adds(&self) -> Result<u64> {
+        let [channels, height, width] = self.input;
+        Ok((self.build)(self.classes).summary([1, channels, height, width])?.multiply_adds)
+    }
 }
 
 const VGG: &str = "Simonyan & Zisserman 2014, Very Deep Convolutional Networks for Large-Scale Image Recognition";
@@ -95,6 +123,7 @@ const MODELS: &[ModelInfo] = &[
     ModelInfo {
         name: "lenet5",
         input: [1, 28, 28],
+        classes: 10,
         paper: "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition",
         build: |classes| Box::new(lenet5(classes)),
     },
@@ -221,6 +250,39 @@ mod tests {
         for ((name, shape), (expected_name, expected_shape)) in shapes.iter().zip(expected) {
             assert_eq!((name.as_str(), shape.as_slice()), (expected_name, expected_shape));
         }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_literature() {
+        for (name, parameters) in [
+            ("lenet5", 61_706),
+            ("alexnet", 61_100_840),
+            ("vgg16", 138_357_544),
+            ("resnet50", 25_557_032),
+            ("densenet121", 7_978_856),
+            ("mobilenet_v2", 3_504_872),
+            ("efficientnet_b0", 5_288_548),
+            ("cifar_resnet20", 269_722),
+        ] {
+            assert_eq!(info(name).unwrap().parameters(), parameters, "{name}");
+        }
+        // In millions, as torchvision's documentation has them (GFLOPS there are multiply-adds), and to the digits that it has; b7 is its largest.
+        for (name, expected) in [
+            ("alexnet", 710),
+            ("vgg16", 15_470),
+            ("googlenet", 1_500),
+            ("resnet18", 1_810),
+            ("resnet152", 11_510),
+            ("densenet161", 7_730),
+            ("mobilenet_v2", 300),
+            ("mobilenet_v3_large", 220),
+            ("efficientnet_b0", 390),
+            ("efficientnet_b7", 37_750),
+        ] {
+            let found = info(name).unwrap().multiply_adds().unwrap() as f64 / 1e6;
+            assert!((found - f64::from(expected)).abs() <= 8.0_f64.max(f64::from(expected) * 2e-3), "{name}: {found}");
+        }
+        assert!(all().iter().all(|model| model.parameters() > 0 && model.multiply_adds().unwrap() > 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{Conv2d, Dropout, MaxPool2d, Maxout, Module, ReLU, Sequential, Visitor};
+use crate::nn::{Conv2d, Dropout, MaxPool2d, Maxout, Module, ReLU, Sequential, Visitor, block};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -43,7 +43,7 @@ fn with_nonlinearity(layers: Sequential, pieces: usize) -> Sequential {
 
 impl Module for MlpConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.layers.forward(x)
+        block(self, || self.layers.forward(x))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

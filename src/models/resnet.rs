@@ -7,7 +7,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Item, Linear, Module, Sequential, Visitor, conv_bn, conv_bn_add_relu, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Item, Linear, Module, Sequential, Visitor, block, conv_bn, conv_bn_add_relu, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -118,7 +118,7 @@ impl Projection {
 
 impl Module for Projection {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv_bn(&self.conv, &self.bn, x)
+        block(self, || conv_bn(&self.conv, &self.bn, x))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -183,9 +183,11 @@ impl BasicBlock {
 
 impl Module for BasicBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let shortcut = self.downsample.forward(x)?;
-        let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
-        join(&self.conv2, &self.bn2, self.se.as_deref(), &y, &shortcut)
+        block(self, || {
+            let shortcut = self.downsample.forward(x)?;
+            let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
+            join(&self.conv2, &self.bn2, self.se.as_deref(), &y, &shortcut)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -240,10 +242,12 @@ impl Bottleneck {
 
 impl Module for Bottleneck {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let shortcut = self.downsample.forward(x)?;
-        let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
-        let y = conv_bn_relu(&self.conv2, &self.bn2, &y)?;
-        join(&self.conv3, &self.bn3, self.se.as_deref(), &y, &shortcut)
+        block(self, || {
+            let shortcut = self.downsample.forward(x)?;
+            let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
+            let y = conv_bn_relu(&self.conv2, &self.bn2, &y)?;
+            join(&self.conv3, &self.bn3, self.se.as_deref(), &y, &shortcut)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -7,7 +7,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, Visitor, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, Visitor, block, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -81,18 +81,20 @@ impl Module for Vgg {
 
 impl Module for VggFeatures {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.clone();
-        // [N, 3, 224, 224], then [N, 64, 112, 112], [N, 128, 56, 56], [N, 256, 28, 28], [N, 512, 14, 14], [N, 512, 7, 7]
-        for stage in &self.stages {
-            for VggConv { conv, bn } in stage {
-                x = match bn {
-                    Some(bn) => conv_bn_relu(conv, bn, &x)?,
-                    None => conv.forward(&x)?.relu(),
-                };
+        block(self, || {
+            let mut x = x.clone();
+            // [N, 3, 224, 224], then [N, 64, 112, 112], [N, 128, 56, 56], [N, 256, 28, 28], [N, 512, 14, 14], [N, 512, 7, 7]
+            for stage in &self.stages {
+                for VggConv { conv, bn } in stage {
+                    x = match bn {
+                        Some(bn) => conv_bn_relu(conv, bn, &x)?,
+                        None => conv.forward(&x)?.relu(),
+                    };
+                }
+                x = x.max_pool2d([2, 2], Pool2dOptions::default())?;
             }
-            x = x.max_pool2d([2, 2], Pool2dOptions::default())?;
-        }
-        Ok(x)
+            Ok(x)
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -6,7 +6,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, conv_bn, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -33,7 +33,7 @@ impl Module for SeparableConv2d {
     /// # Shape
     /// `[N, inputs, H, W]` to `[N, outputs, H, W]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.pointwise.forward(&self.conv1.forward(x)?)
+        block(self, || self.pointwise.forward(&self.conv1.forward(x)?))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -92,11 +92,13 @@ impl Module for XceptionBlock {
     /// # Shape
     /// `[N, inputs, H, W]` to `[N, last width, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.rep.forward(x)?;
-        match (&self.skip, &self.skipbn) {
-            (Some(conv), Some(bn)) => y.add(&conv_bn(conv, bn, x)?),
-            _ => y.add(x),
-        }
+        block(self, || {
+            let y = self.rep.forward(x)?;
+            match (&self.skip, &self.skipbn) {
+                (Some(conv), Some(bn)) => y.add(&conv_bn(conv, bn, x)?),
+                _ => y.add(x),
+            }
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -106,15 +108,17 @@ impl Module for XceptionBlock {
 
 impl Module for Rep {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.clone();
-        for (i, (conv, bn)) in self.units.iter().enumerate() {
-            let input = if i > 0 || self.relu_first { x.relu() } else { x };
-            x = separable_bn(conv, bn, &input)?;
-        }
-        if self.stride == 1 {
-            return Ok(x);
-        }
-        x.max_pool2d([3, 3], Pool2dOptions { stride: [self.stride; 2], padding: [1, 1], ..Default::default() })
+        block(self, || {
+            let mut x = x.clone();
+            for (i, (conv, bn)) in self.units.iter().enumerate() {
+                let input = if i > 0 || self.relu_first { x.relu() } else { x };
+                x = separable_bn(conv, bn, &input)?;
+            }
+            if self.stride == 1 {
+                return Ok(x);
+            }
+            x.max_pool2d([3, 3], Pool2dOptions { stride: [self.stride; 2], padding: [1, 1], ..Default::default() })
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

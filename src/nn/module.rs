@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::parameter::{Buffer, Parameter};
+use super::receptive::{self, ReceptiveFields};
+use super::site::block;
 use super::state_dict::{self, LoadReport, StateDict};
 use super::summary::{self, Summary};
 use super::visitor::{Item, Visitor};
@@ -192,7 +194,10 @@ pub trait Module: Send + Sync {
         self.load_state_dict(&StateDict::load(path)?)
     }
 
-    /// Runs the module in evaluation on zeros of this shape and lists every layer with output shape, parameters and multiply-adds.
+    /// Lists every layer and block with output shape, parameters, multiply-adds and memory; see [`Summary`].
+    ///
+    /// The module runs in evaluation for an input of this shape, but nothing is computed: shapes alone are worked out, no weights are
+    /// drawn and no state changes, whatever the size. A `forward` that looks at values sees zeros.
     ///
     /// # Errors
     /// What [`forward`](Module::forward) returns; [`Error::Shape`] when the shape has more elements than memory can hold.
@@ -201,6 +206,17 @@ pub trait Module: Send + Sync {
         Self: Sized,
     {
         summary::of(self, input_shape.as_ref())
+    }
+
+    /// How much of the input each layer's units see; see [`ReceptiveFields`]. Nothing is computed, as for a [`summary`](Module::summary).
+    ///
+    /// # Errors
+    /// What [`forward`](Module::forward) returns; [`Error::Shape`] unless the input is `[N, C, H, W]` or `[N, C, L]`.
+    fn receptive_field(&self, input_shape: impl AsRef<[usize]>) -> Result<ReceptiveFields>
+    where
+        Self: Sized,
+    {
+        receptive::of(self, input_shape.as_ref())
     }
 }
 
@@ -255,11 +271,13 @@ impl<M: Module> Module for Option<M> {
 /// One after the other, named `0`, `1`, ….
 impl<M: Module> Module for Vec<M> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = x.clone();
-        for module in self {
-            y = module.forward(&y)?;
-        }
-        Ok(y)
+        block(self, || {
+            let mut y = x.clone();
+            for module in self {
+                y = block(module, || module.forward(&y))?;
+            }
+            Ok(y)
+        })
     }
 
     fn visit(&self, visitor: &mut Visitor<'_>) {

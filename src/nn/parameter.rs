@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
+use crate::tensor::dry::is_dry;
 use crate::tensor::{DType, Tensor};
 
 /// A tensor that an optimiser changes; clones share it.
@@ -76,6 +77,10 @@ impl Parameter {
         if let Value::Ready(value) = &self.shared.state.read().unwrap_or_else(PoisonError::into_inner).value {
             return value.clone();
         }
+        if is_dry() {
+            // Nothing is drawn for a dry run, which asks for shapes.
+            return Tensor::zeros(self.dims()).with_grad();
+        }
         self.write().ready().clone()
     }
 
@@ -110,9 +115,13 @@ impl Parameter {
         self.replace(value)
     }
 
+    /// In a dry run nothing is replaced: what it computes are no values.
     fn replace(&self, value: &Tensor) -> Result<()> {
         if self.dims() != value.shape() {
             return Err(Error::shape("parameter", format!("expected shape {:?}, got {:?}", self.dims(), value.shape())));
+        }
+        if is_dry() {
+            return Ok(());
         }
         let mut state = self.write();
         // What was pending need not be computed to be replaced.
@@ -136,8 +145,11 @@ impl Parameter {
         self.replace(&init(&shape))
     }
 
-    /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same.
+    /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same. Not in a dry run.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
+        if is_dry() {
+            return Ok(());
+        }
         let mut state = self.write();
         let current = state.ready();
         let node = current.node().cloned();

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::module::Module;
-use super::site::Site;
-use super::summary;
+use super::site::{Site, block};
+use super::tree::tree;
 use super::visitor::Visitor;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -88,13 +88,15 @@ impl Module for Sequential {
     /// # Errors
     /// The first child's that fails, with its path.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut current = None;
-        for child in &self.children {
-            let input = current.as_ref().unwrap_or(x);
-            let output = child.module.forward(input).map_err(|error| child.site.locate(error, child.module.kind().to_string()))?;
-            current = Some(output);
-        }
-        Ok(current.unwrap_or_else(|| x.clone()))
+        block(self, || {
+            let mut current = None;
+            for child in &self.children {
+                let input = current.as_ref().unwrap_or(x);
+                let output = block(&child.module, || child.module.forward(input));
+                current = Some(output.map_err(|error| child.site.locate(error, child.module.kind().to_string()))?);
+            }
+            Ok(current.unwrap_or_else(|| x.clone()))
+        })
     }
 
     fn visit(&self, visitor: &mut Visitor<'_>) {
@@ -107,12 +109,12 @@ impl Module for Sequential {
 /// The tree of modules, as PyTorch prints it.
 impl fmt::Debug for Sequential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        summary::tree(self, f)
+        tree(self, f)
     }
 }
 
 impl fmt::Debug for dyn Module + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        summary::tree(self, f)
+        tree(self, f)
     }
 }

@@ -1,10 +1,14 @@
 //! Where a layer stands in its network: its path for error messages, and who watches when it runs.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::module::Module;
+use super::visitor::Visitor;
+use crate::autograd::watch;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -60,7 +64,12 @@ impl Site {
 
     /// The path from the root, as far as a walk has told it; empty before, and for a root.
     pub fn path(&self) -> String {
-        self.path.lock().unwrap_or_else(PoisonError::into_inner).as_deref().unwrap_or("").to_string()
+        self.told().as_deref().unwrap_or("").to_string()
+    }
+
+    /// The path, once a walk has told it.
+    fn told(&self) -> Option<Arc<str>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_path(&self, path: &str) {
@@ -70,12 +79,16 @@ impl Site {
         }
     }
 
-    /// Runs a layer's forward: an error that comes out says where and what the layer is, and a running summary hears of the call.
+    /// Runs a layer's forward: an error that comes out says where and what the layer is, and a running summary or
+    /// [profile](crate::profile()) hears of the call.
     ///
     /// # Errors
     /// What `body` returns, inside an [`Error::Layer`] unless it is one already.
     pub fn enter<L: Leaf + ?Sized>(&self, layer: &L, x: &Tensor, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let result = body();
+        let result = match if watch::is_on() { self.told() } else { None } {
+            Some(path) => watch::within(path, body),
+            None => body(),
+        };
         if TRACING.get() || result.is_err() {
             return self.report(|| layer.describe(), |x, y| layer.multiply_adds(x, y), x, result);
         }
@@ -91,15 +104,10 @@ impl Site {
         result: Result<Tensor>,
     ) -> Result<Tensor> {
         let y = result.map_err(|error| self.locate(error, describe()))?;
-        TRACE.with_borrow_mut(|calls| {
-            if let Some(calls) = calls {
-                calls.push(Call {
-                    path: self.path(),
-                    layer: describe(),
-                    output: y.shape().to_vec(),
-                    output_bytes: y.numel() * y.dtype().size(),
-                    multiply_adds: multiply_adds(x.shape(), y.shape()),
-                });
+        TRACE.with_borrow_mut(|trace| {
+            if let Some(trace) = trace {
+                let multiply_adds = multiply_adds(x.shape(), y.shape());
+                trace.calls.push(Call { path: self.path(), layer: describe(), output: y.clone(), multiply_adds });
             }
         });
         Ok(y)
@@ -126,36 +134,101 @@ impl fmt::Debug for Site {
     }
 }
 
+/// Runs the forward of a block, a module made of others: so that a [summary](super::Summary) can say what the block returns, and that a
+/// [profile](crate::profile()) books operations between the layers, such as the sum with a shortcut, under the block's path.
+///
+/// Blocks need not: a summary lists them all the same, then without an output, and what they do between layers is booked under the block
+/// around them. Children of [`Sequential`](super::Sequential) and `Vec` are run so by these.
+///
+/// ```
+/// use convnet::nn::{Conv2d, Module, Visitor, block};
+/// use convnet::{Result, Tensor, visit_fields};
+///
+/// struct Residual {
+///     conv: Conv2d,
+/// }
+///
+/// impl Module for Residual {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         block(self, || self.conv.forward(x)?.add(x))
+///     }
+///     fn visit(&self, v: &mut Visitor<'_>) {
+///         visit_fields!(v, self; conv);
+///     }
+/// }
+///
+/// let summary = Residual { conv: Conv2d::new(8, 8, 3).padding(1) }.summary([1, 8, 5, 5])?;
+/// assert_eq!(summary.rows[0].output.as_deref(), Some([1, 8, 5, 5].as_slice()));
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// What `body` returns.
+pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    if is_tracing() || watch::is_on() {
+        return at_place(Visitor::place(module), body);
+    }
+    body()
+}
+
+/// Runs `body` at a path, if it is known, for those who listen.
+#[cold]
+fn at_place(path: Option<String>, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    let Some(path) = path else { return body() };
+    let y = if watch::is_on() { watch::within(path.as_str().into(), body)? } else { body()? };
+    TRACE.with_borrow_mut(|trace| {
+        if let Some(trace) = trace {
+            trace.blocks.insert(path, y.shape().to_vec());
+        }
+    });
+    Ok(y)
+}
+
+/// Whether a trace of the layers is taken: then each runs by itself, none as a part of another, and nothing that is worked out is kept, for a
+/// trace is taken in a [dry run](crate::tensor::dry).
+#[inline]
+pub(crate) fn is_tracing() -> bool {
+    TRACING.get()
+}
+
 /// One call of a leaf layer.
 pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) layer: String,
-    pub(crate) output: Vec<usize>,
-    pub(crate) output_bytes: usize,
+    pub(crate) output: Tensor,
     pub(crate) multiply_adds: u64,
+}
+
+/// What ran while a trace was taken.
+#[derive(Default)]
+pub(crate) struct Trace {
+    /// The calls of leaf layers, in order.
+    pub(crate) calls: Vec<Call>,
+    /// By path, the shape of what blocks returned last.
+    pub(crate) blocks: HashMap<String, Vec<usize>>,
 }
 
 thread_local! {
     static TRACING: Cell<bool> = const { Cell::new(false) };
-    static TRACE: RefCell<Option<Vec<Call>>> = const { RefCell::new(None) };
+    static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` and returns the calls of leaf layers on this thread, in order.
-pub(crate) fn trace<R>(body: impl FnOnce() -> R) -> (R, Vec<Call>) {
+/// Runs `body` and returns what layers and blocks did on this thread.
+pub(crate) fn trace<R>(body: impl FnOnce() -> R) -> (R, Trace) {
     /// Restores the trace around this one, on unwinding too.
-    struct Restore(Option<Vec<Call>>);
+    struct Restore(Option<Trace>);
     impl Drop for Restore {
         fn drop(&mut self) {
             TRACING.set(self.0.is_some());
             TRACE.set(self.0.take());
         }
     }
-    let restore = Restore(TRACE.replace(Some(vec![])));
+    let restore = Restore(TRACE.replace(Some(Trace::default())));
     TRACING.set(true);
     let result = body();
-    let calls = TRACE.take().unwrap_or_default();
+    let trace = TRACE.take().unwrap_or_default();
     drop(restore);
-    (result, calls)
+    (result, trace)
 }
 
 /// A switch between training and evaluation, in layers that work differently in each. Starts in training.

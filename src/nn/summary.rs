@@ -4,30 +4,42 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::module::Module;
-use super::site::{Call, trace};
+use super::site::{Call, Trace, trace};
 use super::visitor::{Item, Visitor};
 use crate::autograd::no_grad;
 use crate::error::{Error, Result};
+use crate::table::{self, grouped};
+use crate::tensor::dry::dry;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
 
-/// One call of a layer.
+/// A layer in one of its calls, or a block with all that is inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SummaryRow {
-    /// The layer's path, empty for a network that is a single layer.
+    /// The path, empty for the network itself.
     pub path: String,
-    /// What the layer is, as in `Conv2d 64→64, k3`.
+    /// What it is, as in `Conv2d 64→64, k3` for a layer and `Sequential` for a block.
     pub layer: String,
-    /// The shape of what it returned.
-    pub output: Vec<usize>,
-    /// The parameters it has; 0 in its second and further calls, and where they were counted under another path.
+    /// How many blocks it is in.
+    pub depth: usize,
+    /// Whether it is made of the rows after it that are deeper. Its numbers are then theirs together.
+    pub is_block: bool,
+    /// The shape of what it returned. `None` for a layer that did not run, and for a block that does not tell
+    /// ([`block`](super::block) is how it can).
+    pub output: Option<Vec<usize>>,
+    /// The parameters in it; 0 in a layer's second and further calls, and where they were counted under another path.
     pub parameters: usize,
     /// Multiplications, each with its addition.
     pub multiply_adds: u64,
+    /// Bytes of what its layers returned.
+    pub activation_bytes: usize,
 }
 
 /// What [`Module::summary`] finds; prints as a table.
+///
+/// Blocks stand over the layers inside, in the order in which they ran; what did not run, such as heads for training, comes last in its
+/// block.
 ///
 /// ```
 /// use convnet::nn::{Linear, Module, ReLU, Sequential};
@@ -41,11 +53,11 @@ pub struct SummaryRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// The layers in the order in which they ran.
+    /// The network, its blocks and layers.
     pub rows: Vec<SummaryRow>,
     /// The shape of the input.
     pub input: Vec<usize>,
-    /// The number of elements in all parameters, including those that belong to no row.
+    /// The number of elements in all parameters, each counted once.
     pub parameters: usize,
     /// Those of them that are not frozen.
     pub trainable: usize,
@@ -53,42 +65,185 @@ pub struct Summary {
     pub multiply_adds: u64,
     /// Bytes of the input.
     pub input_bytes: usize,
-    /// Bytes of all layers' outputs together.
+    /// Bytes of all layers' outputs together: what a forward pass writes, and about what training keeps.
     pub activation_bytes: usize,
+    /// Bytes of the parameters.
+    pub parameter_bytes: usize,
     /// Bytes of parameters and buffers.
     pub state_bytes: usize,
 }
 
 pub(super) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<Summary> {
-    if try_numel(input).is_none() {
-        return Err(Error::shape("summary", format!("shape {input:?} has more elements than memory can hold")));
-    }
+    let modules = Modules::of(module);
+    let trace = dry_trace(module, "summary", input, |x| no_grad(|| module.forward(x)))?;
     let parameters = module.named_parameters();
-    let dtype = parameters.first().map_or(DType::F32, |(_, parameter)| parameter.dtype());
-    let x = Tensor::full(input, 0.0, dtype);
-    let (result, calls) = in_evaluation(module, || no_grad(|| trace(|| module.forward(&x))));
-    result?;
-    let mut by_layer: HashMap<&str, usize> = HashMap::new();
-    for (path, parameter) in &parameters {
-        *by_layer.entry(path.rsplit_once('.').map_or("", |(layer, _)| layer)).or_default() += parameter.numel();
-    }
-    let parameter_bytes: usize = parameters.iter().map(|(_, parameter)| parameter.numel() * parameter.dtype().size()).sum();
-    let buffer_bytes: usize = module.buffers().iter().map(|buffer| buffer.tensor()).map(|b| b.numel() * b.dtype().size()).sum();
+    let bytes = |dims: &[usize], dtype: DType| dims.iter().product::<usize>() * dtype.size();
+    let parameter_bytes: usize = parameters.iter().map(|(_, parameter)| bytes(&parameter.shape(), parameter.dtype())).sum();
+    let buffer_bytes: usize = module.buffers().iter().map(|buffer| bytes(&buffer.shape(), buffer.tensor().dtype())).sum();
+    let rows = modules.rows(trace, parameters.iter().map(|(path, parameter)| (path.as_str(), parameter.numel())));
+    let whole = &rows[0];
     Ok(Summary {
         input: input.to_vec(),
         parameters: parameters.iter().map(|(_, parameter)| parameter.numel()).sum(),
         trainable: parameters.iter().filter(|(_, parameter)| !parameter.is_frozen()).map(|(_, parameter)| parameter.numel()).sum(),
-        multiply_adds: calls.iter().fold(0, |sum: u64, call| sum.saturating_add(call.multiply_adds)),
-        input_bytes: x.numel() * dtype.size(),
-        activation_bytes: calls.iter().map(|call| call.output_bytes).sum(),
+        multiply_adds: whole.multiply_adds,
+        input_bytes: bytes(input, dtype(module)),
+        activation_bytes: whole.activation_bytes,
+        parameter_bytes,
         state_bytes: parameter_bytes + buffer_bytes,
-        rows: calls.into_iter().map(|call| row(call, &mut by_layer)).collect(),
+        rows,
     })
 }
 
-fn row(call: Call, parameters: &mut HashMap<&str, usize>) -> SummaryRow {
-    let Call { path, layer, output, multiply_adds, .. } = call;
-    SummaryRow { parameters: parameters.remove(path.as_str()).unwrap_or(0), path, layer, output, multiply_adds }
+/// The dtype in which a network computes.
+fn dtype<M: Module + ?Sized>(module: &M) -> DType {
+    module.parameters().first().map_or(DType::F32, |parameter| parameter.dtype())
+}
+
+/// What runs, in evaluation and without computing, when `forward` gets an input of this shape.
+pub(super) fn dry_trace<M: Module + ?Sized>(
+    module: &M,
+    op: &'static str,
+    input: &[usize],
+    forward: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Trace> {
+    if try_numel(input).is_none() {
+        return Err(Error::shape(op, format!("shape {input:?} has more elements than memory can hold")));
+    }
+    let dtype = dtype(module);
+    let (result, mut trace) = in_evaluation(module, || dry(|| trace(|| forward(&Tensor::full(input, 0.0, dtype)))));
+    let output = result?.shape().to_vec();
+    trace.blocks.insert(String::new(), output);
+    Ok(trace)
+}
+
+/// All modules of a network, the root first.
+struct Modules {
+    /// In the order of definition: path, what it is, whether it does its work itself.
+    all: Vec<(String, String, bool)>,
+    /// Where each path stands in `all`.
+    index: HashMap<String, usize>,
+}
+
+/// A row and those below it.
+struct Node {
+    row: SummaryRow,
+    below: Vec<usize>,
+}
+
+impl Modules {
+    fn of<M: Module + ?Sized>(module: &M) -> Modules {
+        let mut modules = Modules { all: vec![], index: HashMap::new() };
+        Visitor::walk(module, &mut |path, item| match item {
+            Item::Enter { kind } => {
+                // A second module under one path cannot be told from the first.
+                let next = modules.all.len();
+                if *modules.index.entry(path.to_string()).or_insert(next) == next {
+                    modules.all.push((path.to_string(), kind.to_string(), false));
+                }
+            }
+            Item::Layer(layer) => {
+                if let Some(&at) = modules.index.get(path) {
+                    (modules.all[at].1, modules.all[at].2) = (layer.describe(), true);
+                }
+            }
+            _ => {}
+        });
+        modules
+    }
+
+    /// The module around a path; the root is around all.
+    fn around(&self, path: &str) -> usize {
+        let mut path = path;
+        while let Some((outer, _)) = path.rsplit_once('.') {
+            if let Some(&at) = self.index.get(outer) {
+                return at;
+            }
+            path = outer;
+        }
+        0
+    }
+
+    fn rows<'a>(&self, trace: Trace, parameters: impl Iterator<Item = (&'a str, usize)>) -> Vec<SummaryRow> {
+        let Trace { calls, mut blocks } = trace;
+        let mut nodes: Vec<Node> = vec![];
+        // The first row of each module.
+        let mut placed: Vec<Option<usize>> = vec![None; self.all.len()];
+        for Call { path, layer, output, multiply_adds } in calls {
+            let at = self.index.get(&path).copied().filter(|&at| self.all[at].2);
+            let bytes = output.numel() * output.dtype().size();
+            let output = Some(output.shape().to_vec());
+            // A layer that no walk meets is listed under the root.
+            let first = at.map(|at| self.place(at, &mut nodes, &mut placed));
+            let node = match first {
+                Some(first) if nodes[first].row.output.is_none() => first,
+                _ => {
+                    let around = self.place(self.around(&path), &mut nodes, &mut placed);
+                    let (depth, next) = (nodes[around].row.depth + 1, nodes.len());
+                    nodes[around].below.push(next);
+                    nodes.push(Node { row: SummaryRow { depth, ..row(path, layer.clone(), false) }, below: vec![] });
+                    next
+                }
+            };
+            let row = &mut nodes[node].row;
+            (row.layer, row.output, row.multiply_adds, row.activation_bytes) = (layer, output, multiply_adds, bytes);
+        }
+        // Layers that did not run, and blocks without layers that did; not places left empty, such as an `Option` without a module.
+        for (at, (path, _, is_layer)) in self.all.iter().enumerate() {
+            if *is_layer || at == 0 || blocks.contains_key(path) {
+                self.place(at, &mut nodes, &mut placed);
+            }
+        }
+        for (path, count) in parameters {
+            let owner = path.rsplit_once('.').map_or("", |(owner, _)| owner);
+            let at = self.index.get(owner).copied().unwrap_or_else(|| self.around(path));
+            let node = self.place(at, &mut nodes, &mut placed);
+            nodes[node].row.parameters += count;
+        }
+        for node in nodes.iter_mut().filter(|node| node.row.is_block) {
+            node.row.output = blocks.remove(&node.row.path);
+        }
+        let mut rows = vec![];
+        if let Some(root) = placed[0] {
+            flatten(&nodes, root, &mut rows);
+        }
+        rows
+    }
+
+    /// The first row of a module; it is put under the module around it, if it is not there yet.
+    fn place(&self, at: usize, nodes: &mut Vec<Node>, placed: &mut [Option<usize>]) -> usize {
+        if let Some(node) = placed[at] {
+            return node;
+        }
+        let (path, what, is_layer) = &self.all[at];
+        let around = (at > 0).then(|| self.place(self.around(path), nodes, placed));
+        let depth = around.map_or(0, |around| nodes[around].row.depth + 1);
+        let node = nodes.len();
+        nodes.push(Node { row: SummaryRow { depth, ..row(path.clone(), what.clone(), !is_layer) }, below: vec![] });
+        if let Some(around) = around {
+            nodes[around].below.push(node);
+        }
+        placed[at] = Some(node);
+        node
+    }
+}
+
+fn row(path: String, layer: String, is_block: bool) -> SummaryRow {
+    SummaryRow { path, layer, depth: 0, is_block, output: None, parameters: 0, multiply_adds: 0, activation_bytes: 0 }
+}
+
+/// Appends a row and those below it, whose sums it gets. As deep as modules are nested, as every walk is.
+fn flatten(nodes: &[Node], at: usize, rows: &mut Vec<SummaryRow>) {
+    let own = rows.len();
+    rows.push(nodes[at].row.clone());
+    for &below in &nodes[at].below {
+        let start = rows.len();
+        flatten(nodes, below, rows);
+        let SummaryRow { parameters, multiply_adds, activation_bytes, .. } = rows[start];
+        rows[own].parameters += parameters;
+        rows[own].multiply_adds = rows[own].multiply_adds.saturating_add(multiply_adds);
+        rows[own].activation_bytes = rows[own].activation_bytes.saturating_add(activation_bytes);
+    }
 }
 
 /// Runs `body` with everything inside `module` switched to evaluation, then puts the switches back.
@@ -119,90 +274,29 @@ fn in_evaluation<M: Module + ?Sized, R>(module: &M, body: impl FnOnce() -> R) ->
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut cells = vec![["layer", "", "output shape", "parameters", "multiply-adds"].map(String::from)];
+        let heads = ["module", "", "output shape", "parameters", "multiply-adds", "activations"];
+        let mut table = vec![heads.map(String::from)];
         for row in &self.rows {
+            let name = row.path.rsplit('.').next().unwrap_or_default();
+            let [name, layer] = if row.depth == 0 { [row.layer.as_str(), ""] } else { [name, row.layer.as_str()] };
+            let output = row.output.as_ref().map_or("-".to_string(), |shape| format!("{shape:?}"));
             let count = |n: u64| if n == 0 { "-".to_string() } else { grouped(n) };
-            let output = format!("{:?}", row.output);
-            cells.push([row.path.clone(), row.layer.clone(), output, count(row.parameters as u64), count(row.multiply_adds)]);
+            let bytes = if row.activation_bytes == 0 { "-".to_string() } else { mebibytes(row.activation_bytes) };
+            let name = format!("{:1$}{name}", "", 2 * row.depth);
+            table.push([name, layer.to_string(), output, count(row.parameters as u64), count(row.multiply_adds), bytes]);
         }
-        let widths: [usize; 5] = std::array::from_fn(|column| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-        let rule = "─".repeat(widths.iter().sum::<usize>() + 8);
-        for (i, [path, layer, output, parameters, multiply_adds]) in cells.iter().enumerate() {
-            let [a, b, c, d, e] = widths;
-            writeln!(f, "{path:a$}  {layer:b$}  {output:c$}  {parameters:>d$}  {multiply_adds:>e$}")?;
-            if i == 0 {
-                writeln!(f, "{rule}")?;
-            }
-        }
-        writeln!(f, "{rule}")?;
+        table::write(f, &table, 3, &[1, table.len()])?;
         let frozen = self.parameters - self.trainable;
-        let frozen = if frozen == 0 { String::new() } else { format!(" ({} of them frozen)", grouped(frozen as u64)) };
-        writeln!(f, "parameters     {}{frozen}", grouped(self.parameters as u64))?;
+        let [all, trainable, frozen] = [self.parameters, self.trainable, frozen].map(|n| grouped(n as u64));
+        writeln!(f, "parameters     {all} ({trainable} trainable, {frozen} frozen)")?;
         writeln!(f, "multiply-adds  {} for input {:?}", grouped(self.multiply_adds), self.input)?;
-        let [input, activations, state] = [self.input_bytes, self.activation_bytes, self.state_bytes].map(mebibytes);
-        write!(f, "memory         input {input}, activations {activations}, parameters and buffers {state}")
+        let buffers = self.state_bytes - self.parameter_bytes;
+        let [input, activations, parameters, buffers] =
+            [self.input_bytes, self.activation_bytes, self.parameter_bytes, buffers].map(mebibytes);
+        write!(f, "memory         input {input}, activations {activations}, parameters {parameters}, buffers {buffers}")
     }
-}
-
-/// `61706` as `61,706`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn mebibytes(bytes: usize) -> String {
     format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64)
-}
-
-/// Prints the tree of modules, as PyTorch does: `(conv1): Conv2d 3→64, k7, s2`.
-pub(super) fn tree<M: Module + ?Sized>(module: &M, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    struct Line {
-        depth: usize,
-        name: String,
-        text: String,
-        opens: bool,
-    }
-    let (mut lines, mut depth): (Vec<Line>, usize) = (vec![], 0);
-    Visitor::walk(module, &mut |path, item| match item {
-        Item::Enter { kind } => {
-            if let Some(parent) = lines.iter_mut().rfind(|line| line.depth + 1 == depth) {
-                parent.opens = true;
-            }
-            let name = path.rsplit('.').next().unwrap_or("").to_string();
-            lines.push(Line { depth, name, text: kind.to_string(), opens: false });
-            depth += 1;
-        }
-        Item::Leave => depth -= 1,
-        Item::Layer(layer) => {
-            if let Some(line) = lines.last_mut() {
-                line.text = layer.describe();
-            }
-        }
-        _ => {}
-    });
-    let mut open = vec![];
-    let close = |f: &mut fmt::Formatter<'_>, depth: usize| write!(f, "\n{:1$})", "", 2 * depth);
-    for (i, line) in lines.iter().enumerate() {
-        while open.last().is_some_and(|&depth| depth >= line.depth) {
-            close(f, open.pop().unwrap_or(0))?;
-        }
-        if i > 0 {
-            write!(f, "\n{:1$}({2}): ", "", 2 * line.depth, line.name)?;
-        }
-        write!(f, "{}{}", line.text, if line.opens { " (" } else { "" })?;
-        if line.opens {
-            open.push(line.depth);
-        }
-    }
-    while let Some(depth) = open.pop() {
-        close(f, depth)?;
-    }
-    Ok(())
 }

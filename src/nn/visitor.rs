@@ -45,6 +45,13 @@ pub enum Item<'a> {
 pub struct Visitor<'a> {
     path: String,
     receive: &'a mut dyn FnMut(&str, Item<'_>),
+    /// What a search for a module's place has come to; `None` for walks that tell places.
+    search: Option<Search>,
+}
+
+enum Search {
+    Begun,
+    Found(String),
 }
 
 impl Visitor<'_> {
@@ -55,7 +62,18 @@ impl Visitor<'_> {
 
     /// Walks `module` as what stands at `path`.
     pub(crate) fn walk_from<M: Module + ?Sized>(path: &str, module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) {
-        Visitor { path: path.to_string(), receive }.inside(module);
+        Visitor { path: path.to_string(), receive, search: None }.inside(module);
+    }
+
+    /// The path of a module that does not know it itself: what a layer inside was told, without the layer's path from here. `None` when
+    /// there is no layer inside, or no walk from the root has passed.
+    pub(crate) fn place<M: Module + ?Sized>(module: &M) -> Option<String> {
+        let mut search = Visitor { path: String::new(), receive: &mut |_, _| (), search: Some(Search::Begun) };
+        search.inside(module);
+        match search.search {
+            Some(Search::Found(place)) => Some(place),
+            _ => None,
+        }
     }
 
     /// The path of the module that is being visited, empty for the root.
@@ -85,6 +103,14 @@ impl Visitor<'_> {
 
     /// The place of the visited module, which learns its path from this, and what it is.
     pub fn layer(&mut self, site: &Site, layer: &dyn Leaf) {
+        if self.search.is_some() {
+            let told = site.path();
+            let place = told.strip_suffix(&self.path).map(|place| place.strip_suffix('.').unwrap_or(place));
+            if let Some(place) = place {
+                self.search = Some(Search::Found(place.to_string()));
+            }
+            return;
+        }
         site.set_path(&self.path);
         (self.receive)(&self.path, Item::Layer(layer));
     }
@@ -92,7 +118,9 @@ impl Visitor<'_> {
     /// A child whose parent knows its place for it.
     pub(crate) fn child(&mut self, name: &str, site: &Site, module: &dyn Module) {
         self.at(name, |v| {
-            site.set_path(&v.path);
+            if v.search.is_none() {
+                site.set_path(&v.path);
+            }
             v.inside(module);
         });
     }
@@ -109,6 +137,9 @@ impl Visitor<'_> {
     }
 
     fn at(&mut self, name: &str, body: impl FnOnce(&mut Self)) {
+        if let Some(Search::Found(_)) = self.search {
+            return;
+        }
         let length = self.path.len();
         if length > 0 {
             self.path.push('.');

@@ -4,6 +4,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::Real;
@@ -35,6 +36,7 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     pub fn relu(&self) -> Tensor {
+        let _op = operation("relu");
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default() } else { x }));
         let kept = self.is_recorded().then(|| y.detach());
         y.record("relu", [self], move |grad, _wanted| {

@@ -2,6 +2,7 @@
 
 use std::ops;
 
+use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, smaller};
@@ -84,6 +85,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
+        let _op = operation("add");
         let y = arithmetic("add", self, other, Add)?;
         Ok(y.record("add", [self, other], |grad, wanted| Ok([wanted[0].then(|| grad.clone()), wanted[1].then(|| grad.clone())])))
     }
@@ -96,6 +98,7 @@ impl Tensor {
     /// # Errors
     /// As [`add`](Tensor::add).
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
+        let _op = operation("sub");
         let y = arithmetic("sub", self, other, Sub)?;
         Ok(y.record("sub", [self, other], |grad, wanted| {
             Ok([wanted[0].then(|| grad.clone()), if wanted[1] { Some(grad.neg()) } else { None }])
@@ -110,6 +113,7 @@ impl Tensor {
     /// # Errors
     /// As [`add`](Tensor::add).
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
+        let _op = operation("mul");
         let y = arithmetic("mul", self, other, Mul)?;
         let (a, b) = (other.is_recorded().then(|| self.detach()), self.is_recorded().then(|| other.detach()));
         Ok(y.record("mul", [self, other], move |grad, _wanted| {
@@ -126,6 +130,7 @@ impl Tensor {
     /// # Errors
     /// As [`add`](Tensor::add).
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
+        let _op = operation("div");
         let dtype = promote(self, other).max(DType::F32);
         let (a, b) = (self.cast(dtype), other.cast(dtype));
         let y = zip("div", &a, &b, Div)?;
@@ -164,6 +169,7 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     pub fn neg(&self) -> Tensor {
+        let _op = operation("neg");
         // Times -1, which in u8 is 255; the difference from 0 would lose the sign of 0.
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| x.times(T::default().minus(1 as T))));
         y.record("neg", [self], |grad, _wanted| Ok([Some(grad.neg())]))
@@ -175,6 +181,7 @@ impl Tensor {
     /// Any; the result has the input's shape and memory format, and its dtype, but for an integer tensor and a value that is not whole it
     /// is f32. Integers wrap.
     pub fn add_scalar(&self, value: f64) -> Tensor {
+        let _op = operation("add_scalar");
         let y = scalar_arithmetic(self, value, Add);
         y.record("add_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
     }
@@ -184,6 +191,7 @@ impl Tensor {
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
     pub fn sub_scalar(&self, value: f64) -> Tensor {
+        let _op = operation("sub_scalar");
         let y = scalar_arithmetic(self, value, Sub);
         y.record("sub_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
     }
@@ -193,6 +201,7 @@ impl Tensor {
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
     pub fn mul_scalar(&self, value: f64) -> Tensor {
+        let _op = operation("mul_scalar");
         let y = scalar_arithmetic(self, value, Mul);
         y.record("mul_scalar", [self], move |grad, _wanted| Ok([Some(grad.mul_scalar(value))]))
     }
@@ -202,6 +211,7 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape and memory format.
     pub fn div_scalar(&self, value: f64) -> Tensor {
+        let _op = operation("div_scalar");
         let y = match self.dtype() {
             DType::F64 => map_with(self, 1, move |x: f64| x / value),
             _ => map_with(&self.cast(DType::F32), 1, move |x: f32| x / value as f32),
@@ -221,6 +231,7 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
+        let _op = operation("to_dtype");
         let y = self.cast(dtype);
         if !dtype.is_float() {
             return Ok(y);
@@ -237,6 +248,7 @@ fn extremum(
     f: impl Arithmetic,
     loses: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Copy + Send + Sync + 'static,
 ) -> Result<Tensor> {
+    let _op = operation(op);
     let y = arithmetic(op, a, b, f)?;
     let kept = (a.is_recorded() || b.is_recorded()).then(|| (a.detach(), b.detach()));
     Ok(y.record(op, [a, b], move |grad, wanted| {

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::select;
 use crate::tensor::compute::{map_with, promote, zip_with};
@@ -193,6 +194,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn where_(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let _op = operation("where_");
         self.expect_dtype("where_", DType::U8)?;
         let shape = broadcast_shapes("where_", &broadcast_shapes("where_", self.shape(), a.shape())?, b.shape())?;
         let (dtype, condition) = (promote(a, b), self.detach());

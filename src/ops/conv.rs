@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 
+use crate::autograd::watch::{multiply_adds, operation};
 use crate::error::{Error, Result};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::tensor::compute::same_dtype;
+use crate::tensor::dry::Reach;
 use crate::tensor::shape::{strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
@@ -147,6 +149,37 @@ fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Window) -> Re
     fits.map(|_| ()).ok_or_else(|| Error::shape(op, format!("a map of shape {:?} is larger than memory can hold", [n, c, h, w])))
 }
 
+/// Where the windows of a convolution or of a pooling read.
+pub(super) fn reach(window: &Window) -> Reach {
+    let &Window { output, kernel, stride, padding, dilation, .. } = window;
+    let reach = Reach::new(output, stride.map(|stride| stride as f64), |axis, at| {
+        let first = at * stride[axis] as isize - padding[axis] as isize;
+        [first, first + ((kernel[axis] - 1) * dilation[axis]) as isize]
+    });
+    Reach { step: dilation, ..reach }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Where a transposed convolution reads, given the window of the convolution that leads back.
+fn reach_back(window: &Window) -> Reach {
+    let &Window { input, kernel, stride, padding, dilation, .. } = window;
+    // Every how many windows a tap comes to lie on the same place, if it does at all.
+    let step = [0, 1].map(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
+    let reach = Reach::new(input, stride.map(|stride| 1.0 / stride as f64), |axis, at| {
+        // Window `i` has taps from `i·stride − padding` on, `dilation` apart.
+        let (stride, place, dilation) = (stride[axis] as isize, at + padding[axis] as isize, dilation[axis] as isize);
+        let extent = (kernel[axis] as isize - 1) * dilation;
+        let (first, last) = ((place - extent + stride - 1).div_euclid(stride), place.div_euclid(stride));
+        let has_tap = |window: &isize| (place - window * stride) % dilation == 0;
+        let ends = [(first..=last).take(step[axis]).find(has_tap), (first..=last).rev().take(step[axis]).find(has_tap)];
+        [ends[0].unwrap_or(last + 1), ends[1].unwrap_or(last)]
+    });
+    Reach { step, ..reach }
+}
+
 /// The three passes of a convolution on tensors, without history.
 #[derive(Clone, Copy)]
 struct Pass {
@@ -166,7 +199,17 @@ impl Pass {
         [g.batch, g.channels_out, g.window.output[0], g.window.output[1]]
     }
 
+    /// Tells who watches how many multiply-adds a pass is: as many in one direction as in the other.
+    fn count(&self) {
+        let g = &self.geometry;
+        multiply_adds(|| {
+            let of_one = [g.channels_in / g.groups, g.window.kernel[0], g.window.kernel[1]];
+            self.output_shape().iter().chain(&of_one).fold(1, |count: u64, &size| count.saturating_mul(size as u64))
+        });
+    }
+
     fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.count();
         let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
             conv::forward(self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()), y);
@@ -174,6 +217,7 @@ impl Pass {
     }
 
     fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.count();
         let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
         Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
             conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
@@ -181,6 +225,7 @@ impl Pass {
     }
 
     fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        self.count();
         let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast), dy.in_format(MemoryFormat::ChannelsLast));
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
             conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);
@@ -207,6 +252,7 @@ impl Tensor {
                 format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}"),
             ));
         };
+        let _op = operation(OP);
         let Conv2dOptions { stride, padding, dilation, groups } = options;
         check_operands(OP, self, weight, bias, channels_out)?;
         check_groups(OP, groups, &[("input", channels_in), ("output", channels_out)])?;
@@ -229,7 +275,8 @@ impl Tensor {
             let of_w = x.as_ref().map(|x| pass.weight_gradient(x, grad, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
-        }))
+        })
+        .reaching(|| reach(&window)))
     }
 
     /// One-dimensional convolution.
@@ -240,6 +287,7 @@ impl Tensor {
     /// # Errors
     /// As [`conv2d`](Tensor::conv2d).
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
+        let _op = operation("conv1d");
         let (&[n, c, length], &[channels_out, group_in, k]) = (self.shape(), weight.shape()) else {
             let (x, w) = (self.shape(), weight.shape());
             return Err(Error::shape(
@@ -271,6 +319,7 @@ impl Tensor {
                 format!("expected input [N, C, H, W] and weight [C_in, C_out / groups, kH, kW], got {x:?} and {w:?}"),
             ));
         };
+        let _op = operation(OP);
         let ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups } = options;
         let too_large = || Error::shape(OP, "the output is larger than memory can hold");
         let channels_out = group_out.checked_mul(groups).ok_or_else(too_large)?;
@@ -313,7 +362,8 @@ impl Tensor {
             let of_w = x.as_ref().map(|x| pass.weight_gradient(grad, x, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
-        }))
+        })
+        .reaching(|| reach_back(&window)))
     }
 
     /// The patches that a kernel sees, as columns (im2col).
@@ -325,6 +375,7 @@ impl Tensor {
     /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is floating point.
     pub fn unfold(&self, kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "unfold";
+        let _op = operation(OP);
         self.expect_float(OP)?;
         let &[_, channels, height, width] = self.shape() else {
             return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", self.shape())));
@@ -343,6 +394,7 @@ impl Tensor {
     /// [`Error::Shape`] when the columns are not those of such an image, [`Error::DType`] unless the tensor is floating point.
     pub fn fold(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "fold";
+        let _op = operation(OP);
         self.expect_float(OP)?;
         let window = patches(OP, output_size, kernel, options)?;
         let (taps, length) = (kernel[0] * kernel[1], window.output[0] * window.output[1]);

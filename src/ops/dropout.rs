@@ -2,6 +2,7 @@
 
 use rand::Rng;
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::dropout::mask;
 use crate::tensor::compute::zip_with;
@@ -10,6 +11,7 @@ use crate::tensor::{MemoryFormat, Tensor, with_float};
 
 /// `x` with the elements dropped that a random mask of shape `mask_shape`, which broadcasts to `x`'s, chooses; the others scaled up.
 fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) -> Result<Tensor> {
+    let _op = operation(op);
     x.expect_float(op)?;
     if !(0.0..=1.0).contains(&p) {
         return Err(Error::argument(op, format!("expected a probability between 0 and 1, got {p}")));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::copy;
 use crate::ops::join::around;
@@ -40,6 +41,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn index_select(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
+        let _op = operation("index_select");
         let axis = resolve_dim("index_select", dim, self.ndim())?;
         if index.ndim() > 1 {
             return Err(Error::shape("index_select", format!("expected indices [M], got shape {:?}", index.shape())));
@@ -59,7 +61,8 @@ impl Tensor {
                 copy::fill(dx, T::default());
                 copy::select_add([size, inner], &at, grad.data(), dx);
             })))])
-        }))
+        })
+        .reaching_all_channels(axis))
     }
 
     /// One element for each index: along dimension 1 of a matrix, `y[i, j] = x[i, index[i, j]]`.
@@ -72,6 +75,7 @@ impl Tensor {
     /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
     /// that do not fit, [`Error::Argument`] for a dimension that does not exist.
     pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
+        let _op = operation("gather");
         let axis = resolve_dim("gather", dim, self.ndim())?;
         let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
         if index.ndim() != self.ndim() || !self.shape().iter().zip(index.shape()).enumerate().all(fits) {

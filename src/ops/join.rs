@@ -1,5 +1,6 @@
 //! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory format.
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, Window};
 use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, try_numel};
@@ -51,6 +52,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist or a range that exceeds it.
     pub fn narrow(&self, dim: impl Dim, start: usize, length: usize) -> Result<Tensor> {
+        let _op = operation("narrow");
         let axis = resolve_dim("narrow", dim, self.ndim())?;
         let size = self.shape()[axis];
         if start.checked_add(length).is_none_or(|end| end > size) {
@@ -61,7 +63,9 @@ impl Tensor {
             return Ok(self.clone());
         }
         let x = self.shape().to_vec();
-        Ok(cut(self, axis, start, length).record("narrow", [self], move |grad, _wanted| Ok([Some(put(grad, axis, start, &x))])))
+        let y = cut(self, axis, start, length).record("narrow", [self], move |grad, _wanted| Ok([Some(put(grad, axis, start, &x))]));
+        let shift = |from_end: usize| if axis + from_end == self.ndim() && axis > 1 { start as isize } else { 0 };
+        Ok(y.reaching_shifted([shift(2), shift(1)]))
     }
 
     /// Cuts a dimension into `chunks` parts of one size, of which the last may be smaller; fewer when the sizes come out so, as in PyTorch.
@@ -130,6 +134,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn cat(tensors: &[&Tensor], dim: impl Dim) -> Result<Tensor> {
+        let _op = operation("cat");
         let left_out = |t: &Tensor| t.shape() == [0];
         let Some(&first) = tensors.iter().find(|t| !left_out(t)).or(tensors.first()) else {
             return Err(Error::argument("cat", "expected at least one tensor, got an empty list"));
@@ -211,6 +216,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn pad(&self, padding: [usize; 4], value: f64) -> Result<Tensor> {
+        let _op = operation("pad");
         let &[ref front @ .., height, width] = self.shape() else {
             return Err(Error::shape("pad", format!("expected at least two dimensions, got shape {:?}", self.shape())));
         };
@@ -234,7 +240,8 @@ impl Tensor {
             Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&inner.small, grad.memory_format(), |x: &mut [T]| {
                 copy::copy_box(dims, grad.data(), window, x, dense);
             })))])
-        }))
+        })
+        .reaching_shifted([-(top as isize), -(left as isize)]))
     }
 
     /// Reverses the order along dimensions: one, several, or all (`..`).
@@ -245,6 +252,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist or is named twice.
     pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
+        let _op = operation("flip");
         let axes = resolve_dims("flip", &dims, self.ndim())?;
         Ok(flipped(self, &axes).record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes))])))
     }

@@ -1,6 +1,7 @@
 //! Local response normalisation, as AlexNet has it.
 
 use super::norm::{as_map, from_map, grad_map};
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::lrn::Response;
 use crate::tensor::{Tensor, with_float};
@@ -24,6 +25,7 @@ impl Tensor {
     /// ```
     pub fn local_response_norm(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
         const OP: &str = "local_response_norm";
+        let _op = operation(OP);
         self.expect_float(OP)?;
         if self.ndim() < 3 {
             return Err(Error::shape(OP, format!("expected [N, C, L] or [N, C, H, W], got shape {:?}", self.shape())));

@@ -1,5 +1,6 @@
 //! Matrix products.
 
+use crate::autograd::watch::{multiply_adds, operation};
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
 use crate::kernels::parallel;
@@ -8,6 +9,11 @@ use crate::tensor::compute::same_dtype;
 use crate::tensor::shape::{broadcast_shapes, numel, strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
+/// Tells who watches how many multiply-adds a product of these sizes is.
+fn count(sizes: [usize; 3]) {
+    multiply_adds(|| sizes.iter().fold(1, |count: u64, &size| count.saturating_mul(size as u64)));
+}
+
 /// `[m, k] · [k, n]`, or `[m, k] · [n, k]ᵀ`, plus a bias `[n]`; without history.
 fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Option<&Tensor>) -> Result<Tensor> {
     let (m, k) = (a.shape()[0], a.shape()[1]);
@@ -15,6 +21,7 @@ fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Opt
     if try_numel(&[m, n]).is_none() {
         return Err(Error::shape(op, format!("a product of shape {:?} has more elements than memory can hold", [m, n])));
     }
+    count([m, n, k]);
     Ok(with_float!(a.dtype(), op, T => Tensor::build(&[m, n], MemoryFormat::RowMajor, |c: &mut [T]| {
         gemm([m, n, k], a.data(), b.data(), b_layout, bias.map(|bias| bias.data()), c);
     })))
@@ -23,6 +30,7 @@ fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Opt
 /// `[m, k]ᵀ · [m, n]`, without history.
 fn product_transposed(op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (m, k, n) = (a.shape()[0], a.shape()[1], b.shape()[1]);
+    count([m, n, k]);
     Ok(with_float!(a.dtype(), op, T => Tensor::build(&[k, n], MemoryFormat::RowMajor, |c: &mut [T]| {
         gemm_transposed([k, n, m], a.data(), b.data(), c);
     })))
@@ -55,6 +63,7 @@ fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&T
     if numel(&shape) == 0 {
         return Ok(with_float!(a.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |_: &mut [T]| {})));
     }
+    count([numel(batch), m * n, k]);
     let (a, b) = (a.in_format(MemoryFormat::RowMajor), b.in_format(MemoryFormat::RowMajor));
     let ((a_batch, [a_rows, a_columns]), (b_batch, [b_rows, b_columns])) = (split(a.shape()), split(b.shape()));
     let (a_at, b_at) = (repeats(a_batch, batch), repeats(b_batch, batch));
@@ -105,6 +114,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        let _op = operation("matmul");
         self.expect_float("matmul")?;
         same_dtype("matmul", self, other)?;
         let fail = || Error::shape("matmul", format!("cannot multiply {:?} by {:?}", self.shape(), other.shape()));
@@ -139,6 +149,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all have the same floating-point type.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let _op = operation("linear");
         self.expect_float("linear")?;
         same_dtype("linear", self, weight)?;
         bias.map_or(Ok(()), |bias| same_dtype("linear", self, bias))?;

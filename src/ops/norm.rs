@@ -3,6 +3,7 @@
 //! All are `(x - mean) / √(var + eps) · weight + bias`, with the biased variance; they differ in what the statistics run over. Statistics and
 //! the factors made of them are `f64` whatever the tensor's type.
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::layer_norm;
 use crate::kernels::memory::Buffer;
@@ -132,6 +133,7 @@ impl Tensor {
         eps: f64,
     ) -> Result<Tensor> {
         let Some((mean, var)) = running else { return Ok(self.batch_norm_train(weight, bias, eps)?.output) };
+        let _op = operation("batch_norm");
         let parameters = [("running mean", Some(mean)), ("running variance", Some(var)), ("weight", weight), ("bias", bias)];
         let (x, maps) = batch_map(self, &parameters)?;
         let mean = to_f64(mean);
@@ -164,6 +166,7 @@ impl Tensor {
     /// # Errors
     /// As [`batch_norm`](Tensor::batch_norm), and [`Error::Shape`] when each channel has one value only, whose variance is 0.
     pub fn batch_norm_train(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<BatchNormOutput> {
+        let _op = operation("batch_norm");
         let (x, maps) = batch_map(self, &[("weight", weight), ("bias", bias)])?;
         let count = maps.rows;
         if count == 1 {
@@ -207,6 +210,7 @@ impl Tensor {
     /// [`Error::Shape`] for fewer than two dimensions, no channels, no positions or one value alone, [`Error::Argument`] when `groups` does not
     /// divide the channels, [`Error::DType`] unless all have one floating-point type.
     pub fn group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        let _op = operation("group_norm");
         self.expect_float("group_norm")?;
         let &[images, channels, ref rest @ ..] = self.shape() else {
             return Err(Error::shape("group_norm", format!("expected [N, C, ..], got shape {:?}", self.shape())));
@@ -271,6 +275,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the input does not end in `normalized_shape` or that is empty, [`Error::DType`] unless all have one floating-point type.
     pub fn layer_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        let _op = operation("layer_norm");
         check_parameters("layer_norm", self, normalized_shape, &[("weight", weight), ("bias", bias)])?;
         let length = match try_numel(normalized_shape) {
             Some(length) if !normalized_shape.is_empty() && self.shape().ends_with(normalized_shape) => length,

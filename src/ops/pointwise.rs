@@ -3,6 +3,7 @@
 //! Such an operation is a small struct with its value and its gradient side by side; [`pointwise`] checks, maps and records. The activation
 //! functions use the same picture.
 
+use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::Unary;
 use crate::kernels::simd::{Real, Scalar};
@@ -39,6 +40,7 @@ impl<F: Pointwise> Unary for Forward<F> {
 
 /// Applies `f` to each element and records how to undo it. Fails unless the tensor is floating point.
 pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
+    let _op = operation(F::NAME);
     let y = map(F::NAME, x, Forward(f))?;
     let kept = x.is_recorded().then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
     Ok(y.record(F::NAME, [x], move |grad, _wanted| {

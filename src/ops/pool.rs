@@ -4,9 +4,12 @@
 //! ([`Tensor::adaptive_max_pool2d`], [`Tensor::adaptive_avg_pool2d`]). Max pooling remembers each window's winner in one byte (eight for
 //! windows of more than 256 elements) and only when a gradient will be asked for.
 
+use super::conv::reach;
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::geometry::Window;
 use crate::kernels::pool::{self, Pooling};
+use crate::tensor::dry::Reach;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
@@ -60,6 +63,15 @@ fn pooled_shape(op: &'static str, x: &Tensor, [h, w]: [usize; 2]) -> Result<[usi
     }
 }
 
+/// Where the windows read that share a map out: output `i` from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.
+fn shares(input: [usize; 2], output: [usize; 2]) -> Reach {
+    let scale = [0, 1].map(|axis| input[axis] as f64 / output[axis] as f64);
+    Reach::new(output, scale, |axis, at| {
+        let (input, output) = (input[axis] as isize, output[axis] as isize);
+        [at * input / output, ((at + 1) * input + output - 1) / output - 1]
+    })
+}
+
 impl Tensor {
     /// The largest element of each window. NaN wins; among equals the first (by row) gets the gradient.
     ///
@@ -80,9 +92,10 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn max_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
+        let _op = operation("max_pool2d");
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
-        self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false))
+        Ok(self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false))?.reaching(|| reach(&window)))
     }
 
     /// The largest element of each of `h × w` windows that share the map out; any size, larger than the map too.
@@ -93,9 +106,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless floating point.
     pub fn adaptive_max_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
+        let _op = operation("adaptive_max_pool2d");
         let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
         let shape = pooled_shape("adaptive_max_pool2d", self, output)?;
-        self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output))
+        Ok(self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output))?.reaching(|| shares([h, w], output)))
     }
 
     fn max_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
@@ -146,12 +160,13 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn avg_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
+        let _op = operation("avg_pool2d");
         let window = sliding("avg_pool2d", self, kernel, options)?;
         if options.dilation != [1, 1] {
             return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
         }
         let shape = pooled_shape("avg_pool2d", self, window.output)?;
-        self.average_pool("avg_pool2d", shape, || Pooling::sliding(&window, options.count_include_pad))
+        Ok(self.average_pool("avg_pool2d", shape, || Pooling::sliding(&window, options.count_include_pad))?.reaching(|| reach(&window)))
     }
 
     /// The average of each of `h × w` windows that share the map out; `[1, 1]` is global average pooling (Lin et al., 2013).
@@ -162,9 +177,10 @@ impl Tensor {
     /// # Errors
     /// As [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d).
     pub fn adaptive_avg_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
+        let _op = operation("adaptive_avg_pool2d");
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
-        self.average_pool("adaptive_avg_pool2d", shape, || Pooling::adaptive([h, w], output))
+        Ok(self.average_pool("adaptive_avg_pool2d", shape, || Pooling::adaptive([h, w], output))?.reaching(|| shares([h, w], output)))
     }
 
     fn average_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {

@@ -1,5 +1,6 @@
 //! Reductions over one dimension, several, or all.
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, position, smaller};
@@ -71,6 +72,7 @@ fn share_among_ties(op: &'static str, grad: &Tensor, x: &Tensor, extremum: &Tens
 
 /// The greatest along the middle of `[outer, n, inner]`, as which the elements lie in memory, in the given shape and `x`'s memory format.
 pub(super) fn max_over_middle(op: &'static str, x: &Tensor, view: [usize; 3], shape: &[usize]) -> Result<Tensor> {
+    let _op = operation(op);
     let seen = x.relabel(&view, MemoryFormat::RowMajor);
     let max = with_dtype!(x.dtype(), T => reduce_with(&seen, &[1], T::LEAST, larger, larger));
     let (format, x_shape) = (x.memory_format(), x.shape().to_vec());
@@ -130,11 +132,13 @@ impl Tensor {
     }
 
     fn sum_over(&self, axes: &[usize], keepdim: bool) -> Tensor {
+        let _op = operation("sum");
         let x = self.shape().to_vec();
         self.finish_reduction("sum", sums(self, axes), axes, keepdim, move |grad| grad.expand(&x))
     }
 
     fn mean_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        let _op = operation("mean");
         self.expect_float("mean")?;
         Ok(self.sum_over(axes, keepdim).div_scalar(count(self, axes)))
     }
@@ -144,6 +148,7 @@ impl Tensor {
             Extremum::Max => "max",
             Extremum::Min => "min",
         };
+        let _op = operation(op);
         if axes.iter().any(|&axis| self.shape()[axis] == 0) {
             return Err(Error::shape(op, format!("there is none in no elements, got shape {:?} over dimensions {axes:?}", self.shape())));
         }
@@ -188,6 +193,7 @@ impl Tensor {
     }
 
     fn logsumexp_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+        let _op = operation("logsumexp");
         let (max, sum, kept) = with_float!(self.dtype(), "logsumexp", T => {
             let max = reduce_with(self, axes, T::LEAST, larger, larger);
             let sum = sums(&zip("logsumexp", self, &max, ExpDifference)?, axes);
@@ -384,6 +390,7 @@ impl Tensor {
     /// # Errors
     /// As [`mean`](Tensor::mean).
     pub fn var_with(&self, dims: impl Dims, correction: usize, keepdim: bool) -> Result<Tensor> {
+        let _op = operation("var");
         self.expect_float("var")?;
         let axes = axes_of("var", self, &dims)?;
         let number = count(self, &axes);

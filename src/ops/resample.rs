@@ -1,8 +1,10 @@
 //! Resampling of images to another size.
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::resample::{Taps, bilinear, bilinear_backward, linear_taps, nearest, nearest_positions, nearest_taps};
 use crate::kernels::simd::Real;
+use crate::tensor::dry::Reach;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_dtype, with_float};
 
@@ -19,6 +21,17 @@ pub enum Interpolation {
 }
 
 impl Interpolation {
+    /// Which pixels are read; those of weight 0 are not.
+    fn reach(self, input: [usize; 2], size: [usize; 2]) -> Reach {
+        let taps = self.taps::<f64>(input, size);
+        let scale = [0, 1].map(|axis| input[axis] as f64 / size[axis] as f64);
+        Reach::new(size, scale, |axis, at| {
+            let Taps { at, weight } = taps[axis][at as usize];
+            let read = |tap: usize| at[if weight[tap] == 0.0 { 1 - tap } else { tap }] as isize;
+            [read(0), read(1)]
+        })
+    }
+
     fn taps<T: Real>(self, [height, width]: [usize; 2], size: [usize; 2]) -> [Vec<Taps<T>>; 2] {
         match self {
             Interpolation::Nearest => [nearest_taps(height, size[0]), nearest_taps(width, size[1])],
@@ -49,6 +62,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn interpolate(&self, size: [usize; 2], mode: Interpolation) -> Result<Tensor> {
+        let _op = operation("interpolate");
         let &[n, c, height, width] = self.shape() else {
             return Err(Error::shape("interpolate", format!("expected input [N, C, H, W], got shape {:?}", self.shape())));
         };
@@ -89,7 +103,8 @@ impl Tensor {
                     bilinear_backward(dims, &rows, &columns, grad.data(), dx);
                 })
             }))])
-        }))
+        })
+        .reaching(|| mode.reach([height, width], size)))
     }
 }
 

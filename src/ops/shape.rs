@@ -1,5 +1,6 @@
 //! Operations that move elements or only name them anew.
 
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::zip_broadcast;
 use crate::kernels::layout;
@@ -22,6 +23,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn reshape(&self, shape: impl ReshapeDims) -> Result<Tensor> {
+        let _op = operation("reshape");
         let shape = resolve_shape(self.shape(), &shape.sizes())?;
         let y = self.in_format(MemoryFormat::RowMajor).relabel(&shape, MemoryFormat::RowMajor);
         let x = self.shape().to_vec();
@@ -97,6 +99,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn permute(&self, dims: impl AsRef<[usize]>) -> Result<Tensor> {
+        let _op = operation("permute");
         let dims = dims.as_ref().to_vec();
         let mut sorted = dims.clone();
         sorted.sort_unstable();
@@ -105,7 +108,9 @@ impl Tensor {
         }
         let mut inverse = vec![0; dims.len()];
         dims.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
-        Ok(permuted(self, &dims)?.record("permute", [self], move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)])))
+        let maps_stay = dims.len() >= 4 && dims.ends_with(&[dims.len() - 2, dims.len() - 1]);
+        let y = permuted(self, &dims)?.record("permute", [self], move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)]));
+        Ok(if maps_stay { y.reaching_shifted([0, 0]) } else { y })
     }
 
     /// Two dimensions exchanged.
@@ -144,6 +149,7 @@ impl Tensor {
         if format == MemoryFormat::ChannelsLast && self.ndim() != 4 {
             return Err(Error::shape("to_memory_format", format!("channels-last is for 4-D tensors, got shape {:?}", self.shape())));
         }
+        let _op = operation("to_memory_format");
         Ok(self.in_format(format).record("to_memory_format", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
 
@@ -155,6 +161,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the tensor does not broadcast to it, or it is more than memory can hold.
     pub fn expand(&self, shape: impl AsRef<[usize]>) -> Result<Tensor> {
+        let _op = operation("expand");
         let shape = shape.as_ref();
         if !broadcast_shapes("expand", self.shape(), shape).is_ok_and(|common| common == shape) {
             return Err(Error::shape("expand", format!("shape {:?} does not broadcast to {shape:?}", self.shape())));

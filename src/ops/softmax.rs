@@ -1,5 +1,6 @@
 //! Softmax and its logarithm.
 
+use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::softmax::{self, Kind};
 use crate::tensor::create::around;
@@ -8,6 +9,7 @@ use crate::tensor::{Dim, Tensor, with_float};
 
 /// Either kind over one dimension; the backward pass needs the output only.
 fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<Tensor> {
+    let _op = operation(op);
     x.expect_float(op)?;
     // A scalar is its own only element.
     let rank = x.ndim().max(1);
@@ -28,7 +30,8 @@ fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<
         Ok([Some(with_float!(y.dtype(), op, T => Tensor::build(y.shape(), format, |out: &mut [T]| {
             softmax::backward(kind, view, y.data(), grad.data(), out);
         })))])
-    }))
+    })
+    .reaching_all_channels(axis))
 }
 
 impl Tensor {

@@ -6,6 +6,7 @@ use std::fmt;
 use super::state::{self, OptimizerState, Reader};
 use super::{Optimizer, check_range};
 use crate::autograd::Gradients;
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::simd::Real;
 use crate::nn::Parameter;
@@ -172,6 +173,7 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
 
 impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
     fn step(&mut self, gradients: &Gradients) -> Result<()> {
+        let _op = operation(R::NAME);
         self.check(gradients)?;
         for group in &mut self.groups {
             for member in &mut group.members {

@@ -1,5 +1,6 @@
 //! Kernels applied to tensors, without history: what `autograd` and `ops` are written with.
 
+use super::dry::is_dry;
 use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
 use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
 use crate::error::{Error, Result};
@@ -101,7 +102,7 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     join: impl Fn(A, A) -> A + Copy + Sync,
 ) -> Tensor {
     let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
-    if x.numel() == 0 {
+    if x.numel() == 0 || is_dry() {
         return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
     }
     // In memory order: sizes, and whether they are reduced; neighbours of one kind merge.

@@ -8,6 +8,7 @@ pub(crate) mod compute;
 mod convert;
 pub(crate) mod create;
 mod display;
+pub(crate) mod dry;
 mod dtype;
 pub(crate) mod node;
 pub(crate) mod random;
@@ -54,6 +55,9 @@ impl Tensor {
 
     /// A new tensor whose elements, in memory order, `fill` writes. Their content before is unspecified.
     pub(crate) fn build<T: Element>(shape: &[usize], format: MemoryFormat, fill: impl FnOnce(&mut [T])) -> Tensor {
+        if dry::is_dry() {
+            return Tensor::untouched::<T>(shape, format);
+        }
         let mut storage = Storage::uncleared(shape::numel(shape), T::DTYPE);
         fill(storage.slice_mut());
         Tensor::from_storage(storage, shape, T::DTYPE, format)
@@ -65,9 +69,19 @@ impl Tensor {
         format: MemoryFormat,
         fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<Tensor> {
+        if dry::is_dry() {
+            return Ok(Tensor::untouched::<T>(shape, format));
+        }
         let mut storage = Storage::uncleared(shape::numel(shape), T::DTYPE);
         fill(storage.slice_mut())?;
         Ok(Tensor::from_storage(storage, shape, T::DTYPE, format))
+    }
+
+    /// Zeros in memory that the system has promised and not yet given, for [dry runs](dry).
+    #[cold]
+    pub(crate) fn untouched<T: Element>(shape: &[usize], format: MemoryFormat) -> Tensor {
+        let zeros = vec![T::default(); shape::numel(shape)];
+        Tensor::from_storage(Storage::Adopted(T::adopt(zeros)), shape, T::DTYPE, format)
     }
 
     /// The size of each dimension.
@@ -141,6 +155,11 @@ impl Tensor {
 
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
+    }
+
+    /// The node while nobody else has seen it.
+    pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {
+        Arc::get_mut(self.node.as_mut()?)
     }
 
     pub(crate) fn with_node(mut self, node: Option<Arc<Node>>) -> Tensor {

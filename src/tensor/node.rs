@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
+use crate::tensor::dry::Reach;
 use crate::tensor::{DType, Tensor};
 
 /// How a backward walk gets past a node.
@@ -22,6 +23,12 @@ pub(crate) struct Edge {
     pub(crate) dtype: DType,
 }
 
+/// What was going on when an operation was recorded: the operation that the user called, and the path of the module that called it.
+pub(crate) struct Origin {
+    pub(crate) op: &'static str,
+    pub(crate) path: Arc<str>,
+}
+
 /// One recorded operation, or a leaf (no inputs, no rule).
 pub(crate) struct Node {
     /// Grows with creation: an operation's number is above its inputs'.
@@ -31,14 +38,18 @@ pub(crate) struct Node {
     pub(crate) inputs: Vec<Edge>,
     /// Gone once a backward walk has passed.
     pub(crate) rule: Mutex<Option<Rule>>,
+    /// Known while somebody watches operations run.
+    pub(crate) origin: Option<Box<Origin>>,
+    /// Known in a dry run, of operations that do not stay at their place.
+    pub(crate) reach: Option<Box<Reach>>,
     leaf: bool,
 }
 
 impl Node {
     pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<Rule>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let leaf = rule.is_none();
-        Arc::new(Node { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, rule: Mutex::new(rule), leaf })
+        let leaf = rule.is_none() && inputs.is_empty();
+        Arc::new(Node { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, rule: Mutex::new(rule), origin: None, reach: None, leaf })
     }
 
     pub(crate) fn is_leaf(&self) -> bool {

@@ -11,6 +11,7 @@ mod spans;
 mod system;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -72,6 +73,7 @@ impl Block {
         if capacity == 0 {
             return Block { pointer: NonNull::<Aligned>::dangling().cast(), length: 0, capacity: 0 };
         }
+        REQUESTED.set(REQUESTED.get().wrapping_add(length as u64));
         let mut pool = lock();
         let (pointer, capacity) = pool.take(capacity).unwrap_or_else(|| (pool.request(capacity), capacity));
         pool.stats.in_use += capacity;
@@ -175,6 +177,15 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
     stats: MemoryStats { in_use: 0, idle: 0, peak: 0, system_allocations: 0, reuses: 0 },
     clock: 0,
 });
+
+thread_local! {
+    static REQUESTED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many bytes this thread has asked for since it started, given back or not.
+pub fn requested() -> u64 {
+    REQUESTED.get()
+}
 
 fn lock() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,6 +1,7 @@
 //! Losses of classifiers: cross entropy and negative log-likelihood.
 
 use super::Reduction;
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::loss::{CrossEntropy, STATISTICS, Target};
 use crate::kernels::simd::Real;
@@ -233,6 +234,7 @@ impl Tensor {
     /// ignore among probabilities.
     pub fn cross_entropy_with(&self, target: &Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
         const OP: &str = "cross_entropy";
+        let _op = operation(OP);
         self.expect_float(OP)?;
         let &CrossEntropyOptions { ignore_index: ignored, label_smoothing: smoothing, reduction, .. } = options;
         if !(0.0..=1.0).contains(&smoothing) {
@@ -308,6 +310,7 @@ impl Tensor {
     /// the input is floating point and labels are `i64`.
     pub fn nll_loss_with(&self, target: &Tensor, options: &NllOptions) -> Result<Tensor> {
         const OP: &str = "nll_loss";
+        let _op = operation(OP);
         self.expect_float(OP)?;
         target.expect_dtype(OP, DType::I64)?;
         let &NllOptions { ignore_index: ignored, reduction, .. } = options;

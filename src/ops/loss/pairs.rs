@@ -1,6 +1,7 @@
 //! Losses of pairs of elements: squared, absolute, Huber's, binary cross entropy.
 
 use super::Reduction;
+use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::Binary;
 use crate::kernels::loss::sum_pairs;
@@ -142,6 +143,7 @@ impl Pair for Logistic {
 
 /// The loss of `pair` over two tensors of one shape.
 fn pairwise(op: &'static str, x: &Tensor, target: &Tensor, pair: impl Pair, reduction: Reduction) -> Result<Tensor> {
+    let _op = operation(op);
     same_shape(op, x, target)?;
     x.expect_float(op)?;
     target.expect_float(op)?;

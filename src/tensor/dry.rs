@@ -1,0 +1,45 @@
+//! Shapes without numbers: what a network would compute, and of which size, without computing it.
+//!
+//! Inside [`dry`], whatever builds a tensor gets zeros that nobody writes: memory that the system maps on the first touch, and that is not
+//! touched. All else happens as ever: checks, shapes, and, where something wants gradients, the graph, whose nodes get no rules but
+//! remember their [`Reach`]. So listing the layers of a network takes the time of its bookkeeping, at any size of input.
+
+use std::cell::Cell;
+
+thread_local! {
+    static DRY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread computes shapes only.
+pub(crate) fn is_dry() -> bool {
+    DRY.get()
+}
+
+/// Runs `body` without computing any elements: all that it builds on this thread is zeros. Nothing that comes out may be kept.
+pub(crate) fn dry<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DRY.set(self.0);
+        }
+    }
+    let _restore = Restore(DRY.replace(true));
+    body()
+}
+
+/// From which places of an operation's input a place of its output is computed, along height and width.
+pub(crate) struct Reach {
+    /// How many places of the input one step in the output is.
+    pub(crate) scale: [f64; 2],
+    /// The distance between neighbouring places.
+    pub(crate) step: [usize; 2],
+    /// For each place of the output the first and the last place; they may lie outside the input.
+    pub(crate) places: [Vec<[isize; 2]>; 2],
+}
+
+impl Reach {
+    /// Of `count` places of the output each, with the places that `of` tells, every one of them.
+    pub(crate) fn new(count: [usize; 2], scale: [f64; 2], of: impl Fn(usize, isize) -> [isize; 2]) -> Reach {
+        Reach { scale, step: [1, 1], places: [0, 1].map(|axis| (0..count[axis] as isize).map(|at| of(axis, at)).collect()) }
+    }
+}
