@@ -22,7 +22,7 @@ use super::parallel::{self, Disjoint};
 use super::simd::{Real, STREAMS, dispatch, fence, prefetch, stream};
 
 /// Bytes from which on a result is too large for the caches to keep until somebody reads it.
-const LARGE: usize = 24 << 20;
+pub(crate) const LARGE: usize = 24 << 20;
 
 /// Lanes of one vector of `T` in the instruction set in use.
 pub(crate) fn lanes<T: Real>() -> usize {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use crate::kernels::simd::{Real, prefetch};
+use crate::kernels::simd::{Real, prefetch, stream};
 
 /// Cells of a tile.
 pub(super) const TILE: usize = 8;
@@ -42,20 +42,20 @@ pub(super) struct Cells<'a, T> {
 }
 
 impl<T> Cells<'_, T> {
-    /// Asks for the part of what is ahead that falls to the tile from cell `first` on: so that memory is never idle, nor asked for more at once than
-    /// it can take.
-    #[inline(always)]
-    fn look_ahead(&self, first: usize) {
-        let part = |cell: usize| self.ahead.len() * cell / self.count;
-        let lines = self.ahead[part(first)..part(self.count.min(first + TILE))].iter().step_by((64 / size_of::<T>()).max(1));
-        lines.for_each(|line| prefetch(line));
-    }
-
     /// Whether the tile from cell `first` on reads columns of the source only.
     fn inside(&self, first: usize) -> bool {
         let (start, end) = (first * self.step, (first + TILE - 1) * self.step + self.run);
         self.strips.iter().all(|strip| strip.distance + start as isize >= 0 && strip.distance + end as isize <= self.width as isize)
     }
+}
+
+/// Asks for the part of what is ahead that falls to the tile from cell `first` of `count` on: so that memory is never idle, nor asked for more at
+/// once than it can take.
+#[inline(always)]
+fn look_ahead<T>(ahead: &[T], first: usize, count: usize) {
+    let part = |cell: usize| ahead.len() * cell / count;
+    let lines = ahead[part(first)..part(count.min(first + TILE))].iter().step_by((64 / size_of::<T>()).max(1));
+    lines.for_each(|line| prefetch(line));
 }
 
 /// Vectors of channels: the first channel of each.
@@ -117,6 +117,8 @@ pub(super) struct Sums<'a, T> {
     pub(super) target: &'a mut [T],
     /// Elements from one cell's target to the next.
     pub(super) pitch: usize,
+    /// Whether to write past the caches: vectors have all their lanes, and lie aligned in `target`.
+    pub(super) streams: bool,
 }
 
 impl<T: Real> Tiles<T> for Sums<'_, T> {
@@ -126,7 +128,7 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
         let mask = T::mask(simd, vectors.lanes);
         for first in (0..cells.count).step_by(TILE) {
             let (count, inside) = (TILE.min(cells.count - first), cells.inside(first));
-            cells.look_ahead(first);
+            look_ahead(cells.ahead, first, cells.count);
             for (vector, &[from, to]) in vectors.channels.iter().enumerate() {
                 // SAFETY: by the contract; a vector with fewer channels than lanes is read and written through its mask.
                 unsafe {
@@ -144,7 +146,9 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                     for (t, sum) in sums.into_iter().enumerate() {
                         if t < count {
                             let target = target.add(t * self.pitch);
-                            if vectors.lanes == lanes {
+                            if self.streams {
+                                stream(target.cast::<T::Vector<S>>(), sum);
+                            } else if vectors.lanes == lanes {
                                 target.cast::<T::Vector<S>>().write_unaligned(sum);
                             } else {
                                 T::store_masked(simd, mask, target, sum);
@@ -166,6 +170,8 @@ pub(super) struct WeightSums<'a, T> {
     pub(super) gradient: &'a [T],
     /// Elements from one cell's gradient to the next.
     pub(super) pitch: usize,
+    /// The gradient of the next row.
+    pub(super) ahead: &'a [T],
 }
 
 impl<T: Real> Tiles<T> for WeightSums<'_, T> {
@@ -175,7 +181,8 @@ impl<T: Real> Tiles<T> for WeightSums<'_, T> {
         let mask = T::mask(simd, vectors.lanes);
         for first in (0..cells.count).step_by(TILE) {
             let (count, inside) = (TILE.min(cells.count - first), cells.inside(first));
-            cells.look_ahead(first);
+            look_ahead(cells.ahead, first, cells.count);
+            look_ahead(self.ahead, first, cells.count);
             for (vector, &[from, to]) in vectors.channels.iter().enumerate() {
                 // SAFETY: by the contract; a vector with fewer channels than lanes is read through its mask.
                 unsafe {

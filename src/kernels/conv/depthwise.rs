@@ -20,8 +20,8 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::geometry::Window;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel;
-use crate::kernels::simd::{Real, dispatch};
-use crate::kernels::tile::lanes;
+use crate::kernels::simd::{Real, STREAMS, dispatch, fence};
+use crate::kernels::tile::{LARGE, lanes};
 
 /// Elements of the target that one task computes at least, about, and the most tasks: bands see rows of their neighbours' again, and begin with
 /// what nobody has asked for ahead.
@@ -274,6 +274,9 @@ impl<T: Real> Depthwise<T> {
         let band = walk.rows.target.div_ceil(bands);
         let bands = walk.rows.target.div_ceil(band);
         let [image, target_image] = walk.images();
+        let vector = walk.lanes * size_of::<T>();
+        let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (walk.channels[1] * size_of::<T>()).is_multiple_of(vector);
+        let streams = STREAMS && walk.is_plain() && size_of_val(y) >= LARGE && epilogue.is_plain() && aligned;
         let y = parallel::Disjoint::new(y);
         parallel::for_each(walk.batch * bands, self.work, |task| {
             let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
@@ -281,7 +284,10 @@ impl<T: Real> Depthwise<T> {
             // SAFETY: tasks own distinct rows of the target.
             let y = unsafe { y.slice(first, rows.len() * row) };
             let x = &x[task / bands * image..][..image];
-            dispatch(Band { walk, weights: &self.weights, x, rows, epilogue: epilogue.from(first), y });
+            dispatch(Band { walk, weights: &self.weights, x, rows, epilogue: epilogue.from(first), y, streams });
+            if streams {
+                fence();
+            }
         });
     }
 }
@@ -299,6 +305,8 @@ struct Band<'a, T> {
     rows: Range<usize>,
     epilogue: Epilogue<'a, T>,
     y: &'a mut [T],
+    /// Whether `y` is written past the caches.
+    streams: bool,
 }
 
 impl<T: Real> WithSimd for Band<'_, T> {
@@ -362,10 +370,11 @@ impl<T: Real> Band<'_, T> {
             bias: self.epilogue.bias,
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
+            streams: self.streams,
         };
         // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
         // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all
-        // channels but for the last.
+        // channels but for the last; and where it is streamed, `run` has checked that all vectors lie aligned.
         unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
     }
 }

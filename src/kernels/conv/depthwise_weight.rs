@@ -16,6 +16,8 @@ use crate::kernels::simd::{Real, dispatch};
 /// Elements of the output that a task reads at least, and pixels: adding up its sums shall cost little beside making them.
 const GRAIN: usize = 1 << 16;
 const PIXELS: usize = 256;
+/// The most parts: each begins with what nobody has asked for ahead.
+const PARTS: usize = 64;
 /// Elements of sums that a task has about, where there are as many: they stay in the cache.
 const SUMS: usize = 1 << 13;
 /// Elements that all partial sums together have at most.
@@ -29,7 +31,8 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
         return dw.fill(T::zero());
     }
     // Tasks are (part of the sum, vectors of channels).
-    let part = GRAIN.div_ceil(walk.row()[1]).max(PIXELS.div_ceil(walk.columns.target)).max(rows.div_ceil((PARTIALS / all).max(1)));
+    let parts = (PARTIALS / all).clamp(1, PARTS);
+    let part = GRAIN.div_ceil(walk.row()[1]).max(PIXELS.div_ceil(walk.columns.target)).max(rows.div_ceil(parts));
     let part = rows.div_ceil(rows.div_ceil(part));
     let block = (SUMS / walk.weights()).clamp(1, vectors);
     let block = vectors.div_ceil(vectors.div_ceil(block));
@@ -89,7 +92,9 @@ impl<T: Real> Part<'_, T> {
                 walk.strips(target, phase, (0, channels), |source| source * source_row, &mut strips);
                 let mut cells = walk.cells(x, [walk.columns.source, channels], phase, &strips);
                 cells.ahead = walk.ahead(x, target);
-                let sums = WeightSums { sums: self.sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1] };
+                let (gradient, ahead) = dy[index * row..].split_at(row);
+                let ahead = &ahead[..row.min(ahead.len())];
+                let sums = WeightSums { sums: self.sums, gradient, pitch: walk.channels[1], ahead };
                 // SAFETY: the strips are those of `walk`, in an image with all of its rows and columns; sums are laid out by `walk` too; the
                 // gradient is a row with all channels.
                 unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
@@ -114,7 +119,7 @@ impl<T: Real> Part<'_, T> {
                     walk.strips(target, phase, ring.columns(), |source| ring.row(source), &mut strips);
                     let cells = walk.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &strips);
                     let sums = &mut self.sums[vector * walk.weights()..][..walk.weights()];
-                    let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1] };
+                    let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1], ahead: &[] };
                     // SAFETY: the strips are those of `walk` in the ring, which has been given the rows that the target sees, and has the columns of whole
                     // tiles; sums are laid out by `walk` too; the gradient is a row with all channels.
                     unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernels::epilogue::Activation;
+use crate::kernels::parallel;
 
 /// Any convolution of up to a few hundred elements a side.
 fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
@@ -133,5 +134,45 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         let pair = |n| [n, n];
         let window = Window::new(pair(size), pair(kernel), pair(stride), pair(padding), pair(dilation), false).unwrap();
         compare(&ConvGeometry { batch, channels_in, channels_out, groups, window });
+    }
+}
+
+#[test]
+fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution() {
+    // Without an epilogue, so that they are written past the caches.
+    for (size, stride) in [(226, 1), (225, 2)] {
+        let window = Window::new([size; 2], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();
+        let g = ConvGeometry { batch: 1, channels_in: 64, channels_out: 64, groups: 64, window };
+        let (w, inputs, outputs) = (numbers(g.weights(), 1), g.image_in(), g.image_out());
+        let (x, dy) = (numbers(inputs, 2), numbers(outputs, 3));
+        let both = |algorithm| {
+            let (mut y, mut dx) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs]);
+            forward(algorithm, &g, &x, &w, None, &mut y);
+            input_gradient(algorithm, &g, &dy, &w, None, &mut dx);
+            (y, dx)
+        };
+        let (got, expected) = (both(ConvAlgorithm::Depthwise), both(ConvAlgorithm::Naive));
+        assert_close("forward", ConvAlgorithm::Depthwise, &got.0, &expected.0);
+        assert_close("input gradient", ConvAlgorithm::Depthwise, &got.1, &expected.1);
+    }
+}
+
+#[test]
+fn channelwise_results_are_the_same_bits_with_any_number_of_threads() {
+    for (channels, groups, stride) in [(96, 96, 1), (96, 96, 2), (64, 16, 1), (40, 10, 2)] {
+        let window = Window::new([40, 40], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();
+        let g = ConvGeometry { batch: 3, channels_in: channels, channels_out: channels, groups, window };
+        let (x, w, dy) = (numbers(3 * g.image_in(), 1), numbers(g.weights(), 2), numbers(3 * g.image_out(), 3));
+        let with_threads = |threads| {
+            parallel::set_num_threads(threads).unwrap();
+            let (mut y, mut dx, mut dw) = (vec![f64::NAN; dy.len()], vec![f64::NAN; x.len()], vec![f64::NAN; w.len()]);
+            forward(ConvAlgorithm::Depthwise, &g, &x, &w, None, &mut y);
+            input_gradient(ConvAlgorithm::Depthwise, &g, &dy, &w, None, &mut dx);
+            weight_gradient(ConvAlgorithm::Depthwise, &g, &x, &dy, &mut dw);
+            [y, dx, dw].map(|values| values.into_iter().map(f64::to_bits).collect::<Vec<_>>())
+        };
+        let one = with_threads(1);
+        assert!([2, 3].into_iter().all(|threads| with_threads(threads) == one), "{g:?}");
+        parallel::set_num_threads(0).unwrap();
     }
 }
