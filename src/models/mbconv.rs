@@ -2,7 +2,7 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, conv_bn_act, conv_bn_add_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -117,6 +117,9 @@ impl Module for MBConv {
         let y = self.expand.forward(x)?; //          [N, expanded, H, W]
         let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
         let y = self.squeeze.forward(&y)?;
+        if self.shortcut && self.stochastic_depth.is_idle() {
+            return conv_bn_add_act(&self.project.conv, &self.project.bn, &y, x, Activation::Linear);
+        }
         let y = self.project.forward(&y)?; //        [N, outputs, H / stride, W / stride]
         if self.shortcut { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
     }

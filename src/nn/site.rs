@@ -140,6 +140,11 @@ thread_local! {
     static TRACE: RefCell<Option<Vec<Call>>> = const { RefCell::new(None) };
 }
 
+/// Whether somebody wants to hear of each layer.
+pub(crate) fn is_tracing() -> bool {
+    TRACING.get()
+}
+
 /// Runs `body` and returns the calls of leaf layers on this thread, in order.
 pub(crate) fn trace<R>(body: impl FnOnce() -> R) -> (R, Vec<Call>) {
     /// Restores the trace around this one, on unwinding too.
