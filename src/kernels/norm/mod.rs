@@ -2,13 +2,15 @@
 //!
 //! Data is `[images, rows, channels]` with channels contiguous; statistics are kept for each image and channel. Batch normalisation sees the
 //! whole batch as one image, group normalisation joins channels. Forward reads the data twice ([`moments`], [`forward`]), backward twice (two
-//! sums, the gradient), whatever activation follows: what it was applied to is worked out again from the input, tile by tile in the innermost
+//! sums, the gradient), whatever activation follows: what it was applied to is worked out again from the input, piece by piece in the innermost
 //! cache, which is cheaper than to keep it. A second pass goes through the data backwards, and finds in the cache what the first one read last.
 //!
 //! Statistics take one pass: each chunk of rows is summed about its own first row, so that nothing cancels, and the chunks' means and squares
 //! are put together in `f64` (Chan et al., 1979). Few channels are summed as if several rows were one, which keeps vectors full.
 
 mod passes;
+
+use std::ops::Range;
 
 pub use passes::{forward, gradient};
 
@@ -20,11 +22,12 @@ use super::simd::{Real, vectorize};
 /// Elements that one task handles.
 const GRAIN: usize = 64 * 1024;
 /// Elements that are worth walking side by side.
-const LANES: usize = 64;
-/// Elements of each operand that stay in the innermost cache from one step to the next; so few that loads of the next tile overlap with the last.
-const TILE: usize = 512;
-/// Lanes from which rows are read one after the other: farther apart, four at a time are too much for the prefetcher.
-const LONG: usize = 128;
+const LANES: usize = 128;
+/// Lanes that are handled at a time: few enough to stay in the innermost cache from one step to the next, and for loads of the next piece to
+/// overlap with stores of the last.
+const PIECE: usize = 128;
+/// The most lanes that are not cut into pieces.
+const LONGEST: usize = PIECE + PIECE / 2;
 
 /// The data's sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +58,6 @@ impl Maps {
         (LANES / self.channels).max(1) * self.channels
     }
 
-    /// Elements of a tile: some rows of lanes, by fours if they are short.
-    fn tile_length(self) -> usize {
-        let rows = TILE / self.lanes();
-        if rows >= 4 { rows / 4 * 4 * self.lanes() } else { rows.max(1) * self.lanes() }
-    }
-
     fn chunk_rows(self) -> usize {
         (GRAIN / self.lanes()).max(1) * (self.lanes() / self.channels)
     }
@@ -85,33 +82,23 @@ impl Maps {
     }
 }
 
-/// Adds `f(a, b, center)` up lane by lane.
+/// Cuts rows of lanes into pieces: `body(at, piece)` for the elements from `at` on, which are these lanes of a row.
 #[inline(always)]
-fn sum_lanes<T: Real>(a: &[T], b: &[T], center: &[T], [first, second]: [&mut [T]; 2], f: impl Fn(T, T, T) -> (T, T)) {
-    let lanes = center.len();
-    let (first, second) = (&mut first[..lanes], &mut second[..lanes]);
-    let quads = if lanes < LONG { a.len() / (4 * lanes) * (4 * lanes) } else { 0 };
-    let ((quads_a, rest_a), (quads_b, rest_b)) = (a.split_at(quads), b.split_at(quads));
-    for (a, b) in quads_a.chunks_exact(4 * lanes).zip(quads_b.chunks_exact(4 * lanes)) {
-        let [a0, a1, a2, a3] = [0, 1, 2, 3].map(|row| &a[row * lanes..][..lanes]);
-        let [b0, b1, b2, b3] = [0, 1, 2, 3].map(|row| &b[row * lanes..][..lanes]);
-        for i in 0..lanes {
-            let (p0, q0) = f(a0[i], b0[i], center[i]);
-            let (p1, q1) = f(a1[i], b1[i], center[i]);
-            let (p2, q2) = f(a2[i], b2[i], center[i]);
-            let (p3, q3) = f(a3[i], b3[i], center[i]);
-            first[i] += (p0 + p1) + (p2 + p3);
-            second[i] += (q0 + q1) + (q2 + q3);
+fn for_pieces(lanes: usize, elements: usize, mut body: impl FnMut(usize, Range<usize>)) {
+    let step = if lanes <= LONGEST { lanes } else { PIECE };
+    for row in (0..elements).step_by(lanes) {
+        let length = lanes.min(elements - row);
+        for first in (0..length).step_by(step) {
+            body(row + first, first..length.min(first + step));
         }
-    }
-    for (a, b) in rest_a.chunks(lanes).zip(rest_b.chunks(lanes)) {
-        sum_row(a, b, center, first, second, &f);
     }
 }
 
-/// Each slice is an argument, so that the compiler knows that they do not overlap.
+// In what follows each slice is an argument of its own: so the compiler knows that they do not overlap.
+
+/// Adds `f(a, b, center)` up lane by lane.
 #[inline(always)]
-fn sum_row<T: Real>(a: &[T], b: &[T], center: &[T], first: &mut [T], second: &mut [T], f: impl Fn(T, T, T) -> (T, T)) {
+fn sum<T: Real>(a: &[T], b: &[T], center: &[T], first: &mut [T], second: &mut [T], f: impl Fn(T, T, T) -> (T, T)) {
     for ((((first, second), &a), &b), &center) in first.iter_mut().zip(second.iter_mut()).zip(a).zip(b).zip(center) {
         let (p, q) = f(a, b, center);
         *first += p;
@@ -170,13 +157,23 @@ pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Pairs {
         return moments;
     }
     let channels = maps.channels;
-    let mut partial = partial_sums(maps, 2 * x.len(), |chunk, sums| {
+    let mut partial = partial_sums(maps, 2 * x.len(), |chunk, [first, second]| {
         let x = &x[chunk.start..][..chunk.length];
         let mut center = Buffer::uncleared(maps.lanes());
         center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
         vectorize(
             #[inline(always)]
-            || sum_lanes(x, x, &center, sums, deviations),
+            || {
+                for_pieces(
+                    center.len(),
+                    x.len(),
+                    #[inline(always)]
+                    |at, lanes| {
+                        let x = &x[at..at + lanes.len()];
+                        sum(x, x, &center[lanes.clone()], &mut first[lanes.clone()], &mut second[lanes], deviations);
+                    },
+                );
+            },
         );
     });
     let rows = |task: usize| (maps.chunk(task).length / channels) as f64;
@@ -227,16 +224,15 @@ pub fn gradient_sums<T: Real>(maps: Maps, grad: &[T], x: &[T], factors: [&[f64];
         factors,
         activation,
         #[inline(always)]
-        |at, length, x, lanes, z, sums| {
-            let grad = &grad[at..at + length];
+        |at, x, [center, scale, shift], z, g, first, second| {
+            let grad = &grad[at..at + x.len()];
             if activation == Activation::Linear {
-                return sum_lanes(grad, x, lanes[0], sums, products);
+                return sum(grad, x, center, first, second, products);
             }
-            let (z, g) = z[..2 * length].split_at_mut(length);
             g.copy_from_slice(grad);
-            passes::normalise(x, lanes, z);
+            passes::normalise(x, center, scale, shift, z);
             activation.chain(z, g);
-            sum_lanes(g, x, lanes[0], sums, products);
+            sum(g, x, center, first, second, products);
         },
     )
 }
@@ -258,19 +254,18 @@ pub fn chain_and_sum<T: Real>(
         factors,
         activation,
         #[inline(always)]
-        |at, length, x, lanes, z, sums| {
-            // SAFETY: tiles do not overlap.
-            let g = unsafe { grad.slice(at, length) };
-            let z = &mut z[..length];
+        |at, x, [center, scale, shift], z, _, first, second| {
+            // SAFETY: pieces do not overlap.
+            let g = unsafe { grad.slice(at, x.len()) };
             match seen {
-                Seen::Output(y) => activation.chain(&y[at..at + length], g),
+                Seen::Output(y) => activation.chain(&y[at..at + x.len()], g),
                 Seen::Plus(shortcut) => {
-                    passes::normalise(x, lanes, z);
-                    passes::add(&shortcut[at..at + length], z);
+                    passes::normalise(x, center, scale, shift, z);
+                    passes::add(&shortcut[at..at + x.len()], z);
                     activation.chain(z, g);
                 }
             }
-            sum_lanes(g, x, lanes[0], sums, products);
+            sum(g, x, center, first, second, products);
         },
     )
 }
@@ -280,31 +275,38 @@ fn products<T: Real>(g: T, x: T, center: T) -> (T, T) {
     (g, g * (x - center))
 }
 
-/// Adds up what `tile(at, length, x, factors, scratch, sums)` puts into the sums for the elements from `at` on; `scratch` has room for two tiles.
+/// Adds up what `piece(at, x, factors, scratch, more scratch, sums …)` puts into the two sums for each piece of a row, from element `at` on.
 fn sums<T: Real>(
     maps: Maps,
     x: &[T],
     factors: [&[f64]; 3],
     activation: Activation,
-    tile: impl Fn(usize, usize, &[T], [&[T]; 3], &mut [T], [&mut [T]; 2]) + Sync,
+    piece: impl Fn(usize, &[T], [&[T]; 3], &mut [T], &mut [T], &mut [T], &mut [T]) + Sync,
 ) -> Pairs {
     let mut total = Pairs::zeros(maps);
     if x.is_empty() {
         return total;
     }
-    let (lanes, step) = (maps.lanes(), maps.tile_length());
+    let lanes = maps.lanes();
     let partial = partial_sums(maps, (2 + activation.cost()) * x.len(), |chunk, [first, second]| {
-        let mut scratch = Buffer::<T>::uncleared(3 * lanes + 2 * step);
-        let (repeated, scratch) = scratch.split_at_mut(3 * lanes);
+        let mut repeated = Buffer::<T>::uncleared(3 * lanes);
         repeated.chunks_exact_mut(lanes).zip(factors).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
-        let factors = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
+        let factors: [&[T]; 3] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
+        let (mut z, mut g) = ([T::zero(); LONGEST], [T::zero(); LONGEST]);
         vectorize(
             #[inline(always)]
             || {
-                for at in (chunk.start..chunk.start + chunk.length).step_by(step) {
-                    let length = step.min(chunk.start + chunk.length - at);
-                    tile(at, length, &x[at..at + length], factors, &mut *scratch, [&mut *first, &mut *second]);
-                }
+                for_pieces(
+                    lanes,
+                    chunk.length,
+                    #[inline(always)]
+                    |at, lanes| {
+                        let (at, length) = (chunk.start + at, lanes.len());
+                        let factors = factors.map(|factor| &factor[lanes.clone()]);
+                        let (first, second) = (&mut first[lanes.clone()], &mut second[lanes]);
+                        piece(at, &x[at..at + length], factors, &mut z[..length], &mut g[..length], first, second);
+                    },
+                );
             },
         );
     });
