@@ -146,7 +146,9 @@ fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution()
         let (w, inputs, outputs) = (numbers(g.weights(), 1), g.image_in(), g.image_out());
         let (x, dy) = (numbers(inputs, 2), numbers(outputs, 3));
         let both = |algorithm| {
-            let (mut y, mut dx) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs]);
+            // Aligned, as tensors are.
+            let [mut y, mut dx] = [outputs, inputs].map(Buffer::uncleared);
+            [&mut y, &mut dx].into_iter().for_each(|values| values.fill(f64::NAN));
             forward(algorithm, &g, &x, &w, None, &mut y);
             input_gradient(algorithm, &g, &dy, &w, None, &mut dx);
             (y, dx)
