@@ -50,8 +50,8 @@ impl ReceptiveField {
     /// The rows and the columns of the input that the units at this place of the layer's output depend on: the smallest box, cut at the
     /// input's edges. Units beyond the output, and those that see nothing but padding, have an empty one.
     ///
-    /// It is exact, but for units that see nothing but padding through one of two branches, in one direction: what they would see through
-    /// it in the other direction counts.
+    /// It is exact, but for units that see nothing through one of two branches, in one direction, since there is only padding, or since the
+    /// branches are joined side by side: what they would see through it in the other direction counts.
     pub fn region(&self, place: [usize; 2]) -> [Range<usize>; 2] {
         let seen = [0, 1].map(|axis| self.seen[axis].get(place[axis]).copied().unwrap_or(NOTHING));
         if seen.iter().any(|(first, last)| first > last) {
@@ -246,8 +246,16 @@ impl Field {
             return Field { axes: [0, 1].map(|axis| self.axes[axis].through(reach, axis)) };
         }
         let (Some(from), Some(to)) = (from, to) else { return self.gathered(to) };
-        // One row or column, of the mean of a map for instance, is there for all of those it is combined with.
-        let fits = (0..2).all(|axis| from[axis] == to[axis] || from[axis] == 1);
+        // One row or column, of the mean of a map for instance, sees all that it was reduced from, and is there for all that it is combined with.
+        let fits = (0..2).all(|axis| from[axis] == to[axis] || from[axis] == 1 || to[axis] == 1);
+        if node.op == "cat" && edge.shape.len() == shape.len() && from != to {
+            // Along height or width: the inputs before this one push it back, and where the others are there is nothing of it.
+            let before = node.inputs.iter().take_while(|other| !std::ptr::eq(*other, edge)).filter_map(|other| map_size(&other.shape));
+            let start = before.fold([0; 2], |sum, size| [0, 1].map(|axis| sum[axis] + size[axis] as isize));
+            let shift = [0, 1].map(|axis| if from[axis] == to[axis] { 0 } else { start[axis] });
+            let reach = Reach::new(to, [1.0, 1.0], |axis, at| [at - shift[axis]; 2]);
+            return Field { axes: [0, 1].map(|axis| self.axes[axis].through(&reach, axis)) };
+        }
         if node.op == "reshape" && from == to {
             return self.clone();
         }

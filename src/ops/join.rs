@@ -3,6 +3,7 @@
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, Window};
+use crate::tensor::dry::Reach;
 use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
 
@@ -254,7 +255,14 @@ impl Tensor {
     pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
         let _op = operation("flip");
         let axes = resolve_dims("flip", &dims, self.ndim())?;
-        Ok(flipped(self, &axes).record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes))])))
+        let map = self.ndim().checked_sub(2).filter(|&channels| channels > 1);
+        let turned = [0, 1].map(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
+        let y = flipped(self, &axes).record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes))]));
+        let Some(map) = map else { return Ok(y) };
+        let size = [self.shape()[map], self.shape()[map + 1]];
+        let scale = turned.map(|turned| if turned { -1.0 } else { 1.0 });
+        let place = |axis: usize, at: isize| if turned[axis] { size[axis] as isize - 1 - at } else { at };
+        Ok(y.reaching(|| Reach::new(size, scale, |axis, at| [place(axis, at); 2])))
     }
 }
 

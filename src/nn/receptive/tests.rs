@@ -151,8 +151,9 @@ fn fields_of_all_that_stands_between_layers_are_the_support_of_the_gradient() {
     // Branches that have moved apart, a shifted copy, a part of a map, one beside another, one broadcast along an axis.
     compared += behind(shape, |a, b| a.add(&b.avg_pool2d([2, 2], Default::default())?.interpolate([7, 11], Interpolation::Nearest)?));
     compared += behind(shape, |a, b| b.pad([2, 1, 0, 3], 0.0)?.narrow(3, 1, 11)?.narrow(2, 1, 7)?.add(a));
-    compared += behind(shape, |a, b| Tensor::cat(&[a, b], 3));
-    compared += behind(shape, |a, b| a.add(&b.max_keepdim(2)?));
+    compared += behind(shape, |_, b| Tensor::cat(&[b, &b.softplus()?], 3));
+    compared += behind(shape, |a, _| Tensor::cat(&[&a.mul(a)?, a], 2));
+    compared += behind(shape, |a, b| a.add(&b.mean_keepdim(2)?));
     compared += behind(shape, |a, b| a.add(&b.mean_keepdim([2, 3])?));
     compared += behind(shape, |a, b| a.add(&b.adaptive_avg_pool2d([3, 4])?.interpolate([7, 11], bilinear(false))?));
     compared += behind(shape, |a, b| a.add(&b.flip(2)?));
@@ -160,7 +161,7 @@ fn fields_of_all_that_stands_between_layers_are_the_support_of_the_gradient() {
     compared += behind(shape, |a, _| a.reshape([1, 2, 2, 7, 11])?.permute([0, 2, 1, 3, 4])?.reshape([1, 4, 7, 11]));
     compared += behind(shape, |a, b| a.add(&b.index_select(1, &Tensor::from_vec(vec![3i64, 1, 0, 2], [4])?)?));
     compared += behind(shape, |a, b| Tensor::cat(&[&a.narrow(1, 0, 2)?, &b.narrow(1, 1, 2)?], 1)?.softplus());
-    assert_eq!(compared, 16 * 9);
+    assert_eq!(compared, 17 * 9);
 }
 
 #[test]
