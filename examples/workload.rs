@@ -23,7 +23,7 @@ use convnet::{MemoryFormat, Tensor, models, no_grad};
 
 /// Runs steps of a model or an operation on request and tells how long they took.
 #[derive(Parser)]
-#[command(after_help = "Operations: conv2d in= out= k= [s= p= g=], max_pool2d c= k= [s= p=], batch_norm c=, relu c=")]
+#[command(after_help = "Operations: conv2d in= out= k= [s= p= g=], max_pool2d c= k= [s= p=], batch_norm c=, relu c=, add c=")]
 struct Options {
     /// A registered model
     #[arg(long, required_unless_present = "op", conflicts_with = "op")]
@@ -174,7 +174,11 @@ fn op_step(spec: &str, options: &Options) -> Fallible<Step> {
             Box::new(|x, leaves| Ok(x.batch_norm_train(Some(&leaves[0]), Some(&leaves[1]), 1e-5)?.output))
         }
         "relu" => Box::new(|x, _| Ok(x.relu())),
-        _ => return Err(format!("no such operation: {name}; there are conv2d, max_pool2d, batch_norm and relu").into()),
+        "add" => {
+            leaves.push(input(options.batch, channels, size, size)?);
+            Box::new(|x, leaves| x.add(&leaves[0]))
+        }
+        _ => return Err(format!("no such operation: {name}; there are conv2d, max_pool2d, batch_norm, relu and add").into()),
     };
 
     match options.mode {

@@ -170,8 +170,7 @@ fn pass(node: &Node, rule: &Rule, gradient: Tensor, walk: &mut Walk) -> Result<(
     };
     let _watched = watch::backward(node);
     let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
-    let returned = rule(&gradient, &wanted)?;
-    drop(gradient);
+    let returned = rule(gradient, &wanted)?;
     for (input, returned) in node.inputs.iter().zip(returned) {
         let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
         walk.deliver(source, compute::sum_to(&returned.cast(input.dtype), &input.shape))?;

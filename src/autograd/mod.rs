@@ -107,6 +107,22 @@ impl Tensor {
         inputs: &[&Tensor],
         rule: impl Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     ) -> Tensor {
+        self.attach(op, inputs, move || Rule::Gradients(Box::new(move |grad, wanted| rule(&grad, wanted))))
+    }
+
+    /// As [`record`](Tensor::record), with a rule that owns the gradient, so that it can use its memory for what it returns.
+    pub(crate) fn record_owning<const N: usize>(
+        self,
+        op: &'static str,
+        inputs: [&Tensor; N],
+        rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
+    ) -> Tensor {
+        self.attach(op, &inputs, move || {
+            Rule::Gradients(Box::new(move |grad, wanted| rule(grad, wanted.try_into().expect("as many flags as inputs")).map(Vec::from)))
+        })
+    }
+
+    fn attach(self, op: &'static str, inputs: &[&Tensor], rule: impl FnOnce() -> Rule) -> Tensor {
         debug_assert!(registry::is_registered(op), "operation {op} is missing from the registry");
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;
@@ -116,7 +132,7 @@ impl Tensor {
         }
         let edges = inputs.iter().map(|input| input.edge()).collect();
         // Nobody walks back through a dry run, so what its rules would keep is let go.
-        let rule = (!is_dry()).then(|| Rule::Gradients(Box::new(rule)));
+        let rule = (!is_dry()).then(rule);
         let mut y = self.with_node(Some(Node::new(op, edges, rule)));
         if let Some(origin) = watch::origin()
             && let Some(node) = y.node_mut()

@@ -5,6 +5,7 @@
 
 use super::parallel::{self, Disjoint};
 use super::simd::{Real, Scalar, vectorize};
+use super::stream;
 
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;
@@ -27,18 +28,34 @@ pub trait Binary: Copy + Sync {
     fn apply<T: Real>(self, a: T, b: T) -> T;
 }
 
+/// Runs `body(at, part)` for parts of `y`, the one from element `at` on, compiled for the instruction set.
+#[inline(always)]
+fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: impl Fn(usize, &mut [Y]) + Sync) {
+    let streamed = stream::pays::<Y>(y.len());
+    parallel::chunks_mut(y, GRAIN, work, |i, y| {
+        vectorize(
+            #[inline(always)]
+            || {
+                stream::in_pieces(
+                    y,
+                    streamed,
+                    #[inline(always)]
+                    |at, y| body(i * GRAIN + at, y),
+                );
+            },
+        );
+    });
+}
+
 /// `y[i] = f(x[i])`.
 pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X) -> Y + Copy + Sync) {
     assert_eq!(x.len(), y.len());
-    let work = x.len() * cost;
-    parallel::chunks_mut(y, GRAIN, work, |i, y| {
-        let x = &x[i * GRAIN..][..y.len()];
-        vectorize(|| {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = f(x);
-            }
-        });
-    });
+    fill(
+        y,
+        x.len() * cost,
+        #[inline(always)]
+        |at, y| y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = f(x)),
+    );
 }
 
 /// `y[i] = f(y[i])`.
@@ -56,15 +73,12 @@ pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Co
 /// `y[i] = f(a[i], b[i])`.
 pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost: usize, f: impl Fn(A, B) -> Y + Copy + Sync) {
     assert!(a.len() == y.len() && b.len() == y.len());
-    let work = y.len() * cost;
-    parallel::chunks_mut(y, GRAIN, work, |i, y| {
-        let (a, b) = (&a[i * GRAIN..][..y.len()], &b[i * GRAIN..][..y.len()]);
-        vectorize(|| {
-            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                *y = f(a, b);
-            }
-        });
-    });
+    fill(
+        y,
+        a.len() * cost,
+        #[inline(always)]
+        |at, y| y.iter_mut().zip(&a[at..]).zip(&b[at..]).for_each(|((y, &a), &b)| *y = f(a, b)),
+    );
 }
 
 /// `y[i] = f(y[i], b[i])`.
@@ -166,17 +180,22 @@ pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
         let first = task / column_tasks * rows_per_task;
         let start = task % column_tasks * columns_per_task;
         let length = columns_per_task.min(inner - start);
-        for row in first..rows.min(first + rows_per_task) {
-            let [a_at, b_at] = shape.offsets(row);
-            let (a, b) = (&a[a_at + start * a_step..], &b[b_at + start * b_step..]);
-            // SAFETY: tasks own distinct (row, column) ranges of the result.
-            let y = unsafe { y.slice(row * inner + start, length) };
-            vectorize(|| match (a_step, b_step) {
-                (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
-                (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
-                (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
-                _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[i * a_step], b[i * b_step])),
-            });
-        }
+        vectorize(
+            #[inline(always)]
+            || {
+                for row in first..rows.min(first + rows_per_task) {
+                    let [a_at, b_at] = shape.offsets(row);
+                    let (a, b) = (&a[a_at + start * a_step..], &b[b_at + start * b_step..]);
+                    // SAFETY: tasks own distinct (row, column) ranges of the result.
+                    let y = unsafe { y.slice(row * inner + start, length) };
+                    match (a_step, b_step) {
+                        (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
+                        (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
+                        (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
+                        _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[i * a_step], b[i * b_step])),
+                    }
+                }
+            },
+        );
     });
 }

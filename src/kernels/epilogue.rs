@@ -1,6 +1,5 @@
 //! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation.
 
-use super::math::Math;
 use super::simd::Real;
 
 /// A pointwise nonlinearity.
@@ -22,30 +21,6 @@ pub enum Activation {
     Sigmoid,
     /// `relu6(x + 3) / 6` ([`Tensor::hardsigmoid`](crate::Tensor::hardsigmoid)).
     Hardsigmoid,
-}
-
-/// `x` within bounds; NaN stays NaN.
-#[inline(always)]
-fn clamp<T: Real>(x: T, low: f64, high: f64) -> T {
-    let x = if x < T::of(low) { T::of(low) } else { x };
-    if x > T::of(high) { T::of(high) } else { x }
-}
-
-impl Activation {
-    /// Applies it to each element. To be called where loops are vectorised already: inside [`vectorize`](super::simd::vectorize) or a `WithSimd`.
-    #[inline(always)]
-    pub(crate) fn map<T: Real>(self, x: &mut [T]) {
-        // One loop for each, so that the choice is made outside of it.
-        match self {
-            Activation::Linear => {}
-            Activation::Relu => x.iter_mut().for_each(|x| *x = if *x < T::zero() { T::zero() } else { *x }),
-            Activation::Relu6 => x.iter_mut().for_each(|x| *x = clamp(*x, 0.0, 6.0)),
-            Activation::Silu => x.iter_mut().for_each(|x| *x = *x * Math::sigmoid(*x)),
-            Activation::Hardswish => x.iter_mut().for_each(|x| *x = *x * clamp(*x + T::of(3.0), 0.0, 6.0) / T::of(6.0)),
-            Activation::Sigmoid => x.iter_mut().for_each(|x| *x = Math::sigmoid(*x)),
-            Activation::Hardsigmoid => x.iter_mut().for_each(|x| *x = clamp(*x + T::of(3.0), 0.0, 6.0) / T::of(6.0)),
-        }
-    }
 }
 
 /// `y = activation(sum + bias + residual)`.

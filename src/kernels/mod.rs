@@ -3,6 +3,7 @@
 //! Every function here takes slices and returns nothing or plain values. Shapes have been checked above; a kernel asserts what its safety
 //! rests on and nothing more.
 
+pub mod activation;
 pub mod conv;
 pub mod copy;
 pub mod dropout;
@@ -25,4 +26,5 @@ pub mod reduce;
 pub mod resample;
 pub mod simd;
 pub mod softmax;
+pub mod stream;
 pub(crate) mod tile;

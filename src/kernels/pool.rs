@@ -13,10 +13,12 @@ use pulp::{Simd, WithSimd};
 use super::geometry::Window;
 use super::parallel::{self, Disjoint};
 use super::simd::{Real, Scalar, dispatch};
+use super::stream;
 
 /// Elements that one task handles, about.
 const GRAIN: usize = 8 * 1024;
-/// Channels in a block, the most that there are.
+/// Channels in a block, the most that there are; with the longest vectors only.
+const WIDEST: usize = 64;
 const WIDE: usize = 32;
 const MIDDLE: usize = 16;
 const NARROW: usize = 8;
@@ -142,7 +144,9 @@ fn walk_row(places: usize, channels: usize, row: &mut impl Row) {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Walk { places, channels, row } = self;
-            if channels >= WIDE {
+            if channels >= WIDEST && size_of::<S::f32s>() > NARROW * size_of::<f32>() {
+                walk::<S, WIDEST>(simd, places, channels, row);
+            } else if channels >= WIDE {
                 walk::<S, WIDE>(simd, places, channels, row);
             } else if channels >= MIDDLE || size_of::<S::f32s>() > NARROW * size_of::<f32>() {
                 walk::<S, MIDDLE>(simd, places, channels, row);
@@ -388,6 +392,8 @@ struct GatherRow<'a, T, S> {
     image: usize,
     position: usize,
     dx: &'a mut [T],
+    /// Whether whole blocks go past the cache.
+    streamed: bool,
 }
 
 impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
@@ -412,16 +418,22 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
             }
         }
         let to = place * self.channels + first;
-        self.dx[to..to + length].copy_from_slice(&sum[..length]);
+        let dx = &mut self.dx[to..to + length];
+        if self.streamed && length == B { stream::copy(&sum, dx) } else { dx.copy_from_slice(&sum[..length]) }
     }
 }
 
 fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(impl Share<T> + Sync)) {
     let [height, width] = pooling.input;
     let work = pooling.work(share.length()).max(dx.len());
+    // No block may hang over into another place: the order in which streamed stores arrive is not known.
+    let streamed = stream::pays::<T>(dx.len()) && channels.is_multiple_of(MIDDLE);
     for_rows(dx, width * channels, work, |index, dx| {
         let (image, position) = (index / height, index % height);
-        walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx });
+        walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
+        if streamed {
+            stream::settle();
+        }
     });
 }
 
@@ -445,7 +457,7 @@ mod tests {
     /// A pooling, its images and its channels.
     fn any_case() -> impl Strategy<Value = (Pooling, usize, usize)> {
         let axis = || (1usize..9, 1usize..5, 1usize..4, 0usize..3, 1usize..3, 1usize..12);
-        let channels = prop_oneof![1usize..20, 30usize..40];
+        let channels = prop_oneof![1usize..20, 30usize..40, 60usize..70];
         (axis(), axis(), any::<[bool; 3]>(), 1usize..3, channels).prop_filter_map(
             "a window that fits",
             |(a, b, flags, images, channels)| {

@@ -116,11 +116,38 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
     /// # Errors
     /// As [`forward`](Module::forward), and [`Error::Shape`] when the residual does not broadcast with its result.
     pub(crate) fn forward_fused(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-        let y = self.forward(x)?;
-        activation.apply(match residual {
-            Some(residual) => y.add(residual)?,
-            None => y,
-        })
+        self.site.enter(self, x, || self.run(x, residual, activation))
+    }
+
+    /// What `forward_fused` does, at this layer's place.
+    fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+        self.check(x)?;
+        let weight = self.weight.as_ref().map(Parameter::tensor);
+        let bias = self.bias.as_ref().map(Parameter::tensor);
+        let training = self.training.is_training();
+        let finish = |y: Tensor, residual: Option<&Tensor>, activation: Activation| {
+            activation.apply(match residual {
+                Some(residual) => y.add(residual)?,
+                None => y,
+            })
+        };
+        if let (false, Some(mean), Some(var)) = (training, &self.running_mean, &self.running_var) {
+            let running = (mean.tensor(), var.tensor());
+            let y = x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps)?;
+            return finish(y, residual, activation);
+        }
+        if self.channels > 0 && x.numel() == self.channels {
+            let message = format!("expected more than one value per channel to take statistics of, got shape {:?}", x.shape());
+            return Err(Error::shape("batch_norm", message));
+        }
+        let fits = residual.is_none_or(|residual| residual.shape() == x.shape() && residual.dtype() == x.dtype());
+        let (inside, activation_inside) = if fits { (residual, activation) } else { (None, Activation::Linear) };
+        let batch = x.batch_norm_act(weight.as_ref(), bias.as_ref(), self.eps, inside, activation_inside)?;
+        // An empty batch says nothing.
+        if training && batch.count > 1 {
+            self.follow(&batch.mean, &batch.var, batch.count)?;
+        }
+        if fits { Ok(batch.output) } else { finish(batch.output, residual, activation) }
     }
 
     /// Lets the running estimates follow a batch with this mean and biased variance of `count` values; one that a checkpoint computes again
@@ -167,26 +194,7 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
     /// [`Error::Layer`] around [`Error::Shape`] when the rank or the channels differ, or when statistics are to be taken of a single value
     /// per channel.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.site.enter(self, x, || {
-            self.check(x)?;
-            let weight = self.weight.as_ref().map(Parameter::tensor);
-            let bias = self.bias.as_ref().map(Parameter::tensor);
-            let training = self.training.is_training();
-            if let (false, Some(mean), Some(var)) = (training, &self.running_mean, &self.running_var) {
-                let running = (mean.tensor(), var.tensor());
-                return x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps);
-            }
-            if self.channels > 0 && x.numel() == self.channels {
-                let message = format!("expected more than one value per channel to take statistics of, got shape {:?}", x.shape());
-                return Err(Error::shape("batch_norm", message));
-            }
-            let batch = x.batch_norm_train(weight.as_ref(), bias.as_ref(), self.eps)?;
-            // An empty batch says nothing.
-            if training && batch.count > 1 {
-                self.follow(&batch.mean, &batch.var, batch.count)?;
-            }
-            Ok(batch.output)
-        })
+        self.forward_fused(x, None, Activation::Linear)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -6,9 +6,10 @@ use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
+use crate::kernels::activation::{HardSigmoid, HardSwish, Nonlinear, Relu6, Silu};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::Real;
-use crate::tensor::compute::{map_with, zip_alike};
+use crate::tensor::compute::{map_with, zip_onto};
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_dtype};
 
@@ -39,10 +40,10 @@ impl Tensor {
         let _op = operation("relu");
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default() } else { x }));
         let kept = self.is_recorded().then(|| y.detach());
-        y.record("relu", [self], move |grad, _wanted| {
+        y.record_owning("relu", [self], move |grad, _wanted| {
             let y = kept.as_ref().expect("kept when recorded");
             Ok([Some(with_dtype!(y.dtype(), T => {
-                zip_alike("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
+                zip_onto("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
             }))])
         })
     }
@@ -220,21 +221,17 @@ impl Pointwise for LeakyRelu {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Relu6;
-
 impl Pointwise for Relu6 {
     const NAME: &'static str = "relu6";
     const FROM_OUTPUT: bool = true;
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        let x = if x < T::zero() { T::zero() } else { x };
-        if x > T::of(6.0) { T::of(6.0) } else { x }
+        Nonlinear::value(self, x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, y: T) -> T {
-        if y <= T::zero() || y >= T::of(6.0) { T::zero() } else { grad }
+        Nonlinear::gradient(self, grad, y)
     }
 }
 
@@ -312,21 +309,17 @@ fn gelu_tanh_gate<T: Real>(x: T) -> T {
     (T::of(GELU_TANH) * x * (T::one() + T::of(0.044715) * x * x)).sigmoid()
 }
 
-#[derive(Clone, Copy)]
-struct Silu;
-
 impl Pointwise for Silu {
     const NAME: &'static str = "silu";
     const COST: usize = 12;
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * x.sigmoid()
+        Nonlinear::value(self, x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        let s = x.sigmoid();
-        grad * s * (T::one() + x * (T::one() - s))
+        Nonlinear::gradient(self, grad, x)
     }
 }
 
@@ -366,25 +359,19 @@ impl Pointwise for Tanh {
     }
 }
 
-#[derive(Clone, Copy)]
-struct HardSigmoid;
-
 impl Pointwise for HardSigmoid {
     const NAME: &'static str = "hardsigmoid";
     const COST: usize = 2;
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        Relu6.value(x + T::of(3.0)) / T::of(6.0)
+        Nonlinear::value(self, x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        if x > T::of(-3.0) && x < T::of(3.0) { grad / T::of(6.0) } else { T::zero() }
+        Nonlinear::gradient(self, grad, x)
     }
 }
-
-#[derive(Clone, Copy)]
-struct HardSwish;
 
 impl Pointwise for HardSwish {
     const NAME: &'static str = "hardswish";
@@ -392,13 +379,11 @@ impl Pointwise for HardSwish {
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * Relu6.value(x + T::of(3.0)) / T::of(6.0)
+        Nonlinear::value(self, x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        let middle = grad * (x / T::of(3.0) + T::of(0.5));
-        let upper = if x >= T::of(3.0) { grad } else { middle };
-        if x <= T::of(-3.0) { T::zero() } else { upper }
+        Nonlinear::gradient(self, grad, x)
     }
 }
 

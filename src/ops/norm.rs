@@ -5,9 +5,10 @@
 
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
+use crate::kernels::epilogue::Activation;
 use crate::kernels::layer_norm;
 use crate::kernels::memory::Buffer;
-use crate::kernels::norm::{self, Maps};
+use crate::kernels::norm::{self, Maps, Seen};
 use crate::tensor::compute::same_dtype;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
@@ -37,6 +38,27 @@ pub(super) fn as_map(op: &'static str, x: &Tensor) -> Result<(Tensor, Maps)> {
 pub(super) fn grad_map(grad: &Tensor, map: &[usize]) -> Tensor {
     let grad = if grad.ndim() == 4 { grad.detach() } else { grad.relabel(map, MemoryFormat::RowMajor) };
     grad.in_format(MemoryFormat::ChannelsLast)
+}
+
+/// As [`grad_map`], for a gradient that may be overwritten when nobody else holds it.
+fn into_map(grad: Tensor, map: &[usize]) -> Tensor {
+    grad_map(&grad, map)
+}
+
+/// [`norm::chain_and_sum`] on tensors. `kept` is the activation's result if that is enough to know, else the shortcut.
+fn chain_and_sum(
+    op: &'static str,
+    maps: Maps,
+    grad: &mut Tensor,
+    x: &Tensor,
+    factors: [&[f64]; 3],
+    kept: &Tensor,
+    activation: Activation,
+) -> Result<norm::Pairs> {
+    Ok(with_float!(x.dtype(), op, T => {
+        let seen = if activation.reads_output() { Seen::Output(kept.data()) } else { Seen::Plus(kept.data()) };
+        norm::chain_and_sum::<T>(maps, grad.make_mut(), x.data(), factors, seen, activation)
+    }))
 }
 
 /// A channels-last map under the shape it came from; row-major unless that has four dimensions.
@@ -77,21 +99,51 @@ fn zip(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
-/// [`norm::affine`] on tensors.
-fn affine(op: &'static str, maps: Maps, x: &Tensor, factors: [&[f64]; 3]) -> Result<Tensor> {
-    Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| norm::affine(maps, x.data(), factors, y))))
+/// [`norm::forward`] on tensors.
+fn forward(
+    op: &'static str,
+    maps: Maps,
+    x: &Tensor,
+    factors: [&[f64]; 3],
+    shortcut: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| {
+        norm::forward(maps, x.data(), factors, shortcut.map(Tensor::data), activation, y);
+    })))
 }
 
 /// [`norm::gradient_sums`] on tensors.
-fn gradient_sums(op: &'static str, maps: Maps, grad: &Tensor, x: &Tensor, center: &[f64]) -> Result<norm::Pairs> {
-    Ok(with_float!(x.dtype(), op, T => norm::gradient_sums::<T>(maps, grad.data(), x.data(), center)))
+fn gradient_sums(
+    op: &'static str,
+    maps: Maps,
+    grad: &Tensor,
+    x: &Tensor,
+    factors: [&[f64]; 3],
+    activation: Activation,
+) -> Result<norm::Pairs> {
+    Ok(with_float!(x.dtype(), op, T => norm::gradient_sums::<T>(maps, grad.data(), x.data(), factors, activation)))
 }
 
-/// [`norm::gradient`] on tensors.
-fn gradient(op: &'static str, maps: Maps, grad: &Tensor, x: &Tensor, factors: [&[f64]; 4]) -> Result<Tensor> {
-    Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |dx: &mut [T]| {
-        norm::gradient(maps, grad.data(), x.data(), factors, dx);
-    })))
+/// [`norm::gradient`] on tensors, in the gradient's place when nobody else holds it.
+fn gradient(
+    op: &'static str,
+    maps: Maps,
+    mut grad: Tensor,
+    x: &Tensor,
+    factors: [&[f64]; 3],
+    corrections: [&[f64]; 2],
+    activation: Activation,
+) -> Result<Tensor> {
+    with_float!(x.dtype(), op, T => {
+        if let Some(dx) = grad.data_mut::<T>() {
+            norm::gradient(maps, None, x.data(), factors, corrections, activation, dx);
+            return Ok(grad);
+        }
+        Ok(Tensor::build(x.shape(), x.memory_format(), |dx: &mut [T]| {
+            norm::gradient(maps, Some(grad.data()), x.data(), factors, corrections, activation, dx);
+        }))
+    })
 }
 
 /// The input of a batch normalisation as a map whose batch is one image.
@@ -139,19 +191,24 @@ impl Tensor {
         let mean = to_f64(mean);
         let rstd: Vec<f64> = to_f64(var).iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
         let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
-        let y = affine("batch_norm", maps, &x, [&mean, &scale, &values(bias, maps.channels, 0.0)])?;
+        let factors = [&mean[..], &scale, &values(bias, maps.channels, 0.0)];
+        let y = forward("batch_norm", maps, &x, factors, None, Activation::Linear)?;
         let kept = weight.is_some_and(Tensor::is_recorded).then(|| x.clone());
         let (shape, map_shape, none) = (self.shape().to_vec(), x.shape().to_vec(), Tensor::scalar(0u8));
         let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
         Ok(from_map(y, self.shape()).record("batch_norm", [self, weight, bias], move |grad, wanted| {
             let grad = grad_map(grad, &map_shape);
-            let zeros = vec![0.0; maps.channels];
-            let of_x = if wanted[0] { Some(from_map(affine("batch_norm", maps, &grad, [&zeros, &scale, &zeros])?, &shape)) } else { None };
+            let zeros = &vec![0.0; maps.channels][..];
+            let of_x = match wanted[0] {
+                true => Some(from_map(forward("batch_norm", maps, &grad, [zeros, &scale, zeros], None, Activation::Linear)?, &shape)),
+                false => None,
+            };
             if !wanted[1] && !wanted[2] {
                 return Ok([of_x, None, None]);
             }
             // For the bias alone the second sum does not matter.
-            let sums = gradient_sums("batch_norm", maps, &grad, kept.as_ref().unwrap_or(&grad), &mean)?;
+            let x = kept.as_ref().unwrap_or(&grad);
+            let sums = gradient_sums("batch_norm", maps, &grad, x, [&mean, &scale, zeros], Activation::Linear)?;
             let of_weight = vector(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd), grad.dtype());
             let of_bias = vector(&sums.first, grad.dtype());
             Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias)])
@@ -166,8 +223,40 @@ impl Tensor {
     /// # Errors
     /// As [`batch_norm`](Tensor::batch_norm), and [`Error::Shape`] when each channel has one value only, whose variance is 0.
     pub fn batch_norm_train(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<BatchNormOutput> {
+        self.batch_norm_act(weight, bias, eps, None, Activation::Linear)
+    }
+
+    /// As [`batch_norm_train`](Tensor::batch_norm_train), with what often follows done in the same passes over the data:
+    /// `activation(batch_norm(x) + shortcut)`.
+    ///
+    /// Backward works out again what the activation was applied to, from the input that it keeps anyway. With a shortcut it keeps besides either
+    /// that or, for the rectifiers, the result; both are usually held by other operations too.
+    ///
+    /// # Shape
+    /// As [`batch_norm_train`](Tensor::batch_norm_train); the shortcut has the input's shape.
+    ///
+    /// # Errors
+    /// As [`batch_norm_train`](Tensor::batch_norm_train), and for a shortcut of another shape or type.
+    ///
+    /// ```
+    /// use convnet::{Tensor, nn::Activation};
+    ///
+    /// let x = Tensor::from_vec(vec![1f32, 10., 3., 30.], [2, 2])?;
+    /// let y = x.batch_norm_act(None, None, 0.0, Some(&Tensor::full_like(&x, 0.5)), Activation::Relu)?;
+    /// assert_eq!(y.output.to_vec::<f32>()?, [0., 0., 1.5, 1.5]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn batch_norm_act(
+        &self,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+        shortcut: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<BatchNormOutput> {
         let _op = operation("batch_norm");
         let (x, maps) = batch_map(self, &[("weight", weight), ("bias", bias)])?;
+        check_parameters("batch_norm", self, self.shape(), &[("shortcut", shortcut)])?;
         let count = maps.rows;
         if count == 1 {
             let message = format!("expected more than one value per channel when training, got shape {:?}", self.shape());
@@ -178,24 +267,36 @@ impl Tensor {
         let var: Vec<f64> = moments.second.iter().map(|squares| squares / count.max(1) as f64).collect();
         let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
         let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
-        let y = affine("batch_norm", maps, &x, [&mean, &scale, &values(bias, maps.channels, 0.0)])?;
+        let shift = values(bias, maps.channels, 0.0);
+        let added = shortcut.map(|shortcut| as_map("batch_norm", shortcut)).transpose()?.map(|(map, _)| map);
+        let y = forward("batch_norm", maps, &x, [&mean, &scale, &shift], added.as_ref(), activation)?;
         let statistics = [&mean, &var].map(|values| vector(values, self.dtype()));
+        // What shows the activation's argument again, where the input alone does not.
+        let kept =
+            added.filter(|_| activation != Activation::Linear).map(|added| if activation.reads_output() { y.clone() } else { added });
         let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
-        let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
-        let output = from_map(y, self.shape()).record("batch_norm", [self, weight, bias], move |grad, wanted| {
-            let grad = grad_map(grad, x.shape());
-            let sums = gradient_sums("batch_norm", maps, &grad, &x, &mean)?;
+        let inputs = [self, weight.unwrap_or(&none), bias.unwrap_or(&none), shortcut.unwrap_or(&none)];
+        let output = from_map(y, self.shape()).record_owning("batch_norm", inputs, move |grad, wanted| {
+            let mut grad = into_map(grad, x.shape());
+            let factors = [&mean[..], &scale, &shift];
+            // With a shortcut, its gradient is the one that arrives behind the activation.
+            let (sums, rest) = match &kept {
+                Some(kept) => (chain_and_sum("batch_norm", maps, &mut grad, &x, factors, kept, activation)?, Activation::Linear),
+                None => (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation),
+            };
+            let of_shortcut = wanted[3].then(|| from_map(grad.clone(), &shape));
             let of_weight = zip(&sums.second, &rstd, |sum, rstd| sum * rstd);
+            let dtype = grad.dtype();
             let of_x = if wanted[0] {
                 let share = -1.0 / count.max(1) as f64;
                 let slope = zip(&zip(&of_weight, &rstd, |sum, rstd| sum * rstd * share), &scale, |sum, scale| sum * scale);
-                let shift = zip(&sums.first, &scale, |sum, scale| sum * scale * share);
-                Some(from_map(gradient("batch_norm", maps, &grad, &x, [&scale, &mean, &slope, &shift])?, &shape))
+                let offset = zip(&sums.first, &scale, |sum, scale| sum * scale * share);
+                Some(from_map(gradient("batch_norm", maps, grad, &x, factors, [&slope, &offset], rest)?, &shape))
             } else {
                 None
             };
-            let [of_weight, of_bias] = [of_weight, sums.first].map(|sums| vector(&sums, grad.dtype()));
-            Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias)])
+            let [of_weight, of_bias] = [of_weight, sums.first].map(|sums| vector(&sums, dtype));
+            Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias), of_shortcut])
         });
         let [mean, var] = statistics;
         Ok(BatchNormOutput { output, mean, var, count })
@@ -240,12 +341,15 @@ impl Tensor {
         }
         let weights = values(weight, channels, 1.0).repeat(images);
         let scale = zip(&weights, &rstd, |weight, rstd| weight * rstd);
-        let y = affine("group_norm", maps, &x, [&mean, &scale, &values(bias, channels, 0.0).repeat(images)])?;
+        let factors = [&mean[..], &scale, &values(bias, channels, 0.0).repeat(images)];
+        let y = forward("group_norm", maps, &x, factors, None, Activation::Linear)?;
         let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
         let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
-        Ok(from_map(y, self.shape()).record("group_norm", [self, weight, bias], move |grad, wanted| {
-            let grad = grad_map(grad, x.shape());
-            let sums = gradient_sums("group_norm", maps, &grad, &x, &mean)?;
+        Ok(from_map(y, self.shape()).record_owning("group_norm", [self, weight, bias], move |grad, wanted| {
+            let (grad, dtype) = (into_map(grad, x.shape()), x.dtype());
+            // Nothing follows whose argument the shift would tell.
+            let factors = [&mean[..], &scale, &mean];
+            let sums = gradient_sums("group_norm", maps, &grad, &x, factors, Activation::Linear)?;
             let of_x = if wanted[0] {
                 let join = |sums: &[f64]| -> Vec<f64> {
                     let group = |sums: &[f64]| vec![-sums.iter().sum::<f64>() / count; width];
@@ -253,14 +357,14 @@ impl Tensor {
                 };
                 let slope = zip(&join(&sums.second), &rstd, |sum, rstd| sum * rstd * rstd);
                 let shift = join(&sums.first);
-                Some(from_map(gradient("group_norm", maps, &grad, &x, [&scale, &mean, &slope, &shift])?, &shape))
+                Some(from_map(gradient("group_norm", maps, grad, &x, factors, [&slope, &shift], Activation::Linear)?, &shape))
             } else {
                 None
             };
             let over_images = |sums: &[f64]| {
                 let mut total = vec![0.0; channels];
                 sums.chunks_exact(channels).for_each(|sums| total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum));
-                vector(&total, grad.dtype())
+                vector(&total, dtype)
             };
             let of_weight = wanted[1].then(|| over_images(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd)));
             Ok([of_x, of_weight, wanted[2].then(|| over_images(&sums.first))])

@@ -7,7 +7,7 @@ use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::Unary;
 use crate::kernels::simd::{Real, Scalar};
-use crate::tensor::compute::{map, map_with, zip_alike};
+use crate::tensor::compute::{map, map_with, zip_onto};
 use crate::tensor::{Tensor, with_dtype, with_float};
 
 /// A function of one element and its derivative.
@@ -43,10 +43,10 @@ pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
     let _op = operation(F::NAME);
     let y = map(F::NAME, x, Forward(f))?;
     let kept = x.is_recorded().then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
-    Ok(y.record(F::NAME, [x], move |grad, _wanted| {
+    Ok(y.record_owning(F::NAME, [x], move |grad, _wanted| {
         let kept = kept.as_ref().expect("kept when recorded");
         let gradient = with_float!(grad.dtype(), F::NAME, T => {
-            zip_alike(F::NAME, grad, kept, F::COST, |grad: T, kept: T| -> T { f.gradient(grad, kept) })?
+            zip_onto(F::NAME, grad, kept, F::COST, |grad: T, kept: T| -> T { f.gradient(grad, kept) })?
         });
         Ok([Some(gradient)])
     }))

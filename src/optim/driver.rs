@@ -10,7 +10,7 @@ use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::simd::Real;
 use crate::nn::Parameter;
-use crate::tensor::{Element, Tensor, with_float};
+use crate::tensor::{Tensor, with_float};
 
 /// The most state tensors that a parameter has.
 pub(super) const MAX_SLOTS: usize = 3;
@@ -297,24 +297,15 @@ impl Member {
                 let mut state: [&mut [T]; MAX_SLOTS] = [&mut [], &mut [], &mut []];
                 for ((slot, needed), state) in slots.iter_mut().zip(options.needs()).zip(&mut state) {
                     if let Some(slot) = slot.as_mut().filter(|_| needed) {
-                        *state = writable(slot);
+                        *state = slot.make_mut();
                     }
                 }
                 *steps += 1;
-                options.update(&Progress { step: *steps, fresh }, writable(value), gradient.data(), state);
+                options.update(&Progress { step: *steps, fresh }, value.make_mut(), gradient.data(), state);
                 Ok(())
             })
         })
     }
-}
-
-/// The elements for writing; copied first when somebody else holds them.
-fn writable<T: Element>(tensor: &mut Tensor) -> &mut [T] {
-    if !tensor.is_unique() {
-        let format = tensor.memory_format();
-        *tensor = Tensor::build(tensor.shape(), format, |out: &mut [T]| out.copy_from_slice(tensor.data()));
-    }
-    tensor.data_mut().expect("unique, or just made")
 }
 
 impl<R: UpdateRule> fmt::Debug for GroupedOptimizer<R> {

@@ -65,6 +65,24 @@ pub(crate) fn zip_alike<A: Element, B: Element, Y: Element>(
     Ok(Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f)))
 }
 
+/// As [`zip_alike`] for results of the first operand's type, which overwrite it when nobody else holds it.
+pub(crate) fn zip_onto<A: Element, B: Element>(
+    op: &'static str,
+    mut a: Tensor,
+    b: &Tensor,
+    cost: usize,
+    f: impl Fn(A, B) -> A + Copy + Sync,
+) -> Result<Tensor> {
+    if a.shape() == b.shape() && a.is_unique() {
+        let b = b.in_format(a.memory_format());
+        if let Some(target) = a.data_mut::<A>() {
+            elementwise::zip_in_place(target, b.data(), cost, f);
+            return Ok(a);
+        }
+    }
+    zip_alike(op, &a, b, cost, f)
+}
+
 /// `f` of each element of any dtype into another.
 pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl Fn(X) -> Y + Copy + Sync) -> Tensor {
     Tensor::build(x.shape(), x.memory_format(), |y: &mut [Y]| elementwise::map(x.data(), y, cost, f))

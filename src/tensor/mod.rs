@@ -132,6 +132,14 @@ impl Tensor {
         Some(Arc::get_mut(&mut self.storage)?.slice_mut())
     }
 
+    /// The elements for writing; copied first when somebody else holds them.
+    pub(crate) fn make_mut<T: Element>(&mut self) -> &mut [T] {
+        if !self.is_unique() {
+            *self = Tensor::build(&self.shape, self.format, |out: &mut [T]| out.copy_from_slice(self.data())).with_node(self.node.take());
+        }
+        self.data_mut().expect("unique, or just made")
+    }
+
     /// Whether this handle is the only one of its elements, so that they may be overwritten.
     pub(crate) fn is_unique(&mut self) -> bool {
         Arc::get_mut(&mut self.storage).is_some()

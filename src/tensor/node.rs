@@ -10,8 +10,9 @@ use crate::tensor::{DType, Tensor};
 
 /// How a backward walk gets past a node.
 pub(crate) enum Rule {
-    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted.
-    Gradients(Box<dyn Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>),
+    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted. It owns the gradient, and may overwrite it if
+    /// it is the only one to hold it.
+    Gradients(Box<dyn Fn(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>),
     /// Computes the output anew, recorded: its gradient belongs to the node of the one that comes back. Holds its inputs itself.
     Replay(Box<dyn Fn() -> Result<Tensor> + Send + Sync>),
 }

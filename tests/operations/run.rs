@@ -1,5 +1,6 @@
 //! The interpreter: a case's operation called as a user would call it.
 
+use convnet::nn::Activation;
 use convnet::ops::{
     BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, Interpolation, NllOptions, Pool2dOptions,
     Reduction, UnfoldOptions,
@@ -185,6 +186,18 @@ fn layer(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
             Some("var") => parts.var,
             _ => parts.output,
         }),
+        "batch_norm_act" => {
+            let activation = match args.text("activation") {
+                Some("Relu") => Activation::Relu,
+                Some("Relu6") => Activation::Relu6,
+                Some("Silu") => Activation::Silu,
+                Some("Hardswish") => Activation::Hardswish,
+                Some("Sigmoid") => Activation::Sigmoid,
+                Some("Hardsigmoid") => Activation::Hardsigmoid,
+                _ => Activation::Linear,
+            };
+            x.batch_norm_act(weight, bias, eps(), t.get("shortcut"), activation).map(|parts| parts.output)
+        }
         "layer_norm" => x.layer_norm(&args.get::<Vec<usize>>("normalized_shape").expect("a shape"), weight, bias, eps()),
         "group_norm" => x.group_norm(args.size("groups"), weight, bias, eps()),
         "local_response_norm" => x.local_response_norm(args.size("size"), args.number("alpha"), args.number("beta"), args.number("k")),

@@ -1,0 +1,171 @@
+//! The nonlinearities that may follow another operation in the same pass over the data: values and derivatives.
+
+use super::epilogue::Activation;
+use super::math::Math;
+use super::simd::Real;
+
+/// A function of one element, and what it makes of a gradient.
+pub trait Nonlinear: Copy {
+    /// The function.
+    fn value<T: Real>(self, x: T) -> T;
+    /// The gradient that arrives times the derivative at `x`.
+    fn gradient<T: Real>(self, grad: T, x: T) -> T;
+}
+
+/// `x` within bounds; NaN stays NaN.
+#[inline(always)]
+fn clamp<T: Real>(x: T, low: f64, high: f64) -> T {
+    let x = if x < T::of(low) { T::of(low) } else { x };
+    if x > T::of(high) { T::of(high) } else { x }
+}
+
+/// `max(x, 0)`.
+#[derive(Clone, Copy)]
+pub struct Relu;
+
+impl Nonlinear for Relu {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        if x < T::zero() { T::zero() } else { x }
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if x <= T::zero() { T::zero() } else { grad }
+    }
+}
+
+/// `min(max(x, 0), 6)`.
+#[derive(Clone, Copy)]
+pub struct Relu6;
+
+impl Nonlinear for Relu6 {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        clamp(x, 0.0, 6.0)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if (x <= T::zero()) | (x >= T::of(6.0)) { T::zero() } else { grad }
+    }
+}
+
+/// `x · sigmoid(x)`.
+#[derive(Clone, Copy)]
+pub struct Silu;
+
+impl Nonlinear for Silu {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * Math::sigmoid(x)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let s = Math::sigmoid(x);
+        grad * s * (T::one() + x * (T::one() - s))
+    }
+}
+
+/// `1 / (1 + e⁻ˣ)`.
+#[derive(Clone, Copy)]
+pub struct Sigmoid;
+
+impl Nonlinear for Sigmoid {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        Math::sigmoid(x)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let y = Math::sigmoid(x);
+        grad * y * (T::one() - y)
+    }
+}
+
+/// `relu6(x + 3) / 6`.
+#[derive(Clone, Copy)]
+pub struct HardSigmoid;
+
+impl Nonlinear for HardSigmoid {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        clamp(x + T::of(3.0), 0.0, 6.0) / T::of(6.0)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        if (x > T::of(-3.0)) & (x < T::of(3.0)) { grad / T::of(6.0) } else { T::zero() }
+    }
+}
+
+/// `x · relu6(x + 3) / 6`.
+#[derive(Clone, Copy)]
+pub struct HardSwish;
+
+impl Nonlinear for HardSwish {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x * clamp(x + T::of(3.0), 0.0, 6.0) / T::of(6.0)
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let middle = grad * (x / T::of(3.0) + T::of(0.5));
+        let upper = if x >= T::of(3.0) { grad } else { middle };
+        if x <= T::of(-3.0) { T::zero() } else { upper }
+    }
+}
+
+#[inline(always)]
+fn map<T: Real>(f: impl Nonlinear, x: &mut [T]) {
+    x.iter_mut().for_each(|x| *x = f.value(*x));
+}
+
+#[inline(always)]
+fn chain<T: Real>(f: impl Nonlinear, x: &[T], grad: &mut [T]) {
+    grad.iter_mut().zip(x).for_each(|(grad, &x)| *grad = f.gradient(*grad, x));
+}
+
+// To be called where loops are vectorised already: inside `vectorize` or a `WithSimd`. One loop for each function, so that the choice is made
+// outside of it.
+impl Activation {
+    /// Applies it to each element.
+    #[inline(always)]
+    pub(crate) fn map<T: Real>(self, x: &mut [T]) {
+        match self {
+            Activation::Linear => {}
+            Activation::Relu => map(Relu, x),
+            Activation::Relu6 => map(Relu6, x),
+            Activation::Silu => map(Silu, x),
+            Activation::Hardswish => map(HardSwish, x),
+            Activation::Sigmoid => map(Sigmoid, x),
+            Activation::Hardsigmoid => map(HardSigmoid, x),
+        }
+    }
+
+    /// Multiplies each gradient by the derivative at `x`, what the function was applied to. Where [`reads_output`](Self::reads_output), its
+    /// result does as well.
+    #[inline(always)]
+    pub(crate) fn chain<T: Real>(self, x: &[T], grad: &mut [T]) {
+        match self {
+            Activation::Linear => {}
+            Activation::Relu => chain(Relu, x, grad),
+            Activation::Relu6 => chain(Relu6, x, grad),
+            Activation::Silu => chain(Silu, x, grad),
+            Activation::Hardswish => chain(HardSwish, x, grad),
+            Activation::Sigmoid => chain(Sigmoid, x, grad),
+            Activation::Hardsigmoid => chain(HardSigmoid, x, grad),
+        }
+    }
+
+    /// Whether the derivative at the result is the one at the argument.
+    pub(crate) fn reads_output(self) -> bool {
+        matches!(self, Activation::Linear | Activation::Relu | Activation::Relu6)
+    }
+
+    /// About how many elementary operations one element costs.
+    pub(crate) fn cost(self) -> usize {
+        match self {
+            Activation::Silu | Activation::Sigmoid => 12,
+            Activation::Hardswish | Activation::Hardsigmoid => 2,
+            Activation::Linear | Activation::Relu | Activation::Relu6 => 1,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Writing past the cache.
+//!
+//! A store to memory that is not in the cache fetches the line first, only to overwrite it: a third of the traffic of `y = f(x)`. What is too
+//! large to be found in the cache by whoever reads it next is therefore worked out in small pieces in the innermost cache, and copied from there
+//! with stores that fetch nothing. The pieces are so small that loads of the next overlap with stores of the last.
+
+use super::simd::Scalar;
+
+/// Results of at least so many bytes are streamed: about what a core's share of the last cache holds.
+const LARGE: usize = 16 << 20;
+/// Elements of a piece.
+const PIECE: usize = 128;
+
+/// Bytes of a cache line.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LINE: usize = 64;
+
+/// Whether a result of `length` elements is to be streamed.
+pub fn pays<T>(length: usize) -> bool {
+    cfg!(all(target_arch = "x86_64", not(miri))) && length.saturating_mul(size_of::<T>()) >= LARGE
+}
+
+/// Copies without fetching the target; before another thread reads it, [`settle`] is called.
+#[inline(always)]
+pub fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
+    assert_eq!(from.len(), to.len());
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+        let (from, to): (&[u8], &mut [u8]) = (bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
+        let head = to.as_ptr().align_offset(size_of::<__m128i>()).min(to.len());
+        let whole = (to.len() - head) / LINE * LINE;
+        to[..head].copy_from_slice(&from[..head]);
+        for at in (head..head + whole).step_by(LINE) {
+            // SAFETY: `at + LINE <= head + whole <= len` of both, and `to + at` is aligned to 16 bytes. SSE2 is part of x86-64.
+            unsafe {
+                let (from, to) = (from.as_ptr().add(at).cast::<__m128i>(), to.as_mut_ptr().add(at).cast::<__m128i>());
+                let line = [0, 1, 2, 3].map(|i| _mm_loadu_si128(from.add(i)));
+                (0..4).for_each(|i| _mm_stream_si128(to.add(i), line[i]));
+            }
+        }
+        to[head + whole..].copy_from_slice(&from[head + whole..]);
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    to.copy_from_slice(from);
+}
+
+/// Puts this thread's streamed stores before all that it stores from here on.
+pub fn settle() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+/// Runs `body(at, piece)` for all pieces of `y`, the one from element `at` on; past the cache if `streamed`.
+#[inline(always)]
+pub fn in_pieces<T: Scalar>(y: &mut [T], streamed: bool, body: impl Fn(usize, &mut [T])) {
+    if !streamed {
+        return body(0, y);
+    }
+    let mut scratch = [T::default(); PIECE];
+    for (i, y) in y.chunks_mut(PIECE).enumerate() {
+        let piece = &mut scratch[..y.len()];
+        body(i * PIECE, piece);
+        copy(piece, y);
+    }
+    settle();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_arrives_wherever_the_target_begins_and_ends() {
+        let from: Vec<u8> = (0..200).map(|i| i as u8).collect();
+        for start in 0..20 {
+            for length in [0, 1, 5, 15, 16, 17, 31, 64, 150] {
+                let mut to = vec![255; 200];
+                copy(&from[3..3 + length], &mut to[start..start + length]);
+                settle();
+                assert_eq!(to[start..start + length], from[3..3 + length]);
+                assert!(to[..start].iter().chain(&to[start + length..]).all(|&byte| byte == 255));
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_put_together_in_order() {
+        for streamed in [false, true] {
+            let mut y = vec![0f64; 3 * PIECE + 7];
+            in_pieces(&mut y, streamed, |at, piece| piece.iter_mut().enumerate().for_each(|(i, y)| *y = (at + i) as f64));
+            assert!(y.iter().enumerate().all(|(i, &y)| y == i as f64));
+        }
+    }
+}
