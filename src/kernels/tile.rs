@@ -192,7 +192,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     let aligned = |lanes: usize| {
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
-    let streams = STREAMS && out.len() * size_of::<T>() >= LARGE && epilogue.is_plain() && aligned(lanes::<T>());
+    let streams = STREAMS && out.len() * size_of::<T>() >= LARGE && epilogue.curve().is_none() && aligned(lanes::<T>());
     if b.n > 0 {
         dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue, streams });
     }
