@@ -124,7 +124,7 @@ impl Module for MBConv {
                 let ConvNormActivation { conv, bn, activation } = &self.project;
                 match adds {
                     true => conv_bn_add_act(conv, bn, &y, x, *activation), // the same as x
-                    false => self.project.forward(&y), //                     [N, outputs, H / stride, W / stride]
+                    false => self.project.forward(&y),                     //                     [N, outputs, H / stride, W / stride]
                 }
             })?;
             if self.shortcut && !adds { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
