@@ -33,7 +33,8 @@ pub mod memory {
     pub use crate::kernels::memory::{MemoryStats, stats, trim};
 }
 
-/// Sets the number of threads that operations use, the caller's included; 0 returns to rayon's global pool.
+/// Sets the number of threads that operations use, the caller's included; 0 returns to the default, which is rayon's: the machine's
+/// cores unless `RAYON_NUM_THREADS` says otherwise.
 ///
 /// Results do not depend on it: work is split by problem size.
 ///

@@ -1,5 +1,7 @@
 //! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation.
 
+use pulp::Simd;
+
 use super::simd::Real;
 
 /// A pointwise nonlinearity.
@@ -21,6 +23,18 @@ pub enum Activation {
     Sigmoid,
     /// `relu6(x + 3) / 6` ([`Tensor::hardsigmoid`](crate::Tensor::hardsigmoid)).
     Hardsigmoid,
+}
+
+impl Activation {
+    /// Applies it to a vector if it is a clamp; others stay for [`map`](Activation::map).
+    #[inline(always)]
+    pub(crate) fn clamp_vector<T: Real, S: Simd>(self, simd: S, x: T::Vector<S>) -> T::Vector<S> {
+        let x = match self {
+            Activation::Relu | Activation::Relu6 => T::vector_raise(simd, x, T::splat(simd, T::zero())),
+            _ => return x,
+        };
+        if self == Activation::Relu6 { T::vector_lower(simd, x, T::splat(simd, T::of(6.0))) } else { x }
+    }
 }
 
 /// `y = activation(sum + bias + residual)`.
@@ -51,6 +65,17 @@ impl<'a, T: Real> Epilogue<'a, T> {
         Epilogue { residual: self.residual.map(|residual| &residual[at..]), ..*self }
     }
 
+    /// What is left of it for a tile that has added bias and residual and clamped its vectors: an activation that is more than a clamp.
+    pub(crate) fn curve(&self) -> Option<Activation> {
+        let clamps = matches!(self.activation, Activation::Linear | Activation::Relu | Activation::Relu6);
+        (!clamps).then_some(self.activation)
+    }
+
+    /// Whether nothing is left to do once the bias is in.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.residual.is_none() && self.activation == Activation::Linear
+    }
+
     /// Finishes elements that have their bias already, the ones from `at` of the output on. Where loops are vectorised already, as
     /// [`Activation::map`].
     #[inline(always)]
@@ -59,10 +84,5 @@ impl<'a, T: Real> Epilogue<'a, T> {
             y.iter_mut().zip(&residual[at..]).for_each(|(y, &residual)| *y += residual);
         }
         self.activation.map(y);
-    }
-
-    /// Whether nothing is left to do once the bias is in.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.residual.is_none() && self.activation == Activation::Linear
     }
 }

@@ -5,10 +5,13 @@ use super::memory::Buffer;
 use super::outer::multiply_transposed;
 use super::parallel;
 use super::simd::Real;
+use super::skinny;
 use super::tile::{Panels, Rows, in_blocks, multiply};
 
 /// Rows of the result that one task computes: a multiple of every tile's rows.
 const BLOCK: usize = 48;
+/// Elements of the second operand that are packed at a time.
+const PACKED: usize = 4 << 20;
 /// Rows that one partial sum of a transposed product covers.
 const PART: usize = 1024;
 
@@ -24,14 +27,25 @@ pub enum Layout {
 /// `c[m, n] = Σ_k a[m, k] · b[k, n]`, plus `bias[n]`; `b` may be stored as `[n, k]`.
 pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, bias: Option<&[T]>, c: &mut [T]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-    let epilogue = Epilogue::bias(bias);
-    let steps = if b_layout == Layout::Plain { [n, 1] } else { [1, k] };
-    let panels = Panels::pack(k, n, b, steps);
-    in_blocks(m, n, BLOCK, 2 * m * n * k, c, |rows, c| {
-        let starts: Vec<usize> = rows.clone().map(|m| m * k).collect();
-        let out_starts: Vec<usize> = (0..rows.len()).map(|m| m * n).collect();
-        multiply(a, Rows { starts: &starts, taps: &[0], run: k }, panels.view(), c, &out_starts, epilogue);
-    });
+    if b_layout == Layout::Transposed && m <= skinny::FEW_ROWS {
+        return skinny::product([m, n, k], a, b, Epilogue::bias(bias), c);
+    }
+    if b_layout == Layout::Plain && m <= skinny::FEW_ROWS / 2 && bias.is_none() {
+        return skinny::product_plain([m, n, k], a, b, c);
+    }
+    let [row_step, column_step] = if b_layout == Layout::Plain { [n, 1] } else { [1, k] };
+    // A large matrix is packed part by part, so that there are never two of it.
+    let part = (PACKED / k.max(1)).max(BLOCK).next_multiple_of(64);
+    for first in (0..n).step_by(part) {
+        let columns = part.min(n - first);
+        let panels = Panels::pack(k, columns, &b[(first * column_step).min(b.len())..], [row_step, column_step]);
+        let epilogue = Epilogue::bias(bias.map(|bias| &bias[first..first + columns]));
+        in_blocks(m, n, BLOCK, 2 * m * columns * k, c, |rows, c| {
+            let starts: Vec<usize> = rows.clone().map(|m| m * k).collect();
+            let out_starts: Vec<usize> = (0..rows.len()).map(|m| m * n).collect();
+            multiply(a, Rows { starts: &starts, taps: &[0], run: k }, panels.view(), &mut c[first..], &out_starts, epilogue);
+        });
+    }
 }
 
 /// `c[k, n] = Σ_m a[m, k] · b[m, n]`: the first operand is read transposed.
@@ -71,8 +85,20 @@ mod tests {
         (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()
     }
 
-    const SIZES: &[[usize; 3]] =
-        &[[1, 1, 1], [3, 5, 7], [48, 32, 16], [50, 33, 9], [13, 100, 40], [97, 20, 65], [2, 3, 0], [0, 4, 4], [4, 0, 2], [5, 40, 2100]];
+    const SIZES: &[[usize; 3]] = &[
+        [1, 1, 1],
+        [3, 5, 7],
+        [48, 32, 16],
+        [50, 33, 9],
+        [13, 100, 40],
+        [97, 20, 65],
+        [2, 3, 0],
+        [0, 4, 4],
+        [4, 0, 2],
+        [5, 40, 2100],
+        [70, 40, 9],
+        [66, 3, 100],
+    ];
 
     #[test]
     fn products_agree_with_the_triple_loop() {

@@ -1,47 +1,82 @@
-//! Threads: one region of tasks at a time, on rayon's workers and the calling thread.
+//! Threads: regions of tasks, on workers and the calling thread.
 //!
 //! Work is cut by the size of the problem, never by the number of threads, and every task writes a place of its own, so results are the
 //! same bits whatever the number of threads. Tasks are claimed from a counter; the caller takes its share instead of sleeping. Work that
 //! takes less time than waking a thread stays on the caller.
 
+use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use super::workers::Workers;
 
-/// Below this many elementary operations (about 20 µs of one core) a region does not wake other threads.
-const WORTH_WAKING: usize = 200_000;
+/// Below this many elementary operations (some microseconds of one core) a region is not worth another thread's attention.
+const WORTH_WAKING: usize = 100_000;
+
+/// More than any machine has use for.
+const MOST_THREADS: usize = 4096;
 
 enum Threads {
-    Rayon,
+    /// As many as rayon has, which counts the machine's cores or what `RAYON_NUM_THREADS` says; not started yet.
+    Default,
+    /// The caller alone.
     One,
-    Own(Arc<ThreadPool>),
+    /// The caller and these.
+    More(Arc<Workers>),
 }
 
-static THREADS: RwLock<Threads> = RwLock::new(Threads::Rayon);
+static THREADS: RwLock<Threads> = RwLock::new(Threads::Default);
 
-/// Sets the number of threads that operations use, the caller's included; 0 returns to rayon's global pool.
+fn set(threads: Threads) {
+    // The old ones end when the last region on them has.
+    let old = std::mem::replace(&mut *THREADS.write().unwrap_or_else(PoisonError::into_inner), threads);
+    drop(old);
+}
+
+/// The caller and so many others that they are `count`.
+fn threads(count: usize) -> io::Result<Threads> {
+    if count > MOST_THREADS {
+        return Err(io::Error::other(format!("{count} threads are more than the {MOST_THREADS} that make sense")));
+    }
+    Ok(if count <= 1 { Threads::One } else { Threads::More(Arc::new(Workers::start(count - 1)?)) })
+}
+
+/// Sets the number of threads that operations use, the caller's included; 0 returns to the default: rayon's number, the machine's cores unless
+/// `RAYON_NUM_THREADS` says otherwise.
 ///
 /// # Errors
 /// When the system cannot start that many threads.
-pub fn set_num_threads(count: usize) -> Result<(), ThreadPoolBuildError> {
-    let threads = match count {
-        0 => Threads::Rayon,
-        1 => Threads::One,
-        // The caller works too, so the pool has one thread less.
-        _ => Threads::Own(Arc::new(ThreadPoolBuilder::new().num_threads(count - 1).thread_name(|i| format!("convnet-{i}")).build()?)),
-    };
-    *THREADS.write().unwrap_or_else(PoisonError::into_inner) = threads;
+pub fn set_num_threads(count: usize) -> io::Result<()> {
+    set(if count == 0 { Threads::Default } else { threads(count)? });
     Ok(())
 }
 
 /// The number of threads that operations use, the caller's included.
 pub fn num_threads() -> usize {
     match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
-        Threads::Rayon => rayon::current_num_threads(),
+        Threads::Default => rayon::current_num_threads(),
         Threads::One => 1,
-        Threads::Own(pool) => pool.current_num_threads() + 1,
+        Threads::More(workers) => workers.count() + 1,
+    }
+}
+
+/// The threads beside the caller, if there are any; started if need be.
+fn workers() -> Option<Arc<Workers>> {
+    match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
+        Threads::Default => {}
+        Threads::One => return None,
+        Threads::More(workers) => return Some(Arc::clone(workers)),
+    }
+    // Where no thread can be started, the caller alone does it.
+    let new = threads(rayon::current_num_threads()).unwrap_or(Threads::One);
+    let mut threads = THREADS.write().unwrap_or_else(PoisonError::into_inner);
+    if let Threads::Default = *threads {
+        *threads = new;
+    }
+    match &*threads {
+        Threads::More(workers) => Some(Arc::clone(workers)),
+        _ => None,
     }
 }
 
@@ -52,10 +87,8 @@ pub fn for_each(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
 
 /// As [`for_each`], compiled once for all bodies.
 fn run(tasks: usize, work: usize, body: &(dyn Fn(usize) + Sync)) {
-    let helpers = if tasks < 2 || work < WORTH_WAKING { 0 } else { num_threads().min(tasks) - 1 };
-    if helpers == 0 {
-        return (0..tasks).for_each(body);
-    }
+    let workers = if tasks < 2 || work < WORTH_WAKING { None } else { workers() };
+    let Some(workers) = workers else { return (0..tasks).for_each(body) };
     let next = AtomicUsize::new(0);
     let claim = || {
         loop {
@@ -66,21 +99,7 @@ fn run(tasks: usize, work: usize, body: &(dyn Fn(usize) + Sync)) {
             body(task);
         }
     };
-    let own = match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
-        Threads::Own(pool) => Some(Arc::clone(pool)),
-        _ => None,
-    };
-    match own {
-        Some(pool) => pool.in_place_scope(|scope| spawn_and_join(scope, helpers, &claim)),
-        None => rayon::in_place_scope(|scope| spawn_and_join(scope, helpers, &claim)),
-    }
-}
-
-fn spawn_and_join<'scope>(scope: &rayon::Scope<'scope>, helpers: usize, claim: &'scope (dyn Fn() + Sync)) {
-    for _ in 0..helpers {
-        scope.spawn(move |_| claim());
-    }
-    claim();
+    workers.join(workers.count().min(tasks - 1), &claim);
 }
 
 /// Runs `body(i, chunk)` for each run of `length` elements of `data` (the last may be shorter).
@@ -142,6 +161,90 @@ impl<'a, T> Disjoint<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[ignore]
+    fn latency() {
+        set_num_threads(2).unwrap();
+        let spin = |us: u64| {
+            let t = std::time::Instant::now();
+            while t.elapsed().as_nanos() < (us * 1000) as u128 {}
+        };
+        for (tasks, us) in [(2, 0), (2, 5), (2, 20), (8, 5), (16, 5), (2, 100)] {
+            let mut times: Vec<f64> = (0..2000)
+                .map(|_| {
+                    let t = std::time::Instant::now();
+                    for_each(tasks, usize::MAX, |_| spin(us));
+                    t.elapsed().as_secs_f64() * 1e6
+                })
+                .collect();
+            times.sort_by(f64::total_cmp);
+            println!(
+                "tasks {tasks} x {us}us: min {:.1} p10 {:.1} median {:.1} p90 {:.1}   ideal {:.1}",
+                times[0],
+                times[200],
+                times[1000],
+                times[1800],
+                (tasks as u64 * us) as f64 / 2.0
+            );
+        }
+    }
+
+    /// Tests that set the number of threads.
+    static SETTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    #[test]
+    fn regions_inside_tasks_and_of_many_callers_at_once_all_end_and_visit_everything() {
+        let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+        for threads in [1, 2, 5, 0] {
+            set_num_threads(threads).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..6 {
+                    scope.spawn(|| {
+                        for _ in 0..200 {
+                            let sum = AtomicUsize::new(0);
+                            for_each(7, usize::MAX, |i| {
+                                for_each(5, usize::MAX, |j| {
+                                    sum.fetch_add(10 * i + j, Ordering::Relaxed);
+                                });
+                            });
+                            assert_eq!(sum.into_inner(), 5 * 10 * 21 + 7 * 10);
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn other_threads_take_part_after_they_have_slept_and_after_their_number_has_changed() {
+        let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+        for threads in [3, 2, 0, 4] {
+            set_num_threads(threads).unwrap();
+            for pause in [0, 5] {
+                std::thread::sleep(std::time::Duration::from_millis(pause));
+                // Each of two tasks waits for the other: one thread would never end.
+                let met = std::sync::Barrier::new(2);
+                if num_threads() > 1 {
+                    for_each(2, usize::MAX, |_| {
+                        met.wait();
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_next_region_works() {
+        let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+        set_num_threads(2).unwrap();
+        for bad in 0..8 {
+            let result = std::panic::catch_unwind(|| for_each(8, usize::MAX, |task| assert_ne!(task, bad, "on purpose")));
+            assert!(result.is_err());
+        }
+        every_element_is_visited_once();
+        set_num_threads(0).unwrap();
+    }
 
     #[test]
     fn every_element_is_visited_once() {

@@ -71,6 +71,12 @@ pub trait Real: Scalar + Float + Math {
 
     /// In each lane `(x, tap)` where `x` is NaN or larger than `best`, else `(best, at)`: a step of a search for the largest element.
     fn vector_leader<S: Simd>(simd: S, x_tap: [Self::Vector<S>; 2], best_at: [Self::Vector<S>; 2]) -> [Self::Vector<S>; 2];
+    /// All lanes added up, in an order that depends on their number alone.
+    fn vector_sum<S: Simd>(simd: S, x: Self::Vector<S>) -> Self;
+    /// In each lane `low` where `x` is less, else `x`; NaN stays NaN.
+    fn vector_raise<S: Simd>(simd: S, x: Self::Vector<S>, low: Self::Vector<S>) -> Self::Vector<S>;
+    /// In each lane `high` where `x` is more, else `x`; NaN stays NaN.
+    fn vector_lower<S: Simd>(simd: S, x: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
     /// Rounds towards zero and saturates, as Rust's `as`.
     fn to_byte(self) -> u8;
     /// The first `count` lanes.
@@ -142,6 +148,18 @@ impl Real for f32 {
         [simd.select_f32s(stays, best, x), simd.select_f32s(stays, at, tap)]
     }
     #[inline(always)]
+    fn vector_sum<S: Simd>(simd: S, x: S::f32s) -> f32 {
+        simd.reduce_sum_f32s(x)
+    }
+    #[inline(always)]
+    fn vector_raise<S: Simd>(simd: S, x: S::f32s, low: S::f32s) -> S::f32s {
+        simd.select_f32s(simd.less_than_f32s(x, low), low, x)
+    }
+    #[inline(always)]
+    fn vector_lower<S: Simd>(simd: S, x: S::f32s, high: S::f32s) -> S::f32s {
+        simd.select_f32s(simd.less_than_f32s(high, x), high, x)
+    }
+    #[inline(always)]
     fn to_byte(self) -> u8 {
         self as u8
     }
@@ -195,6 +213,18 @@ impl Real for f64 {
     fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f64s; 2], [best, at]: [S::f64s; 2]) -> [S::f64s; 2] {
         let stays = simd.and_m64s(simd.equal_f64s(x, x), simd.not_m64s(simd.less_than_f64s(best, x)));
         [simd.select_f64s(stays, best, x), simd.select_f64s(stays, at, tap)]
+    }
+    #[inline(always)]
+    fn vector_sum<S: Simd>(simd: S, x: S::f64s) -> f64 {
+        simd.reduce_sum_f64s(x)
+    }
+    #[inline(always)]
+    fn vector_raise<S: Simd>(simd: S, x: S::f64s, low: S::f64s) -> S::f64s {
+        simd.select_f64s(simd.less_than_f64s(x, low), low, x)
+    }
+    #[inline(always)]
+    fn vector_lower<S: Simd>(simd: S, x: S::f64s, high: S::f64s) -> S::f64s {
+        simd.select_f64s(simd.less_than_f64s(high, x), high, x)
     }
     #[inline(always)]
     fn to_byte(self) -> u8 {

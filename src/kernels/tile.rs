@@ -192,7 +192,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     let aligned = |lanes: usize| {
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
-    let streams = STREAMS && out.len() * size_of::<T>() >= LARGE && epilogue.is_plain() && aligned(lanes::<T>());
+    let streams = STREAMS && out.len() * size_of::<T>() >= LARGE && epilogue.curve().is_none() && aligned(lanes::<T>());
     if b.n > 0 {
         dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue, streams });
     }
@@ -275,9 +275,15 @@ impl<T: Real> Multiply<'_, T> {
         // By constant indices only: an array that is indexed otherwise lives in memory, in the inner loop too.
         for r in (0..MR).take_while(|&r| r < count) {
             for v in 0..NV {
-                let sum = T::vector_add(simd, tile[r][v], bias[v]);
-                // SAFETY: as above; where results are streamed, vectors are whole and aligned, or beyond the row.
+                let mut sum = T::vector_add(simd, tile[r][v], bias[v]);
+                // SAFETY: as above, and `multiply_into` has asserted that the residual has the same elements; where results are streamed, vectors
+                // are whole and aligned, or beyond the row.
                 unsafe {
+                    if let Some(residual) = epilogue.residual {
+                        let from = residual.as_ptr().wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes);
+                        sum = T::vector_add(simd, sum, T::load_masked(simd, masks[v], from));
+                    }
+                    sum = epilogue.activation.clamp_vector::<T, S>(simd, sum);
                     match (width == NV * lanes, streams) {
                         (true, false) => store::<T, S, false>(simd, sum, place(r, v), masks[v], false),
                         (true, true) => stream(place(r, v).cast::<T::Vector<S>>(), sum),
@@ -286,10 +292,10 @@ impl<T: Real> Multiply<'_, T> {
                 }
             }
         }
-        if !epilogue.is_plain() {
+        if let Some(activation) = epilogue.curve() {
             for &start in &out_starts[first..first + count] {
                 // SAFETY: nobody else touches these elements.
-                epilogue.finish(start + column, unsafe { out.slice(start + column, width) });
+                activation.map(unsafe { out.slice(start + column, width) });
             }
         }
         count

@@ -4,7 +4,7 @@
 //! into each residual block. Names of fields are timm's.
 
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, block, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, Visitor, block, conv_act, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -53,9 +53,9 @@ impl SqueezeExcite {
 impl Module for SqueezeExcite {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            let means = x.mean_keepdim([2, 3])?; //                 [N, C, 1, 1]
-            let squeezed = self.activation.apply(self.fc1.forward(&means)?)?; // [N, squeezed, 1, 1]
-            x.mul(&self.gate.apply(self.fc2.forward(&squeezed)?)?)
+            let means = x.mean_keepdim([2, 3])?; //                       [N, C, 1, 1]
+            let squeezed = conv_act(&self.fc1, &means, self.activation)?; // [N, squeezed, 1, 1]
+            x.mul(&conv_act(&self.fc2, &squeezed, self.gate)?)
         })
     }
 
@@ -83,7 +83,7 @@ impl ChannelAttention {
     }
 
     fn dense(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&self.fc1.forward(x)?.relu())
+        self.fc2.forward(&conv_act(&self.fc1, x, Activation::Relu)?)
     }
 }
 

@@ -9,9 +9,12 @@ use super::options::ModelOptions;
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, bn_act, checkpoint, conv_bn_relu};
-use crate::ops::Pool2dOptions;
+use crate::nn::{
+    Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act,
+};
+use crate::ops::{GrowingMaps, Pool2dOptions};
 use crate::tensor::Tensor;
+use crate::tensor::dry::is_dry;
 use crate::visit_fields;
 
 /// What tells the networks of the family apart.
@@ -136,9 +139,32 @@ impl DenseBlock {
     }
 }
 
+impl DenseBlock {
+    /// Without a concatenation in each layer, for inference; `None` where layers have to run one by one.
+    fn forward_growing(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let added: usize = self.layers.iter().map(|layer| layer.conv2.weight.shape()[0]).sum();
+        let &[_, channels, _, _] = x.shape() else { return Ok(None) };
+        if !x.dtype().is_float() {
+            return Ok(None);
+        }
+        let mut maps = GrowingMaps::new(x, channels.saturating_add(added))?;
+        for layer in &self.layers {
+            let Some(y) = growing_bn_act(&layer.norm1, &maps, Activation::Relu)? else { return Ok(None) };
+            maps.push(&layer.finish(&conv_bn_relu(&layer.conv1, &layer.norm2, &y)?)?)?;
+        }
+        Ok(Some(maps.finish()))
+    }
+}
+
 impl Module for DenseBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
+            if !is_grad_enabled()
+                && !is_dry()
+                && let Some(y) = self.forward_growing(x)?
+            {
+                return Ok(y);
+            }
             if self.memory_efficient && is_grad_enabled() {
                 let mut maps = vec![x.clone()];
                 for layer in &self.layers {

@@ -2,7 +2,7 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act, conv_bn_add_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -115,13 +115,19 @@ impl Module for MBConv {
     /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
+            // Where nobody drops the branch, the sum with the shortcut belongs to its last convolution.
+            let adds = self.shortcut && self.stochastic_depth.is_idle();
             let y = block(&Parts(self), || {
                 let y = self.expand.forward(x)?; //          [N, expanded, H, W]
                 let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
                 let y = self.squeeze.forward(&y)?;
-                self.project.forward(&y) //                  [N, outputs, H / stride, W / stride]
+                let ConvNormActivation { conv, bn, activation } = &self.project;
+                match adds {
+                    true => conv_bn_add_act(conv, bn, &y, x, *activation), // the same as x
+                    false => self.project.forward(&y),                     //                     [N, outputs, H / stride, W / stride]
+                }
             })?;
-            if self.shortcut { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
+            if self.shortcut && !adds { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
         })
     }
 

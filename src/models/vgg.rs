@@ -7,7 +7,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, Visitor, block, conv_bn_relu};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, Visitor, block, conv_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -88,7 +88,7 @@ impl Module for VggFeatures {
                 for VggConv { conv, bn } in stage {
                     x = match bn {
                         Some(bn) => conv_bn_relu(conv, bn, &x)?,
-                        None => conv.forward(&x)?.relu(),
+                        None => conv_act(conv, &x, Activation::Relu)?,
                     };
                 }
                 x = x.max_pool2d([2, 2], Pool2dOptions::default())?;

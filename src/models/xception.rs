@@ -6,7 +6,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn, conv_bn_relu};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn_act, conv_bn_add_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -41,9 +41,9 @@ impl Module for SeparableConv2d {
     }
 }
 
-/// `bn(conv(x))`.
-fn separable_bn(conv: &SeparableConv2d, bn: &BatchNorm2d, x: &Tensor) -> Result<Tensor> {
-    conv_bn(&conv.pointwise, bn, &conv.conv1.forward(x)?)
+/// `activation(bn(conv(x)))`.
+fn separable_bn_act(conv: &SeparableConv2d, bn: &BatchNorm2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    conv_bn_act(&conv.pointwise, bn, &conv.conv1.forward(x)?, activation)
 }
 
 /// Separable convolutions with ReLU before and normalisation after each, pooling when the stride is 2, and a shortcut, by a 1×1 convolution
@@ -95,7 +95,7 @@ impl Module for XceptionBlock {
         block(self, || {
             let y = self.rep.forward(x)?;
             match (&self.skip, &self.skipbn) {
-                (Some(conv), Some(bn)) => y.add(&conv_bn(conv, bn, x)?),
+                (Some(conv), Some(bn)) => conv_bn_add_act(conv, bn, x, &y, Activation::Linear),
                 _ => y.add(x),
             }
         })
@@ -109,10 +109,11 @@ impl Module for XceptionBlock {
 impl Module for Rep {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            let mut x = x.clone();
+            let mut x = if self.relu_first { x.relu() } else { x.clone() };
             for (i, (conv, bn)) in self.units.iter().enumerate() {
-                let input = if i > 0 || self.relu_first { x.relu() } else { x };
-                x = separable_bn(conv, bn, &input)?;
+                // The ReLU that begins the next unit.
+                let activation = if i + 1 < self.units.len() { Activation::Relu } else { Activation::Linear };
+                x = separable_bn_act(conv, bn, &x, activation)?;
             }
             if self.stride == 1 {
                 return Ok(x);
@@ -196,8 +197,8 @@ impl Module for Xception {
             x = block.forward(&x)?;
         }
         // [N, 1024, 10, 10]
-        let x = separable_bn(&self.conv3, &self.bn3, &x)?.relu(); //  [N, 1536, 10, 10]
-        let x = separable_bn(&self.conv4, &self.bn4, &x)?.relu(); //  [N, 2048, 10, 10]
+        let x = separable_bn_act(&self.conv3, &self.bn3, &x, Activation::Relu)?; //  [N, 1536, 10, 10]
+        let x = separable_bn_act(&self.conv4, &self.bn4, &x, Activation::Relu)?; //  [N, 2048, 10, 10]
         let x = x.mean([2, 3])?; //                                   [N, 2048]
         self.fc.forward(&self.dropout.forward(&x)?)
     }

@@ -8,9 +8,9 @@ use super::visitor::Visitor;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// The two traits of a layer without parameters.
+/// The two traits of a layer without parameters, and what it is to its neighbours, if anything.
 macro_rules! stateless {
-    ($($name:ident, |$layer:ident| $describe:expr, |$x:ident| $forward:expr;)*) => {$(
+    ($($name:ident, |$layer:ident| $describe:expr, |$x:ident| $forward:expr $(, $part:expr)?;)*) => {$(
         impl Leaf for $name {
             fn describe(&self) -> String {
                 let $layer = self;
@@ -27,14 +27,18 @@ macro_rules! stateless {
             fn visit(&self, v: &mut Visitor<'_>) {
                 v.layer(&self.site, self);
             }
+
+            $(fn part(&self) -> crate::nn::Part<'_> {
+                $part
+            })?
         }
     )*};
 }
 pub(super) use stateless;
 
-/// A layer without options: the type, and a constant of its name that is a new one wherever it is written.
+/// A layer without options, and which [`Activation`](crate::nn::Activation) it is, if any: the type, and a constant of its name that is a new one wherever it is written.
 macro_rules! plain {
-    ($($(#[$doc:meta])* $name:ident, |$x:ident| $forward:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident $(is $activation:ident)?, |$x:ident| $forward:expr;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Default)]
@@ -47,26 +51,28 @@ macro_rules! plain {
             #[allow(non_upper_case_globals, clippy::declare_interior_mutable_const)]
             pub const $name: $name = $name { site: Site::new() };
         )*
-        stateless! { $($name, |_layer| stringify!($name).to_string(), |$x| $forward;)* }
+        stateless! {
+            $($name, |_layer| stringify!($name).to_string(), |$x| $forward $(, crate::nn::Part::Activation(crate::nn::Activation::$activation))?;)*
+        }
     };
 }
 pub(super) use plain;
 
 plain! {
     /// [`Tensor::relu`] as a layer.
-    ReLU, |x| Ok(x.relu());
+    ReLU is Relu, |x| Ok(x.relu());
     /// [`Tensor::relu6`] as a layer.
-    ReLU6, |x| x.relu6();
+    ReLU6 is Relu6, |x| x.relu6();
     /// [`Tensor::silu`] as a layer.
-    SiLU, |x| x.silu();
+    SiLU is Silu, |x| x.silu();
     /// [`Tensor::sigmoid`] as a layer.
-    Sigmoid, |x| x.sigmoid();
+    Sigmoid is Sigmoid, |x| x.sigmoid();
     /// [`Tensor::tanh`] as a layer.
     Tanh, |x| x.tanh();
     /// [`Tensor::hardsigmoid`] as a layer.
-    Hardsigmoid, |x| x.hardsigmoid();
+    Hardsigmoid is Hardsigmoid, |x| x.hardsigmoid();
     /// [`Tensor::hardswish`] as a layer.
-    Hardswish, |x| x.hardswish();
+    Hardswish is Hardswish, |x| x.hardswish();
     /// [`Tensor::softplus`] as a layer.
     Softplus, |x| x.softplus();
     /// [`Tensor::gelu`] as a layer.

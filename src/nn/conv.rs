@@ -1,14 +1,20 @@
 //! Convolution layers. All start as PyTorch's: weight and bias uniform in ±1/√fan_in, which for the weight is Kaiming's bound with a = √5.
 
+use std::sync::Arc;
+
 use super::init::{layer_default, layer_seed};
-use super::module::Module;
+use super::kept::{Kept, Key, Source, stamp};
+use super::module::{Module, Part};
+use super::norm::{BatchNorm2d, Running};
 use super::parameter::Parameter;
-use super::site::{Leaf, Site};
+use super::site::{Leaf, Site, is_tracing};
 use super::size::{Pair, product, short};
 use super::visitor::Visitor;
+use crate::autograd::is_grad_enabled;
 use crate::error::{Error, Result};
-use crate::ops::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
+use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, PreparedConv2d};
 use crate::tensor::Tensor;
+use crate::tensor::dry::is_dry;
 use crate::tensor::shape::try_numel;
 use crate::visit_fields;
 
@@ -81,6 +87,7 @@ pub struct Conv2d {
     kernel: [usize; 2],
     options: Conv2dOptions,
     seed: u64,
+    kept: Kept,
     site: Site,
 }
 
@@ -89,7 +96,16 @@ impl Conv2d {
     pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> Conv2d {
         let (kernel, seed) = (kernel.into().0, layer_seed());
         let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &kernel), outputs, seed, true);
-        Conv2d { weight, bias, channels: [inputs, outputs], kernel, options: Conv2dOptions::default(), seed, site: Site::new() }
+        Conv2d {
+            weight,
+            bias,
+            channels: [inputs, outputs],
+            kernel,
+            options: Conv2dOptions::default(),
+            seed,
+            kept: Kept::default(),
+            site: Site::new(),
+        }
     }
 
     /// The step of the window.
@@ -125,6 +141,51 @@ impl Conv2d {
         }
         self
     }
+
+    /// `activation(norm(conv(x)) + shortcut)` in one pass, where no history is recorded and the parts fit together; elsewhere `None`.
+    pub(super) fn fused(
+        &self,
+        norm: Option<&BatchNorm2d>,
+        x: &Tensor,
+        shortcut: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Option<Tensor>> {
+        let Some(prepared) = self.prepared(norm, x, shortcut).map_err(|error| self.site.locate(error, self.describe()))? else {
+            return Ok(None);
+        };
+        self.site.enter(self, x, || Ok(prepared.run(x, shortcut, activation))).map(Some)
+    }
+
+    /// The kept weights for an input like `x`; `None` where there is to be a history, in which case what was kept is dropped, where layers are
+    /// traced one by one, and where they have to run so to find out what is wrong.
+    fn prepared(&self, norm: Option<&BatchNorm2d>, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Option<Arc<PreparedConv2d>>> {
+        let &[n, c, h, w] = x.shape() else { return Ok(None) };
+        if is_tracing() || is_dry() {
+            return Ok(None);
+        }
+        let Ok(norm) = norm.map(|norm| norm.running(self.channels[1]).ok_or(())).transpose() else { return Ok(None) };
+        let frozen = self.weight.is_frozen() && self.bias.as_ref().is_none_or(Parameter::is_frozen);
+        let frozen = frozen && norm.as_ref().is_none_or(Running::is_frozen);
+        let wanted = |tensor: &Tensor| tensor.requires_grad();
+        if is_grad_enabled() && (!frozen || wanted(x) || shortcut.is_some_and(wanted)) {
+            self.kept.clear();
+            return Ok(None);
+        }
+        let [weight, bias, mean, var] = norm.as_ref().map_or([0; 4], Running::stamps);
+        let stamps = [self.weight.stamp(), stamp(self.bias.as_ref()), weight, bias, mean, var];
+        let source = Source { options: self.options, stamps, eps: norm.as_ref().map_or(0.0, Running::eps) };
+        let prepared = self.kept.get(&Key::new([n, c, h, w], x.dtype(), source), || {
+            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            let values = norm.as_ref().map(|norm| norm.values(x.dtype()));
+            if let Some(None) = values {
+                return Ok(None);
+            }
+            let bias = self.bias.as_ref().map(Parameter::tensor);
+            PreparedConv2d::new(x, &self.weight.tensor(), bias.as_ref(), values.flatten().as_ref(), self.options).map(Some)
+        })?;
+        let joins = |y: &PreparedConv2d| shortcut.is_none_or(|s| s.shape() == y.output_shape() && s.dtype() == x.dtype());
+        Ok(prepared.filter(|prepared| joins(prepared)))
+    }
 }
 
 impl Conv2d {
@@ -133,13 +194,15 @@ impl Conv2d {
     /// # Errors
     /// As [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the weight has not the parameter's shape.
     pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        self.site.enter(self, x, || {
-            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            if weight.shape() != self.weight.dims() {
-                return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
-            }
-            x.conv2d(weight, self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
-        })
+        self.site.enter(self, x, || self.with_weight(x, weight))
+    }
+
+    fn with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+        if weight.shape() != self.weight.dims() {
+            return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
+        }
+        x.conv2d(weight, self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
     }
 }
 
@@ -162,12 +225,23 @@ impl Module for Conv2d {
     /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels or is smaller than the kernel, [`Error::Argument`] when
     /// channels do not divide into the groups or a stride is zero, [`Error::DType`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_with_weight(x, &self.weight.tensor())
+        let kept = || -> Result<Option<Tensor>> {
+            let prepared = self.prepared(None, x, None)?;
+            Ok(prepared.map(|prepared| prepared.run(x, None, Activation::Linear)))
+        };
+        self.site.enter(self, x, || match kept()? {
+            Some(y) => Ok(y),
+            None => self.with_weight(x, &self.weight.tensor()),
+        })
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
         v.layer(&self.site, self);
         visit_fields!(v, self; weight, bias);
+    }
+
+    fn part(&self) -> Part<'_> {
+        Part::Convolution(self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layers that forget, in training.
 
 use super::module::Module;
-use super::site::{Leaf, Mode, Site};
+use super::site::{Leaf, Mode, Site, is_tracing};
 use super::visitor::Visitor;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -20,6 +20,14 @@ macro_rules! dropout {
             /// With this probability of being dropped. Outside `[0, 1]`, [`forward`](Module::forward) fails in training.
             pub fn new(p: f64) -> $name {
                 $name { p, training: Mode::new(), site: Site::new() }
+            }
+        }
+
+        impl $name {
+            /// Whether a block may leave it out: it would return its input, and no summary is to list it.
+            #[allow(dead_code)] // not every kind of dropout stands where that matters
+            pub(crate) fn is_idle(&self) -> bool {
+                !(self.training.is_training() && self.p != 0.0) && !is_tracing()
             }
         }
 

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::conv::Conv2d;
+use super::norm::BatchNorm2d;
 use super::parameter::{Buffer, Parameter};
 use super::receptive::{self, ReceptiveFields};
 use super::site::block;
@@ -10,6 +12,7 @@ use super::state_dict::{self, LoadReport, StateDict};
 use super::summary::{self, Summary};
 use super::visitor::{Item, Visitor};
 use crate::error::{Error, Result};
+use crate::ops::Activation;
 use crate::tensor::{DType, Tensor};
 
 /// A layer, a block, or a whole network.
@@ -54,6 +57,11 @@ pub trait Module: Send + Sync {
     /// The module's type, for printing.
     fn kind(&self) -> &str {
         short_name(std::any::type_name::<Self>())
+    }
+
+    /// What this is to a [`Sequential`](super::Sequential), which runs some layers that stand side by side as one.
+    fn part(&self) -> Part<'_> {
+        Part::Other
     }
 
     /// The parameters, in order, each once.
@@ -220,6 +228,20 @@ pub trait Module: Send + Sync {
     }
 }
 
+/// A layer that can run as one with its neighbours: a convolution, a normalisation and an activation, in this order and each but the first of
+/// those there are optional. The result is that of one after the other.
+#[non_exhaustive]
+pub enum Part<'a> {
+    /// A two-dimensional convolution.
+    Convolution(&'a Conv2d),
+    /// Batch normalisation of images.
+    Normalisation(&'a BatchNorm2d),
+    /// A pointwise nonlinearity.
+    Activation(Activation),
+    /// Anything else.
+    Other,
+}
+
 /// `convnet::nn::conv::Conv2d` as `Conv2d`.
 fn short_name(name: &str) -> &str {
     let plain = name.split('<').next().unwrap_or(name);
@@ -266,6 +288,10 @@ impl<M: Module> Module for Option<M> {
     fn kind(&self) -> &str {
         self.as_ref().map_or("Identity", M::kind)
     }
+
+    fn part(&self) -> Part<'_> {
+        self.as_ref().map_or(Part::Other, M::part)
+    }
 }
 
 /// One after the other, named `0`, `1`, ….
@@ -300,6 +326,10 @@ macro_rules! forwarding {
 
             fn kind(&self) -> &str {
                 (**self).kind()
+            }
+
+            fn part(&self) -> Part<'_> {
+                (**self).part()
             }
         }
     )*};

@@ -1,16 +1,20 @@
 //! Normalisation layers.
 
+use std::any::Any;
+
 use super::activation::stateless;
 use super::init::layer_constant;
-use super::module::Module;
+use super::kept::stamp;
+use super::module::{Module, Part};
 use super::parameter::{Buffer, Parameter};
 use super::site::{Leaf, Mode, Site};
 use super::visitor::Visitor;
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
-use crate::tensor::Tensor;
+use crate::ops::RunningNorm;
 use crate::tensor::shape::try_numel;
+use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
 
 /// Batch normalisation of images `[N, C, H, W]`; see [`BatchNorm`].
@@ -162,7 +166,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             if let Some(tracked) = &self.num_batches_tracked {
                 tracked.update(|value| {
                     *value = value.add_scalar(1.0);
-                    batches = value.cast(crate::DType::I64).item::<i64>()?;
+                    batches = value.cast(DType::I64).item::<i64>()?;
                     Ok(())
                 })?;
             }
@@ -177,6 +181,62 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             }
             Ok(())
         })
+    }
+}
+
+/// A batch normalisation that evaluates with running estimates; what it does to a channel is a factor and an offset.
+pub(super) struct Running<'a> {
+    weight: Option<&'a Parameter>,
+    bias: Option<&'a Parameter>,
+    mean: &'a Buffer,
+    var: &'a Buffer,
+    eps: f64,
+}
+
+impl BatchNorm2d {
+    pub(super) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// This normalisation for a convolution before it to take over, where it has this many output channels: if it evaluates with running
+    /// estimates and everything has the shape it should have.
+    pub(super) fn running(&self, channels: usize) -> Option<Running<'_>> {
+        let Self { weight, bias, running_mean, running_var, .. } = self;
+        let (mean, var) = (running_mean.as_ref()?, running_var.as_ref()?);
+        let fits = |parameter: &Parameter| parameter.dims() == [channels];
+        let fit = mean.dims() == [channels] && var.dims() == [channels] && weight.iter().all(fits) && bias.iter().all(fits);
+        let fit = fit && self.channels == channels && !self.training.is_training();
+        fit.then_some(Running { weight: weight.as_ref(), bias: bias.as_ref(), mean, var, eps: self.eps })
+    }
+}
+
+impl Running<'_> {
+    pub(super) fn stamps(&self) -> [u64; 4] {
+        [stamp(self.weight), stamp(self.bias), self.mean.stamp(), self.var.stamp()]
+    }
+
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// Whether its parameters want gradients.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.weight.is_none_or(Parameter::is_frozen) && self.bias.is_none_or(Parameter::is_frozen)
+    }
+
+    /// The values, if all have this dtype.
+    pub(super) fn values(&self, dtype: DType) -> Option<RunningNorm> {
+        let value = |parameter: Option<&Parameter>| parameter.map(|parameter| parameter.tensor().detach());
+        let norm = RunningNorm {
+            weight: value(self.weight),
+            bias: value(self.bias),
+            mean: self.mean.tensor(),
+            var: self.var.tensor(),
+            eps: self.eps,
+        };
+        let alike = |tensor: &Tensor| tensor.dtype() == dtype;
+        let all = norm.weight.iter().chain(&norm.bias).all(alike) && alike(&norm.mean) && alike(&norm.var);
+        all.then_some(norm)
     }
 }
 
@@ -201,6 +261,10 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
         v.layer(&self.site, self);
         v.mode(&self.training);
         visit_fields!(v, self; weight, bias, running_mean, running_var, num_batches_tracked);
+    }
+
+    fn part(&self) -> Part<'_> {
+        (self as &dyn Any).downcast_ref().map_or(Part::Other, Part::Normalisation)
     }
 
     fn kind(&self) -> &str {

@@ -1,8 +1,8 @@
 //! Parameters and buffers: the only mutable things in a network.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
 use crate::tensor::dry::is_dry;
@@ -28,13 +28,15 @@ pub struct Parameter {
 
 struct Shared {
     shape: Vec<usize>,
-    state: RwLock<State>,
+    value: RwLock<Value>,
+    stamp: AtomicU64,
     frozen: AtomicBool,
 }
 
-struct State {
-    value: Value,
-    version: u64,
+/// A number that nothing has had before.
+fn new_stamp() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 type Init = Box<dyn FnOnce() -> Tensor + Send + Sync>;
@@ -58,12 +60,21 @@ impl Parameter {
     }
 
     fn with_value(shape: Vec<usize>, value: Value) -> Parameter {
-        let state = RwLock::new(State { value, version: 0 });
-        Parameter { shared: Arc::new(Shared { shape, state, frozen: AtomicBool::new(false) }) }
+        let (value, stamp) = (RwLock::new(value), AtomicU64::new(new_stamp()));
+        Parameter { shared: Arc::new(Shared { shape, value, stamp, frozen: AtomicBool::new(false) }) }
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Value> {
+        self.shared.value.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Value> {
+        self.shared.value.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks a change; to be called with the new value in place and the lock still held, so that who sees the stamp sees the value.
+    fn renew_stamp(&self) {
+        self.shared.stamp.store(new_stamp(), Ordering::Release);
     }
 
     /// The current value: a leaf that wants a gradient, or a plain tensor while the parameter is frozen.
@@ -74,7 +85,7 @@ impl Parameter {
 
     /// The leaf under which gradients are found, frozen or not.
     pub(crate) fn leaf(&self) -> Tensor {
-        if let Value::Ready(value) = &self.shared.state.read().unwrap_or_else(PoisonError::into_inner).value {
+        if let Value::Ready(value) = &*self.read() {
             return value.clone();
         }
         if is_dry() {
@@ -95,7 +106,7 @@ impl Parameter {
 
     /// The element type.
     pub fn dtype(&self) -> DType {
-        match &self.shared.state.read().unwrap_or_else(PoisonError::into_inner).value {
+        match &*self.read() {
             Value::Ready(value) => value.dtype(),
             Value::Pending(_) => DType::F32,
         }
@@ -123,25 +134,26 @@ impl Parameter {
         if is_dry() {
             return Ok(());
         }
-        let mut state = self.write();
+        let mut current = self.write();
         // What was pending need not be computed to be replaced.
-        state.value = Value::Ready(match &state.value {
+        *current = Value::Ready(match &*current {
             Value::Ready(old) => value.detach().with_node(old.node().cloned()),
             Value::Pending(_) => value.with_grad(),
         });
-        state.version += 1;
+        self.renew_stamp();
         Ok(())
     }
 
     /// Gives a parameter that nobody has asked for yet another initial value, drawn when somebody does; replaces the value of others.
     pub(crate) fn start_with(&self, init: impl FnOnce(&[usize]) -> Tensor + Send + Sync + 'static) -> Result<()> {
         let shape = self.shared.shape.clone();
-        let mut state = self.write();
-        if let Value::Pending(pending) = &mut state.value {
+        let mut value = self.write();
+        if let Value::Pending(pending) = &mut *value {
             *pending = Box::new(move || init(&shape).with_grad());
+            self.renew_stamp();
             return Ok(());
         }
-        drop(state);
+        drop(value);
         self.replace(&init(&shape))
     }
 
@@ -150,21 +162,21 @@ impl Parameter {
         if is_dry() {
             return Ok(());
         }
-        let mut state = self.write();
-        let current = state.ready();
+        let mut guard = self.write();
+        let current = guard.ready();
         let node = current.node().cloned();
         let result = change(current);
         let value = std::mem::replace(current, Tensor::scalar(0u8));
         *current = value.with_node(node);
         debug_assert_eq!(current.shape(), self.dims());
-        state.version += 1;
+        self.renew_stamp();
         result
     }
 
-    /// Grows with each change of the value; what was derived from the value is current while the version is the same.
-    #[allow(dead_code)] // for weights packed once and kept
-    pub(crate) fn version(&self) -> u64 {
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner).version
+    /// Another number after each change of the value, and another for each parameter: what was derived from a value is current while the
+    /// stamp that was read before it is the same.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.shared.stamp.load(Ordering::Acquire)
     }
 
     /// Whether gradients are switched off for this parameter.
@@ -183,15 +195,15 @@ impl Parameter {
     }
 }
 
-impl State {
+impl Value {
     fn ready(&mut self) -> &mut Tensor {
-        if let Value::Pending(_) = self.value {
+        if let Value::Pending(_) = self {
             let placeholder = Value::Ready(Tensor::scalar(0u8));
-            if let Value::Pending(init) = std::mem::replace(&mut self.value, placeholder) {
-                self.value = Value::Ready(init());
+            if let Value::Pending(init) = std::mem::replace(self, placeholder) {
+                *self = Value::Ready(init());
             }
         }
-        match &mut self.value {
+        match self {
             Value::Ready(value) => value,
             Value::Pending(_) => unreachable!("made ready above"),
         }
@@ -243,6 +255,15 @@ impl Buffer {
 
     pub(crate) fn key(&self) -> usize {
         self.inner.key()
+    }
+
+    pub(crate) fn dims(&self) -> &[usize] {
+        self.inner.dims()
+    }
+
+    /// As [`Parameter::stamp`].
+    pub(crate) fn stamp(&self) -> u64 {
+        self.inner.stamp()
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use super::module::Module;
-use super::site::{Site, block};
+use super::fused::{bn_act, conv_act, conv_bn_act};
+use super::module::{Module, Part};
+use super::site::{Site, block, is_tracing};
 use super::tree::tree;
 use super::visitor::Visitor;
 use crate::error::Result;
+use crate::ops::Activation;
 use crate::tensor::Tensor;
 
 /// Runs its children one after the other. They are named `0`, `1`, … as PyTorch's are, or by [`push_named`](Sequential::push_named).
@@ -84,16 +86,41 @@ impl Sequential {
     }
 }
 
+/// Runs as many of the next children as go together, if more than one do, and tells how many. A summary sees each by itself.
+fn together(children: &[Child], x: &Tensor) -> Option<(Result<Tensor>, usize)> {
+    let part = |index: usize| children.get(index).map_or(Part::Other, |child| child.module.part());
+    let activation = |index: usize| match part(index) {
+        Part::Activation(activation) => (activation, 1),
+        _ => (Activation::Linear, 0),
+    };
+    if is_tracing() {
+        return None;
+    }
+    match (part(0), part(1)) {
+        (Part::Convolution(conv), Part::Normalisation(bn)) => {
+            let (activation, more) = activation(2);
+            Some((conv_bn_act(conv, bn, x, activation), 2 + more))
+        }
+        (Part::Convolution(conv), Part::Activation(activation)) => Some((conv_act(conv, x, activation), 2)),
+        (Part::Normalisation(bn), Part::Activation(activation)) => Some((bn_act(bn, x, activation), 2)),
+        _ => None,
+    }
+}
+
 impl Module for Sequential {
     /// # Errors
     /// The first child's that fails, with its path.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            let mut current = None;
-            for child in &self.children {
+            let (mut current, mut rest) = (None, &self.children[..]);
+            while let Some(child) = rest.first() {
                 let input = current.as_ref().unwrap_or(x);
-                let output = block(&child.module, || child.module.forward(input));
-                current = Some(output.map_err(|error| child.site.locate(error, child.module.kind().to_string()))?);
+                let locate = |error| child.site.locate(error, child.module.kind().to_string());
+                let (output, count) = match together(rest, input) {
+                    Some((output, count)) => (output?, count),
+                    None => (block(&child.module, || child.module.forward(input)).map_err(locate)?, 1),
+                };
+                (current, rest) = (Some(output), &rest[count..]);
             }
             Ok(current.unwrap_or_else(|| x.clone()))
         })

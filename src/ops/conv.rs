@@ -182,25 +182,51 @@ fn reach_back(window: &Window) -> Reach {
 
 /// The three passes of a convolution on tensors, without history.
 #[derive(Clone, Copy)]
-struct Pass {
-    op: &'static str,
-    geometry: ConvGeometry,
-    algorithm: ConvAlgorithm,
+pub(super) struct Pass {
+    pub(super) op: &'static str,
+    pub(super) geometry: ConvGeometry,
+    pub(super) algorithm: ConvAlgorithm,
 }
 
 impl Pass {
+    /// Of a two-dimensional convolution, once everything is checked.
+    pub(super) fn of_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Pass> {
+        const OP: &str = "conv2d";
+        let (&[batch, channels_in, height, width], &[channels_out, group_in, kh, kw]) = (x.shape(), weight.shape()) else {
+            let (x, w) = (x.shape(), weight.shape());
+            return Err(Error::shape(
+                OP,
+                format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}"),
+            ));
+        };
+        let Conv2dOptions { stride, padding, dilation, groups } = options;
+        check_operands(OP, x, weight, bias, channels_out)?;
+        check_groups(OP, groups, &[("input", channels_in), ("output", channels_out)])?;
+        if group_in == 0 || group_in * groups != channels_in {
+            let (x, w, wanted) = (x.shape(), weight.shape(), group_in.saturating_mul(groups));
+            return Err(Error::shape(OP, format!("weight {w:?} wants {wanted} input channels, input {x:?} has {channels_in}")));
+        }
+        let window =
+            Window::new([height, width], [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
+        let geometry = ConvGeometry { batch, channels_in, channels_out, groups, window };
+        let pass = Pass { op: OP, geometry, algorithm: ALGORITHM.get() };
+        check_size(OP, pass.input_shape(), &window)?;
+        check_size(OP, pass.output_shape(), &window)?;
+        Ok(pass)
+    }
+
     fn input_shape(&self) -> [usize; 4] {
         let g = &self.geometry;
         [g.batch, g.channels_in, g.window.input[0], g.window.input[1]]
     }
 
-    fn output_shape(&self) -> [usize; 4] {
+    pub(super) fn output_shape(&self) -> [usize; 4] {
         let g = &self.geometry;
         [g.batch, g.channels_out, g.window.output[0], g.window.output[1]]
     }
 
     /// Tells who watches how many multiply-adds a pass is: as many in one direction as in the other.
-    fn count(&self) {
+    pub(super) fn count(&self) {
         let g = &self.geometry;
         multiply_adds(|| {
             let of_one = [g.channels_in / g.groups, g.window.kernel[0], g.window.kernel[1]];
@@ -244,39 +270,18 @@ impl Tensor {
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the channels or the kernel is larger than the padded
     /// input; [`Error::DType`] unless all have the same floating-point type.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-        const OP: &str = "conv2d";
-        let (&[batch, channels_in, height, width], &[channels_out, group_in, kh, kw]) = (self.shape(), weight.shape()) else {
-            let (x, w) = (self.shape(), weight.shape());
-            return Err(Error::shape(
-                OP,
-                format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}"),
-            ));
-        };
-        let _op = operation(OP);
-        let Conv2dOptions { stride, padding, dilation, groups } = options;
-        check_operands(OP, self, weight, bias, channels_out)?;
-        check_groups(OP, groups, &[("input", channels_in), ("output", channels_out)])?;
-        if group_in == 0 || group_in * groups != channels_in {
-            let (x, w, wanted) = (self.shape(), weight.shape(), group_in.saturating_mul(groups));
-            return Err(Error::shape(OP, format!("weight {w:?} wants {wanted} input channels, input {x:?} has {channels_in}")));
-        }
-        let window =
-            Window::new([height, width], [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
-        let geometry = ConvGeometry { batch, channels_in, channels_out, groups, window };
-        let pass = Pass { op: OP, geometry, algorithm: ALGORITHM.get() };
-        check_size(OP, pass.input_shape(), &window)?;
-        check_size(OP, pass.output_shape(), &window)?;
-
+        let _op = operation("conv2d");
+        let pass = Pass::of_conv2d(self, weight, bias, options)?;
         let y = pass.forward(self, weight, bias)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
-        Ok(y.record(OP, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
+        Ok(y.record(pass.op, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
             let of_x = if wanted[0] { Some(pass.input_gradient(grad, &w, None)?) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(x, grad, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
         })
-        .reaching(|| reach(&window)))
+        .reaching(|| reach(&pass.geometry.window)))
     }
 
     /// One-dimensional convolution.

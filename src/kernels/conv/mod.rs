@@ -27,6 +27,7 @@ use super::epilogue::Epilogue;
 use super::geometry::Window;
 use super::memory::Buffer;
 use super::simd::Real;
+use super::skinny;
 
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,12 @@ impl ConvGeometry {
         self.channels_out * self.group_in() * self.taps()
     }
 
+    /// Whether it is a dense layer for a few vectors: one pixel, one tap, one group.
+    fn is_dense(&self) -> bool {
+        let Window { input, output, kernel, padding, .. } = self.window;
+        [input, output, kernel] == [[1, 1]; 3] && padding == [0, 0] && self.groups == 1 && self.batch <= skinny::FEW_ROWS
+    }
+
     /// Elementary operations of one pass.
     pub(crate) fn work(&self) -> usize {
         let per_pixel = 2 * self.weights();
@@ -140,6 +147,8 @@ enum Plan<T> {
     Direct(Correlation<T>),
     Winograd(Winograd<T>),
     Depthwise(Depthwise<T>),
+    /// The weights as they are: each image is one pixel, and they are the rows of a matrix.
+    Dense(Buffer<T>),
 }
 
 impl<T: Real> Prepared<T> {
@@ -161,6 +170,7 @@ impl<T: Real> Prepared<T> {
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
             (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
+            (ConvAlgorithm::Direct, Pass::Forward) if g.is_dense() => Plan::Dense(Buffer::copy_of(w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
             (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
         };
@@ -181,6 +191,7 @@ impl<T: Real> Prepared<T> {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
             (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
             (Plan::Depthwise(depthwise), _) => return depthwise.run(from, epilogue, to),
+            (Plan::Dense(w), _) => return skinny::product([g.batch, g.channels_out, g.channels_in], from, w, epilogue, to),
             (Plan::Naive(w), Pass::Forward) => naive::forward(g, from, w, epilogue.bias, to),
             (Plan::Naive(w), Pass::InputGradient) => naive::input_gradient(g, from, w, epilogue.bias, to),
             (Plan::Im2col(w), Pass::Forward) => im2col::forward(g, from, w, epilogue.bias, to),
