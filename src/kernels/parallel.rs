@@ -162,34 +162,6 @@ impl<'a, T> Disjoint<'a, T> {
 mod tests {
     use super::*;
 
-    #[test]
-    #[ignore]
-    fn latency() {
-        set_num_threads(2).unwrap();
-        let spin = |us: u64| {
-            let t = std::time::Instant::now();
-            while t.elapsed().as_nanos() < (us * 1000) as u128 {}
-        };
-        for (tasks, us) in [(2, 0), (2, 5), (2, 20), (8, 5), (16, 5), (2, 100)] {
-            let mut times: Vec<f64> = (0..2000)
-                .map(|_| {
-                    let t = std::time::Instant::now();
-                    for_each(tasks, usize::MAX, |_| spin(us));
-                    t.elapsed().as_secs_f64() * 1e6
-                })
-                .collect();
-            times.sort_by(f64::total_cmp);
-            println!(
-                "tasks {tasks} x {us}us: min {:.1} p10 {:.1} median {:.1} p90 {:.1}   ideal {:.1}",
-                times[0],
-                times[200],
-                times[1000],
-                times[1800],
-                (tasks as u64 * us) as f64 / 2.0
-            );
-        }
-    }
-
     /// Tests that set the number of threads.
     static SETTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 

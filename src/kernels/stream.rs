@@ -4,7 +4,7 @@
 //! large to be found in the cache by whoever reads it next is therefore worked out in small pieces in the innermost cache, and copied from there
 //! with stores that fetch nothing. The pieces are so small that loads of the next overlap with stores of the last.
 
-use super::simd::Scalar;
+use super::simd::{Scalar, fence};
 
 /// Results of at least so many bytes are streamed: about what a core's share of the last cache holds.
 const LARGE: usize = 16 << 20;
@@ -20,7 +20,7 @@ pub fn pays<T>(length: usize) -> bool {
     cfg!(all(target_arch = "x86_64", not(miri))) && length.saturating_mul(size_of::<T>()) >= LARGE
 }
 
-/// Copies without fetching the target; before another thread reads it, [`settle`] is called.
+/// Copies without fetching the target; before another thread reads it, there is to be a [`fence`].
 #[inline(always)]
 pub fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
     assert_eq!(from.len(), to.len());
@@ -45,15 +45,6 @@ pub fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
     to.copy_from_slice(from);
 }
 
-/// Puts this thread's streamed stores before all that it stores from here on.
-pub fn settle() {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
-    }
-}
-
 /// Runs `body(at, piece)` for all pieces of `y`, the one from element `at` on; past the cache if `streamed`.
 #[inline(always)]
 pub fn in_pieces<T: Scalar>(y: &mut [T], streamed: bool, body: impl Fn(usize, &mut [T])) {
@@ -66,7 +57,7 @@ pub fn in_pieces<T: Scalar>(y: &mut [T], streamed: bool, body: impl Fn(usize, &m
         body(i * PIECE, piece);
         copy(piece, y);
     }
-    settle();
+    fence();
 }
 
 #[cfg(test)]
@@ -78,9 +69,9 @@ mod tests {
         let from: Vec<u8> = (0..200).map(|i| i as u8).collect();
         for start in 0..20 {
             for length in [0, 1, 5, 15, 16, 17, 31, 64, 150] {
-                let mut to = vec![255; 200];
+                let mut to = [255; 200];
                 copy(&from[3..3 + length], &mut to[start..start + length]);
-                settle();
+                fence();
                 assert_eq!(to[start..start + length], from[3..3 + length]);
                 assert!(to[..start].iter().chain(&to[start + length..]).all(|&byte| byte == 255));
             }

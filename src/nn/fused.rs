@@ -236,7 +236,8 @@ mod tests {
         Module::eval(net.get(1).unwrap());
         let last = net.get(8).unwrap().forward(&expected.relu()).unwrap();
         assert_close(&no_grad(|| net.forward(&x)).unwrap(), &last);
-        assert_eq!(net.summary([2, 5, 4, 4]).unwrap().rows.len(), 9);
+        // A row for the sequence, and one for each layer.
+        assert_eq!(net.summary([2, 5, 4, 4]).unwrap().rows.len(), 1 + 9);
         let error = no_grad(|| net.forward(&Tensor::zeros([2, 4, 4, 4]))).unwrap_err().to_string();
         assert!(error.starts_with("0 (Conv2d 5→8, k3"), "{error}");
     }
