@@ -12,7 +12,7 @@ use pulp::{Simd, WithSimd};
 
 use super::geometry::Window;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, Scalar, dispatch, fence};
+use super::simd::{Real, Scalar, dispatch};
 use super::stream;
 
 /// Elements that one task handles, about.
@@ -432,7 +432,7 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
         let (image, position) = (index / height, index % height);
         walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
         if streamed {
-            fence();
+            stream::fence();
         }
     });
 }

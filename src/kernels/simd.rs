@@ -245,40 +245,6 @@ pub(crate) fn prefetch<T>(pointer: *const T) {
     let _ = pointer;
 }
 
-/// Whether [`stream`] does more than an ordinary store.
-pub(crate) const STREAMS: bool = cfg!(target_arch = "x86_64");
-
-/// Writes a vector past the caches, where the processor can: for results that are larger than the caches, whose lines would be read from memory
-/// only to be overwritten. Needs a [`fence`] before another thread reads.
-///
-/// # Safety
-/// `to` must be writable for a vector and aligned to its size; the instruction set that the vector belongs to must be there.
-#[inline(always)]
-pub(crate) unsafe fn stream<V: Pod>(to: *mut V, vector: V) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: by this function's contract; a vector of 64 bytes exists with AVX-512 only, one of 32 with AVX.
-    unsafe {
-        use std::arch::x86_64::{__m256i, __m512i, _mm256_stream_si256, _mm512_stream_si512};
-        match size_of::<V>() {
-            64 => return _mm512_stream_si512(to.cast(), std::mem::transmute_copy::<V, __m512i>(&vector)),
-            32 => return _mm256_stream_si256(to.cast(), std::mem::transmute_copy::<V, __m256i>(&vector)),
-            _ => {}
-        }
-    }
-    // SAFETY: by this function's contract.
-    unsafe { to.write_unaligned(vector) };
-}
-
-/// Makes what [`stream`] wrote visible in order, as ordinary stores are.
-#[inline(always)]
-pub(crate) fn fence() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a fence has no operands; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
-    }
-}
-
 /// The instruction set in use: the best one the machine has, or what `CONVNET_ISA` (`avx512`, `avx2`, `portable`) caps it to.
 static ARCH: LazyLock<Arch> = LazyLock::new(|| {
     let cap = std::env::var("CONVNET_ISA").unwrap_or_default();

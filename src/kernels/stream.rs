@@ -2,9 +2,12 @@
 //!
 //! A store to memory that is not in the cache fetches the line first, only to overwrite it: a third of the traffic of `y = f(x)`. What is too
 //! large to be found in the cache by whoever reads it next is therefore worked out in small pieces in the innermost cache, and copied from there
-//! with stores that fetch nothing. The pieces are so small that loads of the next overlap with stores of the last.
+//! with stores that fetch nothing. The pieces are so small that loads of the next overlap with stores of the last. A register tile writes its
+//! vectors so itself.
 
-use super::simd::{Scalar, fence};
+use bytemuck::Pod;
+
+use super::simd::Scalar;
 
 /// Results of at least so many bytes are streamed: about what a core's share of the last cache holds.
 const LARGE: usize = 16 << 20;
@@ -18,6 +21,36 @@ const LINE: usize = 64;
 /// Whether a result of `length` elements is to be streamed.
 pub fn pays<T>(length: usize) -> bool {
     cfg!(all(target_arch = "x86_64", not(miri))) && length.saturating_mul(size_of::<T>()) >= LARGE
+}
+
+/// Writes a vector without fetching its lines, where the processor can; before another thread reads it, there is to be a [`fence`].
+///
+/// # Safety
+/// `to` must be writable for a vector and aligned to its size; the instruction set that the vector belongs to must be there.
+#[inline(always)]
+pub(crate) unsafe fn store<V: Pod>(to: *mut V, vector: V) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: by this function's contract; a vector of 64 bytes exists with AVX-512 only, one of 32 with AVX.
+    unsafe {
+        use std::arch::x86_64::{__m256i, __m512i, _mm256_stream_si256, _mm512_stream_si512};
+        match size_of::<V>() {
+            64 => return _mm512_stream_si512(to.cast(), std::mem::transmute_copy::<V, __m512i>(&vector)),
+            32 => return _mm256_stream_si256(to.cast(), std::mem::transmute_copy::<V, __m256i>(&vector)),
+            _ => {}
+        }
+    }
+    // SAFETY: by this function's contract.
+    unsafe { to.write_unaligned(vector) };
+}
+
+/// Puts this thread's streamed stores before all that it stores from here on, as ordinary stores are.
+#[inline(always)]
+pub(crate) fn fence() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a fence has no operands; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Copies without fetching the target; before another thread reads it, there is to be a [`fence`].

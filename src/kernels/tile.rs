@@ -1,11 +1,10 @@
 //! The register tile: the one inner loop of every matrix product and convolution.
 //!
-//! A tile is `MR` rows by `NV` vectors of accumulators, kept in registers while the reduction runs. Two forms cover all uses:
-//!
-//! * [`multiply`], `out[m, n] += Σ a[m, k] · b[k, n]`. `b` is packed into [`Panels`] of `NR` columns, `[N / NR][K][NR]`. `a` is not packed: a row
-//!   is where it starts, and the reduction runs over *taps* (offsets from there) of `run` contiguous elements each. A plain matrix is one tap; a
-//!   convolution's taps are the kernel's positions in a padded image, so im2col needs no copy.
-//! * [`multiply_transposed`], `out[k, n] += Σ a[m, k] · b[m, n]`, the same picture with the reduction over the rows: weight gradients.
+//! A tile is `MR` rows by `NV` vectors of accumulators, kept in registers while the reduction runs. [`multiply`] is
+//! `out[m, n] = Σ a[m, k] · b[k, n]`. `b` is packed into [`Panels`] of `NR` columns, `[N / NR][K][NR]`. `a` is not packed: a row is where it
+//! starts, and the reduction runs over *taps* (offsets from there) of `run` contiguous elements each. A plain matrix is one tap; a convolution's
+//! taps are the kernel's positions in a padded image, so im2col needs no copy. The same picture with the reduction over the rows, for weight
+//! gradients, is in [`outer`](super::outer).
 //!
 //! The reduction's order depends on the shape alone.
 
@@ -19,10 +18,8 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, STREAMS, dispatch, fence, prefetch, stream};
-
-/// Bytes from which on a result is too large for the caches to keep until somebody reads it.
-pub(crate) const LARGE: usize = 24 << 20;
+use super::simd::{Real, dispatch, prefetch};
+use super::stream;
 
 /// Lanes of one vector of `T` in the instruction set in use.
 pub(crate) fn lanes<T: Real>() -> usize {
@@ -192,12 +189,12 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     let aligned = |lanes: usize| {
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
-    let streams = STREAMS && out.len() * size_of::<T>() >= LARGE && epilogue.curve().is_none() && aligned(lanes::<T>());
+    let streams = stream::pays::<T>(out.len()) && epilogue.curve().is_none() && aligned(lanes::<T>());
     if b.n > 0 {
         dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue, streams });
     }
     if streams {
-        fence();
+        stream::fence();
     }
 }
 
@@ -286,7 +283,7 @@ impl<T: Real> Multiply<'_, T> {
                     sum = epilogue.activation.clamp_vector::<T, S>(simd, sum);
                     match (width == NV * lanes, streams) {
                         (true, false) => store::<T, S, false>(simd, sum, place(r, v), masks[v], false),
-                        (true, true) => stream(place(r, v).cast::<T::Vector<S>>(), sum),
+                        (true, true) => stream::store(place(r, v).cast::<T::Vector<S>>(), sum),
                         (false, _) => store::<T, S, true>(simd, sum, place(r, v), masks[v], false),
                     }
                 }

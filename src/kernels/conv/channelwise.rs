@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use crate::kernels::simd::{Real, prefetch, stream};
+use crate::kernels::simd::{Real, prefetch};
+use crate::kernels::stream;
 
 /// Cells of a tile.
 pub(super) const TILE: usize = 8;
@@ -147,7 +148,7 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                         if t < count {
                             let target = target.add(t * self.pitch);
                             if self.streams {
-                                stream(target.cast::<T::Vector<S>>(), sum);
+                                stream::store(target.cast::<T::Vector<S>>(), sum);
                             } else if vectors.lanes == lanes {
                                 target.cast::<T::Vector<S>>().write_unaligned(sum);
                             } else {

@@ -20,8 +20,9 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::geometry::Window;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel;
-use crate::kernels::simd::{Real, STREAMS, dispatch, fence};
-use crate::kernels::tile::{LARGE, lanes};
+use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::stream;
+use crate::kernels::tile::lanes;
 
 /// Elements of the target that one task computes at least, about, and the most tasks: bands see rows of their neighbours' again, and begin with
 /// what nobody has asked for ahead.
@@ -276,7 +277,7 @@ impl<T: Real> Depthwise<T> {
         let [image, target_image] = walk.images();
         let vector = walk.lanes * size_of::<T>();
         let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (walk.channels[1] * size_of::<T>()).is_multiple_of(vector);
-        let streams = STREAMS && walk.is_plain() && size_of_val(y) >= LARGE && epilogue.is_plain() && aligned;
+        let streams = stream::pays::<T>(y.len()) && walk.is_plain() && epilogue.is_plain() && aligned;
         let y = parallel::Disjoint::new(y);
         parallel::for_each(walk.batch * bands, self.work, |task| {
             let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
@@ -286,7 +287,7 @@ impl<T: Real> Depthwise<T> {
             let x = &x[task / bands * image..][..image];
             dispatch(Band { walk, weights: &self.weights, x, rows, epilogue: epilogue.from(first), y, streams });
             if streams {
-                fence();
+                stream::fence();
             }
         });
     }

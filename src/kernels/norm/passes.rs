@@ -4,7 +4,7 @@ use super::{Chunk, LONGEST, Maps, for_pieces};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, fence, vectorize};
+use crate::kernels::simd::{Real, vectorize};
 use crate::kernels::stream;
 
 /// `z = (x - center) · scale + shift`.
@@ -75,7 +75,7 @@ fn for_map<T: Real, const N: usize>(
             },
         );
         if streamed {
-            fence();
+            stream::fence();
         }
     });
 }
