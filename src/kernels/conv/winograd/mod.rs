@@ -74,35 +74,11 @@ impl<T: Real> Winograd<T> {
         let nr = panel_width::<T>(channels[1]);
         // Not a multiple of a large power of two: packing writes all positions in turn.
         let position = channels[1].div_ceil(nr) * nr * channels[0] + 64;
-        let mut winograd = Winograd { tile, batch: g.batch, source, target, weights: Buffer::uncleared(0), position };
-        match tile {
-            Tile::Two => winograd.transform_weights::<Two>(pass, w),
-            Tile::Four => winograd.transform_weights::<Four>(pass, w),
-        }
-        winograd
-    }
-
-    fn transform_weights<C: Scheme>(&mut self, pass: Pass, w: &[T]) {
-        let [k, n] = [self.source.channels, self.target.channels];
-        let mut weights = Buffer::uncleared(C::N * C::N * self.position);
-        let nr = panel_width::<T>(n);
-        let out = Disjoint::new(&mut weights);
-        // A task is a run of rows of one panel.
-        let (panels, runs) = (n.div_ceil(nr), k.div_ceil(ROWS));
-        parallel::for_each(panels * runs, 20 * w.len(), |task| {
-            let (panel, first) = (task / runs, task % runs * ROWS);
-            dispatch(TransformWeights::<T, C> {
-                w,
-                pass,
-                k: first..k.min(first + ROWS),
-                columns: panel * nr..n.min((panel + 1) * nr),
-                channels: [k, n],
-                out: &out,
-                position: self.position,
-                scheme: std::marker::PhantomData,
-            });
-        });
-        self.weights = weights;
+        let weights = match tile {
+            Tile::Two => transform_weights::<T, Two>(pass, channels, w, position),
+            Tile::Four => transform_weights::<T, Four>(pass, channels, w, position),
+        };
+        Winograd { tile, batch: g.batch, source, target, weights, position }
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
@@ -120,9 +96,8 @@ impl<T: Real> Winograd<T> {
         }
         let work = 2 * tiles * C::N * C::N * k * n;
         let per_tile = C::N * C::N * (k + n) * size_of::<T>();
-        let group_of = |bytes: usize| (bytes / per_tile).next_multiple_of(12).clamp(24, 96);
         let y = Disjoint::new(y);
-        let group = group_of(GROUP);
+        let group = (GROUP / per_tile).next_multiple_of(12).clamp(24, 96);
         if tiles.div_ceil(group) >= MANY {
             parallel::for_each(tiles.div_ceil(group), work, |task| {
                 self.group::<C>(x, task * group..tiles.min((task + 1) * group), epilogue, &y, 0);
@@ -151,7 +126,8 @@ impl<T: Real> Winograd<T> {
             parallel::for_each(parts, work, |task| {
                 let part = of(task);
                 let absolute = tiles.start + part.start..tiles.start + part.end;
-                gather::<T, Inputs<C>>(&self.source, x, absolute, &inputs, part.start, &out);
+                // SAFETY: tasks have distinct slots.
+                unsafe { gather::<T, Inputs<C>>(&self.source, x, absolute, &inputs, part.start, &out) };
             });
         }
         let [starts, out_starts] = [k, n].map(|channels| (0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>());
@@ -165,10 +141,13 @@ impl<T: Real> Winograd<T> {
         parallel::for_each(parts, work, |task| {
             let part = of(task);
             let absolute = tiles.start + part.start..tiles.start + part.end;
-            if C::M == 2 {
-                scatter::<T, Interpolate<C, 2>>(&self.target, &products, &outputs, part.start, absolute, epilogue, y);
-            } else {
-                scatter::<T, Interpolate<C, 4>>(&self.target, &products, &outputs, part.start, absolute, epilogue, y);
+            // SAFETY: tiles do not overlap, and each is one task's.
+            unsafe {
+                if C::M == 2 {
+                    scatter::<T, Interpolate<C, 2>>(&self.target, &products, &outputs, part.start, absolute, epilogue, y);
+                } else {
+                    scatter::<T, Interpolate<C, 4>>(&self.target, &products, &outputs, part.start, absolute, epilogue, y);
+                }
             }
         });
     }
@@ -178,6 +157,31 @@ impl<T: Real> Winograd<T> {
 const ROWS: usize = 32;
 /// Columns of a panel at most.
 const COLUMNS: usize = 64;
+
+/// The transformed weights, `[N · N]` positions of panels, `position` elements from one to the next; `[k, n]` are the channels of source and target.
+fn transform_weights<T: Real, C: Scheme>(pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
+    let mut weights = Buffer::uncleared(C::N * C::N * position);
+    let nr = panel_width::<T>(n);
+    {
+        let out = Disjoint::new(&mut weights);
+        // A task is a run of rows of one panel.
+        let (panels, runs) = (n.div_ceil(nr), k.div_ceil(ROWS));
+        parallel::for_each(panels * runs, 20 * w.len(), |task| {
+            let (panel, first) = (task / runs, task % runs * ROWS);
+            dispatch(TransformWeights::<T, C> {
+                w,
+                pass,
+                k: first..k.min(first + ROWS),
+                columns: panel * nr..n.min((panel + 1) * nr),
+                channels: [k, n],
+                out: &out,
+                position,
+                scheme: std::marker::PhantomData,
+            });
+        });
+    }
+    weights
+}
 
 struct TransformWeights<'a, T, C> {
     w: &'a [T],

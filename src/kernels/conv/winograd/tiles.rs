@@ -42,7 +42,7 @@ impl Grid {
     }
 }
 
-/// Where transformed tiles lie: `[N · N][blocks][tiles][width]`, channels in blocks of `width`, the last one shorter unless `padded`.
+/// Where transformed tiles lie: `[N · N][blocks][tiles][width]`, channels in blocks of `width`, of which the last may not fill its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transformed {
     /// Channels.
@@ -71,7 +71,10 @@ impl Transformed {
 }
 
 /// Transforms tiles of `x` by `F` into `out`, the first to slot `first`.
-pub(super) fn gather<T: Real, F: Transform>(
+///
+/// # Safety
+/// No other thread may touch the slots that this call writes.
+pub(super) unsafe fn gather<T: Real, F: Transform>(
     grid: &Grid,
     x: &[T],
     tiles: Range<usize>,
@@ -110,12 +113,12 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
                 let count = lanes.min(channels - channel).min(layout.width - channel % layout.width);
                 let out = out.pointer(layout.at(slot, channel), (F::TO * F::TO - 1) * position + count);
                 let mask = T::mask(simd, count);
-                // SAFETY (both closures): `count` channels from `channel` on lie in each pixel, and in each position of `out`, where the caller
-                // has given each tile a slot of its own.
+                // SAFETY: `count` channels from `channel` on lie in each pixel.
                 let load = |i: usize, j: usize| unsafe {
                     let from = pixels[i * MOST + j].add(channel);
                     if count == lanes { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
                 };
+                // SAFETY: they lie in each position of `out` too, as `pointer` has checked for the last; the slots are this call's alone.
                 both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
                     let to = out.add((i * F::TO + j) * position);
                     if count == lanes { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
@@ -127,7 +130,10 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
 }
 
 /// Transforms products at the points, from slot `first` on, by `F` into tiles of `y`.
-pub(super) fn scatter<T: Real, F: Transform>(
+///
+/// # Safety
+/// No other thread may touch the pixels of `y` that these tiles cover.
+pub(super) unsafe fn scatter<T: Real, F: Transform>(
     grid: &Grid,
     products: &[T],
     layout: &Transformed,
@@ -173,12 +179,12 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
                     Some(bias) => unsafe { T::load_masked(simd, mask, bias[channel..].as_ptr()) },
                     None => T::splat(simd, T::zero()),
                 };
-                // SAFETY (both closures): the mask's channels lie in each position of `products`, as `scatter` has asserted, and in each pixel;
-                // tiles do not overlap, so no other task touches the pixel.
+                // SAFETY: the mask's channels lie in each position of `products`, as `scatter` has asserted.
                 let load = |i: usize, j: usize| unsafe {
                     let from = from.add((i * F::FROM + j) * position);
                     if full { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
                 };
+                // SAFETY: they lie in each pixel, as `pointer` has checked, and the pixels are this call's alone.
                 both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
                     let to = pixels[i * MOST + j];
                     if !to.is_null() {
@@ -189,7 +195,7 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
             }
             if !epilogue.is_plain() {
                 for at in places.into_iter().flatten() {
-                    // SAFETY: this task alone has the pixel.
+                    // SAFETY: the pixel is this call's alone.
                     epilogue.finish(at, unsafe { y.slice(at, channels) });
                 }
             }

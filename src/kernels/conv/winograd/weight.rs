@@ -62,11 +62,14 @@ fn with_scheme<T: Real, C: Scheme>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut
             const PART: usize = 8;
             parallel::for_each(count.div_ceil(PART), work, |part| {
                 let (start, end) = (part * PART, count.min((part + 1) * PART));
-                gather::<T, Inputs<C>>(&inputs, x, first + start..first + end, &of_x, start, &to_x);
-                if C::M == 2 {
-                    gather::<T, Evaluate<C, 2>>(&outputs, dy, first + start..first + end, &of_dy, start, &to_dy);
-                } else {
-                    gather::<T, Evaluate<C, 4>>(&outputs, dy, first + start..first + end, &of_dy, start, &to_dy);
+                // SAFETY: tasks have distinct slots.
+                unsafe {
+                    gather::<T, Inputs<C>>(&inputs, x, first + start..first + end, &of_x, start, &to_x);
+                    if C::M == 2 {
+                        gather::<T, Evaluate<C, 2>>(&outputs, dy, first + start..first + end, &of_dy, start, &to_dy);
+                    } else {
+                        gather::<T, Evaluate<C, 4>>(&outputs, dy, first + start..first + end, &of_dy, start, &to_dy);
+                    }
                 }
             });
         }
