@@ -16,6 +16,7 @@ use crate::tensor::Tensor;
 use crate::tensor::dry::is_dry;
 use crate::tensor::node::{Node, Rule};
 use crate::tensor::random;
+use crate::tensor::scoped::scoped;
 
 /// The op of placeholders.
 pub(super) const INSIDE: &str = "inside a checkpoint";
@@ -89,14 +90,7 @@ fn within<R>(scope: Scope, body: impl FnOnce() -> R) -> (R, Scope) {
 }
 
 fn recomputing<R>(body: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            RECOMPUTING.set(self.0);
-        }
-    }
-    let _restore = Restore(RECOMPUTING.replace(true));
-    body()
+    scoped(&RECOMPUTING, true, body)
 }
 
 /// `body` of the inputs, without keeping what its backward needs: the backward walk runs it again.

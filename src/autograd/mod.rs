@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 use crate::tensor::dry::{Reach, is_dry};
 use crate::tensor::node::{Node, Rule};
+use crate::tensor::scoped::scoped;
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
@@ -46,14 +47,7 @@ pub fn enable_grad<R>(body: impl FnOnce() -> R) -> R {
 }
 
 fn with_recording<R>(on: bool, body: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            RECORDING.set(self.0);
-        }
-    }
-    let _restore = Restore(RECORDING.replace(on));
-    body()
+    scoped(&RECORDING, on, body)
 }
 
 /// Whether operations on this thread record.

@@ -8,6 +8,7 @@ use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::tensor::compute::same_dtype;
 use crate::tensor::dry::Reach;
+use crate::tensor::scoped::scoped;
 use crate::tensor::shape::{strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
@@ -28,14 +29,7 @@ thread_local! {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub fn with_algorithm<R>(algorithm: ConvAlgorithm, body: impl FnOnce() -> R) -> R {
-    struct Restore(ConvAlgorithm);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ALGORITHM.set(self.0);
-        }
-    }
-    let _restore = Restore(ALGORITHM.replace(algorithm));
-    body()
+    scoped(&ALGORITHM, algorithm, body)
 }
 
 /// The algorithm that convolutions on this thread are computed by.

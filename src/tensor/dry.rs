@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 
+use super::scoped::scoped;
+
 thread_local! {
     static DRY: Cell<bool> = const { Cell::new(false) };
 }
@@ -17,14 +19,7 @@ pub(crate) fn is_dry() -> bool {
 
 /// Runs `body` without computing any elements: all that it builds on this thread is zeros. Nothing that comes out may be kept.
 pub(crate) fn dry<R>(body: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            DRY.set(self.0);
-        }
-    }
-    let _restore = Restore(DRY.replace(true));
-    body()
+    scoped(&DRY, true, body)
 }
 
 /// From which places of an operation's input a place of its output is computed, along height and width.

@@ -12,6 +12,7 @@ pub(crate) mod dry;
 mod dtype;
 pub(crate) mod node;
 pub(crate) mod random;
+pub(crate) mod scoped;
 pub(crate) mod shape;
 pub(crate) mod storage;
 
