@@ -137,9 +137,7 @@ impl DenseBlock {
         let layer = |i: usize| DenseLayer::new(inputs.saturating_add(i.saturating_mul(growth)), growth, dropout);
         DenseBlock { layers: (0..layers).map(layer).map(Arc::new).collect(), memory_efficient: false }
     }
-}
 
-impl DenseBlock {
     /// Without a concatenation in each layer, for inference; `None` where layers have to run one by one.
     fn forward_growing(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let added: usize = self.layers.iter().map(|layer| layer.conv2.weight.shape()[0]).sum();

@@ -51,13 +51,13 @@ pub fn lenet5(num_classes: usize) -> LeNet5 {
 impl Module for LeNet5 {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 1, 28, 28]
-        let x = conv_act(&self.conv1, x, Activation::Relu)?; //               C1: [N, 6, 28, 28]
+        let x = conv_act(&self.conv1, x, Activation::Relu)?; //     C1: [N, 6, 28, 28]
         let x = x.max_pool2d([2, 2], Pool2dOptions::default())?; // S2: [N, 6, 14, 14]
-        let x = conv_act(&self.conv2, &x, Activation::Relu)?; //              C3: [N, 16, 10, 10]
+        let x = conv_act(&self.conv2, &x, Activation::Relu)?; //    C3: [N, 16, 10, 10]
         let x = x.max_pool2d([2, 2], Pool2dOptions::default())?; // S4: [N, 16, 5, 5]
         let x = x.flatten(1, -1)?; //                               [N, 400]
-        let x = self.fc1.forward(&x)?.relu(); //                C5: [N, 120]
-        let x = self.fc2.forward(&x)?.relu(); //                F6: [N, 84]
+        let x = self.fc1.forward(&x)?.relu(); //                    C5: [N, 120]
+        let x = self.fc2.forward(&x)?.relu(); //                    F6: [N, 84]
         self.fc3.forward(&x) //                                     [N, num_classes]
     }
 

@@ -122,9 +122,10 @@ impl Module for MBConv {
                 let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
                 let y = self.squeeze.forward(&y)?;
                 let ConvNormActivation { conv, bn, activation } = &self.project;
+                // [N, outputs, H / stride, W / stride]
                 match adds {
-                    true => conv_bn_add_act(conv, bn, &y, x, *activation), // the same as x
-                    false => self.project.forward(&y),                     //                     [N, outputs, H / stride, W / stride]
+                    true => conv_bn_add_act(conv, bn, &y, x, *activation),
+                    false => self.project.forward(&y),
                 }
             })?;
             if self.shortcut && !adds { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }

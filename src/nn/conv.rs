@@ -186,9 +186,7 @@ impl Conv2d {
         let joins = |y: &PreparedConv2d| shortcut.is_none_or(|s| s.shape() == y.output_shape() && s.dtype() == x.dtype());
         Ok(prepared.filter(|prepared| joins(prepared)))
     }
-}
 
-impl Conv2d {
     /// As [`forward`](Module::forward), with a weight in place of the parameter that was computed from it: one that is masked, or normalised.
     ///
     /// # Errors

@@ -23,14 +23,6 @@ macro_rules! dropout {
             }
         }
 
-        impl $name {
-            /// Whether a block may leave it out: it would return its input, and no summary is to list it.
-            #[allow(dead_code)] // not every kind of dropout stands where that matters
-            pub(crate) fn is_idle(&self) -> bool {
-                !(self.training.is_training() && self.p != 0.0) && !is_tracing()
-            }
-        }
-
         impl Leaf for $name {
             fn describe(&self) -> String {
                 format!("{} {}", stringify!($name), self.p)
@@ -58,4 +50,11 @@ dropout! {
     Dropout2d, dropout2d;
     /// As [`Dropout`], for whole samples: on the branch of a residual block it trains a shorter network for each sample (Huang et al., 2016).
     StochasticDepth, stochastic_depth;
+}
+
+impl StochasticDepth {
+    /// Whether a block may leave it out: it would return its input, and no summary is to list it.
+    pub(crate) fn is_idle(&self) -> bool {
+        !(is_tracing() || self.training.is_training() && self.p != 0.0)
+    }
 }
