@@ -8,6 +8,7 @@ pub mod data;
 #[cfg(feature = "download")]
 mod download;
 mod error;
+mod explain;
 mod files;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
@@ -23,7 +24,9 @@ pub mod weights;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};
+pub use explain::{ConvChoice, Explanation, explain};
 pub use kernels::parallel::num_threads;
+pub use kernels::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profile::{Cost, Profile, ProfileRow, profile};
 pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};

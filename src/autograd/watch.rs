@@ -2,7 +2,7 @@
 //!
 //! An operation opens with [`operation`] and is timed until it returns; the operations that it is made of count as parts of it. A layer or
 //! block runs [`within`] its path, which the operations inside are booked under, and which a node remembers as its [`Origin`], so that the
-//! backward pass is booked there too. All of it is the calling thread's: two threads that profile do not see each other. While nobody watches,
+//! backward pass is booked there too. A [`convolution`] says besides what it is asked to compute, for [`explain`](crate::explain()). All of it is the calling thread's: two threads that profile do not see each other. While nobody watches,
 //! a hook is one look at a flag of the thread.
 
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::kernels::conv::{ConvAlgorithm, ConvGeometry, ConvPass};
 use crate::kernels::memory;
+use crate::tensor::DType;
+use crate::tensor::dry::is_dry;
 use crate::tensor::node::{Node, Origin};
 
 /// How many events a log keeps one by one; all are counted.
@@ -40,6 +43,20 @@ pub(crate) struct Event {
     pub(crate) multiply_adds: u64,
 }
 
+/// A pass of a convolution: all that the choice of its algorithm depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Convolution {
+    /// As the kernel computes it; for a transposed convolution that is the convolution which leads back.
+    pub(crate) geometry: ConvGeometry,
+    pub(crate) pass: ConvPass,
+    pub(crate) transposed: bool,
+    pub(crate) dtype: DType,
+    pub(crate) asked: ConvAlgorithm,
+}
+
+/// A kind of call: path, operation, what it computed.
+type Kind = (Arc<str>, &'static str, Convolution);
+
 /// What calls of one operation at one path came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Total {
@@ -67,6 +84,8 @@ pub(crate) struct Log {
     pub(crate) left_out: u64,
     /// By path, operation and phase; modules are not in it.
     pub(crate) totals: HashMap<(Arc<str>, &'static str, Phase), Total>,
+    /// How many kinds had come before, and how many calls there were.
+    convolutions: HashMap<Kind, (usize, u64)>,
 }
 
 impl Log {
@@ -87,6 +106,18 @@ impl Log {
         self.keep(event);
     }
 
+    fn count(&mut self, kind: Kind, calls: u64) {
+        let place = self.convolutions.len();
+        self.convolutions.entry(kind).or_insert((place, 0)).1 += calls;
+    }
+
+    /// The convolutions that ran, with the number of calls, in the order in which they were called first.
+    pub(crate) fn convolutions(&self) -> Vec<(&Kind, u64)> {
+        let mut all: Vec<_> = self.convolutions.iter().collect();
+        all.sort_unstable_by_key(|(_, (place, _))| *place);
+        all.into_iter().map(|(kind, (_, calls))| (kind, *calls)).collect()
+    }
+
     /// Takes over what a watcher inside this one saw.
     fn absorb(&mut self, inner: &Log) {
         inner.events.iter().for_each(|event| self.keep(event.clone()));
@@ -94,6 +125,7 @@ impl Log {
         for (key, total) in &inner.totals {
             self.totals.entry(key.clone()).or_default().add(total);
         }
+        inner.convolutions().into_iter().for_each(|(kind, calls)| self.count(kind.clone(), calls));
     }
 }
 
@@ -208,6 +240,28 @@ pub(crate) fn multiply_adds(count: impl FnOnce() -> u64) {
             }
         });
     }
+}
+
+/// Tells that the operation that runs computes a pass of a convolution, of so many multiplications, each with its addition.
+#[inline]
+pub(crate) fn convolution(of: impl FnOnce() -> (Convolution, u64)) {
+    if is_on() {
+        let (convolution, count) = of();
+        multiply_adds(|| count);
+        note(convolution);
+    }
+}
+
+#[cold]
+fn note(convolution: Convolution) {
+    if is_dry() {
+        return;
+    }
+    STATE.with_borrow_mut(|state| {
+        if let (Some(Frame { op, path, .. }), Some(log)) = (&state.open, state.logs.last_mut()) {
+            log.count((Arc::clone(path), op, convolution), 1);
+        }
+    });
 }
 
 #[cold]

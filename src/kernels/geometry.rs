@@ -6,7 +6,7 @@ use std::ops::Range;
 ///
 /// Construction is checked, so kernels may compute positions without fear of overflow. The fields are public to be read; build with
 /// [`Window::new`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Size of the input.
     pub input: [usize; 2],

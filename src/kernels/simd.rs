@@ -256,6 +256,22 @@ static ARCH: LazyLock<Arch> = LazyLock::new(|| {
     }
 });
 
+/// The name of the instruction set that numbers are crunched with: the best one that the machine has and the crate knows, unless the environment
+/// variable `CONVNET_ISA` (`avx2`, `portable`) asks for less.
+pub fn instruction_set() -> &'static str {
+    match *ARCH {
+        Arch::Scalar => "portable",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => "AVX2",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => "NEON",
+        #[allow(unreachable_patterns)] // 32-bit machines and those to come
+        _ => "SIMD",
+    }
+}
+
 /// Runs `op` compiled for the instruction set in use.
 #[inline(always)]
 pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {

@@ -57,7 +57,7 @@ fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2],
 }
 
 /// `64→128, k3, s2, d2, g4`, without what is 1.
-fn describe(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
+pub(crate) fn describe(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
     let mut text = format!("{}→{}, k{kernel}", channels[0], channels[1]);
     for (letter, value) in [('s', stride), ('d', dilation), ('g', groups.to_string())] {
         if value != "1" {

@@ -45,6 +45,7 @@ pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
 pub use checkpoint::{Checkpoint, checkpoint};
+pub(crate) use conv::describe as describe_convolution;
 pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub(crate) use fused::growing_bn_act;
@@ -61,6 +62,7 @@ pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};
 pub use site::{Leaf, Mode, Site, block};
 pub use size::Pair;
+pub(crate) use size::short as short_size;
 pub use state_dict::{LoadReport, StateDict};
 pub use summary::{Summary, SummaryRow};
 pub use upsample::Upsample;

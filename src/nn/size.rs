@@ -23,7 +23,7 @@ impl From<(usize, usize)> for Pair {
 }
 
 /// `3` for `[3, 3]`, `3×5` for others.
-pub(super) fn short([height, width]: [usize; 2]) -> String {
+pub(crate) fn short([height, width]: [usize; 2]) -> String {
     if height == width { height.to_string() } else { format!("{height}×{width}") }
 }
 

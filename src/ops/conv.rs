@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::autograd::watch::{multiply_adds, operation};
+use crate::autograd::watch::{Convolution, convolution, operation};
 use crate::error::{Error, Result};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
@@ -10,9 +10,9 @@ use crate::tensor::compute::same_dtype;
 use crate::tensor::dry::Reach;
 use crate::tensor::scoped::scoped;
 use crate::tensor::shape::{strides, try_numel};
-use crate::tensor::{MemoryFormat, Tensor, with_float};
+use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
-pub use crate::kernels::conv::ConvAlgorithm;
+pub use crate::kernels::conv::{ConvAlgorithm, ConvPass};
 
 thread_local! {
     static ALGORITHM: Cell<ConvAlgorithm> = const { Cell::new(ConvAlgorithm::Auto) };
@@ -174,6 +174,9 @@ fn reach_back(window: &Window) -> Reach {
     Reach { step, ..reach }
 }
 
+/// The operation whose passes are those of the convolution that leads back.
+const TRANSPOSED: &str = "conv_transpose2d";
+
 /// The three passes of a convolution on tensors, without history.
 #[derive(Clone, Copy)]
 pub(super) struct Pass {
@@ -219,17 +222,18 @@ impl Pass {
         [g.batch, g.channels_out, g.window.output[0], g.window.output[1]]
     }
 
-    /// Tells who watches how many multiply-adds a pass is: as many in one direction as in the other.
-    pub(super) fn count(&self) {
-        let g = &self.geometry;
-        multiply_adds(|| {
-            let of_one = [g.channels_in / g.groups, g.window.kernel[0], g.window.kernel[1]];
-            self.output_shape().iter().chain(&of_one).fold(1, |count: u64, &size| count.saturating_mul(size as u64))
+    /// Tells who watches which pass is computed, and how many multiply-adds it is: as many in one direction as in the other.
+    pub(super) fn tell(&self, pass: ConvPass, dtype: DType) {
+        let Pass { op, geometry, algorithm: asked } = *self;
+        convolution(|| {
+            let of_one = [geometry.group_in(), geometry.taps()];
+            let count = self.output_shape().iter().chain(&of_one).fold(1, |count: u64, &size| count.saturating_mul(size as u64));
+            (Convolution { geometry, pass, transposed: op == TRANSPOSED, dtype, asked }, count)
         });
     }
 
     fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.count();
+        self.tell(ConvPass::Forward, x.dtype());
         let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
             conv::forward(self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()), y);
@@ -237,7 +241,7 @@ impl Pass {
     }
 
     fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.count();
+        self.tell(ConvPass::InputGradient, dy.dtype());
         let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
         Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
             conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
@@ -245,7 +249,7 @@ impl Pass {
     }
 
     fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
-        self.count();
+        self.tell(ConvPass::WeightGradient, x.dtype());
         let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast), dy.in_format(MemoryFormat::ChannelsLast));
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
             conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);
@@ -310,7 +314,7 @@ impl Tensor {
     /// # Errors
     /// As [`conv2d`](Tensor::conv2d), and [`Error::Argument`] when the output padding is not less than stride or dilation.
     pub fn conv_transpose2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose2dOptions) -> Result<Tensor> {
-        const OP: &str = "conv_transpose2d";
+        const OP: &str = TRANSPOSED;
         let (&[batch, channels_in, height, width], &[rows, group_out, kh, kw]) = (self.shape(), weight.shape()) else {
             let (x, w) = (self.shape(), weight.shape());
             return Err(Error::shape(

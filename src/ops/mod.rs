@@ -26,7 +26,7 @@ mod softmax;
 pub use crate::autograd::registry;
 pub use crate::kernels::epilogue::Activation;
 pub(crate) use conv::algorithm;
-pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
+pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
 pub(crate) use growing::GrowingMaps;
 pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
 pub use norm::BatchNormOutput;

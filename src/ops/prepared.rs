@@ -1,6 +1,6 @@
 //! Convolutions prepared for inference: batch normalisation folded into the weights, these laid out for the kernel and one size of input.
 
-use super::conv::{Conv2dOptions, Pass};
+use super::conv::{Conv2dOptions, ConvPass, Pass};
 use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::conv::Prepared;
@@ -77,7 +77,7 @@ impl PreparedConv2d {
     /// `activation(norm(conv(x)) + residual)`, channels-last and without history. The residual has the result's shape and dtype.
     pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Tensor {
         let _op = operation(self.pass.op);
-        self.pass.count();
+        self.pass.tell(ConvPass::Forward, x.dtype());
         match &self.kernel {
             Kernel::F32(weights) => weights.run(&self.output_shape(), x, residual, activation),
             Kernel::F64(weights) => weights.run(&self.output_shape(), x, residual, activation),

@@ -31,9 +31,9 @@ const TASKS: usize = 32;
 /// Channels of a group beyond which lanes are not spread out, though asked for: scratch memory grows with them.
 const PLANES: usize = 64;
 
-/// Whether a pass can be computed so with reasonable memory.
-pub(super) fn fits(g: &ConvGeometry, pass: Pass) -> bool {
-    pass.group(g)[0] <= PLANES
+/// Why a pass cannot be computed so with reasonable memory, unless it can.
+pub(super) fn obstacle(g: &ConvGeometry, pass: Pass) -> Option<&'static str> {
+    (pass.group(g)[0] > PLANES).then_some("groups have many channels")
 }
 
 impl Pass {

@@ -19,6 +19,8 @@ mod winograd;
 
 pub use im2col::{fold, unfold};
 
+use std::fmt;
+
 use correlation::Correlation;
 use depthwise::Depthwise;
 use winograd::{Tile, Winograd};
@@ -30,7 +32,7 @@ use super::simd::Real;
 use super::skinny;
 
 /// The geometry of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
     /// Images.
     pub batch: usize,
@@ -66,10 +68,60 @@ pub enum ConvAlgorithm {
     Naive,
 }
 
+impl fmt::Display for ConvAlgorithm {
+    /// Its name in small letters, as `winograd4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ConvAlgorithm::Auto => "auto",
+            ConvAlgorithm::Im2col => "im2col",
+            ConvAlgorithm::Direct => "direct",
+            ConvAlgorithm::Winograd2 => "winograd2",
+            ConvAlgorithm::Winograd4 => "winograd4",
+            ConvAlgorithm::Depthwise => "depthwise",
+            ConvAlgorithm::Naive => "naive",
+        })
+    }
+}
+
+/// What of a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConvPass {
+    /// The output, from the input and the weight.
+    Forward,
+    /// The gradient of the input, from that of the output and the weight.
+    InputGradient,
+    /// The gradient of the weight, from the input and the gradient of the output.
+    WeightGradient,
+}
+
+impl fmt::Display for ConvPass {
+    /// As `input gradient`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ConvPass::Forward => "forward",
+            ConvPass::InputGradient => "input gradient",
+            ConvPass::WeightGradient => "weight gradient",
+        })
+    }
+}
+
+/// What a pass is computed by, and what else could have.
+pub(crate) struct Choice {
+    pub(crate) ran: ConvAlgorithm,
+    /// What fits, with the estimated costs, the cheapest first.
+    pub(crate) candidates: Vec<(ConvAlgorithm, f64)>,
+    /// What does not, with the reason.
+    pub(crate) unfit: Vec<(ConvAlgorithm, &'static str)>,
+}
+
 impl ConvAlgorithm {
-    /// What computes a pass (`None`: the weight gradient) when this is asked for: the cheapest for `Auto`, and where what is asked for does not
-    /// fit.
-    fn resolve<T: Real>(self, g: &ConvGeometry, pass: Option<Pass>) -> ConvAlgorithm {
+    /// The choice that is made when this is asked for.
+    pub(crate) fn choice<T: Real>(self, g: &ConvGeometry, pass: ConvPass) -> Choice {
+        Choice { ran: self.resolve::<T>(g, pass), candidates: cost::candidates::<T>(g, pass), unfit: cost::unfit(g, pass) }
+    }
+
+    /// What computes a pass when this is asked for: the cheapest for `Auto`, and where what is asked for does not fit.
+    fn resolve<T: Real>(self, g: &ConvGeometry, pass: ConvPass) -> ConvAlgorithm {
         match self {
             ConvAlgorithm::Naive | ConvAlgorithm::Im2col | ConvAlgorithm::Direct => self,
             _ => {
@@ -140,6 +192,15 @@ enum Pass {
     InputGradient,
 }
 
+impl From<Pass> for ConvPass {
+    fn from(pass: Pass) -> ConvPass {
+        match pass {
+            Pass::Forward => ConvPass::Forward,
+            Pass::InputGradient => ConvPass::InputGradient,
+        }
+    }
+}
+
 enum Plan<T> {
     /// The weights as they are.
     Naive(Buffer<T>),
@@ -164,7 +225,7 @@ impl<T: Real> Prepared<T> {
 
     fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, w: &[T]) -> Prepared<T> {
         assert_eq!(w.len(), g.weights());
-        let plan = match (algorithm.resolve::<T>(g, Some(pass)), pass) {
+        let plan = match (algorithm.resolve::<T>(g, pass.into()), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
@@ -214,7 +275,7 @@ pub fn input_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, dy: &
 /// The gradient of the weight from the input and the output's gradient.
 pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     assert!(x.len() == g.batch * g.image_in() && dw.len() == g.weights() && dy.len() == g.batch * g.image_out());
-    match algorithm.resolve::<T>(g, None) {
+    match algorithm.resolve::<T>(g, ConvPass::WeightGradient) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Two, g, x, dy, dw),

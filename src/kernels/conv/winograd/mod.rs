@@ -18,7 +18,7 @@ use scheme::{Evaluate, Four, Inputs, Interpolate, MOST, Scheme, Two, both_axes};
 use tiles::{Grid, Transformed, gather, scatter};
 pub(super) use weight::weight_gradient;
 
-use super::{ConvGeometry, Pass};
+use super::{ConvGeometry, ConvPass, Pass};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
@@ -39,12 +39,19 @@ pub(super) enum Tile {
     Four,
 }
 
-/// Whether a pass (`None`: the weight gradient) has this form: 3×3, dense, one group.
-pub(super) fn fits(g: &ConvGeometry, pass: Option<Pass>) -> bool {
+/// Why a pass does not have this form, unless it does: 3×3, dense, one group.
+pub(super) fn obstacle(g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
     let window = &g.window;
-    let dense = window.kernel == [3, 3] && window.stride == [1, 1] && window.dilation == [1, 1] && g.groups == 1;
     // The input gradient is a convolution with what is left of a padding of 2.
-    dense && (pass != Some(Pass::InputGradient) || window.padding.iter().all(|&padding| padding <= 2))
+    let padded = pass == ConvPass::InputGradient && window.padding.iter().any(|&padding| padding > 2);
+    let obstacles = [
+        (window.kernel != [3, 3], "the kernel is not 3×3"),
+        (window.stride != [1, 1], "the stride is not 1"),
+        (window.dilation != [1, 1], "the dilation is not 1"),
+        (g.groups != 1, "there are groups"),
+        (padded, "the padding is more than 2"),
+    ];
+    obstacles.into_iter().find_map(|(stands, obstacle)| stands.then_some(obstacle))
 }
 
 /// A convolution, or an input gradient, with its transformed weights.
