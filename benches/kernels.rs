@@ -1,87 +1,128 @@
-//! Operations on shapes of real networks, 16 images each, all threads: `cargo bench --bench operators`, or one group of it with a filter,
-//! as in `cargo bench --bench operators -- conv2d/backward`.
+//! Each kernel by itself, on shapes of real networks, all threads: `cargo bench --bench kernels`, or one group of it with a filter, as in
+//! `cargo bench --bench kernels -- conv2d/backward`.
 //!
-//! Backward means all gradients that the operation has, its input's too except for the first layer's 3 channels.
+//! Backward means all gradients that an operation has, its input's too except for the first layer's 3 channels.
+
+#[path = "../examples/workload/operation.rs"]
+mod operation;
 
 use std::time::Duration;
 
-use convnet::autograd::BackwardOptions;
-use convnet::ops::{Conv2dOptions, Pool2dOptions};
-use convnet::{MemoryFormat, Tensor, no_grad};
-use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
-
-const BATCH: usize = 16;
-
-/// Name, input channels, output channels, kernel, stride, padding, groups, input height and width.
-const CONVOLUTIONS: [(&str, [usize; 7]); 10] = [
-    ("3-64 k7 s2 @224", [3, 64, 7, 2, 3, 1, 224]),
-    ("64 k3 @56", [64, 64, 3, 1, 1, 1, 56]),
-    ("128 k3 @28", [128, 128, 3, 1, 1, 1, 28]),
-    ("256 k3 @14", [256, 256, 3, 1, 1, 1, 14]),
-    ("512 k3 @7", [512, 512, 3, 1, 1, 1, 7]),
-    ("64-256 k1 @56", [64, 256, 1, 1, 0, 1, 56]),
-    ("1024-256 k1 @14", [1024, 256, 1, 1, 0, 1, 14]),
-    ("depthwise 96 k3 s2 @112", [96, 96, 3, 2, 1, 96, 112]),
-    ("depthwise 144 k3 @56", [144, 144, 3, 1, 1, 144, 56]),
-    ("depthwise 480 k5 @14", [480, 480, 5, 1, 2, 480, 14]),
-];
-const GROUPED: (&str, [usize; 7]) = ("128 in 32 groups k3 @28", [128, 128, 3, 1, 1, 32, 28]);
+use convnet::ops::{Conv2dOptions, ConvAlgorithm};
+use convnet::{Tensor, explain, with_algorithm};
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, criterion_group, criterion_main, measurement::WallTime};
+use operation::{BATCH, OPERATIONS, Operation, images};
 
 fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = c.benchmark_group(name);
-    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1));
     group
 }
 
-fn images(channels: usize, size: usize) -> Tensor {
-    let images = Tensor::randn([BATCH, channels, size, size]);
-    images.to_memory_format(MemoryFormat::ChannelsLast).expect("four dimensions")
+/// Benchmarks an operation forward and backward; it is made when its turn comes, so that one that a filter leaves out is not.
+fn both(c: &mut Criterion, op: &str, name: &str, make: impl Fn() -> Operation) {
+    let mut step = None;
+    group(c, &format!("{op}/forward")).bench_function(name, |b| {
+        let step = step.get_or_insert_with(|| make().forward());
+        b.iter(|| step().expect("fitting shapes"));
+    });
+    drop(step);
+    let mut step = None;
+    group(c, &format!("{op}/backward")).bench_function(name, |b| {
+        let step = step.get_or_insert_with(|| make().backward().expect("fitting shapes"));
+        b.iter(|| step().expect("a retained graph"));
+    });
 }
 
-/// Benchmarks `run` forward, and backward through what it returns for `x` and `leaves` that want gradients.
-fn both(c: &mut Criterion, op: &str, name: &str, x: Tensor, leaves: Vec<Tensor>, run: impl Fn(&Tensor, &[Tensor]) -> Tensor) {
-    group(c, &format!("{op}/forward")).bench_function(name, |b| b.iter(|| no_grad(|| run(&x, &leaves))));
-
-    let leaves: Vec<Tensor> = leaves.iter().map(Tensor::with_grad).collect();
-    let x = if x.shape()[1] == 3 { x } else { x.with_grad() };
-    let y = run(&x, &leaves);
-    let gradient = Tensor::randn(y.shape()).to_memory_format(y.memory_format()).expect("its own format");
-    let walk = BackwardOptions { gradient: Some(gradient), retain_graph: true };
-    group(c, &format!("{op}/backward")).bench_function(name, |b| b.iter(|| y.backward_with(walk.clone()).expect("a retained graph")));
+fn spec(c: &mut Criterion, spec: &str, size: usize) {
+    let (op, rest) = spec.split_once(' ').expect("a name and its geometry");
+    both(c, op, &format!("{rest} @{size}"), || Operation::parse(spec, BATCH, size).expect("a row of the table"));
 }
 
-fn convolutions(c: &mut Criterion) {
-    for (name, [channels, out, k, s, p, groups, size]) in CONVOLUTIONS.into_iter().chain([GROUPED]) {
-        let options = Conv2dOptions { stride: [s, s], padding: [p, p], groups, ..Default::default() };
-        let weight = &Tensor::randn([out, channels / groups, k, k]) * 0.05;
-        both(c, "conv2d", name, images(channels, size), vec![weight], |x, w| x.conv2d(&w[0], None, options).expect("fitting shapes"));
+/// Those that the example `workload` lists.
+fn operations(c: &mut Criterion) {
+    for (row, size) in OPERATIONS {
+        spec(c, row, size);
+    }
+}
+
+/// Every algorithm that fits, on one picture: channels, groups, size, all of them 3×3.
+fn algorithms(c: &mut Criterion) {
+    const ALL: [ConvAlgorithm; 7] = [
+        ConvAlgorithm::Auto,
+        ConvAlgorithm::Naive,
+        ConvAlgorithm::Im2col,
+        ConvAlgorithm::Direct,
+        ConvAlgorithm::Winograd2,
+        ConvAlgorithm::Winograd4,
+        ConvAlgorithm::Depthwise,
+    ];
+    for (name, channels, groups, size) in [("128 k3 @28", 128, 1, 28), ("depthwise 144 k3 @56", 144, 144, 56)] {
+        let options = Conv2dOptions { padding: [1, 1], groups, ..Default::default() };
+        let make = || {
+            let weight = &Tensor::randn([channels, channels / groups, 3, 3]) * 0.05;
+            Operation::new(images(1, channels, size).expect("four dimensions"), vec![weight], move |x, w| x.conv2d(&w[0], None, options))
+        };
+        for algorithm in ALL {
+            let mut forward = make().forward();
+            let (_, explanation) = explain(|| with_algorithm(algorithm, &mut forward));
+            if algorithm != ConvAlgorithm::Auto && explanation.choices.iter().any(|choice| choice.ran != algorithm) {
+                continue;
+            }
+            let name = format!("{name}, {algorithm}");
+            with_algorithm(algorithm, || both(c, "algorithms", &name, make));
+        }
     }
 }
 
 fn pooling(c: &mut Criterion) {
-    let options = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
-    both(c, "max_pool2d", "3 s2, 64 @112", images(64, 112), vec![], |x, _| x.max_pool2d([3, 3], options).expect("fitting shapes"));
-    both(c, "avg_pool2d", "3 s2, 64 @112", images(64, 112), vec![], |x, _| x.avg_pool2d([3, 3], options).expect("fitting shapes"));
-    both(c, "adaptive_avg_pool2d", "to 1, 512 @7", images(512, 7), vec![], |x, _| x.adaptive_avg_pool2d([1, 1]).expect("fitting shapes"));
+    spec(c, "avg_pool2d c=64 k=3 s=2 p=1", 112);
+    let make = || Operation::new(images(BATCH, 512, 7).expect("four dimensions"), vec![], |x, _| x.adaptive_avg_pool2d([1, 1]));
+    both(c, "adaptive_avg_pool2d", "to 1, 512 @7", make);
 }
 
 fn normalisation(c: &mut Criterion) {
-    let affine = vec![Tensor::ones([256]), Tensor::zeros([256])];
-    both(c, "batch_norm", "training, 256 @56", images(256, 56), affine, |x, w| {
-        x.batch_norm_train(Some(&w[0]), Some(&w[1]), 1e-5).expect("fitting shapes").output
+    let maps = || images(BATCH, 64, 56).expect("four dimensions");
+    let affine = || vec![Tensor::ones([64]), Tensor::zeros([64])];
+    both(c, "group_norm", "32 groups, 64 @56", || {
+        Operation::new(maps(), affine(), |x, w| x.group_norm(32, Some(&w[0]), Some(&w[1]), 1e-5))
     });
+    both(c, "layer_norm", "2048 of 768", || {
+        let affine = vec![Tensor::ones([768]), Tensor::zeros([768])];
+        Operation::new(Tensor::randn([2048, 768]), affine, |x, w| x.layer_norm(&[768], Some(&w[0]), Some(&w[1]), 1e-5))
+    });
+    both(c, "local_response_norm", "5, 64 @56", || Operation::new(maps(), vec![], |x, _| x.local_response_norm(5, 1e-4, 0.75, 2.0)));
 }
 
 fn activations(c: &mut Criterion) {
-    both(c, "relu", "256 @56", images(256, 56), vec![], |x, _| x.relu());
+    let all: [(&str, fn(&Tensor) -> convnet::Result<Tensor>); 5] = [
+        ("gelu", Tensor::gelu),
+        ("hardswish", Tensor::hardswish),
+        ("sigmoid", Tensor::sigmoid),
+        ("silu", Tensor::silu),
+        ("softmax", |x| x.softmax(1)),
+    ];
+    for (name, function) in all {
+        let make = || Operation::new(images(BATCH, 64, 56).expect("four dimensions"), vec![], move |x, _| function(x));
+        both(c, name, "64 @56", make);
+    }
 }
 
 fn products(c: &mut Criterion) {
     for n in [128, 512, 1024] {
-        let (a, b) = (Tensor::randn([n, n]), Tensor::randn([n, n]));
-        both(c, "matmul", &format!("{n}x{n}"), a, vec![b], |a, b| a.matmul(&b[0]).expect("fitting shapes"));
+        let make = || Operation::new(Tensor::randn([n, n]), vec![Tensor::randn([n, n])], |a, b| a.matmul(&b[0]));
+        both(c, "matmul", &format!("{n}×{n}"), make);
+    }
+    for (rows, inputs, outputs) in [(1, 4096, 4096), (16, 512, 1000), (64, 400, 120)] {
+        let leaves = || vec![Tensor::randn([outputs, inputs]), Tensor::zeros([outputs])];
+        let make = || Operation::new(Tensor::randn([rows, inputs]), leaves(), |x, w| x.linear(&w[0], Some(&w[1])));
+        both(c, "linear", &format!("{inputs}→{outputs}, {rows} rows"), make);
     }
 }
 
-criterion_group!(operators, convolutions, pooling, normalisation, activations, products);
-criterion_main!(operators);
+criterion_group!(kernels, operations, algorithms, pooling, normalisation, activations, products);
+criterion_main!(kernels);

@@ -1,28 +1,51 @@
-//! Whole training steps: `cargo bench --bench training`.
+//! Whole models, the first that the registry has of each paper, all threads: inference on one picture, and a training step on a few.
+//! `cargo bench --bench models`, or one of them with a filter, as in `cargo bench --bench models -- resnet18`.
 
+#[path = "../examples/workload/model.rs"]
+mod model;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use convnet::models::lenet5;
-use convnet::nn::Module;
-use convnet::optim::{Optimizer, Sgd};
-use convnet::{MemoryFormat, Result, Tensor, no_grad};
-use criterion::{Criterion, criterion_group, criterion_main};
+use convnet::models;
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use model::Subject;
 
-/// LeNet-5, 64 images: forward, cross-entropy, backward, SGD with momentum and weight decay; and a forward pass in evaluation.
-fn lenet(c: &mut Criterion) {
-    let mut group = c.benchmark_group("lenet5 b64");
-    group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(5));
-
-    let model = lenet5(10);
-    let x = Tensor::randn([64, 1, 28, 28]).to_memory_format(MemoryFormat::ChannelsLast).expect("four dimensions");
-    let labels = Tensor::from_vec((0..64i64).map(|i| i % 10).collect(), [64]).expect("64 labels");
-    let mut optimizer = Sgd::new(model.parameters(), 1e-3).momentum(0.9).weight_decay(1e-4);
-    let mut step = || -> Result<()> { optimizer.step(&model.forward(&x)?.cross_entropy(&labels)?.backward()?) };
-    group.bench_function("training step", |b| b.iter(|| step().expect("a step")));
-
-    model.eval();
-    group.bench_function("inference", |b| b.iter(|| no_grad(|| model.forward(&x)).expect("a forward pass")));
+/// Images of a training step, by the number of pixels in one.
+fn batch(pixels: usize) -> usize {
+    if pixels <= 32 * 32 { 64 } else { 2 }
 }
 
-criterion_group!(training, lenet);
-criterion_main!(training);
+fn families(c: &mut Criterion) {
+    let mut seen = BTreeSet::new();
+    for info in models::all() {
+        let [_, height, width] = info.input;
+        // Small pictures make another family of a paper's architecture.
+        if !seen.insert((info.paper, height == 32)) {
+            continue;
+        }
+        let batch = batch(height * width);
+        let subject = |batch| Subject::new(info.name, batch, None, None).expect("a registered model");
+        let mut group = c.benchmark_group(info.name);
+        group
+            .sample_size(10)
+            .sampling_mode(SamplingMode::Flat)
+            .warm_up_time(Duration::from_millis(100))
+            .measurement_time(Duration::from_secs(1));
+        // A model is made when its turn comes, so that one that a filter leaves out is not.
+        let mut step = None;
+        group.bench_function("inference, 1 image", |b| {
+            let step = step.get_or_insert_with(|| subject(1).inference());
+            b.iter(|| step().expect("a forward pass"));
+        });
+        drop(step);
+        let mut step = None;
+        group.bench_function(format!("training, {batch} images"), |b| {
+            let step = step.get_or_insert_with(|| subject(batch).training().expect("a model that trains"));
+            b.iter(|| step().expect("a step"));
+        });
+    }
+}
+
+criterion_group!(benches, families);
+criterion_main!(benches);

@@ -1,53 +1,69 @@
-//! Runs one model or one operation, a stretch of steps at a time, on request: for timing this crate and another program in turn.
+//! How fast things run. Alone it prints a table of operations and models; with `--scaling` how a model's time grows with the number of images
+//! and their size. It takes about a minute.
+//!
+//! With a model or an operation it runs a stretch of steps at a time, on request: for timing this crate and another program in turn.
 //!
 //! ```sh
+//! cargo run --release --example workload
+//! cargo run --release --example workload -- --scaling --model resnet18
 //! cargo run --release --example workload -- --model lenet5 --batch 64 --mode train --threads 2
 //! cargo run --release --example workload -- --op "conv2d in=64 out=64 k=3 s=1 p=1 g=1" --batch 16 --size 56 --mode backward
 //! ```
 //!
-//! It prints `ready` when warm. Then, for each line `N` on standard input, it runs N steps and prints the seconds they took. At the end of
+//! For these it prints `ready` when warm. Then, for each line `N` on standard input, it runs N steps and prints the seconds they took. At the end of
 //! input it prints one JSON line with the peak resident memory.
 
-use std::collections::BTreeMap;
+mod model;
+mod operation;
+mod peak;
+mod scaling;
+mod table;
+
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use convnet::autograd::BackwardOptions;
-use convnet::nn::Module;
-use convnet::ops::{Conv2dOptions, Pool2dOptions};
-use convnet::optim::{Optimizer, Sgd};
-use convnet::{MemoryFormat, Tensor, models, no_grad};
+use model::Subject;
+use operation::Operation;
 
-/// Runs steps of a model or an operation on request and tells how long they took.
+/// Times a table of operations and models; or runs steps of one of them on request and tells how long they took.
 #[derive(Parser)]
-#[command(after_help = "Operations: conv2d in= out= k= [s= p= g=], max_pool2d c= k= [s= p=], batch_norm c=, relu c=, add c=")]
+#[command(
+    group = clap::ArgGroup::new("subject").args(["model", "op"]),
+    after_help = "Operations: conv2d in= out= k= [s= p= g=], max_pool2d c= k= [s= p=], avg_pool2d c= k= [s= p=], batch_norm c=, relu c=, add c="
+)]
 struct Options {
     /// A registered model
-    #[arg(long, required_unless_present = "op", conflicts_with = "op")]
+    #[arg(long)]
     model: Option<String>,
     /// An operation and its geometry
     #[arg(long)]
     op: Option<String>,
+    /// Print how inference time grows with the number of images and with their size, of the model [default: resnet18]
+    #[arg(long, conflicts_with_all = ["op", "batch", "size", "mode", "classes", "explain", "profile"])]
+    scaling: bool,
     /// Images in a step
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, requires = "subject")]
     batch: usize,
     /// Height and width of the input, for operations and for models that take any size
-    #[arg(long)]
+    #[arg(long, requires = "subject")]
     size: Option<usize>,
     /// What a step is
-    #[arg(long, value_enum, default_value_t = Mode::Infer)]
+    #[arg(long, value_enum, default_value_t = Mode::Infer, requires = "subject")]
     mode: Mode,
     /// Threads that compute
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Classes of the model [default: 10 for grey and 32×32 images, else 1000]
-    #[arg(long)]
+    #[arg(long, requires = "subject")]
     classes: Option<usize>,
+    /// Print which algorithm computes each convolution of a step, and why, on standard error
+    #[arg(long, requires = "subject")]
+    explain: bool,
     /// Print where the time of the steps went on standard error, and write it to a file for chrome://tracing or Perfetto
-    #[arg(long, num_args = 0..=1, value_name = "TRACE.json")]
+    #[arg(long, num_args = 0..=1, value_name = "TRACE.json", requires = "subject")]
     profile: Option<Option<PathBuf>>,
 }
 
@@ -80,12 +96,18 @@ fn run(options: &Options) -> Fallible<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(0);
     let mut step = match (&options.model, &options.op) {
+        (name, _) if options.scaling => return scaling::print(name.as_deref().unwrap_or("resnet18")),
         (Some(name), _) => model_step(name, options)?,
         (None, Some(spec)) => op_step(spec, options)?,
-        (None, None) => return Err("--model or --op, please".into()),
+        (None, None) => return table::print(),
     };
     for _ in 0..3 {
         step()?;
+    }
+    if options.explain {
+        let (ran, explanation) = convnet::explain(&mut step);
+        eprintln!("{explanation}");
+        ran?;
     }
     let Some(trace) = &options.profile else { return serve(&mut step) };
     let (served, profile) = convnet::profile(|| serve(&mut step));
@@ -115,103 +137,27 @@ fn serve(step: &mut Step) -> Fallible<()> {
 }
 
 fn model_step(name: &str, options: &Options) -> Fallible<Step> {
-    let [channels, mut height, mut width] = models::info(name)?.input;
-    let small = channels == 1 || height == 32;
-    if let Some(size) = options.size.filter(|_| !small) {
-        (height, width) = (size, size);
-    }
-    let classes = options.classes.unwrap_or(if small { 10 } else { 1000 });
-    let model = models::create(name, classes)?;
-    let x = input(options.batch, channels, height, width)?;
+    let subject = Subject::new(name, options.batch, options.size, options.classes)?;
     match options.mode {
-        Mode::Infer => {
-            model.eval();
-            Ok(Box::new(move || no_grad(|| model.forward(&x)).map(drop)))
-        }
-        Mode::Train => {
-            model.train();
-            let labels: Vec<i64> = (0..options.batch).map(|i| (i * 7919 % classes) as i64).collect();
-            let labels = Tensor::from_slice(&labels, [options.batch])?;
-            let mut optimizer = Sgd::new(model.parameters(), 1e-3).momentum(0.9).weight_decay(1e-4);
-            Ok(Box::new(move || optimizer.step(&model.forward(&x)?.cross_entropy(&labels)?.backward()?)))
-        }
+        Mode::Infer => Ok(Box::new(subject.inference())),
+        Mode::Train => Ok(Box::new(subject.training()?)),
         Mode::Forward | Mode::Backward => Err("a model has the modes infer and train".into()),
     }
 }
 
 fn op_step(spec: &str, options: &Options) -> Fallible<Step> {
-    let size = options.size.unwrap_or(224);
-    let (name, geometry) = parse(spec)?;
-    let get = |key: &str| geometry.get(key).copied();
-    let need = |key: &str| get(key).ok_or_else(|| format!("{name} needs {key}="));
-    let channels = get("in").or(get("c")).ok_or_else(|| format!("{name} needs in= or c="))?;
-    let x = input(options.batch, channels, size, size)?;
-    let square = |value: usize| [value, value];
-
-    let mut leaves: Vec<Tensor> = vec![];
-    let forward: Box<dyn Fn(&Tensor, &[Tensor]) -> convnet::Result<Tensor>> = match name.as_str() {
-        "conv2d" => {
-            let groups = get("g").unwrap_or(1);
-            let (out, k) = (need("out")?, need("k")?);
-            let fan_in = (channels / groups.max(1) * k * k).max(1) as f64;
-            leaves.push(&Tensor::randn([out, channels / groups.max(1), k, k]) * (1.0 / fan_in.sqrt()));
-            let options = Conv2dOptions {
-                stride: square(get("s").unwrap_or(1)),
-                padding: square(get("p").unwrap_or(0)),
-                groups,
-                ..Default::default()
-            };
-            Box::new(move |x, leaves| x.conv2d(&leaves[0], None, options))
-        }
-        "max_pool2d" => {
-            let k = need("k")?;
-            let options =
-                Pool2dOptions { stride: square(get("s").unwrap_or(k)), padding: square(get("p").unwrap_or(0)), ..Default::default() };
-            Box::new(move |x, _| x.max_pool2d(square(k), options))
-        }
-        "batch_norm" => {
-            leaves.extend([Tensor::ones([channels]), Tensor::zeros([channels])]);
-            Box::new(|x, leaves| Ok(x.batch_norm_train(Some(&leaves[0]), Some(&leaves[1]), 1e-5)?.output))
-        }
-        "relu" => Box::new(|x, _| Ok(x.relu())),
-        "add" => {
-            leaves.push(input(options.batch, channels, size, size)?);
-            Box::new(|x, leaves| x.add(&leaves[0]))
-        }
-        _ => return Err(format!("no such operation: {name}; there are conv2d, max_pool2d, batch_norm, relu and add").into()),
-    };
-
+    let operation = Operation::parse(spec, options.batch, options.size.unwrap_or(224))?;
     match options.mode {
-        Mode::Forward => Ok(Box::new(move || no_grad(|| forward(&x, &leaves)).map(drop))),
-        Mode::Backward => {
-            let leaves: Vec<Tensor> = leaves.iter().map(Tensor::with_grad).collect();
-            let x = if channels == 3 { x } else { x.with_grad() };
-            let y = forward(&x, &leaves)?;
-            let gradient = Tensor::randn(y.shape()).to_memory_format(y.memory_format())?;
-            let walk = BackwardOptions { gradient: Some(gradient), retain_graph: true };
-            Ok(Box::new(move || y.backward_with(walk.clone()).map(drop)))
-        }
+        Mode::Forward => Ok(Box::new(operation.forward())),
+        Mode::Backward => Ok(Box::new(operation.backward()?)),
         Mode::Infer | Mode::Train => Err("an operation has the modes forward and backward".into()),
     }
 }
 
-/// `conv2d in=64 out=64 k=3` as a name and numbers.
-fn parse(spec: &str) -> Fallible<(String, BTreeMap<String, usize>)> {
-    let mut words = spec.split_whitespace();
-    let name = words.next().ok_or("an empty operation")?;
-    let mut geometry = BTreeMap::new();
-    for word in words {
-        let (key, value) = word.split_once('=').ok_or_else(|| format!("expected key=number, got {word:?}"))?;
-        if !["in", "c", "out", "k", "s", "p", "g"].contains(&key) {
-            return Err(format!("unknown key {key:?}; there are in, c, out, k, s, p and g").into());
-        }
-        geometry.insert(key.to_string(), value.parse().map_err(|_| format!("expected a number in {word:?}"))?);
-    }
-    Ok((name.to_string(), geometry))
-}
-
-fn input(batch: usize, channels: usize, height: usize, width: usize) -> convnet::Result<Tensor> {
-    Tensor::randn([batch, channels, height, width]).to_memory_format(MemoryFormat::ChannelsLast)
+/// The one in the middle.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The most memory that this process has had, as Linux tells it.
