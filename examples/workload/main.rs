@@ -154,6 +154,12 @@ fn op_step(spec: &str, options: &Options) -> Fallible<Step> {
     }
 }
 
+/// What computes: the instruction set and the threads.
+fn machine() -> String {
+    let threads = convnet::num_threads();
+    format!("{}, {threads} thread{}", convnet::instruction_set(), if threads == 1 { "" } else { "s" })
+}
+
 /// The one in the middle.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use convnet::nn::Module;
 use convnet::{MemoryFormat, Tensor, models, no_grad};
 
-use crate::{Fallible, median};
+use crate::{Fallible, machine, median};
 
 const BATCHES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 const SIZES: [usize; 9] = [32, 64, 96, 128, 192, 224, 256, 384, 512];
@@ -29,7 +29,7 @@ pub fn print(name: &str) -> Fallible<()> {
     // As elsewhere in this program, models for small images take no others.
     let fixed = channels == 1 || height == 32;
     let size = if fixed { height } else { SIZE };
-    println!("{name}, inference, {}, {} threads", convnet::instruction_set(), convnet::num_threads());
+    println!("{name}, inference, {}", machine());
     println!(
         "The ratio is the time for each pixel to that of the row before, both timed in turn: below 1 where images get cheaper together."
     );

@@ -11,7 +11,7 @@ use convnet::num_threads;
 use crate::model::Subject;
 use crate::operation::{BATCH, OPERATIONS, Operation};
 use crate::peak::peak;
-use crate::{Fallible, median};
+use crate::{Fallible, machine, median};
 
 /// Models, and how many images a training step has.
 const MODELS: [(&str, usize); 7] = [
@@ -34,8 +34,7 @@ const SAMPLE: f64 = 0.01;
 pub fn print() -> Fallible<()> {
     // The first rounds wake the cores up.
     let peaks: Vec<f64> = (0..9).map(|_| peak(num_threads())).collect();
-    let (isa, threads) = (convnet::instruction_set(), num_threads());
-    println!("{isa}, {threads} threads: multiply-adds in registers reach {:.0} GFLOP/s", median(peaks));
+    println!("{}: multiply-adds in registers reach {:.0} GFLOP/s", machine(), median(peaks));
     println!("A multiply-add counts as two operations. Winograd's algorithms do fewer than are counted, so that they may exceed the peak.");
 
     heading(&format!("operation, {BATCH} images"), "forward", "backward");
