@@ -17,7 +17,7 @@ use crate::tensor::DType;
 /// Runs `body` and returns its value and, for each convolution that ran, forward and backward, which algorithm computed it and why: what was
 /// asked for, what else would have fitted and at what estimated cost, and what did not fit.
 ///
-/// Paths, nesting and threads are as with [`profile`](crate::profile()); who explains nothing pays for one look at a flag of the thread.
+/// Paths, nesting and threads are as with [`profile`](crate::profile()); who does not explain pays for one look at a flag of the thread.
 /// Convolutions that run together with what follows them, as in inference, are there too. Transposed convolutions are rows with the passes as
 /// they see them: their forward pass is computed as the input gradient of the convolution that leads back.
 ///

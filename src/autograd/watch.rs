@@ -1,9 +1,9 @@
-//! Who watches operations as they run: the hooks of [`profile`](crate::profile()).
+//! Who watches operations as they run: the hooks of [`profile`](crate::profile()) and [`explain`](crate::explain()).
 //!
 //! An operation opens with [`operation`] and is timed until it returns; the operations that it is made of count as parts of it. A layer or
 //! block runs [`within`] its path, which the operations inside are booked under, and which a node remembers as its [`Origin`], so that the
-//! backward pass is booked there too. A [`convolution`] says besides what it is asked to compute, for [`explain`](crate::explain()). All of it is the calling thread's: two threads that profile do not see each other. While nobody watches,
-//! a hook is one look at a flag of the thread.
+//! backward pass is booked there too. A [`convolution`] says besides what it is asked to compute, for [`explain`](crate::explain()). All of it
+//! is the calling thread's: two threads that profile do not see each other. While nobody watches, a hook is one look at a flag of the thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
