@@ -2,6 +2,8 @@
 //!
 //! The cases are data, `tests/fixtures/ops.json`, made by the script beside it; one interpreter, `operations/run.rs`, calls the operations.
 
+#[path = "operations/accuracy.rs"]
+mod accuracy;
 #[path = "operations/check.rs"]
 mod check;
 #[path = "operations/dropout.rs"]

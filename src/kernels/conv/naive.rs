@@ -30,24 +30,29 @@ fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {
     }
 }
 
-fn start<T: Real>(out: &mut [T], channels: usize, bias: Option<&[T]>) {
-    match bias {
-        Some(bias) => out.chunks_exact_mut(channels).for_each(|pixel| pixel.copy_from_slice(bias)),
-        None => out.fill(T::zero()),
+/// The products' sums, from the bias on. In f64 whatever the type is, so that each result is rounded once.
+fn sum<T: Real>(g: &ConvGeometry, bias: Option<&[T]>, product: impl Fn(&mut [f64], usize, usize, usize), out: &mut [T]) {
+    let wide = |x: &T| x.to_f64().unwrap_or(f64::NAN);
+    let mut sums = vec![0.0; out.len()];
+    if let Some(bias) = bias {
+        sums.chunks_exact_mut(bias.len().max(1)).for_each(|pixel| pixel.iter_mut().zip(bias).for_each(|(sum, bias)| *sum = wide(bias)));
     }
+    products(g, |i, k, o| product(&mut sums, i, k, o));
+    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = T::of(sum));
+}
+
+fn product<T: Real>(a: T, b: T) -> f64 {
+    a.to_f64().zip(b.to_f64()).map_or(f64::NAN, |(a, b)| a * b)
 }
 
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
-    start(y, g.channels_out, bias);
-    products(g, |i, k, o| y[o] += x[i] * w[k]);
+    sum(g, bias, |y, i, k, o| y[o] += product(x[i], w[k]), y);
 }
 
 pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias: Option<&[T]>, dx: &mut [T]) {
-    start(dx, g.channels_in, bias);
-    products(g, |i, k, o| dx[i] += dy[o] * w[k]);
+    sum(g, bias, |dx, i, k, o| dx[i] += product(dy[o], w[k]), dx);
 }
 
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    dw.fill(T::zero());
-    products(g, |i, k, o| dw[k] += x[i] * dy[o]);
+    sum(g, None, |dw, i, k, o| dw[k] += product(x[i], dy[o]), dw);
 }

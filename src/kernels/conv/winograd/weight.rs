@@ -22,6 +22,8 @@ use crate::kernels::tile::panel_width;
 
 /// Input channels of a block: a multiple of the register tiles' rows.
 const BLOCK: usize = 48;
+/// Tiles that are summed up one after the other, at most; a longer sum is one of such sums: rounding errors grow with a sum's length.
+const SUM: usize = 1024;
 /// Bytes of transformed tiles at a time, about: what L3 holds.
 const CHUNK: usize = 6 << 20;
 
@@ -87,7 +89,10 @@ fn with_scheme<T: Real, C: Scheme>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut
             for (position, sums) in sums.chunks_exact_mut(of_x.width * nr).enumerate() {
                 let a = &of_inputs[position * of_x.position() + of_x.block(block)..][..count * of_x.width];
                 let b = &of_outputs[position * of_dy.position() + of_dy.block(panel)..][..count * nr];
-                multiply_transposed(a, &starts[..count], &offsets[..rows], b, nr, columns, &mut sums[..rows * columns]);
+                for tiles in (0..count).step_by(SUM) {
+                    let (a, b, starts) = (&a[tiles * of_x.width..], &b[tiles * nr..], &starts[..SUM.min(count - tiles)]);
+                    multiply_transposed(a, starts, &offsets[..rows], b, nr, columns, &mut sums[..rows * columns]);
+                }
             }
             if first + count == tiles {
                 let corner = [block * of_x.width, panel * nr];
