@@ -303,7 +303,7 @@ fn every_parameter_gets_a_gradient(net: &Net, row: &Row) -> Check {
     Ok(())
 }
 
-/// Another network gives the same logits, bit for bit, with the state that this one saved.
+/// Another network gives the same logits, bit for bit, with the state that this one saved, and with any number of threads.
 fn saved_and_loaded_is_the_same(name: &str, net: &Net, row: &Row, logits: &Tensor) -> Check {
     let mut state = net.model.state_dict();
     if row.number("parameters") as usize <= LARGEST_FILE {
@@ -315,11 +315,16 @@ fn saved_and_loaded_is_the_same(name: &str, net: &Net, row: &Row, logits: &Tenso
     let other = Net::new(name, row.classes())?;
     other.model.load_state_dict(&state)?;
     other.model.eval();
-    let again = no_grad(|| other.model.forward(&row.input(DType::F32)?).map_err(Box::<dyn Error>::from))?;
-    if again.to_vec::<f32>()? != logits.to_vec::<f32>()? {
-        return Err("other logits after saving and loading".into());
+    let logits = logits.to_vec::<f32>()?;
+    for threads in [1, 4] {
+        // Other tests may run with that many too: their results do not depend on it.
+        convnet::set_num_threads(threads)?;
+        let again = no_grad(|| other.model.forward(&row.input(DType::F32)?).map_err(Box::<dyn Error>::from))?;
+        if again.to_vec::<f32>()? != logits {
+            return Err(format!("other logits after saving and loading, with {threads} threads").into());
+        }
     }
-    Ok(())
+    Ok(convnet::set_num_threads(0)?)
 }
 
 #[test]
