@@ -227,11 +227,11 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
             for first in (0..nr).step_by(T::lanes::<S>()) {
                 let at = self.columns.start * source + k * nr + first;
                 let out = self.out.pointer(at, (C::N * C::N - 1) * self.position + T::lanes::<S>());
-                // SAFETY (both closures): `first` plus a vector lies within the `nr` columns, at most `COLUMNS`; `pointer` has checked the last
-                // position's vector, and tasks have distinct rows and panels.
+                // SAFETY: `first` plus a vector lies within the `nr` columns, at most `COLUMNS`.
                 let load = |i: usize, j: usize| unsafe { taps[3 * i + j].as_ptr().add(first).cast::<T::Vector<S>>().read_unaligned() };
-                both_axes::<T, S, Evaluate<C, 3>>(simd, load, |i, j, value| unsafe {
-                    out.add((i * C::N + j) * self.position).cast::<T::Vector<S>>().write_unaligned(value);
+                both_axes::<T, S, Evaluate<C, 3>>(simd, load, |i, j, value| {
+                    // SAFETY: `pointer` has checked the last position's vector, and tasks have distinct rows and panels.
+                    unsafe { out.add((i * C::N + j) * self.position).cast::<T::Vector<S>>().write_unaligned(value) };
                 });
             }
         }
