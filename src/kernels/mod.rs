@@ -31,3 +31,9 @@ pub mod softmax;
 pub mod stream;
 pub(crate) mod tile;
 mod workers;
+
+/// Whether a test of so many elementary operations ends in reasonable time: under Miri each takes microseconds.
+#[cfg(test)]
+fn affordable(work: usize) -> bool {
+    !cfg!(miri) || work < 4_000
+}

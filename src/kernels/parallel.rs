@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::workers::Workers;
 
 /// Below this many elementary operations (some microseconds of one core) a region is not worth another thread's attention.
-const WORTH_WAKING: usize = 100_000;
+const WORTH_WAKING: usize = if cfg!(miri) { 100 } else { 100_000 };
 
 /// More than any machine has use for.
 const MOST_THREADS: usize = 4096;
@@ -32,6 +32,12 @@ fn set(threads: Threads) {
     // The old ones end when the last region on them has.
     let old = std::mem::replace(&mut *THREADS.write().unwrap_or_else(PoisonError::into_inner), threads);
     drop(old);
+}
+
+/// The number of threads where nobody has set one.
+fn default_count() -> usize {
+    // Miri finds fault with how rayon's own threads manage memory.
+    if cfg!(miri) { 2 } else { rayon::current_num_threads() }
 }
 
 /// The caller and so many others that they are `count`.
@@ -55,7 +61,7 @@ pub fn set_num_threads(count: usize) -> io::Result<()> {
 /// The number of threads that operations use, the caller's included.
 pub fn num_threads() -> usize {
     match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
-        Threads::Default => rayon::current_num_threads(),
+        Threads::Default => default_count(),
         Threads::One => 1,
         Threads::More(workers) => workers.count() + 1,
     }
@@ -69,7 +75,7 @@ fn workers() -> Option<Arc<Workers>> {
         Threads::More(workers) => return Some(Arc::clone(workers)),
     }
     // Where no thread can be started, the caller alone does it.
-    let new = threads(rayon::current_num_threads()).unwrap_or(Threads::One);
+    let new = threads(default_count()).unwrap_or(Threads::One);
     let mut threads = THREADS.write().unwrap_or_else(PoisonError::into_inner);
     if let Threads::Default = *threads {
         *threads = new;
@@ -173,7 +179,7 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..6 {
                     scope.spawn(|| {
-                        for _ in 0..200 {
+                        for _ in 0..if cfg!(miri) { 2 } else { 200 } {
                             let sum = AtomicUsize::new(0);
                             for_each(7, usize::MAX, |i| {
                                 for_each(5, usize::MAX, |j| {

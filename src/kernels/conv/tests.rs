@@ -6,6 +6,13 @@ use super::*;
 use crate::kernels::epilogue::Activation;
 use crate::kernels::parallel;
 
+/// Under Miri few cases, and small ones.
+const CASES: [u32; 2] = if cfg!(miri) { [4, 2] } else { [128, 32] };
+
+fn affordable(g: &ConvGeometry) -> bool {
+    crate::kernels::affordable(g.work())
+}
+
 /// Any convolution of up to a few hundred elements a side.
 fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
     let pair = |range: std::ops::Range<usize>| [range.clone(), range];
@@ -14,7 +21,7 @@ fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
         |(batch, groups, group_in, channels_out, input, kernel, stride, padding, dilation)| {
             let window = Window::new(input, kernel, stride, padding, dilation, false).ok()?;
             let channels_out = channels_out.next_multiple_of(groups);
-            Some(ConvGeometry { batch, channels_in: groups * group_in, channels_out, groups, window })
+            Some(ConvGeometry { batch, channels_in: groups * group_in, channels_out, groups, window }).filter(affordable)
         },
     )
 }
@@ -36,7 +43,7 @@ fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
         "the kernel fits",
         |(batch, channels_in, channels_out, input, padding)| {
             let window = Window::new(input, [3, 3], [1, 1], padding, [1, 1], false).ok()?;
-            Some(ConvGeometry { batch, channels_in, channels_out, groups: 1, window })
+            Some(ConvGeometry { batch, channels_in, channels_out, groups: 1, window }).filter(affordable)
         },
     )
 }
@@ -56,7 +63,8 @@ fn grouped_geometry() -> impl Strategy<Value = ConvGeometry> {
         |(batch, [groups, group_in, group_out], input, kernel, stride, padding, dilation, dilated)| {
             let dilation = if dilated { dilation } else { [1, 1] };
             let window = Window::new(input, kernel, stride, padding, dilation, false).ok()?;
-            Some(ConvGeometry { batch, channels_in: groups * group_in, channels_out: groups * group_out, groups, window })
+            let g = ConvGeometry { batch, channels_in: groups * group_in, channels_out: groups * group_out, groups, window };
+            Some(g).filter(affordable)
         },
     )
 }
@@ -96,7 +104,7 @@ fn compare(g: &ConvGeometry) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES[0], failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_algorithm_agrees_with_the_naive_convolution(g in any_geometry()) {
@@ -110,7 +118,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES[1], failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_algorithm_agrees_with_the_naive_convolution_on_dense_kernels(g in any_dense_geometry()) {
@@ -133,11 +141,15 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
     ] {
         let pair = |n| [n, n];
         let window = Window::new(pair(size), pair(kernel), pair(stride), pair(padding), pair(dilation), false).unwrap();
-        compare(&ConvGeometry { batch, channels_in, channels_out, groups, window });
+        let g = ConvGeometry { batch, channels_in, channels_out, groups, window };
+        if affordable(&g) {
+            compare(&g);
+        }
     }
 }
 
 #[test]
+#[cfg_attr(miri, ignore)] // large
 fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution() {
     // Without an epilogue, so that they are written past the caches.
     for (size, stride) in [(226, 1), (225, 2)] {
@@ -160,6 +172,7 @@ fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution()
 }
 
 #[test]
+#[cfg_attr(miri, ignore)] // large
 fn channelwise_results_are_the_same_bits_with_any_number_of_threads() {
     for (channels, groups, stride) in [(96, 96, 1), (96, 96, 2), (64, 16, 1), (40, 10, 2)] {
         let window = Window::new([40, 40], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();

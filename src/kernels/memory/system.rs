@@ -14,7 +14,7 @@ fn layout_of(length: usize) -> Layout {
 
 /// A region of zeros. The system is asked for huge pages: a map of tens of MiB otherwise has more pages than the processor can remember, and
 /// each costs a fault when it is new.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 pub(super) fn map(length: usize) -> NonNull<u8> {
     // SAFETY: a new private mapping touches nobody's memory.
     let pointer = unsafe {
@@ -30,7 +30,7 @@ pub(super) fn map(length: usize) -> NonNull<u8> {
 }
 
 /// A region of zeros.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(miri))))]
 pub(super) fn map(length: usize) -> NonNull<u8> {
     // SAFETY: the length is not zero.
     let pointer = unsafe { std::alloc::alloc_zeroed(layout_of(length)) };
@@ -44,9 +44,9 @@ pub(super) fn map(length: usize) -> NonNull<u8> {
 pub(super) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
     // SAFETY: by this function's contract.
     unsafe {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         libc::munmap(pointer.as_ptr().cast(), length);
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(all(target_os = "linux", not(miri))))]
         std::alloc::dealloc(pointer.as_ptr(), layout_of(length));
     }
 }
@@ -56,10 +56,10 @@ pub(super) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
 /// # Safety
 /// The part consists of whole pages of a region, and nobody uses it.
 pub(super) unsafe fn discard(pointer: NonNull<u8>, length: usize) -> bool {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: by this function's contract.
     return unsafe { libc::madvise(pointer.as_ptr().cast(), length, libc::MADV_DONTNEED) == 0 };
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     {
         let _ = (pointer, length);
         false
