@@ -88,11 +88,11 @@ pub struct HardSigmoid;
 impl Nonlinear for HardSigmoid {
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        clamp(x + T::of(3.0), 0.0, 6.0) / T::of(6.0)
+        clamp(x + T::of(3.0), 0.0, 6.0) * T::of(1.0 / 6.0)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        if (x > T::of(-3.0)) & (x < T::of(3.0)) { grad / T::of(6.0) } else { T::zero() }
+        if (x > T::of(-3.0)) & (x < T::of(3.0)) { grad * T::of(1.0 / 6.0) } else { T::zero() }
     }
 }
 
@@ -103,11 +103,11 @@ pub struct HardSwish;
 impl Nonlinear for HardSwish {
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * clamp(x + T::of(3.0), 0.0, 6.0) / T::of(6.0)
+        x * clamp(x + T::of(3.0), 0.0, 6.0) * T::of(1.0 / 6.0)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        let middle = grad * (x / T::of(3.0) + T::of(0.5));
+        let middle = grad * (x * T::of(1.0 / 3.0) + T::of(0.5));
         let upper = if x >= T::of(3.0) { grad } else { middle };
         if x <= T::of(-3.0) { T::zero() } else { upper }
     }

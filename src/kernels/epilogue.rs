@@ -1,7 +1,5 @@
 //! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation.
 
-use pulp::Simd;
-
 use super::simd::Real;
 
 /// A pointwise nonlinearity.
@@ -26,14 +24,21 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it to a vector if it is a clamp; others stay for [`map`](Activation::map).
+    /// Whether it is a clamp.
+    pub(crate) fn clamps(self) -> bool {
+        matches!(self, Activation::Relu | Activation::Relu6)
+    }
+
+    /// What a clamp raises smaller values to.
     #[inline(always)]
-    pub(crate) fn clamp_vector<T: Real, S: Simd>(self, simd: S, x: T::Vector<S>) -> T::Vector<S> {
-        let x = match self {
-            Activation::Relu | Activation::Relu6 => T::vector_raise(simd, x, T::splat(simd, T::zero())),
-            _ => return x,
-        };
-        if self == Activation::Relu6 { T::vector_lower(simd, x, T::splat(simd, T::of(6.0))) } else { x }
+    pub(crate) fn lowest<T: Real>(self) -> Option<T> {
+        self.clamps().then(T::zero)
+    }
+
+    /// What a clamp lowers larger values to.
+    #[inline(always)]
+    pub(crate) fn highest<T: Real>(self) -> Option<T> {
+        (self == Activation::Relu6).then(|| T::of(6.0))
     }
 }
 
@@ -67,8 +72,8 @@ impl<'a, T: Real> Epilogue<'a, T> {
 
     /// What is left of it for a tile that has added bias and residual and clamped its vectors: an activation that is more than a clamp.
     pub(crate) fn curve(&self) -> Option<Activation> {
-        let clamps = matches!(self.activation, Activation::Linear | Activation::Relu | Activation::Relu6);
-        (!clamps).then_some(self.activation)
+        let done = self.activation == Activation::Linear || self.activation.clamps();
+        (!done).then_some(self.activation)
     }
 
     /// Whether nothing is left to do once the bias is in.

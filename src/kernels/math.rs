@@ -124,7 +124,10 @@ impl Math for f32 {
 
     #[inline(always)]
     fn sigmoid(self) -> f32 {
-        1.0 / (1.0 + (-self).exp_fast())
+        // Within the bounds one factor holds the exponential, and beyond them the result is 1, or 0 but for subnormal numbers.
+        let (n, p) = split_exp(bound(-self, -87.0, 88.0));
+        let s = 1.0 / (1.0 + (p * power_of_two(n) + power_of_two(n)));
+        if self < -88.0 { 0.0 } else { s }
     }
 
     #[inline(always)]

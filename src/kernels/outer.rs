@@ -8,7 +8,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::simd::{Real, dispatch};
-use super::tile::{masks, store, vectors};
+use super::tile::{masks, store};
 
 /// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]` with `pitch` elements from row to
 /// row, `out` is `[K, N]`.
@@ -38,7 +38,7 @@ impl<T: Real> WithSimd for Transposed<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let one_vector = vectors::<T>(self.n) == 1;
+        let one_vector = self.n <= T::lanes::<S>();
         match (S::REGISTER_COUNT >= 32, one_vector) {
             (true, false) => self.run::<S, 12, 8, 4, 2>(simd),
             (false, false) => self.run::<S, 6, 4, 2, 2>(simd),
@@ -52,18 +52,27 @@ impl<T: Real> Transposed<'_, T> {
     fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(mut self, simd: S) {
         let width = NV * T::lanes::<S>();
         for column in (0..self.n).step_by(width) {
-            let mut first = 0;
-            while first < self.columns.len() {
-                // Rows that come from neighbouring elements of `a` are taken together as far as they go.
-                let rest = &self.columns[first..];
-                let run = rest.iter().zip(rest[0]..).take(MOST).take_while(|&(&column, next)| column == next).count();
-                first += match run {
-                    run if run == MOST => self.tile::<S, MOST, NV, true>(simd, column, first),
-                    run if run >= SOME => self.tile::<S, SOME, NV, true>(simd, column, first),
-                    run if run >= FEW && run == rest.len() => self.tile::<S, FEW, NV, true>(simd, column, first),
-                    _ => self.tile::<S, SOME, NV, false>(simd, column, first),
-                };
+            match self.n - column <= width / 2 {
+                true if NV == 2 => self.columns::<S, 12, 8, 4, 1>(simd, column),
+                _ => self.columns::<S, MOST, SOME, FEW, NV>(simd, column),
             }
+        }
+    }
+
+    /// All rows of some columns of the result.
+    #[inline(always)]
+    fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize) {
+        let mut first = 0;
+        while first < self.columns.len() {
+            // Rows that come from neighbouring elements of `a` are taken together as far as they go.
+            let rest = &self.columns[first..];
+            let run = rest.iter().zip(rest[0]..).take(MOST).take_while(|&(&column, next)| column == next).count();
+            first += match run {
+                run if run == MOST => self.tile::<S, MOST, NV, true>(simd, column, first),
+                run if run >= SOME => self.tile::<S, SOME, NV, true>(simd, column, first),
+                run if run >= FEW && run == rest.len() => self.tile::<S, FEW, NV, true>(simd, column, first),
+                _ => self.tile::<S, SOME, NV, false>(simd, column, first),
+            };
         }
     }
 
@@ -96,6 +105,8 @@ impl<T: Real> Transposed<'_, T> {
         let offsets: [isize; MR] = std::array::from_fn(|r| columns[first + r.min(count - 1)] as isize - columns[first] as isize);
         let mut row = b[column..].as_ptr();
         let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
+        // SAFETY: `multiply_transposed` has returned where there are none. Told so, the compiler keeps the accumulators in registers.
+        unsafe { std::hint::assert_unchecked(!starts.is_empty()) };
         for &start in starts {
             // SAFETY: `multiply_transposed` has asserted that `start + columns[k]` lies within `a` for each start, and that `b` holds a row of `n`
             // elements for each start, `pitch` apart; whole vectors are read where all `NV` lie within the row, masked ones elsewhere. `row` moves

@@ -98,6 +98,9 @@ pub trait Real: Scalar + Float + Math {
     }
 }
 
+/// Whether the machine's largest and smallest of two numbers are the second one unless the first is larger, or smaller: of NaN and zeros too.
+const MAX_TAKES_THE_SECOND_NAN: bool = cfg!(target_arch = "x86_64");
+
 impl Real for f32 {
     type Vector<S: Simd> = S::f32s;
     type Mask<S: Simd> = MemMask<S::m32s>;
@@ -153,10 +156,16 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn vector_raise<S: Simd>(simd: S, x: S::f32s, low: S::f32s) -> S::f32s {
+        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
+            return simd.max_f32s(low, x);
+        }
         simd.select_f32s(simd.less_than_f32s(x, low), low, x)
     }
     #[inline(always)]
     fn vector_lower<S: Simd>(simd: S, x: S::f32s, high: S::f32s) -> S::f32s {
+        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
+            return simd.min_f32s(high, x);
+        }
         simd.select_f32s(simd.less_than_f32s(high, x), high, x)
     }
     #[inline(always)]
@@ -220,10 +229,16 @@ impl Real for f64 {
     }
     #[inline(always)]
     fn vector_raise<S: Simd>(simd: S, x: S::f64s, low: S::f64s) -> S::f64s {
+        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
+            return simd.max_f64s(low, x);
+        }
         simd.select_f64s(simd.less_than_f64s(x, low), low, x)
     }
     #[inline(always)]
     fn vector_lower<S: Simd>(simd: S, x: S::f64s, high: S::f64s) -> S::f64s {
+        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
+            return simd.min_f64s(high, x);
+        }
         simd.select_f64s(simd.less_than_f64s(high, x), high, x)
     }
     #[inline(always)]

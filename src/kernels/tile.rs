@@ -11,11 +11,12 @@
 #![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::epilogue::Epilogue;
+use super::epilogue::{Activation, Epilogue};
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
 use super::simd::{Real, dispatch, prefetch};
@@ -34,13 +35,7 @@ pub(crate) fn lanes<T: Real>() -> usize {
     dispatch(Lanes(PhantomData::<T>))
 }
 
-/// Vectors to a panel: one for few columns, else two.
-pub(super) fn vectors<T: Real>(n: usize) -> usize {
-    let lanes = lanes::<T>();
-    if n <= lanes || (n > 2 * lanes && n <= 3 * lanes) { 1 } else { 2 }
-}
-
-/// A `[K, N]` matrix as panels of `NR` columns, `[N / NR][K][NR]`, the last filled up with zeros.
+/// A `[K, N]` matrix as [panels](PanelsView) of its own.
 pub(crate) struct Panels<T> {
     data: Buffer<T>,
     k: usize,
@@ -60,13 +55,13 @@ impl<T: Real> Panels<T> {
         })
     }
 
-    /// Packs a matrix of which `fill(columns, panel)` writes some columns, `[K][NR]`; where they are fewer than `NR`, into zeros.
+    /// Packs a matrix of which `fill(columns, panel)` writes a panel; where there are fewer columns than that has, into zeros.
     pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(Range<usize>, &mut [T]) + Sync) -> Panels<T> {
         let nr = panel_width::<T>(n);
-        let mut data = Buffer::uncleared(n.div_ceil(nr) * nr * k);
+        let mut data = Buffer::uncleared(filled_up::<T>(n) * k);
         parallel::chunks_mut(&mut data, nr * k.max(1), 4 * n * k, |panel, out| {
             let columns = panel * nr..n.min((panel + 1) * nr);
-            if columns.len() < nr {
+            if columns.len() * k < out.len() {
                 out.fill(T::zero());
             }
             fill(columns, out);
@@ -99,7 +94,8 @@ pub(crate) fn copy_strided<T: Real>(b: &[T], steps: [usize; 2], [rows, columns]:
     }
 }
 
-/// Packed panels that lie in somebody's buffer.
+/// Panels of a `[K, N]` matrix: blocks of `NR` columns, `[K][NR]`, one after the other. The last may have one vector instead of two, and is filled
+/// up with zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelsView<'a, T> {
     data: &'a [T],
@@ -108,23 +104,28 @@ pub(crate) struct PanelsView<'a, T> {
     nr: usize,
 }
 
-/// Columns of a panel, for a matrix of `n` columns.
+/// Columns of all panels but the last, for a matrix of `n` columns: one vector, or two.
 pub(crate) fn panel_width<T: Real>(n: usize) -> usize {
-    vectors::<T>(n) * lanes::<T>()
+    if n <= lanes::<T>() { lanes::<T>() } else { 2 * lanes::<T>() }
+}
+
+/// Columns of all panels together, for a matrix of `n` columns.
+pub(crate) fn filled_up<T: Real>(n: usize) -> usize {
+    n.next_multiple_of(lanes::<T>())
 }
 
 impl<'a, T: Real> PanelsView<'a, T> {
-    /// Panels `[N / NR][K][NR]`, `NR` as [`panel_width`] says, the last filled up with zeros.
+    /// Panels that lie in somebody's buffer.
     pub(crate) fn new(k: usize, n: usize, data: &'a [T]) -> PanelsView<'a, T> {
-        let nr = panel_width::<T>(n);
-        assert_eq!(data.len(), n.div_ceil(nr) * nr * k);
-        PanelsView { data, k, n, nr }
+        assert_eq!(data.len(), filled_up::<T>(n) * k);
+        PanelsView { data, k, n, nr: panel_width::<T>(n) }
     }
 
     /// Some of the panels, which are the columns of a narrower matrix.
     pub(crate) fn panels(&self, range: Range<usize>) -> PanelsView<'a, T> {
-        let columns = (range.start * self.nr).min(self.n)..(range.end * self.nr).min(self.n);
-        PanelsView { data: &self.data[range.start * self.nr * self.k..range.end * self.nr * self.k], n: columns.len(), ..*self }
+        let [start, end] = [range.start, range.end].map(|panel| panel * self.nr);
+        let data = &self.data[start * self.k..self.data.len().min(end * self.k)];
+        PanelsView { data, n: end.min(self.n) - start.min(self.n), ..*self }
     }
 
     /// How many panels there are.
@@ -132,7 +133,7 @@ impl<'a, T: Real> PanelsView<'a, T> {
         self.n.div_ceil(self.nr)
     }
 
-    /// Columns of a panel.
+    /// Columns of all panels but the last.
     pub(crate) fn width(&self) -> usize {
         self.nr
     }
@@ -190,8 +191,18 @@ pub(crate) unsafe fn multiply_into<T: Real>(
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
     let streams = stream::pays::<T>(out.len()) && epilogue.curve().is_none() && aligned(lanes::<T>());
-    if b.n > 0 {
-        dispatch(Multiply { a, rows, b, out, base, out_starts, epilogue, streams });
+    if b.k == 0 {
+        for &start in out_starts {
+            // SAFETY: by this function's contract.
+            let row = unsafe { out.slice(start, b.n) };
+            match epilogue.bias {
+                Some(bias) => row.copy_from_slice(&bias[..b.n]),
+                None => row.fill(T::zero()),
+            }
+            epilogue.finish(start, row);
+        }
+    } else if b.n > 0 {
+        dispatch(Multiply { a, rows, b, base, out_starts, epilogue, streams });
     }
     if streams {
         stream::fence();
@@ -202,8 +213,7 @@ struct Multiply<'a, T> {
     a: &'a [T],
     rows: Rows<'a>,
     b: PanelsView<'a, T>,
-    out: &'a Disjoint<'a, T>,
-    /// Where `out` begins.
+    /// Where the result begins.
     base: *mut T,
     out_starts: &'a [usize],
     epilogue: Epilogue<'a, T>,
@@ -229,25 +239,35 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
 impl<T: Real> Multiply<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(self, simd: S) {
-        for column in (0..self.b.n).step_by(self.b.nr) {
-            let mut first = 0;
-            while first < self.rows.starts.len() {
-                first += match self.rows.starts.len() - first {
-                    rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first),
-                    rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first),
-                    _ => self.tile::<S, FEW, NV>(simd, column, first),
-                };
+        let panel = NV * T::lanes::<S>();
+        for column in (0..self.b.n).step_by(panel) {
+            match self.b.n - column <= panel / 2 {
+                true if NV == 2 => self.panel::<S, 12, 8, 4, 1>(simd, column),
+                _ => self.panel::<S, MOST, SOME, FEW, NV>(simd, column),
             }
+        }
+    }
+
+    /// All rows of the panel from column `column` on.
+    #[inline(always)]
+    fn panel<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&self, simd: S, column: usize) {
+        let mut first = 0;
+        while first < self.rows.starts.len() {
+            first += match self.rows.starts.len() - first {
+                rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first),
+                rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first),
+                _ => self.tile::<S, FEW, NV>(simd, column, first),
+            };
         }
     }
 
     /// The tile from row `first` and column `column` on; returns its height.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize) -> usize {
-        let Multiply { a, rows, b, out, base, out_starts, epilogue, streams } = *self;
+        let Multiply { a, rows, b, base, out_starts, epilogue, streams } = *self;
         let lanes = T::lanes::<S>();
-        let panel = &b.data[column * b.k..][..b.k * b.nr];
-        let width = b.nr.min(b.n - column);
+        let panel = &b.data[column * b.k..][..b.k * NV * lanes];
+        let width = (NV * lanes).min(b.n - column);
         let masks = masks::<T, S, NV>(simd, width);
         let count = MR.min(rows.starts.len() - first);
         if !streams {
@@ -255,7 +275,8 @@ impl<T: Real> Multiply<'_, T> {
                 (0..NV).for_each(|v| prefetch(base.wrapping_add(start + column + v * lanes)));
             }
         }
-        // SAFETY: `multiply_into` has asserted that every row, tap and run lies within `a`, and that `panel` has `taps · run` rows of `NV` vectors.
+        // SAFETY: `multiply_into` has asserted that every row, tap and run lies within `a`, that `panel` has `taps · run` rows of `NV` vectors, and
+        // that these are not 0.
         let tile = unsafe {
             // Rows beyond the last repeat it; their results are dropped.
             let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
@@ -266,36 +287,98 @@ impl<T: Real> Multiply<'_, T> {
             Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
             None => T::splat(simd, T::zero()),
         });
-        // SAFETY: `multiply_into` has asserted that `out` has room for `b.n` elements at each of `out_starts`, and nobody else touches them; the
-        // pointer may be beyond the row where the mask is empty.
-        let place = |r: usize, v: usize| unsafe { base.wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes) };
-        // By constant indices only: an array that is indexed otherwise lives in memory, in the inner loop too.
-        for r in (0..MR).take_while(|&r| r < count) {
-            for v in 0..NV {
-                let mut sum = T::vector_add(simd, tile[r][v], bias[v]);
-                // SAFETY: as above, and `multiply_into` has asserted that the residual has the same elements; where results are streamed, vectors
-                // are whole and aligned, or beyond the row.
-                unsafe {
-                    if let Some(residual) = epilogue.residual {
-                        let from = residual.as_ptr().wrapping_add(out_starts.get_unchecked(first + r) + column + v * lanes);
-                        sum = T::vector_add(simd, sum, T::load_masked(simd, masks[v], from));
-                    }
-                    sum = epilogue.activation.clamp_vector::<T, S>(simd, sum);
-                    match (width == NV * lanes, streams) {
-                        (true, false) => store::<T, S, false>(simd, sum, place(r, v), masks[v], false),
-                        (true, true) => stream::store(place(r, v).cast::<T::Vector<S>>(), sum),
-                        (false, _) => store::<T, S, true>(simd, sum, place(r, v), masks[v], false),
-                    }
+        let finish = Finish { bias, residual: epilogue.residual, activation: epilogue.activation, masks };
+        // SAFETY: `first + r` is a row, `first + count - 1` the last one of this tile.
+        let at = |r: usize| unsafe { out_starts.get_unchecked(first + r.min(count - 1)) + column };
+        let curve = epilogue.curve();
+        // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n` elements at each of `out_starts`, of which nobody
+        // else touches those of this tile, and that results are aligned where they are streamed. `aside` has room for the whole tile, and is
+        // written before it is read.
+        unsafe {
+            let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
+            if count == MR && curve.is_none() {
+                match width == NV * lanes {
+                    true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| stream::store(to(r, v).cast(), y)),
+                    true => finish.tile::<MR, false>(simd, tile, at, |r, v, y| to(r, v).cast::<T::Vector<S>>().write_unaligned(y)),
+                    false => finish.tile::<MR, true>(simd, tile, at, |r, v, y| T::store_masked(simd, masks[v], to(r, v), y)),
+                }
+            } else {
+                let mut aside = MaybeUninit::<[[T::Vector<S>; NV]; MR]>::uninit();
+                let aside = aside.as_mut_ptr().cast::<T::Vector<S>>();
+                finish.tile::<MR, true>(simd, tile, at, |r, v, y| aside.add(r * NV + v).write(y));
+                if let Some(curve) = curve {
+                    curve.map(std::slice::from_raw_parts_mut(aside.cast::<T>(), MR * NV * lanes));
+                }
+                for r in 0..count {
+                    (0..NV).for_each(|v| T::store_masked(simd, masks[v], to(r, v), aside.add(r * NV + v).read()));
                 }
             }
         }
-        if let Some(activation) = epilogue.curve() {
-            for &start in &out_starts[first..first + count] {
-                // SAFETY: nobody else touches these elements.
-                activation.map(unsafe { out.slice(start + column, width) });
+        count
+    }
+}
+
+/// What happens to a tile's sums before they are written.
+struct Finish<'a, T: Real, S: Simd, const NV: usize> {
+    bias: [T::Vector<S>; NV],
+    residual: Option<&'a [T]>,
+    activation: Activation,
+    masks: [T::Mask<S>; NV],
+}
+
+impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
+    /// Finishes a tile, whose row `r` has its addends at `at(r)` of the residual, and hands it to `put(r, v, vector)`. By constant indices only: what
+    /// indexes the tile otherwise has it in memory, in the inner loop too.
+    ///
+    /// # Safety
+    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the residual.
+    #[inline(always)]
+    unsafe fn tile<const MR: usize, const MASKED: bool>(
+        &self,
+        simd: S,
+        mut tile: [[T::Vector<S>; NV]; MR],
+        at: impl Fn(usize) -> usize,
+        put: impl Fn(usize, usize, T::Vector<S>),
+    ) {
+        let lanes = T::lanes::<S>();
+        for r in 0..MR {
+            for v in 0..NV {
+                tile[r][v] = T::vector_add(simd, tile[r][v], self.bias[v]);
             }
         }
-        count
+        if let Some(residual) = self.residual {
+            for r in 0..MR {
+                for v in 0..NV {
+                    let from = residual.as_ptr().wrapping_add(at(r) + v * lanes);
+                    // SAFETY: by this function's contract.
+                    let addend = unsafe {
+                        if MASKED { T::load_masked(simd, self.masks[v], from) } else { from.cast::<T::Vector<S>>().read_unaligned() }
+                    };
+                    tile[r][v] = T::vector_add(simd, tile[r][v], addend);
+                }
+            }
+        }
+        if let Some(low) = self.activation.lowest() {
+            let low = T::splat(simd, low);
+            for r in 0..MR {
+                for v in 0..NV {
+                    tile[r][v] = T::vector_raise(simd, tile[r][v], low);
+                }
+            }
+        }
+        if let Some(high) = self.activation.highest() {
+            let high = T::splat(simd, high);
+            for r in 0..MR {
+                for v in 0..NV {
+                    tile[r][v] = T::vector_lower(simd, tile[r][v], high);
+                }
+            }
+        }
+        for r in 0..MR {
+            for v in 0..NV {
+                put(r, v, tile[r][v]);
+            }
+        }
     }
 }
 
@@ -328,7 +411,7 @@ pub(super) unsafe fn store<T: Real, S: Simd, const MASKED: bool>(simd: S, sum: T
 /// One tile: `tile[r][v] = Σ over taps t, k of rows[r][t + k] · panel[(t, k)][v]`.
 ///
 /// # Safety
-/// `rows[r] + t .. + run` must be readable for each tap `t`, and `panel` for `taps · run · NV` vectors.
+/// `rows[r] + t .. + run` must be readable for each tap `t`, and `panel` for `taps · run · NV` vectors. There must be a tap, and `run` not be 0.
 #[inline(always)]
 unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     simd: S,
@@ -337,32 +420,42 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     run: usize,
     panel: *const T,
 ) -> [[T::Vector<S>; NV]; MR] {
+    // SAFETY: by this function's contract.
+    unsafe { std::hint::assert_unchecked(!taps.is_empty() && run > 0) };
     let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
     let mut b = panel.cast::<T::Vector<S>>();
     // Elements of a line of the cache; short runs are left to the processor's own prefetching.
     let line = if run * size_of::<T>() < 128 { run } else { 64 / size_of::<T>() };
     // About where the next tile's rows start.
     let ahead = MR.wrapping_mul((rows[MR - 1] as usize).wrapping_sub(rows[0] as usize) / (MR - 1));
+    // Loops that are left at their end alone: the accumulators are nowhere but in registers until then.
     for &tap in taps {
-        let mut k = tap;
-        while k < tap + run {
-            let end = (k + line).min(tap + run);
+        let (mut k, mut left) = (tap, run);
+        loop {
+            let steps = left.min(line);
             for row in rows.iter().filter(|_| line < run) {
                 prefetch(row.wrapping_add(k).wrapping_byte_add(ahead));
             }
-            // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
-            unsafe {
-                while k < end {
-                    let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| b.add(v).read_unaligned());
-                    b = b.add(NV);
-                    for r in 0..MR {
-                        let x = T::splat(simd, *rows[r].add(k));
-                        for v in 0..NV {
-                            tile[r][v] = T::vector_mul_add(simd, x, columns[v], tile[r][v]);
-                        }
+            let end = k + steps;
+            loop {
+                // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
+                let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| unsafe { b.add(v).read_unaligned() });
+                b = b.wrapping_add(NV);
+                for r in 0..MR {
+                    // SAFETY: by this function's contract.
+                    let x = T::splat(simd, unsafe { *rows[r].add(k) });
+                    for v in 0..NV {
+                        tile[r][v] = T::vector_mul_add(simd, x, columns[v], tile[r][v]);
                     }
-                    k += 1;
                 }
+                k += 1;
+                if k == end {
+                    break;
+                }
+            }
+            left -= steps;
+            if left == 0 {
+                break;
             }
         }
     }

@@ -238,6 +238,9 @@ impl<T: Real> Correlation<T> {
         for phase in &self.phases {
             starts.clear();
             out_starts.clear();
+            let most = images.len() * cells.len() * self.source.cells[1];
+            starts.reserve(most);
+            out_starts.reserve(most);
             for image in 0..images.len() {
                 for (row, cell) in cells.clone().enumerate() {
                     let target = cell * self.scatter[0] + phase.at[0];
@@ -247,13 +250,12 @@ impl<T: Real> Correlation<T> {
                     let target_row = (images.start + image) * self.target[0] + target;
                     let source_row = image * padded.image + row * self.source.step[0] * padded.pitch * channels;
                     let cells = self.target[1].saturating_sub(phase.at[1]).div_ceil(self.scatter[1]);
-                    for cell in (0..cells).step_by(self.pixels) {
-                        // The last few pixels are computed together with some before them, a second time and to the same bits.
-                        let cell = cell.min(cells - self.pixels);
-                        starts.push(source_row + cell * self.source.step[1] * channels);
-                        let target = phase.at[1] + cell * self.scatter[1];
-                        out_starts.push((target_row * self.target[1] + target) * channels_out);
-                    }
+                    // The last few pixels are computed together with some before them, a second time and to the same bits.
+                    let cells = (0..cells).step_by(self.pixels).map(|cell| cell.min(cells - self.pixels));
+                    let step = self.source.step[1] * channels;
+                    starts.extend(cells.clone().map(|cell| source_row + cell * step));
+                    let [first, step] = [target_row * self.target[1] + phase.at[1], self.scatter[1]];
+                    out_starts.extend(cells.map(|cell| (first + cell * step) * channels_out));
                 }
             }
             taps.clear();

@@ -23,7 +23,7 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, dispatch};
-use crate::kernels::tile::{PanelsView, Rows, multiply, panel_width};
+use crate::kernels::tile::{PanelsView, Rows, filled_up, multiply, panel_width};
 
 /// Bytes of transformed inputs and products that a group of tiles has about: what L2 holds beside the weights passing through.
 const GROUP: usize = 768 << 10;
@@ -78,9 +78,8 @@ impl<T: Real> Winograd<T> {
         let tiles = sizes[1].map(|size| size.div_ceil(step));
         let source = Grid { tiles, step, size: sizes[0], channels: channels[0], padding };
         let target = Grid { tiles, step, size: sizes[1], channels: channels[1], padding: [0, 0] };
-        let nr = panel_width::<T>(channels[1]);
         // Not a multiple of a large power of two: packing writes all positions in turn.
-        let position = channels[1].div_ceil(nr) * nr * channels[0] + 64;
+        let position = filled_up::<T>(channels[1]) * channels[0] + 64;
         let weights = match tile {
             Tile::Two => transform_weights::<T, Two>(pass, channels, w, position),
             Tile::Four => transform_weights::<T, Four>(pass, channels, w, position),
@@ -138,7 +137,7 @@ impl<T: Real> Winograd<T> {
             });
         }
         let [starts, out_starts] = [k, n].map(|channels| (0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>());
-        let panels = n.div_ceil(panel_width::<T>(n)) * panel_width::<T>(n) * k;
+        let panels = filled_up::<T>(n) * k;
         parallel::chunks_mut(&mut products, outputs.position(), work, |position, products| {
             let weights = PanelsView::new(k, n, &self.weights[position * self.position..][..panels]);
             let rows = Rows { starts: &starts, taps: &[0], run: k };
@@ -208,7 +207,7 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let [source, target] = self.channels;
-        let nr = panel_width::<T>(target);
+        let nr = filled_up::<T>(self.columns.len());
         for k in self.k {
             // The nine weights of each column, side by side.
             let mut taps = [[T::zero(); COLUMNS]; 9];
