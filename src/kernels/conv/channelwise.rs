@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
+use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::{Real, prefetch};
 use crate::kernels::stream;
 
@@ -108,13 +109,15 @@ pub(super) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, 
     }
 }
 
-/// `target[cell] = bias + Σ over strips and taps of source[cell · step + tap] · weight[tap]`, lane by lane.
+/// `target[cell] = clamp(bias + Σ over strips and taps of source[cell · step + tap] · weight[tap])`, lane by lane.
 ///
 /// The contract: every strip's row lies within `source` for each of the vectors; `weights` holds what the strips say for each of them, and `bias`
 /// its lanes; `target` holds the vectors' lanes at each cell.
 pub(super) struct Sums<'a, T> {
     pub(super) weights: &'a [T],
     pub(super) bias: Option<&'a [T]>,
+    /// What the sums go through: a clamp, or nothing.
+    pub(super) clamp: Activation,
     pub(super) target: &'a mut [T],
     /// Elements from one cell's target to the next.
     pub(super) pitch: usize,
@@ -138,11 +141,19 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                         Some(bias) => T::load_masked(simd, mask, bias.as_ptr().add(to)),
                         None => T::splat(simd, T::zero()),
                     };
-                    let sums = if inside {
+                    let mut sums = if inside {
                         sums::<T, S, K, STEP, false>(simd, start, &cells, first, from, weights)
                     } else {
                         sums::<T, S, K, STEP, true>(simd, start, &cells, first, from, weights)
                     };
+                    if let Some(low) = self.clamp.lowest() {
+                        let low = T::splat(simd, low);
+                        (0..TILE).for_each(|t| sums[t] = T::vector_raise(simd, sums[t], low));
+                    }
+                    if let Some(high) = self.clamp.highest() {
+                        let high = T::splat(simd, high);
+                        (0..TILE).for_each(|t| sums[t] = T::vector_lower(simd, sums[t], high));
+                    }
                     let target = self.target.as_mut_ptr().add(first * self.pitch + to);
                     for (t, sum) in sums.into_iter().enumerate() {
                         if t < count {

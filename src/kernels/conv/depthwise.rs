@@ -16,7 +16,7 @@ use pulp::{Simd, WithSimd};
 use super::channelwise::{Cells, Strip, Sums, Vectors, run_tiles, taps_together};
 use super::grouped::Ring;
 use super::{ConvGeometry, Pass};
-use crate::kernels::epilogue::Epilogue;
+use crate::kernels::epilogue::{Activation, Epilogue};
 use crate::kernels::geometry::Window;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel;
@@ -277,7 +277,8 @@ impl<T: Real> Depthwise<T> {
         let [image, target_image] = walk.images();
         let vector = walk.lanes * size_of::<T>();
         let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (walk.channels[1] * size_of::<T>()).is_multiple_of(vector);
-        let streams = stream::pays::<T>(y.len()) && walk.is_plain() && epilogue.is_plain() && aligned;
+        let finished = epilogue.residual.is_none() && epilogue.curve().is_none();
+        let streams = stream::pays::<T>(y.len()) && walk.is_plain() && finished && aligned;
         let y = parallel::Disjoint::new(y);
         parallel::for_each(walk.batch * bands, self.work, |task| {
             let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
@@ -337,7 +338,9 @@ impl<T: Real> Band<'_, T> {
                 }
                 self.sums(simd, index, phase, 0, cells, vectors);
             }
-            self.epilogue.finish(index * row, &mut self.y[index * row..][..row]);
+            if self.clamp().is_none() {
+                self.epilogue.finish(index * row, &mut self.y[index * row..][..row]);
+            }
         }
     }
 
@@ -358,7 +361,15 @@ impl<T: Real> Band<'_, T> {
                 }
             }
         }
-        self.epilogue.finish(0, self.y);
+        if self.clamp().is_none() {
+            self.epilogue.finish(0, self.y);
+        }
+    }
+
+    /// The epilogue, if it is no more than a clamp, which the sums go through before they are written.
+    fn clamp(&self) -> Option<Activation> {
+        let Epilogue { residual, activation, .. } = self.epilogue;
+        (residual.is_none() && activation.clamps()).then_some(activation)
     }
 
     /// A row of targets in a phase, for vectors from `first` on.
@@ -369,6 +380,7 @@ impl<T: Real> Band<'_, T> {
         let sums = Sums {
             weights: &self.weights[first * walk.weights()..],
             bias: self.epilogue.bias,
+            clamp: self.clamp().unwrap_or_default(),
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,
