@@ -6,7 +6,7 @@ use super::outer::multiply_transposed;
 use super::parallel;
 use super::simd::Real;
 use super::skinny;
-use super::tile::{Panels, Rows, in_blocks, multiply};
+use super::tile::{Ascending, Panels, Rows, in_blocks, multiply};
 
 /// Rows of the result that one task computes: a multiple of every tile's rows.
 const BLOCK: usize = 48;
@@ -43,7 +43,8 @@ pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, 
         in_blocks(m, n, BLOCK, 2 * m * columns * k, c, |rows, c| {
             let starts: Vec<usize> = rows.clone().map(|m| m * k).collect();
             let out_starts: Vec<usize> = (0..rows.len()).map(|m| m * n).collect();
-            multiply(a, Rows { starts: &starts, taps: &[0], run: k }, panels.view(), &mut c[first..], &out_starts, epilogue);
+            let rows = Rows { starts: Ascending::new(&starts), taps: &[0], run: k };
+            multiply(a, rows, panels.view(), &mut c[first..], Ascending::new(&out_starts), epilogue);
         });
     }
 }

@@ -139,10 +139,32 @@ impl<'a, T: Real> PanelsView<'a, T> {
     }
 }
 
+/// Offsets in ascending order, so that the last is the largest.
+#[derive(Clone, Copy)]
+pub(crate) struct Ascending<S>(S);
+
+impl<S: AsRef<[usize]>> Ascending<S> {
+    pub(crate) fn new(offsets: S) -> Self {
+        assert!(offsets.as_ref().is_sorted());
+        Ascending(offsets)
+    }
+
+    /// The first few of them.
+    pub(crate) fn first(&self, count: usize) -> Ascending<&[usize]> {
+        Ascending(&self.0.as_ref()[..count])
+    }
+}
+
+impl Ascending<&[usize]> {
+    fn last(&self) -> usize {
+        self.0.last().copied().unwrap_or(0)
+    }
+}
+
 /// The rows of the left operand: where each starts, and the taps (offsets from a start) of `run` elements that make up a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
-    pub(crate) starts: &'a [usize],
+    pub(crate) starts: Ascending<&'a [usize]>,
     pub(crate) taps: &'a [usize],
     pub(crate) run: usize,
 }
@@ -150,8 +172,8 @@ pub(crate) struct Rows<'a> {
 impl Rows<'_> {
     /// The length of the operand that all rows lie in.
     fn extent(&self) -> usize {
-        let last = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
-        if self.starts.is_empty() || self.taps.is_empty() { 0 } else { last(self.starts) + last(self.taps) + self.run }
+        let last_tap = self.taps.iter().max();
+        last_tap.filter(|_| !self.starts.0.is_empty()).map_or(0, |tap| self.starts.last() + tap + self.run)
     }
 }
 
@@ -162,7 +184,7 @@ pub(crate) fn multiply<T: Real>(
     rows: Rows<'_>,
     b: PanelsView<'_, T>,
     out: &mut [T],
-    out_starts: &[usize],
+    out_starts: Ascending<&[usize]>,
     epilogue: Epilogue<'_, T>,
 ) {
     // SAFETY: nobody else holds `out`.
@@ -178,15 +200,15 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     rows: Rows<'_>,
     b: PanelsView<'_, T>,
     out: &Disjoint<'_, T>,
-    out_starts: &[usize],
+    out_starts: Ascending<&[usize]>,
     epilogue: Epilogue<'_, T>,
 ) {
     assert_eq!(rows.taps.len() * rows.run, b.k, "a row has as many elements as the panels have rows");
-    assert!(rows.extent() <= a.len() && rows.starts.len() == out_starts.len());
-    let last = out_starts.iter().copied().max().unwrap_or(0);
-    let base = out.pointer(0, if out_starts.is_empty() { 0 } else { last + b.n });
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() >= b.n));
-    assert!(epilogue.residual.is_none_or(|residual| out_starts.is_empty() || residual.len() >= last + b.n));
+    assert!(rows.extent() <= a.len() && rows.starts.0.len() == out_starts.0.len());
+    let end = if out_starts.0.is_empty() { 0 } else { out_starts.last() + b.n };
+    let base = out.pointer(0, end);
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() >= b.n) && epilogue.residual.is_none_or(|residual| residual.len() >= end));
+    let (starts, out_starts) = (rows.starts.0, out_starts.0);
     let aligned = |lanes: usize| {
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
@@ -202,7 +224,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
             epilogue.finish(start, row);
         }
     } else if b.n > 0 {
-        dispatch(Multiply { a, rows, b, base, out_starts, epilogue, streams });
+        dispatch(Multiply { a, starts, taps: rows.taps, run: rows.run, b, base, out_starts, epilogue, streams });
     }
     if streams {
         stream::fence();
@@ -211,7 +233,9 @@ pub(crate) unsafe fn multiply_into<T: Real>(
 
 struct Multiply<'a, T> {
     a: &'a [T],
-    rows: Rows<'a>,
+    starts: &'a [usize],
+    taps: &'a [usize],
+    run: usize,
     b: PanelsView<'a, T>,
     /// Where the result begins.
     base: *mut T,
@@ -252,8 +276,8 @@ impl<T: Real> Multiply<'_, T> {
     #[inline(always)]
     fn panel<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&self, simd: S, column: usize) {
         let mut first = 0;
-        while first < self.rows.starts.len() {
-            first += match self.rows.starts.len() - first {
+        while first < self.starts.len() {
+            first += match self.starts.len() - first {
                 rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first),
                 rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first),
                 _ => self.tile::<S, FEW, NV>(simd, column, first),
@@ -264,12 +288,12 @@ impl<T: Real> Multiply<'_, T> {
     /// The tile from row `first` and column `column` on; returns its height.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize) -> usize {
-        let Multiply { a, rows, b, base, out_starts, epilogue, streams } = *self;
+        let Multiply { a, starts, taps, run, b, base, out_starts, epilogue, streams } = *self;
         let lanes = T::lanes::<S>();
         let panel = &b.data[column * b.k..][..b.k * NV * lanes];
         let width = (NV * lanes).min(b.n - column);
         let masks = masks::<T, S, NV>(simd, width);
-        let count = MR.min(rows.starts.len() - first);
+        let count = MR.min(starts.len() - first);
         if !streams {
             for &start in &out_starts[first..first + count] {
                 (0..NV).for_each(|v| prefetch(base.wrapping_add(start + column + v * lanes)));
@@ -279,8 +303,8 @@ impl<T: Real> Multiply<'_, T> {
         // that these are not 0.
         let tile = unsafe {
             // Rows beyond the last repeat it; their results are dropped.
-            let row = |r: usize| a.as_ptr().add(*rows.starts.get_unchecked(first + r.min(count - 1)));
-            dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), rows.taps, rows.run, panel.as_ptr())
+            let row = |r: usize| a.as_ptr().add(*starts.get_unchecked(first + r.min(count - 1)));
+            dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), taps, run, panel.as_ptr())
         };
         let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias {
             // SAFETY: `multiply_into` has asserted that the bias has an element for each column; the mask covers those of this panel.

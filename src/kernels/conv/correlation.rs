@@ -7,7 +7,7 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, Scalar, vectorize};
-use crate::kernels::tile::{Panels, Rows, copy_strided, multiply_into};
+use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, multiply_into};
 
 /// Pixels a task has at least, where there are as many: enough to use a packed panel well.
 const BAND: usize = 192;
@@ -141,6 +141,22 @@ impl<T: Scalar> Padded<'_, T> {
 }
 
 impl Source {
+    /// The source rows (axis 0) or columns that so many cells see.
+    fn extent(&self, axis: usize, cells: usize) -> usize {
+        cells.saturating_sub(1) * self.step[axis] + self.span[axis]
+    }
+
+    /// Whether no cell sees anything but the source.
+    fn is_whole(&self) -> bool {
+        self.padding == [0, 0] && (0..2).all(|axis| self.extent(axis, self.cells[axis]) <= self.size[axis])
+    }
+
+    /// Pixels from one row to the next, and elements from one image to the next, of what `rows` rows of cells see.
+    fn pitch(&self, channels: usize, rows: usize) -> [usize; 2] {
+        let [height, width] = if self.is_whole() { self.size } else { [self.extent(0, rows), self.extent(1, self.cells[1])] };
+        [width, height * width * channels]
+    }
+
     /// What the cells in some rows of some images see; borrowed where there is nothing to pad.
     pub(super) fn pad<'x, T: Real>(
         &self,
@@ -151,12 +167,12 @@ impl Source {
         work: usize,
     ) -> Padded<'x, T> {
         let [height, width] = self.size;
-        let extent = |axis: usize, cells: usize| (cells - 1) * self.step[axis] + self.span[axis];
-        let (first, rows, columns) = (cells.start * self.step[0], extent(0, cells.len()), extent(1, self.cells[1]));
+        let (first, rows, columns) = (cells.start * self.step[0], self.extent(0, cells.len()), self.extent(1, self.cells[1]));
         let image = height * width * channels;
-        if self.padding == [0, 0] && columns <= width && first + rows <= height {
+        let [pitch, padded_image] = self.pitch(channels, cells.len());
+        if self.is_whole() {
             let data = Data::Borrowed(&x[images.start * image + first * width * channels..images.end * image]);
-            return Padded { data, pitch: width, image };
+            return Padded { data, pitch, image: padded_image };
         }
         let mut data = Buffer::uncleared(images.len() * rows * columns * channels);
         let before = self.padding[1].min(columns);
@@ -172,52 +188,84 @@ impl Source {
             middle.copy_from_slice(&x[n * image + row * width * channels..][..copied * channels]);
             right.fill(T::zero());
         });
-        Padded { data: Data::Owned(data), pitch: columns, image: rows * columns * channels }
+        Padded { data: Data::Owned(data), pitch, image: padded_image }
     }
 }
 
-/// A correlation of padded source images with phases of weights. A *cell* is a block of `scatter` target pixels and the source pixels that
-/// they see.
-pub(super) struct Correlation<T> {
+/// What is correlated. A *cell* is a block of `scatter` target pixels and the source pixels that they see.
+pub(super) struct Frame {
     pub(super) source: Source,
     pub(super) target: [usize; 2],
     /// Channels of source and target.
     pub(super) channels: [usize; 2],
     pub(super) groups: usize,
     pub(super) scatter: [usize; 2],
-    pub(super) phases: Vec<Phase<T>>,
     /// Neighbouring target pixels that are computed together, as if they were channels of one.
     pub(super) pixels: usize,
     pub(super) batch: usize,
     pub(super) work: usize,
 }
 
+impl Frame {
+    /// Of some rows of cells, those whose target row in a phase lies in the image, and of each the cells.
+    fn cells<T>(&self, phase: &Phase<T>, rows: Range<usize>) -> [usize; 2] {
+        let [height, width] = [0, 1].map(|axis| self.target[axis].saturating_sub(phase.at[axis]).div_ceil(self.scatter[axis]));
+        [height.min(rows.end).saturating_sub(rows.start), width]
+    }
+}
+
+/// A correlation of padded source images with phases of weights, cut into areas: bands of one image or, where images are small, several images.
+pub(super) struct Correlation<T> {
+    frame: Frame,
+    phases: Vec<(Phase<T>, Places)>,
+    /// Rows of cells of an area, and its images.
+    band: usize,
+    images: usize,
+}
+
+/// Where the rows of a phase's matrix product are, in the order of an area's images, rows and columns, from the first of the area on: an area with
+/// fewer of them has the first.
+struct Places {
+    starts: Ascending<Vec<usize>>,
+    out_starts: Ascending<Vec<usize>>,
+    taps: Vec<usize>,
+    run: usize,
+}
+
 impl<T: Real> Correlation<T> {
+    pub(super) fn new(frame: Frame, phases: Vec<Phase<T>>) -> Correlation<T> {
+        let [rows, columns] = frame.source.cells;
+        let band = BAND.div_ceil(columns.max(1)).clamp(1, rows.max(1));
+        let images = if band >= rows { (BAND / (rows * columns).max(1)).clamp(1, frame.batch.max(1)) } else { 1 };
+        let phases = phases.into_iter().map(|phase| {
+            let places = Places::new(&frame, &phase, images, band);
+            (phase, places)
+        });
+        Correlation { phases: phases.collect(), band, images, frame }
+    }
+
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        let batch = self.batch;
+        let Frame { batch, pixels, work, .. } = self.frame;
         // For each column of the panels.
-        let bias = epilogue.bias.map(|bias| bias.repeat(self.pixels));
+        let bias = epilogue.bias.map(|bias| bias.repeat(pixels));
         let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
-        let [rows, columns] = self.source.cells;
-        let image = self.target[0] * self.target[1] * self.channels[1];
-        if batch * image == 0 {
+        if y.is_empty() {
             return;
         }
-        // A task is a band of one image or, where images are small, several images; where there are few bands, some of their columns.
-        let band = BAND.div_ceil(columns).min(rows);
-        let bands = rows.div_ceil(band);
-        let images = if bands == 1 { (BAND / (rows * columns)).clamp(1, batch) } else { 1 };
-        let areas = batch.div_ceil(images) * bands;
-        let panels = self.phases.iter().flat_map(|phase| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1);
-        let parts = if self.pixels == 1 { TASKS.div_ceil(areas).clamp(1, panels) } else { 1 };
+        // A task is an area or, where there are few, some of its columns.
+        let rows = self.frame.source.cells[0];
+        let bands = rows.div_ceil(self.band);
+        let areas = batch.div_ceil(self.images) * bands;
+        let panels = self.phases.iter().flat_map(|(phase, _)| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1);
+        let parts = if pixels == 1 { TASKS.div_ceil(areas).clamp(1, panels) } else { 1 };
         let part = panels.div_ceil(parts);
         let parts = panels.div_ceil(part);
         let y = Disjoint::new(y);
-        parallel::for_each(areas * parts, self.work, |task| {
+        parallel::for_each(areas * parts, work, |task| {
             let (area, first) = (task / parts, task % parts * part);
-            let (task, panels) = (area / bands * images, first..panels.min(first + part));
-            let images = task..batch.min(task + images);
-            let cells = area % bands * band..rows.min((area % bands + 1) * band);
+            let (image, panels) = (area / bands * self.images, first..panels.min(first + part));
+            let images = image..batch.min(image + self.images);
+            let cells = area % bands * self.band..rows.min((area % bands + 1) * self.band);
             self.area(x, images, cells, panels, epilogue, &y);
         });
     }
@@ -232,60 +280,62 @@ impl<T: Real> Correlation<T> {
         epilogue: Epilogue<'_, T>,
         y: &Disjoint<'_, T>,
     ) {
-        let [channels, channels_out] = self.channels;
-        let padded = self.source.pad(x, channels, images.clone(), cells.clone(), 0);
-        let (mut starts, mut out_starts, mut taps) = (vec![], vec![], vec![]);
-        for phase in &self.phases {
-            starts.clear();
-            out_starts.clear();
-            let most = images.len() * cells.len() * self.source.cells[1];
-            starts.reserve(most);
-            out_starts.reserve(most);
-            for image in 0..images.len() {
-                for (row, cell) in cells.clone().enumerate() {
-                    let target = cell * self.scatter[0] + phase.at[0];
-                    if target >= self.target[0] {
-                        continue;
-                    }
-                    let target_row = (images.start + image) * self.target[0] + target;
-                    let source_row = image * padded.image + row * self.source.step[0] * padded.pitch * channels;
-                    let cells = self.target[1].saturating_sub(phase.at[1]).div_ceil(self.scatter[1]);
-                    // The last few pixels are computed together with some before them, a second time and to the same bits.
-                    let cells = (0..cells).step_by(self.pixels).map(|cell| cell.min(cells - self.pixels));
-                    let step = self.source.step[1] * channels;
-                    starts.extend(cells.clone().map(|cell| source_row + cell * step));
-                    let [first, step] = [target_row * self.target[1] + phase.at[1], self.scatter[1]];
-                    out_starts.extend(cells.map(|cell| (first + cell * step) * channels_out));
-                }
-            }
-            taps.clear();
-            let run = if phase.merged { phase.columns.len() * channels } else { channels / self.groups };
-            for row in &phase.rows {
-                let columns = if phase.merged { &phase.columns[..phase.columns.len().min(1)] } else { &phase.columns[..] };
-                taps.extend(columns.iter().map(|column| (row * padded.pitch + column) * channels));
-            }
+        let Frame { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = self.frame;
+        let padded = source.pad(x, channels, images.clone(), cells.clone(), 0);
+        let row = target[1] * channels_out;
+        let area = (images.start * target[0] + cells.start * scatter[0]) * row;
+        for (phase, places) in &self.phases {
+            let count = images.len() * places.rows(&self.frame, phase, cells.clone());
+            let rows = Rows { starts: places.starts.first(count), taps: &places.taps, run: places.run };
             for (group, packed) in phase.panels.iter().enumerate() {
-                let (packed, n) = (packed.view(), channels_out / self.groups);
+                let (packed, n) = (packed.view(), channels_out / groups);
                 let panels = panels.start.min(packed.count())..panels.end.min(packed.count());
                 let first = panels.start * packed.width();
                 let bias = epilogue.bias.map(|bias| &bias[group * n + first..]);
+                let at = area + group * n + first;
                 // Pixels that are computed twice are finished below, once.
-                let epilogue = if self.pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(group * n + first) } };
-                let source = &padded.elements()[(group * (channels / self.groups)).min(padded.elements().len())..];
-                let rows = Rows { starts: &starts, taps: &taps, run };
+                let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(at) } };
+                let source = &padded.elements()[(group * (channels / groups)).min(padded.elements().len())..];
                 // SAFETY: tasks own distinct target pixels, or distinct channels of them.
-                unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(group * n + first), &out_starts, epilogue) };
+                unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(at), places.out_starts.first(count), epilogue) };
             }
         }
-        if self.pixels > 1 && !epilogue.is_plain() {
-            let row = self.target[1] * channels_out;
+        if pixels > 1 && !epilogue.is_plain() {
             for image in images {
-                let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * self.scatter[0]).min(self.target[0]));
-                let at = (image * self.target[0] + top) * row;
+                let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * scatter[0]).min(target[0]));
+                let at = (image * target[0] + top) * row;
                 // SAFETY: this task alone has these rows.
                 let y = unsafe { y.slice(at, (bottom - top) * row) };
                 vectorize(|| epilogue.finish(at, y));
             }
         }
+    }
+}
+
+impl Places {
+    /// For areas of `images` images and `band` rows of cells.
+    fn new<T>(frame: &Frame, phase: &Phase<T>, images: usize, band: usize) -> Places {
+        let &Frame { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = frame;
+        let [pitch, image] = source.pitch(channels, band);
+        let [rows, cells] = frame.cells(phase, 0..band);
+        let (mut starts, mut out_starts) = (vec![], vec![]);
+        for (n, row) in (0..images).flat_map(|n| (0..rows).map(move |row| (n, row))) {
+            // The last few pixels are computed together with some before them, a second time and to the same bits.
+            let cells = (0..cells).step_by(pixels).map(|cell| cell.min(cells - pixels));
+            let from = n * image + row * source.step[0] * pitch * channels;
+            starts.extend(cells.clone().map(|cell| from + cell * source.step[1] * channels));
+            let to = (n * target[0] + row * scatter[0] + phase.at[0]) * target[1] + phase.at[1];
+            out_starts.extend(cells.map(|cell| (to + cell * scatter[1]) * channels_out));
+        }
+        let columns = if phase.merged { &phase.columns[..phase.columns.len().min(1)] } else { &phase.columns[..] };
+        let taps = phase.rows.iter().flat_map(|row| columns.iter().map(move |column| (row * pitch + column) * channels));
+        let run = if phase.merged { phase.columns.len() * channels } else { channels / groups };
+        Places { starts: Ascending::new(starts), out_starts: Ascending::new(out_starts), taps: taps.collect(), run }
+    }
+
+    /// Rows of the product for an image's rows of cells.
+    fn rows<T>(&self, frame: &Frame, phase: &Phase<T>, cells: Range<usize>) -> usize {
+        let [rows, columns] = frame.cells(phase, cells);
+        rows * columns.div_ceil(frame.pixels)
     }
 }

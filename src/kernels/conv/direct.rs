@@ -9,7 +9,7 @@
 //! into bands of rows, which are the tasks; a band pads what it needs into scratch memory that stays in the cache.
 
 use super::ConvGeometry;
-use super::correlation::{Axis, Correlation, Phase, Source, Weights};
+use super::correlation::{Axis, Correlation, Frame, Phase, Source, Weights};
 use crate::kernels::simd::Real;
 use crate::kernels::tile::lanes;
 
@@ -21,17 +21,18 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: g.group_in() * taps, channel: taps };
     let pixels = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
-    Correlation {
+    let phase = Phase::new(g, &rows, &columns.widen(pixels, window.stride[1]), [g.group_in(), g.group_out()], &weights);
+    let frame = Frame {
         source: source_of_input(g),
         target: window.output,
         channels: [g.channels_in, g.channels_out],
         groups: g.groups,
         scatter: [1, 1],
-        phases: vec![Phase::new(g, &rows, &columns.widen(pixels, window.stride[1]), [g.group_in(), g.group_out()], &weights)],
         pixels,
         batch: g.batch,
         work: g.work(),
-    }
+    };
+    Correlation::new(frame, vec![phase])
 }
 
 /// The input gradient with these weights.
@@ -41,7 +42,10 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
     let pixels = if window.stride[1] == 1 { pixels_together::<T>(g, g.channels_in, window.input[1], 1) } else { 1 };
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
-    Correlation {
+    let phases = (axes[0].phases.iter())
+        .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns.widen(pixels, 1))))
+        .map(|(rows, columns)| Phase::new(g, rows, &columns, [g.group_out(), g.group_in()], &weights));
+    let frame = Frame {
         source: Source {
             size: window.output,
             padding: [0, 1].map(|axis| axes[axis].before),
@@ -53,14 +57,11 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
         channels: [g.channels_out, g.channels_in],
         groups: g.groups,
         scatter: window.stride,
-        phases: (axes[0].phases.iter())
-            .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns.widen(pixels, 1))))
-            .map(|(rows, columns)| Phase::new(g, rows, &columns, [g.group_out(), g.group_in()], &weights))
-            .collect(),
         pixels,
         batch: g.batch,
         work: g.work(),
-    }
+    };
+    Correlation::new(frame, phases.collect())
 }
 
 /// How output pixels see the input.

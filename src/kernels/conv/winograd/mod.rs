@@ -23,7 +23,7 @@ use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, dispatch};
-use crate::kernels::tile::{PanelsView, Rows, filled_up, multiply, panel_width};
+use crate::kernels::tile::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
 
 /// Bytes of transformed inputs and products that a group of tiles has about: what L2 holds beside the weights passing through.
 const GROUP: usize = 768 << 10;
@@ -136,13 +136,13 @@ impl<T: Real> Winograd<T> {
                 unsafe { gather::<T, Inputs<C>>(&self.source, x, absolute, &inputs, part.start, &out) };
             });
         }
-        let [starts, out_starts] = [k, n].map(|channels| (0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>());
+        let [starts, out_starts] = [k, n].map(|channels| Ascending::new((0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>()));
         let panels = filled_up::<T>(n) * k;
         parallel::chunks_mut(&mut products, outputs.position(), work, |position, products| {
             let weights = PanelsView::new(k, n, &self.weights[position * self.position..][..panels]);
-            let rows = Rows { starts: &starts, taps: &[0], run: k };
+            let rows = Rows { starts: starts.first(tiles.len()), taps: &[0], run: k };
             let transformed = &transformed[position * inputs.position()..][..inputs.position()];
-            multiply(transformed, rows, weights, products, &out_starts, Epilogue::default());
+            multiply(transformed, rows, weights, products, out_starts.first(tiles.len()), Epilogue::default());
         });
         parallel::for_each(parts, work, |task| {
             let part = of(task);
