@@ -91,6 +91,17 @@ impl Pooling {
         self.widest[0] * self.widest[1] <= 1 + usize::from(u8::MAX)
     }
 
+    /// Whether each row of the input belongs to one row of windows, or none, and each column but for the last few to one column of windows.
+    fn is_shared_out(&self) -> bool {
+        let mut end = 0;
+        let one_by_one = self.spans[1].iter().all(|span| {
+            let follows = span.start == end && span.taps > 0;
+            end = span.start + span.taps;
+            follows
+        });
+        one_by_one && self.step == [1, 1] && self.covers[0].iter().all(|rows| rows.len() <= 1)
+    }
+
     /// Elementary operations of a pass over `places` output positions times channels.
     fn work(&self, places: usize) -> usize {
         places.saturating_mul(self.widest[0] * self.widest[1])
@@ -338,10 +349,16 @@ pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]
 
 /// How an input position takes its part of a window's gradient.
 trait Share<T> {
-    /// Adds to `sum` what `grad[from..]` gives to tap `(i, j)` of window `(row, column)`.
-    fn add(&self, sum: &mut [T], from: usize, window: [usize; 2], tap: [usize; 2]);
+    /// What the `B` elements of the gradient from `from` on give to tap `(i, j)` of window `(row, column)`, added to `sum`.
+    fn add<const B: usize>(&self, sum: &mut [T; B], from: usize, window: [usize; 2], tap: [usize; 2]);
     /// The gradient's length.
     fn length(&self) -> usize;
+}
+
+/// The `B` elements from `from` on.
+#[inline(always)]
+fn block<T, const B: usize>(x: &[T], from: usize) -> &[T; B] {
+    x[from..].first_chunk().expect("a block lies within the elements")
 }
 
 struct MaxShare<'a, T, I> {
@@ -352,11 +369,11 @@ struct MaxShare<'a, T, I> {
 
 impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
     #[inline(always)]
-    fn add(&self, sum: &mut [T], from: usize, _: [usize; 2], [i, j]: [usize; 2]) {
+    fn add<const B: usize>(&self, sum: &mut [T; B], from: usize, _: [usize; 2], [i, j]: [usize; 2]) {
         let tap = I::from(i * self.pooling.widest[1] + j).unwrap_or_default();
-        let (grad, at) = (&self.grad[from..from + sum.len()], &self.at[from..from + sum.len()]);
-        for ((sum, &grad), &at) in sum.iter_mut().zip(grad).zip(at) {
-            *sum += if at == tap { grad } else { T::zero() };
+        let (grad, at) = (block::<T, B>(self.grad, from), block::<I, B>(self.at, from));
+        for c in 0..B {
+            sum[c] += if at[c] == tap { grad[c] } else { T::zero() };
         }
     }
 
@@ -373,9 +390,9 @@ struct AverageShare<'a, T> {
 
 impl<T: Real> Share<T> for AverageShare<'_, T> {
     #[inline(always)]
-    fn add(&self, sum: &mut [T], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
+    fn add<const B: usize>(&self, sum: &mut [T; B], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
         let share = T::one() / T::of((self.pooling.spans[0][row].counted * self.pooling.spans[1][column].counted) as f64);
-        sum.iter_mut().zip(&self.grad[from..]).for_each(|(sum, &grad)| *sum += grad * share);
+        sum.iter_mut().zip(block::<T, B>(self.grad, from)).for_each(|(sum, &grad)| *sum += grad * share);
     }
 
     #[inline(always)]
@@ -406,7 +423,11 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
     }
 
     #[inline(always)]
-    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize, length: usize) {
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
+        if length < B {
+            // The row's last places, channel by channel.
+            return (first..first + length).for_each(|channel| self.run::<S, 1>(simd, place, channel, 1));
+        }
         let pooling = self.pooling;
         let mut sum = [T::zero(); B];
         for row in pooling.covers[0][self.position].clone() {
@@ -414,12 +435,45 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
             for column in pooling.covers[1][place].clone() {
                 let Some(j) = pooling.tap(1, column, place) else { continue };
                 let from = ((self.image * pooling.output[0] + row) * pooling.output[1] + column) * self.channels + first;
-                self.share.add(&mut sum[..length], from, [row, column], [i, j]);
+                self.share.add(&mut sum, from, [row, column], [i, j]);
             }
         }
         let to = place * self.channels + first;
-        let dx = &mut self.dx[to..to + length];
-        if self.streamed && length == B { stream::copy(&sum, dx) } else { dx.copy_from_slice(&sum[..length]) }
+        let dx = &mut self.dx[to..to + B];
+        if self.streamed { stream::copy(&sum, dx) } else { dx.copy_from_slice(&sum) }
+    }
+}
+
+/// A row of the input that windows share out among themselves: a place is a window, which gives each of its positions its part.
+struct ScatterRow<'a, T, S> {
+    pooling: &'a Pooling,
+    channels: usize,
+    share: &'a S,
+    /// The row of windows, which of all the batch's it is, and the tap of theirs that the input row is.
+    row: usize,
+    row_of_batch: usize,
+    tap: usize,
+    dx: &'a mut [T],
+}
+
+impl<T: Real, G: Share<T>> Row for ScatterRow<'_, T, G> {
+    #[inline(always)]
+    fn reach(&self, place: usize) -> (usize, usize) {
+        ((self.row_of_batch * self.pooling.output[1] + place) * self.channels, self.share.length())
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
+        if length < B {
+            return (first..first + length).for_each(|channel| self.run::<S, 1>(simd, place, channel, 1));
+        }
+        let span = self.pooling.spans[1][place];
+        let from = (self.row_of_batch * self.pooling.output[1] + place) * self.channels + first;
+        for j in 0..span.taps {
+            let mut part = [T::zero(); B];
+            self.share.add(&mut part, from, [self.row, place], [self.tap, j]);
+            self.dx[(span.start + j) * self.channels + first..][..B].copy_from_slice(&part);
+        }
     }
 }
 
@@ -428,8 +482,17 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
     let work = pooling.work(share.length()).max(dx.len());
     // No block may hang over into another place: the order in which streamed stores arrive is not known.
     let streamed = stream::pays::<T>(dx.len()) && channels.is_multiple_of(MIDDLE);
+    let shared_out = pooling.is_shared_out() && !streamed;
     for_rows(dx, width * channels, work, |index, dx| {
         let (image, position) = (index / height, index % height);
+        if shared_out {
+            let row = pooling.covers[0][position].start;
+            let Some(tap) = pooling.spans[0].get(row).and_then(|_| pooling.tap(0, row, position)) else { return dx.fill(T::zero()) };
+            let row_of_batch = image * pooling.output[0] + row;
+            walk_row(pooling.output[1], channels, &mut ScatterRow { pooling, channels, share, row, row_of_batch, tap, dx });
+            let end = pooling.spans[1].last().map_or(0, |span| span.start + span.taps);
+            return dx[end * channels..].fill(T::zero());
+        }
         walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
         if streamed {
             stream::fence();

@@ -77,7 +77,7 @@ pub trait Real: Scalar + Float + Math {
     fn vector_raise<S: Simd>(simd: S, x: Self::Vector<S>, low: Self::Vector<S>) -> Self::Vector<S>;
     /// In each lane `high` where `x` is more, else `x`; NaN stays NaN.
     fn vector_lower<S: Simd>(simd: S, x: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
-    /// Rounds towards zero and saturates, as Rust's `as`.
+    /// A whole number from 0 to 255 as a byte; of others, some byte.
     fn to_byte(self) -> u8;
     /// The first `count` lanes.
     fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
@@ -170,7 +170,8 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn to_byte(self) -> u8 {
-        self as u8
+        // 2²³ and more have whole numbers in their last bits. A conversion would have to look for what no byte can hold.
+        (self + 8_388_608.0).to_bits() as u8
     }
 }
 
@@ -243,7 +244,8 @@ impl Real for f64 {
     }
     #[inline(always)]
     fn to_byte(self) -> u8 {
-        self as u8
+        // As for single precision.
+        (self + 4_503_599_627_370_496.0).to_bits() as u8
     }
 }
 
