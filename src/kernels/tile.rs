@@ -22,6 +22,9 @@ use super::parallel::{self, Disjoint};
 use super::simd::{Real, dispatch, prefetch};
 use super::stream;
 
+/// Products that are added up in one go. Sums of more are sums of such pieces, whose rounding errors do not grow with their number so fast.
+const PIECE: usize = 1024;
+
 /// Lanes of one vector of `T` in the instruction set in use.
 pub(crate) fn lanes<T: Real>() -> usize {
     struct Lanes<T>(PhantomData<T>);
@@ -224,7 +227,10 @@ pub(crate) unsafe fn multiply_into<T: Real>(
             epilogue.finish(start, row);
         }
     } else if b.n > 0 {
-        dispatch(Multiply { a, starts, taps: rows.taps, run: rows.run, b, base, out_starts, epilogue, streams });
+        // Elements that belong to two rows must not be added to twice.
+        let apart = b.k <= PIECE || out_starts.windows(2).all(|pair| pair[1] - pair[0] >= b.n);
+        let piece = if apart { PIECE } else { b.k };
+        dispatch(Multiply { a, starts, taps: rows.taps, run: rows.run, piece, b, base, out_starts, epilogue, streams });
     }
     if streams {
         stream::fence();
@@ -236,6 +242,8 @@ struct Multiply<'a, T> {
     starts: &'a [usize],
     taps: &'a [usize],
     run: usize,
+    /// Products to a piece.
+    piece: usize,
     b: PanelsView<'a, T>,
     /// Where the result begins.
     base: *mut T,
@@ -272,28 +280,39 @@ impl<T: Real> Multiply<'_, T> {
         }
     }
 
-    /// All rows of the panel from column `column` on.
+    /// All rows of the panel from column `column` on, piece by piece: as many whole taps as make one up, or a part of a tap. Later pieces are added to
+    /// what the ones before have written.
     #[inline(always)]
     fn panel<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&self, simd: S, column: usize) {
-        let mut first = 0;
-        while first < self.starts.len() {
-            first += match self.starts.len() - first {
-                rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first),
-                rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first),
-                _ => self.tile::<S, FEW, NV>(simd, column, first),
-            };
+        let taps_at_once = (self.piece / self.run).clamp(1, self.taps.len());
+        let mut done = 0;
+        for taps in self.taps.chunks(taps_at_once) {
+            for from in (0..self.run).step_by(self.piece) {
+                let piece = Piece { taps, from, run: self.piece.min(self.run - from), done };
+                done += taps.len() * piece.run;
+                let mut first = 0;
+                while first < self.starts.len() {
+                    first += match self.starts.len() - first {
+                        rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first, piece),
+                        rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first, piece),
+                        _ => self.tile::<S, FEW, NV>(simd, column, first, piece),
+                    };
+                }
+            }
         }
     }
 
-    /// The tile from row `first` and column `column` on; returns its height.
+    /// A piece of the tile from row `first` and column `column` on; returns its height.
     #[inline(always)]
-    fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize) -> usize {
-        let Multiply { a, starts, taps, run, b, base, out_starts, epilogue, streams } = *self;
+    fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize, piece: Piece<'_>) -> usize {
+        let Multiply { a, starts, b, base, out_starts, epilogue, .. } = *self;
         let lanes = T::lanes::<S>();
         let panel = &b.data[column * b.k..][..b.k * NV * lanes];
         let width = (NV * lanes).min(b.n - column);
         let masks = masks::<T, S, NV>(simd, width);
         let count = MR.min(starts.len() - first);
+        let (is_first, is_last) = (piece.done == 0, piece.done + piece.taps.len() * piece.run == b.k);
+        let streams = self.streams && is_last;
         if !streams {
             for &start in &out_starts[first..first + count] {
                 (0..NV).for_each(|v| prefetch(base.wrapping_add(start + column + v * lanes)));
@@ -303,23 +322,25 @@ impl<T: Real> Multiply<'_, T> {
         // that these are not 0.
         let tile = unsafe {
             // Rows beyond the last repeat it; their results are dropped.
-            let row = |r: usize| a.as_ptr().add(*starts.get_unchecked(first + r.min(count - 1)));
-            dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), taps, run, panel.as_ptr())
+            let row = |r: usize| a.as_ptr().add(*starts.get_unchecked(first + r.min(count - 1)) + piece.from);
+            dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), piece.taps, piece.run, panel.as_ptr().add(piece.done * NV * lanes))
         };
-        let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias {
+        let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias.filter(|_| is_first) {
             // SAFETY: `multiply_into` has asserted that the bias has an element for each column; the mask covers those of this panel.
             Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
             None => T::splat(simd, T::zero()),
         });
-        let finish = Finish { bias, residual: epilogue.residual, activation: epilogue.activation, masks };
+        let addend = if is_first { epilogue.residual.map(|residual| residual.as_ptr()) } else { Some(base.cast_const()) };
+        let activation = if is_last { epilogue.activation } else { Activation::Linear };
+        let finish = Finish { bias, addend, activation, masks };
         // SAFETY: `first + r` is a row, `first + count - 1` the last one of this tile.
         let at = |r: usize| unsafe { out_starts.get_unchecked(first + r.min(count - 1)) + column };
-        let curve = epilogue.curve();
+        let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
+        let curve = epilogue.curve().filter(|_| is_last);
         // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n` elements at each of `out_starts`, of which nobody
         // else touches those of this tile, and that results are aligned where they are streamed. `aside` has room for the whole tile, and is
         // written before it is read.
         unsafe {
-            let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
             if count == MR && curve.is_none() {
                 match width == NV * lanes {
                     true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| stream::store(to(r, v).cast(), y)),
@@ -342,20 +363,32 @@ impl<T: Real> Multiply<'_, T> {
     }
 }
 
+/// Some of the products of each element of the result.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    taps: &'a [usize],
+    /// Elements from a tap on to the first, and how many.
+    from: usize,
+    run: usize,
+    /// Products in the pieces before.
+    done: usize,
+}
+
 /// What happens to a tile's sums before they are written.
-struct Finish<'a, T: Real, S: Simd, const NV: usize> {
+struct Finish<T: Real, S: Simd, const NV: usize> {
     bias: [T::Vector<S>; NV],
-    residual: Option<&'a [T]>,
+    /// Where the addends of all rows are.
+    addend: Option<*const T>,
     activation: Activation,
     masks: [T::Mask<S>; NV],
 }
 
-impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
-    /// Finishes a tile, whose row `r` has its addends at `at(r)` of the residual, and hands it to `put(r, v, vector)`. By constant indices only: what
+impl<T: Real, S: Simd, const NV: usize> Finish<T, S, NV> {
+    /// Finishes a tile, whose row `r` has its addends at `at(r)`, and hands it to `put(r, v, vector)`. By constant indices only: what
     /// indexes the tile otherwise has it in memory, in the inner loop too.
     ///
     /// # Safety
-    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the residual.
+    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the addends.
     #[inline(always)]
     unsafe fn tile<const MR: usize, const MASKED: bool>(
         &self,
@@ -370,10 +403,10 @@ impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
                 tile[r][v] = T::vector_add(simd, tile[r][v], self.bias[v]);
             }
         }
-        if let Some(residual) = self.residual {
+        if let Some(addend) = self.addend {
             for r in 0..MR {
                 for v in 0..NV {
-                    let from = residual.as_ptr().wrapping_add(at(r) + v * lanes);
+                    let from = addend.wrapping_add(at(r) + v * lanes);
                     // SAFETY: by this function's contract.
                     let addend = unsafe {
                         if MASKED { T::load_masked(simd, self.masks[v], from) } else { from.cast::<T::Vector<S>>().read_unaligned() }

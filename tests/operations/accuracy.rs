@@ -99,13 +99,12 @@ fn errors(found: &[f64], exact: &[f64]) -> [f64; 2] {
 
 /// What the largest error may be, for sums of so many products. F(4×4)'s transforms multiply by numbers up to 8, and the products cancel.
 ///
-/// The register tile adds up a sum from its first product to its last, so that errors grow with the root of the length: sums of 4608 products
-/// reach 3.0e-6 in that way, those of up to 1536 stay below 2e-6.
+/// Longer sums than a network's layers have, as a depthwise weight gradient's over all pixels of a batch, may err as the root of their length.
 fn bound(algorithm: ConvAlgorithm, terms: usize) -> f64 {
     match algorithm {
         Naive => 1e-7, // in f64, and rounded once
         Winograd4 => 2e-5,
-        _ => 2e-6 * (terms as f64 / 1536.0).sqrt().max(1.0),
+        _ => 2e-6 * (terms as f64 / 4608.0).sqrt().max(1.0),
     }
 }
 

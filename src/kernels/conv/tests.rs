@@ -138,6 +138,11 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         [2, 16, 8, 1, 12, 1, 3, 0, 1],
         [1, 4, 4, 2, 4, 4, 1, 0, 1],
         [1, 4, 6, 2, 5, 2, 4, 3, 2],
+        // More products to a sum than are added up in one go: in whole taps, in parts of one, and with pixels computed together.
+        [1, 300, 20, 1, 6, 3, 1, 1, 1],
+        [1, 1300, 40, 1, 5, 1, 1, 0, 1],
+        [1, 130, 6, 1, 9, 3, 1, 1, 1],
+        [1, 6, 130, 1, 9, 3, 1, 1, 1],
     ] {
         let pair = |n| [n, n];
         let window = Window::new(pair(size), pair(kernel), pair(stride), pair(padding), pair(dilation), false).unwrap();
