@@ -9,10 +9,12 @@ use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, Scalar, vectorize};
 use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, multiply_into};
 
-/// Pixels a task has at least, where there are as many: enough to use a packed panel well.
+/// Pixels of an area, about: enough to use a packed panel well.
 const BAND: usize = 192;
-/// Tasks that there are at least, where there are as many panels.
-const TASKS: usize = 8;
+/// Pixels that an area has at least, where there are as many, though areas be few.
+const SHORT_BAND: usize = 24;
+/// Tasks that there are at least, where that is possible: threads that share out few come out even by chance only.
+const TASKS: usize = 16;
 
 /// Along one axis: the kernel positions that a phase meets.
 pub(super) struct Axis {
@@ -221,6 +223,8 @@ pub(super) struct Correlation<T> {
     /// Rows of cells of an area, and its images.
     band: usize,
     images: usize,
+    /// The most panels that a group has.
+    panels: usize,
 }
 
 /// Where the rows of a phase's matrix product are, in the order of an area's images, rows and columns, from the first of the area on: an area with
@@ -234,14 +238,20 @@ struct Places {
 
 impl<T: Real> Correlation<T> {
     pub(super) fn new(frame: Frame, phases: Vec<Phase<T>>) -> Correlation<T> {
-        let [rows, columns] = frame.source.cells;
-        let band = BAND.div_ceil(columns.max(1)).clamp(1, rows.max(1));
-        let images = if band >= rows { (BAND / (rows * columns).max(1)).clamp(1, frame.batch.max(1)) } else { 1 };
+        let [rows, columns] = frame.source.cells.map(|cells| cells.max(1));
+        let batch = frame.batch.max(1);
+        let panels = phases.iter().flat_map(|phase| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1).max(1);
+        let mut band = BAND.div_ceil(columns).min(rows);
+        let mut images = if band == rows { (BAND / (rows * columns)).clamp(1, batch) } else { 1 };
+        if batch.div_ceil(images) * rows.div_ceil(band) * panels < TASKS {
+            images = 1;
+            band = rows.div_ceil(TASKS.div_ceil(batch * panels)).max(SHORT_BAND.div_ceil(columns)).min(band);
+        }
         let phases = phases.into_iter().map(|phase| {
             let places = Places::new(&frame, &phase, images, band);
             (phase, places)
         });
-        Correlation { phases: phases.collect(), band, images, frame }
+        Correlation { phases: phases.collect(), band, images, panels, frame }
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
@@ -256,14 +266,14 @@ impl<T: Real> Correlation<T> {
         let rows = self.frame.source.cells[0];
         let bands = rows.div_ceil(self.band);
         let areas = batch.div_ceil(self.images) * bands;
-        let panels = self.phases.iter().flat_map(|(phase, _)| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1);
-        let parts = if pixels == 1 { TASKS.div_ceil(areas).clamp(1, panels) } else { 1 };
-        let part = panels.div_ceil(parts);
-        let parts = panels.div_ceil(part);
+        // Each part of an area's columns pads what it sees for itself.
+        let tasks = if self.frame.source.is_whole() { TASKS } else { TASKS / 2 };
+        let part = if pixels == 1 { (areas * self.panels / tasks).clamp(1, self.panels) } else { self.panels };
+        let parts = self.panels.div_ceil(part);
         let y = Disjoint::new(y);
         parallel::for_each(areas * parts, work, |task| {
             let (area, first) = (task / parts, task % parts * part);
-            let (image, panels) = (area / bands * self.images, first..panels.min(first + part));
+            let (image, panels) = (area / bands * self.images, first..self.panels.min(first + part));
             let images = image..batch.min(image + self.images);
             let cells = area % bands * self.band..rows.min((area % bands + 1) * self.band);
             self.area(x, images, cells, panels, epilogue, &y);

@@ -28,6 +28,8 @@ use crate::kernels::tile::lanes;
 /// what nobody has asked for ahead.
 const GRAIN: usize = 1 << 15;
 const TASKS: usize = 32;
+/// Tasks for less than that, if it is cheap to see a row again: threads that share out few come out even by chance only.
+const FEW_TASKS: usize = 16;
 /// Channels of a group beyond which lanes are not spread out, though asked for: scratch memory grows with them.
 const PLANES: usize = 64;
 
@@ -270,7 +272,7 @@ impl<T: Real> Depthwise<T> {
             return;
         }
         // The number of rows that makes bands of about the same size.
-        let grain = GRAIN.max(y.len() / TASKS);
+        let grain = if walk.is_plain() { GRAIN.min(y.len() / FEW_TASKS).max(1) } else { GRAIN }.max(y.len() / TASKS);
         let bands = (walk.rows.target * row).div_ceil(grain).min(walk.rows.target);
         let band = walk.rows.target.div_ceil(bands);
         let bands = walk.rows.target.div_ceil(band);
