@@ -36,8 +36,8 @@ pub mod memory {
     pub use crate::kernels::memory::{MemoryStats, stats, trim};
 }
 
-/// Sets the number of threads that operations use, the caller's included; 0 returns to the default, which is rayon's: the machine's
-/// cores unless `RAYON_NUM_THREADS` says otherwise.
+/// Sets the number of threads that operations use, the caller's included; 0 returns to the default: the cores that this process
+/// may use, unless the environment variable `RAYON_NUM_THREADS` says otherwise, which is looked at once.
 ///
 /// Results do not depend on it: work is split by problem size.
 ///

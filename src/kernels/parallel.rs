@@ -7,7 +7,8 @@
 use std::io;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::thread::available_parallelism;
 
 use super::workers::Workers;
 
@@ -18,7 +19,7 @@ const WORTH_WAKING: usize = if cfg!(miri) { 100 } else { 100_000 };
 const MOST_THREADS: usize = 4096;
 
 enum Threads {
-    /// As many as rayon has, which counts the machine's cores or what `RAYON_NUM_THREADS` says; not started yet.
+    /// As many as [`default_count`] says; not started yet.
     Default,
     /// The caller alone.
     One,
@@ -34,10 +35,24 @@ fn set(threads: Threads) {
     drop(old);
 }
 
-/// The number of threads where nobody has set one.
+/// The number of threads where nobody has set one; asked of the system once.
 fn default_count() -> usize {
-    // Miri finds fault with how rayon's own threads manage memory.
-    if cfg!(miri) { 2 } else { rayon::current_num_threads() }
+    // Miri counts one core, and has to see threads.
+    if cfg!(miri) {
+        return 2;
+    }
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let variable = std::env::var("RAYON_NUM_THREADS").ok();
+        // A machine that does not tell gets no threads that it may not have.
+        asked_for(variable.as_deref()).unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).min(MOST_THREADS)
+    })
+}
+
+/// The number in the variable, read as rayon reads it, so that one variable sets both in a program that uses both: what is no number, and 0, ask
+/// for nothing.
+fn asked_for(variable: Option<&str>) -> Option<usize> {
+    variable?.parse().ok().filter(|&count| count > 0)
 }
 
 /// The caller and so many others that they are `count`.
@@ -48,8 +63,8 @@ fn threads(count: usize) -> io::Result<Threads> {
     Ok(if count <= 1 { Threads::One } else { Threads::More(Arc::new(Workers::start(count - 1)?)) })
 }
 
-/// Sets the number of threads that operations use, the caller's included; 0 returns to the default: rayon's number, the machine's cores unless
-/// `RAYON_NUM_THREADS` says otherwise.
+/// Sets the number of threads that operations use, the caller's included; 0 returns to the default: the cores that this
+/// process may use, unless `RAYON_NUM_THREADS` says otherwise.
 ///
 /// # Errors
 /// When the system cannot start that many threads.
@@ -222,6 +237,15 @@ mod tests {
         }
         every_element_is_visited_once();
         set_num_threads(0).unwrap();
+    }
+
+    #[test]
+    fn the_variable_asks_for_a_number_of_threads_or_for_nothing() {
+        assert_eq!(asked_for(Some("3")), Some(3));
+        for nothing in [None, Some("0"), Some(""), Some("all"), Some("-1"), Some("99999999999999999999999")] {
+            assert_eq!(asked_for(nothing), None, "{nothing:?}");
+        }
+        assert!((1..=MOST_THREADS).contains(&default_count()));
     }
 
     #[test]
