@@ -53,29 +53,38 @@ impl Default for Limits {
     }
 }
 
+/// The setters of a type with `limits`.
+macro_rules! limit_setters {
+    () => {
+        /// The most bytes to accept; 1 GiB by default.
+        pub fn size_limit(mut self, bytes: u64) -> Self {
+            self.limits.size = bytes;
+            self
+        }
+
+        /// How long to wait for a connection; 15 s by default.
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.limits.connect = timeout;
+            self
+        }
+
+        /// How long to wait for the next bytes; 30 s by default.
+        pub fn stall_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.limits.stall = timeout;
+            self
+        }
+    };
+}
+#[cfg(feature = "hub")]
+pub(crate) use limit_setters;
+
 impl Download {
     /// From these addresses, tried in order.
     pub fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>, checksum: Checksum) -> Download {
         Download { urls: urls.into_iter().map(U::into).collect(), checksum, limits: Limits::default() }
     }
 
-    /// The most bytes to accept; 1 GiB by default.
-    pub fn size_limit(mut self, bytes: u64) -> Download {
-        self.limits.size = bytes;
-        self
-    }
-
-    /// How long to wait for a connection; 15 s by default.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Download {
-        self.limits.connect = timeout;
-        self
-    }
-
-    /// How long to wait for the next bytes; 30 s by default.
-    pub fn stall_timeout(mut self, timeout: Duration) -> Download {
-        self.limits.stall = timeout;
-        self
-    }
+    limit_setters!();
 
     /// Fetches the file to `path`, unless what is there already has the right content. Makes the directory when there is none.
     ///

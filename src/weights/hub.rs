@@ -9,13 +9,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
 
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use ureq::http::{HeaderMap, Uri, header};
 
 use super::download::caches;
-use crate::download::{Checksum, Download, Limits, failure};
+use crate::download::{Checksum, Download, Limits, failure, limit_setters};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 
@@ -90,23 +89,7 @@ impl Hub {
         self
     }
 
-    /// The most bytes to accept; 1 GiB by default.
-    pub fn size_limit(mut self, bytes: u64) -> Hub {
-        self.limits.size = bytes;
-        self
-    }
-
-    /// How long to wait for a connection; 15 s by default.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Hub {
-        self.limits.connect = timeout;
-        self
-    }
-
-    /// How long to wait for the next bytes; 30 s by default.
-    pub fn stall_timeout(mut self, timeout: Duration) -> Hub {
-        self.limits.stall = timeout;
-        self
-    }
+    limit_setters!();
 
     /// The path of a file of a model's repository. What the cache has is returned without asking a server, also when its branch has moved
     /// on since; a commit as the [revision](Self::revision) says exactly what is wanted.
