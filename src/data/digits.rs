@@ -4,10 +4,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use super::table::Table;
-use super::{Dataset, Image};
-use crate::error::Result;
-use crate::tensor::Tensor;
+use super::table::{TEN_DIGITS, Table};
 
 const SAMPLES: usize = 1797;
 const PIXELS: usize = 8 * 8;
@@ -35,7 +32,7 @@ static EMBEDDED: &[u8] = include_bytes!("digits.bin.gz");
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Digits(Table);
+pub struct Digits(pub(super) Table);
 
 impl Digits {
     /// The 1,438 samples for training.
@@ -64,24 +61,7 @@ impl Digits {
             pixels: rows.flat_map(|(_, row)| row).copied().collect(),
             labels: labels.iter().enumerate().filter(|&(index, _)| chosen(index)).map(|(_, &label)| label).collect(),
             white: 16,
+            classes: TEN_DIGITS,
         })
-    }
-}
-
-impl Dataset for Digits {
-    fn len(&self) -> usize {
-        self.0.labels.len()
-    }
-
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        self.0.get(index)
-    }
-
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
-        self.0.load(index, image)
-    }
-
-    fn classes(&self) -> Vec<String> {
-        (0..10).map(|digit| digit.to_string()).collect()
     }
 }

@@ -4,10 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::idx::{self, ElementType, Raw};
-use super::table::Table;
-use super::{Dataset, Image};
+use super::table::{TEN_DIGITS, Table};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
 
 /// MNIST: 60,000 and 10,000 handwritten digits of 28×28 pixels (LeCun, Bottou, Bengio and Haffner, 1998).
 ///
@@ -19,11 +17,11 @@ use crate::tensor::Tensor;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Mnist(Table);
+pub struct Mnist(pub(super) Table);
 
 /// Fashion-MNIST: 60,000 and 10,000 pictures of clothes in MNIST's format (Xiao, Rasul and Vollgraf, 2017).
 #[derive(Clone)]
-pub struct FashionMnist(Table);
+pub struct FashionMnist(pub(super) Table);
 
 impl Mnist {
     /// The training set, from `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` in `dir`.
@@ -35,7 +33,7 @@ impl Mnist {
     /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is damaged, a label exceeds 9, or there are not
     /// as many labels as images.
     pub fn train(dir: impl AsRef<Path>) -> Result<Mnist> {
-        read("Mnist", dir.as_ref(), "MNIST", "train").map(Mnist)
+        read("Mnist", dir.as_ref(), "MNIST", "train", TEN_DIGITS).map(Mnist)
     }
 
     /// The test set, from `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`; see [`train`](Self::train).
@@ -43,7 +41,7 @@ impl Mnist {
     /// # Errors
     /// As [`train`](Self::train).
     pub fn test(dir: impl AsRef<Path>) -> Result<Mnist> {
-        read("Mnist", dir.as_ref(), "MNIST", "t10k").map(Mnist)
+        read("Mnist", dir.as_ref(), "MNIST", "t10k", TEN_DIGITS).map(Mnist)
     }
 }
 
@@ -53,7 +51,7 @@ impl FashionMnist {
     /// # Errors
     /// As [`Mnist::train`].
     pub fn train(dir: impl AsRef<Path>) -> Result<FashionMnist> {
-        read("FashionMnist", dir.as_ref(), "FashionMNIST", "train").map(FashionMnist)
+        read("FashionMnist", dir.as_ref(), "FashionMNIST", "train", CLOTHES).map(FashionMnist)
     }
 
     /// The test set; files as [`Mnist::test`]'s, in `dir` or in `FashionMNIST/raw` below it.
@@ -61,49 +59,14 @@ impl FashionMnist {
     /// # Errors
     /// As [`Mnist::train`].
     pub fn test(dir: impl AsRef<Path>) -> Result<FashionMnist> {
-        read("FashionMnist", dir.as_ref(), "FashionMNIST", "t10k").map(FashionMnist)
+        read("FashionMnist", dir.as_ref(), "FashionMNIST", "t10k", CLOTHES).map(FashionMnist)
     }
 }
 
-impl Dataset for Mnist {
-    fn len(&self) -> usize {
-        self.0.labels.len()
-    }
+/// Fashion-MNIST's classes.
+const CLOTHES: [&str; 10] = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        self.0.get(index)
-    }
-
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
-        self.0.load(index, image)
-    }
-
-    fn classes(&self) -> Vec<String> {
-        (0..10).map(|digit| digit.to_string()).collect()
-    }
-}
-
-impl Dataset for FashionMnist {
-    fn len(&self) -> usize {
-        self.0.labels.len()
-    }
-
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        self.0.get(index)
-    }
-
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
-        self.0.load(index, image)
-    }
-
-    fn classes(&self) -> Vec<String> {
-        ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-            .map(String::from)
-            .to_vec()
-    }
-}
-
-fn read(name: &'static str, dir: &Path, folder: &str, part: &str) -> Result<Table> {
+fn read(name: &'static str, dir: &Path, folder: &str, part: &str, classes: [&'static str; 10]) -> Result<Table> {
     let labels_path = find(name, dir, folder, &format!("{part}-labels"), "idx1-ubyte")?;
     let images_path = find(name, dir, folder, &format!("{part}-images"), "idx3-ubyte")?;
     let labels = read_bytes(&labels_path, 1, "labels")?;
@@ -121,7 +84,7 @@ fn read(name: &'static str, dir: &Path, folder: &str, part: &str) -> Result<Tabl
         let message = format!("label {} of sample {index} is not in 0..=9", labels.data[index]);
         return Err(Error::format(labels_path, message));
     }
-    Ok(Table { name, shape: [1, height, width], pixels: images.data, labels: labels.data, white: 255 })
+    Ok(Table { name, shape: [1, height, width], pixels: images.data, labels: labels.data, white: 255, classes })
 }
 
 fn read_bytes(path: &Path, rank: usize, what: &str) -> Result<Raw> {

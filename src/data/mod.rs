@@ -110,38 +110,30 @@ pub trait Dataset: Send + Sync {
     }
 }
 
-impl<D: Dataset + ?Sized> Dataset for Arc<D> {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
+/// Implements [`Dataset`] by a dataset inside.
+macro_rules! forwarding {
+    ([$($generics:tt)*] $dataset:ty, $self:ident => $inside:expr) => {
+        impl<$($generics)*> Dataset for $dataset {
+            fn len(&$self) -> usize {
+                $inside.len()
+            }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        (**self).get(index)
-    }
+            fn get(&$self, index: usize) -> Result<(Tensor, i64)> {
+                $inside.get(index)
+            }
 
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
-        (**self).load(index, image)
-    }
+            fn load(&$self, index: usize, image: &mut Image) -> Result<i64> {
+                $inside.load(index, image)
+            }
 
-    fn classes(&self) -> Vec<String> {
-        (**self).classes()
-    }
+            fn classes(&$self) -> Vec<String> {
+                $inside.classes()
+            }
+        }
+    };
 }
-
-impl<D: Dataset + ?Sized> Dataset for Box<D> {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
-
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        (**self).get(index)
-    }
-
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
-        (**self).load(index, image)
-    }
-
-    fn classes(&self) -> Vec<String> {
-        (**self).classes()
-    }
-}
+forwarding!([D: Dataset + ?Sized] Arc<D>, self => **self);
+forwarding!([D: Dataset + ?Sized] Box<D>, self => **self);
+forwarding!([] Digits, self => self.0);
+forwarding!([] Mnist, self => self.0);
+forwarding!([] FashionMnist, self => self.0);

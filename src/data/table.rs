@@ -1,8 +1,11 @@
 //! Small images of one size in memory, as bytes.
 
-use super::Image;
+use super::{Dataset, Image};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+
+/// The classes of datasets of digits.
+pub(crate) const TEN_DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// Images and labels of a dataset that fits into memory.
 #[derive(Clone)]
@@ -15,6 +18,8 @@ pub(crate) struct Table {
     pub(crate) labels: Vec<u8>,
     /// What stands for 1.0.
     pub(crate) white: u8,
+    /// What the labels mean.
+    pub(crate) classes: [&'static str; 10],
 }
 
 impl Table {
@@ -26,16 +31,26 @@ impl Table {
         };
         Ok((&self.pixels[index * size..][..size], i64::from(label)))
     }
+}
 
-    pub(crate) fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+impl Dataset for Table {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
         let (bytes, label) = self.sample(index)?;
         image.set_bytes(self.shape, bytes, f32::from(self.white))?;
         Ok(label)
     }
 
-    pub(crate) fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
         let mut image = Image::default();
         let label = self.load(index, &mut image)?;
         Ok((image.to_tensor(), label))
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.classes.map(String::from).to_vec()
     }
 }
