@@ -221,18 +221,30 @@ impl Pointwise for LeakyRelu {
     }
 }
 
-impl Pointwise for Relu6 {
-    const NAME: &'static str = "relu6";
-    const FROM_OUTPUT: bool = true;
+/// Functions that kernels apply in passing too, by their name and cost; whether the gradient is worked out from the output.
+macro_rules! of_kernels {
+    ($($function:ty, $name:literal, $cost:literal, $from_output:literal;)*) => {$(
+        impl Pointwise for $function {
+            const NAME: &'static str = $name;
+            const COST: usize = $cost;
+            const FROM_OUTPUT: bool = $from_output;
 
-    #[inline(always)]
-    fn value<T: Real>(self, x: T) -> T {
-        Nonlinear::value(self, x)
-    }
-    #[inline(always)]
-    fn gradient<T: Real>(self, grad: T, y: T) -> T {
-        Nonlinear::gradient(self, grad, y)
-    }
+            #[inline(always)]
+            fn value<T: Real>(self, x: T) -> T {
+                Nonlinear::value(self, x)
+            }
+            #[inline(always)]
+            fn gradient<T: Real>(self, grad: T, kept: T) -> T {
+                Nonlinear::gradient(self, grad, kept)
+            }
+        }
+    )*};
+}
+of_kernels! {
+    Relu6, "relu6", 1, true;
+    Silu, "silu", 12, false;
+    HardSigmoid, "hardsigmoid", 2, false;
+    HardSwish, "hardswish", 2, false;
 }
 
 #[derive(Clone, Copy)]
@@ -309,20 +321,6 @@ fn gelu_tanh_gate<T: Real>(x: T) -> T {
     (T::of(GELU_TANH) * x * (T::one() + T::of(0.044715) * x * x)).sigmoid()
 }
 
-impl Pointwise for Silu {
-    const NAME: &'static str = "silu";
-    const COST: usize = 12;
-
-    #[inline(always)]
-    fn value<T: Real>(self, x: T) -> T {
-        Nonlinear::value(self, x)
-    }
-    #[inline(always)]
-    fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        Nonlinear::gradient(self, grad, x)
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Sigmoid;
 
@@ -356,34 +354,6 @@ impl Pointwise for Tanh {
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, y: T) -> T {
         grad * (T::one() - y * y)
-    }
-}
-
-impl Pointwise for HardSigmoid {
-    const NAME: &'static str = "hardsigmoid";
-    const COST: usize = 2;
-
-    #[inline(always)]
-    fn value<T: Real>(self, x: T) -> T {
-        Nonlinear::value(self, x)
-    }
-    #[inline(always)]
-    fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        Nonlinear::gradient(self, grad, x)
-    }
-}
-
-impl Pointwise for HardSwish {
-    const NAME: &'static str = "hardswish";
-    const COST: usize = 2;
-
-    #[inline(always)]
-    fn value<T: Real>(self, x: T) -> T {
-        Nonlinear::value(self, x)
-    }
-    #[inline(always)]
-    fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        Nonlinear::gradient(self, grad, x)
     }
 }
 
