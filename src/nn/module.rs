@@ -71,15 +71,10 @@ pub trait Module: Send + Sync {
 
     /// The parameters with their paths, in order; one that is shared has the first of its paths.
     fn named_parameters(&self) -> Vec<(String, Parameter)> {
-        let (mut found, mut seen) = (vec![], HashSet::new());
-        Visitor::walk(self, &mut |path, item| {
-            if let Item::Parameter(parameter) = item
-                && seen.insert(parameter.key())
-            {
-                found.push((path.to_string(), parameter.clone()));
-            }
-        });
-        found
+        each_once(self, |item| match item {
+            Item::Parameter(parameter) => Some((parameter.key(), parameter.clone())),
+            _ => None,
+        })
     }
 
     /// The buffers, such as running statistics, in order, each once.
@@ -89,15 +84,10 @@ pub trait Module: Send + Sync {
 
     /// The buffers with their paths, in order, each once.
     fn named_buffers(&self) -> Vec<(String, Buffer)> {
-        let (mut found, mut seen) = (vec![], HashSet::new());
-        Visitor::walk(self, &mut |path, item| {
-            if let Item::Buffer(buffer) = item
-                && seen.insert(buffer.key())
-            {
-                found.push((path.to_string(), buffer.clone()));
-            }
-        });
-        found
+        each_once(self, |item| match item {
+            Item::Buffer(buffer) => Some((buffer.key(), buffer.clone())),
+            _ => None,
+        })
     }
 
     /// The number of elements in all parameters, each counted once.
@@ -246,6 +236,19 @@ pub enum Part<'a> {
 fn short_name(name: &str) -> &str {
     let plain = name.split('<').next().unwrap_or(name);
     plain.rsplit("::").next().unwrap_or(plain)
+}
+
+/// What `pick` takes of what a walk meets, with a key to tell it by; each once, with the first of its paths.
+fn each_once<T>(module: &(impl Module + ?Sized), pick: impl Fn(Item<'_>) -> Option<(usize, T)>) -> Vec<(String, T)> {
+    let (mut found, mut seen) = (vec![], HashSet::new());
+    Visitor::walk(module, &mut |path, item| {
+        if let Some((key, picked)) = pick(item)
+            && seen.insert(key)
+        {
+            found.push((path.to_string(), picked));
+        }
+    });
+    found
 }
 
 fn set_training(module: &(impl Module + ?Sized), training: bool) {
