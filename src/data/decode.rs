@@ -43,11 +43,12 @@ impl Image {
     /// Pixels are those that Pillow's `Image.open(path).convert("RGB")` has, to the bit (of PNG files with 16 bits, the upper 8): gray is
     /// repeated, transparency is left out, and a camera's note of how it was held is not heeded.
     ///
-    /// ```no_run
+    /// ```
     /// use convnet::data::Image;
     ///
-    /// let image = Image::open("cat.jpg")?;
-    /// let tensor = image.to_tensor(); // [3, H, W], in [0, 1]
+    /// # std::env::set_current_dir("tests/fixtures/images").unwrap();
+    /// let tensor = Image::open("rgb.jpg")?.to_tensor(); // in [0, 1]
+    /// assert_eq!(tensor.shape(), [3, 37, 53]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
     ///

@@ -14,12 +14,20 @@ use crate::tensor::Tensor;
 /// Classes are the folders' names in order, labels count them. Samples come class by class, each in the order of folders and names. JPEG and
 /// PNG files are taken, by their extension; they are read when they are asked for, on the loader's threads.
 ///
-/// ```no_run
+/// ```
 /// use convnet::data::{CenterCrop, DataLoader, Dataset, ImageFolder, Resize};
 ///
-/// let train = ImageFolder::new("data/train")?;
-/// println!("{} pictures of {}", train.len(), train.classes().join(", "));
+/// # let pictures = std::path::Path::new("tests/fixtures/images").canonicalize().unwrap();
+/// # let folder = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&folder).unwrap();
+/// # for (class, picture) in [("cat", "rgb.png"), ("dog", "rgb.jpg"), ("dog", "444.jpg")] {
+/// #     std::fs::create_dir_all(format!("data/train/{class}")).unwrap();
+/// #     std::fs::copy(pictures.join(picture), format!("data/train/{class}/{picture}")).unwrap();
+/// # }
+/// let train = ImageFolder::new("data/train")?; // data/train/cat/rgb.png, data/train/dog/444.jpg, data/train/dog/rgb.jpg
+/// assert!(train.len() == 3 && train.classes() == ["cat", "dog"]);
 /// let loader = DataLoader::new(train, 32).shuffle(0).workers(2).transform((Resize::shorter(256), CenterCrop::new([224, 224])));
+/// assert!(loader.epoch(0).next().expect("one batch")?.images.shape() == [3, 3, 224, 224]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -9,11 +9,19 @@ use crate::error::{Error, Result};
 
 /// MNIST: 60,000 and 10,000 handwritten digits of 28×28 pixels (LeCun, Bottou, Bengio and Haffner, 1998).
 ///
-/// ```no_run
+/// ```
 /// use convnet::data::{DataLoader, Mnist, Normalize};
 ///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&folder).unwrap();
+/// # std::fs::create_dir_all("data/mnist").unwrap();
+/// # let images = [&[0, 0, 8, 3, 0, 0, 0, 64, 0, 0, 0, 28, 0, 0, 0, 28][..], &[0; 64 * 28 * 28]].concat();
+/// # std::fs::write("data/mnist/train-images-idx3-ubyte", images).unwrap();
+/// # std::fs::write("data/mnist/train-labels-idx1-ubyte", [&[0, 0, 8, 1, 0, 0, 0, 64][..], &[5; 64]].concat()).unwrap();
 /// let train = Mnist::train("data/mnist")?;
 /// let loader = DataLoader::new(train, 64).shuffle(0).workers(1).transform(Normalize::new([0.1307], [0.3081]));
+/// let batch = loader.epoch(0).next().expect("many batches")?;
+/// assert!(batch.images.shape() == [64, 1, 28, 28] && batch.labels.shape() == [64]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]

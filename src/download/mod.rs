@@ -22,11 +22,15 @@ const RESUMPTIONS: usize = 3;
 
 /// One file, to be fetched from the first of several addresses that gives the right content.
 ///
-/// ```no_run
+/// ```
 /// use convnet::data::{Checksum, Download};
 ///
-/// let sha256 = "08dc20ab1689590a0bcd66e874647b6ee8464e2d501b5a3f1f78831db19a3fdc".into();
-/// Download::new(["https://example.org/train-images-idx3-ubyte.gz"], Checksum::File { sha256 }).to("data/train-images-idx3-ubyte.gz")?;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&folder).unwrap();
+/// # std::fs::write("classes.txt", "abc").unwrap(); // so that no server is asked
+/// let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into();
+/// let download = Download::new(["https://example.org/classes.txt", "https://mirror.example.org/classes.txt"], Checksum::File { sha256 });
+/// download.size_limit(1 << 20).to("classes.txt")?; // at once, if it is there already
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Debug)]

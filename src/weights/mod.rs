@@ -19,13 +19,16 @@
 //! offsets and directories are checked against the file, and what a file may make this process allocate is limited to eight bytes for each
 //! of its own (the widest conversion) and 64 MiB.
 //!
-//! ```no_run
+//! ```
 //! use convnet::models::lenet5;
 //! use convnet::nn::Module;
 //!
-//! let state = convnet::weights::load("lenet5.pth")?;
+//! # let folder = tempfile::tempdir().unwrap();
+//! # std::env::set_current_dir(&folder).unwrap();
+//! # convnet::weights::save("lenet5.safetensors", &lenet5(10).state_dict())?;
+//! let state = convnet::weights::load("lenet5.safetensors")?; // or lenet5.pth, or lenet5.npz
 //! let report = lenet5(10).load_state_dict(&state)?;
-//! println!("{report}");
+//! assert_eq!(report.loaded, 10);
 //! convnet::weights::save("lenet5.npz", &state)?;
 //! # Ok::<(), convnet::Error>(())
 //! ```
