@@ -5,15 +5,26 @@
 //! cargo run --release --example models -- resnet  # those whose name contains a word
 //! ```
 
-use convnet::{Result, models};
+use std::error::Error;
+use std::io::{self, Write};
 
-fn main() -> Result<()> {
+use convnet::models;
+
+fn main() -> Result<(), Box<dyn Error>> {
     let word = std::env::args().nth(1).unwrap_or_default();
-    println!("{:<20}{:<12}{:>8}{:>14}{:>16}  paper", "name", "input", "classes", "parameters", "multiply-adds");
-    for model in models::all().iter().filter(|model| model.name.contains(&word)) {
+    match print(&word, io::stdout().lock()) {
+        // Whoever reads may stop reading, which is no reason to complain.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => Ok(()),
+        result => result,
+    }
+}
+
+fn print(word: &str, mut out: impl Write) -> Result<(), Box<dyn Error>> {
+    writeln!(out, "{:<20}{:<12}{:>8}{:>14}{:>16}  paper", "name", "input", "classes", "parameters", "multiply-adds")?;
+    for model in models::all().iter().filter(|model| model.name.contains(word)) {
         let input = model.input.map(|size| size.to_string()).join("×");
         let [parameters, multiply_adds] = [model.parameters() as f64, model.multiply_adds()? as f64].map(|n| n / 1e6);
-        println!("{:<20}{input:<12}{:>8}{parameters:>12.2} M{multiply_adds:>14.1} M  {}", model.name, model.classes, model.paper);
+        writeln!(out, "{:<20}{input:<12}{:>8}{parameters:>12.2} M{multiply_adds:>14.1} M  {}", model.name, model.classes, model.paper)?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ mod peak;
 mod scaling;
 mod table;
 
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -85,6 +85,8 @@ type Step = Box<dyn FnMut() -> convnet::Result<()>>;
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads may stop reading, which is no reason to complain.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("workload: {error}");
             ExitCode::FAILURE
@@ -118,10 +120,10 @@ fn run(options: &Options) -> Fallible<()> {
 
 /// Runs as many steps as each line of standard input asks for.
 fn serve(step: &mut Step) -> Fallible<()> {
-    let mut out = std::io::stdout();
+    let mut out = io::stdout();
     writeln!(out, "ready")?;
     out.flush()?;
-    for line in std::io::stdin().lock().lines() {
+    for line in io::stdin().lock().lines() {
         let line = line?;
         let count: u64 = line.trim().parse().map_err(|_| format!("not a number of steps: {line:?}"))?;
         let start = Instant::now();

@@ -2,6 +2,7 @@
 //!
 //! Each row is timed in turn with the one before, so that the ratio of the two does not depend on what else the machine does.
 
+use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use convnet::nn::Module;
@@ -29,10 +30,11 @@ pub fn print(name: &str) -> Fallible<()> {
     // As elsewhere in this program, models for small images take no others.
     let fixed = channels == 1 || height == 32;
     let size = if fixed { height } else { SIZE };
-    println!("{name}, inference, {}", machine());
-    println!(
+    writeln!(stdout(), "{name}, inference, {}", machine())?;
+    writeln!(
+        stdout(),
         "The ratio is the time for each pixel to that of the row before, both timed in turn: below 1 where images get cheaper together."
-    );
+    )?;
 
     rows(&*model, channels, "images", BATCHES.map(|batch| [batch, size]))?;
     if !fixed {
@@ -43,7 +45,7 @@ pub fn print(name: &str) -> Fallible<()> {
 
 /// A table of cases, which are numbers of images and their sizes; one that the model refuses is a row that says so.
 fn rows<const N: usize>(model: &dyn Module, channels: usize, what: &str, cases: [[usize; 2]; N]) -> Fallible<()> {
-    println!("\n{what:>8}{:>12}{:>14}{:>14}{:>8}", "ms", "ms per image", "ns per pixel", "ratio");
+    writeln!(stdout(), "\n{what:>8}{:>12}{:>14}{:>14}{:>8}", "ms", "ms per image", "ns per pixel", "ratio")?;
     let mut before: Option<Case> = None;
     for [batch, size] in cases {
         let x = Tensor::randn([batch, channels, size, size]).to_memory_format(MemoryFormat::ChannelsLast)?;
@@ -51,14 +53,14 @@ fn rows<const N: usize>(model: &dyn Module, channels: usize, what: &str, cases: 
         let mut case = match Case::new(model, x) {
             Ok(case) => case,
             Err(error) => {
-                println!("{label:8}  {error}");
+                writeln!(stdout(), "{label:8}  {error}")?;
                 continue;
             }
         };
         let ratio = case.sample_with(before.as_mut())?.map_or("-".to_string(), |ratio| format!("{ratio:.2}"));
         let seconds = median(std::mem::take(&mut case.seconds));
         let (of_image, of_pixel) = (seconds / batch as f64, seconds / case.pixels);
-        println!("{label:8}{:12.3}{:14.3}{:14.2}{ratio:>8}", 1e3 * seconds, 1e3 * of_image, 1e9 * of_pixel);
+        writeln!(stdout(), "{label:8}{:12.3}{:14.3}{:14.2}{ratio:>8}", 1e3 * seconds, 1e3 * of_image, 1e9 * of_pixel)?;
         before = Some(case);
     }
     Ok(())

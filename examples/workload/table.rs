@@ -3,7 +3,7 @@
 //! Most machines change their speed from one moment to the next, so each sample is taken between two measurements of the peak, and the share is
 //! the median of the samples' own.
 
-use std::io::Write;
+use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use convnet::num_threads;
@@ -34,15 +34,18 @@ const SAMPLE: f64 = 0.01;
 pub fn print() -> Fallible<()> {
     // The first rounds wake the cores up.
     let peaks: Vec<f64> = (0..9).map(|_| peak(num_threads())).collect();
-    println!("{}: multiply-adds in registers reach {:.0} GFLOP/s", machine(), median(peaks));
-    println!("A multiply-add counts as two operations. Winograd's algorithms do fewer than are counted, so that they may exceed the peak.");
+    writeln!(stdout(), "{}: multiply-adds in registers reach {:.0} GFLOP/s", machine(), median(peaks))?;
+    writeln!(
+        stdout(),
+        "A multiply-add counts as two operations. Winograd's algorithms do fewer than are counted, so that they may exceed the peak."
+    )?;
 
-    heading(&format!("operation, {BATCH} images"), "forward", "backward");
+    heading(&format!("operation, {BATCH} images"), "forward", "backward")?;
     for (spec, size) in OPERATIONS {
         let make = || Operation::parse(spec, BATCH, size);
         row(&format!("{spec} @{size}"), || Ok(make()?.forward()), || Ok(make()?.backward()?))?;
     }
-    heading("model", "inference, 1 image", "training step");
+    heading("model", "inference, 1 image", "training step")?;
     for (name, batch) in MODELS {
         let make = |batch| Subject::new(name, batch, None, None);
         row(&format!("{name}, training {batch} images"), || Ok(make(1)?.inference()), || Ok(make(batch)?.training()?))?;
@@ -50,9 +53,10 @@ pub fn print() -> Fallible<()> {
     Ok(())
 }
 
-fn heading(what: &str, first: &str, second: &str) {
-    println!("\n{what:44}{first:^29}{second:^29}");
-    println!("{:44}{:>10}{:>10}{:>9}{:>10}{:>10}{:>9}", "", "ms", "GFLOP/s", "of peak", "ms", "GFLOP/s", "of peak");
+fn heading(what: &str, first: &str, second: &str) -> Fallible<()> {
+    writeln!(stdout(), "\n{what:44}{first:^29}{second:^29}")?;
+    writeln!(stdout(), "{:44}{:>10}{:>10}{:>9}{:>10}{:>10}{:>9}", "", "ms", "GFLOP/s", "of peak", "ms", "GFLOP/s", "of peak")?;
+    Ok(())
 }
 
 /// Prints the row as it is measured.
@@ -61,12 +65,12 @@ where
     A: FnMut() -> convnet::Result<()>,
     B: FnMut() -> convnet::Result<()>,
 {
-    print!("{label:44}");
-    std::io::stdout().flush()?;
+    write!(stdout(), "{label:44}")?;
+    stdout().flush()?;
     // One is gone before the other is made.
-    print!("{}", measure(first()?)?);
-    std::io::stdout().flush()?;
-    println!("{}", measure(second()?)?);
+    write!(stdout(), "{}", measure(first()?)?)?;
+    stdout().flush()?;
+    writeln!(stdout(), "{}", measure(second()?)?)?;
     Ok(())
 }
 
