@@ -75,6 +75,8 @@ pub struct PoolProjection {
 }
 
 impl Module for PoolProjection {
+    /// # Shape
+    /// `[N, C, H, W]` to `[N, projected, H, W]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let pooled = x.max_pool2d([3, 3], Pool2dOptions { stride: [1, 1], padding: [1, 1], ceil_mode: true, ..Default::default() })?;
@@ -139,6 +141,8 @@ impl InceptionAux {
 }
 
 impl Module for InceptionAux {
+    /// # Shape
+    /// `[N, C, H, W]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let x = x.adaptive_avg_pool2d([4, 4])?; //               [N, 512 or 528, 4, 4]

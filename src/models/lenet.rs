@@ -49,6 +49,8 @@ pub fn lenet5(num_classes: usize) -> LeNet5 {
 }
 
 impl Module for LeNet5 {
+    /// # Shape
+    /// `[N, 1, 28, 28]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 1, 28, 28]
         let x = conv_act(&self.conv1, x, Activation::Relu)?; //     C1: [N, 6, 28, 28]

@@ -51,6 +51,8 @@ impl DepthwiseSeparable {
 }
 
 impl Module for DepthwiseSeparable {
+    /// # Shape
+    /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let x = conv_bn_act(&self.conv_dw, &self.bn1, x, Activation::Relu6)?;

@@ -80,6 +80,8 @@ impl Module for Vgg {
 }
 
 impl Module for VggFeatures {
+    /// # Shape
+    /// `[N, 3, H, W]` to `[N, 512, ⌊H / 32⌋, ⌊W / 32⌋]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let mut x = x.clone();

@@ -244,6 +244,15 @@ impl Module for Conv2d {
 }
 
 /// One-dimensional convolution (cross-correlation), with a weight `[out, in / groups, k]`.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{Conv1d, Module};
+///
+/// let conv = Conv1d::new(2, 8, 5).stride(2).padding(2);
+/// assert!(conv.forward(&Tensor::randn([4, 2, 100]))?.shape() == [4, 8, 50]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 pub struct Conv1d {
     /// `[out, in / groups, k]`.
     pub weight: Parameter,
@@ -332,6 +341,15 @@ impl Module for Conv1d {
 }
 
 /// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input, with a weight `[in, out / groups, kH, kW]`.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{ConvTranspose2d, Module};
+///
+/// let upscale = ConvTranspose2d::new(16, 8, 2).stride(2);
+/// assert!(upscale.forward(&Tensor::randn([4, 16, 7, 7]))?.shape() == [4, 8, 14, 14]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 pub struct ConvTranspose2d {
     /// `[in, out / groups, kH, kW]`.
     pub weight: Parameter,

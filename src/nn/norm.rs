@@ -276,6 +276,15 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
 ///
 /// # Shape
 /// `[…, normalized shape]`; the result has the input's.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{LayerNorm, Module};
+///
+/// let y = LayerNorm::new([64]).forward(&(&Tensor::randn([10, 64]) + 3.0))?;
+/// assert!(y.shape() == [10, 64] && y.mean(..)?.item::<f32>()?.abs() < 1e-4);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 pub struct LayerNorm {
     /// Of the normalised shape; starts at 1.
     pub weight: Option<Parameter>,
@@ -318,6 +327,9 @@ impl Leaf for LayerNorm {
 }
 
 impl Module for LayerNorm {
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the layer's, [`Error::DType`] when its dtype is not
+    /// the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || {
             if !x.shape().ends_with(&self.shape) {
@@ -338,6 +350,15 @@ impl Module for LayerNorm {
 ///
 /// # Shape
 /// `[N, C, …]`; the result has the input's.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{GroupNorm, Module};
+///
+/// let norm = GroupNorm::new(4, 32); // 4 groups of 8 channels
+/// assert!(norm.forward(&Tensor::randn([2, 32, 7, 7]))?.shape() == [2, 32, 7, 7]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 pub struct GroupNorm {
     /// `[C]`; starts at 1.
     pub weight: Option<Parameter>,
@@ -379,6 +400,9 @@ impl Leaf for GroupNorm {
 }
 
 impl Module for GroupNorm {
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels, [`Error::Argument`] when they do not divide into the
+    /// groups, [`Error::DType`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || {
             if x.ndim() < 2 || x.shape()[1] != self.channels {

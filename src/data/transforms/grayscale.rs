@@ -7,6 +7,15 @@ use crate::error::{Error, Result};
 ///
 /// An [image of bytes](Image::is_bytes) gets Pillow's values, rounded.
 ///
+/// ```
+/// use convnet::data::{Grayscale, Image, Random, Transform};
+///
+/// let mut image = Image::new(3, 20, 30)?;
+/// Grayscale.apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(image.shape(), [1, 20, 30]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
 /// # Errors
 /// Applying it gives [`Error::Argument`] for another number of channels.
 #[derive(Clone, Copy, Debug, Default)]

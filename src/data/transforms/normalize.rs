@@ -11,6 +11,15 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// `(x - mean) / std`, channel by channel.
 ///
+/// ```
+/// use convnet::data::{Image, Normalize, Random, Transform};
+///
+/// let mut black = Image::new(1, 2, 2)?;
+/// Normalize::new([0.5], [0.25]).apply(&mut black, &mut Random::for_sample(0, 0, 0))?;
+/// assert_eq!(black.pixels(), [-2.0; 4]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
 /// # Errors
 /// Applying it gives [`Error::Argument`] when a standard deviation is zero, a number is not finite, or the image has another number of
 /// channels than there are means and deviations.
