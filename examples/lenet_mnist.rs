@@ -5,7 +5,8 @@
 //! cargo run --release --example lenet_mnist -- --data some/dir   # MNIST from there
 //! ```
 
-use std::io::ErrorKind;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -76,17 +77,17 @@ fn run(options: &Options) -> Result<()> {
     let (epochs, lr) = (options.epochs.unwrap_or(epochs), options.lr.unwrap_or(lr));
 
     let model = lenet5(10);
-    println!("{}", model.summary([batch_size, 1, 28, 28])?);
+    say(model.summary([batch_size, 1, 28, 28])?);
     if let Some(path) = &options.model {
         model.load(path)?;
-        println!("starting from {}", path.display());
+        say(format_args!("starting from {}", path.display()));
     }
 
     let mut optimizer = Sgd::new(model.parameters(), lr).momentum(0.9).weight_decay(5e-4);
     let mut schedule = OneCycleLr::new(lr, epochs.saturating_mul(train.len() as u64).max(1)).attach(&mut optimizer)?;
 
-    println!("{} images, {} threads, seed {}\n", train.dataset().len(), convnet::num_threads(), options.seed);
-    println!("epoch      lr   train loss  accuracy   test loss  accuracy   images/s    time");
+    say(format_args!("{} images, {} threads, seed {}\n", train.dataset().len(), convnet::num_threads(), options.seed));
+    say("epoch      lr   train loss  accuracy   test loss  accuracy   images/s    time");
     let mut tested = None;
     for epoch in 0..epochs {
         let (start, lr) = (Instant::now(), optimizer.learning_rate(0)?);
@@ -106,7 +107,7 @@ fn run(options: &Options) -> Result<()> {
         bar.finish_and_clear();
         let time = start.elapsed();
         let test = evaluate(&model, &test)?;
-        println!(
+        say(format_args!(
             "{:>5} {lr:>7.4} {:>12.4} {:>9.4} {:>11.4} {:>9.4} {:>10.0} {:>6.1}s",
             epoch + 1,
             metrics.loss(),
@@ -115,7 +116,7 @@ fn run(options: &Options) -> Result<()> {
             test.accuracy(),
             metrics.samples() as f64 / time.as_secs_f64(),
             time.as_secs_f64()
-        );
+        ));
         if let Some(path) = &options.save {
             model.save(path)?;
         }
@@ -123,10 +124,15 @@ fn run(options: &Options) -> Result<()> {
     }
     let tested = tested.map_or_else(|| evaluate(&model, &test), Ok)?;
     if let Some(path) = &options.save {
-        println!("\nweights saved to {}", path.display());
+        say(format_args!("\nweights saved to {}", path.display()));
     }
-    println!("\ntest accuracy: {:.4}", tested.accuracy());
+    say(format_args!("\ntest accuracy: {:.4}", tested.accuracy()));
     Ok(())
+}
+
+/// Prints a line. Whoever reads may stop reading, which is no reason to stop training.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// What to train on, and how long and how fast unless somebody says otherwise.
@@ -154,13 +160,13 @@ impl Data {
                 found => return found,
             }
         }
-        println!(
+        say(format_args!(
             "No MNIST in {}: training on the 1,438 digits of 8×8 pixels that come with the crate, scaled to 28×28.\n\
              For MNIST, run once with `--features download` before `--example` and `-- --download` at the end, or put its four files\n\
              ({{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz) from https://storage.googleapis.com/cvdf-datasets/mnist/ into {}.\n",
             PLACES.join(" or "),
             PLACES[0]
-        );
+        ));
         let batch_size = options.batch_size.unwrap_or(32);
         let loader = |digits| DataLoader::new(digits, batch_size).transform(Resize::new([28, 28]));
         let normalize = || Normalize::new([0.3], [0.35]);
@@ -176,7 +182,7 @@ impl Data {
     fn mnist(dir: &Path, options: &Options) -> Result<Data> {
         let loader = |mnist, batch| DataLoader::new(mnist, batch).transform(Normalize::new([0.1307], [0.3081])).workers(1);
         let (train, test) = (Mnist::train(dir)?, Mnist::test(dir)?);
-        println!("MNIST from {}: {} images to train on, {} to test\n", dir.display(), train.len(), test.len());
+        say(format_args!("MNIST from {}: {} images to train on, {} to test\n", dir.display(), train.len(), test.len()));
         let batch_size = options.batch_size.unwrap_or(64);
         Ok(Data { train: loader(train, batch_size), test: loader(test, 250), batch_size, epochs: 5, lr: 0.1 })
     }
