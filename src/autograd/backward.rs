@@ -1,13 +1,12 @@
 //! The backward walk.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use super::checkpoint::INSIDE;
 use super::watch;
 use crate::error::{Error, Result};
-use crate::tensor::node::{Node, Rule};
+use crate::tensor::node::{Edge, Node, Rule};
 use crate::tensor::{Tensor, compute};
 
 /// The gradients that a backward pass found, by leaf.
@@ -111,25 +110,39 @@ impl Tensor {
     }
 }
 
+/// The sum of what has arrived at a node so far.
+///
+/// It stays as small as it came: where it repeats along a dimension, as the gradient of a mean does, it has size 1. Met by a gradient of the
+/// whole shape it goes into that in one pass; nobody but the walk sees a small one.
+struct Arrived {
+    sum: Tensor,
+    shape: Arc<[usize]>,
+}
+
+impl Arrived {
+    /// In the node's own shape.
+    fn whole(self) -> Tensor {
+        compute::repeat_to(&self.sum, &self.shape)
+    }
+}
+
 /// Gradients on their way.
 struct Walk {
-    pending: HashMap<u64, Tensor>,
+    pending: HashMap<u64, Arrived>,
     queue: BinaryHeap<Newest>,
 }
 
 impl Walk {
     /// Adds to what has arrived at a node.
-    fn deliver(&mut self, to: &Arc<Node>, gradient: Tensor) -> Result<()> {
-        match self.pending.entry(to.number) {
-            Entry::Vacant(free) => {
-                free.insert(gradient);
+    fn deliver(&mut self, to: &Arc<Node>, arrived: Arrived) -> Result<()> {
+        let arrived = match self.pending.remove(&to.number) {
+            Some(Arrived { sum, shape }) => Arrived { sum: compute::accumulate(sum, arrived.sum)?, shape },
+            None => {
                 self.queue.push(Newest(Arc::clone(to)));
+                arrived
             }
-            Entry::Occupied(mut sum) => {
-                let so_far = std::mem::replace(sum.get_mut(), Tensor::scalar(0u8));
-                *sum.get_mut() = compute::accumulate(so_far, &gradient)?;
-            }
-        }
+        };
+        self.pending.insert(to.number, arrived);
         Ok(())
     }
 }
@@ -137,20 +150,20 @@ impl Walk {
 fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
     let mut gradients = Gradients::default();
     let mut walk = Walk { pending: HashMap::new(), queue: BinaryHeap::new() };
-    walk.deliver(root, start)?;
+    walk.deliver(root, Arrived { shape: start.shape().into(), sum: start })?;
     while let Some(Newest(node)) = walk.queue.pop() {
-        let gradient = walk.pending.remove(&node.number).expect("a queued node has a gradient");
+        let arrived = walk.pending.remove(&node.number).expect("a queued node has a gradient");
         if node.op == INSIDE {
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
         if node.is_leaf() {
-            gradients.by_leaf.insert(node.number, gradient);
+            gradients.by_leaf.insert(node.number, arrived.whole());
             continue;
         }
         let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another walk", node.op));
         let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
         let rule = slot.take().ok_or_else(again)?;
-        let passed = pass(&node, &rule, gradient, &mut walk);
+        let passed = pass(&node, &rule, arrived, &mut walk);
         if retain_graph {
             *slot = Some(rule);
         }
@@ -160,27 +173,35 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients
 }
 
 /// Hands a node's gradient on.
-fn pass(node: &Node, rule: &Rule, gradient: Tensor, walk: &mut Walk) -> Result<()> {
+fn pass(node: &Node, rule: &Rule, arrived: Arrived, walk: &mut Walk) -> Result<()> {
     let rule = match rule {
         Rule::Gradients(rule) => rule,
         Rule::Replay(replay) => {
             let again = replay()?;
-            return again.node().map_or(Ok(()), |node| walk.deliver(node, gradient));
+            return again.node().map_or(Ok(()), |node| walk.deliver(node, arrived));
         }
     };
     let _watched = watch::backward(node);
     let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
-    let returned = rule(gradient, &wanted)?;
+    let returned = rule(arrived.whole(), &wanted)?;
     for (input, returned) in node.inputs.iter().zip(returned) {
         let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
-        walk.deliver(source, compute::sum_to(&returned.cast(input.dtype), &input.shape))?;
+        walk.deliver(source, received(returned, input))?;
     }
     Ok(())
+}
+
+/// What a rule returned for an input, as the walk sums it up.
+fn received(returned: Tensor, input: &Edge) -> Arrived {
+    Arrived { sum: compute::sum_to(&returned.cast(input.dtype), &input.shape), shape: Arc::clone(&input.shape) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryFormat;
+    use crate::autograd::{checkpoint, gradcheck};
+    use crate::kernels::memory::requested;
 
     #[test]
     fn a_graph_of_100_000_operations_is_walked_and_dropped_without_recursion() {
@@ -216,5 +237,89 @@ mod tests {
         let wrong = BackwardOptions { gradient: Some(Tensor::ones([3])), ..Default::default() };
         assert!(x.backward_with(wrong).unwrap_err().to_string().contains("does not fit"));
         assert!(Tensor::ones([1]).backward().unwrap_err().to_string().contains("wants a gradient"));
+    }
+
+    /// Different numbers around one.
+    fn maps() -> Tensor {
+        let [n, c, h, w] = [2, 3, 4, 5];
+        Tensor::from_vec((0..n * c * h * w).map(|i| 0.5 + (i * 7919 % 101) as f64 / 101.0).collect(), [n, c, h, w]).unwrap()
+    }
+
+    #[test]
+    fn gradients_that_repeat_meet_others_in_every_order() {
+        let exp_anew = |x: &Tensor| checkpoint(&[x], |x| x[0].exp());
+        // What was recorded last delivers first.
+        let functions: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 10] = [
+            ("small alone", &|x| x.mean([0, 2, 3])?.square()),
+            ("small alone, to an operation", &|x| x.exp()?.adaptive_avg_pool2d([1, 1])?.square()),
+            ("small first", &|x| {
+                let large = x.square()?;
+                x.mean_keepdim([2, 3])?.mul(&large)
+            }),
+            ("large first", &|x| {
+                let small = x.mean_keepdim([2, 3])?;
+                x.square()?.mul(&small)
+            }),
+            ("small, large, small", &|x| {
+                let first = x.sum_keepdim([2, 3])?;
+                let large = x.square()?;
+                x.mean_keepdim(1)?.mul(&large)?.mul(&first)
+            }),
+            ("two of one shape", &|x| x.mean_keepdim([2, 3])?.mul(&x.sum_keepdim([2, 3])?)),
+            ("two of two shapes", &|x| x.mean_keepdim([2, 3])?.mul(&x.mean_keepdim(1)?)),
+            ("large ones that are the same tensor", &|x| {
+                let small = x.mean(..)?;
+                x.add(x)?.add(&small)?.square()
+            }),
+            ("to a checkpoint, alone", &|x| exp_anew(x)?.mean(1)?.square()),
+            ("to a checkpoint, with a large one", &|x| {
+                let y = exp_anew(x)?;
+                checkpoint(&[&y], |y| y[0].mean_keepdim([2, 3])?.mul(&y[0]))
+            }),
+        ];
+        for (name, function) in functions {
+            for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
+                let checked = gradcheck(&[maps().in_format(format)], Default::default(), |x| function(&x[0]));
+                assert!(checked.is_ok(), "{name}, {format:?}: {}", checked.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_repeats_is_spread_out_at_the_leaf_and_stops_at_a_detached_tensor() {
+        let x = maps().with_grad();
+        let y = x.mean_keepdim([2, 3]).unwrap().mul(&x.detach()).unwrap().sum(..).unwrap();
+        let gradients = y.backward().unwrap();
+        let expected = maps().mean_keepdim([2, 3]).unwrap().expand([2, 3, 4, 5]).unwrap();
+        let (found, expected) = (gradients.get(&x).unwrap().to_vec::<f64>().unwrap(), expected.to_vec::<f64>().unwrap());
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn a_gradient_that_repeats_does_not_get_into_tensors_that_others_hold() {
+        let (a, b) = (maps().with_grad(), maps().with_grad());
+        let small = a.mean_keepdim([2, 3]).unwrap();
+        let y = a.add(&b).unwrap().add(&small).unwrap();
+        let start = maps();
+        let options = BackwardOptions { gradient: Some(start.clone()), retain_graph: true };
+        let gradients = [y.backward_with(options.clone()).unwrap(), y.backward_with(options).unwrap()];
+        let mean = maps().mean_keepdim([2, 3]).unwrap();
+        for gradients in gradients {
+            assert_eq!(start.to_vec::<f64>().unwrap(), maps().to_vec::<f64>().unwrap());
+            assert_eq!(gradients.get(&b).unwrap().to_vec::<f64>().unwrap(), maps().to_vec::<f64>().unwrap());
+            assert_eq!(gradients.get(&a).unwrap().to_vec::<f64>().unwrap(), maps().add(&mean).unwrap().to_vec::<f64>().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_a_mean_goes_into_the_one_that_it_meets() {
+        let x = Tensor::ones([2, 8, 16, 16]).with_grad();
+        let h = x.exp().unwrap();
+        let gate = h.mean_keepdim([2, 3]).unwrap().square().unwrap();
+        let loss = h.square().unwrap().sum(..).unwrap().add(&gate.sum(..).unwrap()).unwrap();
+        let before = requested();
+        loss.backward().unwrap();
+        let (taken, whole) = (requested() - before, 4 * x.numel() as u64);
+        assert!((whole..2 * whole).contains(&taken), "took {taken} bytes, of {whole} is the gradient itself");
     }
 }

@@ -3,7 +3,7 @@
 //! Define-by-run: an operation on tensors that want gradients makes its result carry a node, which knows the inputs' nodes and a rule, a closure
 //! from the result's gradient to the inputs' gradients. [`Tensor::backward`] walks the nodes from the loss back to the leaves in the order of
 //! their numbers, adding up what arrives at each. Rules return gradients and nothing else: sums, un-broadcasting and skipping what nobody
-//! wants happen here, once.
+//! wants happen here, once. A gradient that repeats, as that of a mean does, is spread out here too, and no sooner than it has to be.
 
 mod backward;
 mod checkpoint;
@@ -80,7 +80,7 @@ impl Tensor {
     ///
     /// The rule gets the result's gradient (of this tensor's shape) and, for each input, whether its gradient is wanted. It returns one
     /// gradient for each input: of the input's shape or, for inputs that were broadcast, of the result's; of any floating dtype; `None` for
-    /// what is not wanted.
+    /// what is not wanted. One that is the same all along some dimensions of the input may have size 1 there, if it has as many dimensions.
     /// It must hold on to nothing with history: keep `x.detach()`.
     pub(crate) fn record<const N: usize>(
         self,

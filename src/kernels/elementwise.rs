@@ -137,6 +137,20 @@ impl Broadcast {
         merged
     }
 
+    /// `[outer, repeats, inner]`, if the result is that and the second operand `[outer, inner]`.
+    pub fn repeated_rows(&self) -> Option<[usize; 3]> {
+        match (&self.dims[..], &self.strides[1][..]) {
+            (&[repeats, inner], [0, 1]) => Some([1, repeats, inner]),
+            (&[outer, repeats, inner], &[step, 0, 1]) if step == inner => Some([outer, repeats, inner]),
+            _ => None,
+        }
+    }
+
+    /// The operands' strides along the last dimension.
+    fn steps(&self) -> [usize; 2] {
+        [0, 1].map(|i| self.strides[i].last().copied().unwrap_or(1))
+    }
+
     /// Where the operands' rows (runs along the last dimension) start for row `row` of the result.
     fn offsets(&self, mut row: usize) -> [usize; 2] {
         let mut at = [0; 2];
@@ -167,11 +181,66 @@ pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
     if y.is_empty() {
         return;
     }
-    let [a_step, b_step] = [0, 1].map(|i| shape.strides[i][shape.dims.len() - 1]);
+    let [a_step, b_step] = shape.steps();
     if shape.dims.len() == 1 && (a_step, b_step) == (1, 1) {
         return zip(&a[..inner], &b[..inner], y, cost, f);
     }
+    for_rows(
+        shape,
+        y,
+        cost,
+        #[inline(always)]
+        |[a_at, b_at], y| {
+            let (a, b) = (&a[a_at..], &b[b_at..]);
+            match (a_step, b_step) {
+                (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
+                (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
+                (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
+                _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[i * a_step], b[i * b_step])),
+            }
+        },
+    );
+}
+
+/// `y[..] = f(y[..], b[..])` where `shape` tells how `b` repeats; its first operand is `y` itself.
+pub fn zip_broadcast_in_place<T: Scalar, B: Scalar>(
+    shape: &Broadcast,
+    y: &mut [T],
+    b: &[B],
+    cost: usize,
+    f: impl Fn(T, B) -> T + Copy + Sync,
+) {
+    let [y_step, b_step] = shape.steps();
+    if y.is_empty() {
+        return;
+    }
+    assert!(y_step == 1 && shape.dims.iter().product::<usize>() == y.len());
+    for_rows(
+        shape,
+        y,
+        cost,
+        #[inline(always)]
+        |[_, b_at], y| {
+            let b = &b[b_at..];
+            match b_step {
+                1 => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(*y, b)),
+                0 => y.iter_mut().for_each(|y| *y = f(*y, b[0])),
+                _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(*y, b[i * b_step])),
+            }
+        },
+    );
+}
+
+/// Runs `body(at, part)` for rows of `y`, long ones in parts, compiled for the instruction set; `at` is where the operands' parts start.
+#[inline(always)]
+fn for_rows<Y: Scalar>(shape: &Broadcast, y: &mut [Y], cost: usize, body: impl Fn([usize; 2], &mut [Y]) + Sync) {
+    let (inner, steps) = (shape.dims.last().copied().unwrap_or(1), shape.steps());
     let rows = y.len() / inner;
+    // Rows along the last but one dimension lie evenly.
+    let (run, stride) = match shape.dims.len().checked_sub(2) {
+        Some(axis) => (shape.dims[axis], [0, 1].map(|i| shape.strides[i][axis])),
+        None => (1, [0, 0]),
+    };
     let (rows_per_task, columns_per_task) = ((GRAIN / inner).max(1), inner.min(GRAIN));
     let (row_tasks, column_tasks) = (rows.div_ceil(rows_per_task), inner.div_ceil(columns_per_task));
     let work = y.len() * cost;
@@ -183,17 +252,14 @@ pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
         vectorize(
             #[inline(always)]
             || {
-                for row in first..rows.min(first + rows_per_task) {
-                    let [a_at, b_at] = shape.offsets(row);
-                    let (a, b) = (&a[a_at + start * a_step..], &b[b_at + start * b_step..]);
+                let end = rows.min(first + rows_per_task);
+                let mut at = [0; 2];
+                for row in first..end {
+                    let goes_on = row > first && row % run != 0;
+                    at = if goes_on { [at[0] + stride[0], at[1] + stride[1]] } else { shape.offsets(row) };
                     // SAFETY: tasks own distinct (row, column) ranges of the result.
                     let y = unsafe { y.slice(row * inner + start, length) };
-                    match (a_step, b_step) {
-                        (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
-                        (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
-                        (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
-                        _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[i * a_step], b[i * b_step])),
-                    }
+                    body([at[0] + start * steps[0], at[1] + start * steps[1]], y);
                 }
             },
         );

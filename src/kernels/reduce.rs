@@ -3,6 +3,8 @@
 //! Every reduction is the same picture: the input seen as `[outer, reduced, inner]`, the result as `[outer, inner]`. Sums that are long are cut
 //! into parts of fixed size, which are put together in order, so that neither the number of threads nor the vector width of other parts matters.
 
+use std::ops::Range;
+
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
 use super::simd::{Scalar, vectorize};
@@ -11,7 +13,7 @@ use super::simd::{Scalar, vectorize};
 const RUN: usize = 16 * 1024;
 /// Independent accumulators in a contiguous run: enough for the compiler to vectorise and to hide latency.
 const LANES: usize = 32;
-/// Accumulators for columns: as many vectors as the registers hold well.
+/// Accumulators in a line of short rows.
 const WIDE: usize = 128;
 
 /// The larger number; NaN if either is.
@@ -148,48 +150,43 @@ fn reduce_rows<T: Scalar, A: Scalar>(
 }
 
 fn reduce_columns<T: Scalar, A: Scalar>(
-    [outer, reduced, inner]: [usize; 3],
+    shape: [usize; 3],
     x: &[T],
     y: &mut [A],
     zero: A,
     add: impl Fn(A, T) -> A + Copy + Sync,
     join: impl Fn(A, A) -> A + Copy + Sync,
 ) {
-    // A task folds a part of one outer index's rows; the parts' size depends on the shape alone.
+    by_parts(shape, y, join, |_, part, y| {
+        by_lines(y, zero, join, |line| {
+            vectorize(
+                #[inline(always)]
+                || add_lines(&x[part], line, add),
+            );
+        });
+    });
+}
+
+/// Runs `fold(o, part, sums)` for parts of the rows of each outer index `o`, and joins what the parts come to in their order: `y[o, ..]`. A part is
+/// a range of the elements, whose size depends on the shape alone.
+fn by_parts<A: Scalar>(
+    [outer, reduced, inner]: [usize; 3],
+    y: &mut [A],
+    join: impl Fn(A, A) -> A + Copy,
+    fold: impl Fn(usize, Range<usize>, &mut [A]) + Sync,
+) {
     let rows = (4 * RUN / inner).clamp(1, reduced);
-    let parts = reduced.div_ceil(rows);
+    let (parts, work) = (reduced.div_ceil(rows), outer * reduced * inner);
     let fold_part = |task: usize, y: &mut [A]| {
         let (index, part) = (task / parts, task % parts);
-        let x = &x[(index * reduced + part * rows) * inner..][..rows.min(reduced - part * rows) * inner];
-        y.fill(zero);
-        if inner > WIDE / 2 {
-            return vectorize(
-                #[inline(always)]
-                || add_rows(x, y, add),
-            );
-        }
-        // Rows too short to fill vectors: several side by side, which are put together at the end.
-        let mut side_by_side = [zero; WIDE];
-        let side_by_side = &mut side_by_side[..WIDE / inner * inner];
-        vectorize(
-            #[inline(always)]
-            || add_rows(x, side_by_side, add),
-        );
-        for row in side_by_side.chunks_exact(inner) {
-            y.iter_mut().zip(row).for_each(|(y, &sum)| *y = join(*y, sum));
-        }
+        let start = (index * reduced + part * rows) * inner;
+        fold(index, start..start + rows.min(reduced - part * rows) * inner, y);
     };
     if parts == 1 {
-        return parallel::chunks_mut(y, inner, x.len(), fold_part);
+        return parallel::chunks_mut(y, inner, work, fold_part);
     }
     let mut partial = Buffer::uncleared(outer * parts * inner);
-    {
-        let partial = Disjoint::new(&mut partial);
-        parallel::for_each(outer * parts, x.len(), |task| {
-            // SAFETY: each task has a row of its own.
-            fold_part(task, unsafe { partial.slice(task * inner, inner) });
-        });
-    }
+    parallel::chunks_mut(&mut partial, inner, work, fold_part);
     for (y, partial) in y.chunks_exact_mut(inner).zip(partial.chunks_exact(parts * inner)) {
         y.copy_from_slice(&partial[..inner]);
         for row in partial.chunks_exact(inner).skip(1) {
@@ -198,12 +195,77 @@ fn reduce_columns<T: Scalar, A: Scalar>(
     }
 }
 
-/// Adds the rows of `x`, each as long as `y`, to `y`; the last may be shorter.
+/// Room for a line of short rows.
+#[repr(align(64))]
+struct Line<A>([A; WIDE]);
+
+/// Lets `fold` add to a line of accumulators, which are zero: one row, or several side by side where rows are too short to fill vectors; those are
+/// put together at the end. No vector of the line lies across two cache lines, where one that was just written is slow to be read again.
 #[inline(always)]
-fn add_rows<T: Scalar, A: Scalar>(x: &[T], y: &mut [A], add: impl Fn(A, T) -> A + Copy) {
-    for row in x.chunks(y.len()) {
-        for (y, &x) in y.iter_mut().zip(row) {
+fn by_lines<A: Scalar>(y: &mut [A], zero: A, join: impl Fn(A, A) -> A + Copy, fold: impl FnOnce(&mut [A])) {
+    let inner = y.len();
+    if inner > WIDE / 2 {
+        let mut line = Buffer::uncleared(inner);
+        line.fill(zero);
+        fold(&mut line);
+        return y.copy_from_slice(&line);
+    }
+    y.fill(zero);
+    let mut side_by_side = Line([zero; WIDE]);
+    let line = &mut side_by_side.0[..WIDE / inner * inner];
+    fold(line);
+    for row in line.chunks_exact(inner) {
+        y.iter_mut().zip(row).for_each(|(y, &sum)| *y = join(*y, sum));
+    }
+}
+
+/// Adds the lines of `x`, each as long as `y`, to `y`; the last may be shorter.
+#[inline(always)]
+fn add_lines<T: Scalar, A: Scalar>(x: &[T], y: &mut [A], add: impl Fn(A, T) -> A + Copy) {
+    for line in x.chunks(y.len()) {
+        for (y, &x) in y.iter_mut().zip(line) {
             *y = add(*y, x);
+        }
+    }
+}
+
+/// The gradients of `y[o, r, i] = x[o, r, i] · factor[o, i]` from that of `y`, in one pass: `grad`, which holds it, becomes that of `x`, and
+/// `sums[o, i]` is that of the factor.
+pub fn product_gradients<T: Scalar>(shape: [usize; 3], x: &[T], factor: &[T], grad: &mut [T], sums: &mut [T]) {
+    let [outer, reduced, inner] = shape;
+    assert!(x.len() == outer * reduced * inner && grad.len() == x.len() && factor.len() == outer * inner && sums.len() == factor.len());
+    if x.is_empty() {
+        return sums.fill(T::default());
+    }
+    let grad = Disjoint::new(grad);
+    by_parts(shape, sums, T::plus, |index, part, sums| {
+        // SAFETY: parts do not overlap.
+        let (x, grad) = (&x[part.clone()], unsafe { grad.slice(part.start, part.len()) });
+        let factor = &factor[index * inner..][..inner];
+        by_lines(sums, T::default(), T::plus, |sums| {
+            let mut repeated = Line([T::default(); WIDE]);
+            let factors = if sums.len() == inner {
+                factor
+            } else {
+                let line = &mut repeated.0[..sums.len()];
+                line.chunks_exact_mut(inner).for_each(|row| row.copy_from_slice(factor));
+                line
+            };
+            vectorize(
+                #[inline(always)]
+                || product_lines(x, factors, grad, sums),
+            );
+        });
+    });
+}
+
+/// `sums += grad · x` and `grad *= factors` for all lines of `x` and `grad`, which are as long as `sums` and `factors`; the last may be shorter.
+#[inline(always)]
+fn product_lines<T: Scalar>(x: &[T], factors: &[T], grad: &mut [T], sums: &mut [T]) {
+    for (x, grad) in x.chunks(sums.len()).zip(grad.chunks_mut(sums.len())) {
+        for (((grad, &x), &factor), sum) in grad.iter_mut().zip(x).zip(factors).zip(&mut *sums) {
+            *sum = sum.plus(grad.times(x));
+            *grad = grad.times(factor);
         }
     }
 }
@@ -235,6 +297,26 @@ mod tests {
                 let expected: i64 = (0..reduced).map(|r| x[(o * reduced + r) * inner + i]).sum();
                 assert_eq!(sum, expected, "[{outer}, {reduced}, {inner}] at {at}");
             }
+        }
+    }
+
+    #[test]
+    fn the_gradients_of_a_product_agree_with_the_plain_loop() {
+        for shape in [[1, 1, 2], [3, 7, 2], [2, 9_000, 8], [2, 41, 24], [1, 20_001, 63], [2, 77, 65], [2, 3, 40_000], [0, 3, 2], [2, 0, 3]]
+        {
+            let [outer, reduced, inner] = shape;
+            let numbers = |count: usize, step: usize| (0..count).map(|i| (i * step % 1013) as i64 - 500).collect::<Vec<_>>();
+            let (x, factor, of_y) =
+                (numbers(outer * reduced * inner, 7919), numbers(outer * inner, 31), numbers(outer * reduced * inner, 523));
+            let (mut grad, mut sums) = (of_y.clone(), vec![-1; outer * inner]);
+            product_gradients(shape, &x, &factor, &mut grad, &mut sums);
+            let mut expected = vec![0; outer * inner];
+            for (at, (&of_y, &x)) in of_y.iter().zip(&x).enumerate() {
+                let column = at / (reduced * inner) * inner + at % inner;
+                expected[column] += of_y * x;
+                assert_eq!(grad[at], of_y * factor[column], "{shape:?} at {at}");
+            }
+            assert_eq!(sums, expected, "{shape:?}");
         }
     }
 }

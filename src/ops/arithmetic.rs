@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, smaller};
 use crate::kernels::simd::{Real, Scalar};
-use crate::tensor::compute::{map_with, promote, zip, zip_with};
+use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, zip, zip_with};
 use crate::tensor::{DType, Tensor, with_dtype};
 
 /// A function of two elements of any one type.
@@ -116,7 +116,15 @@ impl Tensor {
         let _op = operation("mul");
         let y = arithmetic("mul", self, other, Mul)?;
         let (a, b) = (other.is_recorded().then(|| self.detach()), self.is_recorded().then(|| other.detach()));
-        Ok(y.record("mul", [self, other], move |grad, _wanted| {
+        Ok(y.record_owning("mul", [self, other], move |grad, _wanted| {
+            if let (Some(a), Some(b)) = (&a, &b) {
+                let swapped = a.numel() < b.numel();
+                let (map, gate) = if swapped { (b, a) } else { (a, b) };
+                if let Some(rows) = repeated_rows(&grad, map, gate) {
+                    let [of_map, of_gate] = gated_gradients(rows, grad, map, gate).map(Some);
+                    return Ok(if swapped { [of_gate, of_map] } else { [of_map, of_gate] });
+                }
+            }
             let times = |factor: &Option<Tensor>| factor.as_ref().map(|factor| grad.mul(factor)).transpose();
             Ok([times(&b)?, times(&a)?])
         }))
@@ -350,6 +358,51 @@ impl ops::Neg for &Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryFormat::{ChannelsLast, RowMajor};
+    use crate::autograd::{BackwardOptions, gradcheck};
+
+    fn numbers(shape: &[usize]) -> Tensor {
+        let count: usize = shape.iter().product();
+        Tensor::from_vec((0..count).map(|i| 0.5 + (i * 7919 % 101) as f64 / 101.0).collect(), shape).unwrap()
+    }
+
+    #[test]
+    fn the_gradients_of_a_product_with_a_factor_that_repeats_agree_with_differences() {
+        let factors: [&[usize]; 8] = [&[2, 3, 1, 1], &[1, 3, 1, 1], &[3, 1, 1], &[2, 1, 4, 5], &[2, 1, 1, 1], &[5], &[1], &[2, 3, 4, 5]];
+        for shape in factors {
+            for (x_format, factor_format) in
+                [(RowMajor, RowMajor), (RowMajor, ChannelsLast), (ChannelsLast, RowMajor), (ChannelsLast, ChannelsLast)]
+            {
+                let x = numbers(&[2, 3, 4, 5]).in_format(x_format);
+                let factor = numbers(shape);
+                let factor = if factor.ndim() == 4 { factor.in_format(factor_format) } else { factor };
+                let checked = gradcheck(&[x.clone(), factor.clone()], Default::default(), |x| x[0].mul(&x[1])?.square());
+                checked.unwrap_or_else(|error| panic!("{x:?} · {factor:?}: {error}"));
+                let checked = gradcheck(&[x.clone(), factor.clone()], Default::default(), |x| x[1].mul(&x[0])?.square());
+                checked.unwrap_or_else(|error| panic!("{factor:?} · {x:?}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradients_of_a_gated_map_are_those_of_two_products_and_leave_the_start_alone() {
+        for channels in [3, 16, 70] {
+            let x = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast);
+            let gate = Tensor::randn([2, channels, 1, 1]);
+            let start = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast);
+            let before = start.to_vec::<f32>().unwrap();
+            let (x_leaf, gate_leaf) = (x.with_grad(), gate.with_grad());
+            let y = x_leaf.mul(&gate_leaf).unwrap();
+            let gradients = y.backward_with(BackwardOptions { gradient: Some(start.clone()), ..Default::default() }).unwrap();
+            assert_eq!(start.to_vec::<f32>().unwrap(), before);
+            let of_x = gradients.get(&x_leaf).unwrap();
+            assert_eq!(of_x.memory_format(), ChannelsLast);
+            assert_eq!(of_x.to_vec::<f32>().unwrap(), start.mul(&gate).unwrap().to_vec::<f32>().unwrap());
+            // The sums are those of the products, in the same order.
+            let expected = start.mul(&x).unwrap().sum_keepdim([2, 3]).unwrap();
+            assert_eq!(gradients.get(&gate_leaf).unwrap().to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
+        }
+    }
 
     #[test]
     fn integers_stay_integers_with_whole_numbers_only() {

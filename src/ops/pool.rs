@@ -9,6 +9,7 @@ use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::geometry::Window;
 use crate::kernels::pool::{self, Pooling};
+use crate::tensor::compute::map_with;
 use crate::tensor::dry::Reach;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
@@ -166,7 +167,9 @@ impl Tensor {
             return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
         }
         let shape = pooled_shape("avg_pool2d", self, window.output)?;
-        Ok(self.average_pool("avg_pool2d", shape, || Pooling::sliding(&window, options.count_include_pad))?.reaching(|| reach(&window)))
+        let whole_map = window.output == [1, 1] && kernel == window.input && options.padding == [0, 0];
+        let pooling = || Pooling::sliding(&window, options.count_include_pad);
+        Ok(self.average_pool("avg_pool2d", shape, whole_map, pooling)?.reaching(|| reach(&window)))
     }
 
     /// The average of each of `h × w` windows that share the map out; `[1, 1]` is global average pooling (Lin et al., 2013).
@@ -180,10 +183,12 @@ impl Tensor {
         let _op = operation("adaptive_avg_pool2d");
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
-        Ok(self.average_pool("adaptive_avg_pool2d", shape, || Pooling::adaptive([h, w], output))?.reaching(|| shares([h, w], output)))
+        let pooling = || Pooling::adaptive([h, w], output);
+        Ok(self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling)?.reaching(|| shares([h, w], output)))
     }
 
-    fn average_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
+    /// With `whole_map`, there is one window, which covers all of it.
+    fn average_pool(&self, op: &'static str, shape: [usize; 4], whole_map: bool, pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
         if shape.contains(&0) {
             return Ok(self.nothing(op, shape));
         }
@@ -195,6 +200,11 @@ impl Tensor {
             let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y));
             Ok(y.record(op, [self], move |grad, _wanted| {
                 let grad = grad.in_format(format);
+                if whole_map {
+                    // The same at each place: left to the walk.
+                    let share = 1.0 / (x_shape[2] * x_shape[3]) as T;
+                    return Ok([Some(map_with(&grad, 1, |grad: T| grad * share))]);
+                }
                 Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| pool::average_backward(&pooling, channels, grad.data(), dx)))])
             }))
         })
@@ -239,6 +249,7 @@ mod tests {
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_avg_pool2d(size)).unwrap();
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_max_pool2d(size)).unwrap();
         }
+        gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([5, 4], Default::default())).unwrap();
         let large = map([1, 1, 17, 18]); // more window elements than a byte tells apart
         gradcheck(&[large], Default::default(), |x| x[0].adaptive_max_pool2d([1, 1])).unwrap();
     }

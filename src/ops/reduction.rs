@@ -133,8 +133,9 @@ impl Tensor {
 
     fn sum_over(&self, axes: &[usize], keepdim: bool) -> Tensor {
         let _op = operation("sum");
-        let x = self.shape().to_vec();
-        self.finish_reduction("sum", sums(self, axes), axes, keepdim, move |grad| grad.expand(&x))
+        let format = self.memory_format();
+        // The walk spreads it out.
+        self.finish_reduction("sum", sums(self, axes), axes, keepdim, move |grad| Ok(grad.in_format(format)))
     }
 
     fn mean_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {

@@ -2,9 +2,9 @@
 
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::zip_broadcast;
 use crate::kernels::layout;
-use crate::tensor::shape::{broadcast, broadcast_shapes, numel, resolve_dim, try_numel};
+use crate::tensor::compute::repeat_to;
+use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, try_numel};
 use crate::tensor::{Dim, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
 impl Tensor {
@@ -172,14 +172,7 @@ impl Tensor {
         if shape == self.shape() {
             return Ok(self.clone());
         }
-        let format = if self.ndim() == 4 && shape.len() == 4 { self.memory_format() } else { MemoryFormat::RowMajor };
-        let own = (self.shape(), self.memory_format());
-        let y = with_dtype!(self.dtype(), T => Tensor::build(shape, format, |y: &mut [T]| {
-            if !y.is_empty() {
-                zip_broadcast(&broadcast(shape, format, [own, own]), self.data(), self.data(), y, 1, |x: T, _: T| x);
-            }
-        }));
-        Ok(y.record("expand", [self], |grad, _wanted| Ok([Some(grad.clone())])))
+        Ok(repeat_to(self, shape).record("expand", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
 }
 

@@ -98,17 +98,43 @@ fn common_format(shape: &[usize], a: &Tensor, b: &Tensor) -> MemoryFormat {
     if asks(a) || asks(b) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor }
 }
 
-/// `a + b` for gradients of one shape and dtype; overwrites `a` when nobody else holds it.
-pub(crate) fn accumulate(mut a: Tensor, b: &Tensor) -> Result<Tensor> {
-    let in_place = a.shape() == b.shape() && a.memory_format() == b.memory_format() && a.dtype() == b.dtype() && a.is_unique();
+/// `a + b` for gradients of one dtype, broadcast together; overwrites one that has the sum's shape and format if nobody else holds it.
+pub(crate) fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
+    same_dtype("accumulate", &a, &b)?;
+    let shape = broadcast_shapes("accumulate", a.shape(), b.shape())?;
+    let format = common_format(&shape, &a, &b);
+    let can_hold = |t: &mut Tensor| t.shape() == shape && t.memory_format() == format && t.is_unique();
+    if !can_hold(&mut a) {
+        std::mem::swap(&mut a, &mut b);
+    }
     with_dtype!(a.dtype(), T => {
-        if in_place && let Some(target) = a.data_mut::<T>() {
-            elementwise::zip_in_place(target, b.data::<T>(), 1, T::plus);
+        if can_hold(&mut a) && let Some(target) = a.data_mut::<T>() {
+            if b.shape() == shape && b.memory_format() == format {
+                elementwise::zip_in_place(target, b.data::<T>(), 1, T::plus);
+            } else {
+                let walk = broadcast(&shape, format, [(&shape, format), (b.shape(), b.memory_format())]);
+                elementwise::zip_broadcast_in_place(&walk, target, b.data::<T>(), 1, T::plus);
+            }
             return Ok(a);
         }
-        same_dtype("accumulate", &a, b)?;
-        zip_with("accumulate", &a, b, 1, T::plus)
+        zip_with("accumulate", &a, &b, 1, T::plus)
     })
+}
+
+/// The product of `map` and `gate` as `[outer, repeats, inner]`, its gradient too, if the gate is `[outer, inner]` in memory: [N, C, 1, 1] beside
+/// channels-last maps.
+pub(crate) fn repeated_rows(grad: &Tensor, map: &Tensor, gate: &Tensor) -> Option<[usize; 3]> {
+    let (shape, format, dtype) = (grad.shape(), grad.memory_format(), grad.dtype());
+    let fits = map.shape() == shape && map.memory_format() == format && map.dtype() == dtype && gate.dtype() == dtype;
+    fits.then(|| broadcast(shape, format, [(shape, format), (gate.shape(), gate.memory_format())]).repeated_rows())?
+}
+
+/// The gradients of `map · gate` for both from `grad`, that of the product, in one pass; overwrites `grad` when nobody else holds it.
+pub(crate) fn gated_gradients(rows: [usize; 3], mut grad: Tensor, map: &Tensor, gate: &Tensor) -> [Tensor; 2] {
+    let of_gate = with_dtype!(grad.dtype(), T => Tensor::build(gate.shape(), gate.memory_format(), |sums: &mut [T]| {
+        reduce::product_gradients(rows, map.data(), gate.data(), grad.make_mut(), sums);
+    }));
+    [grad, of_gate]
 }
 
 /// Folds over the dimensions `axes` (sorted); they remain with size 1. Runs along memory in either format.
@@ -154,13 +180,30 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     })
 }
 
-/// Sums `x` down to `shape`, from which it was broadcast.
+/// Repeats `x` along dimensions of size 1, and new ones in front, up to `shape`; keeps its format if both are 4-D.
+pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Tensor {
+    if x.shape() == shape {
+        return x.clone();
+    }
+    let format = if x.ndim() == 4 && shape.len() == 4 { x.memory_format() } else { MemoryFormat::RowMajor };
+    let own = (x.shape(), x.memory_format());
+    with_dtype!(x.dtype(), T => Tensor::build(shape, format, |y: &mut [T]| {
+        if !y.is_empty() {
+            elementwise::zip_broadcast(&broadcast(shape, format, [own, own]), x.data(), x.data(), y, 1, |x: T, _: T| x);
+        }
+    }))
+}
+
+/// Sums `x` down to `shape`, from which it was broadcast; what has size 1 where `shape` has more stays so.
 pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Tensor {
     if x.shape() == shape {
         return x.clone();
     }
     let extra = x.ndim() - shape.len();
     let axes: Vec<usize> = (0..x.ndim()).filter(|&axis| axis < extra || shape[axis - extra] == 1 && x.shape()[axis] != 1).collect();
+    if axes.is_empty() {
+        return x.clone();
+    }
     let summed = with_dtype!(x.dtype(), T => reduce_with(x, &axes, T::default(), T::plus, T::plus));
     debug_assert_eq!(summed.numel(), numel(shape));
     let keeps_format = shape.len() == 4 && extra == 0;
