@@ -8,7 +8,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::simd::{Real, dispatch};
-use super::tile::{masks, store};
+use super::tile::{Columns, for_columns, masks};
 
 /// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]` with `pitch` elements from row to
 /// row, `out` is `[K, N]`.
@@ -37,29 +37,12 @@ impl<T: Real> WithSimd for Transposed<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let one_vector = self.n <= T::lanes::<S>();
-        match (S::REGISTER_COUNT >= 32, one_vector) {
-            (true, false) => self.run::<S, 12, 8, 4, 2>(simd),
-            (false, false) => self.run::<S, 6, 4, 2, 2>(simd),
-            (_, true) => self.run::<S, 12, 8, 4, 1>(simd),
-        }
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for_columns(simd, self.n, &mut self);
     }
 }
 
-impl<T: Real> Transposed<'_, T> {
-    #[inline(always)]
-    fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(mut self, simd: S) {
-        let width = NV * T::lanes::<S>();
-        for column in (0..self.n).step_by(width) {
-            match self.n - column <= width / 2 {
-                true if NV == 2 => self.columns::<S, 12, 8, 4, 1>(simd, column),
-                _ => self.columns::<S, MOST, SOME, FEW, NV>(simd, column),
-            }
-        }
-    }
-
-    /// All rows of some columns of the result.
+impl<T: Real> Columns<T> for Transposed<'_, T> {
     #[inline(always)]
     fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize) {
         let mut first = 0;
@@ -75,7 +58,9 @@ impl<T: Real> Transposed<'_, T> {
             };
         }
     }
+}
 
+impl<T: Real> Transposed<'_, T> {
     /// One tile of the result, from row `first` and column `column` on; returns its height. `CONTIGUOUS` where its `MR` rows come from
     /// neighbouring elements of `a`, so that one pointer serves them all.
     #[inline(always)]
@@ -133,8 +118,17 @@ impl<T: Real> Transposed<'_, T> {
             }
             let out = self.out[(first + r) * n + column..][..width].as_mut_ptr();
             for v in 0..NV {
-                // SAFETY: `out` has room for `width` elements, the lanes of all masks together; a vector without any may point beyond.
-                unsafe { store::<T, S, MASKED>(simd, tile[r][v], out.wrapping_add(v * lanes), masks[v], true) };
+                let out = out.wrapping_add(v * lanes);
+                // SAFETY: `out` has room for `width` elements, the lanes of all masks together; a vector without any may point beyond. Vectors are
+                // plain numbers, and the accesses are unaligned.
+                unsafe {
+                    if MASKED {
+                        T::store_masked(simd, masks[v], out, T::vector_add(simd, T::load_masked(simd, masks[v], out), tile[r][v]));
+                    } else {
+                        let out = out.cast::<T::Vector<S>>();
+                        out.write_unaligned(T::vector_add(simd, out.read_unaligned(), tile[r][v]));
+                    }
+                }
             }
         }
         count

@@ -257,33 +257,36 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let one_vector = self.b.nr == T::lanes::<S>();
-        // As many rows as the registers hold, beside a row of `b` and one broadcast element; fewer where fewer are left.
-        match (S::REGISTER_COUNT >= 32, one_vector) {
-            (true, false) => self.run::<S, 12, 8, 4, 2>(simd),
-            (false, false) => self.run::<S, 6, 4, 2, 2>(simd),
-            (_, true) => self.run::<S, 12, 8, 4, 1>(simd),
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for_columns(simd, self.b.n, &mut self);
+    }
+}
+
+/// A product that is computed some columns at a time.
+pub(super) trait Columns<T> {
+    /// The columns from `column` on that `NV` vectors hold, in tiles of `MOST` rows, or of `SOME` or `FEW` where fewer are left.
+    fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize);
+}
+
+/// Goes through `n` columns, two vectors at a time; the last few are one vector if that holds them. Tiles have as many rows as the registers
+/// hold, beside a row of the right operand and one broadcast element.
+#[inline(always)]
+pub(super) fn for_columns<T: Real, S: Simd>(simd: S, n: usize, product: &mut impl Columns<T>) {
+    let lanes = T::lanes::<S>();
+    for column in (0..n).step_by(2 * lanes) {
+        match (n - column <= lanes, S::REGISTER_COUNT >= 32) {
+            (true, _) => product.columns::<S, 12, 8, 4, 1>(simd, column),
+            (false, true) => product.columns::<S, 12, 8, 4, 2>(simd, column),
+            (false, false) => product.columns::<S, 6, 4, 2, 2>(simd, column),
         }
     }
 }
 
-impl<T: Real> Multiply<'_, T> {
+impl<T: Real> Columns<T> for Multiply<'_, T> {
+    /// All rows of a panel, piece by piece: as many whole taps as make one up, or a part of a tap. Later pieces are added to what the ones before
+    /// have written.
     #[inline(always)]
-    fn run<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(self, simd: S) {
-        let panel = NV * T::lanes::<S>();
-        for column in (0..self.b.n).step_by(panel) {
-            match self.b.n - column <= panel / 2 {
-                true if NV == 2 => self.panel::<S, 12, 8, 4, 1>(simd, column),
-                _ => self.panel::<S, MOST, SOME, FEW, NV>(simd, column),
-            }
-        }
-    }
-
-    /// All rows of the panel from column `column` on, piece by piece: as many whole taps as make one up, or a part of a tap. Later pieces are added to
-    /// what the ones before have written.
-    #[inline(always)]
-    fn panel<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&self, simd: S, column: usize) {
+    fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize) {
         let taps_at_once = (self.piece / self.run).clamp(1, self.taps.len());
         let mut done = 0;
         for taps in self.taps.chunks(taps_at_once) {
@@ -301,7 +304,9 @@ impl<T: Real> Multiply<'_, T> {
             }
         }
     }
+}
 
+impl<T: Real> Multiply<'_, T> {
     /// A piece of the tile from row `first` and column `column` on; returns its height.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize, piece: Piece<'_>) -> usize {
@@ -444,25 +449,6 @@ impl<T: Real, S: Simd, const NV: usize> Finish<T, S, NV> {
 pub(super) fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
     let lanes = T::lanes::<S>();
     std::array::from_fn(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
-}
-
-/// Writes a vector to `out`, or adds it to what is there: all lanes or, if `MASKED`, those of the mask.
-///
-/// # Safety
-/// The lanes must be readable and writable at `out`.
-#[inline(always)]
-pub(super) unsafe fn store<T: Real, S: Simd, const MASKED: bool>(simd: S, sum: T::Vector<S>, out: *mut T, mask: T::Mask<S>, add: bool) {
-    // SAFETY: by this function's contract; vectors are plain numbers, and the accesses are unaligned.
-    unsafe {
-        if MASKED {
-            let sum = if add { T::vector_add(simd, T::load_masked(simd, mask, out), sum) } else { sum };
-            T::store_masked(simd, mask, out, sum);
-        } else {
-            let out = out.cast::<T::Vector<S>>();
-            let sum = if add { T::vector_add(simd, out.read_unaligned(), sum) } else { sum };
-            out.write_unaligned(sum);
-        }
-    }
 }
 
 /// One tile: `tile[r][v] = Σ over taps t, k of rows[r][t + k] · panel[(t, k)][v]`.
