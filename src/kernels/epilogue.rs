@@ -76,6 +76,11 @@ impl<'a, T: Real> Epilogue<'a, T> {
         (!done).then_some(self.activation)
     }
 
+    /// Whether it is no more than a bias and a clamp, which sums go through before they leave the registers.
+    pub(crate) fn fits_registers(&self) -> bool {
+        self.residual.is_none() && self.curve().is_none()
+    }
+
     /// Whether nothing is left to do once the bias is in.
     pub(crate) fn is_plain(&self) -> bool {
         self.residual.is_none() && self.activation == Activation::Linear

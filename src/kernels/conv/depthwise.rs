@@ -279,8 +279,7 @@ impl<T: Real> Depthwise<T> {
         let [image, target_image] = walk.images();
         let vector = walk.lanes * size_of::<T>();
         let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (walk.channels[1] * size_of::<T>()).is_multiple_of(vector);
-        let finished = epilogue.residual.is_none() && epilogue.curve().is_none();
-        let streams = stream::pays::<T>(y.len()) && walk.is_plain() && finished && aligned;
+        let streams = stream::pays::<T>(y.len()) && walk.is_plain() && epilogue.fits_registers() && aligned;
         let y = parallel::Disjoint::new(y);
         parallel::for_each(walk.batch * bands, self.work, |task| {
             let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
@@ -340,7 +339,7 @@ impl<T: Real> Band<'_, T> {
                 }
                 self.sums(simd, index, phase, 0, cells, vectors);
             }
-            if self.clamp().is_none() {
+            if !self.epilogue.fits_registers() {
                 self.epilogue.finish(index * row, &mut self.y[index * row..][..row]);
             }
         }
@@ -363,15 +362,9 @@ impl<T: Real> Band<'_, T> {
                 }
             }
         }
-        if self.clamp().is_none() {
+        if !self.epilogue.fits_registers() {
             self.epilogue.finish(0, self.y);
         }
-    }
-
-    /// The epilogue, if it is no more than a clamp, which the sums go through before they are written.
-    fn clamp(&self) -> Option<Activation> {
-        let Epilogue { residual, activation, .. } = self.epilogue;
-        (residual.is_none() && activation.clamps()).then_some(activation)
     }
 
     /// A row of targets in a phase, for vectors from `first` on.
@@ -382,7 +375,7 @@ impl<T: Real> Band<'_, T> {
         let sums = Sums {
             weights: &self.weights[first * walk.weights()..],
             bias: self.epilogue.bias,
-            clamp: self.clamp().unwrap_or_default(),
+            clamp: if self.epilogue.fits_registers() { self.epilogue.activation } else { Activation::Linear },
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,
