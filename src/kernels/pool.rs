@@ -350,7 +350,7 @@ pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]
 /// How an input position takes its part of a window's gradient.
 trait Share<T> {
     /// What the `B` elements of the gradient from `from` on give to tap `(i, j)` of window `(row, column)`, added to `sum`.
-    fn add<const B: usize>(&self, sum: &mut [T; B], from: usize, window: [usize; 2], tap: [usize; 2]);
+    fn add<S: Simd, const B: usize>(&self, simd: S, sum: &mut [T; B], from: usize, window: [usize; 2], tap: [usize; 2]);
     /// The gradient's length.
     fn length(&self) -> usize;
 }
@@ -369,11 +369,23 @@ struct MaxShare<'a, T, I> {
 
 impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
     #[inline(always)]
-    fn add<const B: usize>(&self, sum: &mut [T; B], from: usize, _: [usize; 2], [i, j]: [usize; 2]) {
-        let tap = I::from(i * self.pooling.widest[1] + j).unwrap_or_default();
+    fn add<S: Simd, const B: usize>(&self, simd: S, sum: &mut [T; B], from: usize, _: [usize; 2], [i, j]: [usize; 2]) {
+        let tap = i * self.pooling.widest[1] + j;
         let (grad, at) = (block::<T, B>(self.grad, from), block::<I, B>(self.at, from));
-        for c in 0..B {
-            sum[c] += if at[c] == tap { grad[c] } else { T::zero() };
+        if size_of::<I>() == 1 && B.is_multiple_of(T::lanes::<S>()) {
+            // Compared as numbers of type `T`, lane by lane.
+            let (lanes, tap) = (T::lanes::<S>(), T::splat(simd, T::of(tap as f64)));
+            let mut numbers = [T::zero(); B];
+            numbers.iter_mut().zip(bytemuck::cast_slice::<I, u8>(at)).for_each(|(number, &at)| *number = T::of_byte(at));
+            for v in (0..B).step_by(lanes) {
+                let [at, grad, old] = [&numbers[v..v + lanes], &grad[v..v + lanes], &sum[v..v + lanes]].map(read::<S, T>);
+                write::<S, T>(T::vector_add(simd, old, T::vector_where_equal(simd, [at, tap], grad)), &mut sum[v..v + lanes]);
+            }
+            return;
+        }
+        let tap = I::from(tap).unwrap_or_default();
+        for ((sum, &grad), &at) in sum.iter_mut().zip(grad).zip(at) {
+            *sum += if at == tap { grad } else { T::zero() };
         }
     }
 
@@ -390,7 +402,7 @@ struct AverageShare<'a, T> {
 
 impl<T: Real> Share<T> for AverageShare<'_, T> {
     #[inline(always)]
-    fn add<const B: usize>(&self, sum: &mut [T; B], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
+    fn add<S: Simd, const B: usize>(&self, _: S, sum: &mut [T; B], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
         let share = T::one() / T::of((self.pooling.spans[0][row].counted * self.pooling.spans[1][column].counted) as f64);
         sum.iter_mut().zip(block::<T, B>(self.grad, from)).for_each(|(sum, &grad)| *sum += grad * share);
     }
@@ -435,7 +447,7 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
             for column in pooling.covers[1][place].clone() {
                 let Some(j) = pooling.tap(1, column, place) else { continue };
                 let from = ((self.image * pooling.output[0] + row) * pooling.output[1] + column) * self.channels + first;
-                self.share.add(&mut sum, from, [row, column], [i, j]);
+                self.share.add(simd, &mut sum, from, [row, column], [i, j]);
             }
         }
         let to = place * self.channels + first;
@@ -471,7 +483,7 @@ impl<T: Real, G: Share<T>> Row for ScatterRow<'_, T, G> {
         let from = (self.row_of_batch * self.pooling.output[1] + place) * self.channels + first;
         for j in 0..span.taps {
             let mut part = [T::zero(); B];
-            self.share.add(&mut part, from, [self.row, place], [self.tap, j]);
+            self.share.add(simd, &mut part, from, [self.row, place], [self.tap, j]);
             self.dx[(span.start + j) * self.channels + first..][..B].copy_from_slice(&part);
         }
     }

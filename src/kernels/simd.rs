@@ -77,8 +77,12 @@ pub trait Real: Scalar + Float + Math {
     fn vector_raise<S: Simd>(simd: S, x: Self::Vector<S>, low: Self::Vector<S>) -> Self::Vector<S>;
     /// In each lane `high` where `x` is more, else `x`; NaN stays NaN.
     fn vector_lower<S: Simd>(simd: S, x: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
+    /// In each lane `x` where `a` and `b` are equal, else zero.
+    fn vector_where_equal<S: Simd>(simd: S, a_b: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
     /// A whole number from 0 to 255 as a byte; of others, some byte.
     fn to_byte(self) -> u8;
+    /// The reverse of [`to_byte`](Self::to_byte).
+    fn of_byte(byte: u8) -> Self;
     /// The first `count` lanes.
     fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
     /// Reads the lanes of a mask; zero elsewhere.
@@ -151,6 +155,10 @@ impl Real for f32 {
         [simd.select_f32s(stays, best, x), simd.select_f32s(stays, at, tap)]
     }
     #[inline(always)]
+    fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::f32s; 2], x: S::f32s) -> S::f32s {
+        simd.select_f32s(simd.equal_f32s(a, b), x, simd.splat_f32s(0.0))
+    }
+    #[inline(always)]
     fn vector_sum<S: Simd>(simd: S, x: S::f32s) -> f32 {
         simd.reduce_sum_f32s(x)
     }
@@ -172,6 +180,10 @@ impl Real for f32 {
     fn to_byte(self) -> u8 {
         // 2²³ and more have whole numbers in their last bits. A conversion would have to look for what no byte can hold.
         (self + 8_388_608.0).to_bits() as u8
+    }
+    #[inline(always)]
+    fn of_byte(byte: u8) -> f32 {
+        byte as f32
     }
 }
 
@@ -225,6 +237,10 @@ impl Real for f64 {
         [simd.select_f64s(stays, best, x), simd.select_f64s(stays, at, tap)]
     }
     #[inline(always)]
+    fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::f64s; 2], x: S::f64s) -> S::f64s {
+        simd.select_f64s(simd.equal_f64s(a, b), x, simd.splat_f64s(0.0))
+    }
+    #[inline(always)]
     fn vector_sum<S: Simd>(simd: S, x: S::f64s) -> f64 {
         simd.reduce_sum_f64s(x)
     }
@@ -246,6 +262,10 @@ impl Real for f64 {
     fn to_byte(self) -> u8 {
         // As for single precision.
         (self + 4_503_599_627_370_496.0).to_bits() as u8
+    }
+    #[inline(always)]
+    fn of_byte(byte: u8) -> f64 {
+        byte as f64
     }
 }
 

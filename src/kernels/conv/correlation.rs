@@ -13,6 +13,8 @@ use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, multiply_into}
 const BAND: usize = 192;
 /// Pixels that an area has at least, where there are as many, though areas be few.
 const SHORT_BAND: usize = 24;
+/// Padded elements that one task writes, about.
+const PADDED: usize = 8 * 1024;
 /// Tasks that there are at least, where that is possible: threads that share out few come out even by chance only.
 const TASKS: usize = 16;
 
@@ -179,16 +181,21 @@ impl Source {
         let mut data = Buffer::uncleared(images.len() * rows * columns * channels);
         let before = self.padding[1].min(columns);
         let copied = width.min(columns - before);
-        parallel::chunks_mut(&mut data, (columns * channels).max(1), work.min(images.len() * image), |index, out| {
-            let (n, row) = (images.start + index / rows, (first + index % rows).wrapping_sub(self.padding[0]));
-            if row >= height {
-                return out.fill(T::zero());
+        let row = (columns * channels).max(1);
+        let rows_of_task = (PADDED / row).max(1);
+        parallel::chunks_mut(&mut data, rows_of_task * row, work.min(images.len() * image), |task, out| {
+            for (index, out) in (task * rows_of_task..).zip(out.chunks_exact_mut(row)) {
+                let (n, row) = (images.start + index / rows, (first + index % rows).wrapping_sub(self.padding[0]));
+                if row >= height {
+                    out.fill(T::zero());
+                    continue;
+                }
+                let (left, rest) = out.split_at_mut(before * channels);
+                let (middle, right) = rest.split_at_mut(copied * channels);
+                left.fill(T::zero());
+                middle.copy_from_slice(&x[n * image + row * width * channels..][..copied * channels]);
+                right.fill(T::zero());
             }
-            let (left, rest) = out.split_at_mut(before * channels);
-            let (middle, right) = rest.split_at_mut(copied * channels);
-            left.fill(T::zero());
-            middle.copy_from_slice(&x[n * image + row * width * channels..][..copied * channels]);
-            right.fill(T::zero());
         });
         Padded { data: Data::Owned(data), pitch, image: padded_image }
     }

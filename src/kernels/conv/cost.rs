@@ -9,9 +9,9 @@ use crate::kernels::simd::Real;
 use crate::kernels::tile::lanes;
 
 /// For an element of a transformed map, forward and input gradient.
-const TRANSFORM: f64 = 36.0;
-/// For an element of a transformed map, weight gradient, whose tiles pass through L3.
-const TRANSFORM_FOR_WEIGHTS: f64 = 80.0;
+const TRANSFORM: f64 = 28.0;
+/// For an element of a transformed map, weight gradient.
+const TRANSFORM_FOR_WEIGHTS: f64 = 36.0;
 /// For an element of transformed weights, which are made for the call and read from beyond L2.
 const WEIGHT: f64 = 60.0;
 

@@ -79,7 +79,7 @@ pub(super) fn source_of_input(g: &ConvGeometry) -> Source {
 /// How many neighbouring target pixels one row of the product computes. Where channels are few, several pixels share a vector: their windows
 /// overlap, so that a little more to read and some products with zero save most of the vectors. (Like Winograd's transforms, products with
 /// zero let an infinite input turn a neighbouring pixel into NaN.)
-fn pixels_together<T: Real>(g: &ConvGeometry, channels: usize, width: usize, step: usize) -> usize {
+pub(super) fn pixels_together<T: Real>(g: &ConvGeometry, channels: usize, width: usize, step: usize) -> usize {
     let kernel = g.window.kernel[1];
     if g.groups > 1 || g.window.dilation[1] > 1 {
         return 1;

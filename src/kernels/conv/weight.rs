@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::ConvGeometry;
-use super::direct::source_of_input;
+use super::direct::{pixels_together, source_of_input};
 use crate::kernels::elementwise;
 use crate::kernels::memory::Buffer;
 use crate::kernels::outer::multiply_transposed;
@@ -22,26 +22,31 @@ const TASKS: usize = 8;
 const STRETCH: usize = 1 << 15;
 
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let window = &g.window;
-    let ([rows, columns], [group_in, group_out], taps) = (window.output, [g.group_in(), g.group_out()], g.taps());
-    let pixels = g.batch * rows * columns;
-    let (k, n) = (taps * group_in, group_out);
-    if pixels == 0 || k * n == 0 {
-        return dw.fill(T::zero());
+    let (window, group_in) = (&g.window, g.group_in());
+    dw.fill(T::zero());
+    if g.batch * g.image_out() * dw.len() == 0 {
+        return;
     }
+    // Neighbouring pixels of an output of few channels are taken as one pixel of more channels, which see a wider window.
+    let most = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
+    let together = (1..=most).rev().find(|together| window.output[1].is_multiple_of(*together)).unwrap_or(1);
+    let [rows, columns] = [window.output[0], window.output[1] / together];
+    let [height, width] = [window.kernel[0], window.kernel[1] + (together - 1) * window.stride[1]];
+    let (pixels, channels_out) = (g.batch * rows * columns, together * g.channels_out);
+    let (k, n) = (height * width * group_in, together * g.group_out());
     let padded = source_of_input(g).pad(x, g.channels_in, 0..g.batch, 0..rows, g.work());
     let pixel = |row: usize, column: usize| (row * padded.pitch + column) * g.channels_in;
     // Where the window of an output pixel starts; by row of the output, whose pixels are equally far apart.
     let starts_of = |pixels: Range<usize>, starts: &mut Vec<usize>| {
-        let step = window.stride[1] * g.channels_in;
+        let step = together * window.stride[1] * g.channels_in;
         for row in pixels.start / columns..pixels.end.div_ceil(columns) {
             let first = row / rows * padded.image + pixel(row % rows * window.stride[0], 0);
             let [from, to] = [pixels.start, pixels.end].map(|at| at.saturating_sub(row * columns).min(columns));
             starts.extend((from..to).map(|column| first + column * step));
         }
     };
-    let offsets: Vec<usize> = (0..taps)
-        .map(|tap| pixel(tap / window.kernel[1] * window.dilation[0], tap % window.kernel[1] * window.dilation[1]))
+    let offsets: Vec<usize> = (0..height * width)
+        .map(|tap| pixel(tap / width * window.dilation[0], tap % width * window.dilation[1]))
         .flat_map(|tap| (0..group_in).map(move |c| tap + c))
         .collect();
 
@@ -51,7 +56,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     // Where there are few parts, blocks are smaller, so that there are tasks to go round.
     let block = (BLOCK / n).min(k.div_ceil(TASKS.div_ceil(parts * g.groups))).next_multiple_of(12);
     let blocks = k.div_ceil(block);
-    let stretch = (STRETCH / g.channels_in.max(g.channels_out)).clamp(64, 512);
+    let stretch = (STRETCH / g.channels_in.max(channels_out)).clamp(64, 512);
     let mut sums = Buffer::zeroed(parts * g.groups * k * n);
     {
         let sums = Disjoint::new(&mut sums);
@@ -66,7 +71,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
                 starts.clear();
                 starts_of(pixel..pixels.end.min(pixel + stretch), &mut starts);
                 let x = &padded.elements()[group * group_in..];
-                multiply_transposed(x, &starts, offsets, &dy[pixel * g.channels_out + group * n..], g.channels_out, n, out);
+                multiply_transposed(x, &starts, offsets, &dy[pixel * channels_out + group * n..], channels_out, n, out);
             }
         });
     }
@@ -74,13 +79,21 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     for other in others.chunks_exact(sum.len()) {
         elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
     }
-    // From [group, tap, channel, N] to [group, N, channel, tap], several columns at a time, to use what a line of the cache brings.
-    let width = if n.is_multiple_of(16) { 16 } else { 1 };
-    parallel::chunks_mut(dw, width * k, 4 * sum.len(), |task, dw| {
-        let (group, column) = (task * width / n, task * width % n);
+    // From [group, tap, channel, pixel, N] to [group, N, channel, tap], several columns at a time, to use what a line of the cache brings.
+    let (group_out, taps) = (g.group_out(), g.taps());
+    let block = if group_out.is_multiple_of(16) { 16 } else { 1 };
+    parallel::chunks_mut(dw, block * taps * group_in, 4 * sum.len(), |task, dw| {
+        let (group, first) = (task * block / group_out, task * block % group_out);
         for (row, sum) in sum[group * k * n..][..k * n].chunks_exact(n).enumerate() {
-            let at = row % group_in * taps + row / group_in;
-            sum[column..][..width].iter().zip(dw.chunks_exact_mut(k)).for_each(|(&sum, dw)| dw[at] = sum);
+            let (tap, channel) = (row / group_in, row % group_in);
+            for (pixel, sum) in sum.chunks_exact(group_out).enumerate() {
+                // Where the pixel itself sees the tap.
+                let Some(column) = (tap % width).checked_sub(pixel * window.stride[1]).filter(|&column| column < window.kernel[1]) else {
+                    continue;
+                };
+                let at = channel * taps + tap / width * window.kernel[1] + column;
+                sum[first..][..block].iter().zip(dw.chunks_exact_mut(taps * group_in)).for_each(|(&sum, dw)| dw[at] += sum);
+            }
         }
     });
 }

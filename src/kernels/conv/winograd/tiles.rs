@@ -5,13 +5,10 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::scheme::{MOST, Transform, both_axes};
-use crate::kernels::epilogue::Epilogue;
+use super::scheme::{Transform, both_axes};
+use crate::kernels::epilogue::{Activation, Epilogue};
 use crate::kernels::parallel::Disjoint;
 use crate::kernels::simd::{Real, dispatch};
-
-/// Pixels of a tile at most.
-const PIXELS: usize = MOST * MOST;
 
 /// A channels-last map cut into overlapping or adjoining tiles.
 #[derive(Clone, Copy, Debug)]
@@ -27,18 +24,64 @@ pub(super) struct Grid {
     pub(super) padding: [usize; 2],
 }
 
+/// The `extent × extent` pixels that a tile sees. Those inside of the map are a rectangle.
+struct Window {
+    extent: usize,
+    /// Rows and columns of the window that lie in the map.
+    inside: [Range<usize>; 2],
+    /// Where in the map's elements the window's first pixel is, or would be: this wraps around before the map's start.
+    origin: usize,
+    /// Elements from one row to the next, and from one pixel to the next.
+    pitch: [usize; 2],
+}
+
 impl Grid {
-    /// Where the pixels of a tile's `extent × extent` window start; `None` for those outside of the map.
-    fn pixels(&self, tile: usize, extent: usize) -> [Option<usize>; PIXELS] {
+    fn window(&self, tile: usize, extent: usize) -> Window {
         let [rows, columns] = self.tiles;
         let (image, tile) = (tile / (rows * columns), tile % (rows * columns));
-        let [top, left] = [tile / columns * self.step, tile % columns * self.step];
-        std::array::from_fn(|at| {
-            let row = (top + at / MOST).checked_sub(self.padding[0])?;
-            let column = (left + at % MOST).checked_sub(self.padding[1])?;
-            let inside = at / MOST < extent && at % MOST < extent && row < self.size[0] && column < self.size[1];
-            inside.then(|| ((image * self.size[0] + row) * self.size[1] + column) * self.channels)
-        })
+        let corner = [tile / columns * self.step, tile % columns * self.step];
+        let inside = [0, 1].map(|axis| {
+            let end = (self.size[axis] + self.padding[axis]).saturating_sub(corner[axis]).min(extent);
+            self.padding[axis].saturating_sub(corner[axis]).min(end)..end
+        });
+        let [top, left] = [0, 1].map(|axis| corner[axis].wrapping_sub(self.padding[axis]));
+        let pitch = [self.size[1] * self.channels, self.channels];
+        let first = image.wrapping_mul(self.size[0] * pitch[0]);
+        let origin = first.wrapping_add(top.wrapping_mul(pitch[0])).wrapping_add(left.wrapping_mul(pitch[1]));
+        Window { extent, inside, origin, pitch }
+    }
+}
+
+impl Window {
+    /// Elements of its pixels, side by side.
+    fn length(&self) -> usize {
+        self.extent * self.extent * self.pitch[1]
+    }
+
+    /// Where a row's pixels that are inside of the map lie in the map, and where among the window's pixels side by side.
+    fn row(&self, row: usize) -> [Range<usize>; 2] {
+        let (columns, channels) = (&self.inside[1], self.pitch[1]);
+        [self.at(row, columns.start), (row * self.extent + columns.start) * channels].map(|at| at..at + columns.len() * channels)
+    }
+
+    /// Whether all of it is in the map.
+    fn is_whole(&self) -> bool {
+        self.inside.iter().all(|range| range.len() == self.extent)
+    }
+
+    /// Where a pixel starts.
+    #[inline(always)]
+    fn at(&self, row: usize, column: usize) -> usize {
+        self.origin.wrapping_add(row * self.pitch[0] + column * self.pitch[1])
+    }
+
+    /// The elements from the first pixel inside of the map to the end of the last; none if there is no such pixel.
+    fn reach(&self) -> Range<usize> {
+        let [rows, columns] = &self.inside;
+        if rows.is_empty() || columns.is_empty() {
+            return 0..0;
+        }
+        self.at(rows.start, columns.start)..self.at(rows.end - 1, columns.end - 1) + self.pitch[1]
     }
 }
 
@@ -101,31 +144,66 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Gather { grid, x, tiles, layout, first, out, .. } = self;
-        let (lanes, channels, position) = (T::lanes::<S>(), grid.channels, layout.position());
-        let zeros = vec![T::zero(); channels];
-        for (slot, tile) in (first..).zip(tiles) {
+        let Gather { grid, x, ref tiles, layout, first, .. } = self;
+        let mut aside = vec![];
+        for (slot, tile) in (first..).zip(tiles.clone()) {
             assert!(slot < layout.tiles);
-            let pixels = grid.pixels(tile, F::FROM).map(|pixel| pixel.map_or(&zeros[..], |at| &x[at..at + channels]).as_ptr());
+            let window = grid.window(tile, F::FROM);
+            let (pixels, pitch) = if window.is_whole() {
+                (&x[window.reach()], window.pitch)
+            } else {
+                aside.clear();
+                aside.resize(window.length(), T::zero());
+                for [from, to] in window.inside[0].clone().map(|row| window.row(row)) {
+                    aside[to].copy_from_slice(&x[from]);
+                }
+                (&aside[..], [F::FROM * grid.channels, grid.channels])
+            };
             let mut channel = 0;
-            while channel < channels {
+            while channel < grid.channels {
                 // A vector stays inside its block.
-                let count = lanes.min(channels - channel).min(layout.width - channel % layout.width);
-                let out = out.pointer(layout.at(slot, channel), (F::TO * F::TO - 1) * position + count);
-                let mask = T::mask(simd, count);
-                // SAFETY: `count` channels from `channel` on lie in each pixel.
-                let load = |i: usize, j: usize| unsafe {
-                    let from = pixels[i * MOST + j].add(channel);
-                    if count == lanes { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
+                let most = (grid.channels - channel).min(layout.width - channel % layout.width);
+                // SAFETY: the pixels are there for all channels; the slot is this call's alone.
+                channel += unsafe {
+                    match most >= T::lanes::<S>() {
+                        true => self.transform::<S, true>(simd, pixels, pitch, slot, channel, T::lanes::<S>()),
+                        false => self.transform::<S, false>(simd, pixels, pitch, slot, channel, most),
+                    }
                 };
-                // SAFETY: they lie in each position of `out` too, as `pointer` has checked for the last; the slots are this call's alone.
-                both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
-                    let to = out.add((i * F::TO + j) * position);
-                    if count == lanes { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
-                });
-                channel += count;
             }
         }
+    }
+}
+
+impl<T: Real, F: Transform> Gather<'_, T, F> {
+    /// Transforms `count` channels of a tile's pixels, which lie `pitch` apart, and returns their number; `FULL` if they fill a vector.
+    ///
+    /// # Safety
+    /// There must be all pixels and so many channels. No other thread may touch the slot.
+    #[inline(always)]
+    unsafe fn transform<S: Simd, const FULL: bool>(
+        &self,
+        simd: S,
+        pixels: &[T],
+        pitch: [usize; 2],
+        slot: usize,
+        channel: usize,
+        count: usize,
+    ) -> usize {
+        let (position, mask) = (self.layout.position(), T::mask(simd, count));
+        let from = pixels[channel..].as_ptr();
+        let out = self.out.pointer(self.layout.at(slot, channel), (F::TO * F::TO - 1) * position + count);
+        // SAFETY: `count` channels from `channel` on lie in each pixel.
+        let load = |i: usize, j: usize| unsafe {
+            let from = from.add(i * pitch[0] + j * pitch[1]);
+            if FULL { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
+        };
+        // SAFETY: they lie in each position of `out` too, as `pointer` has checked for the last; the slot is this call's alone.
+        both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
+            let to = out.add((i * F::TO + j) * position);
+            if FULL { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
+        });
+        count
     }
 }
 
@@ -165,40 +243,78 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Scatter { grid, products, layout, first, tiles, epilogue, y, .. } = self;
-        let (lanes, channels, position) = (T::lanes::<S>(), grid.channels, layout.position());
-        for (slot, tile) in (first..).zip(tiles) {
-            let places = grid.pixels(tile, F::TO);
-            let pixels = places.map(|place| place.map_or(std::ptr::null_mut(), |at| y.pointer(at, channels)));
-            for channel in (0..channels).step_by(lanes) {
-                let mask = T::mask(simd, lanes.min(channels - channel));
-                let full = channels - channel >= lanes;
-                let from = products[layout.at(slot, channel)..].as_ptr();
-                let bias = match epilogue.bias {
-                    // SAFETY: `scatter` has asserted that the bias has an element for each channel.
-                    Some(bias) => unsafe { T::load_masked(simd, mask, bias[channel..].as_ptr()) },
-                    None => T::splat(simd, T::zero()),
-                };
-                // SAFETY: the mask's channels lie in each position of `products`, as `scatter` has asserted.
-                let load = |i: usize, j: usize| unsafe {
-                    let from = from.add((i * F::FROM + j) * position);
-                    if full { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
-                };
-                // SAFETY: they lie in each pixel, as `pointer` has checked, and the pixels are this call's alone.
-                both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
-                    let to = pixels[i * MOST + j];
-                    if !to.is_null() {
-                        let (to, value) = (to.add(channel), T::vector_add(simd, value, bias));
-                        if full { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
+        let Scatter { grid, first, ref tiles, epilogue, y, .. } = self;
+        let mut aside = vec![];
+        for (slot, tile) in (first..).zip(tiles.clone()) {
+            let window = grid.window(tile, F::TO);
+            // SAFETY: the window's pixels inside of the map are this call's alone.
+            unsafe {
+                if window.is_whole() {
+                    let reach = window.reach();
+                    self.tile(simd, slot, y.pointer(reach.start, reach.len()), window.pitch);
+                } else {
+                    aside.resize(window.length(), T::zero());
+                    self.tile(simd, slot, aside.as_mut_ptr(), [F::TO * grid.channels, grid.channels]);
+                    for [to, from] in window.inside[0].clone().map(|row| window.row(row)) {
+                        y.slice(to.start, to.len()).copy_from_slice(&aside[from]);
                     }
-                });
-            }
-            if !epilogue.is_plain() {
-                for at in places.into_iter().flatten() {
-                    // SAFETY: the pixel is this call's alone.
-                    epilogue.finish(at, unsafe { y.slice(at, channels) });
+                }
+                if !epilogue.fits_registers() {
+                    for [row, _] in window.inside[0].clone().map(|row| window.row(row)) {
+                        epilogue.finish(row.start, y.slice(row.start, row.len()));
+                    }
                 }
             }
         }
+    }
+}
+
+impl<T: Real, F: Transform> Scatter<'_, T, F> {
+    /// Transforms a slot's tile to pixels `pitch` apart, and finishes them if the epilogue fits registers.
+    ///
+    /// # Safety
+    /// All pixels from `to` on must be writable for all channels, by this thread alone.
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(&self, simd: S, slot: usize, to: *mut T, pitch: [usize; 2]) {
+        let (lanes, channels) = (T::lanes::<S>(), self.grid.channels);
+        for channel in (0..channels).step_by(lanes) {
+            // SAFETY: by this function's contract.
+            unsafe {
+                match channels - channel >= lanes {
+                    true => self.transform::<S, true>(simd, slot, channel, to, pitch),
+                    false => self.transform::<S, false>(simd, slot, channel, to, pitch),
+                }
+            }
+        }
+    }
+
+    /// As [`tile`](Scatter::tile), for a vector of channels; `FULL` if there are enough to fill it.
+    ///
+    /// # Safety
+    /// As for [`tile`](Scatter::tile).
+    #[inline(always)]
+    unsafe fn transform<S: Simd, const FULL: bool>(&self, simd: S, slot: usize, channel: usize, to: *mut T, pitch: [usize; 2]) {
+        let Scatter { grid, products, layout, epilogue, .. } = self;
+        let (position, mask) = (layout.position(), T::mask(simd, T::lanes::<S>().min(grid.channels - channel)));
+        let from = products[layout.at(slot, channel)..].as_ptr();
+        let bias = match epilogue.bias {
+            // SAFETY: `scatter` has asserted that the bias has an element for each channel.
+            Some(bias) => unsafe { T::load_masked(simd, mask, bias[channel..].as_ptr()) },
+            None => T::splat(simd, T::zero()),
+        };
+        let clamp = if epilogue.fits_registers() { epilogue.activation } else { Activation::Linear };
+        let low = T::splat(simd, clamp.lowest().unwrap_or(T::neg_infinity()));
+        let high = T::splat(simd, clamp.highest().unwrap_or(T::infinity()));
+        // SAFETY: the mask's channels lie in each position of `products`, as `scatter` has asserted.
+        let load = |i: usize, j: usize| unsafe {
+            let from = from.add((i * F::FROM + j) * position);
+            if FULL { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
+        };
+        // SAFETY: they lie in each pixel, by this function's contract.
+        both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
+            let to = to.add(i * pitch[0] + j * pitch[1] + channel);
+            let value = T::vector_lower(simd, T::vector_raise(simd, T::vector_add(simd, value, bias), low), high);
+            if FULL { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
+        });
     }
 }

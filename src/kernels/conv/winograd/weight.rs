@@ -1,19 +1,22 @@
 //! The weight gradient: a correlation of the input with the output's gradient, three by three outputs, through the same points.
 //!
 //! Tiles of the input and of the gradient are transformed, and at each position the products of all tiles add up to a `[C_in, C_out]` matrix: a
-//! matrix product over the tiles. It is computed in blocks that stay in L2 for all positions, and each block is transformed back as soon as its
-//! last tile is in.
+//! matrix product over the tiles. Where channels are few, a task takes a lot of tiles through all steps, in L2, and the lots' sums are added up.
+//! Else all threads share the steps of one chunk of tiles after the other: matrices are computed in blocks that stay in L2 for all positions, and
+//! if there are enough blocks to go round, each is transformed back as soon as its last tile is in.
 
 #![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
 use super::scheme::{Evaluate, Four, Inputs, Interpolate, Scheme, Two, both_axes};
 use super::tiles::{Grid, Transformed, gather};
-use super::{COLUMNS, Tile};
+use super::{COLUMNS, GROUP, Tile};
 use crate::kernels::conv::ConvGeometry;
+use crate::kernels::elementwise;
 use crate::kernels::memory::Buffer;
 use crate::kernels::outer::multiply_transposed;
 use crate::kernels::parallel::{self, Disjoint};
@@ -24,8 +27,17 @@ use crate::kernels::tile::panel_width;
 const BLOCK: usize = 48;
 /// Tiles that are summed up one after the other, at most; a longer sum is one of such sums: rounding errors grow with a sum's length.
 const SUM: usize = 1024;
-/// Bytes of transformed tiles at a time, about: what L3 holds.
+/// Bytes of transformed tiles that all threads share, about: what L3 holds.
 const CHUNK: usize = 6 << 20;
+/// Bytes of sums, at all positions, that leave room in L2 for tiles.
+const FEW_SUMS: usize = 192 << 10;
+/// Tiles of a lot at least, and lots at most.
+const LOT: usize = 256;
+const LOTS: usize = 16;
+/// Blocks that go round; where there are fewer, the positions of each are shared out too.
+const TASKS: usize = 16;
+/// Positions of a block that one task computes then.
+const POSITIONS: usize = 4;
 
 pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     match tile {
@@ -35,70 +47,172 @@ pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeo
 }
 
 fn with_scheme<T: Real, C: Scheme>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let [k, n] = [g.channels_in, g.channels_out];
-    let (window, positions) = (&g.window, C::N * C::N);
-    let grid = |size, channels, padding| Grid { tiles: window.output.map(|size| size.div_ceil(C::M)), step: C::M, size, channels, padding };
-    let (inputs, outputs) = (grid(window.input, k, window.padding), grid(window.output, n, [0, 0]));
-    let tiles = g.batch * inputs.tiles[0] * inputs.tiles[1];
+    let (positions, [k, n]) = (C::N * C::N, [g.channels_in, g.channels_out]);
+    let grid =
+        |size, channels, padding| Grid { tiles: g.window.output.map(|size| size.div_ceil(C::M)), step: C::M, size, channels, padding };
+    let grids = [grid(g.window.input, k, g.window.padding), grid(g.window.output, n, [0, 0])];
+    let tiles = g.batch * grids[0].tiles[0] * grids[0].tiles[1];
     if tiles * k * n == 0 {
         return dw.fill(T::zero());
     }
-    let nr = panel_width::<T>(n);
-    let most = (CHUNK / (positions * (k + n) * size_of::<T>())).next_multiple_of(16).max(64);
-    // Chunks of nearly equal size.
-    let chunks = tiles.div_ceil(most);
-    let chunk = tiles.div_ceil(chunks);
-    let [of_x, of_dy] = [(k, BLOCK.min(k)), (n, nr)].map(|(channels, width)| Transformed { channels, width, tiles: chunk });
-    let mut transformed = [of_x, of_dy].map(|layout| Buffer::uncleared(positions * layout.position()));
-    let (blocks, panels) = (k.div_ceil(of_x.width), n.div_ceil(nr));
-    // With several chunks, every block's sums wait for the next; with one, only those at work exist.
-    let sums_of_block = positions * of_x.width * nr;
-    let mut sums = Buffer::uncleared(if chunks > 1 { blocks * panels * sums_of_block } else { 0 });
-    let (sums, dw) = (Disjoint::new(&mut sums), Disjoint::new(dw));
-    let work = 2 * tiles * positions * k * n / chunks;
-    let starts: Vec<usize> = (0..chunk).map(|tile| tile * of_x.width).collect();
-    for first in (0..tiles).step_by(chunk) {
-        let count = chunk.min(tiles - first);
-        {
-            let [to_x, to_dy] = transformed.each_mut().map(|buffer| Disjoint::new(buffer));
-            const PART: usize = 8;
-            parallel::for_each(count.div_ceil(PART), work, |part| {
-                let (start, end) = (part * PART, count.min((part + 1) * PART));
-                // SAFETY: tasks have distinct slots.
-                unsafe {
-                    gather::<T, Inputs<C>>(&inputs, x, first + start..first + end, &of_x, start, &to_x);
-                    if C::M == 2 {
-                        gather::<T, Evaluate<C, 2>>(&outputs, dy, first + start..first + end, &of_dy, start, &to_dy);
-                    } else {
-                        gather::<T, Evaluate<C, 4>>(&outputs, dy, first + start..first + end, &of_dy, start, &to_dy);
-                    }
+    let sums = Sums::<T, C> { maps: [x, dy], grids, blocks: [(k, BLOCK.min(k)), (n, panel_width::<T>(n))], scheme: PhantomData };
+    let work = 2 * tiles * positions * k * n;
+    if sums.len() * size_of::<T>() <= FEW_SUMS && tiles >= 2 * LOT {
+        sums.by_lots(tiles, work, dw);
+    } else {
+        sums.by_chunks(tiles, work, dw);
+    }
+}
+
+/// What the products of a map's and a gradient's tiles add up to: `[blocks of input channels][blocks of output channels][N · N][rows][columns]`.
+struct Sums<'a, T, C> {
+    /// Input and gradient.
+    maps: [&'a [T]; 2],
+    grids: [Grid; 2],
+    /// Channels of each, and those of a block.
+    blocks: [(usize, usize); 2],
+    scheme: PhantomData<C>,
+}
+
+impl<T: Real, C: Scheme> Sums<'_, T, C> {
+    /// Blocks of rows, and of columns.
+    fn counts(&self) -> [usize; 2] {
+        self.blocks.map(|(channels, width)| channels.div_ceil(width))
+    }
+
+    /// Elements of a block.
+    fn block(&self) -> usize {
+        C::N * C::N * self.blocks[0].1 * self.blocks[1].1
+    }
+
+    /// Elements of all blocks.
+    fn len(&self) -> usize {
+        self.counts().iter().product::<usize>() * self.block()
+    }
+
+    /// How some transformed tiles of input and gradient lie, and room for them.
+    fn room(&self, tiles: usize) -> [(Transformed, Buffer<T>); 2] {
+        self.blocks.map(|(channels, width)| {
+            let layout = Transformed { channels, width, tiles };
+            (layout, Buffer::uncleared(C::N * C::N * layout.position()))
+        })
+    }
+
+    /// How many tiles take so many bytes when they are transformed: a number that makes the chunks of `tiles` nearly equal.
+    fn chunk(&self, bytes: usize, tiles: usize) -> usize {
+        let channels: usize = self.blocks.iter().map(|(channels, _)| channels).sum();
+        let most = (bytes / (C::N * C::N * channels * size_of::<T>())).next_multiple_of(16).max(64);
+        tiles.div_ceil(tiles.div_ceil(most))
+    }
+
+    /// Transforms tiles of input and gradient.
+    fn transform(&self, tiles: Range<usize>, work: usize, [x, dy]: &mut [(Transformed, Buffer<T>); 2]) {
+        const PART: usize = 8;
+        let (to_x, to_dy) = (Disjoint::new(&mut x.1), Disjoint::new(&mut dy.1));
+        let ([of_x, of_dy], [grid_of_x, grid_of_dy]) = ([x.0, dy.0], &self.grids);
+        parallel::for_each(tiles.len().div_ceil(PART), work, |part| {
+            let first = part * PART;
+            let part = tiles.start + first..tiles.end.min(tiles.start + first + PART);
+            // SAFETY: tasks have distinct slots.
+            unsafe {
+                gather::<T, Inputs<C>>(grid_of_x, self.maps[0], part.clone(), &of_x, first, &to_x);
+                if C::M == 2 {
+                    gather::<T, Evaluate<C, 2>>(grid_of_dy, self.maps[1], part, &of_dy, first, &to_dy);
+                } else {
+                    gather::<T, Evaluate<C, 4>>(grid_of_dy, self.maps[1], part, &of_dy, first, &to_dy);
                 }
-            });
-        }
-        let [of_inputs, of_outputs] = &transformed;
-        parallel::for_each(blocks * panels, work, |task| {
-            let (block, panel) = (task / panels, task % panels);
-            let [rows, columns] = [(k - block * of_x.width).min(of_x.width), (n - panel * nr).min(nr)];
-            let mut own = Buffer::uncleared(if chunks > 1 { 0 } else { sums_of_block });
-            // SAFETY: each task has its own block.
-            let sums = if chunks > 1 { unsafe { sums.slice(task * sums_of_block, sums_of_block) } } else { &mut own[..] };
-            if first == 0 {
-                sums.fill(T::zero());
-            }
-            let offsets: [usize; BLOCK] = std::array::from_fn(|row| row);
-            for (position, sums) in sums.chunks_exact_mut(of_x.width * nr).enumerate() {
-                let a = &of_inputs[position * of_x.position() + of_x.block(block)..][..count * of_x.width];
-                let b = &of_outputs[position * of_dy.position() + of_dy.block(panel)..][..count * nr];
-                for tiles in (0..count).step_by(SUM) {
-                    let (a, b, starts) = (&a[tiles * of_x.width..], &b[tiles * nr..], &starts[..SUM.min(count - tiles)]);
-                    multiply_transposed(a, starts, &offsets[..rows], b, nr, columns, &mut sums[..rows * columns]);
-                }
-            }
-            if first + count == tiles {
-                let corner = [block * of_x.width, panel * nr];
-                dispatch(Finish::<T, C> { sums, stride: of_x.width * nr, corner, size: [rows, columns], k, dw: &dw, scheme: PhantomData });
             }
         });
+    }
+
+    /// Adds the products of the first `count` tiles to a block's sums at some positions.
+    fn multiply(&self, [x, dy]: &[(Transformed, Buffer<T>); 2], count: usize, block: usize, positions: Range<usize>, sums: &mut [T]) {
+        let [[row, column], [height, width], [rows, columns]] = self.place(block);
+        let offsets: [usize; BLOCK] = std::array::from_fn(|row| row);
+        let starts: [usize; SUM] = std::array::from_fn(|tile| tile * height);
+        for (position, sums) in positions.zip(sums.chunks_exact_mut(height * width)) {
+            let [a, b] =
+                [(x, row), (dy, column)].map(|((layout, data), block)| &data[position * layout.position() + layout.block(block)..]);
+            for tiles in (0..count).step_by(SUM) {
+                let (a, b, starts) = (&a[tiles * height..], &b[tiles * width..], &starts[..SUM.min(count - tiles)]);
+                multiply_transposed(a, starts, &offsets[..rows], b, width, columns, &mut sums[..rows * columns]);
+            }
+        }
+    }
+
+    /// A block's row and column among the blocks, the height and width of blocks, and its own.
+    fn place(&self, block: usize) -> [[usize; 2]; 3] {
+        let at = [block / self.counts()[1], block % self.counts()[1]];
+        let size = self.blocks.map(|(_, width)| width);
+        [at, size, [0, 1].map(|axis| (self.blocks[axis].0 - at[axis] * size[axis]).min(size[axis]))]
+    }
+
+    /// Transforms a block's sums back, to where they belong in the gradient.
+    fn finish(&self, block: usize, sums: &[T], dw: &Disjoint<'_, T>) {
+        let [[row, column], [height, width], size] = self.place(block);
+        let corner = [row * height, column * width];
+        dispatch(Finish::<T, C> { sums, stride: height * width, corner, size, k: self.blocks[0].0, dw, scheme: PhantomData });
+    }
+
+    /// The gradient, where the sums are few: each task has its own, of a lot of tiles.
+    fn by_lots(&self, tiles: usize, work: usize, dw: &mut [T]) {
+        let lot = tiles.div_ceil((tiles / LOT).min(LOTS));
+        let mut sums = Buffer::zeroed(tiles.div_ceil(lot) * self.len());
+        parallel::chunks_mut(&mut sums, self.len(), work, |task, sums| {
+            let tiles = task * lot..tiles.min((task + 1) * lot);
+            let chunk = self.chunk(GROUP - FEW_SUMS, tiles.len());
+            let mut room = self.room(chunk);
+            for first in tiles.clone().step_by(chunk) {
+                let part = first..tiles.end.min(first + chunk);
+                self.transform(part.clone(), 0, &mut room);
+                for (block, sums) in sums.chunks_exact_mut(self.block()).enumerate() {
+                    self.multiply(&room, part.len(), block, 0..C::N * C::N, sums);
+                }
+            }
+        });
+        let (sum, others) = sums.split_at_mut(self.len());
+        for other in others.chunks_exact(sum.len()) {
+            elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
+        }
+        let dw = Disjoint::new(dw);
+        sum.chunks_exact(self.block()).enumerate().for_each(|(block, sums)| self.finish(block, sums, &dw));
+    }
+
+    /// The gradient, where threads share the work on one chunk of tiles after the other.
+    fn by_chunks(&self, tiles: usize, work: usize, dw: &mut [T]) {
+        let (blocks, chunk) = (self.len() / self.block(), self.chunk(CHUNK, tiles));
+        let (goes_round, at_once) = (blocks >= TASKS, chunk >= tiles);
+        let mut room = self.room(chunk);
+        // If every block can be finished at once, only those at work exist.
+        let mut sums = if goes_round && at_once { Buffer::uncleared(0) } else { Buffer::zeroed(self.len()) };
+        let (sums, dw) = (Disjoint::new(&mut sums), Disjoint::new(dw));
+        // SAFETY: of each block, or part of it, one task at a time asks for the sums.
+        let sums_at = |start: usize, length: usize| unsafe { sums.slice(start, length) };
+        for first in (0..tiles).step_by(chunk) {
+            let part = first..tiles.min(first + chunk);
+            let work = work / tiles * part.len();
+            self.transform(part.clone(), work, &mut room);
+            if goes_round {
+                parallel::for_each(blocks, work, |block| {
+                    let mut own = Buffer::zeroed(if at_once { self.block() } else { 0 });
+                    let sums = if at_once { &mut own[..] } else { sums_at(block * self.block(), self.block()) };
+                    self.multiply(&room, part.len(), block, 0..C::N * C::N, sums);
+                    if part.end == tiles {
+                        self.finish(block, sums, &dw);
+                    }
+                });
+            } else {
+                let runs = C::N * C::N / POSITIONS;
+                parallel::for_each(blocks * runs, work, |task| {
+                    let positions = task % runs * POSITIONS..(task % runs + 1) * POSITIONS;
+                    let length = self.block() / runs;
+                    self.multiply(&room, part.len(), task / runs, positions, sums_at(task * length, length));
+                });
+            }
+        }
+        if !goes_round {
+            parallel::for_each(blocks, work, |block| self.finish(block, sums_at(block * self.block(), self.block()), &dw));
+        }
     }
 }
 
