@@ -143,6 +143,14 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         [1, 1300, 40, 1, 5, 1, 1, 0, 1],
         [1, 130, 6, 1, 9, 3, 1, 1, 1],
         [1, 6, 130, 1, 9, 3, 1, 1, 1],
+        // Winograd's weight gradient: by lots of several chunks; by chunks, with few blocks and with many; with many of one chunk.
+        [4, 5, 7, 1, 50, 3, 1, 1, 1],
+        [2, 70, 70, 1, 40, 3, 1, 1, 1],
+        [1, 150, 100, 1, 40, 3, 1, 1, 1],
+        [1, 200, 120, 1, 9, 3, 1, 1, 1],
+        // Pixels taken together that come out even, and that do not.
+        [2, 3, 5, 1, 12, 3, 2, 1, 1],
+        [2, 2, 3, 1, 11, 5, 1, 2, 1],
     ] {
         let pair = |n| [n, n];
         let window = Window::new(pair(size), pair(kernel), pair(stride), pair(padding), pair(dilation), false).unwrap();
