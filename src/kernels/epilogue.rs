@@ -1,5 +1,7 @@
 //! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation.
 
+use pulp::Simd;
+
 use super::simd::Real;
 
 /// A pointwise nonlinearity.
@@ -29,6 +31,11 @@ impl Activation {
         matches!(self, Activation::Relu | Activation::Relu6)
     }
 
+    /// Whether it is neither nothing nor a clamp.
+    pub(crate) fn is_curve(self) -> bool {
+        self != Activation::Linear && !self.clamps()
+    }
+
     /// What a clamp raises smaller values to.
     #[inline(always)]
     pub(crate) fn lowest<T: Real>(self) -> Option<T> {
@@ -39,6 +46,24 @@ impl Activation {
     #[inline(always)]
     pub(crate) fn highest<T: Real>(self) -> Option<T> {
         (self == Activation::Relu6).then(|| T::of(6.0))
+    }
+
+    /// A clamp of a vector; any other activation leaves it.
+    #[inline(always)]
+    pub(crate) fn clamp<S: Simd, T: Real>(self, simd: S, mut x: T::Vector<S>) -> T::Vector<S> {
+        if let Some(low) = self.lowest() {
+            x = T::vector_raise(simd, x, T::splat(simd, low));
+        }
+        if let Some(high) = self.highest() {
+            x = T::vector_lower(simd, x, T::splat(simd, high));
+        }
+        x
+    }
+
+    /// The bounds within which a clamp's derivative is 1, as [`Real::vector_within`] takes them.
+    #[inline(always)]
+    pub(crate) fn bounds<S: Simd, T: Real>(self, simd: S) -> [T::Vector<S>; 2] {
+        [self.lowest(), self.highest()].map(|bound: Option<T>| T::splat(simd, bound.unwrap_or(T::nan())))
     }
 }
 
@@ -72,8 +97,7 @@ impl<'a, T: Real> Epilogue<'a, T> {
 
     /// What is left of it for a tile that has added bias and residual and clamped its vectors: an activation that is more than a clamp.
     pub(crate) fn curve(&self) -> Option<Activation> {
-        let done = self.activation == Activation::Linear || self.activation.clamps();
-        (!done).then_some(self.activation)
+        self.activation.is_curve().then_some(self.activation)
     }
 
     /// Whether it is no more than a bias and a clamp, which sums go through before they leave the registers.

@@ -100,7 +100,7 @@ impl<T: Real> Transposed<'_, T> {
                 let a = origin.add(start);
                 let vectors: [T::Vector<S>; NV] = std::array::from_fn(|v| {
                     let from = row.wrapping_add(v * lanes);
-                    if MASKED { T::load_masked(simd, masks[v], from) } else { from.cast::<T::Vector<S>>().read_unaligned() }
+                    T::load::<S, MASKED>(simd, masks[v], from)
                 });
                 row = row.wrapping_add(pitch);
                 for r in 0..MR {
@@ -122,12 +122,8 @@ impl<T: Real> Transposed<'_, T> {
                 // SAFETY: `out` has room for `width` elements, the lanes of all masks together; a vector without any may point beyond. Vectors are
                 // plain numbers, and the accesses are unaligned.
                 unsafe {
-                    if MASKED {
-                        T::store_masked(simd, masks[v], out, T::vector_add(simd, T::load_masked(simd, masks[v], out), tile[r][v]));
-                    } else {
-                        let out = out.cast::<T::Vector<S>>();
-                        out.write_unaligned(T::vector_add(simd, out.read_unaligned(), tile[r][v]));
-                    }
+                    let sum = T::vector_add(simd, T::load::<S, MASKED>(simd, masks[v], out), tile[r][v]);
+                    T::store::<S, MASKED>(simd, masks[v], out, sum);
                 }
             }
         }

@@ -79,6 +79,8 @@ pub trait Real: Scalar + Float + Math {
     fn vector_lower<S: Simd>(simd: S, x: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
     /// In each lane `x` where `a` and `b` are equal, else zero.
     fn vector_where_equal<S: Simd>(simd: S, a_b: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
+    /// In each lane zero where `z` is `low` or less, or `high` or more, else `x`; a bound that is NaN is none, and so is one for NaN.
+    fn vector_within<S: Simd>(simd: S, z: Self::Vector<S>, low_high: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
     /// A whole number from 0 to 255 as a byte; of others, some byte.
     fn to_byte(self) -> u8;
     /// The reverse of [`to_byte`](Self::to_byte).
@@ -95,6 +97,26 @@ pub trait Real: Scalar + Float + Math {
     /// # Safety
     /// The mask's lanes must be writable at `to`.
     unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>);
+
+    /// Reads a vector, or if `MASKED` the lanes of a mask; zero elsewhere.
+    ///
+    /// # Safety
+    /// The lanes must be readable at `from`.
+    #[inline(always)]
+    unsafe fn load<S: Simd, const MASKED: bool>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Vector<S> {
+        // SAFETY: by this function's contract; vectors are plain numbers.
+        unsafe { if MASKED { Self::load_masked(simd, mask, from) } else { from.cast::<Self::Vector<S>>().read_unaligned() } }
+    }
+
+    /// Writes a vector, or if `MASKED` the lanes of a mask.
+    ///
+    /// # Safety
+    /// The lanes must be writable at `to`.
+    #[inline(always)]
+    unsafe fn store<S: Simd, const MASKED: bool>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>) {
+        // SAFETY: by this function's contract.
+        unsafe { if MASKED { Self::store_masked(simd, mask, to, x) } else { to.cast::<Self::Vector<S>>().write_unaligned(x) } }
+    }
 
     /// Lanes in a vector.
     fn lanes<S: Simd>() -> usize {
@@ -157,6 +179,11 @@ impl Real for f32 {
     #[inline(always)]
     fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::f32s; 2], x: S::f32s) -> S::f32s {
         simd.select_f32s(simd.equal_f32s(a, b), x, simd.splat_f32s(0.0))
+    }
+    #[inline(always)]
+    fn vector_within<S: Simd>(simd: S, z: S::f32s, [low, high]: [S::f32s; 2], x: S::f32s) -> S::f32s {
+        let outside = simd.or_m32s(simd.less_than_or_equal_f32s(z, low), simd.less_than_or_equal_f32s(high, z));
+        simd.select_f32s(outside, simd.splat_f32s(0.0), x)
     }
     #[inline(always)]
     fn vector_sum<S: Simd>(simd: S, x: S::f32s) -> f32 {
@@ -239,6 +266,11 @@ impl Real for f64 {
     #[inline(always)]
     fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::f64s; 2], x: S::f64s) -> S::f64s {
         simd.select_f64s(simd.equal_f64s(a, b), x, simd.splat_f64s(0.0))
+    }
+    #[inline(always)]
+    fn vector_within<S: Simd>(simd: S, z: S::f64s, [low, high]: [S::f64s; 2], x: S::f64s) -> S::f64s {
+        let outside = simd.or_m64s(simd.less_than_or_equal_f64s(z, low), simd.less_than_or_equal_f64s(high, z));
+        simd.select_f64s(outside, simd.splat_f64s(0.0), x)
     }
     #[inline(always)]
     fn vector_sum<S: Simd>(simd: S, x: S::f64s) -> f64 {

@@ -413,9 +413,7 @@ impl<T: Real, S: Simd, const NV: usize> Finish<T, S, NV> {
                 for v in 0..NV {
                     let from = addend.wrapping_add(at(r) + v * lanes);
                     // SAFETY: by this function's contract.
-                    let addend = unsafe {
-                        if MASKED { T::load_masked(simd, self.masks[v], from) } else { from.cast::<T::Vector<S>>().read_unaligned() }
-                    };
+                    let addend = unsafe { T::load::<S, MASKED>(simd, self.masks[v], from) };
                     tile[r][v] = T::vector_add(simd, tile[r][v], addend);
                 }
             }

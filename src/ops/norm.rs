@@ -45,18 +45,22 @@ fn into_map(grad: Tensor, map: &[usize]) -> Tensor {
     grad_map(&grad, map)
 }
 
-/// [`norm::chain_and_sum`] on tensors. `kept` is the activation's result if that is enough to know, else the shortcut.
+/// [`norm::chain_and_sum`] on tensors. With a shortcut, `kept` is the activation's result if that is enough to know, else the shortcut.
 fn chain_and_sum(
     op: &'static str,
     maps: Maps,
     grad: &mut Tensor,
     x: &Tensor,
     factors: [&[f64]; 3],
-    kept: &Tensor,
+    kept: Option<&Tensor>,
     activation: Activation,
 ) -> Result<norm::Pairs> {
     Ok(with_float!(x.dtype(), op, T => {
-        let seen = if activation.reads_output() { Seen::Output(kept.data()) } else { Seen::Plus(kept.data()) };
+        let seen = match kept {
+            None => Seen::Alone,
+            Some(kept) if activation.reads_output() => Seen::Output(kept.data()),
+            Some(kept) => Seen::Plus(kept.data()),
+        };
         norm::chain_and_sum::<T>(maps, grad.make_mut(), x.data(), factors, seen, activation)
     }))
 }
@@ -279,10 +283,11 @@ impl Tensor {
         let output = from_map(y, self.shape()).record_owning("batch_norm", inputs, move |grad, wanted| {
             let mut grad = into_map(grad, x.shape());
             let factors = [&mean[..], &scale, &shift];
-            // With a shortcut, its gradient is the one that arrives behind the activation.
-            let (sums, rest) = match &kept {
-                Some(kept) => (chain_and_sum("batch_norm", maps, &mut grad, &x, factors, kept, activation)?, Activation::Linear),
-                None => (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation),
+            // With a shortcut, its gradient is the one before the activation. A curve's is dear to work out twice.
+            let (sums, rest) = if kept.is_some() || activation.is_curve() {
+                (chain_and_sum("batch_norm", maps, &mut grad, &x, factors, kept.as_ref(), activation)?, Activation::Linear)
+            } else {
+                (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation)
             };
             let of_shortcut = wanted[3].then(|| from_map(grad.clone(), &shape));
             let of_weight = zip(&sums.second, &rstd, |sum, rstd| sum * rstd);

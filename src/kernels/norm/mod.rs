@@ -2,22 +2,24 @@
 //!
 //! Data is `[images, rows, channels]` with channels contiguous; statistics are kept for each image and channel. Batch normalisation sees the
 //! whole batch as one image, group normalisation joins channels. Forward reads the data twice ([`moments`], [`forward`]), backward twice (two
-//! sums, the gradient), whatever activation follows: what it was applied to is worked out again from the input, piece by piece in the innermost
-//! cache, which is cheaper than to keep it. A second pass goes through the data backwards, and finds in the cache what the first one read last.
+//! sums, the gradient), whatever activation follows: what it was applied to is worked out again from the input, which is cheaper than to keep it;
+//! for a clamp in both passes, for a curve in the first one, which leaves the gradient before it for the second. A second pass goes through the data backwards, and finds in
+//! the cache what the first one read last.
 //!
 //! Statistics take one pass: each chunk of rows is summed about its own first row, so that nothing cancels, and the chunks' means and squares
 //! are put together in `f64` (Chan et al., 1979). Few channels are summed as if several rows were one, which keeps vectors full.
 
 mod passes;
+mod sums;
 
 use std::ops::Range;
 
 pub use passes::{forward, gradient};
+pub use sums::{Pairs, Seen, chain_and_sum, gradient_sums, moments};
 
-use super::epilogue::Activation;
-use super::memory::Buffer;
-use super::parallel::{self, Disjoint};
-use super::simd::{Real, vectorize};
+use pulp::{Simd, WithSimd};
+
+use super::simd::{Real, dispatch};
 
 /// Elements that one task handles.
 const GRAIN: usize = 64 * 1024;
@@ -82,241 +84,57 @@ impl Maps {
     }
 }
 
-/// Cuts rows of lanes into pieces: `body(at, piece)` for the elements from `at` on, which are these lanes of a row.
-#[inline(always)]
-fn for_pieces(lanes: usize, elements: usize, mut body: impl FnMut(usize, Range<usize>)) {
-    let step = if lanes <= LONGEST { lanes } else { PIECE };
-    for row in (0..elements).step_by(lanes) {
-        let length = lanes.min(elements - row);
-        for first in (0..length).step_by(step) {
-            body(row + first, first..length.min(first + step));
-        }
+/// Something that is done to the elements of a chunk, in vectors, which belong to some of the lanes.
+trait Pass<T: Real> {
+    /// What comes before the vectors of a piece: the chunk's elements from `at` on, which are these lanes of a row.
+    fn before(&mut self, _at: usize, _lanes: Range<usize>) {}
+
+    /// Handles a vector of elements or, if `MASKED`, the lanes of the mask: the element `at` of the chunk, the lane `lane` of a row, and those
+    /// that follow.
+    ///
+    /// # Safety
+    /// These elements and lanes must exist.
+    unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>);
+
+    /// What comes after the vectors of a piece.
+    fn after(&mut self, _at: usize, _lanes: Range<usize>) {}
+}
+
+/// Walks through the elements of a chunk, so many lanes to a row.
+fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl Pass<T>) {
+    struct Walk<'a, T, P> {
+        lanes: usize,
+        elements: usize,
+        pass: &'a mut P,
+        element: std::marker::PhantomData<T>,
     }
-}
+    impl<T: Real, P: Pass<T>> WithSimd for Walk<'_, T, P> {
+        type Output = ();
 
-// In what follows each slice is an argument of its own: so the compiler knows that they do not overlap.
-
-/// Adds `f(a, b, center)` up lane by lane.
-#[inline(always)]
-fn sum<T: Real>(a: &[T], b: &[T], center: &[T], first: &mut [T], second: &mut [T], f: impl Fn(T, T, T) -> (T, T)) {
-    for ((((first, second), &a), &b), &center) in first.iter_mut().zip(second.iter_mut()).zip(a).zip(b).zip(center) {
-        let (p, q) = f(a, b, center);
-        *first += p;
-        *second += q;
-    }
-}
-
-/// Folds lanes into channels.
-fn fold_lanes<T: Real>(lanes: &[T], sums: &mut [f64]) {
-    sums.fill(0.0);
-    for row in lanes.chunks_exact(sums.len()) {
-        sums.iter_mut().zip(row).for_each(|(sum, &lane)| *sum += lane.to_f64().unwrap_or(f64::NAN));
-    }
-}
-
-/// Two numbers for each image and channel.
-pub struct Pairs {
-    /// The means, or the sums of the gradient.
-    pub first: Vec<f64>,
-    /// The sums of squared deviations, or of the gradient times the deviation.
-    pub second: Vec<f64>,
-}
-
-impl Pairs {
-    fn zeros(maps: Maps) -> Pairs {
-        Pairs { first: vec![0.0; maps.images * maps.channels], second: vec![0.0; maps.images * maps.channels] }
-    }
-}
-
-#[inline(always)]
-fn deviations<T: Real>(x: T, _: T, center: T) -> (T, T) {
-    (x - center, (x - center) * (x - center))
-}
-
-/// Two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` adds a chunk up lane by lane.
-fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, [&mut [T]; 2]) + Sync) -> Buffer<f64> {
-    let tasks = maps.images * maps.chunks();
-    let mut partial = Buffer::uncleared(tasks * 2 * maps.channels);
-    parallel::chunks_mut(&mut partial, 2 * maps.channels, work, |task, sums| {
-        let (chunk, lanes) = (maps.chunk(task), maps.lanes());
-        let mut scratch = Buffer::<T>::zeroed(2 * lanes);
-        let (first, second) = scratch.split_at_mut(lanes);
-        add(&chunk, [&mut *first, &mut *second]);
-        let (sums, more) = sums.split_at_mut(maps.channels);
-        fold_lanes(first, sums);
-        fold_lanes(second, more);
-    });
-    partial
-}
-
-/// The mean and the sum of squared deviations of each image's channels; `x: [images, rows, channels]`.
-pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Pairs {
-    assert_eq!(x.len(), maps.len());
-    let mut moments = Pairs::zeros(maps);
-    if x.is_empty() {
-        return moments;
-    }
-    let channels = maps.channels;
-    let mut partial = partial_sums(maps, 2 * x.len(), |chunk, [first, second]| {
-        let x = &x[chunk.start..][..chunk.length];
-        let mut center = Buffer::uncleared(maps.lanes());
-        center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
-        vectorize(
-            #[inline(always)]
-            || {
-                for_pieces(
-                    center.len(),
-                    x.len(),
-                    #[inline(always)]
-                    |at, lanes| {
-                        let x = &x[at..at + lanes.len()];
-                        sum(x, x, &center[lanes.clone()], &mut first[lanes.clone()], &mut second[lanes], deviations);
-                    },
-                );
-            },
-        );
-    });
-    let rows = |task: usize| (maps.chunk(task).length / channels) as f64;
-    for (task, sums) in partial.chunks_exact_mut(2 * channels).enumerate() {
-        let (first, second) = sums.split_at_mut(channels);
-        for ((first, second), &center) in first.iter_mut().zip(second).zip(&x[maps.chunk(task).start..]) {
-            let squares = *second - *first * *first / rows(task);
-            // Rounding may leave a negative number; NaN stays.
-            *second = if squares < 0.0 { 0.0 } else { squares };
-            *first = center.to_f64().unwrap_or(f64::NAN) + *first / rows(task);
-        }
-    }
-    for image in 0..maps.images {
-        let range = image * channels..(image + 1) * channels;
-        let (mean, squares) = (&mut moments.first[range.clone()], &mut moments.second[range]);
-        let parts = || (image * maps.chunks()..).zip(partial.chunks_exact(2 * channels).skip(image * maps.chunks()).take(maps.chunks()));
-        for (task, part) in parts() {
-            let share = rows(task) / maps.rows as f64;
-            mean.iter_mut().zip(part).for_each(|(mean, part)| *mean += share * part);
-        }
-        for (task, part) in parts() {
-            let rows = rows(task);
-            for (c, squares) in squares.iter_mut().enumerate() {
-                let distance = part[c] - mean[c];
-                *squares += part[channels + c] + rows * distance * distance;
-            }
-        }
-    }
-    moments
-}
-
-/// Where the argument of an activation behind a shortcut is found again.
-#[derive(Clone, Copy, Debug)]
-pub enum Seen<'a, T> {
-    /// It is the normalised input plus this.
-    Plus(&'a [T]),
-    /// This is what the activation made of it, and does as well ([`Activation::reads_output`]).
-    Output(&'a [T]),
-}
-
-/// `Σ g` and `Σ g · (x - center)` of each image's channels, where `g = grad · activation'((x - center) · scale + shift)`, the factors being given
-/// for each image and channel.
-pub fn gradient_sums<T: Real>(maps: Maps, grad: &[T], x: &[T], factors: [&[f64]; 3], activation: Activation) -> Pairs {
-    assert!(grad.len() == maps.len() && x.len() == maps.len());
-    sums(
-        maps,
-        x,
-        factors,
-        activation,
         #[inline(always)]
-        |at, x, [center, scale, shift], z, g, first, second| {
-            let grad = &grad[at..at + x.len()];
-            if activation == Activation::Linear {
-                return sum(grad, x, center, first, second, products);
-            }
-            g.copy_from_slice(grad);
-            passes::normalise(x, center, scale, shift, z);
-            activation.chain(z, g);
-            sum(g, x, center, first, second, products);
-        },
-    )
-}
-
-/// As [`gradient_sums`], for an activation of what `seen` tells; leaves `g` in the place of the gradient.
-pub fn chain_and_sum<T: Real>(
-    maps: Maps,
-    grad: &mut [T],
-    x: &[T],
-    factors: [&[f64]; 3],
-    seen: Seen<'_, T>,
-    activation: Activation,
-) -> Pairs {
-    assert!(grad.len() == maps.len() && x.len() == maps.len());
-    let grad = Disjoint::new(grad);
-    sums(
-        maps,
-        x,
-        factors,
-        activation,
-        #[inline(always)]
-        |at, x, [center, scale, shift], z, _, first, second| {
-            // SAFETY: pieces do not overlap.
-            let g = unsafe { grad.slice(at, x.len()) };
-            match seen {
-                Seen::Output(y) => activation.chain(&y[at..at + x.len()], g),
-                Seen::Plus(shortcut) => {
-                    passes::normalise(x, center, scale, shift, z);
-                    passes::add(&shortcut[at..at + x.len()], z);
-                    activation.chain(z, g);
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Walk { lanes, elements, pass, .. } = self;
+            let (step, width) = (if lanes <= LONGEST { lanes } else { PIECE }, T::lanes::<S>());
+            for row in (0..elements).step_by(lanes) {
+                let length = lanes.min(elements - row);
+                for first in (0..length).step_by(step) {
+                    let piece = first..length.min(first + step);
+                    pass.before(row + first, piece.clone());
+                    let whole = piece.start + piece.len() / width * width;
+                    for lane in (piece.start..whole).step_by(width) {
+                        // SAFETY: a whole vector lies within the piece, all of it in the chunk and its lanes.
+                        unsafe { pass.vector::<S, false>(simd, row + lane, lane, T::mask(simd, width)) };
+                    }
+                    if whole < piece.end {
+                        // SAFETY: the mask ends with the piece.
+                        unsafe { pass.vector::<S, true>(simd, row + whole, whole, T::mask(simd, piece.end - whole)) };
+                    }
+                    pass.after(row + first, piece);
                 }
             }
-            sum(g, x, center, first, second, products);
-        },
-    )
-}
-
-#[inline(always)]
-fn products<T: Real>(g: T, x: T, center: T) -> (T, T) {
-    (g, g * (x - center))
-}
-
-/// Adds up what `piece(at, x, factors, scratch, more scratch, sums …)` puts into the two sums for each piece of a row, from element `at` on.
-fn sums<T: Real>(
-    maps: Maps,
-    x: &[T],
-    factors: [&[f64]; 3],
-    activation: Activation,
-    piece: impl Fn(usize, &[T], [&[T]; 3], &mut [T], &mut [T], &mut [T], &mut [T]) + Sync,
-) -> Pairs {
-    let mut total = Pairs::zeros(maps);
-    if x.is_empty() {
-        return total;
+        }
     }
-    let lanes = maps.lanes();
-    let partial = partial_sums(maps, (2 + activation.cost()) * x.len(), |chunk, [first, second]| {
-        let mut repeated = Buffer::<T>::uncleared(3 * lanes);
-        repeated.chunks_exact_mut(lanes).zip(factors).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
-        let factors: [&[T]; 3] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
-        let (mut z, mut g) = ([T::zero(); LONGEST], [T::zero(); LONGEST]);
-        vectorize(
-            #[inline(always)]
-            || {
-                for_pieces(
-                    lanes,
-                    chunk.length,
-                    #[inline(always)]
-                    |at, lanes| {
-                        let (at, length) = (chunk.start + at, lanes.len());
-                        let factors = factors.map(|factor| &factor[lanes.clone()]);
-                        let (first, second) = (&mut first[lanes.clone()], &mut second[lanes]);
-                        piece(at, &x[at..at + length], factors, &mut z[..length], &mut g[..length], first, second);
-                    },
-                );
-            },
-        );
-    });
-    for (task, part) in partial.chunks_exact(2 * maps.channels).enumerate() {
-        let range = task / maps.chunks() * maps.channels..(task / maps.chunks() + 1) * maps.channels;
-        let (first, second) = part.split_at(maps.channels);
-        total.first[range.clone()].iter_mut().zip(first).for_each(|(sum, part)| *sum += part);
-        total.second[range].iter_mut().zip(second).for_each(|(sum, part)| *sum += part);
-    }
-    total
+    dispatch(Walk { lanes, elements, pass, element: std::marker::PhantomData });
 }
 
 #[cfg(test)]
@@ -324,6 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::epilogue::Activation;
 
     fn values(length: usize, seed: usize) -> Vec<f64> {
         (0..length).map(|i| ((i * 7919 + seed * 31) % 1013) as f64 / 100.0 - 3.0).collect()
@@ -388,22 +207,25 @@ mod tests {
                 let sum = |at: usize| normal(at) + shortcut[at];
                 prop_assert!(close(&y, &(0..x.len()).map(|at| act(sum(at))).collect::<Vec<_>>()));
 
-                let found = gradient_sums(maps, &grad, &x, factors, activation);
-                let g: Vec<f64> = (0..x.len()).map(|at| chain(at, normal(at))).collect();
-                prop_assert!(close(&found.first, &plain_sums(maps, |_, at| g[at])));
-                prop_assert!(close(&found.second, &plain_sums(maps, |slot, at| g[at] * (x[at] - mean[slot]))));
-                let expected: Vec<f64> = (0..x.len())
-                    .map(|at| g[at] * scale[slot(at)] + (x[at] - mean[slot(at)]) * slope[slot(at)] + offset[slot(at)])
-                    .collect();
-                let mut dx = vec![0.0; x.len()];
-                gradient(maps, Some(&grad), &x, factors, [&slope, &offset], activation, &mut dx);
-                prop_assert!(close(&dx, &expected));
-                let mut dx = grad.clone();
-                gradient(maps, None, &x, factors, [&slope, &offset], activation, &mut dx);
-                prop_assert!(close(&dx, &expected));
+                if !activation.is_curve() {
+                    let found = gradient_sums(maps, &grad, &x, factors, activation);
+                    let g: Vec<f64> = (0..x.len()).map(|at| chain(at, normal(at))).collect();
+                    prop_assert!(close(&found.first, &plain_sums(maps, |_, at| g[at])));
+                    prop_assert!(close(&found.second, &plain_sums(maps, |slot, at| g[at] * (x[at] - mean[slot]))));
+                    let expected: Vec<f64> = (0..x.len())
+                        .map(|at| g[at] * scale[slot(at)] + (x[at] - mean[slot(at)]) * slope[slot(at)] + offset[slot(at)])
+                        .collect();
+                    let mut dx = vec![0.0; x.len()];
+                    gradient(maps, Some(&grad), &x, factors, [&slope, &offset], activation, &mut dx);
+                    prop_assert!(close(&dx, &expected));
+                    let mut dx = grad.clone();
+                    gradient(maps, None, &x, factors, [&slope, &offset], activation, &mut dx);
+                    prop_assert!(close(&dx, &expected));
+                }
 
-                let expected: Vec<f64> = (0..x.len()).map(|at| chain(at, sum(at))).collect();
-                for seen in [Some(Seen::Plus(&shortcut[..])), activation.reads_output().then_some(Seen::Output(&y[..]))].into_iter().flatten() {
+                let seen = [(Seen::Alone, false), (Seen::Plus(&shortcut[..]), true), (Seen::Output(&y[..]), true)];
+                for (seen, behind_shortcut) in seen.into_iter().take(if activation.reads_output() { 3 } else { 2 }) {
+                    let expected: Vec<f64> = (0..x.len()).map(|at| chain(at, if behind_shortcut { sum(at) } else { normal(at) })).collect();
                     let mut g = grad.clone();
                     let found = chain_and_sum(maps, &mut g, &x, factors, seen, activation);
                     prop_assert!(close(&g, &expected));

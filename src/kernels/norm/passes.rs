@@ -1,13 +1,17 @@
 //! The passes that write a map: the normalised data, and the gradient.
 
-use super::{Chunk, LONGEST, Maps, for_pieces};
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::{Chunk, LONGEST, Maps, Pass, walk};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, vectorize};
+use crate::kernels::simd::Real;
 use crate::kernels::stream;
 
-/// `z = (x - center) · scale + shift`.
+/// `z = (x - center) · scale + shift`, where loops are vectorised already.
 #[inline(always)]
 pub(super) fn normalise<T: Real>(x: &[T], center: &[T], scale: &[T], shift: &[T], z: &mut [T]) {
     for ((((z, &x), &center), &scale), &shift) in z.iter_mut().zip(x).zip(center).zip(scale).zip(shift) {
@@ -15,30 +19,56 @@ pub(super) fn normalise<T: Real>(x: &[T], center: &[T], scale: &[T], shift: &[T]
     }
 }
 
-/// `z += shortcut`.
+/// `z += shortcut`, likewise.
 #[inline(always)]
 pub(super) fn add<T: Real>(shortcut: &[T], z: &mut [T]) {
     z.iter_mut().zip(shortcut).for_each(|(z, &shortcut)| *z += shortcut);
 }
 
-/// `dx = g · scale + (x - center) · slope + offset`, where `dx` holds `g`.
-#[inline(always)]
-fn correct<T: Real>(x: &[T], center: &[T], scale: &[T], slope: &[T], offset: &[T], dx: &mut [T]) {
-    let factors = center.iter().zip(scale).zip(slope).zip(offset);
-    for ((dx, &x), (((&center, &scale), &slope), &offset)) in dx.iter_mut().zip(x).zip(factors) {
-        *dx = *dx * scale + (x - center) * slope + offset;
+/// Where a pass writes: to its place, or aside and from there past the cache, a piece at a time.
+struct Target<'a, T> {
+    y: &'a mut [T],
+    aside: Option<[T; LONGEST]>,
+    first_of_piece: usize,
+}
+
+impl<T: Real> Target<'_, T> {
+    /// The elements of a piece, from `at` on.
+    #[inline(always)]
+    fn piece(&mut self, at: usize, length: usize) -> &mut [T] {
+        match &mut self.aside {
+            Some(aside) => &mut aside[..length],
+            None => &mut self.y[at..at + length],
+        }
+    }
+
+    /// Where the element `at`, of the lane `lane`, is written.
+    #[inline(always)]
+    fn pointer(&mut self, at: usize, lane: usize) -> *mut T {
+        match &mut self.aside {
+            Some(aside) => aside.as_mut_ptr().wrapping_add(lane - self.first_of_piece),
+            None => self.y.as_mut_ptr().wrapping_add(at),
+        }
+    }
+
+    /// Brings a piece that is written to its place.
+    #[inline(always)]
+    fn deliver(&mut self, at: usize, length: usize) {
+        if let Some(aside) = &self.aside {
+            stream::copy(&aside[..length], &mut self.y[at..at + length]);
+        }
     }
 }
 
-/// Runs `body(at, piece, scratch, lanes)` for every piece of `y`, the one from element `at` on, with `N` values of each image and channel repeated
-/// along the lanes. The last chunk comes first. If `streamed`, a piece does not show what was there, and goes past the cache.
-fn for_map<T: Real, const N: usize>(
+/// Runs `pass(chunk, target, repeated)` for every chunk of `y`, with `N` values of each image and channel repeated along the lanes. The last chunk
+/// comes first. If `streamed`, results go past the cache.
+fn for_chunks<T: Real, const N: usize>(
     maps: Maps,
     y: &mut [T],
     streamed: bool,
     work: usize,
     values: [&[f64]; N],
-    body: impl Fn(usize, &mut [T], &mut [T], [&[T]; N]) + Sync,
+    pass: impl Fn(&Chunk, Target<'_, T>, [&[T]; N]) + Sync,
 ) {
     assert_eq!(y.len(), maps.len());
     if y.is_empty() {
@@ -47,60 +77,113 @@ fn for_map<T: Real, const N: usize>(
     let (lanes, tasks) = (maps.lanes(), maps.images * maps.chunks());
     let y = Disjoint::new(y);
     parallel::for_each(tasks, work, |task| {
-        let Chunk { image, start, length } = maps.chunk(tasks - 1 - task);
+        let chunk = maps.chunk(tasks - 1 - task);
         let mut repeated = Buffer::<T>::uncleared(N * lanes);
-        repeated.chunks_exact_mut(lanes).zip(values).for_each(|(lanes, values)| maps.repeat(image, values, lanes));
+        repeated.chunks_exact_mut(lanes).zip(values).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
         let repeated: [&[T]; N] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
-        let (mut scratch, mut result) = ([T::zero(); LONGEST], [T::zero(); LONGEST]);
         // SAFETY: chunks do not overlap.
-        let y = unsafe { y.slice(start, length) };
-        vectorize(
-            #[inline(always)]
-            || {
-                for_pieces(
-                    lanes,
-                    length,
-                    #[inline(always)]
-                    |at, lanes| {
-                        let (y, scratch, result) = (&mut y[at..at + lanes.len()], &mut scratch[..lanes.len()], &mut result[..lanes.len()]);
-                        let values = repeated.map(|values| &values[lanes.clone()]);
-                        if streamed {
-                            body(start + at, result, scratch, values);
-                            stream::copy(result, y);
-                        } else {
-                            body(start + at, y, scratch, values);
-                        }
-                    },
-                );
-            },
-        );
+        let y = unsafe { y.slice(chunk.start, chunk.length) };
+        pass(&chunk, Target { y, aside: streamed.then_some([T::zero(); LONGEST]), first_of_piece: 0 }, repeated);
         if streamed {
             stream::fence();
         }
     });
 }
 
+/// The normalised data.
+struct Forward<'a, T> {
+    x: &'a [T],
+    factors: [&'a [T]; 3],
+    shortcut: Option<&'a [T]>,
+    activation: Activation,
+    target: Target<'a, T>,
+}
+
+impl<T: Real> Pass<T> for Forward<'_, T> {
+    #[inline(always)]
+    fn before(&mut self, _: usize, lanes: Range<usize>) {
+        self.target.first_of_piece = lanes.start;
+    }
+
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
+        // SAFETY: by this function's contract; `forward` has made all slices as long as the chunk or the lanes.
+        unsafe {
+            let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
+            let [center, scale, shift] = self.factors.map(|factor| load(factor, lane));
+            let mut y = T::vector_add(simd, T::vector_mul(simd, T::vector_sub(simd, load(self.x, at), center), scale), shift);
+            if let Some(shortcut) = self.shortcut {
+                y = T::vector_add(simd, y, load(shortcut, at));
+            }
+            T::store::<S, MASKED>(simd, mask, self.target.pointer(at, lane), self.activation.clamp::<S, T>(simd, y));
+        }
+    }
+
+    #[inline(always)]
+    fn after(&mut self, at: usize, lanes: Range<usize>) {
+        if self.activation.is_curve() {
+            self.activation.map(self.target.piece(at, lanes.len()));
+        }
+        self.target.deliver(at, lanes.len());
+    }
+}
+
 /// `y = activation((x - center) · scale + shift + shortcut)`, the factors given for each image and channel.
 pub fn forward<T: Real>(maps: Maps, x: &[T], factors: [&[f64]; 3], shortcut: Option<&[T]>, activation: Activation, y: &mut [T]) {
+    assert!(x.len() == maps.len() && shortcut.is_none_or(|shortcut| shortcut.len() == maps.len()));
     let (work, streamed) = ((2 + activation.cost()) * y.len(), stream::pays::<T>(y.len()));
-    for_map(
-        maps,
-        y,
-        streamed,
-        work,
-        factors,
-        #[inline(always)]
-        |at, y, _, [center, scale, shift]| {
-            normalise(&x[at..at + y.len()], center, scale, shift, y);
-            if let Some(shortcut) = shortcut {
-                add(&shortcut[at..at + y.len()], y);
+    for_chunks(maps, y, streamed, work, factors, |chunk, target, factors| {
+        let (x, shortcut) = (&x[chunk.start..][..chunk.length], shortcut.map(|shortcut| &shortcut[chunk.start..][..chunk.length]));
+        walk(maps.lanes(), chunk.length, &mut Forward { x, factors, shortcut, activation, target });
+    });
+}
+
+/// The input's gradient.
+struct Gradient<'a, T> {
+    /// What arrives behind the activation; if none, the target holds it.
+    grad: Option<&'a [T]>,
+    x: &'a [T],
+    /// Center, scale, shift, slope and offset.
+    factors: [&'a [T]; 5],
+    activation: Activation,
+    target: Target<'a, T>,
+}
+
+impl<T: Real> Pass<T> for Gradient<'_, T> {
+    #[inline(always)]
+    fn before(&mut self, _: usize, lanes: Range<usize>) {
+        self.target.first_of_piece = lanes.start;
+    }
+
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
+        // SAFETY: by this function's contract; `gradient` has made all slices as long as the chunk or the lanes.
+        unsafe {
+            let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
+            let [center, scale, shift, slope, offset] = self.factors;
+            let (deviation, scale, to) =
+                (T::vector_sub(simd, load(self.x, at), load(center, lane)), load(scale, lane), self.target.pointer(at, lane));
+            let mut g = match self.grad {
+                Some(grad) => load(grad, at),
+                None => T::load::<S, MASKED>(simd, mask, to),
+            };
+            if self.activation.clamps() {
+                let z = T::vector_add(simd, T::vector_mul(simd, deviation, scale), load(shift, lane));
+                g = T::vector_within(simd, z, self.activation.bounds::<S, T>(simd), g);
             }
-            activation.map(y);
-        },
-    );
+            let dx = T::vector_add(simd, T::vector_mul(simd, g, scale), T::vector_mul(simd, deviation, load(slope, lane)));
+            T::store::<S, MASKED>(simd, mask, to, T::vector_add(simd, dx, load(offset, lane)));
+        }
+    }
+
+    #[inline(always)]
+    fn after(&mut self, at: usize, lanes: Range<usize>) {
+        self.target.deliver(at, lanes.len());
+    }
 }
 
 /// `dx = g · scale + (x - center) · slope + offset` with `g = grad · activation'((x - center) · scale + shift)`; without a gradient, `dx` holds it.
+/// The activation is none, or a clamp.
 pub fn gradient<T: Real>(
     maps: Maps,
     grad: Option<&[T]>,
@@ -110,24 +193,10 @@ pub fn gradient<T: Real>(
     activation: Activation,
     dx: &mut [T],
 ) {
+    assert!(x.len() == maps.len() && grad.is_none_or(|grad| grad.len() == maps.len()) && !activation.is_curve());
     let (work, streamed) = ((2 + activation.cost()) * dx.len(), grad.is_some() && stream::pays::<T>(dx.len()));
-    for_map(
-        maps,
-        dx,
-        streamed,
-        work,
-        [center, scale, shift, slope, offset],
-        #[inline(always)]
-        |at, dx, z, [center, scale, shift, slope, offset]| {
-            let x = &x[at..at + dx.len()];
-            if let Some(grad) = grad {
-                dx.copy_from_slice(&grad[at..at + dx.len()]);
-            }
-            if activation != Activation::Linear {
-                normalise(x, center, scale, shift, z);
-                activation.chain(z, dx);
-            }
-            correct(x, center, scale, slope, offset, dx);
-        },
-    );
+    for_chunks(maps, dx, streamed, work, [center, scale, shift, slope, offset], |chunk, target, factors| {
+        let (grad, x) = (grad.map(|grad| &grad[chunk.start..][..chunk.length]), &x[chunk.start..][..chunk.length]);
+        walk(maps.lanes(), chunk.length, &mut Gradient { grad, x, factors, activation, target });
+    });
 }

@@ -165,9 +165,9 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
                 let most = (grid.channels - channel).min(layout.width - channel % layout.width);
                 // SAFETY: the pixels are there for all channels; the slot is this call's alone.
                 channel += unsafe {
-                    match most >= T::lanes::<S>() {
-                        true => self.transform::<S, true>(simd, pixels, pitch, slot, channel, T::lanes::<S>()),
-                        false => self.transform::<S, false>(simd, pixels, pitch, slot, channel, most),
+                    match most < T::lanes::<S>() {
+                        true => self.transform::<S, true>(simd, pixels, pitch, slot, channel, most),
+                        false => self.transform::<S, false>(simd, pixels, pitch, slot, channel, T::lanes::<S>()),
                     }
                 };
             }
@@ -176,12 +176,12 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
 }
 
 impl<T: Real, F: Transform> Gather<'_, T, F> {
-    /// Transforms `count` channels of a tile's pixels, which lie `pitch` apart, and returns their number; `FULL` if they fill a vector.
+    /// Transforms `count` channels of a tile's pixels, which lie `pitch` apart, and returns their number; `MASKED` if they do not fill a vector.
     ///
     /// # Safety
     /// There must be all pixels and so many channels. No other thread may touch the slot.
     #[inline(always)]
-    unsafe fn transform<S: Simd, const FULL: bool>(
+    unsafe fn transform<S: Simd, const MASKED: bool>(
         &self,
         simd: S,
         pixels: &[T],
@@ -196,12 +196,12 @@ impl<T: Real, F: Transform> Gather<'_, T, F> {
         // SAFETY: `count` channels from `channel` on lie in each pixel.
         let load = |i: usize, j: usize| unsafe {
             let from = from.add(i * pitch[0] + j * pitch[1]);
-            if FULL { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
+            T::load::<S, MASKED>(simd, mask, from)
         };
         // SAFETY: they lie in each position of `out` too, as `pointer` has checked for the last; the slot is this call's alone.
         both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
             let to = out.add((i * F::TO + j) * position);
-            if FULL { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
+            T::store::<S, MASKED>(simd, mask, to, value);
         });
         count
     }
@@ -280,7 +280,7 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
         for channel in (0..channels).step_by(lanes) {
             // SAFETY: by this function's contract.
             unsafe {
-                match channels - channel >= lanes {
+                match channels - channel < lanes {
                     true => self.transform::<S, true>(simd, slot, channel, to, pitch),
                     false => self.transform::<S, false>(simd, slot, channel, to, pitch),
                 }
@@ -288,12 +288,12 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
         }
     }
 
-    /// As [`tile`](Scatter::tile), for a vector of channels; `FULL` if there are enough to fill it.
+    /// As [`tile`](Scatter::tile), for a vector of channels; `MASKED` if there are too few to fill it.
     ///
     /// # Safety
     /// As for [`tile`](Scatter::tile).
     #[inline(always)]
-    unsafe fn transform<S: Simd, const FULL: bool>(&self, simd: S, slot: usize, channel: usize, to: *mut T, pitch: [usize; 2]) {
+    unsafe fn transform<S: Simd, const MASKED: bool>(&self, simd: S, slot: usize, channel: usize, to: *mut T, pitch: [usize; 2]) {
         let Scatter { grid, products, layout, epilogue, .. } = self;
         let (position, mask) = (layout.position(), T::mask(simd, T::lanes::<S>().min(grid.channels - channel)));
         let from = products[layout.at(slot, channel)..].as_ptr();
@@ -303,18 +303,16 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
             None => T::splat(simd, T::zero()),
         };
         let clamp = if epilogue.fits_registers() { epilogue.activation } else { Activation::Linear };
-        let low = T::splat(simd, clamp.lowest().unwrap_or(T::neg_infinity()));
-        let high = T::splat(simd, clamp.highest().unwrap_or(T::infinity()));
         // SAFETY: the mask's channels lie in each position of `products`, as `scatter` has asserted.
         let load = |i: usize, j: usize| unsafe {
             let from = from.add((i * F::FROM + j) * position);
-            if FULL { from.cast::<T::Vector<S>>().read_unaligned() } else { T::load_masked(simd, mask, from) }
+            T::load::<S, MASKED>(simd, mask, from)
         };
         // SAFETY: they lie in each pixel, by this function's contract.
         both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
             let to = to.add(i * pitch[0] + j * pitch[1] + channel);
-            let value = T::vector_lower(simd, T::vector_raise(simd, T::vector_add(simd, value, bias), low), high);
-            if FULL { to.cast::<T::Vector<S>>().write_unaligned(value) } else { T::store_masked(simd, mask, to, value) }
+            let value = clamp.clamp::<S, T>(simd, T::vector_add(simd, value, bias));
+            T::store::<S, MASKED>(simd, mask, to, value);
         });
     }
 }

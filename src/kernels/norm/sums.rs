@@ -1,0 +1,260 @@
+//! The passes that read maps and leave sums: statistics, and the sums that gradients are made of.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::passes::{add, normalise};
+use super::{Chunk, LONGEST, Maps, Pass, walk};
+use crate::kernels::epilogue::Activation;
+use crate::kernels::memory::Buffer;
+use crate::kernels::parallel::{self, Disjoint};
+use crate::kernels::simd::Real;
+
+/// Two numbers for each image and channel.
+pub struct Pairs {
+    /// The means, or the sums of the gradient.
+    pub first: Vec<f64>,
+    /// The sums of squared deviations, or of the gradient times the deviation.
+    pub second: Vec<f64>,
+}
+
+impl Pairs {
+    fn zeros(maps: Maps) -> Pairs {
+        Pairs { first: vec![0.0; maps.images * maps.channels], second: vec![0.0; maps.images * maps.channels] }
+    }
+}
+
+/// Folds lanes into channels.
+fn fold_lanes<T: Real>(lanes: &[T], sums: &mut [f64]) {
+    sums.fill(0.0);
+    for row in lanes.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(row).for_each(|(sum, &lane)| *sum += lane.to_f64().unwrap_or(f64::NAN));
+    }
+}
+
+/// Two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` adds a chunk up lane by lane.
+fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, [&mut [T]; 2]) + Sync) -> Buffer<f64> {
+    let tasks = maps.images * maps.chunks();
+    let mut partial = Buffer::uncleared(tasks * 2 * maps.channels);
+    parallel::chunks_mut(&mut partial, 2 * maps.channels, work, |task, sums| {
+        let (chunk, lanes) = (maps.chunk(task), maps.lanes());
+        let mut scratch = Buffer::<T>::zeroed(2 * lanes);
+        let (first, second) = scratch.split_at_mut(lanes);
+        add(&chunk, [&mut *first, &mut *second]);
+        let (sums, more) = sums.split_at_mut(maps.channels);
+        fold_lanes(first, sums);
+        fold_lanes(second, more);
+    });
+    partial
+}
+
+/// Adds vectors to two sums of each lane.
+///
+/// # Safety
+/// The lanes from `lane` on, a vector or if `MASKED` those of the mask, must exist in both sums.
+#[inline(always)]
+unsafe fn add_to<S: Simd, T: Real, const MASKED: bool>(
+    simd: S,
+    mask: T::Mask<S>,
+    lane: usize,
+    sums: &mut [&mut [T]; 2],
+    more: [T::Vector<S>; 2],
+) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        let at = sum.as_mut_ptr().wrapping_add(lane);
+        // SAFETY: by this function's contract.
+        unsafe { T::store::<S, MASKED>(simd, mask, at, T::vector_add(simd, T::load::<S, MASKED>(simd, mask, at), more)) };
+    }
+}
+
+/// Deviations from the center, and their squares.
+struct Deviations<'a, T> {
+    x: &'a [T],
+    center: &'a [T],
+    sums: [&'a mut [T]; 2],
+}
+
+impl<T: Real> Pass<T> for Deviations<'_, T> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
+        // SAFETY: by this function's contract; `moments` has made all slices as long as the chunk or the lanes.
+        unsafe {
+            let x = T::load::<S, MASKED>(simd, mask, self.x.as_ptr().add(at));
+            let deviation = T::vector_sub(simd, x, T::load::<S, MASKED>(simd, mask, self.center.as_ptr().add(lane)));
+            add_to::<S, T, MASKED>(simd, mask, lane, &mut self.sums, [deviation, T::vector_mul(simd, deviation, deviation)]);
+        }
+    }
+}
+
+/// The mean and the sum of squared deviations of each image's channels; `x: [images, rows, channels]`.
+pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Pairs {
+    assert_eq!(x.len(), maps.len());
+    let mut moments = Pairs::zeros(maps);
+    if x.is_empty() {
+        return moments;
+    }
+    let channels = maps.channels;
+    let mut partial = partial_sums(maps, 2 * x.len(), |chunk, sums| {
+        let x = &x[chunk.start..][..chunk.length];
+        let mut center = Buffer::uncleared(maps.lanes());
+        center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
+        walk(maps.lanes(), chunk.length, &mut Deviations { x, center: &center, sums });
+    });
+    let rows = |task: usize| (maps.chunk(task).length / channels) as f64;
+    for (task, sums) in partial.chunks_exact_mut(2 * channels).enumerate() {
+        let (first, second) = sums.split_at_mut(channels);
+        for ((first, second), &center) in first.iter_mut().zip(second).zip(&x[maps.chunk(task).start..]) {
+            let squares = *second - *first * *first / rows(task);
+            // Rounding may leave a negative number; NaN stays.
+            *second = if squares < 0.0 { 0.0 } else { squares };
+            *first = center.to_f64().unwrap_or(f64::NAN) + *first / rows(task);
+        }
+    }
+    for image in 0..maps.images {
+        let range = image * channels..(image + 1) * channels;
+        let (mean, squares) = (&mut moments.first[range.clone()], &mut moments.second[range]);
+        let parts = || (image * maps.chunks()..).zip(partial.chunks_exact(2 * channels).skip(image * maps.chunks()).take(maps.chunks()));
+        for (task, part) in parts() {
+            let share = rows(task) / maps.rows as f64;
+            mean.iter_mut().zip(part).for_each(|(mean, part)| *mean += share * part);
+        }
+        for (task, part) in parts() {
+            let rows = rows(task);
+            for (c, squares) in squares.iter_mut().enumerate() {
+                let distance = part[c] - mean[c];
+                *squares += part[channels + c] + rows * distance * distance;
+            }
+        }
+    }
+    moments
+}
+
+/// Where the argument of an activation is found again.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a, T> {
+    /// It is the normalised input.
+    Alone,
+    /// It is the normalised input plus this.
+    Plus(&'a [T]),
+    /// This is what the activation made of it, and does as well ([`Activation::reads_output`]).
+    Output(&'a [T]),
+}
+
+/// Where an activation's gradient comes from.
+enum Grad<'a, T> {
+    /// The gradient behind it.
+    Behind(&'a [T]),
+    /// The same; it becomes the gradient before the activation, whose argument or result is seen.
+    InPlace(&'a mut [T], Seen<'a, T>),
+}
+
+/// The gradient before an activation, and its products with the deviations.
+struct Products<'a, T> {
+    grad: Grad<'a, T>,
+    x: &'a [T],
+    /// Center, scale and shift, along the lanes.
+    factors: [&'a [T]; 3],
+    activation: Activation,
+    /// What the activation was applied to, for a piece.
+    scratch: [T; LONGEST],
+    sums: [&'a mut [T]; 2],
+}
+
+impl<T: Real> Pass<T> for Products<'_, T> {
+    #[inline(always)]
+    fn before(&mut self, at: usize, lanes: Range<usize>) {
+        let Grad::InPlace(grad, seen @ (Seen::Alone | Seen::Plus(_))) = &mut self.grad else { return };
+        let (piece, z) = (at..at + lanes.len(), &mut self.scratch[..lanes.len()]);
+        let [center, scale, shift] = self.factors.map(|factor| &factor[lanes.clone()]);
+        normalise(&self.x[piece.clone()], center, scale, shift, z);
+        if let Seen::Plus(shortcut) = seen {
+            add(&shortcut[piece.clone()], z);
+        }
+        self.activation.chain(z, &mut grad[piece]);
+    }
+
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
+        // SAFETY: by this function's contract; `chunk` has made all slices as long as the chunk or the lanes, and a piece fits the scratch.
+        unsafe {
+            let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
+            let x = load(self.x, at);
+            let deviation = T::vector_sub(simd, x, load(self.factors[0], lane));
+            let g = match &mut self.grad {
+                Grad::Behind(grad) if self.activation.clamps() => {
+                    let z = T::vector_mul(simd, deviation, load(self.factors[1], lane));
+                    let z = T::vector_add(simd, z, load(self.factors[2], lane));
+                    T::vector_within(simd, z, self.activation.bounds::<S, T>(simd), load(grad, at))
+                }
+                Grad::InPlace(grad, Seen::Output(y)) if self.activation.clamps() => {
+                    let g = T::vector_within(simd, load(y, at), self.activation.bounds::<S, T>(simd), load(grad, at));
+                    T::store::<S, MASKED>(simd, mask, grad.as_mut_ptr().add(at), g);
+                    g
+                }
+                Grad::Behind(grad) => load(grad, at),
+                Grad::InPlace(grad, _) => load(grad, at),
+            };
+            add_to::<S, T, MASKED>(simd, mask, lane, &mut self.sums, [g, T::vector_mul(simd, g, deviation)]);
+        }
+    }
+}
+
+/// `Σ g` and `Σ g · (x - center)` of each image's channels, where `g = grad · activation'((x - center) · scale + shift)`, the factors being given
+/// for each image and channel. The activation is none, or a clamp.
+pub fn gradient_sums<T: Real>(maps: Maps, grad: &[T], x: &[T], factors: [&[f64]; 3], activation: Activation) -> Pairs {
+    assert!(grad.len() == maps.len() && x.len() == maps.len() && !activation.is_curve());
+    sums(maps, x, factors, activation, |range| Grad::Behind(&grad[range]))
+}
+
+/// As [`gradient_sums`], for any activation of what `seen` tells; leaves `g` in the place of the gradient.
+pub fn chain_and_sum<T: Real>(
+    maps: Maps,
+    grad: &mut [T],
+    x: &[T],
+    factors: [&[f64]; 3],
+    seen: Seen<'_, T>,
+    activation: Activation,
+) -> Pairs {
+    assert!(grad.len() == maps.len() && x.len() == maps.len());
+    let grad = Disjoint::new(grad);
+    sums(maps, x, factors, activation, |range| {
+        let seen = match seen {
+            Seen::Alone => Seen::Alone,
+            Seen::Plus(shortcut) => Seen::Plus(&shortcut[range.clone()]),
+            Seen::Output(y) => Seen::Output(&y[range.clone()]),
+        };
+        // SAFETY: chunks do not overlap.
+        Grad::InPlace(unsafe { grad.slice(range.start, range.len()) }, seen)
+    })
+}
+
+/// The sums of [`Products`], where `grad_of` tells a chunk's gradient.
+fn sums<'a, T: Real>(
+    maps: Maps,
+    x: &[T],
+    factors: [&[f64]; 3],
+    activation: Activation,
+    grad_of: impl Fn(Range<usize>) -> Grad<'a, T> + Sync,
+) -> Pairs {
+    let mut total = Pairs::zeros(maps);
+    if x.is_empty() {
+        return total;
+    }
+    let lanes = maps.lanes();
+    let partial = partial_sums(maps, (2 + activation.cost()) * x.len(), |chunk, sums| {
+        let mut repeated = Buffer::<T>::uncleared(3 * lanes);
+        repeated.chunks_exact_mut(lanes).zip(factors).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
+        let factors: [&[T]; 3] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
+        let range = chunk.start..chunk.start + chunk.length;
+        let (grad, x) = (grad_of(range.clone()), &x[range]);
+        walk(lanes, chunk.length, &mut Products { grad, x, factors, activation, scratch: [T::zero(); LONGEST], sums });
+    });
+    for (task, part) in partial.chunks_exact(2 * maps.channels).enumerate() {
+        let range = task / maps.chunks() * maps.channels..(task / maps.chunks() + 1) * maps.channels;
+        let (first, second) = part.split_at(maps.channels);
+        total.first[range.clone()].iter_mut().zip(first).for_each(|(sum, part)| *sum += part);
+        total.second[range].iter_mut().zip(second).for_each(|(sum, part)| *sum += part);
+    }
+    total
+}
