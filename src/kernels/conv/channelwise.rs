@@ -12,8 +12,8 @@ use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::{Real, prefetch};
 use crate::kernels::stream;
 
-/// Cells of a tile.
-pub(super) const TILE: usize = 8;
+/// Cells of a tile. It divides the widths of the usual maps, 7 to 112.
+pub(super) const TILE: usize = 7;
 
 /// Taps of one kernel row that lie side by side in the source, and their weights or the sums for those.
 #[derive(Clone, Copy, Debug)]

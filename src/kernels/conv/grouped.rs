@@ -71,30 +71,32 @@ impl<T: Real> Ring<T> {
 #[inline(always)]
 fn spread_pixels<T: Real>(from: &[T], walk: &Walk, channels: &[usize], to: &mut [T]) {
     let (lanes, [planes, group]) = (walk.lanes, walk.group);
-    let pixels = || from.chunks_exact(walk.channels[0]);
-    let start = channels[0];
+    let (pitch, start) = (walk.channels[0], channels[0]);
     match (lanes, planes, group) {
         _ if channels.len() < lanes => {}
-        (16, 4, 4) => return pixels().zip(to.chunks_exact_mut(64)).for_each(|(x, y)| spread_groups::<T, 16, 4>(&x[start..], y)),
-        (16, 8, 8) => return pixels().zip(to.chunks_exact_mut(128)).for_each(|(x, y)| spread_groups::<T, 16, 8>(&x[start..], y)),
-        (16, 2, 2) => return pixels().zip(to.chunks_exact_mut(32)).for_each(|(x, y)| spread_groups::<T, 16, 2>(&x[start..], y)),
-        (8, 4, 4) => return pixels().zip(to.chunks_exact_mut(32)).for_each(|(x, y)| spread_groups::<T, 8, 4>(&x[start..], y)),
-        (8, 2, 2) => return pixels().zip(to.chunks_exact_mut(16)).for_each(|(x, y)| spread_groups::<T, 8, 2>(&x[start..], y)),
+        (16, 2, 2) => return spread_groups::<T, 16, 2>(from, pitch, start, to),
+        (16, 4, 4) => return spread_groups::<T, 16, 4>(from, pitch, start, to),
+        (16, 8, 8) => return spread_groups::<T, 16, 8>(from, pitch, start, to),
+        (8, 2, 2) => return spread_groups::<T, 8, 2>(from, pitch, start, to),
+        (8, 4, 4) => return spread_groups::<T, 8, 4>(from, pitch, start, to),
         _ => {}
     }
-    for (from, to) in pixels().zip(to.chunks_exact_mut(planes * lanes)) {
+    for (from, to) in from.chunks_exact(pitch).zip(to.chunks_exact_mut(planes * lanes)) {
         for (plane, to) in to.chunks_exact_mut(lanes).enumerate() {
             to.iter_mut().zip(channels).for_each(|(to, &channel)| *to = from[channel + plane]);
         }
     }
 }
 
-/// One pixel of whole groups of `G` channels both in source and target: the compiler makes this a few permutations within a register.
+/// Pixels of whole groups of `G` channels both in source and target: the compiler makes each a few permutations within a register.
 #[inline(always)]
-fn spread_groups<T: Real, const LANES: usize, const G: usize>(from: &[T], to: &mut [T]) {
-    let from: [T; LANES] = std::array::from_fn(|lane| from[lane]);
-    let (to, []) = to.as_chunks_mut::<LANES>() else { unreachable!() };
-    for (plane, to) in to.iter_mut().enumerate().take(G) {
-        *to = std::array::from_fn(|lane| from[lane / G * G + plane]);
+fn spread_groups<T: Real, const LANES: usize, const G: usize>(from: &[T], pitch: usize, start: usize, to: &mut [T]) {
+    let (to, []) = to.as_chunks_mut::<LANES>() else { unreachable!("planes have all lanes") };
+    // A plain loop: an iterator's own may be compiled apart, without the instruction set's permutations.
+    for (pixel, to) in from.chunks_exact(pitch).zip(to.chunks_exact_mut(G)) {
+        let from: [T; LANES] = *pixel[start..].first_chunk().expect("a vector lies within the pixel");
+        for (plane, to) in to.iter_mut().enumerate() {
+            *to = std::array::from_fn(|lane| from[lane / G * G + plane]);
+        }
     }
 }
