@@ -1,9 +1,9 @@
-//! Conversions between channels-first and channels-last memory: a batch of matrix transposes.
+//! Conversions between channels-first and channels-last memory, and what else is a matrix transpose.
 
 use super::parallel;
 use super::simd::Scalar;
 
-/// Side of the square blocks in which a matrix is transposed, so that both sides stay in L1.
+/// Side of the square blocks in which a matrix is transposed: of each line of the cache that is read or written, all is used.
 const SIDE: usize = 16;
 
 /// `y[b, j, i] = x[b, i, j]` for `batch` matrices of `rows × columns`.
@@ -24,20 +24,24 @@ pub fn transpose<T: Scalar>(batch: usize, rows: usize, columns: usize, x: &[T], 
     parallel::for_each(batch * bands, work, |task| {
         let (image, first) = (task / bands, task % bands * band);
         let last = columns.min(first + band);
-        let x = &x[image * size..][..size];
         // SAFETY: each task has its own band of its own matrix.
         let y = unsafe { y.slice(image * size + first * rows, (last - first) * rows) };
-        for j0 in (first..last).step_by(SIDE) {
-            for i0 in (0..rows).step_by(SIDE) {
-                for j in j0..last.min(j0 + SIDE) {
-                    let y = &mut y[(j - first) * rows..][..rows];
-                    for i in i0..rows.min(i0 + SIDE) {
-                        y[i] = x[i * columns + j];
-                    }
+        transpose_part([rows, last - first], &x[image * size + first..(image + 1) * size], columns, y, rows);
+    });
+}
+
+/// `y[j · to + i] = x[i · from + j]` for a part of `rows × columns` of matrices with rows of `from` and `to` elements, on the calling thread.
+pub fn transpose_part<T: Scalar>([rows, columns]: [usize; 2], x: &[T], from: usize, y: &mut [T], to: usize) {
+    for j0 in (0..columns).step_by(SIDE) {
+        for i0 in (0..rows).step_by(SIDE) {
+            for j in j0..columns.min(j0 + SIDE) {
+                let y = &mut y[j * to + i0..j * to + rows.min(i0 + SIDE)];
+                for (y, x) in y.iter_mut().zip(x[i0 * from + j..].iter().step_by(from)) {
+                    *y = *x;
                 }
             }
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +50,7 @@ mod tests {
 
     #[test]
     fn transposing_moves_every_element() {
-        for (batch, rows, columns) in [(1, 1, 5), (2, 3, 7), (1, 40, 33), (3, 64, 17), (0, 4, 4), (2, 0, 3)] {
+        for (batch, rows, columns) in [(1, 1, 5), (2, 3, 7), (1, 40, 33), (3, 64, 17), (2, 47, 50), (0, 4, 4), (2, 0, 3)] {
             let x: Vec<i64> = (0..batch * rows * columns).map(|i| i as i64).collect();
             let mut y = vec![0; x.len()];
             transpose(batch, rows, columns, &x, &mut y);

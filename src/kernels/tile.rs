@@ -17,6 +17,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::epilogue::{Activation, Epilogue};
+use super::layout::transpose_part;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
 use super::simd::{Real, dispatch, prefetch};
@@ -79,6 +80,9 @@ pub(crate) fn copy_strided<T: Real>(b: &[T], steps: [usize; 2], [rows, columns]:
     const ROWS: usize = 64;
     if rows * columns == 0 {
         return;
+    }
+    if steps[0] == 1 && steps[1] != 1 {
+        return transpose_part([columns, rows], b, steps[1], out, pitch);
     }
     if steps[1] <= steps[0] {
         for (k, out) in out.chunks_mut(pitch).take(rows).enumerate() {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::ConvGeometry;
 use super::direct::{pixels_together, source_of_input};
 use crate::kernels::elementwise;
+use crate::kernels::layout::transpose;
 use crate::kernels::memory::Buffer;
 use crate::kernels::outer::multiply_transposed;
 use crate::kernels::parallel::{self, Disjoint};
@@ -79,20 +80,29 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     for other in others.chunks_exact(sum.len()) {
         elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
     }
-    // From [group, tap, channel, pixel, N] to [group, N, channel, tap], several columns at a time, to use what a line of the cache brings.
+    // From [group, tap, channel, pixel, N] to [group, N, channel, tap].
     let (group_out, taps) = (g.group_out(), g.taps());
+    if taps == 1 && together == 1 {
+        return transpose(g.groups, k, n, sum, dw);
+    }
+    // Several columns at a time and several channels, to use what lines of the cache bring.
     let block = if group_out.is_multiple_of(16) { 16 } else { 1 };
     parallel::chunks_mut(dw, block * taps * group_in, 4 * sum.len(), |task, dw| {
         let (group, first) = (task * block / group_out, task * block % group_out);
-        for (row, sum) in sum[group * k * n..][..k * n].chunks_exact(n).enumerate() {
-            let (tap, channel) = (row / group_in, row % group_in);
-            for (pixel, sum) in sum.chunks_exact(group_out).enumerate() {
-                // Where the pixel itself sees the tap.
-                let Some(column) = (tap % width).checked_sub(pixel * window.stride[1]).filter(|&column| column < window.kernel[1]) else {
-                    continue;
-                };
-                let at = channel * taps + tap / width * window.kernel[1] + column;
-                sum[first..][..block].iter().zip(dw.chunks_exact_mut(taps * group_in)).for_each(|(&sum, dw)| dw[at] += sum);
+        let sum = &sum[group * k * n..][..k * n];
+        for channels in (0..group_in).step_by(16) {
+            for (tap, channel) in
+                (0..height * width).flat_map(|tap| (channels..group_in.min(channels + 16)).map(move |channel| (tap, channel)))
+            {
+                for (pixel, sum) in sum[(tap * group_in + channel) * n..][..n].chunks_exact(group_out).enumerate() {
+                    // Where the pixel itself sees the tap.
+                    let Some(column) = (tap % width).checked_sub(pixel * window.stride[1]).filter(|&column| column < window.kernel[1])
+                    else {
+                        continue;
+                    };
+                    let at = channel * taps + tap / width * window.kernel[1] + column;
+                    sum[first..][..block].iter().zip(dw.chunks_exact_mut(taps * group_in)).for_each(|(&sum, dw)| dw[at] += sum);
+                }
             }
         }
     });
