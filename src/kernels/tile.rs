@@ -219,7 +219,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     let aligned = |lanes: usize| {
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
-    let streams = stream::pays::<T>(out.len()) && epilogue.curve().is_none() && aligned(lanes::<T>());
+    let streams = stream::pays::<T>(out.len()) && aligned(lanes::<T>());
     if b.k == 0 {
         for &start in out_starts {
             // SAFETY: by this function's contract.
@@ -364,7 +364,11 @@ impl<T: Real> Multiply<'_, T> {
                     curve.map(std::slice::from_raw_parts_mut(aside.cast::<T>(), MR * NV * lanes));
                 }
                 for r in 0..count {
-                    (0..NV).for_each(|v| T::store_masked(simd, masks[v], to(r, v), aside.add(r * NV + v).read()));
+                    if streams && width == NV * lanes {
+                        (0..NV).for_each(|v| stream::store(to(r, v).cast(), aside.add(r * NV + v).read()));
+                    } else {
+                        (0..NV).for_each(|v| T::store_masked(simd, masks[v], to(r, v), aside.add(r * NV + v).read()));
+                    }
                 }
             }
         }

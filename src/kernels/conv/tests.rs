@@ -148,6 +148,9 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         [2, 70, 70, 1, 40, 3, 1, 1, 1],
         [1, 150, 100, 1, 40, 3, 1, 1, 1],
         [1, 200, 120, 1, 9, 3, 1, 1, 1],
+        // Tiles that see nothing but padding.
+        [2, 3, 4, 1, 5, 3, 1, 7, 1],
+        [1, 2, 2, 1, 1, 3, 1, 9, 1],
         // Pixels taken together that come out even, and that do not.
         [2, 3, 5, 1, 12, 3, 2, 1, 1],
         [2, 2, 3, 1, 11, 5, 1, 2, 1],

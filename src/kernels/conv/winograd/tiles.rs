@@ -27,7 +27,7 @@ pub(super) struct Grid {
 /// The `extent × extent` pixels that a tile sees. Those inside of the map are a rectangle.
 struct Window {
     extent: usize,
-    /// Rows and columns of the window that lie in the map.
+    /// Rows and columns of the window that lie in the map; if none does, neither rows nor columns.
     inside: [Range<usize>; 2],
     /// Where in the map's elements the window's first pixel is, or would be: this wraps around before the map's start.
     origin: usize,
@@ -40,10 +40,13 @@ impl Grid {
         let [rows, columns] = self.tiles;
         let (image, tile) = (tile / (rows * columns), tile % (rows * columns));
         let corner = [tile / columns * self.step, tile % columns * self.step];
-        let inside = [0, 1].map(|axis| {
+        let mut inside = [0, 1].map(|axis| {
             let end = (self.size[axis] + self.padding[axis]).saturating_sub(corner[axis]).min(extent);
             self.padding[axis].saturating_sub(corner[axis]).min(end)..end
         });
+        if inside.iter().any(Range::is_empty) {
+            inside = [0..0, 0..0];
+        }
         let [top, left] = [0, 1].map(|axis| corner[axis].wrapping_sub(self.padding[axis]));
         let pitch = [self.size[1] * self.channels, self.channels];
         let first = image.wrapping_mul(self.size[0] * pitch[0]);
@@ -78,7 +81,7 @@ impl Window {
     /// The elements from the first pixel inside of the map to the end of the last; none if there is no such pixel.
     fn reach(&self) -> Range<usize> {
         let [rows, columns] = &self.inside;
-        if rows.is_empty() || columns.is_empty() {
+        if rows.is_empty() {
             return 0..0;
         }
         self.at(rows.start, columns.start)..self.at(rows.end - 1, columns.end - 1) + self.pitch[1]
