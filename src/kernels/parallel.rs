@@ -1,11 +1,13 @@
 //! Threads: regions of tasks, on workers and the calling thread.
 //!
 //! Work is cut by the size of the problem, never by the number of threads, and every task writes a place of its own, so results are the
-//! same bits whatever the number of threads. Tasks are claimed from a counter; the caller takes its share instead of sleeping. Work that
-//! takes less time than waking a thread stays on the caller.
+//! same bits whatever the number of threads. Each thread begins with a share of neighbouring tasks, the same from region to region, and helps
+//! with the others' when it is done: what a thread wrote in one layer it mostly reads in the next, from its own caches, which matters where those
+//! of two cores are far apart. The caller takes its share instead of sleeping. Work that takes less time than waking a thread stays on the caller.
 
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::available_parallelism;
@@ -14,6 +16,9 @@ use super::workers::Workers;
 
 /// Below this many elementary operations (some microseconds of one core) a region is not worth another thread's attention.
 const WORTH_WAKING: usize = if cfg!(miri) { 100 } else { 100_000 };
+
+/// Shares of a region at most; more threads begin with the same.
+const MOST_SHARES: usize = 16;
 
 /// More than any machine has use for.
 const MOST_THREADS: usize = 4096;
@@ -103,24 +108,39 @@ fn workers() -> Option<Arc<Workers>> {
 
 /// Runs `body(0), …, body(tasks - 1)`, in any order and at the same time when `work`, the whole region's elementary operations, is worth it.
 pub fn for_each(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
-    run(tasks, work, &body);
+    run(tasks, work, false, &body);
 }
 
+/// As [`for_each`], each thread going through its tasks from the last to the first: it finds in its caches what it left last.
+pub fn for_each_backwards(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
+    run(tasks, work, true, &body);
+}
+
+/// How many tasks of a share have been claimed, on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Claimed(AtomicUsize);
+
 /// As [`for_each`], compiled once for all bodies.
-fn run(tasks: usize, work: usize, body: &(dyn Fn(usize) + Sync)) {
+fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)) {
+    let in_order = |task: usize, range: &Range<usize>| if backwards { range.end - 1 - task } else { range.start + task };
     let workers = if tasks < 2 || work < WORTH_WAKING { None } else { workers() };
-    let Some(workers) = workers else { return (0..tasks).for_each(body) };
-    let next = AtomicUsize::new(0);
-    let claim = || {
-        loop {
-            let task = next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
+    let Some(workers) = workers else { return (0..tasks).for_each(|task| body(in_order(task, &(0..tasks)))) };
+    let shares = (workers.count() + 1).min(tasks).min(MOST_SHARES);
+    let claimed: [Claimed; MOST_SHARES] = Default::default();
+    let from_own_share_on = |thread: usize| {
+        for share in (0..shares).map(|turn| (thread + turn) % shares) {
+            let range = tasks / shares * share + share.min(tasks % shares)..tasks / shares * (share + 1) + (share + 1).min(tasks % shares);
+            // Looked at first: claiming takes the line from whoever has it.
+            while claimed[share].0.load(Ordering::Relaxed) < range.len() {
+                let task = claimed[share].0.fetch_add(1, Ordering::Relaxed);
+                if task < range.len() {
+                    body(in_order(task, &range));
+                }
             }
-            body(task);
         }
     };
-    workers.join(workers.count().min(tasks - 1), &claim);
+    workers.join(workers.count().min(tasks - 1), &from_own_share_on);
 }
 
 /// Runs `body(i, chunk)` for each run of `length` elements of `data` (the last may be shorter).
@@ -246,6 +266,27 @@ mod tests {
             assert_eq!(asked_for(nothing), None, "{nothing:?}");
         }
         assert!((1..=MOST_THREADS).contains(&default_count()));
+    }
+
+    #[test]
+    fn every_task_runs_once_however_many_there_are_and_alone_in_the_order_asked_for() {
+        let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+        for threads in [1, 2, 3, 20] {
+            set_num_threads(threads).unwrap();
+            for tasks in [0, 1, 2, 3, 15, 16, 17, 33, 100] {
+                let seen = std::sync::Mutex::new(vec![]);
+                for_each(tasks, usize::MAX, |task| seen.lock().unwrap().push(task));
+                for_each_backwards(tasks, usize::MAX, |task| seen.lock().unwrap().push(task));
+                let mut seen = seen.into_inner().unwrap();
+                let [forwards, backwards] = [0, tasks].map(|at| seen[at..at + tasks].to_vec());
+                if threads == 1 {
+                    assert!(forwards.is_sorted() && backwards.is_sorted_by(|a, b| a > b));
+                }
+                seen.sort_unstable();
+                assert_eq!(seen, (0..tasks).flat_map(|task| [task, task]).collect::<Vec<_>>());
+            }
+        }
+        set_num_threads(0).unwrap();
     }
 
     #[test]

@@ -49,11 +49,11 @@ struct Slot {
     guests: AtomicUsize,
 }
 
-/// What a region's threads do: each calls `body`, which returns when nothing is left to claim.
+/// What a region's threads do: each calls `body` with its number, of which the caller's is 0; it returns when nothing is left to claim.
 struct Region {
     /// How many more helpers may come.
     seats: AtomicUsize,
-    body: *const (dyn Fn() + Sync),
+    body: *const (dyn Fn(usize) + Sync),
     /// Whether a helper's call panicked.
     panicked: AtomicBool,
 }
@@ -65,7 +65,7 @@ impl Workers {
         for i in 0..count {
             let shared = Arc::clone(&workers.shared);
             // Should one fail to start, dropping `workers` ends the others.
-            thread::Builder::new().name(format!("convnet-{i}")).spawn(move || shared.work())?;
+            thread::Builder::new().name(format!("convnet-{i}")).spawn(move || shared.work(i + 1))?;
         }
         Ok(workers)
     }
@@ -75,20 +75,20 @@ impl Workers {
         self.count
     }
 
-    /// Calls `body` here and on up to `helpers` workers at the same time; returns when all calls have.
+    /// Calls `body` here and on up to `helpers` workers at the same time, each with its number, here 0; returns when all calls have.
     ///
     /// # Panics
     /// When one of the calls does, after the others have returned.
-    pub(super) fn join(&self, helpers: usize, body: &(dyn Fn() + Sync)) {
+    pub(super) fn join(&self, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
         let free = |slot: &&Slot| !slot.taken.load(Relaxed) && !slot.taken.swap(true, Acquire);
-        let Some(slot) = self.shared.slots.iter().find(free) else { return body() };
+        let Some(slot) = self.shared.slots.iter().find(free) else { return body(0) };
         // SAFETY: the pointer's lifetime is forgotten; it is used by guests of the slot alone, and `Open::drop` returns when there are none.
-        let body_pointer = unsafe { std::mem::transmute::<*const (dyn Fn() + Sync), *const (dyn Fn() + Sync)>(body) };
+        let body_pointer = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(body) };
         let region = Region { seats: AtomicUsize::new(helpers), body: body_pointer, panicked: AtomicBool::new(false) };
         let open = Open { slot };
         slot.region.store((&raw const region).cast_mut(), SeqCst);
         self.shared.announce(helpers);
-        body();
+        body(0);
         drop(open);
         assert!(!region.panicked.load(Relaxed), "a task panicked on another thread");
     }
@@ -135,11 +135,11 @@ impl Shared {
         }
     }
 
-    /// A worker's life.
-    fn work(&self) {
+    /// The life of the worker of this number.
+    fn work(&self, number: usize) {
         let mut seen = self.news.load(SeqCst);
         loop {
-            self.slots.iter().for_each(Slot::visit);
+            self.slots.iter().for_each(|slot| slot.visit(number));
             if self.ended.load(SeqCst) {
                 return;
             }
@@ -173,8 +173,8 @@ impl Shared {
 }
 
 impl Slot {
-    /// Helps with the region that is here, if one is.
-    fn visit(&self) {
+    /// Helps with the region that is here, if one is, as the worker of this number.
+    fn visit(&self, number: usize) {
         if self.region.load(Relaxed).is_null() {
             return;
         }
@@ -186,7 +186,7 @@ impl Slot {
             if seat.is_ok() {
                 // SAFETY: as above; the caller of `join` holds the body for as long as its region.
                 let body = unsafe { &*region.body };
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(number))).is_err() {
                     region.panicked.store(true, Relaxed);
                 }
             }

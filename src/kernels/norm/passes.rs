@@ -60,8 +60,8 @@ impl<T: Real> Target<'_, T> {
     }
 }
 
-/// Runs `pass(chunk, target, repeated)` for every chunk of `y`, with `N` values of each image and channel repeated along the lanes. The last chunk
-/// comes first. If `streamed`, results go past the cache.
+/// Runs `pass(chunk, target, repeated)` for every chunk of `y`, with `N` values of each image and channel repeated along the lanes. Chunks
+/// come backwards. If `streamed`, results go past the cache.
 fn for_chunks<T: Real, const N: usize>(
     maps: Maps,
     y: &mut [T],
@@ -76,8 +76,8 @@ fn for_chunks<T: Real, const N: usize>(
     }
     let (lanes, tasks) = (maps.lanes(), maps.images * maps.chunks());
     let y = Disjoint::new(y);
-    parallel::for_each(tasks, work, |task| {
-        let chunk = maps.chunk(tasks - 1 - task);
+    parallel::for_each_backwards(tasks, work, |task| {
+        let chunk = maps.chunk(task);
         let mut repeated = Buffer::<T>::uncleared(N * lanes);
         repeated.chunks_exact_mut(lanes).zip(values).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
         let repeated: [&[T]; N] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
