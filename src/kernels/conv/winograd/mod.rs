@@ -29,6 +29,10 @@ use crate::kernels::tile::{Ascending, PanelsView, Rows, filled_up, multiply, pan
 const GROUP: usize = 768 << 10;
 /// The same for a group that all threads share, which L3 holds.
 const SHARED_GROUP: usize = 12 << 20;
+/// Tiles of a group at least: less makes poor use of the weights.
+const FEWEST: usize = 24;
+/// Bytes of weights that every core's L2 has room for, so that small groups are no waste.
+const FEW_WEIGHTS: usize = 768 << 10;
 /// Groups from which on each thread takes its own.
 const MANY: usize = 6;
 
@@ -103,13 +107,16 @@ impl<T: Real> Winograd<T> {
         let work = 2 * tiles * C::N * C::N * k * n;
         let per_tile = C::N * C::N * (k + n) * size_of::<T>();
         let y = Disjoint::new(y);
-        let group = (GROUP / per_tile).next_multiple_of(12).clamp(24, 96);
+        let mut group = (GROUP / per_tile).next_multiple_of(12).clamp(FEWEST, 96);
+        if self.weights.len() * size_of::<T>() <= FEW_WEIGHTS {
+            group = group.min(tiles.div_ceil(MANY).next_multiple_of(12)).max(FEWEST);
+        }
         if tiles.div_ceil(group) >= MANY {
             parallel::for_each(tiles.div_ceil(group), work, |task| {
                 self.group::<C>(x, task * group..tiles.min((task + 1) * group), epilogue, &y, 0);
             });
         } else {
-            let group = (SHARED_GROUP / per_tile).next_multiple_of(12).max(24);
+            let group = (SHARED_GROUP / per_tile).next_multiple_of(12).max(FEWEST);
             for first in (0..tiles).step_by(group) {
                 self.group::<C>(x, first..tiles.min(first + group), epilogue, &y, work);
             }
