@@ -81,6 +81,13 @@ pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost:
     );
 }
 
+/// Adds parts of `length` elements each, not 0, up into the first, in their order, which is returned.
+pub fn sum_parts<T: Scalar>(parts: &mut [T], length: usize) -> &mut [T] {
+    let (sum, others) = parts.split_at_mut(length);
+    others.chunks_exact(length).for_each(|other| zip_in_place(sum, other, 1, |a, b| a + b));
+    sum
+}
+
 /// `y[i] = f(y[i], b[i])`.
 pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: impl Fn(T, B) -> T + Copy + Sync) {
     assert_eq!(b.len(), y.len());

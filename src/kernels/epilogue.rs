@@ -105,6 +105,11 @@ impl<'a, T: Real> Epilogue<'a, T> {
         self.residual.is_none() && self.curve().is_none()
     }
 
+    /// What sums go through before they leave the registers: the clamp if that is all, else nothing yet.
+    pub(crate) fn clamp_in_registers(&self) -> Activation {
+        if self.fits_registers() { self.activation } else { Activation::Linear }
+    }
+
     /// Whether nothing is left to do once the bias is in.
     pub(crate) fn is_plain(&self) -> bool {
         self.residual.is_none() && self.activation == Activation::Linear

@@ -127,10 +127,11 @@ fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)
     let workers = if tasks < 2 || work < WORTH_WAKING { None } else { workers() };
     let Some(workers) = workers else { return (0..tasks).for_each(|task| body(in_order(task, &(0..tasks)))) };
     let shares = (workers.count() + 1).min(tasks).min(MOST_SHARES);
+    let start = |share: usize| tasks / shares * share + share.min(tasks % shares);
     let claimed: [Claimed; MOST_SHARES] = Default::default();
     let from_own_share_on = |thread: usize| {
         for share in (0..shares).map(|turn| (thread + turn) % shares) {
-            let range = tasks / shares * share + share.min(tasks % shares)..tasks / shares * (share + 1) + (share + 1).min(tasks % shares);
+            let range = start(share)..start(share + 1);
             // Looked at first: claiming takes the line from whoever has it.
             while claimed[share].0.load(Ordering::Relaxed) < range.len() {
                 let task = claimed[share].0.fetch_add(1, Ordering::Relaxed);

@@ -146,13 +146,8 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                     } else {
                         sums::<T, S, K, STEP, true>(simd, start, &cells, first, from, weights)
                     };
-                    if let Some(low) = self.clamp.lowest() {
-                        let low = T::splat(simd, low);
-                        (0..TILE).for_each(|t| sums[t] = T::vector_raise(simd, sums[t], low));
-                    }
-                    if let Some(high) = self.clamp.highest() {
-                        let high = T::splat(simd, high);
-                        (0..TILE).for_each(|t| sums[t] = T::vector_lower(simd, sums[t], high));
+                    for sum in &mut sums {
+                        *sum = self.clamp.clamp::<S, T>(simd, *sum);
                     }
                     let target = self.target.as_mut_ptr().add(first * self.pitch + to);
                     for (t, sum) in sums.into_iter().enumerate() {

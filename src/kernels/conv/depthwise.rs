@@ -16,7 +16,7 @@ use pulp::{Simd, WithSimd};
 use super::channelwise::{Cells, Strip, Sums, Vectors, run_tiles, taps_together};
 use super::grouped::Ring;
 use super::{ConvGeometry, Pass};
-use crate::kernels::epilogue::{Activation, Epilogue};
+use crate::kernels::epilogue::Epilogue;
 use crate::kernels::geometry::Window;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel;
@@ -375,7 +375,7 @@ impl<T: Real> Band<'_, T> {
         let sums = Sums {
             weights: &self.weights[first * walk.weights()..],
             bias: self.epilogue.bias,
-            clamp: if self.epilogue.fits_registers() { self.epilogue.activation } else { Activation::Linear },
+            clamp: self.epilogue.clamp_in_registers(),
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,

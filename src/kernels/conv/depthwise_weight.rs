@@ -50,10 +50,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
             dispatch(Part { walk: &walk, x, dy, rows, vectors, sums });
         });
     }
-    let (sum, others) = sums.split_at_mut(all);
-    for other in others.chunks_exact(all) {
-        elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
-    }
+    let sum = elementwise::sum_parts(&mut sums, all);
     walk.for_weights(|place, at| dw[at] = sum[place]);
 }
 

@@ -24,9 +24,8 @@ const STRETCH: usize = 1 << 15;
 
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     let (window, group_in) = (&g.window, g.group_in());
-    dw.fill(T::zero());
     if g.batch * g.image_out() * dw.len() == 0 {
-        return;
+        return dw.fill(T::zero());
     }
     // Neighbouring pixels of an output of few channels are taken as one pixel of more channels, which see a wider window.
     let most = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
@@ -76,10 +75,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
             }
         });
     }
-    let (sum, others) = sums.split_at_mut(g.groups * k * n);
-    for other in others.chunks_exact(sum.len()) {
-        elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
-    }
+    let sum = elementwise::sum_parts(&mut sums, g.groups * k * n);
     // From [group, tap, channel, pixel, N] to [group, N, channel, tap].
     let (group_out, taps) = (g.group_out(), g.taps());
     if taps == 1 && together == 1 {
@@ -90,6 +86,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     parallel::chunks_mut(dw, block * taps * group_in, 4 * sum.len(), |task, dw| {
         let (group, first) = (task * block / group_out, task * block % group_out);
         let sum = &sum[group * k * n..][..k * n];
+        dw.fill(T::zero());
         for channels in (0..group_in).step_by(16) {
             for (tap, channel) in
                 (0..height * width).flat_map(|tap| (channels..group_in.min(channels + 16)).map(move |channel| (tap, channel)))

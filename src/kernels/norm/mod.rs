@@ -19,6 +19,7 @@ pub use sums::{Pairs, Seen, chain_and_sum, gradient_sums, moments};
 
 use pulp::{Simd, WithSimd};
 
+use super::memory::Buffer;
 use super::simd::{Real, dispatch};
 
 /// Elements that one task handles.
@@ -75,12 +76,14 @@ impl Maps {
         Chunk { image, start: (image * self.rows + first) * self.channels, length: rows * self.channels }
     }
 
-    /// Repeats an image's values, one for each channel, along the lanes.
-    fn repeat<T: Real>(self, image: usize, values: &[f64], lanes: &mut [T]) {
+    /// Values of an image, one for each channel, repeated along the lanes.
+    fn repeated<T: Real>(self, image: usize, values: &[f64]) -> Buffer<T> {
         let values = &values[image * self.channels..][..self.channels];
+        let mut lanes = Buffer::uncleared(self.lanes());
         for row in lanes.chunks_exact_mut(self.channels) {
             row.iter_mut().zip(values).for_each(|(lane, &value)| *lane = T::of(value));
         }
+        lanes
     }
 }
 

@@ -6,7 +6,6 @@ use pulp::Simd;
 
 use super::{Chunk, LONGEST, Maps, Pass, walk};
 use crate::kernels::epilogue::Activation;
-use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::Real;
 use crate::kernels::stream;
@@ -74,16 +73,17 @@ fn for_chunks<T: Real, const N: usize>(
     if y.is_empty() {
         return;
     }
-    let (lanes, tasks) = (maps.lanes(), maps.images * maps.chunks());
     let y = Disjoint::new(y);
-    parallel::for_each_backwards(tasks, work, |task| {
+    parallel::for_each_backwards(maps.images * maps.chunks(), work, |task| {
         let chunk = maps.chunk(task);
-        let mut repeated = Buffer::<T>::uncleared(N * lanes);
-        repeated.chunks_exact_mut(lanes).zip(values).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
-        let repeated: [&[T]; N] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
+        let repeated = values.map(|values| maps.repeated(chunk.image, values));
         // SAFETY: chunks do not overlap.
         let y = unsafe { y.slice(chunk.start, chunk.length) };
-        pass(&chunk, Target { y, aside: streamed.then_some([T::zero(); LONGEST]), first_of_piece: 0 }, repeated);
+        pass(
+            &chunk,
+            Target { y, aside: streamed.then_some([T::zero(); LONGEST]), first_of_piece: 0 },
+            repeated.each_ref().map(|lanes| &lanes[..]),
+        );
         if streamed {
             stream::fence();
         }

@@ -243,9 +243,8 @@ fn sums<'a, T: Real>(
     }
     let lanes = maps.lanes();
     let partial = partial_sums(maps, (2 + activation.cost()) * x.len(), |chunk, sums| {
-        let mut repeated = Buffer::<T>::uncleared(3 * lanes);
-        repeated.chunks_exact_mut(lanes).zip(factors).for_each(|(lanes, values)| maps.repeat(chunk.image, values, lanes));
-        let factors: [&[T]; 3] = std::array::from_fn(|i| &repeated[i * lanes..][..lanes]);
+        let repeated = factors.map(|values| maps.repeated(chunk.image, values));
+        let factors = repeated.each_ref().map(|lanes| &lanes[..]);
         let range = chunk.start..chunk.start + chunk.length;
         let (grad, x) = (grad_of(range.clone()), &x[range]);
         walk(lanes, chunk.length, &mut Products { grad, x, factors, activation, scratch: [T::zero(); LONGEST], sums });

@@ -6,7 +6,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::scheme::{Transform, both_axes};
-use crate::kernels::epilogue::{Activation, Epilogue};
+use crate::kernels::epilogue::Epilogue;
 use crate::kernels::parallel::Disjoint;
 use crate::kernels::simd::{Real, dispatch};
 
@@ -305,7 +305,7 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
             Some(bias) => unsafe { T::load_masked(simd, mask, bias[channel..].as_ptr()) },
             None => T::splat(simd, T::zero()),
         };
-        let clamp = if epilogue.fits_registers() { epilogue.activation } else { Activation::Linear };
+        let clamp = epilogue.clamp_in_registers();
         // SAFETY: the mask's channels lie in each position of `products`, as `scatter` has asserted.
         let load = |i: usize, j: usize| unsafe {
             let from = from.add((i * F::FROM + j) * position);

@@ -170,10 +170,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
                 }
             }
         });
-        let (sum, others) = sums.split_at_mut(self.len());
-        for other in others.chunks_exact(sum.len()) {
-            elementwise::zip_in_place(sum, other, 1, |a, b| a + b);
-        }
+        let sum = elementwise::sum_parts(&mut sums, self.len());
         let dw = Disjoint::new(dw);
         sum.chunks_exact(self.block()).enumerate().for_each(|(block, sums)| self.finish(block, sums, &dw));
     }
