@@ -135,6 +135,13 @@ impl<'a, T: Real> PanelsView<'a, T> {
         PanelsView { data, n: end.min(self.n) - start.min(self.n), ..*self }
     }
 
+    /// Some of the rows of a panel that is the only one.
+    pub(crate) fn rows(&self, range: Range<usize>) -> PanelsView<'a, T> {
+        assert!(self.count() <= 1, "each panel has rows of its own");
+        let width = filled_up::<T>(self.n);
+        PanelsView { data: &self.data[range.start * width..range.end * width], k: range.len(), ..*self }
+    }
+
     /// How many panels there are.
     pub(crate) fn count(&self) -> usize {
         self.n.div_ceil(self.nr)

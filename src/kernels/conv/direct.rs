@@ -6,7 +6,8 @@
 //!
 //! The input gradient is the same walk over the output's gradient. With stride `s` the input's pixels fall into `s · s` *phases*, each of
 //! which meets its own subset of the kernel, so a strided gradient is `s · s` dense correlations, none of which multiplies a zero. Images are cut
-//! into bands of rows, which are the tasks; a band pads what it needs into scratch memory that stays in the cache.
+//! into bands of rows, which are the tasks; a band pads what it needs into scratch memory that stays in the cache. Where the input has few
+//! channels there may be a shorter way, [`overlap`](super::overlap).
 
 use super::ConvGeometry;
 use super::correlation::{Axis, Correlation, Frame, Phase, Source, Weights};

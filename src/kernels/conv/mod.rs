@@ -12,6 +12,7 @@ mod direct;
 mod grouped;
 mod im2col;
 mod naive;
+mod overlap;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -23,6 +24,7 @@ use std::fmt;
 
 use correlation::Correlation;
 use depthwise::Depthwise;
+use overlap::OverlapAdd;
 use winograd::{Tile, Winograd};
 
 use super::epilogue::Epilogue;
@@ -206,6 +208,8 @@ enum Plan<T> {
     Naive(Buffer<T>),
     Im2col(Buffer<T>),
     Direct(Correlation<T>),
+    /// Direct too.
+    Overlap(OverlapAdd<T>),
     Winograd(Winograd<T>),
     Depthwise(Depthwise<T>),
     /// The weights as they are: each image is one pixel, and they are the rows of a matrix.
@@ -233,6 +237,7 @@ impl<T: Real> Prepared<T> {
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
             (ConvAlgorithm::Direct, Pass::Forward) if g.is_dense() => Plan::Dense(Buffer::copy_of(w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
+            (ConvAlgorithm::Direct, Pass::InputGradient) if overlap::pays::<T>(g) => Plan::Overlap(OverlapAdd::new(g, w)),
             (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
         };
         Prepared { geometry: *g, pass, plan }
@@ -250,6 +255,7 @@ impl<T: Real> Prepared<T> {
         assert!(epilogue.residual.is_none_or(|residual| residual.len() == to.len()));
         match (&self.plan, self.pass) {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
+            (Plan::Overlap(overlap), _) => return overlap.run(from, epilogue, to),
             (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
             (Plan::Depthwise(depthwise), _) => return depthwise.run(from, epilogue, to),
             (Plan::Dense(w), _) => return skinny::product([g.batch, g.channels_out, g.channels_in], from, w, epilogue, to),

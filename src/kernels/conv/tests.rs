@@ -69,6 +69,19 @@ fn grouped_geometry() -> impl Strategy<Value = ConvGeometry> {
     )
 }
 
+/// Few input channels, so that the input gradient is added up from overlapping windows.
+fn overlapping_geometry() -> impl Strategy<Value = ConvGeometry> {
+    let pair = |range: std::ops::Range<usize>| [range.clone(), range];
+    (1..8usize, 1..9usize, 1..40usize, pair(1..24), pair(2..9), pair(1..4), pair(0..8)).prop_filter_map(
+        "windows that are worth adding",
+        |(batch, channels_in, channels_out, input, kernel, stride, padding)| {
+            let window = Window::new(input, kernel, stride, padding, [1, 1], false).ok()?;
+            let g = ConvGeometry { batch, channels_in, channels_out, groups: 1, window };
+            Some(g).filter(|g| affordable(g) && overlap::pays::<f64>(g))
+        },
+    )
+}
+
 fn numbers(length: usize, seed: usize) -> Vec<f64> {
     (0..length).map(|i| ((i * 2_654_435_761 + seed * 1_000_003) % 2001) as f64 / 1000.0 - 1.0).collect()
 }
@@ -124,6 +137,11 @@ proptest! {
     fn every_algorithm_agrees_with_the_naive_convolution_on_dense_kernels(g in any_dense_geometry()) {
         compare(&g);
     }
+
+    #[test]
+    fn every_algorithm_agrees_with_the_naive_convolution_where_windows_of_few_channels_overlap(g in overlapping_geometry()) {
+        compare(&g);
+    }
 }
 
 #[test]
@@ -132,6 +150,12 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
     for [batch, channels_in, channels_out, groups, size, kernel, stride, padding, dilation] in [
         [2, 1, 6, 1, 28, 5, 1, 2, 1],
         [3, 6, 16, 1, 14, 5, 1, 0, 1],
+        // Overlapping windows: many images in a product, one image in bands, strides longer than the kernel, rows that meet padding alone.
+        [70, 3, 20, 1, 9, 3, 1, 1, 1],
+        [1, 3, 8, 1, 60, 7, 1, 3, 1],
+        [2, 3, 9, 1, 16, 4, 2, 1, 1],
+        [2, 3, 9, 1, 16, 2, 3, 0, 1],
+        [1, 3, 9, 1, 4, 3, 1, 6, 1],
         [1, 3, 70, 1, 23, 7, 2, 3, 1],
         [2, 33, 40, 1, 9, 3, 1, 1, 2],
         [1, 24, 24, 24, 15, 3, 2, 1, 1],
@@ -184,6 +208,26 @@ fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution()
         let (got, expected) = (both(ConvAlgorithm::Depthwise), both(ConvAlgorithm::Naive));
         assert_close("forward", ConvAlgorithm::Depthwise, &got.0, &expected.0);
         assert_close("input gradient", ConvAlgorithm::Depthwise, &got.1, &expected.1);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore)] // large
+fn input_gradients_of_few_channels_are_the_same_bits_with_any_number_of_threads() {
+    for (batch, channels, size, stride) in [(21, 6, 14, 1), (1, 3, 40, 1), (1, 1, 41, 2)] {
+        let window = Window::new([size; 2], [5, 5], [stride; 2], [1, 1], [1, 1], false).unwrap();
+        let g = ConvGeometry { batch, channels_in: channels, channels_out: 16, groups: 1, window };
+        let (w, dy) = (numbers(g.weights(), 2), numbers(batch * g.image_out(), 3));
+        assert!(crate::kernels::tile::lanes::<f64>() < 8 || overlap::pays::<f64>(&g));
+        let with_threads = |threads| {
+            parallel::set_num_threads(threads).unwrap();
+            let mut dx = vec![f64::NAN; batch * g.image_in()];
+            input_gradient(ConvAlgorithm::Auto, &g, &dy, &w, None, &mut dx);
+            dx.into_iter().map(f64::to_bits).collect::<Vec<_>>()
+        };
+        let one = with_threads(1);
+        assert!([2, 3].into_iter().all(|threads| with_threads(threads) == one), "{g:?}");
+        parallel::set_num_threads(0).unwrap();
     }
 }
 

@@ -1,0 +1,214 @@
+//! Input gradients of few channels: a product per row, whose windows are added where they overlap.
+//!
+//! An output pixel's gradient gives to a kernel's width of input pixels, which lie side by side in a channels-last row: `kW · C_in` contiguous
+//! numbers. Where an input pixel alone has too few channels for a vector, these fill one or more. So for each row of the input there is a
+//! product, whose rows are the output's columns and whose sums run over the kernel rows that meet the output and its channels. Nothing is
+//! multiplied with padding. Then each input pixel adds up what the windows that cover it have for it (overlap-add).
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::ConvGeometry;
+use super::direct::pixels_together;
+use crate::kernels::epilogue::Epilogue;
+use crate::kernels::geometry::Window;
+use crate::kernels::memory::Buffer;
+use crate::kernels::parallel::{self, Disjoint};
+use crate::kernels::simd::{Real, dispatch, vectorize};
+use crate::kernels::tile::{Ascending, Panels, Rows, filled_up, lanes, multiply};
+
+/// Rows of a product, about: enough to use a packed panel well, so few that what they give stays in L1.
+const ROWS: usize = 48;
+/// Tasks that there are at least, where that is possible.
+const TASKS: usize = 16;
+/// What adding a window to a pixel takes, in multiplications and additions of a vector.
+const ADD: usize = 2;
+
+/// Whether this takes less than a [`Correlation`](super::correlation::Correlation).
+pub(super) fn pays<T: Real>(g: &ConvGeometry) -> bool {
+    let Window { input, output, kernel, stride, dilation, .. } = g.window;
+    if g.groups > 1 || dilation != [1, 1] || g.channels_in > lanes::<T>() {
+        return false;
+    }
+    let vectors = filled_up::<T>(kernel[1] * g.channels_in) / lanes::<T>();
+    let kernel_rows: usize = (0..input[0]).map(|row| Meets::new(&g.window, 0, row).turns.len()).sum();
+    let own = kernel_rows * output[1] * g.channels_out * vectors + ADD * input[0] * input[1] * kernel[1].div_ceil(stride[1]);
+    let pixels = if stride[1] == 1 { pixels_together::<T>(g, g.channels_in, input[1], 1) } else { 1 };
+    let taps = [kernel[0].div_ceil(stride[0]), (kernel[1] + pixels - 1).div_ceil(stride[1])];
+    own < input[0] * input[1].div_ceil(pixels) * taps[0] * taps[1] * g.channels_out
+}
+
+/// What an input position meets along one axis: kernel position `first + turn · stride` at output position `last - turn`.
+struct Meets {
+    first: usize,
+    last: usize,
+    turns: Range<usize>,
+}
+
+impl Meets {
+    fn new(window: &Window, axis: usize, position: usize) -> Meets {
+        let [stride, kernel, output] = [window.stride, window.kernel, window.output].map(|pair| pair[axis]);
+        let padded = position + window.padding[axis];
+        let (first, last) = (padded % stride, padded / stride);
+        let end = kernel.saturating_sub(first).div_ceil(stride).min(last + 1);
+        Meets { first, last, turns: (last + 1).saturating_sub(output).min(end)..end }
+    }
+}
+
+/// An input gradient with its weights.
+pub(super) struct OverlapAdd<T> {
+    geometry: ConvGeometry,
+    /// `[kH · C_out, kW · C_in]`: kernel rows that meet the same input rows together, the last first.
+    panels: Panels<T>,
+    /// Images of a product, and rows of the input that a task computes.
+    images: usize,
+    band: usize,
+    /// Where a product's rows start in the output, their taps, and where they start in the result.
+    starts: Ascending<Vec<usize>>,
+    taps: Vec<usize>,
+    out_starts: Ascending<Vec<usize>>,
+    /// For each input column where its part of the first window is that covers it, and how many windows do.
+    columns: Vec<(usize, usize)>,
+}
+
+impl<T: Real> OverlapAdd<T> {
+    pub(super) fn new(g: &ConvGeometry, w: &[T]) -> OverlapAdd<T> {
+        let Window { input, output, kernel, stride, .. } = g.window;
+        let (channels_in, channels_out) = (g.channels_in, g.channels_out);
+        let firsts = 0..stride[0].min(kernel[0]);
+        let kernel_rows: Vec<usize> = firsts.flat_map(|first| (first..kernel[0]).step_by(stride[0]).rev()).collect();
+        let columns = kernel[1] * channels_in;
+        // Whole vectors, which are written faster.
+        let panels = Panels::pack_with(kernel[0] * channels_out, filled_up::<T>(columns), |range, panel| {
+            panel.fill(T::zero());
+            let width = range.len();
+            let column = |column: usize| column % channels_in * g.taps() + column / channels_in;
+            let weights: Vec<usize> = (range.start..range.end.min(columns)).map(column).collect();
+            for (at, out) in panel.chunks_exact_mut(width).enumerate() {
+                let (kernel_row, channel_out) = (kernel_rows[at / channels_out], at % channels_out);
+                let w = &w[channel_out * channels_in * g.taps() + kernel_row * kernel[1]..];
+                out.iter_mut().zip(&weights).for_each(|(out, &at)| *out = w[at]);
+            }
+        });
+        let images = (ROWS / output[1]).clamp(1, g.batch.max(1));
+        let groups = g.batch.div_ceil(images).max(1);
+        let pitch = filled_up::<T>(columns);
+        let column = |column: usize| {
+            let Meets { first, last, turns } = Meets::new(&g.window, 1, column);
+            let turn = turns.end.saturating_sub(1);
+            ((last - turn) * pitch + (first + turn * stride[1]) * channels_in, turns.len())
+        };
+        let rows = (0..images).flat_map(|image| (0..output[1]).map(move |column| image * g.image_out() + column * channels_out));
+        OverlapAdd {
+            geometry: *g,
+            images,
+            band: input[0].div_ceil(TASKS.div_ceil(groups)),
+            starts: Ascending::new(rows.collect()),
+            taps: (0..kernel[0].div_ceil(stride[0])).map(|turn| turn * output[1] * channels_out).collect(),
+            out_starts: Ascending::new((0..images * output[1]).map(|row| row * pitch).collect()),
+            columns: (0..input[1]).map(column).collect(),
+            panels,
+        }
+    }
+
+    pub(super) fn run(&self, dy: &[T], epilogue: Epilogue<'_, T>, dx: &mut [T]) {
+        let g = &self.geometry;
+        if dx.is_empty() {
+            return;
+        }
+        let rows = g.window.input[0];
+        let bands = rows.div_ceil(self.band);
+        let dx = Disjoint::new(dx);
+        parallel::for_each(g.batch.div_ceil(self.images) * bands, g.work(), |task| {
+            let (first, band) = (task / bands * self.images, task % bands * self.band);
+            self.area(dy, first..g.batch.min(first + self.images), band..rows.min(band + self.band), epilogue, &dx);
+        });
+    }
+
+    /// Some rows of some images.
+    fn area(&self, dy: &[T], images: Range<usize>, rows: Range<usize>, epilogue: Epilogue<'_, T>, dx: &Disjoint<'_, T>) {
+        let (g, Window { input, output, kernel, .. }) = (&self.geometry, self.geometry.window);
+        let pitch = filled_up::<T>(kernel[1] * g.channels_in);
+        let count = images.len() * output[1];
+        // A pixel reads a whole vector of its part of a window.
+        let mut windows = Buffer::uncleared(count * pitch + lanes::<T>());
+        for row in rows {
+            self.windows(&dy[images.start * g.image_out()..], row, count, &mut windows);
+            for (image, windows) in images.clone().zip((0..count).step_by(output[1]).map(|first| &windows[first * pitch..])) {
+                let at = (image * input[0] + row) * input[1] * g.channels_in;
+                // SAFETY: this task alone has this row.
+                let dx = unsafe { dx.slice(at, input[1] * g.channels_in) };
+                let step = pitch.wrapping_sub(g.window.stride[1] * g.channels_in);
+                dispatch(Add { windows, columns: &self.columns, step, channels: g.channels_in, bias: epilogue.bias, dx });
+                if !epilogue.is_plain() {
+                    vectorize(|| epilogue.finish(at, dx));
+                }
+            }
+        }
+    }
+
+    /// What `count` pixels of output rows, in `dy` and images after it, give to an input row.
+    fn windows(&self, dy: &[T], row: usize, count: usize, windows: &mut [T]) {
+        let (g, Window { output, kernel, stride, .. }) = (&self.geometry, self.geometry.window);
+        let Meets { first, last, turns } = Meets::new(&g.window, 0, row);
+        if turns.is_empty() {
+            return windows.fill(T::zero());
+        }
+        let kernel_rows = |first: usize| (kernel[0] - first).div_ceil(stride[0]);
+        let packed = (0..first).map(kernel_rows).sum::<usize>() + kernel_rows(first) - turns.end;
+        let packed = packed * g.channels_out..(packed + turns.len()) * g.channels_out;
+        let dy = &dy[(last + 1 - turns.end) * output[1] * g.channels_out..];
+        let rows = Rows { starts: self.starts.first(count), taps: &self.taps[..turns.len()], run: g.channels_out };
+        let panels = self.panels.view();
+        for panel in 0..panels.count() {
+            let to = &mut windows[panel * panels.width()..];
+            multiply(dy, rows, panels.panels(panel..panel + 1).rows(packed.clone()), to, self.out_starts.first(count), Epilogue::default());
+        }
+    }
+}
+
+/// A row of the input gradient from the windows of the output's columns.
+struct Add<'a, T> {
+    windows: &'a [T],
+    columns: &'a [(usize, usize)],
+    /// From a pixel's part of a window to its part of the next.
+    step: usize,
+    channels: usize,
+    bias: Option<&'a [T]>,
+    dx: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Add<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Add { windows, columns, step, channels, bias, dx } = self;
+        let lanes = T::lanes::<S>();
+        assert!(channels <= lanes && dx.len() == columns.len() * channels && bias.is_none_or(|bias| bias.len() == channels));
+        let mask = T::mask(simd, channels);
+        let bias = match bias {
+            // SAFETY: there is an element for each channel.
+            Some(bias) => unsafe { T::load_masked(simd, mask, bias.as_ptr()) },
+            None => T::splat(simd, T::zero()),
+        };
+        for (column, &(first, count)) in columns.iter().enumerate() {
+            let (mut sum, mut at) = (bias, first);
+            for _ in 0..count {
+                sum = T::vector_add(simd, sum, bytemuck::pod_read_unaligned(bytemuck::cast_slice(&windows[at..][..lanes])));
+                at = at.wrapping_add(step);
+            }
+            // Lanes beyond the pixel's channels are the next pixel's, which is written next.
+            let to = &mut dx[column * channels..];
+            // SAFETY: the row has the vector's lanes, or those of the pixel's channels, from here on.
+            unsafe {
+                if to.len() >= lanes {
+                    to.as_mut_ptr().cast::<T::Vector<S>>().write_unaligned(sum);
+                } else {
+                    T::store_masked(simd, mask, to.as_mut_ptr(), sum);
+                }
+            }
+        }
+    }
+}
