@@ -2,9 +2,9 @@
 //!
 //! Sliding and adaptive windows are one picture, [`Pooling`]: for each output position along an axis, a [`Span`] of input positions. Every
 //! kernel walks a row of places (of the output going forward, of the input going back) and handles a block of `B` channels at a time in
-//! registers. With fewer than `B` channels a block hangs over into the next place, whose own block comes later and overwrites the overhang; so
-//! few channels (LeNet's 6) run in vectors too. Backward gathers: each input position asks the windows that cover it, so that overlapping
-//! windows need neither locks nor an order of threads.
+//! registers. With fewer than `B` channels a block hangs over into the next place, or the next row, whose own block comes later and overwrites
+//! the overhang; so few channels (LeNet's 6) run in vectors too. Backward gathers: each input position asks the windows that cover it, so that
+//! overlapping windows need neither locks nor an order of threads.
 
 use std::ops::Range;
 
@@ -119,8 +119,8 @@ impl Pooling {
 
 /// One row of places, a block of channels at a time.
 trait Row {
-    /// Where in its source the furthest block that `place` reads begins, and the source's length.
-    fn reach(&self, place: usize) -> (usize, usize);
+    /// Whether blocks of so many channels, all that `place` reads and writes, lie in its source and target.
+    fn has_room(&self, place: usize, block: usize) -> bool;
     /// Computes `length ≤ B` channels of `place`, from channel `first` on.
     fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize);
 }
@@ -135,8 +135,7 @@ fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &
             }
             continue;
         }
-        let (furthest, length) = row.reach(place);
-        if place * channels + B <= places * channels && furthest + B <= length {
+        if row.has_room(place, B) {
             row.run::<S, B>(simd, place, 0, B);
         } else {
             row.run::<S, B>(simd, place, 0, channels);
@@ -169,14 +168,15 @@ fn walk_row(places: usize, channels: usize, row: &mut impl Row) {
     dispatch(Walk { places, channels, row });
 }
 
-/// Runs `body(row, elements)` for each of the rows of `y`, `length` elements each, some to a task.
+/// Runs `body(row, elements)` for each of the rows of `y`, `length` elements each, some to a task. The elements are the row's and those of the
+/// task's rows that come after it.
 fn for_rows<T: Scalar>(y: &mut [T], length: usize, work: usize, body: impl Fn(usize, &mut [T]) + Sync) {
     if y.is_empty() {
         return;
     }
     let rows = (GRAIN / length).max(1);
     parallel::chunks_mut(y, rows * length, work, |task, y| {
-        y.chunks_exact_mut(length).enumerate().for_each(|(i, y)| body(task * rows + i, y));
+        (0..y.len() / length).for_each(|i| body(task * rows + i, &mut y[i * length..]));
     });
 }
 
@@ -192,8 +192,9 @@ struct MaxRow<'a, T, I, const KEEP: bool> {
 
 impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
     #[inline(always)]
-    fn reach(&self, place: usize) -> (usize, usize) {
-        (furthest(self.pooling, self.rows, place) * self.channels, self.x.len())
+    fn has_room(&self, place: usize, block: usize) -> bool {
+        let from = furthest(self.pooling, self.rows, place) * self.channels;
+        from + block <= self.x.len() && place * self.channels + block <= self.y.len()
     }
 
     #[inline(always)]
@@ -295,8 +296,8 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
             let at = Disjoint::new(at);
             for_rows(y, row, work, |index, y| {
                 let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
-                // SAFETY: each row has a part of its own.
-                let at = unsafe { at.slice(index * row, row) };
+                // SAFETY: each task has rows of its own, and `y` ends with them.
+                let at = unsafe { at.slice(index * row, y.len()) };
                 walk_row(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
             });
         }
@@ -313,8 +314,9 @@ struct AverageRow<'a, T> {
 
 impl<T: Real> Row for AverageRow<'_, T> {
     #[inline(always)]
-    fn reach(&self, place: usize) -> (usize, usize) {
-        (furthest(self.pooling, self.rows, place) * self.channels, self.x.len())
+    fn has_room(&self, place: usize, block: usize) -> bool {
+        let from = furthest(self.pooling, self.rows, place) * self.channels;
+        from + block <= self.x.len() && place * self.channels + block <= self.y.len()
     }
 
     #[inline(always)]
@@ -427,11 +429,11 @@ struct GatherRow<'a, T, S> {
 
 impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
     #[inline(always)]
-    fn reach(&self, place: usize) -> (usize, usize) {
+    fn has_room(&self, place: usize, block: usize) -> bool {
         let last = |axis: usize, position: usize| self.pooling.covers[axis][position].end.saturating_sub(1);
         let [height, width] = self.pooling.output;
         let window = (self.image * height + last(0, self.position)) * width + last(1, place);
-        (window * self.channels, self.share.length())
+        window * self.channels + block <= self.share.length() && place * self.channels + block <= self.dx.len()
     }
 
     #[inline(always)]
@@ -470,8 +472,11 @@ struct ScatterRow<'a, T, S> {
 
 impl<T: Real, G: Share<T>> Row for ScatterRow<'_, T, G> {
     #[inline(always)]
-    fn reach(&self, place: usize) -> (usize, usize) {
-        ((self.row_of_batch * self.pooling.output[1] + place) * self.channels, self.share.length())
+    fn has_room(&self, place: usize, block: usize) -> bool {
+        let window = self.row_of_batch * self.pooling.output[1] + place;
+        let span = self.pooling.spans[1][place];
+        let last = span.start + span.taps.saturating_sub(1);
+        window * self.channels + block <= self.share.length() && last * self.channels + block <= self.dx.len()
     }
 
     #[inline(always)]
@@ -499,11 +504,13 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
         let (image, position) = (index / height, index % height);
         if shared_out {
             let row = pooling.covers[0][position].start;
-            let Some(tap) = pooling.spans[0].get(row).and_then(|_| pooling.tap(0, row, position)) else { return dx.fill(T::zero()) };
+            let Some(tap) = pooling.spans[0].get(row).and_then(|_| pooling.tap(0, row, position)) else {
+                return dx[..width * channels].fill(T::zero());
+            };
             let row_of_batch = image * pooling.output[0] + row;
             walk_row(pooling.output[1], channels, &mut ScatterRow { pooling, channels, share, row, row_of_batch, tap, dx });
             let end = pooling.spans[1].last().map_or(0, |span| span.start + span.taps);
-            return dx[end * channels..].fill(T::zero());
+            return dx[end * channels..width * channels].fill(T::zero());
         }
         walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
         if streamed {
