@@ -9,6 +9,7 @@ pub mod copy;
 pub mod dropout;
 pub mod elementwise;
 pub mod epilogue;
+pub(crate) mod gate;
 pub mod gemm;
 pub mod geometry;
 pub(crate) mod growing;

@@ -158,12 +158,12 @@ impl Module for CifarResNet {
     /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 32, 32]
-        let x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 16, 32, 32]
-        let x = self.layer1.forward(&x)?; //                 [N, 16, 32, 32]
-        let x = self.layer2.forward(&x)?; //                 [N, 32, 16, 16]
-        let x = self.layer3.forward(&x)?; //                 [N, 64, 8, 8]
-        let x = x.mean([2, 3])?; //                          [N, 64]
-        self.fc.forward(&self.dropout.forward(&x)?) //       [N, num_classes]
+        let mut x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 16, 32, 32]
+        x = self.layer1.forward(&x)?; //                         [N, 16, 32, 32]
+        x = self.layer2.forward(&x)?; //                         [N, 32, 16, 16]
+        x = self.layer3.forward(&x)?; //                         [N, 64, 8, 8]
+        x = x.mean([2, 3])?; //                                  [N, 64]
+        self.fc.forward(&self.dropout.forward(&x)?) //           [N, num_classes]
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -236,8 +236,8 @@ impl Module for DenseFeatures {
         block(self, || {
             // [N, 3, 224, 224]
             let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
-            let x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
-            let mut x = x.max_pool2d([3, 3], pool)?; //            [N, 64, 56, 56]
+            let mut x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
+            x = x.max_pool2d([3, 3], pool)?; //                        [N, 64, 56, 56]
             for (block, transition) in &self.blocks {
                 // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7, 7]
                 x = block.forward(&x)?;

@@ -265,11 +265,11 @@ impl GoogLeNet {
 
     fn run(&self, x: &Tensor, aux: bool) -> Result<GoogLeNetOutput> {
         // [N, 3, 224, 224]
-        let x = if self.transform_input { normalise(x)? } else { x.clone() };
-        let x = pool(&self.conv1.forward(&x)?, 3)?; //   [N, 64, 112, 112], then [N, 64, 56, 56]
-        let x = self.conv2.forward(&x)?; //              [N, 64, 56, 56]
-        let x = pool(&self.conv3.forward(&x)?, 3)?; //   [N, 192, 56, 56], then [N, 192, 28, 28]
-        let (mut x, mut aux1, mut aux2) = (x, None, None);
+        let mut x = if self.transform_input { normalise(x)? } else { x.clone() };
+        x = pool(&self.conv1.forward(&x)?, 3)?; //       [N, 64, 112, 112], then [N, 64, 56, 56]
+        x = self.conv2.forward(&x)?; //                  [N, 64, 56, 56]
+        x = pool(&self.conv3.forward(&x)?, 3)?; //       [N, 192, 56, 56], then [N, 192, 28, 28]
+        let (mut aux1, mut aux2) = (None, None);
         for (name, block) in &self.inceptions {
             x = block.forward(&x)?;
             match *name {

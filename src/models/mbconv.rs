@@ -2,7 +2,7 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act, conv_bn_add_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act, conv_bn_add_act, gate_add_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -118,9 +118,9 @@ impl Module for MBConv {
             // Where nobody drops the branch, the sum with the shortcut belongs to its last convolution.
             let adds = self.shortcut && self.stochastic_depth.is_idle();
             let y = block(&Parts(self), || {
-                let y = self.expand.forward(x)?; //          [N, expanded, H, W]
-                let y = self.depthwise.forward(&y)?; //      [N, expanded, H / stride, W / stride]
-                let y = self.squeeze.forward(&y)?;
+                let mut y = self.expand.forward(x)?; //      [N, expanded, H, W]
+                y = self.depthwise.forward(&y)?; //          [N, expanded, H / stride, W / stride]
+                y = gate_add_act(&self.squeeze, y, None, Activation::Linear)?;
                 let ConvNormActivation { conv, bn, activation } = &self.project;
                 // [N, outputs, H / stride, W / stride]
                 match adds {

@@ -7,7 +7,8 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Start, start};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Item, Linear, Module, Sequential, Visitor, block, conv_bn, conv_bn_add_relu, conv_bn_relu};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Item, Linear, Module, Sequential, Visitor};
+use crate::nn::{block, conv_bn, conv_bn_add_relu, conv_bn_relu, gate_add_act};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -130,7 +131,7 @@ impl Module for Projection {
 fn join(conv: &Conv2d, bn: &BatchNorm2d, attention: Option<&dyn Module>, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
     match attention {
         None => conv_bn_add_relu(conv, bn, x, shortcut),
-        Some(attention) => Ok(attention.forward(&conv_bn(conv, bn, x)?)?.add(shortcut)?.relu()),
+        Some(attention) => gate_add_act(attention, conv_bn(conv, bn, x)?, Some(shortcut), Activation::Relu),
     }
 }
 
@@ -244,8 +245,8 @@ impl Module for Bottleneck {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let shortcut = self.downsample.forward(x)?;
-            let y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
-            let y = conv_bn_relu(&self.conv2, &self.bn2, &y)?;
+            let mut y = conv_bn_relu(&self.conv1, &self.bn1, x)?;
+            y = conv_bn_relu(&self.conv2, &self.bn2, &y)?;
             join(&self.conv3, &self.bn3, self.se.as_deref(), &y, &shortcut)
         })
     }
@@ -346,14 +347,14 @@ impl Module for ResNet {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
         let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
-        let x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 64, 112, 112]
-        let x = x.max_pool2d([3, 3], pool)?; //              [N, 64, 56, 56]
-        let x = self.layer1.forward(&x)?; //                 [N, 64, 56, 56], bottlenecks: [N, 256, 56, 56]
-        let x = self.layer2.forward(&x)?; //                 [N, 128, 28, 28]              [N, 512, 28, 28]
-        let x = self.layer3.forward(&x)?; //                 [N, 256, 14, 14]              [N, 1024, 14, 14]
-        let x = self.layer4.forward(&x)?; //                 [N, 512, 7, 7]                [N, 2048, 7, 7]
-        let x = x.mean([2, 3])?; //                          [N, 512]                      [N, 2048]
-        self.fc.forward(&self.dropout.forward(&x)?) //       [N, num_classes]
+        let mut x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 64, 112, 112]
+        x = x.max_pool2d([3, 3], pool)?; //                      [N, 64, 56, 56]
+        x = self.layer1.forward(&x)?; //                         [N, 64, 56, 56], bottlenecks: [N, 256, 56, 56]
+        x = self.layer2.forward(&x)?; //                         [N, 128, 28, 28]              [N, 512, 28, 28]
+        x = self.layer3.forward(&x)?; //                         [N, 256, 14, 14]              [N, 1024, 14, 14]
+        x = self.layer4.forward(&x)?; //                         [N, 512, 7, 7]                [N, 2048, 7, 7]
+        x = x.mean([2, 3])?; //                                  [N, 512]                      [N, 2048]
+        self.fc.forward(&self.dropout.forward(&x)?) //           [N, num_classes]
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -190,9 +190,8 @@ impl Module for Xception {
     /// `[N, 3, H, W]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 299, 299]
-        let x = conv_bn_relu(&self.conv1, &self.bn1, x)?; //          [N, 32, 149, 149]
-        let x = conv_bn_relu(&self.conv2, &self.bn2, &x)?; //         [N, 64, 147, 147]
-        let mut x = x;
+        let mut x = conv_bn_relu(&self.conv1, &self.bn1, x)?; //      [N, 32, 149, 149]
+        x = conv_bn_relu(&self.conv2, &self.bn2, &x)?; //             [N, 64, 147, 147]
         for block in &self.blocks {
             x = block.forward(&x)?;
         }

@@ -5,9 +5,9 @@
 //! the data. The result is that of the layers one after the other.
 
 use super::conv::Conv2d;
-use super::module::Module;
+use super::module::{Module, Part};
 use super::norm::{BatchNorm, BatchNorm2d};
-use super::site::is_tracing;
+use super::site::{block, is_tracing};
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
 use crate::kernels::epilogue::Activation;
@@ -77,6 +77,36 @@ pub fn conv_act(conv: &Conv2d, x: &Tensor, activation: Activation) -> Result<Ten
 /// The layer's.
 pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activation: Activation) -> Result<Tensor> {
     bn.forward_fused(x, None, activation)
+}
+
+/// `activation(layer(x) + shortcut)`. Where the layer is a [`Gate`](super::Gate) and nobody else holds `x`, inference overwrites that, in one
+/// pass.
+///
+/// ```
+/// use convnet::{Tensor, models::SqueezeExcite, no_grad};
+/// use convnet::nn::{Activation, Module, gate_add_act};
+///
+/// let (se, x, shortcut) = (SqueezeExcite::new(16), Tensor::randn([2, 16, 5, 5]), Tensor::randn([2, 16, 5, 5]));
+/// let expected = se.forward(&x)?.add(&shortcut)?.relu();
+/// let y = no_grad(|| gate_add_act(&se, x, Some(&shortcut), Activation::Relu))?;
+/// assert_eq!(y.to_vec::<f32>()?, expected.to_vec::<f32>()?);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// The layer's, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of it.
+pub fn gate_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    match layer.part() {
+        Part::Gate(gate) if !is_tracing() => block(layer, || {
+            let factors = gate.factors(&x)?;
+            x.gated(&factors, shortcut, activation)
+        }),
+        _ => {
+            let y = layer.forward(&x)?;
+            drop(x);
+            activation.apply_to_sum(y, shortcut)
+        }
+    }
 }
 
 /// `activation(bn(maps))` of maps that are still to grow, for inference; `None` where the layer has to run by itself, to take the batch's

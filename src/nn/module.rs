@@ -218,8 +218,17 @@ pub trait Module: Send + Sync {
     }
 }
 
+/// A layer that multiplies its input by factors that it makes from it, as [`SqueezeExcite`](crate::models::SqueezeExcite) does.
+pub trait Gate: Module {
+    /// The factors for an input, of a shape that broadcasts to the input's.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward).
+    fn factors(&self, x: &Tensor) -> Result<Tensor>;
+}
+
 /// A layer that can run as one with its neighbours: a convolution, a normalisation and an activation, in this order and each but the first of
-/// those there are optional. The result is that of one after the other.
+/// those there are optional, or a gate with the sum and the activation after it. The result is that of one after the other.
 #[non_exhaustive]
 pub enum Part<'a> {
     /// A two-dimensional convolution.
@@ -228,6 +237,8 @@ pub enum Part<'a> {
     Normalisation(&'a BatchNorm2d),
     /// A pointwise nonlinearity.
     Activation(Activation),
+    /// A product with factors made from the input.
+    Gate(&'a dyn Gate),
     /// Anything else.
     Other,
 }

@@ -129,16 +129,10 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         let weight = self.weight.as_ref().map(Parameter::tensor);
         let bias = self.bias.as_ref().map(Parameter::tensor);
         let training = self.training.is_training();
-        let finish = |y: Tensor, residual: Option<&Tensor>, activation: Activation| {
-            activation.apply(match residual {
-                Some(residual) => y.add(residual)?,
-                None => y,
-            })
-        };
         if let (false, Some(mean), Some(var)) = (training, &self.running_mean, &self.running_var) {
             let running = (mean.tensor(), var.tensor());
             let y = x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps)?;
-            return finish(y, residual, activation);
+            return activation.apply_to_sum(y, residual);
         }
         if self.channels > 0 && x.numel() == self.channels {
             let message = format!("expected more than one value per channel to take statistics of, got shape {:?}", x.shape());
@@ -151,7 +145,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         if training && batch.count > 1 {
             self.follow(&batch.mean, &batch.var, batch.count)?;
         }
-        if fits { Ok(batch.output) } else { finish(batch.output, residual, activation) }
+        if fits { Ok(batch.output) } else { activation.apply_to_sum(batch.output, residual) }
     }
 
     /// Lets the running estimates follow a batch with this mean and biased variance of `count` values; one that a checkpoint computes again

@@ -29,6 +29,17 @@ impl Activation {
             Activation::Hardsigmoid => x.hardsigmoid(),
         }
     }
+
+    /// `activation(x + residual)`.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply) and [`Tensor::add`].
+    pub(crate) fn apply_to_sum(self, x: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.apply(match residual {
+            Some(residual) => x.add(residual)?,
+            None => x,
+        })
+    }
 }
 
 impl Tensor {

@@ -8,6 +8,7 @@ mod arithmetic;
 mod comparison;
 mod conv;
 mod dropout;
+mod gate;
 mod growing;
 mod index;
 mod join;
