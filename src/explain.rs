@@ -32,7 +32,7 @@ use crate::tensor::DType;
 /// let [first, second] = ["0", "1"].map(|path| explanation.get(path, ConvPass::Forward).expect("it ran"));
 /// assert_eq!(first.ran, first.candidates[0].0, "the cheapest");
 /// assert_eq!(second.ran, ConvAlgorithm::Direct);
-/// assert!(second.unfit.contains(&(ConvAlgorithm::Winograd4, "the stride is not 1")));
+/// assert!(second.unfit.contains(&(ConvAlgorithm::Winograd4, "the stride leaves fewer than 3×3 taps")));
 /// println!("{explanation}");
 /// # y?;
 /// # Ok::<(), convnet::Error>(())

@@ -49,10 +49,9 @@ fn what_is_forced_and_does_not_fit_falls_back_and_says_why() {
     let narrow = Tensor::randn([80, 20, 3, 3]);
     let pointwise = Tensor::randn([80, 80, 1, 1]);
     let cases = [
-        (ConvAlgorithm::Winograd4, &w, strided(), "the stride is not 1"),
         (ConvAlgorithm::Winograd2, &w, dilated, "the dilation is not 1"),
         (ConvAlgorithm::Winograd4, &narrow, grouped, "there are groups"),
-        (ConvAlgorithm::Winograd4, &pointwise, Conv2dOptions::default(), "the kernel is not 3×3"),
+        (ConvAlgorithm::Winograd4, &pointwise, Conv2dOptions::default(), "the kernel is not 3×3, 4×4 or 5×5"),
         (ConvAlgorithm::Depthwise, &w, strided(), "groups have many channels"),
     ];
     for (algorithm, w, options, obstacle) in cases {
@@ -65,11 +64,18 @@ fn what_is_forced_and_does_not_fit_falls_back_and_says_why() {
             assert_eq!(choice.reason(), format!("not {algorithm}, as asked: {obstacle}"));
         }
     }
-    // The input gradient alone cannot take so much padding.
-    let ((), explanation) = explain(|| with_algorithm(ConvAlgorithm::Winograd4, || both_ways(&x, &w, padded)));
-    let ran = |pass| explanation.get("", pass).unwrap().ran;
-    assert_eq!((ran(ConvPass::Forward), ran(ConvPass::WeightGradient)), (ConvAlgorithm::Winograd4, ConvAlgorithm::Winograd4));
-    assert_eq!(ran(ConvPass::InputGradient), ConvAlgorithm::Direct);
+    // The input gradient alone cannot take so much padding, nor a stride.
+    let large = Tensor::randn([80, 80, 7, 7]);
+    for (w, options, obstacle) in [(&w, padded, "the padding is as wide as the kernel"), (&large, strided(), "the stride is not 1")] {
+        let ((), explanation) = explain(|| with_algorithm(ConvAlgorithm::Winograd4, || both_ways(&x, w, options)));
+        let ran = |pass| explanation.get("", pass).unwrap().ran;
+        assert_eq!((ran(ConvPass::Forward), ran(ConvPass::WeightGradient)), (ConvAlgorithm::Winograd4, ConvAlgorithm::Winograd4));
+        assert_eq!(ran(ConvPass::InputGradient), ConvAlgorithm::Direct);
+        let unfit = &explanation.get("", ConvPass::InputGradient).unwrap().unfit;
+        assert!(unfit.contains(&(ConvAlgorithm::Winograd4, obstacle)), "{unfit:?}");
+    }
+    let ((), explanation) = explain(|| with_algorithm(ConvAlgorithm::Winograd4, || both_ways(&x, &w, strided())));
+    assert_eq!(explanation.choices[0].reason(), "not winograd4, as asked: the stride leaves fewer than 3×3 taps");
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn the_table_tells_it_all_and_is_aligned() {
     let text = explanation.to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[2].starts_with("stem.0  forward ") && lines[2].contains("  3→16, k3, s2 @17×17 ×2 "), "{text}");
-    assert!(lines[2].ends_with("; no winograd: the stride is not 1"), "{text}");
+    assert!(lines[2].ends_with("; no winograd: the stride leaves fewer than 3×3 taps"), "{text}");
     assert!(lines[5].starts_with("body.0  input gradient ") && lines[5].contains("  the cheapest "), "{text}");
     assert!(lines[5].contains("  direct 1.00, ") && lines[5].contains(", winograd2 "), "{text}");
     assert!(lines[9].contains("16→16, k3, g16 @8×8 ×2 ") && lines[9].contains("; no winograd: there are groups"), "{text}");

@@ -100,7 +100,11 @@ impl Layer {
     /// Whether an algorithm is another than what is taken in its place.
     fn takes(&self, algorithm: ConvAlgorithm) -> bool {
         match algorithm {
-            Winograd2 | Winograd4 => (self.kernel, self.stride, self.dilation, self.groups) == ([3; 2], [1; 2], [1; 2], 1),
+            Winograd2 | Winograd4 => {
+                let taps = [0, 1].map(|axis| self.kernel[axis].div_ceil(self.stride[axis]));
+                let most = if algorithm == Winograd2 { 3 } else { 5 };
+                (3..=most).contains(&taps[0]) && taps[0] == taps[1] && (self.dilation, self.groups) == ([1; 2], 1)
+            }
             Depthwise => self.channels[0].min(self.channels[1]) / self.groups <= 64,
             // It knows no threads, and takes its time.
             Naive => self.multiply_adds() < 100_000,

@@ -54,7 +54,11 @@ impl Layer {
     /// Whether an algorithm computes this pass itself, and does not leave it to another.
     fn takes(&self, algorithm: ConvAlgorithm, pass: usize) -> bool {
         match algorithm {
-            Winograd2 | Winograd4 => (self.kernel, self.stride, self.groups) == (3, 1, 1),
+            Winograd2 | Winograd4 => {
+                let most = if algorithm == Winograd2 { 3 } else { 5 };
+                // An input gradient has no such form where there is a stride.
+                self.groups == 1 && (3..=most).contains(&self.kernel.div_ceil(self.stride)) && (self.stride == 1 || pass != 1)
+            }
             // Few channels in a group of the map that it reads.
             Depthwise => self.channels[usize::from(pass == 1)] / self.groups <= 64,
             // It takes 100 times as long as others.
@@ -97,7 +101,7 @@ fn errors(found: &[f64], exact: &[f64]) -> [f64; 2] {
     [largest, (squares / exact.len() as f64).sqrt()]
 }
 
-/// What the largest error may be, for sums of so many products. F(4×4)'s transforms multiply by numbers up to 8, and the products cancel.
+/// What the largest error may be, for sums of so many products. Transforms of six points multiply by numbers up to 8, and the products cancel.
 ///
 /// Longer sums than a network's layers have, as a depthwise weight gradient's over all pixels of a batch, may err as the root of their length.
 fn bound(algorithm: ConvAlgorithm, terms: usize) -> f64 {

@@ -4,16 +4,20 @@
 //! (transforms, weights) is counted in the same unit by factors that were fitted to measured times; they are ratios of a core's arithmetic to
 //! its caches' bandwidth and move little between machines. Nothing here depends on threads, so neither do results.
 
-use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise, winograd};
+use super::winograd::{self, Tile};
+use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise};
 use crate::kernels::simd::Real;
 use crate::kernels::tile::lanes;
 
-/// For an element of a transformed map, forward and input gradient.
+/// For an element of a transformed map, forward and input gradient, or of one that is spread out.
 const TRANSFORM: f64 = 28.0;
 /// For an element of a transformed map, weight gradient.
 const TRANSFORM_FOR_WEIGHTS: f64 = 36.0;
 /// For an element of transformed weights, which are made for the call and read from beyond L2.
 const WEIGHT: f64 = 60.0;
+
+/// The algorithms with the tiles of input that they take.
+const WINOGRAD: [(ConvAlgorithm, Tile); 2] = [(ConvAlgorithm::Winograd2, Tile::Four), (ConvAlgorithm::Winograd4, Tile::Six)];
 
 /// For an operation whose lanes are channels of their own: little but the arithmetic, or with the input spread out first.
 const DEPTHWISE: f64 = 0.9;
@@ -26,9 +30,10 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(Conv
         let factor = if g.groups > 1 && g.group_in() * g.group_out() == 1 { DEPTHWISE } else { SPREAD };
         candidates.push((ConvAlgorithm::Depthwise, factor * g.work() as f64));
     }
-    if winograd::obstacle(g, pass).is_none() {
-        candidates.push((ConvAlgorithm::Winograd2, winograd_by(2, g, pass)));
-        candidates.push((ConvAlgorithm::Winograd4, winograd_by(4, g, pass)));
+    for (algorithm, tile) in WINOGRAD {
+        if winograd::obstacle(tile, g, pass).is_none() {
+            candidates.push((algorithm, winograd_by(tile, g, pass)));
+        }
     }
     candidates.sort_by(|a, b| a.1.total_cmp(&b.1));
     candidates
@@ -36,10 +41,10 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(Conv
 
 /// The algorithms that do not fit a pass, with the reason.
 pub(super) fn unfit(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
-    let winograd = winograd::obstacle(g, pass);
-    let depthwise = depthwise::obstacle(g, direction(pass));
-    let all = [(ConvAlgorithm::Winograd2, winograd), (ConvAlgorithm::Winograd4, winograd), (ConvAlgorithm::Depthwise, depthwise)];
-    all.into_iter().filter_map(|(algorithm, obstacle)| Some((algorithm, obstacle?))).collect()
+    let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::obstacle(tile, g, pass)));
+    let depthwise = (ConvAlgorithm::Depthwise, depthwise::obstacle(g, direction(pass)));
+    let all = winograd.into_iter().chain([depthwise]);
+    all.filter_map(|(algorithm, obstacle)| Some((algorithm, obstacle?))).collect()
 }
 
 /// The weight gradient goes through the input in the same direction as the forward pass.
@@ -53,12 +58,10 @@ fn direct<T: Real>(g: &ConvGeometry, pass: ConvPass) -> f64 {
     lanes * g.work() as f64
 }
 
-/// In tiles of `m × m`.
-fn winograd_by(m: usize, g: &ConvGeometry, pass: ConvPass) -> f64 {
-    let target = if pass == ConvPass::InputGradient { g.window.input } else { g.window.output };
-    let tiles = (g.batch * target[0].div_ceil(m) * target[1].div_ceil(m)) as f64;
-    let [k, n] = [g.channels_in, g.channels_out].map(|channels| channels as f64);
-    let positions = ((m + 2) * (m + 2)) as f64;
+fn winograd_by(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> f64 {
+    let size = winograd::size(tile, g, pass);
+    let [positions, tiles] = [size.positions, size.tiles].map(|count| count as f64);
+    let [k, n] = size.channels.map(|channels| channels as f64);
     let transform = if pass == ConvPass::WeightGradient { TRANSFORM_FOR_WEIGHTS } else { TRANSFORM };
-    positions * (tiles * (2.0 * k * n + transform * (k + n)) + WEIGHT * k * n)
+    positions * (tiles * (2.0 * k * n + transform * (k + n)) + WEIGHT * k * n) + TRANSFORM * size.spread as f64
 }

@@ -61,7 +61,8 @@ pub enum ConvAlgorithm {
     Direct,
     /// Winograd's F(2×2, 3×3) where it fits (3×3, stride 1, one group), else the fastest that fits.
     Winograd2,
-    /// Winograd's F(4×4, 3×3), likewise.
+    /// Winograd's F(4×4, 3×3), likewise; or F(3×3, 4×4) or F(2×2, 5×5) for kernels of 4×4 and 5×5. A forward pass or a weight gradient may have
+    /// a stride `s`: it counts as a kernel of `⌈k / s⌉` taps a side, such as 7×7 of stride 2 for one of 4×4.
     Winograd4,
     /// Vectors along the channels, each lane for itself: for groups of few channels, of which depthwise convolution has one each. Where
     /// groups have very many, the fastest that fits.
@@ -232,8 +233,8 @@ impl<T: Real> Prepared<T> {
         let plan = match (algorithm.resolve::<T>(g, pass.into()), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
-            (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Two, g, pass, w)),
-            (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
+            (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
+            (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Six, g, pass, w)),
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
             (ConvAlgorithm::Direct, Pass::Forward) if g.is_dense() => Plan::Dense(Buffer::copy_of(w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
@@ -284,8 +285,8 @@ pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &
     match algorithm.resolve::<T>(g, ConvPass::WeightGradient) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
-        ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Two, g, x, dy, dw),
-        ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
+        ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
+        ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Six, g, x, dy, dw),
         ConvAlgorithm::Depthwise => depthwise_weight::weight_gradient(g, x, dy, dw),
         _ => weight::weight_gradient(g, x, dy, dw),
     }

@@ -36,13 +36,19 @@ const ALGORITHMS: [ConvAlgorithm; 6] = [
     ConvAlgorithm::Depthwise,
 ];
 
-/// 3×3 kernels of stride 1, with channels beyond a panel and tiles enough for several groups.
+/// Kernels that Winograd's algorithms take, with channels beyond a panel and tiles enough for several groups.
 fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
     let size = prop_oneof![1..9usize, 20..30usize];
-    (0..4usize, 1..70usize, 1..70usize, [size.clone(), size], [0..4usize, 0..4usize]).prop_filter_map(
+    // Kernel and stride; without stride they have as many taps along both axes.
+    let kernel = prop_oneof![
+        3 => Just([[3, 3], [1, 1]]),
+        2 => prop::sample::select(vec![[[4, 4], [1, 1]], [[5, 5], [1, 1]]]),
+        2 => prop::sample::select(vec![[[7, 7], [2, 2]], [[11, 11], [4, 4]], [[5, 8], [2, 3]], [[4, 12], [1, 3]], [[9, 10], [2, 2]]]),
+    ];
+    (0..4usize, 1..70usize, 1..70usize, [size.clone(), size], [0..5usize, 0..5usize], kernel).prop_filter_map(
         "the kernel fits",
-        |(batch, channels_in, channels_out, input, padding)| {
-            let window = Window::new(input, [3, 3], [1, 1], padding, [1, 1], false).ok()?;
+        |(batch, channels_in, channels_out, input, padding, [kernel, stride])| {
+            let window = Window::new(input, kernel, stride, padding, [1, 1], false).ok()?;
             Some(ConvGeometry { batch, channels_in, channels_out, groups: 1, window }).filter(affordable)
         },
     )
@@ -172,6 +178,8 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         [2, 70, 70, 1, 40, 3, 1, 1, 1],
         [1, 150, 100, 1, 40, 3, 1, 1, 1],
         [1, 200, 120, 1, 9, 3, 1, 1, 1],
+        [4, 3, 7, 1, 100, 7, 2, 3, 1],
+        [1, 70, 60, 1, 23, 5, 1, 2, 1],
         // Tiles that see nothing but padding.
         [2, 3, 4, 1, 5, 3, 1, 7, 1],
         [1, 2, 2, 1, 1, 3, 1, 9, 1],

@@ -1,21 +1,25 @@
-//! Winograd's minimal filtering for 3×3 kernels of stride 1 (Lavin & Gray, 2015), channels-last.
+//! Winograd's minimal filtering for kernels of 3×3, 4×4 and 5×5 (Lavin & Gray, 2015), channels-last; with stride, for kernels that are such
+//! without it.
 //!
-//! The output is cut into tiles of `M × M` pixels, each of which sees `N × N` pixels of the input, `N = M + 2`. Transformed, a tile's convolution
-//! is a product at each of `N · N` positions, and all tiles' products at one position are a matrix product over the channels: 2.25 times fewer
-//! multiplications for F(2×2), four times fewer for F(4×4). Transforms run along the channels, so they need no shuffles.
+//! The output is cut into tiles of `M × M` pixels, each of which sees `N × N` pixels of the input, `N = M + R - 1` for `R × R` taps. Transformed, a
+//! tile's convolution is a product at each of `N · N` positions, and all tiles' products at one position are a matrix product over the channels:
+//! 2.25 times fewer multiplications for F(2×2, 3×3), four times fewer for F(4×4, 3×3) and F(3×3, 4×4), 2.8 times for F(2×2, 5×5). Transforms run
+//! along the channels, so they need no shuffles.
 //!
 //! A group of tiles goes through all three steps (transform, products, transform back) while its numbers are in L2. Where there are too few
 //! groups to go round, threads share the steps of one group instead. Both give the same bits.
 
 mod scheme;
 mod tiles;
+mod unstrided;
 mod weight;
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use scheme::{Evaluate, Four, Inputs, Interpolate, MOST, Scheme, Two, both_axes};
+use scheme::{Scheme, both_axes};
 use tiles::{Grid, Transformed, gather, scatter};
+use unstrided::{SIDES, TAPS, Unstrided};
 pub(super) use weight::weight_gradient;
 
 use super::{ConvGeometry, ConvPass, Pass};
@@ -36,32 +40,89 @@ const FEW_WEIGHTS: usize = 768 << 10;
 /// Groups from which on each thread takes its own.
 const MANY: usize = 6;
 
-/// The side of a tile.
+/// A set of points, by the side of the tiles of input that have as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tile {
-    Two,
     Four,
+    Six,
 }
 
-/// Why a pass does not have this form, unless it does: 3×3, dense, one group.
-pub(super) fn obstacle(g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
-    let window = &g.window;
-    // The input gradient is a convolution with what is left of a padding of 2.
-    let padded = pass == ConvPass::InputGradient && window.padding.iter().any(|&padding| padding > 2);
+impl Tile {
+    /// Pixels along an axis of a tile of input.
+    fn side(self) -> usize {
+        if self == Tile::Four { 4 } else { 6 }
+    }
+}
+
+/// The scheme, as a type, for tiles of input and a kernel's taps along an axis.
+macro_rules! with_scheme {
+    ($tile:expr, $taps:expr, $C:ident => $body:expr) => {{
+        use $crate::kernels::conv::winograd::{
+            Tile,
+            scheme::{F, FourPoints, SixPoints},
+        };
+        macro_rules! with {
+            ($F:ty) => {{
+                type $C = $F;
+                $body
+            }};
+        }
+        match ($tile, $taps) {
+            (Tile::Four, _) => with!(F<FourPoints, 2, 3>),
+            (Tile::Six, 4) => with!(F<SixPoints, 3, 4>),
+            (Tile::Six, 5) => with!(F<SixPoints, 2, 5>),
+            (Tile::Six, _) => with!(F<SixPoints, 4, 3>),
+        }
+    }};
+}
+use with_scheme;
+
+/// Why a pass does not have this form, unless it does: kernels of 3×3 taps when they have no stride, on tiles of six up to 5×5; dense, one group.
+pub(super) fn obstacle(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
+    let (window, [rows, columns]) = (&g.window, unstrided::taps(g));
+    let (sides, other) = match tile {
+        Tile::Four => (3..=3, "the kernel is not 3×3"),
+        Tile::Six => (SIDES, "the kernel is not 3×3, 4×4 or 5×5"),
+    };
+    let (has_stride, gradient) = (window.stride != [1, 1], pass == ConvPass::InputGradient);
+    // The input gradient is a convolution with what is left of a padding of one less than the taps.
+    let padded = gradient && window.padding.iter().any(|&padding| padding + 1 > rows);
     let obstacles = [
-        (window.kernel != [3, 3], "the kernel is not 3×3"),
-        (window.stride != [1, 1], "the stride is not 1"),
+        (has_stride && gradient, "the stride is not 1"),
+        (has_stride && rows.min(columns) < 3, "the stride leaves fewer than 3×3 taps"),
+        (rows != columns || !sides.contains(&rows), other),
         (window.dilation != [1, 1], "the dilation is not 1"),
         (g.groups != 1, "there are groups"),
-        (padded, "the padding is more than 2"),
+        (padded, "the padding is as wide as the kernel"),
     ];
     obstacles.into_iter().find_map(|(stands, obstacle)| stands.then_some(obstacle))
+}
+
+/// The numbers that the cost of a pass depends on.
+pub(super) struct Size {
+    /// Products that each pair of channels takes for a tile.
+    pub(super) positions: usize,
+    pub(super) tiles: usize,
+    /// Of the two maps that are transformed.
+    pub(super) channels: [usize; 2],
+    /// Elements of a map that is spread out to be without stride.
+    pub(super) spread: usize,
+}
+
+/// For a pass that has no obstacle.
+pub(super) fn size(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Size {
+    let view = Unstrided::new(g);
+    let step = tile.side() + 1 - view.taps;
+    let target = if pass == ConvPass::InputGradient { g.window.input } else { g.window.output };
+    let tiles = g.batch * target[0].div_ceil(step) * target[1].div_ceil(step);
+    let spread = if g.window.stride == [1, 1] { 0 } else { g.batch * view.size[0] * view.size[1] * view.channels[0] };
+    Size { positions: tile.side() * tile.side(), tiles, channels: view.channels, spread }
 }
 
 /// A convolution, or an input gradient, with its transformed weights.
 pub(super) struct Winograd<T> {
     tile: Tile,
-    batch: usize,
+    view: Unstrided,
     source: Grid,
     target: Grid,
     /// `[N · N]` positions of panels.
@@ -72,34 +133,31 @@ pub(super) struct Winograd<T> {
 
 impl<T: Real> Winograd<T> {
     pub(super) fn new(tile: Tile, g: &ConvGeometry, pass: Pass, w: &[T]) -> Winograd<T> {
-        let step = if tile == Tile::Two { Two::M } else { Four::M };
-        let (sizes, channels, padding) = match pass {
-            Pass::Forward => ([g.window.input, g.window.output], [g.channels_in, g.channels_out], g.window.padding),
-            Pass::InputGradient => {
-                ([g.window.output, g.window.input], [g.channels_out, g.channels_in], g.window.padding.map(|padding| 2 - padding))
-            }
+        let view = Unstrided::new(g);
+        let step = tile.side() + 1 - view.taps;
+        let [from, to] = [(view.size, view.channels[0]), (view.output, view.channels[1])];
+        let ([from, to], padding) = match pass {
+            Pass::Forward => ([from, to], view.padding),
+            Pass::InputGradient => ([to, from], view.padding.map(|padding| view.taps - 1 - padding)),
         };
-        let tiles = sizes[1].map(|size| size.div_ceil(step));
-        let source = Grid { tiles, step, size: sizes[0], channels: channels[0], padding };
-        let target = Grid { tiles, step, size: sizes[1], channels: channels[1], padding: [0, 0] };
+        let tiles = to.0.map(|size| size.div_ceil(step));
+        let source = Grid { tiles, step, size: from.0, channels: from.1, padding };
+        let target = Grid { tiles, step, size: to.0, channels: to.1, padding: [0, 0] };
+        let channels = [from.1, to.1];
         // Not a multiple of a large power of two: packing writes all positions in turn.
         let position = filled_up::<T>(channels[1]) * channels[0] + 64;
-        let weights = match tile {
-            Tile::Two => transform_weights::<T, Two>(pass, channels, w, position),
-            Tile::Four => transform_weights::<T, Four>(pass, channels, w, position),
-        };
-        Winograd { tile, batch: g.batch, source, target, weights, position }
+        let weights = with_scheme!(tile, view.taps, C => transform_weights::<T, C>(&view, pass, channels, w, position));
+        Winograd { tile, view, source, target, weights, position }
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        match self.tile {
-            Tile::Two => self.run_with::<Two>(x, epilogue, y),
-            Tile::Four => self.run_with::<Four>(x, epilogue, y),
-        }
+        // Only a forward pass can have a stride.
+        let x = &self.view.spread(x, 2 * y.len());
+        with_scheme!(self.tile, self.view.taps, C => self.run_with::<C>(x, epilogue, y));
     }
 
     fn run_with<C: Scheme>(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        let tiles = self.batch * self.source.tiles[0] * self.source.tiles[1];
+        let tiles = self.view.batch * self.source.tiles[0] * self.source.tiles[1];
         let [k, n] = [self.source.channels, self.target.channels];
         if tiles * n == 0 {
             return;
@@ -140,7 +198,7 @@ impl<T: Real> Winograd<T> {
                 let part = of(task);
                 let absolute = tiles.start + part.start..tiles.start + part.end;
                 // SAFETY: tasks have distinct slots.
-                unsafe { gather::<T, Inputs<C>>(&self.source, x, absolute, &inputs, part.start, &out) };
+                unsafe { gather::<T, C::Inputs>(&self.source, x, absolute, &inputs, part.start, &out) };
             });
         }
         let [starts, out_starts] = [k, n].map(|channels| Ascending::new((0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>()));
@@ -155,13 +213,7 @@ impl<T: Real> Winograd<T> {
             let part = of(task);
             let absolute = tiles.start + part.start..tiles.start + part.end;
             // SAFETY: tiles do not overlap, and each is one task's.
-            unsafe {
-                if C::M == 2 {
-                    scatter::<T, Interpolate<C, 2>>(&self.target, &products, &outputs, part.start, absolute, epilogue, y);
-                } else {
-                    scatter::<T, Interpolate<C, 4>>(&self.target, &products, &outputs, part.start, absolute, epilogue, y);
-                }
-            }
+            unsafe { scatter::<T, C::Outputs>(&self.target, &products, &outputs, part.start, absolute, epilogue, y) };
         });
     }
 }
@@ -172,7 +224,7 @@ const ROWS: usize = 32;
 const COLUMNS: usize = 64;
 
 /// The transformed weights, `[N · N]` positions of panels, `position` elements from one to the next; `[k, n]` are the channels of source and target.
-fn transform_weights<T: Real, C: Scheme>(pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
+fn transform_weights<T: Real, C: Scheme>(view: &Unstrided, pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
     let mut weights = Buffer::uncleared(C::N * C::N * position);
     let nr = panel_width::<T>(n);
     {
@@ -182,6 +234,7 @@ fn transform_weights<T: Real, C: Scheme>(pass: Pass, [k, n]: [usize; 2], w: &[T]
         parallel::for_each(panels * runs, 20 * w.len(), |task| {
             let (panel, first) = (task / runs, task % runs * ROWS);
             dispatch(TransformWeights::<T, C> {
+                view,
                 w,
                 pass,
                 k: first..k.min(first + ROWS),
@@ -197,6 +250,7 @@ fn transform_weights<T: Real, C: Scheme>(pass: Pass, [k, n]: [usize; 2], w: &[T]
 }
 
 struct TransformWeights<'a, T, C> {
+    view: &'a Unstrided,
     w: &'a [T],
     pass: Pass,
     k: Range<usize>,
@@ -215,27 +269,33 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
     fn with_simd<S: Simd>(self, simd: S) {
         let [source, target] = self.channels;
         let nr = filled_up::<T>(self.columns.len());
+        // The weights of each column, side by side.
+        let mut taps = [[T::zero(); COLUMNS]; TAPS];
         for k in self.k {
-            // The nine weights of each column, side by side.
-            let mut taps = [[T::zero(); COLUMNS]; 9];
-            for (column, n) in self.columns.clone().enumerate() {
-                match self.pass {
-                    Pass::Forward => {
-                        let w = &self.w[(n * source + k) * 9..][..9];
-                        (0..9).for_each(|tap| taps[tap][column] = w[tap]);
-                    }
-                    Pass::InputGradient => {
-                        let w = &self.w[(k * target + n) * 9..][..9];
-                        (0..9).for_each(|tap| taps[tap][column] = w[8 - tap]);
-                    }
-                }
+            // Where a column's taps lie, from its first weight on.
+            let (first, stride) = match self.pass {
+                Pass::Forward => (0, self.view.weights_of_output()),
+                Pass::InputGradient => (k * target * C::R * C::R, C::R * C::R),
+            };
+            let places = match self.pass {
+                Pass::Forward => self.view.places(k),
+                // Turned round.
+                Pass::InputGradient => std::array::from_fn(|tap| (C::R * C::R).checked_sub(tap + 1)),
+            };
+            for (tap, place) in taps.iter_mut().zip(places).take(C::R * C::R) {
+                let Some(place) = place else {
+                    tap.fill(T::zero());
+                    continue;
+                };
+                let from = &self.w[first + self.columns.start * stride + place..];
+                tap.iter_mut().zip(from.iter().step_by(stride)).take(self.columns.len()).for_each(|(tap, &w)| *tap = w);
             }
             for first in (0..nr).step_by(T::lanes::<S>()) {
                 let at = self.columns.start * source + k * nr + first;
                 let out = self.out.pointer(at, (C::N * C::N - 1) * self.position + T::lanes::<S>());
                 // SAFETY: `first` plus a vector lies within the `nr` columns, at most `COLUMNS`.
-                let load = |i: usize, j: usize| unsafe { taps[3 * i + j].as_ptr().add(first).cast::<T::Vector<S>>().read_unaligned() };
-                both_axes::<T, S, Evaluate<C, 3>>(simd, load, |i, j, value| {
+                let load = |i: usize, j: usize| unsafe { taps[C::R * i + j].as_ptr().add(first).cast::<T::Vector<S>>().read_unaligned() };
+                both_axes::<T, S, C::Weights>(simd, load, |i, j, value| {
                     // SAFETY: `pointer` has checked the last position's vector, and tasks have distinct rows and panels.
                     unsafe { out.add((i * C::N + j) * self.position).cast::<T::Vector<S>>().write_unaligned(value) };
                 });
@@ -243,5 +303,3 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
         }
     }
 }
-
-const _: () = assert!(MOST == Four::M + 2);

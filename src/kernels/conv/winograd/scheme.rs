@@ -3,7 +3,7 @@
 //! A correlation of `n = m + r - 1` inputs with `r` weights has `m` outputs, and needs only `n` products if all are polynomials known by their
 //! values at `n` points (Toom–Cook; Winograd, 1980). The points are 0, ∞ and pairs ±p. Weights are *evaluated* there; outputs, whose transform is
 //! the transpose of an evaluation, are *interpolated*; the inputs' transform depends on the points alone. So the same points, and the same
-//! inputs' transform, serve the forward pass (`r = 3`) and the weight gradient (`r = m`, three outputs).
+//! inputs' transform, serve kernels of several sizes, and the weight gradient, whose `m` weights and `r` outputs are the other way round.
 
 #![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
 
@@ -19,12 +19,10 @@ pub(super) const MOST: usize = 6;
 /// A value at each point, or fewer.
 pub(super) type Line<T, S> = [<T as Real>::Vector<S>; MOST];
 
-/// The points of F(m, 3).
-pub(super) trait Scheme: Copy + Send + Sync + 'static {
-    /// Outputs along an axis of a tile.
-    const M: usize;
-    /// Inputs along an axis of a tile, points, and values in the transformed line.
-    const N: usize = Self::M + 2;
+/// A set of points.
+pub(super) trait Points: Copy + Send + Sync + 'static {
+    /// How many: inputs along an axis of a tile, and values in the transformed line.
+    const N: usize;
     /// Each point `p` of a pair ±p, and `1 / Π (p - q)` over the other finite points `q`.
     const PAIRS: &'static [(f64, f64)];
     /// `1 / Π (0 - q)`.
@@ -34,12 +32,12 @@ pub(super) trait Scheme: Copy + Send + Sync + 'static {
     fn input<T: Real, S: Simd>(simd: S, d: Line<T, S>) -> Line<T, S>;
 }
 
-/// F(2, 3) at 0, ±1, ∞.
+/// 0, ±1, ∞.
 #[derive(Clone, Copy)]
-pub(super) struct Two;
+pub(super) struct FourPoints;
 
-impl Scheme for Two {
-    const M: usize = 2;
+impl Points for FourPoints {
+    const N: usize = 4;
     const PAIRS: &'static [(f64, f64)] = &[(1.0, 0.5)];
     const NORM_OF_ZERO: f64 = -1.0;
 
@@ -50,13 +48,13 @@ impl Scheme for Two {
     }
 }
 
-/// F(4, 3) at 0, ±√½, ±√2, ∞. With the usual 0, ±1, ±2, ∞ the error is four times as large: here the powers that enter the transforms stay
-/// near 1, and they are reciprocals of each other.
+/// 0, ±√½, ±√2, ∞. With the usual 0, ±1, ±2, ∞ the error is four times as large: here the powers that enter the transforms stay near 1, and
+/// they are reciprocals of each other.
 #[derive(Clone, Copy)]
-pub(super) struct Four;
+pub(super) struct SixPoints;
 
-impl Scheme for Four {
-    const M: usize = 4;
+impl Points for SixPoints {
+    const N: usize = 6;
     const PAIRS: &'static [(f64, f64)] = &[(std::f64::consts::FRAC_1_SQRT_2, -2.0 / 3.0), (std::f64::consts::SQRT_2, 1.0 / 6.0)];
     const NORM_OF_ZERO: f64 = 1.0;
 
@@ -88,32 +86,70 @@ pub(super) trait Transform {
     fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S>;
 }
 
-/// Inputs to their values at the points.
-pub(super) struct Inputs<C>(PhantomData<C>);
-/// `R` coefficients (weights, or the output's gradient) to their values at the points, times the points' norms.
-pub(super) struct Evaluate<C, const R: usize>(PhantomData<C>);
-/// Products at the points to `R` outputs.
-pub(super) struct Interpolate<C, const R: usize>(PhantomData<C>);
+/// F(m, r): what the tiles of `m × m` outputs and the kernels of `r × r` weights go through.
+pub(super) trait Scheme: Copy + Send + Sync + 'static {
+    /// Outputs along an axis of a tile.
+    const M: usize;
+    /// Weights along an axis of a kernel.
+    const R: usize;
+    /// Inputs along an axis of a tile, and points.
+    const N: usize;
+    /// Inputs to their values at the points.
+    type Inputs: Transform;
+    /// Weights to their values at the points.
+    type Weights: Transform;
+    /// Products at the points to outputs.
+    type Outputs: Transform;
+    /// The output's gradient to its values at the points.
+    type OutputGradient: Transform;
+    /// Products at the points to the weights' gradient.
+    type WeightGradient: Transform;
+}
 
-impl<C: Scheme> Transform for Inputs<C> {
-    const FROM: usize = C::N;
-    const TO: usize = C::N;
+/// F(`M`, `R`) at the points `P`.
+#[derive(Clone, Copy)]
+pub(super) struct F<P, const M: usize, const R: usize>(PhantomData<P>);
+
+impl<P: Points, const M: usize, const R: usize> Scheme for F<P, M, R> {
+    const M: usize = M;
+    const R: usize = R;
+    const N: usize = {
+        assert!(P::N == M + R - 1 && P::N <= MOST);
+        P::N
+    };
+    type Inputs = Inputs<P>;
+    type Weights = Evaluate<P, R>;
+    type Outputs = Interpolate<P, M>;
+    type OutputGradient = Evaluate<P, M>;
+    type WeightGradient = Interpolate<P, R>;
+}
+
+/// Inputs to their values at the points.
+pub(super) struct Inputs<P>(PhantomData<P>);
+/// `R` coefficients (weights, or the output's gradient) to their values at the points, times the points' norms.
+pub(super) struct Evaluate<P, const R: usize>(PhantomData<P>);
+/// Products at the points to `R` outputs.
+pub(super) struct Interpolate<P, const R: usize>(PhantomData<P>);
+
+impl<P: Points> Transform for Inputs<P> {
+    const FROM: usize = P::N;
+    const TO: usize = P::N;
 
     #[inline(always)]
     fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S> {
-        C::input::<T, S>(simd, from)
+        P::input::<T, S>(simd, from)
     }
 }
 
-impl<C: Scheme, const R: usize> Transform for Evaluate<C, R> {
+impl<P: Points, const R: usize> Transform for Evaluate<P, R> {
     const FROM: usize = R;
-    const TO: usize = C::N;
+    const TO: usize = P::N;
 
     #[inline(always)]
     fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S> {
         let mut values = from;
-        values[0] = T::vector_mul(simd, T::splat(simd, T::of(C::NORM_OF_ZERO)), from[0]);
-        for (pair, &(p, norm)) in C::PAIRS.iter().enumerate() {
+        values[0] = T::vector_mul(simd, T::splat(simd, T::of(P::NORM_OF_ZERO)), from[0]);
+        for (pair, &(p, norm)) in P::PAIRS.iter().enumerate() {
             // The even and the odd part.
             let mut parts = [0, 1].map(|j| T::vector_mul(simd, T::splat(simd, T::of(norm * power(p, j))), from[j]));
             for j in 2..R {
@@ -122,27 +158,27 @@ impl<C: Scheme, const R: usize> Transform for Evaluate<C, R> {
             values[1 + 2 * pair] = T::vector_add(simd, parts[0], parts[1]);
             values[2 + 2 * pair] = T::vector_sub(simd, parts[0], parts[1]);
         }
-        values[C::N - 1] = from[R - 1];
+        values[P::N - 1] = from[R - 1];
         values
     }
 }
 
-impl<C: Scheme, const R: usize> Transform for Interpolate<C, R> {
-    const FROM: usize = C::N;
+impl<P: Points, const R: usize> Transform for Interpolate<P, R> {
+    const FROM: usize = P::N;
     const TO: usize = R;
 
     #[inline(always)]
     fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S> {
         let mut sums = [T::splat(simd, T::zero()); MOST];
         sums[0] = from[0];
-        for (pair, &(p, _)) in C::PAIRS.iter().enumerate() {
+        for (pair, &(p, _)) in P::PAIRS.iter().enumerate() {
             let (plus, minus) = (from[1 + 2 * pair], from[2 + 2 * pair]);
             let both = [T::vector_add(simd, plus, minus), T::vector_sub(simd, plus, minus)];
             for (k, sum) in sums.iter_mut().enumerate().take(R) {
                 *sum = T::vector_mul_add(simd, T::splat(simd, T::of(power(p, k))), both[k % 2], *sum);
             }
         }
-        sums[R - 1] = T::vector_add(simd, sums[R - 1], from[C::N - 1]);
+        sums[R - 1] = T::vector_add(simd, sums[R - 1], from[P::N - 1]);
         sums
     }
 }

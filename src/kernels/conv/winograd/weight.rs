@@ -1,4 +1,4 @@
-//! The weight gradient: a correlation of the input with the output's gradient, three by three outputs, through the same points.
+//! The weight gradient: a correlation of the input with the output's gradient, as many outputs as the kernel has weights, through the same points.
 //!
 //! Tiles of the input and of the gradient are transformed, and at each position the products of all tiles add up to a `[C_in, C_out]` matrix: a
 //! matrix product over the tiles. Where channels are few, a task takes a lot of tiles through all steps, in L2, and the lots' sums are added up.
@@ -12,9 +12,10 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::scheme::{Evaluate, Four, Inputs, Interpolate, Scheme, Two, both_axes};
+use super::scheme::{Scheme, both_axes};
 use super::tiles::{Grid, Transformed, gather};
-use super::{COLUMNS, GROUP, Tile};
+use super::unstrided::{TAPS, Unstrided};
+use super::{COLUMNS, GROUP, Tile, with_scheme};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::elementwise;
 use crate::kernels::memory::Buffer;
@@ -40,22 +41,20 @@ const TASKS: usize = 16;
 const POSITIONS: usize = 4;
 
 pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    match tile {
-        Tile::Two => with_scheme::<T, Two>(g, x, dy, dw),
-        Tile::Four => with_scheme::<T, Four>(g, x, dy, dw),
-    }
+    let view = Unstrided::new(g);
+    with_scheme!(tile, view.taps, C => gradient::<T, C>(&view, &view.spread(x, g.work()), dy, dw));
 }
 
-fn with_scheme<T: Real, C: Scheme>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let (positions, [k, n]) = (C::N * C::N, [g.channels_in, g.channels_out]);
-    let grid =
-        |size, channels, padding| Grid { tiles: g.window.output.map(|size| size.div_ceil(C::M)), step: C::M, size, channels, padding };
-    let grids = [grid(g.window.input, k, g.window.padding), grid(g.window.output, n, [0, 0])];
-    let tiles = g.batch * grids[0].tiles[0] * grids[0].tiles[1];
+fn gradient<T: Real, C: Scheme>(view: &Unstrided, x: &[T], dy: &[T], dw: &mut [T]) {
+    let (positions, [k, n]) = (C::N * C::N, view.channels);
+    let tiles = view.output.map(|size| size.div_ceil(C::M));
+    let grid = |size, channels, padding| Grid { tiles, step: C::M, size, channels, padding };
+    let grids = [grid(view.size, k, view.padding), grid(view.output, n, [0, 0])];
+    let tiles = view.batch * tiles[0] * tiles[1];
     if tiles * k * n == 0 {
         return dw.fill(T::zero());
     }
-    let sums = Sums::<T, C> { maps: [x, dy], grids, blocks: [(k, BLOCK.min(k)), (n, panel_width::<T>(n))], scheme: PhantomData };
+    let sums = Sums::<T, C> { view, maps: [x, dy], grids, blocks: [(k, BLOCK.min(k)), (n, panel_width::<T>(n))], scheme: PhantomData };
     let work = 2 * tiles * positions * k * n;
     if sums.len() * size_of::<T>() <= FEW_SUMS && tiles >= 2 * LOT {
         sums.by_lots(tiles, work, dw);
@@ -66,6 +65,7 @@ fn with_scheme<T: Real, C: Scheme>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut
 
 /// What the products of a map's and a gradient's tiles add up to: `[blocks of input channels][blocks of output channels][N · N][rows][columns]`.
 struct Sums<'a, T, C> {
+    view: &'a Unstrided,
     /// Input and gradient.
     maps: [&'a [T]; 2],
     grids: [Grid; 2],
@@ -115,12 +115,8 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
             let part = tiles.start + first..tiles.end.min(tiles.start + first + PART);
             // SAFETY: tasks have distinct slots.
             unsafe {
-                gather::<T, Inputs<C>>(grid_of_x, self.maps[0], part.clone(), &of_x, first, &to_x);
-                if C::M == 2 {
-                    gather::<T, Evaluate<C, 2>>(grid_of_dy, self.maps[1], part, &of_dy, first, &to_dy);
-                } else {
-                    gather::<T, Evaluate<C, 4>>(grid_of_dy, self.maps[1], part, &of_dy, first, &to_dy);
-                }
+                gather::<T, C::Inputs>(grid_of_x, self.maps[0], part.clone(), &of_x, first, &to_x);
+                gather::<T, C::OutputGradient>(grid_of_dy, self.maps[1], part, &of_dy, first, &to_dy);
             }
         });
     }
@@ -151,7 +147,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     fn finish(&self, block: usize, sums: &[T], dw: &Disjoint<'_, T>) {
         let [[row, column], [height, width], size] = self.place(block);
         let corner = [row * height, column * width];
-        dispatch(Finish::<T, C> { sums, stride: height * width, corner, size, k: self.blocks[0].0, dw, scheme: PhantomData });
+        dispatch(Finish::<T, C> { view: self.view, sums, stride: height * width, corner, size, dw, scheme: PhantomData });
     }
 
     /// The gradient, where the sums are few: each task has its own, of a lot of tiles.
@@ -215,6 +211,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
 
 /// Transforms a block's sums back and puts them where they belong in `dw`.
 struct Finish<'a, T, C> {
+    view: &'a Unstrided,
     sums: &'a [T],
     /// Elements from one position to the next.
     stride: usize,
@@ -222,8 +219,6 @@ struct Finish<'a, T, C> {
     corner: [usize; 2],
     /// Its input and output channels.
     size: [usize; 2],
-    /// Input channels in all.
-    k: usize,
     dw: &'a Disjoint<'a, T>,
     scheme: PhantomData<C>,
 }
@@ -236,7 +231,7 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
         let [rows, columns] = self.size;
         let lanes = T::lanes::<S>();
         for row in 0..rows {
-            let mut taps = [[T::zero(); COLUMNS]; 9];
+            let mut taps = [[T::zero(); COLUMNS]; TAPS];
             for first in (0..columns).step_by(lanes) {
                 let mask = T::mask(simd, lanes.min(columns - first));
                 // SAFETY: the mask's columns lie within a row, all within the bounds of the slice.
@@ -244,15 +239,19 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
                     T::load_masked(simd, mask, self.sums[(i * C::N + j) * self.stride + row * columns + first..].as_ptr())
                 };
                 // SAFETY: `first` plus a vector is at most `panel_width`, which `COLUMNS` exceeds.
-                both_axes::<T, S, Interpolate<C, 3>>(simd, load, |i, j, value| unsafe {
-                    taps[3 * i + j].as_mut_ptr().add(first).cast::<T::Vector<S>>().write_unaligned(value);
+                both_axes::<T, S, C::WeightGradient>(simd, load, |i, j, value| unsafe {
+                    taps[C::R * i + j].as_mut_ptr().add(first).cast::<T::Vector<S>>().write_unaligned(value);
                 });
             }
+            let places = self.view.places(self.corner[0] + row);
             for column in 0..columns {
-                let at = ((self.corner[1] + column) * self.k + self.corner[0] + row) * 9;
-                // SAFETY: blocks do not share weights.
-                let dw = unsafe { self.dw.slice(at, 9) };
-                (0..9).for_each(|tap| dw[tap] = taps[tap][column]);
+                let at = (self.corner[1] + column) * self.view.weights_of_output();
+                for (tap, place) in taps.iter().zip(&places) {
+                    if let Some(place) = place {
+                        // SAFETY: blocks do not share weights.
+                        unsafe { *self.dw.pointer(at + place, 1) = tap[column] };
+                    }
+                }
             }
         }
     }

@@ -1,0 +1,166 @@
+//! A convolution with stride as one without.
+//!
+//! With stride `s` the input's pixels fall into `s · s` *phases*: by where they lie in cells of `s × s` pixels. A cell taken as one pixel with the
+//! phases as channels (space to depth), the kernel has stride 1 and `⌈k / s⌉` taps along each axis, among them some zeros where `s` does not
+//! divide `k`: 7×7 of stride 2 is 4×4 on four times the channels.
+
+use std::ops::Deref;
+
+use pulp::{Simd, WithSimd};
+
+use super::ConvGeometry;
+use crate::kernels::memory::Buffer;
+use crate::kernels::parallel;
+use crate::kernels::simd::{Real, dispatch};
+
+/// Taps along each axis that there are tiles for: of a kernel, or of what it is without stride.
+pub(super) const SIDES: std::ops::RangeInclusive<usize> = 3..=5;
+/// Taps of a kernel at most.
+pub(super) const TAPS: usize = SIDES.end().pow(2);
+/// Elements that one task spreads, about.
+const TASK: usize = 8 * 1024;
+
+/// What is convolved without stride.
+pub(super) struct Unstrided {
+    pub(super) batch: usize,
+    /// Taps along each axis of the kernel.
+    pub(super) taps: usize,
+    /// Height and width of the map: in cells, padding and all, if there is a stride.
+    pub(super) size: [usize; 2],
+    /// Rows and columns of zeros before the map's first.
+    pub(super) padding: [usize; 2],
+    /// Channels, phases and all, and those of the output.
+    pub(super) channels: [usize; 2],
+    /// Height and width of the output.
+    pub(super) output: [usize; 2],
+    of: ConvGeometry,
+}
+
+impl Unstrided {
+    /// For kernels with as many taps along both axes.
+    pub(super) fn new(g: &ConvGeometry) -> Unstrided {
+        let (window, [taps, _]) = (&g.window, taps(g));
+        let phases = window.stride[0] * window.stride[1];
+        let (size, padding) =
+            if phases == 1 { (window.input, window.padding) } else { (window.output.map(|output| output + taps - 1), [0, 0]) };
+        let channels = [phases * g.channels_in, g.channels_out];
+        Unstrided { batch: g.batch, taps, size, padding, channels, output: window.output, of: *g }
+    }
+
+    /// Weights of an output channel.
+    pub(super) fn weights_of_output(&self) -> usize {
+        self.of.channels_in * self.of.taps()
+    }
+
+    /// Where among an output channel's weights the taps of a channel are, row by row, those that are not zero.
+    pub(super) fn places(&self, channel: usize) -> [Option<usize>; TAPS] {
+        let [stride, kernel] = [self.of.window.stride, self.of.window.kernel];
+        let (phase, channel) = (channel / self.of.channels_in, channel % self.of.channels_in);
+        let phase = [phase / stride[1], phase % stride[1]];
+        std::array::from_fn(|tap| {
+            let at = [tap / self.taps * stride[0] + phase[0], tap % self.taps * stride[1] + phase[1]];
+            let stands = at[0] < kernel[0] && at[1] < kernel[1];
+            stands.then_some((channel * kernel[0] + at[0]) * kernel[1] + at[1])
+        })
+    }
+
+    /// The map: `x` itself if there is no stride.
+    pub(super) fn spread<'x, T: Real>(&self, x: &'x [T], work: usize) -> Map<'x, T> {
+        if self.of.window.stride == [1, 1] {
+            return Map::Itself(x);
+        }
+        let [height, width] = self.size;
+        let row = width * self.channels[0];
+        let mut map = Buffer::uncleared(self.batch * height * row);
+        if !map.is_empty() {
+            let rows = (TASK / row).max(1);
+            parallel::chunks_mut(&mut map, rows * row, work.min(2 * x.len()), |task, map| {
+                for (index, map) in (task * rows..).zip(map.chunks_exact_mut(row)) {
+                    dispatch(Spread { view: self, x, image: index / height, row: index % height, map });
+                }
+            });
+        }
+        Map::Spread(map)
+    }
+}
+
+/// Taps along each axis that a kernel has without stride.
+pub(super) fn taps(g: &ConvGeometry) -> [usize; 2] {
+    [0, 1].map(|axis| g.window.kernel[axis].div_ceil(g.window.stride[axis]))
+}
+
+/// A map without stride.
+pub(super) enum Map<'x, T> {
+    Itself(&'x [T]),
+    Spread(Buffer<T>),
+}
+
+impl<T: Real> Deref for Map<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Map::Itself(x) => x,
+            Map::Spread(map) => map,
+        }
+    }
+}
+
+/// Fills a row of cells.
+struct Spread<'a, T> {
+    view: &'a Unstrided,
+    x: &'a [T],
+    image: usize,
+    row: usize,
+    map: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Spread<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Spread { view, x, image, row, map } = self;
+        let (window, channels) = (&view.of.window, view.of.channels_in);
+        let ([height, width], padding) = (window.input, window.padding);
+        let [cell, run] = [view.channels[0], window.stride[1] * channels];
+        let row_of = |phase: usize| (row * window.stride[0] + phase).checked_sub(padding[0]).filter(|&row| row < height);
+        // Cells whose pixels are all in the image's columns.
+        let first = padding[1].div_ceil(window.stride[1]).min(view.size[1]);
+        let last = ((width + padding[1]) / window.stride[1]).clamp(first, view.size[1]);
+        for phase in 0..window.stride[0] {
+            let at = phase * run;
+            let Some(row) = row_of(phase) else {
+                map.chunks_exact_mut(cell).for_each(|cell| cell[at..at + run].fill(T::zero()));
+                continue;
+            };
+            let x = &x[(image * height + row) * width * channels..][..width * channels];
+            for j in (0..first).chain(last..view.size[1]) {
+                let cell = &mut map[j * cell + at..][..run];
+                cell.fill(T::zero());
+                for (phase, to) in cell.chunks_exact_mut(channels).enumerate() {
+                    let column = (j * window.stride[1] + phase).checked_sub(padding[1]).filter(|&column| column < width);
+                    if let Some(column) = column {
+                        to.copy_from_slice(&x[column * channels..][..channels]);
+                    }
+                }
+            }
+            if first == last {
+                continue;
+            }
+            let from = &x[(first * window.stride[1] - padding[1]) * channels..][..(last - first) * run];
+            let to = &mut map[first * cell + at..][..(last - first - 1) * cell + run];
+            let lanes = T::lanes::<S>();
+            for part in (0..run).step_by(lanes) {
+                let mask = T::mask(simd, lanes.min(run - part));
+                for j in 0..last - first {
+                    // SAFETY: the mask's elements lie within a cell's run, and those of all cells in `from` and `to`.
+                    unsafe {
+                        let value = T::load_masked(simd, mask, from.as_ptr().add(j * run + part));
+                        T::store_masked(simd, mask, to.as_mut_ptr().add(j * cell + part), value);
+                    }
+                }
+            }
+        }
+    }
+}
