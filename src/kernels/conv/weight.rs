@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::ConvGeometry;
 use super::direct::{pixels_together, source_of_input};
 use crate::kernels::elementwise;
-use crate::kernels::layout::transpose;
 use crate::kernels::memory::Buffer;
 use crate::kernels::outer::multiply_transposed;
 use crate::kernels::parallel::{self, Disjoint};
@@ -15,12 +14,15 @@ use crate::kernels::simd::Real;
 const PART: usize = 2048;
 /// Elements that all partial sums of a weight gradient together have at most.
 const PARTIALS: usize = 1 << 22;
-/// Elements of the weight gradient that one task computes, about: they stay in L2.
-const BLOCK: usize = 1 << 17;
+/// Rows and columns of the `[K, N]` result that one task computes, about.
+const ROWS: usize = 192;
+const COLUMNS: usize = 256;
 /// Tasks that there are at least, where that takes no more than smaller blocks.
-const TASKS: usize = 8;
-/// Elements of input or output that a task reads before it returns to its first row: they stay in L2 too.
-const STRETCH: usize = 1 << 15;
+const TASKS: usize = 16;
+/// Pixels that a task sums up before it returns to its first row; what they take of input and output stays in L2.
+const STRETCH: usize = 128;
+/// Side of the squares in which results are turned round.
+const SIDE: usize = 16;
 
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     let (window, group_in) = (&g.window, g.group_in());
@@ -45,62 +47,122 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
             starts.extend((from..to).map(|column| first + column * step));
         }
     };
-    let offsets: Vec<usize> = (0..height * width)
-        .map(|tap| pixel(tap / width * window.dilation[0], tap % width * window.dilation[1]))
-        .flat_map(|tap| (0..group_in).map(move |c| tap + c))
-        .collect();
-
-    // Tasks are (group, part of the sum, block of rows of the `[K, N]` result); a part's sums have a place of their own.
     let parts = (pixels / PART).clamp(1, (PARTIALS / (g.groups * k * n)).max(1));
     let part = pixels.div_ceil(parts);
-    // Where there are few parts, blocks are smaller, so that there are tasks to go round.
-    let block = (BLOCK / n).min(k.div_ceil(TASKS.div_ceil(parts * g.groups))).next_multiple_of(12);
-    let blocks = k.div_ceil(block);
-    let stretch = (STRETCH / g.channels_in.max(channels_out)).clamp(64, 512);
+    let blocks = Blocks::new(g, [height, width], together, parts);
+    let accumulate = |part_index: usize, block: &Block, sums: &mut [T]| {
+        let offsets: Vec<usize> = (0..height * width)
+            .map(|tap| pixel(tap / width * window.dilation[0], tap % width * window.dilation[1]))
+            .flat_map(|tap| block.channels.clone().map(move |channel| tap + channel))
+            .collect();
+        let x = &padded.elements()[block.group * group_in..];
+        let pixels = part_index * part..pixels.min((part_index + 1) * part);
+        let mut starts = Vec::with_capacity(STRETCH);
+        for pixel in pixels.clone().step_by(STRETCH) {
+            starts.clear();
+            starts_of(pixel..pixels.end.min(pixel + STRETCH), &mut starts);
+            let dy = &dy[pixel * channels_out + block.group * g.group_out() + block.outputs.start..];
+            multiply_transposed(x, &starts, &offsets, dy, channels_out, block.outputs.len(), sums);
+        }
+    };
+    let dw = Disjoint::new(dw);
+    if parts == 1 {
+        return parallel::for_each(blocks.count(), g.work(), |index| {
+            let block = blocks.block(index);
+            let mut sums = Buffer::zeroed(block.sums.len());
+            accumulate(0, &block, &mut sums);
+            blocks.finish(&block, &sums, &dw);
+        });
+    }
     let mut sums = Buffer::zeroed(parts * g.groups * k * n);
     {
         let sums = Disjoint::new(&mut sums);
-        parallel::for_each(parts * g.groups * blocks, g.work(), |task| {
-            let (part_index, group, first) = (task / blocks / g.groups, task / blocks % g.groups, task % blocks * block);
-            let pixels = part_index * part..pixels.min((part_index + 1) * part);
-            let offsets = &offsets[first..k.min(first + block)];
-            let mut starts = Vec::with_capacity(stretch);
-            // SAFETY: each task has its own rows of its own sum.
-            let out = unsafe { sums.slice(((part_index * g.groups + group) * k + first) * n, offsets.len() * n) };
-            for pixel in pixels.clone().step_by(stretch) {
-                starts.clear();
-                starts_of(pixel..pixels.end.min(pixel + stretch), &mut starts);
-                let x = &padded.elements()[group * group_in..];
-                multiply_transposed(x, &starts, offsets, &dy[pixel * channels_out + group * n..], channels_out, n, out);
-            }
+        parallel::for_each(parts * blocks.count(), g.work(), |task| {
+            let (part, block) = (task / blocks.count(), blocks.block(task % blocks.count()));
+            // SAFETY: each task has its own block of its own part.
+            accumulate(part, &block, unsafe { sums.slice(part * g.groups * k * n + block.sums.start, block.sums.len()) });
         });
     }
-    let sum = elementwise::sum_parts(&mut sums, g.groups * k * n);
-    // From [group, tap, channel, pixel, N] to [group, N, channel, tap].
-    let (group_out, taps) = (g.group_out(), g.taps());
-    if taps == 1 && together == 1 {
-        return transpose(g.groups, k, n, sum, dw);
+    let sum = &*elementwise::sum_parts(&mut sums, g.groups * k * n);
+    parallel::for_each(blocks.count(), 4 * sum.len(), |index| {
+        let block = blocks.block(index);
+        blocks.finish(&block, &sum[block.sums.clone()], &dw);
+    });
+}
+
+/// How the `[K, N]` result of each group is cut into blocks: all taps of some input channels, and some outputs.
+struct Blocks<'a> {
+    g: &'a ConvGeometry,
+    /// The window that output pixels see which are taken together, and their number.
+    taps: [usize; 2],
+    together: usize,
+    /// Input channels and outputs of a block.
+    channels: usize,
+    outputs: usize,
+}
+
+/// A block; its sums are `[tap, channel, output]`, outputs of neighbouring pixels side by side.
+struct Block {
+    group: usize,
+    channels: Range<usize>,
+    outputs: Range<usize>,
+    /// Where its sums are among those of all blocks.
+    sums: Range<usize>,
+}
+
+impl<'a> Blocks<'a> {
+    /// If there are so many parts with these blocks each.
+    fn new(g: &'a ConvGeometry, taps: [usize; 2], together: usize, parts: usize) -> Blocks<'a> {
+        let (k, n) = (taps[0] * taps[1] * g.group_in(), together * g.group_out());
+        let outputs = if together == 1 { n.div_ceil(n.div_ceil(COLUMNS)).next_multiple_of(32).min(n) } else { n };
+        let others = parts * g.groups * n.div_ceil(outputs);
+        let count = k.div_ceil(ROWS).max(TASKS.div_ceil(others).min(k.div_ceil(ROWS / 6)));
+        Blocks { g, taps, together, channels: g.group_in().div_ceil(count), outputs }
     }
-    // Several columns at a time and several channels, to use what lines of the cache bring.
-    let block = if group_out.is_multiple_of(16) { 16 } else { 1 };
-    parallel::chunks_mut(dw, block * taps * group_in, 4 * sum.len(), |task, dw| {
-        let (group, first) = (task * block / group_out, task * block % group_out);
-        let sum = &sum[group * k * n..][..k * n];
-        dw.fill(T::zero());
-        for channels in (0..group_in).step_by(16) {
-            for (tap, channel) in
-                (0..height * width).flat_map(|tap| (channels..group_in.min(channels + 16)).map(move |channel| (tap, channel)))
-            {
-                for (pixel, sum) in sum[(tap * group_in + channel) * n..][..n].chunks_exact(group_out).enumerate() {
-                    // Where the pixel itself sees the tap.
-                    let Some(column) = (tap % width).checked_sub(pixel * window.stride[1]).filter(|&column| column < window.kernel[1])
-                    else {
-                        continue;
-                    };
-                    let at = channel * taps + tap / width * window.kernel[1] + column;
-                    sum[first..][..block].iter().zip(dw.chunks_exact_mut(taps * group_in)).for_each(|(&sum, dw)| dw[at] += sum);
+
+    /// Blocks of rows and of columns that a group has.
+    fn counts(&self) -> [usize; 2] {
+        [self.g.group_in().div_ceil(self.channels), (self.together * self.g.group_out()).div_ceil(self.outputs)]
+    }
+
+    /// Blocks in all.
+    fn count(&self) -> usize {
+        self.g.groups * self.counts()[0] * self.counts()[1]
+    }
+
+    fn block(&self, index: usize) -> Block {
+        let ([rows, columns], taps, n) = (self.counts(), self.taps[0] * self.taps[1], self.together * self.g.group_out());
+        let (group, row, column) = (index / (rows * columns), index / columns % rows, index % columns);
+        let channels = row * self.channels..self.g.group_in().min((row + 1) * self.channels);
+        let outputs = column * self.outputs..n.min((column + 1) * self.outputs);
+        let first = taps * ((group * self.g.group_in() + channels.start) * n + channels.len() * outputs.start);
+        let length = taps * channels.len() * outputs.len();
+        Block { group, channels, outputs, sums: first..first + length }
+    }
+
+    /// Puts a block's sums where they belong: from `[tap, channel, pixel, output]` to `[output, channel, tap]`. A tap of the kernel is another tap of
+    /// what is seen for each of the pixels taken together.
+    fn finish<T: Real>(&self, block: &Block, sums: &[T], dw: &Disjoint<'_, T>) {
+        let (kernel, taps, group_out) = (self.g.window.kernel, self.g.taps(), self.g.group_out());
+        let (channels, columns) = (block.channels.len(), block.outputs.len());
+        let rows: Vec<usize> = (0..channels)
+            .flat_map(|channel| (0..taps).map(move |tap| (channel, tap)))
+            .map(|(channel, tap)| (tap / kernel[1] * self.taps[1] + tap % kernel[1]) * channels + channel)
+            .collect();
+        let next_pixel = self.g.window.stride[1] * channels * columns + group_out;
+        let outputs = columns / self.together;
+        for first in (0..outputs).step_by(SIDE) {
+            for (part, rows) in rows.chunks(SIDE).enumerate() {
+                for output in first..outputs.min(first + SIDE) {
+                    let of = (block.group * group_out + block.outputs.start + output) * self.g.group_in() + block.channels.start;
+                    // SAFETY: blocks do not share weights.
+                    let dw = unsafe { dw.slice(of * taps + part * SIDE, rows.len()) };
+                    for (dw, row) in dw.iter_mut().zip(rows) {
+                        let at = row * columns + output;
+                        *dw = (1..self.together).fold(sums[at], |sum, pixel| sum + sums[at + pixel * next_pixel]);
+                    }
                 }
             }
         }
-    });
+    }
 }
