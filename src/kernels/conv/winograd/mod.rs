@@ -19,7 +19,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use scheme::{Scheme, both_axes};
 use tiles::{Grid, Transformed, gather, scatter};
-use unstrided::{SIDES, TAPS, Unstrided};
+use unstrided::{Places, SIDES, TAPS, Unstrided};
 pub(super) use weight::weight_gradient;
 
 use super::{ConvGeometry, ConvPass, Pass};
@@ -271,24 +271,27 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
         let nr = filled_up::<T>(self.columns.len());
         // The weights of each column, side by side.
         let mut taps = [[T::zero(); COLUMNS]; TAPS];
+        let tapped = C::R * C::R;
         for k in self.k {
-            // Where a column's taps lie, from its first weight on.
-            let (first, stride) = match self.pass {
-                Pass::Forward => (0, self.view.weights_of_output()),
-                Pass::InputGradient => (k * target * C::R * C::R, C::R * C::R),
+            let (first, stride, places) = match self.pass {
+                Pass::Forward => (0, self.view.weights_of_output(), self.view.places(k)),
+                Pass::InputGradient => (k * target * tapped, tapped, Places::Run(0)),
             };
-            let places = match self.pass {
-                Pass::Forward => self.view.places(k),
+            let columns = self.w[first + self.columns.start * stride..].chunks(stride).take(self.columns.len());
+            match (&places, self.pass) {
+                (&Places::Run(first), Pass::Forward) => columns.enumerate().for_each(|(column, w)| {
+                    let w = &w[first..][..tapped];
+                    (0..tapped).for_each(|tap| taps[tap][column] = w[tap]);
+                }),
                 // Turned round.
-                Pass::InputGradient => std::array::from_fn(|tap| (C::R * C::R).checked_sub(tap + 1)),
-            };
-            for (tap, place) in taps.iter_mut().zip(places).take(C::R * C::R) {
-                let Some(place) = place else {
-                    tap.fill(T::zero());
-                    continue;
-                };
-                let from = &self.w[first + self.columns.start * stride + place..];
-                tap.iter_mut().zip(from.iter().step_by(stride)).take(self.columns.len()).for_each(|(tap, &w)| *tap = w);
+                (Places::Run(_), Pass::InputGradient) => columns.enumerate().for_each(|(column, w)| {
+                    let w = &w[..tapped];
+                    (0..tapped).for_each(|tap| taps[tap][column] = w[tapped - 1 - tap]);
+                }),
+                (Places::Scattered(places), _) => {
+                    taps = [[T::zero(); COLUMNS]; TAPS];
+                    columns.enumerate().for_each(|(column, w)| places.iter().for_each(|&(tap, place)| taps[tap][column] = w[place]));
+                }
             }
             for first in (0..nr).step_by(T::lanes::<S>()) {
                 let at = self.columns.start * source + k * nr + first;

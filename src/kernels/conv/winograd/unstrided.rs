@@ -52,16 +52,20 @@ impl Unstrided {
         self.of.channels_in * self.of.taps()
     }
 
-    /// Where among an output channel's weights the taps of a channel are, row by row, those that are not zero.
-    pub(super) fn places(&self, channel: usize) -> [Option<usize>; TAPS] {
+    /// Where the taps of a channel are among an output channel's weights.
+    pub(super) fn places(&self, channel: usize) -> Places {
         let [stride, kernel] = [self.of.window.stride, self.of.window.kernel];
+        if stride == [1, 1] {
+            return Places::Run(channel * kernel[0] * kernel[1]);
+        }
         let (phase, channel) = (channel / self.of.channels_in, channel % self.of.channels_in);
         let phase = [phase / stride[1], phase % stride[1]];
-        std::array::from_fn(|tap| {
+        let place = |tap: usize| {
             let at = [tap / self.taps * stride[0] + phase[0], tap % self.taps * stride[1] + phase[1]];
             let stands = at[0] < kernel[0] && at[1] < kernel[1];
-            stands.then_some((channel * kernel[0] + at[0]) * kernel[1] + at[1])
-        })
+            stands.then_some((tap, (channel * kernel[0] + at[0]) * kernel[1] + at[1]))
+        };
+        Places::Scattered((0..self.taps * self.taps).filter_map(place).collect())
     }
 
     /// The map: `x` itself if there is no stride.
@@ -82,6 +86,14 @@ impl Unstrided {
         }
         Map::Spread(map)
     }
+}
+
+/// Where taps are among weights.
+pub(super) enum Places {
+    /// Side by side, row by row, from here on.
+    Run(usize),
+    /// Each tap that is not zero, with its place.
+    Scattered(Vec<(usize, usize)>),
 }
 
 /// Taps along each axis that a kernel has without stride.

@@ -14,7 +14,7 @@ use pulp::{Simd, WithSimd};
 
 use super::scheme::{Scheme, both_axes};
 use super::tiles::{Grid, Transformed, gather};
-use super::unstrided::{TAPS, Unstrided};
+use super::unstrided::{Places, TAPS, Unstrided};
 use super::{COLUMNS, GROUP, Tile, with_scheme};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::elementwise;
@@ -230,8 +230,8 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
     fn with_simd<S: Simd>(self, simd: S) {
         let [rows, columns] = self.size;
         let lanes = T::lanes::<S>();
+        let mut taps = [[T::zero(); COLUMNS]; TAPS];
         for row in 0..rows {
-            let mut taps = [[T::zero(); COLUMNS]; TAPS];
             for first in (0..columns).step_by(lanes) {
                 let mask = T::mask(simd, lanes.min(columns - first));
                 // SAFETY: the mask's columns lie within a row, all within the bounds of the slice.
@@ -245,12 +245,13 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
             }
             let places = self.view.places(self.corner[0] + row);
             for column in 0..columns {
-                let at = (self.corner[1] + column) * self.view.weights_of_output();
-                for (tap, place) in taps.iter().zip(&places) {
-                    if let Some(place) = place {
-                        // SAFETY: blocks do not share weights.
-                        unsafe { *self.dw.pointer(at + place, 1) = tap[column] };
-                    }
+                let length = self.view.weights_of_output();
+                let dw = self.dw.pointer((self.corner[1] + column) * length, length);
+                // SAFETY: places lie within an output's weights, and blocks do not share weights.
+                let put = |tap: usize, place: usize| unsafe { *dw.add(place) = taps[tap][column] };
+                match &places {
+                    Places::Run(first) => (0..C::R * C::R).for_each(|tap| put(tap, first + tap)),
+                    Places::Scattered(places) => places.iter().for_each(|&(tap, place)| put(tap, place)),
                 }
             }
         }
