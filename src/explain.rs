@@ -77,7 +77,7 @@ pub struct ConvChoice {
     /// What computed it.
     pub ran: ConvAlgorithm,
     /// What fits, with estimated costs, the cheapest first. One is a multiplication or an addition at the speed at which the machine does them
-    /// best.
+    /// best. In inference, weights that are laid out once for many calls count with what it takes to read them.
     pub candidates: Vec<(ConvAlgorithm, f64)>,
     /// What does not fit, with the reason.
     pub unfit: Vec<(ConvAlgorithm, &'static str)>,
@@ -87,10 +87,10 @@ pub struct ConvChoice {
 
 impl ConvChoice {
     fn new(path: &str, operation: &'static str, convolution: &Convolution, calls: u64) -> ConvChoice {
-        let &Convolution { geometry: g, pass, transposed, dtype, asked } = convolution;
+        let &Convolution { geometry: g, pass, kept, transposed, dtype, asked } = convolution;
         let choice = match dtype {
-            DType::F64 => asked.choice::<f64>(&g, pass),
-            _ => asked.choice::<f32>(&g, pass),
+            DType::F64 => asked.choice::<f64>(&g, pass, kept),
+            _ => asked.choice::<f32>(&g, pass, kept),
         };
         let window = &g.window;
         let mut maps = [(g.channels_in, window.input), (g.channels_out, window.output)].map(|(c, [h, w])| [g.batch, c, h, w]);

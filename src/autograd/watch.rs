@@ -49,6 +49,8 @@ pub(crate) struct Convolution {
     /// As the kernel computes it; for a transposed convolution that is the convolution which leads back.
     pub(crate) geometry: ConvGeometry,
     pub(crate) pass: ConvPass,
+    /// Whether its weights are laid out for many calls.
+    pub(crate) kept: bool,
     pub(crate) transposed: bool,
     pub(crate) dtype: DType,
     pub(crate) asked: ConvAlgorithm,

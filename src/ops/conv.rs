@@ -222,18 +222,19 @@ impl Pass {
         [g.batch, g.channels_out, g.window.output[0], g.window.output[1]]
     }
 
-    /// Tells who watches which pass is computed, and how many multiply-adds it is: as many in one direction as in the other.
-    pub(super) fn tell(&self, pass: ConvPass, dtype: DType) {
+    /// Tells who watches which pass is computed, with weights laid out for this call or `kept`, and how many multiply-adds it is: as many in one
+    /// direction as in the other.
+    pub(super) fn tell(&self, pass: ConvPass, kept: bool, dtype: DType) {
         let Pass { op, geometry, algorithm: asked } = *self;
         convolution(|| {
             let of_one = [geometry.group_in(), geometry.taps()];
             let count = self.output_shape().iter().chain(&of_one).fold(1, |count: u64, &size| count.saturating_mul(size as u64));
-            (Convolution { geometry, pass, transposed: op == TRANSPOSED, dtype, asked }, count)
+            (Convolution { geometry, pass, kept, transposed: op == TRANSPOSED, dtype, asked }, count)
         });
     }
 
     fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.tell(ConvPass::Forward, x.dtype());
+        self.tell(ConvPass::Forward, false, x.dtype());
         let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
             conv::forward(self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()), y);
@@ -241,7 +242,7 @@ impl Pass {
     }
 
     fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.tell(ConvPass::InputGradient, dy.dtype());
+        self.tell(ConvPass::InputGradient, false, dy.dtype());
         let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
         Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
             conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
@@ -249,7 +250,7 @@ impl Pass {
     }
 
     fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
-        self.tell(ConvPass::WeightGradient, x.dtype());
+        self.tell(ConvPass::WeightGradient, false, x.dtype());
         let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast), dy.in_format(MemoryFormat::ChannelsLast));
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
             conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);

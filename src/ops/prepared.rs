@@ -77,7 +77,7 @@ impl PreparedConv2d {
     /// `activation(norm(conv(x)) + residual)`, channels-last and without history. The residual has the result's shape and dtype.
     pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Tensor {
         let _op = operation(self.pass.op);
-        self.pass.tell(ConvPass::Forward, x.dtype());
+        self.pass.tell(ConvPass::Forward, true, x.dtype());
         match &self.kernel {
             Kernel::F32(weights) => weights.run(&self.output_shape(), x, residual, activation),
             Kernel::F64(weights) => weights.run(&self.output_shape(), x, residual, activation),

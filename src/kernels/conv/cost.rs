@@ -13,8 +13,10 @@ use crate::kernels::tile::lanes;
 const TRANSFORM: f64 = 28.0;
 /// For an element of a transformed map, weight gradient.
 const TRANSFORM_FOR_WEIGHTS: f64 = 36.0;
-/// For an element of transformed weights, which are made for the call and read from beyond L2.
+/// For an element of Winograd's weights that are made for the call, and read from beyond L2.
 const WEIGHT: f64 = 60.0;
+/// For an element of any weights that are kept from call to call: those of a whole network do not stay in the caches.
+const KEPT_WEIGHT: f64 = 20.0;
 
 /// The algorithms with the tiles of input that they take.
 const WINOGRAD: [(ConvAlgorithm, Tile); 2] = [(ConvAlgorithm::Winograd2, Tile::Four), (ConvAlgorithm::Winograd4, Tile::Six)];
@@ -23,16 +25,17 @@ const WINOGRAD: [(ConvAlgorithm, Tile); 2] = [(ConvAlgorithm::Winograd2, Tile::F
 const DEPTHWISE: f64 = 0.9;
 const SPREAD: f64 = 1.5;
 
-/// The algorithms that fit a pass, with their costs, the cheapest first.
-pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, f64)> {
-    let mut candidates = vec![(ConvAlgorithm::Direct, direct::<T>(g, pass))];
+/// The algorithms that fit a pass, with their costs, the cheapest first; weights are made for the call, or `kept`.
+pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) -> Vec<(ConvAlgorithm, f64)> {
+    let reading = if kept { KEPT_WEIGHT * g.weights() as f64 } else { 0.0 };
+    let mut candidates = vec![(ConvAlgorithm::Direct, direct::<T>(g, pass) + reading)];
     if depthwise::obstacle(g, direction(pass)).is_none() {
         let factor = if g.groups > 1 && g.group_in() * g.group_out() == 1 { DEPTHWISE } else { SPREAD };
-        candidates.push((ConvAlgorithm::Depthwise, factor * g.work() as f64));
+        candidates.push((ConvAlgorithm::Depthwise, factor * g.work() as f64 + reading));
     }
     for (algorithm, tile) in WINOGRAD {
         if winograd::obstacle(tile, g, pass).is_none() {
-            candidates.push((algorithm, winograd_by(tile, g, pass)));
+            candidates.push((algorithm, winograd_by(tile, g, pass, kept)));
         }
     }
     candidates.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -58,10 +61,11 @@ fn direct<T: Real>(g: &ConvGeometry, pass: ConvPass) -> f64 {
     lanes * g.work() as f64
 }
 
-fn winograd_by(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> f64 {
+fn winograd_by(tile: Tile, g: &ConvGeometry, pass: ConvPass, kept: bool) -> f64 {
     let size = winograd::size(tile, g, pass);
     let [positions, tiles] = [size.positions, size.tiles].map(|count| count as f64);
     let [k, n] = size.channels.map(|channels| channels as f64);
     let transform = if pass == ConvPass::WeightGradient { TRANSFORM_FOR_WEIGHTS } else { TRANSFORM };
-    positions * (tiles * (2.0 * k * n + transform * (k + n)) + WEIGHT * k * n) + TRANSFORM * size.spread as f64
+    let weight = if kept { KEPT_WEIGHT } else { WEIGHT };
+    positions * (tiles * (2.0 * k * n + transform * (k + n)) + weight * k * n) + TRANSFORM * size.spread as f64
 }

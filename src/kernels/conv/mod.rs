@@ -118,17 +118,17 @@ pub(crate) struct Choice {
 }
 
 impl ConvAlgorithm {
-    /// The choice that is made when this is asked for.
-    pub(crate) fn choice<T: Real>(self, g: &ConvGeometry, pass: ConvPass) -> Choice {
-        Choice { ran: self.resolve::<T>(g, pass), candidates: cost::candidates::<T>(g, pass), unfit: cost::unfit(g, pass) }
+    /// The choice that is made when this is asked for, with weights for one call or `kept` for many.
+    pub(crate) fn choice<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> Choice {
+        Choice { ran: self.resolve::<T>(g, pass, kept), candidates: cost::candidates::<T>(g, pass, kept), unfit: cost::unfit(g, pass) }
     }
 
     /// What computes a pass when this is asked for: the cheapest for `Auto`, and where what is asked for does not fit.
-    fn resolve<T: Real>(self, g: &ConvGeometry, pass: ConvPass) -> ConvAlgorithm {
+    fn resolve<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> ConvAlgorithm {
         match self {
             ConvAlgorithm::Naive | ConvAlgorithm::Im2col | ConvAlgorithm::Direct => self,
             _ => {
-                let candidates = cost::candidates::<T>(g, pass);
+                let candidates = cost::candidates::<T>(g, pass, kept);
                 let asked = candidates.iter().find(|(candidate, _)| *candidate == self);
                 asked.unwrap_or(&candidates[0]).0
             }
@@ -181,7 +181,7 @@ impl ConvGeometry {
 }
 
 /// A convolution, or the gradient of its input, with the weights laid out for the algorithm that computes it. Kept, it serves any number of
-/// inputs.
+/// inputs; the fastest algorithm may be another then than for one.
 pub struct Prepared<T> {
     geometry: ConvGeometry,
     pass: Pass,
@@ -218,19 +218,14 @@ enum Plan<T> {
 }
 
 impl<T: Real> Prepared<T> {
-    /// `y = x ⋆ w`.
+    /// `y = x ⋆ w`, with weights to be kept.
     pub fn forward(algorithm: ConvAlgorithm, geometry: &ConvGeometry, w: &[T]) -> Prepared<T> {
-        Prepared::new(algorithm, geometry, Pass::Forward, w)
+        Prepared::new(algorithm, geometry, Pass::Forward, true, w)
     }
 
-    /// The gradient of the input from that of the output. A transposed convolution's forward pass.
-    pub fn input_gradient(algorithm: ConvAlgorithm, geometry: &ConvGeometry, w: &[T]) -> Prepared<T> {
-        Prepared::new(algorithm, geometry, Pass::InputGradient, w)
-    }
-
-    fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, w: &[T]) -> Prepared<T> {
+    fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, kept: bool, w: &[T]) -> Prepared<T> {
         assert_eq!(w.len(), g.weights());
-        let plan = match (algorithm.resolve::<T>(g, pass.into()), pass) {
+        let plan = match (algorithm.resolve::<T>(g, pass.into(), kept), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
@@ -271,18 +266,18 @@ impl<T: Real> Prepared<T> {
 
 /// `y = x ⋆ w + bias`.
 pub fn forward<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
-    Prepared::forward(algorithm, g, w).run(x, Epilogue::bias(bias), y);
+    Prepared::new(algorithm, g, Pass::Forward, false, w).run(x, Epilogue::bias(bias), y);
 }
 
 /// The gradient of the input from that of the output; with a bias on the input's channels for transposed convolutions.
 pub fn input_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, dy: &[T], w: &[T], bias: Option<&[T]>, dx: &mut [T]) {
-    Prepared::input_gradient(algorithm, g, w).run(dy, Epilogue::bias(bias), dx);
+    Prepared::new(algorithm, g, Pass::InputGradient, false, w).run(dy, Epilogue::bias(bias), dx);
 }
 
 /// The gradient of the weight from the input and the output's gradient.
 pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     assert!(x.len() == g.batch * g.image_in() && dw.len() == g.weights() && dy.len() == g.batch * g.image_out());
-    match algorithm.resolve::<T>(g, ConvPass::WeightGradient) {
+    match algorithm.resolve::<T>(g, ConvPass::WeightGradient, false) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),

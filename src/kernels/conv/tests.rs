@@ -109,7 +109,7 @@ fn compare(g: &ConvGeometry) {
     let all = |algorithm| {
         let (mut y, mut dx, mut dw) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs], vec![f64::NAN; g.weights()]);
         Prepared::forward(algorithm, g, &w).run(&x, forward_epilogue, &mut y);
-        Prepared::input_gradient(algorithm, g, &w).run(&dy, gradient_epilogue, &mut dx);
+        Prepared::new(algorithm, g, Pass::InputGradient, true, &w).run(&dy, gradient_epilogue, &mut dx);
         weight_gradient(algorithm, g, &x, &dy, &mut dw);
         (y, dx, dw)
     };
