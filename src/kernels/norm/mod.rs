@@ -240,6 +240,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore)] // large
     fn a_large_mean_does_not_spoil_the_variance_in_f32() {
         let maps = Maps { images: 1, rows: 40_000, channels: 3 };
         let x: Vec<f32> = (0..maps.len()).map(|i| 4096.0 + (i * 7919 % 17) as f32 / 8.0).collect();
