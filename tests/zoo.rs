@@ -270,7 +270,9 @@ fn training_agrees(net: &Net, row: &Row, dtype: DType) -> Check {
     train_without_chance(&net.model);
     let loss = (net.loss)(&row.input(dtype)?, &row.labels()?)?;
     let (found, expected) = (values(&loss)?[0], row.number("loss"));
-    close(&format!("{dtype}: the loss"), found, expected, expected, tolerance(dtype))?;
+    // Through a hundred layers that divide by their batch's deviation, what f32 rounds grows; without fused multiply-adds to 1.1e-4.
+    let tolerance_of_loss = if dtype == DType::F32 { 3e-4 } else { tolerance(dtype) };
+    close(&format!("{dtype}: the loss"), found, expected, expected, tolerance_of_loss)?;
 
     let gradients = loss.backward()?;
     let mut found = BTreeMap::new();
