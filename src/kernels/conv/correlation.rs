@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::ConvGeometry;
 use crate::kernels::epilogue::Epilogue;
-use crate::kernels::memory::Buffer;
+use crate::kernels::memory::{Buffer, Elements};
 use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, Scalar, vectorize};
+use crate::kernels::simd::{Real, vectorize};
 use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, multiply_into};
 
 /// Pixels of an area, about: enough to use a packed panel well.
@@ -123,25 +123,11 @@ pub(super) struct Source {
 
 /// Images, or bands of them, with the padding written out.
 pub(super) struct Padded<'x, T> {
-    data: Data<'x, T>,
+    pub(super) elements: Elements<'x, T>,
     /// Pixels from one row to the next.
     pub(super) pitch: usize,
     /// Elements from one image to the next.
     pub(super) image: usize,
-}
-
-enum Data<'x, T> {
-    Borrowed(&'x [T]),
-    Owned(Buffer<T>),
-}
-
-impl<T: Scalar> Padded<'_, T> {
-    pub(super) fn elements(&self) -> &[T] {
-        match &self.data {
-            Data::Borrowed(data) => data,
-            Data::Owned(data) => data,
-        }
-    }
 }
 
 impl Source {
@@ -175,8 +161,8 @@ impl Source {
         let image = height * width * channels;
         let [pitch, padded_image] = self.pitch(channels, cells.len());
         if self.is_whole() {
-            let data = Data::Borrowed(&x[images.start * image + first * width * channels..images.end * image]);
-            return Padded { data, pitch, image: padded_image };
+            let elements = Elements::Borrowed(&x[images.start * image + first * width * channels..images.end * image]);
+            return Padded { elements, pitch, image: padded_image };
         }
         let mut data = Buffer::uncleared(images.len() * rows * columns * channels);
         let before = self.padding[1].min(columns);
@@ -197,7 +183,7 @@ impl Source {
                 right.fill(T::zero());
             }
         });
-        Padded { data: Data::Owned(data), pitch, image: padded_image }
+        Padded { elements: Elements::Owned(data), pitch, image: padded_image }
     }
 }
 
@@ -312,7 +298,7 @@ impl<T: Real> Correlation<T> {
                 let at = area + group * n + first;
                 // Pixels that are computed twice are finished below, once.
                 let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(at) } };
-                let source = &padded.elements()[(group * (channels / groups)).min(padded.elements().len())..];
+                let source = &padded.elements[(group * (channels / groups)).min(padded.elements.len())..];
                 // SAFETY: tasks own distinct target pixels, or distinct channels of them.
                 unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(at), places.out_starts.first(count), epilogue) };
             }

@@ -31,12 +31,17 @@ pub(super) fn pays<T: Real>(g: &ConvGeometry) -> bool {
     if g.groups > 1 || dilation != [1, 1] || g.channels_in > lanes::<T>() {
         return false;
     }
-    let vectors = filled_up::<T>(kernel[1] * g.channels_in) / lanes::<T>();
+    let vectors = pitch::<T>(g) / lanes::<T>();
     let kernel_rows: usize = (0..input[0]).map(|row| Meets::new(&g.window, 0, row).turns.len()).sum();
     let own = kernel_rows * output[1] * g.channels_out * vectors + ADD * input[0] * input[1] * kernel[1].div_ceil(stride[1]);
     let pixels = if stride[1] == 1 { pixels_together::<T>(g, g.channels_in, input[1], 1) } else { 1 };
     let taps = [kernel[0].div_ceil(stride[0]), (kernel[1] + pixels - 1).div_ceil(stride[1])];
     own < input[0] * input[1].div_ceil(pixels) * taps[0] * taps[1] * g.channels_out
+}
+
+/// Elements from one window of a product to the next: whole vectors, which are written faster.
+fn pitch<T: Real>(g: &ConvGeometry) -> usize {
+    filled_up::<T>(g.window.kernel[1] * g.channels_in)
 }
 
 /// What an input position meets along one axis: kernel position `first + turn · stride` at output position `last - turn`.
@@ -79,8 +84,8 @@ impl<T: Real> OverlapAdd<T> {
         let firsts = 0..stride[0].min(kernel[0]);
         let kernel_rows: Vec<usize> = firsts.flat_map(|first| (first..kernel[0]).step_by(stride[0]).rev()).collect();
         let columns = kernel[1] * channels_in;
-        // Whole vectors, which are written faster.
-        let panels = Panels::pack_with(kernel[0] * channels_out, filled_up::<T>(columns), |range, panel| {
+        let pitch = pitch::<T>(g);
+        let panels = Panels::pack_with(kernel[0] * channels_out, pitch, |range, panel| {
             panel.fill(T::zero());
             let width = range.len();
             let column = |column: usize| column % channels_in * g.taps() + column / channels_in;
@@ -93,7 +98,6 @@ impl<T: Real> OverlapAdd<T> {
         });
         let images = (ROWS / output[1]).clamp(1, g.batch.max(1));
         let groups = g.batch.div_ceil(images).max(1);
-        let pitch = filled_up::<T>(columns);
         let column = |column: usize| {
             let Meets { first, last, turns } = Meets::new(&g.window, 1, column);
             let turn = turns.end.saturating_sub(1);
@@ -128,8 +132,8 @@ impl<T: Real> OverlapAdd<T> {
 
     /// Some rows of some images.
     fn area(&self, dy: &[T], images: Range<usize>, rows: Range<usize>, epilogue: Epilogue<'_, T>, dx: &Disjoint<'_, T>) {
-        let (g, Window { input, output, kernel, .. }) = (&self.geometry, self.geometry.window);
-        let pitch = filled_up::<T>(kernel[1] * g.channels_in);
+        let (g, Window { input, output, .. }) = (&self.geometry, self.geometry.window);
+        let pitch = pitch::<T>(g);
         let count = images.len() * output[1];
         // A pixel reads a whole vector of its part of a window.
         let mut windows = Buffer::uncleared(count * pitch + lanes::<T>());

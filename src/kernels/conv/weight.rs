@@ -55,7 +55,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
             .map(|tap| pixel(tap / width * window.dilation[0], tap % width * window.dilation[1]))
             .flat_map(|tap| block.channels.clone().map(move |channel| tap + channel))
             .collect();
-        let x = &padded.elements()[block.group * group_in..];
+        let x = &padded.elements[block.group * group_in..];
         let pixels = part_index * part..pixels.min((part_index + 1) * part);
         let mut starts = Vec::with_capacity(STRETCH);
         for pixel in pixels.clone().step_by(STRETCH) {

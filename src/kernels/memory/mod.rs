@@ -148,6 +148,23 @@ impl<T: Scalar> DerefMut for Buffer<T> {
     }
 }
 
+/// Elements as they are, or rearranged in scratch memory.
+pub(crate) enum Elements<'x, T> {
+    Borrowed(&'x [T]),
+    Owned(Buffer<T>),
+}
+
+impl<T: Scalar> Deref for Elements<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Elements::Borrowed(elements) => elements,
+            Elements::Owned(elements) => elements,
+        }
+    }
+}
+
 /// A type whose dangling pointer is aligned as blocks are.
 #[repr(align(64))]
 struct Aligned;

@@ -115,8 +115,7 @@ pub(super) fn size(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Size {
     let step = tile.side() + 1 - view.taps;
     let target = if pass == ConvPass::InputGradient { g.window.input } else { g.window.output };
     let tiles = g.batch * target[0].div_ceil(step) * target[1].div_ceil(step);
-    let spread = if g.window.stride == [1, 1] { 0 } else { g.batch * view.size[0] * view.size[1] * view.channels[0] };
-    Size { positions: tile.side() * tile.side(), tiles, channels: view.channels, spread }
+    Size { positions: tile.side() * tile.side(), tiles, channels: view.channels, spread: view.spread_elements() }
 }
 
 /// A convolution, or an input gradient, with its transformed weights.

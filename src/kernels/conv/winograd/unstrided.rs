@@ -4,17 +4,17 @@
 //! phases as channels (space to depth), the kernel has stride 1 and `⌈k / s⌉` taps along each axis, among them some zeros where `s` does not
 //! divide `k`: 7×7 of stride 2 is 4×4 on four times the channels.
 
-use std::ops::Deref;
+use std::ops::RangeInclusive;
 
 use pulp::{Simd, WithSimd};
 
 use super::ConvGeometry;
-use crate::kernels::memory::Buffer;
+use crate::kernels::memory::{Buffer, Elements};
 use crate::kernels::parallel;
 use crate::kernels::simd::{Real, dispatch};
 
 /// Taps along each axis that there are tiles for: of a kernel, or of what it is without stride.
-pub(super) const SIDES: std::ops::RangeInclusive<usize> = 3..=5;
+pub(super) const SIDES: RangeInclusive<usize> = 3..=5;
 /// Taps of a kernel at most.
 pub(super) const TAPS: usize = SIDES.end().pow(2);
 /// Elements that one task spreads, about.
@@ -68,14 +68,19 @@ impl Unstrided {
         Places::Scattered((0..self.taps * self.taps).filter_map(place).collect())
     }
 
+    /// Elements that are spread out to be without stride.
+    pub(super) fn spread_elements(&self) -> usize {
+        if self.of.window.stride == [1, 1] { 0 } else { self.batch * self.size[0] * self.size[1] * self.channels[0] }
+    }
+
     /// The map: `x` itself if there is no stride.
-    pub(super) fn spread<'x, T: Real>(&self, x: &'x [T], work: usize) -> Map<'x, T> {
+    pub(super) fn spread<'x, T: Real>(&self, x: &'x [T], work: usize) -> Elements<'x, T> {
         if self.of.window.stride == [1, 1] {
-            return Map::Itself(x);
+            return Elements::Borrowed(x);
         }
         let [height, width] = self.size;
         let row = width * self.channels[0];
-        let mut map = Buffer::uncleared(self.batch * height * row);
+        let mut map = Buffer::uncleared(self.spread_elements());
         if !map.is_empty() {
             let rows = (TASK / row).max(1);
             parallel::chunks_mut(&mut map, rows * row, work.min(2 * x.len()), |task, map| {
@@ -84,7 +89,7 @@ impl Unstrided {
                 }
             });
         }
-        Map::Spread(map)
+        Elements::Owned(map)
     }
 }
 
@@ -99,23 +104,6 @@ pub(super) enum Places {
 /// Taps along each axis that a kernel has without stride.
 pub(super) fn taps(g: &ConvGeometry) -> [usize; 2] {
     [0, 1].map(|axis| g.window.kernel[axis].div_ceil(g.window.stride[axis]))
-}
-
-/// A map without stride.
-pub(super) enum Map<'x, T> {
-    Itself(&'x [T]),
-    Spread(Buffer<T>),
-}
-
-impl<T: Real> Deref for Map<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        match self {
-            Map::Itself(x) => x,
-            Map::Spread(map) => map,
-        }
-    }
 }
 
 /// Fills a row of cells.
@@ -136,13 +124,14 @@ impl<T: Real> WithSimd for Spread<'_, T> {
         let (window, channels) = (&view.of.window, view.of.channels_in);
         let ([height, width], padding) = (window.input, window.padding);
         let [cell, run] = [view.channels[0], window.stride[1] * channels];
-        let row_of = |phase: usize| (row * window.stride[0] + phase).checked_sub(padding[0]).filter(|&row| row < height);
+        // Where a position of the padded image is in the image, if it is.
+        let inside = |axis: usize, at: usize| at.checked_sub(padding[axis]).filter(|&at| at < window.input[axis]);
         // Cells whose pixels are all in the image's columns.
         let first = padding[1].div_ceil(window.stride[1]).min(view.size[1]);
         let last = ((width + padding[1]) / window.stride[1]).clamp(first, view.size[1]);
         for phase in 0..window.stride[0] {
             let at = phase * run;
-            let Some(row) = row_of(phase) else {
+            let Some(row) = inside(0, row * window.stride[0] + phase) else {
                 map.chunks_exact_mut(cell).for_each(|cell| cell[at..at + run].fill(T::zero()));
                 continue;
             };
@@ -151,8 +140,7 @@ impl<T: Real> WithSimd for Spread<'_, T> {
                 let cell = &mut map[j * cell + at..][..run];
                 cell.fill(T::zero());
                 for (phase, to) in cell.chunks_exact_mut(channels).enumerate() {
-                    let column = (j * window.stride[1] + phase).checked_sub(padding[1]).filter(|&column| column < width);
-                    if let Some(column) = column {
+                    if let Some(column) = inside(1, j * window.stride[1] + phase) {
                         to.copy_from_slice(&x[column * channels..][..channels]);
                     }
                 }

@@ -243,9 +243,8 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
                     taps[C::R * i + j].as_mut_ptr().add(first).cast::<T::Vector<S>>().write_unaligned(value);
                 });
             }
-            let places = self.view.places(self.corner[0] + row);
+            let (places, length) = (self.view.places(self.corner[0] + row), self.view.weights_of_output());
             for column in 0..columns {
-                let length = self.view.weights_of_output();
                 let dw = self.dw.pointer((self.corner[1] + column) * length, length);
                 // SAFETY: places lie within an output's weights, and blocks do not share weights.
                 let put = |tap: usize, place: usize| unsafe { *dw.add(place) = taps[tap][column] };
