@@ -115,16 +115,20 @@ impl Nonlinear for HardSwish {
 
 #[inline(always)]
 fn map<T: Real>(f: impl Nonlinear, x: &mut [T]) {
-    x.iter_mut().for_each(|x| *x = f.value(*x));
+    for x in x {
+        *x = f.value(*x);
+    }
 }
 
 #[inline(always)]
 fn chain<T: Real>(f: impl Nonlinear, x: &[T], grad: &mut [T]) {
-    grad.iter_mut().zip(x).for_each(|(grad, &x)| *grad = f.gradient(*grad, x));
+    for (grad, &x) in grad.iter_mut().zip(x) {
+        *grad = f.gradient(*grad, x);
+    }
 }
 
 // To be called where loops are vectorised already: inside `vectorize` or a `WithSimd`. One loop for each function, so that the choice is made
-// outside of it.
+// outside of it; and loops, as what is handed to an iterator may stay a function of its own, which has none of the instruction set.
 impl Activation {
     /// Applies it to each element.
     #[inline(always)]

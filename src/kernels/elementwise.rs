@@ -54,7 +54,11 @@ pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X
         y,
         x.len() * cost,
         #[inline(always)]
-        |at, y| y.iter_mut().zip(&x[at..]).for_each(|(y, &x)| *y = f(x)),
+        |at, y| {
+            for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                *y = f(x);
+            }
+        },
     );
 }
 
@@ -77,7 +81,11 @@ pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost:
         y,
         a.len() * cost,
         #[inline(always)]
-        |at, y| y.iter_mut().zip(&a[at..]).zip(&b[at..]).for_each(|((y, &a), &b)| *y = f(a, b)),
+        |at, y| {
+            for ((y, &a), &b) in y.iter_mut().zip(&a[at..]).zip(&b[at..]) {
+                *y = f(a, b);
+            }
+        },
     );
 }
 

@@ -1,7 +1,8 @@
-//! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation.
+//! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation, statistics.
 
 use pulp::Simd;
 
+use super::moments::Tally;
 use super::simd::Real;
 
 /// A pointwise nonlinearity.
@@ -76,11 +77,13 @@ pub struct Epilogue<'a, T> {
     pub residual: Option<&'a [T]>,
     /// What the sum goes through.
     pub activation: Activation,
+    /// Where statistics of sums that get a bias and nothing else are left, for algorithms that take them.
+    pub tally: Option<Tally<'a, T>>,
 }
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Epilogue { bias: None, residual: None, activation: Activation::Linear }
+        Epilogue { bias: None, residual: None, activation: Activation::Linear, tally: None }
     }
 }
 

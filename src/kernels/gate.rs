@@ -5,7 +5,7 @@ use super::parallel;
 use super::simd::{Real, vectorize};
 
 /// Elements that one task handles.
-const GRAIN: usize = 16 * 1024;
+const GRAIN: usize = 8 * 1024;
 /// Elements that are multiplied before the epilogue comes to them: they stay in the first cache.
 const PIECE: usize = 1024;
 
@@ -17,7 +17,7 @@ pub fn gate<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], gate: &[T
     assert!(epilogue.residual.is_none_or(|residual| residual.len() == y.len()));
     let piece = (PIECE / inner).max(1);
     let task = piece * (GRAIN / (piece * inner)).max(1);
-    let work = y.len() * (2 + epilogue.activation.cost());
+    let work = y.len() * (1 + epilogue.activation.cost());
     parallel::chunks_mut(y, task * inner, work, |i, y| {
         vectorize(
             #[inline(always)]
@@ -26,7 +26,9 @@ pub fn gate<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], gate: &[T
                     let first = i * task + j * piece;
                     for (row, y) in y.chunks_exact_mut(inner).enumerate() {
                         let gate = &gate[(first + row) / repeats * inner..][..inner];
-                        y.iter_mut().zip(gate).for_each(|(y, &gate)| *y *= gate);
+                        for (y, &gate) in y.iter_mut().zip(gate) {
+                            *y *= gate;
+                        }
                     }
                     epilogue.finish(first * inner, y);
                 }

@@ -40,17 +40,24 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) << 23) as u32)
 }
 
+/// Added to a number of less than 2²², 1.5 · 2²³ rounds it to an integer and leaves that in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
+/// The integer that a number shifted by [`MAGIC`] has in its low bits.
+#[inline(always)]
+fn low_bits(shifted: f32) -> i32 {
+    (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
+}
+
 /// Splits `eˣ = 2ⁿ · eʳ`, `|r| <= ln 2 / 2`; gives `n` and `eʳ - 1`. `x` must lie within ±200 or be NaN.
 #[inline(always)]
 fn split_exp(x: f32) -> (i32, f32) {
-    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.
-    const MAGIC: f32 = 12_582_912.0;
     let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
     // ln 2 in two parts, the first short enough for an exact product.
     let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
     let tail = polynomial(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    ((shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32), tail.mul_add(r * r, r))
+    (low_bits(shifted), tail.mul_add(r * r, r))
 }
 
 /// `x` within bounds; NaN stays NaN.
@@ -124,9 +131,14 @@ impl Math for f32 {
 
     #[inline(always)]
     fn sigmoid(self) -> f32 {
-        // Within the bounds one factor holds the exponential, or is infinite where that nearly is.
-        let (n, p) = split_exp(bound(-self, -87.0, 88.8));
-        1.0 / ((p + 1.0).mul_add(power_of_two(n), 1.0))
+        // e⁻ˣ = 2ⁿ · 2ᶠ, |f| <= 1/2. The one takes the edge off an error, so that fewer terms do than for the exponential alone. Within the bounds
+        // one factor holds 2ⁿ, or is infinite where that nearly is.
+        const NEGATIVE: f32 = -std::f32::consts::LOG2_E;
+        let x = bound(self, -88.8, 87.0);
+        let shifted = x.mul_add(NEGATIVE, MAGIC);
+        let f = x.mul_add(NEGATIVE, MAGIC - shifted);
+        let p = polynomial(f, [1.326_471_5e-3, 9.671_513e-3, 5.550_734e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0]);
+        1.0 / p.mul_add(power_of_two(low_bits(shifted)), 1.0)
     }
 
     #[inline(always)]
@@ -223,8 +235,9 @@ mod tests {
         check("ln_1p", 2.0, f32::ln_1p_fast, f64::ln_1p, numbers().filter(|x| (0.0..=1.0).contains(x) || x.is_nan()));
         check("tanh", 3.0, f32::tanh_fast, f64::tanh, numbers());
         check("erf", 2.0, f32::error_function, <f64 as Math>::error_function, numbers());
-        // Where e⁻ˣ overflows the sigmoid is 0; the exact one is subnormal.
-        check("sigmoid", 3.0, f32::sigmoid, <f64 as Math>::sigmoid, numbers().filter(|x| !(-110.0..-87.0).contains(x)));
+        check("sigmoid", 3.0, f32::sigmoid, <f64 as Math>::sigmoid, numbers().filter(|x| !(-110.0..-12.0).contains(x)));
+        // Next to nothing is less exact; where e⁻ˣ overflows the sigmoid is 0, and the exact one is subnormal.
+        check("sigmoid", 12.0, f32::sigmoid, <f64 as Math>::sigmoid, numbers().filter(|x| !(-110.0..-87.0).contains(x)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod loss;
 pub mod lrn;
 pub mod math;
 pub mod memory;
+pub mod moments;
 pub mod norm;
 pub mod optim;
 pub(crate) mod outer;

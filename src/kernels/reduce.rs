@@ -11,6 +11,9 @@ use super::simd::{Scalar, vectorize};
 
 /// Elements of a contiguous run that one partial sum covers.
 const RUN: usize = 16 * 1024;
+/// Parts that columns are cut into at least, unless they would have fewer elements than this.
+const FEW_PARTS: usize = 8;
+const SHORT: usize = 4 * 1024;
 /// Independent accumulators in a contiguous run: enough for the compiler to vectorise and to hide latency.
 const LANES: usize = 32;
 /// Accumulators in a line of short rows.
@@ -175,8 +178,10 @@ fn by_parts<A: Scalar>(
     join: impl Fn(A, A) -> A + Copy,
     fold: impl Fn(usize, Range<usize>, &mut [A]) + Sync,
 ) {
-    let rows = (4 * RUN / inner).clamp(1, reduced);
-    let (parts, work) = (reduced.div_ceil(rows), outer * reduced * inner);
+    // A few parts even of little, so that each thread reads what it wrote: lines that both have are slow to be written again.
+    let few = reduced.div_ceil(FEW_PARTS.div_ceil(outer)).max(SHORT / inner);
+    let rows = (4 * RUN / inner).min(few).clamp(1, reduced);
+    let (parts, work) = (reduced.div_ceil(rows), 2 * outer * reduced * inner);
     let fold_part = |task: usize, y: &mut [A]| {
         let (index, part) = (task / parts, task % parts);
         let start = (index * reduced + part * rows) * inner;

@@ -268,7 +268,7 @@ mod tests {
             for (at, &y) in y.iter().enumerate() {
                 assert!((y - naive(at / n, at % n)).abs() < 1e-10, "{m}×{n}×{k} at {at}");
             }
-            let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation: Activation::Relu };
+            let epilogue = Epilogue { residual: Some(&residual), activation: Activation::Relu, ..Epilogue::bias(Some(&bias)) };
             product([m, n, k], &x, &w, epilogue, &mut y);
             for (at, &y) in y.iter().enumerate() {
                 let expected = (naive(at / n, at % n) + bias[at % n] + residual[at]).max(0.0);

@@ -51,7 +51,9 @@ pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &
     rows(n, y, |start, y| {
         let x = &x[start..][..n];
         let max = fold_lanes(x, T::neg_infinity(), larger, larger);
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - max).exp_fast());
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (x - max).exp_fast();
+        }
         let sum = fold_lanes(y, T::zero(), |a, b| a + b, |a, b| a + b);
         if kind == Kind::Softmax {
             let scale = T::one() / sum;
@@ -89,7 +91,9 @@ pub fn backward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], y: &[T], gra
             out.iter_mut().zip(y).for_each(|(out, &y)| *out -= y * sum);
         } else {
             let sum = fold_lanes(grad, T::zero(), |a, b| a + b, |a, b| a + b);
-            out.iter_mut().zip(y).zip(grad).for_each(|((out, &y), &g)| *out = g - y.exp_fast() * sum);
+            for ((out, &y), &g) in out.iter_mut().zip(y).zip(grad) {
+                *out = g - y.exp_fast() * sum;
+            }
         }
     });
 }

@@ -19,6 +19,7 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::{Activation, Epilogue};
 use super::layout::transpose_part;
 use super::memory::Buffer;
+use super::moments::Tally;
 use super::parallel::{self, Disjoint};
 use super::simd::{Real, dispatch, prefetch};
 use super::stream;
@@ -208,7 +209,7 @@ pub(crate) fn multiply<T: Real>(
 /// As [`multiply`], for an `out` that others write elsewhere at the same time.
 ///
 /// # Safety
-/// No other thread may touch the elements that this call writes.
+/// No other thread may touch the elements that this call writes, nor the columns of the tally's part.
 pub(crate) unsafe fn multiply_into<T: Real>(
     a: &[T],
     rows: Rows<'_>,
@@ -341,21 +342,22 @@ impl<T: Real> Multiply<'_, T> {
             let row = |r: usize| a.as_ptr().add(*starts.get_unchecked(first + r.min(count - 1)) + piece.from);
             dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), piece.taps, piece.run, panel.as_ptr().add(piece.done * NV * lanes))
         };
-        let bias: [T::Vector<S>; NV] = std::array::from_fn(|v| match epilogue.bias.filter(|_| is_first) {
+        let bias = epilogue.bias.filter(|_| is_first).map(|bias| {
             // SAFETY: `multiply_into` has asserted that the bias has an element for each column; the mask covers those of this panel.
-            Some(bias) => unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) },
-            None => T::splat(simd, T::zero()),
+            let load = |v: usize| unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) };
+            std::array::from_fn(load)
         });
         let addend = if is_first { epilogue.residual.map(|residual| residual.as_ptr()) } else { Some(base.cast_const()) };
         let activation = if is_last { epilogue.activation } else { Activation::Linear };
-        let finish = Finish { bias, addend, activation, masks };
+        let tally = epilogue.tally.filter(|_| is_last).map(|tally| (tally.from(column), first == 0));
+        let finish = Finish { bias, addend, activation, tally, count, masks };
         // SAFETY: `first + r` is a row, `first + count - 1` the last one of this tile.
         let at = |r: usize| unsafe { out_starts.get_unchecked(first + r.min(count - 1)) + column };
         let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
         let curve = epilogue.curve().filter(|_| is_last);
         // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n` elements at each of `out_starts`, of which nobody
-        // else touches those of this tile, and that results are aligned where they are streamed. `aside` has room for the whole tile, and is
-        // written before it is read.
+        // else touches those of this tile nor the tally's columns, and that results are aligned where they are streamed. `aside` has room for the
+        // whole tile, and is written before it is read.
         unsafe {
             if count == MR && curve.is_none() {
                 match width == NV * lanes {
@@ -364,7 +366,7 @@ impl<T: Real> Multiply<'_, T> {
                     false => finish.tile::<MR, true>(simd, tile, at, |r, v, y| T::store_masked(simd, masks[v], to(r, v), y)),
                 }
             } else {
-                let mut aside = MaybeUninit::<[[T::Vector<S>; NV]; MR]>::uninit();
+                let mut aside = MaybeUninit::<Aligned<[[T::Vector<S>; NV]; MR]>>::uninit();
                 let aside = aside.as_mut_ptr().cast::<T::Vector<S>>();
                 finish.tile::<MR, true>(simd, tile, at, |r, v, y| aside.add(r * NV + v).write(y));
                 if let Some(curve) = curve {
@@ -383,6 +385,10 @@ impl<T: Real> Multiply<'_, T> {
     }
 }
 
+/// Such that no vector lies across two lines of the cache, which vectors by themselves do not ask for.
+#[repr(align(64))]
+struct Aligned<V>(#[allow(dead_code)] V);
+
 /// Some of the products of each element of the result.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
@@ -395,20 +401,24 @@ struct Piece<'a> {
 }
 
 /// What happens to a tile's sums before they are written.
-struct Finish<T: Real, S: Simd, const NV: usize> {
-    bias: [T::Vector<S>; NV],
+struct Finish<'a, T: Real, S: Simd, const NV: usize> {
+    bias: Option<[T::Vector<S>; NV]>,
     /// Where the addends of all rows are.
     addend: Option<*const T>,
     activation: Activation,
+    /// Where the statistics of the tile's columns go, and whether it is the first with these columns.
+    tally: Option<(Tally<'a, T>, bool)>,
+    /// Rows that count.
+    count: usize,
     masks: [T::Mask<S>; NV],
 }
 
-impl<T: Real, S: Simd, const NV: usize> Finish<T, S, NV> {
+impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
     /// Finishes a tile, whose row `r` has its addends at `at(r)`, and hands it to `put(r, v, vector)`. By constant indices only: what
     /// indexes the tile otherwise has it in memory, in the inner loop too.
     ///
     /// # Safety
-    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the addends.
+    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the addends, and the columns of the tally be this thread's.
     #[inline(always)]
     unsafe fn tile<const MR: usize, const MASKED: bool>(
         &self,
@@ -418,9 +428,11 @@ impl<T: Real, S: Simd, const NV: usize> Finish<T, S, NV> {
         put: impl Fn(usize, usize, T::Vector<S>),
     ) {
         let lanes = T::lanes::<S>();
-        for r in 0..MR {
-            for v in 0..NV {
-                tile[r][v] = T::vector_add(simd, tile[r][v], self.bias[v]);
+        if let Some(bias) = self.bias {
+            for r in 0..MR {
+                for v in 0..NV {
+                    tile[r][v] = T::vector_add(simd, tile[r][v], bias[v]);
+                }
             }
         }
         if let Some(addend) = self.addend {
@@ -452,6 +464,18 @@ impl<T: Real, S: Simd, const NV: usize> Finish<T, S, NV> {
         for r in 0..MR {
             for v in 0..NV {
                 put(r, v, tile[r][v]);
+            }
+        }
+        if let Some((tally, fresh)) = self.tally {
+            for v in 0..NV {
+                // SAFETY: by this function's contract.
+                let mut running = unsafe { tally.open::<S>(simd, v * lanes, fresh) };
+                for r in 0..MR {
+                    if r < self.count {
+                        running.add(simd, tile[r][v]);
+                    }
+                }
+                running.close();
             }
         }
     }

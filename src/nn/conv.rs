@@ -12,7 +12,7 @@ use super::size::{Pair, product, short};
 use super::visitor::Visitor;
 use crate::autograd::is_grad_enabled;
 use crate::error::{Error, Result};
-use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, PreparedConv2d};
+use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Moments, PreparedConv2d};
 use crate::tensor::Tensor;
 use crate::tensor::dry::is_dry;
 use crate::tensor::shape::try_numel;
@@ -193,6 +193,23 @@ impl Conv2d {
     /// As [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the weight has not the parameter's shape.
     pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || self.with_weight(x, weight))
+    }
+
+    /// As [`forward`](Module::forward), with the moments of the result if this normalisation, which follows, will ask for them.
+    pub(super) fn forward_for(&self, norm: &BatchNorm2d, x: &Tensor) -> Result<(Tensor, Option<Moments>)> {
+        if !norm.takes_statistics() {
+            return Ok((self.forward(x)?, None));
+        }
+        self.kept.clear();
+        let mut moments = None;
+        let y = self.site.enter(self, x, || {
+            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            let bias = self.bias.as_ref().map(Parameter::tensor);
+            let y;
+            (y, moments) = x.conv2d_with_moments(&self.weight.tensor(), bias.as_ref(), self.options)?;
+            Ok(y)
+        })?;
+        Ok((y, moments))
     }
 
     fn with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {

@@ -1,8 +1,8 @@
 //! A convolution with what usually follows it.
 //!
 //! In evaluation under [`no_grad`](crate::no_grad) all of it is one operation: the normalisation is folded into the convolution's weights, which
-//! are laid out once and kept until they change. In training, normalisation, shortcut and activation are one operation with few passes over
-//! the data. The result is that of the layers one after the other.
+//! are laid out once and kept until they change. In training, the convolution takes the statistics in passing, and normalisation, shortcut and
+//! activation are one operation with few passes over the data. The result is that of the layers one after the other.
 
 use super::conv::Conv2d;
 use super::module::{Module, Part};
@@ -43,10 +43,7 @@ pub fn conv_bn_add_relu(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: &
 /// # Errors
 /// The layers'.
 pub fn conv_bn_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
-    match conv.fused(Some(bn), x, None, activation)? {
-        Some(y) => Ok(y),
-        None => bn.forward_fused(&conv.forward(x)?, None, activation),
-    }
+    fused_or_apart(conv, bn, x, None, activation)
 }
 
 /// `activation(bn(conv(x)) + shortcut)`.
@@ -54,10 +51,16 @@ pub fn conv_bn_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, activation: Acti
 /// # Errors
 /// The layers', and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of them.
 pub fn conv_bn_add_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: &Tensor, activation: Activation) -> Result<Tensor> {
-    match conv.fused(Some(bn), x, Some(shortcut), activation)? {
-        Some(y) => Ok(y),
-        None => bn.forward_fused(&conv.forward(x)?, Some(shortcut), activation),
+    fused_or_apart(conv, bn, x, Some(shortcut), activation)
+}
+
+/// In one operation, or in training two, of which the first takes the statistics that the second asks for.
+fn fused_or_apart(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    if let Some(y) = conv.fused(Some(bn), x, shortcut, activation)? {
+        return Ok(y);
     }
+    let (y, moments) = conv.forward_for(bn, x)?;
+    bn.forward_fused(&y, moments, shortcut, activation)
 }
 
 /// `activation(conv(x))`.
@@ -76,7 +79,7 @@ pub fn conv_act(conv: &Conv2d, x: &Tensor, activation: Activation) -> Result<Ten
 /// # Errors
 /// The layer's.
 pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activation: Activation) -> Result<Tensor> {
-    bn.forward_fused(x, None, activation)
+    bn.forward_fused(x, None, None, activation)
 }
 
 /// `activation(layer(x) + shortcut)`. Where the layer is a [`Gate`](super::Gate) and nobody else holds `x`, inference overwrites that, in one
@@ -177,6 +180,30 @@ mod tests {
                 assert_close(&no_grad(|| conv_act(&conv, &x, Activation::Relu)).unwrap(), &conv.forward(&x).unwrap().relu());
             }
         }
+    }
+
+    #[test]
+    fn statistics_taken_in_passing_train_as_those_of_the_layers_one_by_one() {
+        let (mut found, mut expected) = (vec![], vec![]);
+        for (results, one_by_one) in [(&mut found, false), (&mut expected, true)] {
+            for dtype in [DType::F32, DType::F64] {
+                let (conv, bn) = layers();
+                bn.train();
+                conv.to_dtype(dtype).unwrap();
+                bn.to_dtype(dtype).unwrap();
+                let x = Tensor::randn([3, 5, 6, 7]).cast(dtype).with_grad();
+                let shortcut = Tensor::randn([3, 8, 6, 7]).cast(dtype);
+                let y = match one_by_one {
+                    true => bn.forward(&conv.forward(&x).unwrap()).unwrap().add(&shortcut).unwrap().relu(),
+                    false => conv_bn_add_relu(&conv, &bn, &x, &shortcut).unwrap(),
+                };
+                let gradients = y.mul(&shortcut).unwrap().sum(..).unwrap().backward().unwrap();
+                let running = [&bn.running_mean, &bn.running_var].map(|buffer| buffer.as_ref().unwrap().tensor());
+                results.extend([y.detach(), gradients.get(&x).unwrap().clone(), gradients.get(&conv.weight.tensor()).unwrap().clone()]);
+                results.extend(running);
+            }
+        }
+        found.iter().zip(&expected).for_each(|(found, expected)| assert_close(found, expected));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::visitor::Visitor;
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
-use crate::ops::RunningNorm;
+use crate::ops::{Moments, RunningNorm};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
@@ -115,16 +115,27 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         Ok(())
     }
 
-    /// `activation(bn(x) + residual)`.
+    /// `activation(bn(x) + residual)`; the moments are those of `x`, if they are known.
     ///
     /// # Errors
     /// As [`forward`](Module::forward), and [`Error::Shape`] when the residual does not broadcast with its result.
-    pub(crate) fn forward_fused(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-        self.site.enter(self, x, || self.run(x, residual, activation))
+    pub(crate) fn forward_fused(
+        &self,
+        x: &Tensor,
+        moments: Option<Moments>,
+        residual: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        self.site.enter(self, x, || self.run(x, moments, residual, activation))
+    }
+
+    /// Whether it normalises with the batch's own statistics.
+    pub(super) fn takes_statistics(&self) -> bool {
+        self.training.is_training() || self.running_mean.is_none() || self.running_var.is_none()
     }
 
     /// What `forward_fused` does, at this layer's place.
-    fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    fn run(&self, x: &Tensor, moments: Option<Moments>, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         self.check(x)?;
         let weight = self.weight.as_ref().map(Parameter::tensor);
         let bias = self.bias.as_ref().map(Parameter::tensor);
@@ -140,7 +151,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         }
         let fits = residual.is_none_or(|residual| residual.shape() == x.shape() && residual.dtype() == x.dtype());
         let (inside, activation_inside) = if fits { (residual, activation) } else { (None, Activation::Linear) };
-        let batch = x.batch_norm_act(weight.as_ref(), bias.as_ref(), self.eps, inside, activation_inside)?;
+        let batch = x.batch_norm_of(moments, weight.as_ref(), bias.as_ref(), self.eps, inside, activation_inside)?;
         // An empty batch says nothing.
         if training && batch.count > 1 {
             self.follow(&batch.mean, &batch.var, batch.count)?;
@@ -248,7 +259,7 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
     /// [`Error::Layer`] around [`Error::Shape`] when the rank or the channels differ, or when statistics are to be taken of a single value
     /// per channel.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_fused(x, None, Activation::Linear)
+        self.forward_fused(x, None, None, Activation::Linear)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -6,6 +6,7 @@ use crate::autograd::watch::{Convolution, convolution, operation};
 use crate::error::{Error, Result};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
+use crate::kernels::moments::Moments;
 use crate::tensor::compute::same_dtype;
 use crate::tensor::dry::Reach;
 use crate::tensor::scoped::scoped;
@@ -233,12 +234,19 @@ impl Pass {
         });
     }
 
-    fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    /// The output, and the moments of its channels if they are wanted, and there are numbers.
+    fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
         self.tell(ConvPass::Forward, false, x.dtype());
         let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
-        Ok(with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
-            conv::forward(self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()), y);
-        })))
+        let mut moments = None;
+        let y = with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
+            let (algorithm, geometry, x, w, bias) = (self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()));
+            match wants_moments {
+                true => moments = Some(conv::forward_with_moments(algorithm, geometry, x, w, bias, y)),
+                false => conv::forward(algorithm, geometry, x, w, bias, y),
+            }
+        }));
+        Ok((y, moments))
     }
 
     fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -269,18 +277,42 @@ impl Tensor {
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the channels or the kernel is larger than the padded
     /// input; [`Error::DType`] unless all have the same floating-point type.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
+        Ok(self.conv2d_with(weight, bias, options, false)?.0)
+    }
+
+    /// As [`conv2d`](Tensor::conv2d), with the moments of the result's channels for a
+    /// [batch normalisation](Tensor::batch_norm_of), taken in the same pass where the algorithm can; `None` where nothing is computed.
+    ///
+    /// # Errors
+    /// As [`conv2d`](Tensor::conv2d).
+    pub(crate) fn conv2d_with_moments(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        options: Conv2dOptions,
+    ) -> Result<(Tensor, Option<Moments>)> {
+        self.conv2d_with(weight, bias, options, true)
+    }
+
+    fn conv2d_with(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        options: Conv2dOptions,
+        wants_moments: bool,
+    ) -> Result<(Tensor, Option<Moments>)> {
         let _op = operation("conv2d");
         let pass = Pass::of_conv2d(self, weight, bias, options)?;
-        let y = pass.forward(self, weight, bias)?;
+        let (y, moments) = pass.forward(self, weight, bias, wants_moments)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
-        Ok(y.record(pass.op, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
+        let y = y.record(pass.op, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
             let of_x = if wanted[0] { Some(pass.input_gradient(grad, &w, None)?) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(x, grad, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
-        })
-        .reaching(|| reach(&pass.geometry.window)))
+        });
+        Ok((y.reaching(|| reach(&pass.geometry.window)), moments))
     }
 
     /// One-dimensional convolution.
@@ -362,7 +394,7 @@ impl Tensor {
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
         Ok(y.record(OP, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
-            let of_x = if wanted[0] { Some(pass.forward(grad, &w, None)?) } else { None };
+            let of_x = if wanted[0] { Some(pass.forward(grad, &w, None, false)?.0) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(grad, x, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])

@@ -25,7 +25,7 @@ impl Tensor {
             let _op = operation("gate");
             self = self.with_node(None);
             with_float!(self.dtype(), "gate", T => {
-                let epilogue = Epilogue { bias: None, residual: residual.map(|residual| residual.data()), activation };
+                let epilogue = Epilogue { residual: residual.map(|residual| residual.data()), activation, ..Default::default() };
                 kernels::gate::gate(rows, self.make_mut::<T>(), gate.data(), epilogue);
             });
             return Ok(self);

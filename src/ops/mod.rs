@@ -26,6 +26,7 @@ mod softmax;
 
 pub use crate::autograd::registry;
 pub use crate::kernels::epilogue::Activation;
+pub(crate) use crate::kernels::moments::Moments;
 pub(crate) use conv::algorithm;
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
 pub(crate) use growing::GrowingMaps;

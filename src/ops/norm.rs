@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::layer_norm;
 use crate::kernels::memory::Buffer;
+use crate::kernels::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
 use crate::tensor::compute::same_dtype;
 use crate::tensor::shape::try_numel;
@@ -258,6 +259,23 @@ impl Tensor {
         shortcut: Option<&Tensor>,
         activation: Activation,
     ) -> Result<BatchNormOutput> {
+        self.batch_norm_of(None, weight, bias, eps, shortcut, activation)
+    }
+
+    /// As [`batch_norm_act`](Tensor::batch_norm_act), for an input whose moments are known, as after
+    /// [`conv2d_with_moments`](Tensor::conv2d_with_moments).
+    ///
+    /// # Errors
+    /// As [`batch_norm_act`](Tensor::batch_norm_act).
+    pub(crate) fn batch_norm_of(
+        &self,
+        moments: Option<Moments>,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+        shortcut: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<BatchNormOutput> {
         let _op = operation("batch_norm");
         let (x, maps) = batch_map(self, &[("weight", weight), ("bias", bias)])?;
         check_parameters("batch_norm", self, self.shape(), &[("shortcut", shortcut)])?;
@@ -266,9 +284,12 @@ impl Tensor {
             let message = format!("expected more than one value per channel when training, got shape {:?}", self.shape());
             return Err(Error::shape("batch_norm", message));
         }
-        let moments = with_float!(x.dtype(), "batch_norm", T => norm::moments::<T>(maps, x.data()));
-        let mean = moments.first;
-        let var: Vec<f64> = moments.second.iter().map(|squares| squares / count.max(1) as f64).collect();
+        let moments = match moments {
+            Some(moments) => moments,
+            None => with_float!(x.dtype(), "batch_norm", T => norm::moments::<T>(maps, x.data())),
+        };
+        let mean = moments.mean;
+        let var: Vec<f64> = moments.squares.iter().map(|squares| squares / count.max(1) as f64).collect();
         let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
         let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
         let shift = values(bias, maps.channels, 0.0);
@@ -336,7 +357,7 @@ impl Tensor {
         let count = (width * maps.rows) as f64;
         let moments = with_float!(x.dtype(), "group_norm", T => norm::moments::<T>(maps, x.data()));
         // Group statistics, repeated for each channel.
-        let (mut mean, mut rstd) = (moments.first, moments.second);
+        let (mut mean, mut rstd) = (moments.mean, moments.squares);
         for (mean, rstd) in mean.chunks_exact_mut(width).zip(rstd.chunks_exact_mut(width)) {
             let center = mean.iter().sum::<f64>() / width as f64;
             let deviations = mean.iter().map(|mean| (mean - center) * (mean - center)).sum::<f64>();

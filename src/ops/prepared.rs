@@ -114,7 +114,7 @@ impl<T: Real + Element> Weights<T> {
         let residual = residual.map(|residual| residual.in_format(MemoryFormat::ChannelsLast));
         Tensor::build(output, MemoryFormat::ChannelsLast, |y: &mut [T]| {
             let residual = residual.as_ref().map(|residual| residual.data());
-            self.prepared.run(x.data(), Epilogue { bias: self.bias.as_deref(), residual, activation }, y);
+            self.prepared.run(x.data(), Epilogue { residual, activation, ..Epilogue::bias(self.bias.as_deref()) }, y);
         })
     }
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use crate::kernels::epilogue::Activation;
+use crate::kernels::moments::Tally;
 use crate::kernels::simd::{Real, prefetch};
 use crate::kernels::stream;
 
@@ -112,7 +113,7 @@ pub(super) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, 
 /// `target[cell] = clamp(bias + Σ over strips and taps of source[cell · step + tap] · weight[tap])`, lane by lane.
 ///
 /// The contract: every strip's row lies within `source` for each of the vectors; `weights` holds what the strips say for each of them, and `bias`
-/// its lanes; `target` holds the vectors' lanes at each cell.
+/// its lanes; `target` holds the vectors' lanes at each cell; and the tally's part is this thread's.
 pub(super) struct Sums<'a, T> {
     pub(super) weights: &'a [T],
     pub(super) bias: Option<&'a [T]>,
@@ -123,6 +124,8 @@ pub(super) struct Sums<'a, T> {
     pub(super) pitch: usize,
     /// Whether to write past the caches: vectors have all their lanes, and lie aligned in `target`.
     pub(super) streams: bool,
+    /// Where the statistics of each vector go, and whether there are none from rows before.
+    pub(super) tally: Option<(Tally<'a, T>, bool)>,
 }
 
 impl<T: Real> Tiles<T> for Sums<'_, T> {
@@ -150,7 +153,7 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                         *sum = self.clamp.clamp::<S, T>(simd, *sum);
                     }
                     let target = self.target.as_mut_ptr().add(first * self.pitch + to);
-                    for (t, sum) in sums.into_iter().enumerate() {
+                    for (t, sum) in sums.iter().copied().enumerate() {
                         if t < count {
                             let target = target.add(t * self.pitch);
                             if self.streams {
@@ -161,6 +164,15 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                                 T::store_masked(simd, mask, target, sum);
                             }
                         }
+                    }
+                    if let Some((tally, fresh)) = self.tally {
+                        let mut running = tally.open::<S>(simd, vector * lanes, fresh && first == 0);
+                        for (t, &sum) in sums.iter().enumerate() {
+                            if t < count {
+                                running.add(simd, sum);
+                            }
+                        }
+                        running.close();
                     }
                 }
             }

@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::ConvGeometry;
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::{Buffer, Elements};
+use crate::kernels::moments::Parts;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, vectorize};
-use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, multiply_into};
+use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, filled_up, multiply_into};
 
 /// Pixels of an area, about: enough to use a packed panel well.
 const BAND: usize = 192;
@@ -247,6 +248,22 @@ impl<T: Real> Correlation<T> {
         Correlation { phases: phases.collect(), band, images, panels, frame }
     }
 
+    /// The areas, which a single phase's statistics are taken of; none where pixels are computed twice.
+    pub(super) fn parts(&self) -> Option<Parts> {
+        let Frame { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.frame;
+        let (rows, n) = (source.cells[0], channels / groups);
+        let of_images = |first: usize| {
+            let images = self.images.min(batch - first);
+            (0..rows).step_by(self.band).map(move |row| images * self.band.min(rows - row) * target[1])
+        };
+        let place = |channel: usize| channel / n * filled_up::<T>(n) + channel % n;
+        (pixels == 1 && self.phases.len() == 1).then(|| Parts {
+            rows: (0..batch).step_by(self.images).flat_map(of_images).collect(),
+            width: groups * filled_up::<T>(n),
+            places: (0..channels).map(place).collect(),
+        })
+    }
+
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
         let Frame { batch, pixels, work, .. } = self.frame;
         // For each column of the panels.
@@ -269,6 +286,7 @@ impl<T: Real> Correlation<T> {
             let (image, panels) = (area / bands * self.images, first..self.panels.min(first + part));
             let images = image..batch.min(image + self.images);
             let cells = area % bands * self.band..rows.min((area % bands + 1) * self.band);
+            let epilogue = Epilogue { tally: epilogue.tally.map(|tally| tally.part(area)), ..epilogue };
             self.area(x, images, cells, panels, epilogue, &y);
         });
     }
@@ -296,10 +314,11 @@ impl<T: Real> Correlation<T> {
                 let first = panels.start * packed.width();
                 let bias = epilogue.bias.map(|bias| &bias[group * n + first..]);
                 let at = area + group * n + first;
+                let tally = epilogue.tally.map(|tally| tally.from(group * filled_up::<T>(n) + first));
                 // Pixels that are computed twice are finished below, once.
-                let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, ..epilogue.from(at) } };
+                let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, tally, ..epilogue.from(at) } };
                 let source = &padded.elements[(group * (channels / groups)).min(padded.elements.len())..];
-                // SAFETY: tasks own distinct target pixels, or distinct channels of them.
+                // SAFETY: tasks own distinct target pixels, or distinct channels of them, and so of an area's statistics.
                 unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(at), places.out_starts.first(count), epilogue) };
             }
         }

@@ -19,6 +19,7 @@ use super::{ConvGeometry, Pass};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::geometry::Window;
 use crate::kernels::memory::Buffer;
+use crate::kernels::moments::Parts;
 use crate::kernels::parallel;
 use crate::kernels::simd::{Real, dispatch};
 use crate::kernels::stream;
@@ -30,6 +31,8 @@ const GRAIN: usize = 1 << 15;
 const TASKS: usize = 32;
 /// Tasks for less than that, if it is cheap to see a row again: threads that share out few come out even by chance only.
 const FEW_TASKS: usize = 16;
+/// Pixels whose statistics are summed in one go, about: sums of more would gather rounding errors.
+const PART: usize = 1024;
 /// Channels of a group beyond which lanes are not spread out, though asked for: scratch memory grows with them.
 const PLANES: usize = 64;
 
@@ -266,15 +269,42 @@ impl<T: Real> Depthwise<T> {
         Depthwise { walk, weights, work: work(g) }
     }
 
+    /// Rows of a band: the number that makes bands of about the same size.
+    fn band(&self) -> usize {
+        let walk = &self.walk;
+        let elements = walk.batch * walk.images()[1];
+        let grain = if walk.is_plain() { GRAIN.min(elements / FEW_TASKS).max(1) } else { GRAIN }.max(elements / TASKS);
+        walk.rows.target.div_ceil((walk.rows.target * walk.row()[1]).div_ceil(grain).clamp(1, walk.rows.target.max(1)))
+    }
+
+    /// Rows of a band whose statistics are summed in one go.
+    fn part(&self) -> usize {
+        PART.div_ceil(self.walk.columns.target.max(1))
+    }
+
+    /// The parts that statistics are taken of: rows of a band, of an image.
+    pub(super) fn parts(&self) -> Parts {
+        let (walk, band, part) = (&self.walk, self.band(), self.part());
+        let (height, width) = (walk.rows.target, walk.columns.target);
+        let of_band =
+            |first: usize| (0..band).step_by(part).map(move |row| part.min(band - row).min(height.saturating_sub(first + row)) * width);
+        let of_image = || (0..height).step_by(band).flat_map(of_band);
+        let last = walk.starts.len().saturating_sub(1) * walk.lanes;
+        // The last vector may overlap the one before, and then has numbers for its first channels too.
+        let place = |channel: usize| if channel < last { channel } else { last + channel - walk.starts.last().unwrap_or(&0) };
+        Parts {
+            rows: (0..walk.batch).flat_map(|_| of_image()).collect(),
+            width: walk.starts.len() * walk.lanes,
+            places: (0..walk.channels[1]).map(place).collect(),
+        }
+    }
+
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
         let (walk, row) = (&self.walk, self.walk.row()[1]);
         if y.is_empty() {
             return;
         }
-        // The number of rows that makes bands of about the same size.
-        let grain = if walk.is_plain() { GRAIN.min(y.len() / FEW_TASKS).max(1) } else { GRAIN }.max(y.len() / TASKS);
-        let bands = (walk.rows.target * row).div_ceil(grain).min(walk.rows.target);
-        let band = walk.rows.target.div_ceil(bands);
+        let (band, part) = (self.band(), self.part());
         let bands = walk.rows.target.div_ceil(band);
         let [image, target_image] = walk.images();
         let vector = walk.lanes * size_of::<T>();
@@ -287,7 +317,9 @@ impl<T: Real> Depthwise<T> {
             // SAFETY: tasks own distinct rows of the target.
             let y = unsafe { y.slice(first, rows.len() * row) };
             let x = &x[task / bands * image..][..image];
-            dispatch(Band { walk, weights: &self.weights, x, rows, epilogue: epilogue.from(first), y, streams });
+            let tally = epilogue.tally.map(|tally| tally.part(task * band.div_ceil(part)));
+            let epilogue = Epilogue { tally, ..epilogue.from(first) };
+            dispatch(Band { walk, weights: &self.weights, x, rows, epilogue, part, y, streams });
             if streams {
                 stream::fence();
             }
@@ -307,6 +339,8 @@ struct Band<'a, T> {
     x: &'a [T],
     rows: Range<usize>,
     epilogue: Epilogue<'a, T>,
+    /// Rows whose statistics are summed in one go.
+    part: usize,
     y: &'a mut [T],
     /// Whether `y` is written past the caches.
     streams: bool,
@@ -379,10 +413,11 @@ impl<T: Real> Band<'_, T> {
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,
+            tally: self.epilogue.tally.map(|tally| (tally.part(index / self.part).from(first * walk.lanes), index % self.part == 0)),
         };
         // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
         // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all
-        // channels but for the last; and where it is streamed, `run` has checked that all vectors lie aligned.
+        // channels but for the last; where it is streamed, `run` has checked that all vectors lie aligned; and `run` gives each band parts of its own.
         unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
     }
 }

@@ -30,6 +30,8 @@ use winograd::{Tile, Winograd};
 use super::epilogue::Epilogue;
 use super::geometry::Window;
 use super::memory::Buffer;
+use super::moments::{Moments, Parts};
+use super::norm::{self, Maps};
 use super::simd::Real;
 use super::skinny;
 
@@ -262,11 +264,41 @@ impl<T: Real> Prepared<T> {
         }
         epilogue.finish(0, to);
     }
+
+    /// What statistics are taken of while a forward pass runs, if its algorithm takes them.
+    fn parts(&self) -> Option<Parts> {
+        match &self.plan {
+            Plan::Direct(correlation) => correlation.parts(),
+            Plan::Winograd(winograd) => Some(winograd.parts()),
+            Plan::Depthwise(depthwise) => Some(depthwise.parts()),
+            _ => None,
+        }
+    }
 }
 
 /// `y = x ⋆ w + bias`.
 pub fn forward<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     Prepared::new(algorithm, g, Pass::Forward, false, w).run(x, Epilogue::bias(bias), y);
+}
+
+/// As [`forward`], with the moments of the output's channels over the whole batch, which most algorithms take in passing.
+pub fn forward_with_moments<T: Real>(
+    algorithm: ConvAlgorithm,
+    g: &ConvGeometry,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+) -> Moments {
+    let prepared = Prepared::new(algorithm, g, Pass::Forward, false, w);
+    let epilogue = Epilogue::bias(bias);
+    match prepared.parts().filter(|_| !y.is_empty() && !w.is_empty()) {
+        Some(parts) => parts.moments(|tally| prepared.run(x, Epilogue { tally: Some(tally), ..epilogue }, y)),
+        None => {
+            prepared.run(x, epilogue, y);
+            norm::moments(Maps { images: 1, rows: y.len() / g.channels_out.max(1), channels: g.channels_out }, y)
+        }
+    }
 }
 
 /// The gradient of the input from that of the output; with a bias on the input's channels for transposed convolutions.

@@ -104,8 +104,8 @@ fn compare(g: &ConvGeometry) {
     let (x, w, dy) = (numbers(inputs, 1), numbers(g.weights(), 2), numbers(outputs, 3));
     let (bias_out, bias_in) = (numbers(g.channels_out, 4), numbers(g.channels_in, 5));
     let (residual_out, residual_in) = (numbers(outputs, 6), numbers(inputs, 7));
-    let forward_epilogue = Epilogue { bias: Some(&bias_out[..]), residual: Some(&residual_out), activation: Activation::Silu };
-    let gradient_epilogue = Epilogue { bias: Some(&bias_in[..]), residual: Some(&residual_in), activation: Activation::Relu };
+    let forward_epilogue = Epilogue { residual: Some(&residual_out), activation: Activation::Silu, ..Epilogue::bias(Some(&bias_out)) };
+    let gradient_epilogue = Epilogue { residual: Some(&residual_in), activation: Activation::Relu, ..Epilogue::bias(Some(&bias_in)) };
     let all = |algorithm| {
         let (mut y, mut dx, mut dw) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs], vec![f64::NAN; g.weights()]);
         Prepared::forward(algorithm, g, &w).run(&x, forward_epilogue, &mut y);
@@ -119,6 +119,24 @@ fn compare(g: &ConvGeometry) {
         assert_close("forward", algorithm, &got.0, &y);
         assert_close("input gradient", algorithm, &got.1, &dx);
         assert_close("weight gradient", algorithm, &got.2, &dw);
+        compare_moments(algorithm, g, &x, &w, &bias_out);
+    }
+}
+
+/// Moments taken in passing against those of the result.
+fn compare_moments(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[f64], w: &[f64], bias: &[f64]) {
+    let [mut y, mut alone] = [(); 2].map(|()| vec![f64::NAN; g.batch * g.image_out()]);
+    // Far from zero, so that squares alone would cancel.
+    let bias: Vec<f64> = bias.iter().map(|bias| 1000.0 + bias).collect();
+    let moments = forward_with_moments(algorithm, g, x, w, Some(&bias), &mut y);
+    forward(algorithm, g, x, w, Some(&bias), &mut alone);
+    assert_eq!(y, alone, "{algorithm:?}");
+    let maps = Maps { images: 1, rows: y.len() / g.channels_out, channels: g.channels_out };
+    let expected = norm::moments(maps, &y);
+    for (found, expected) in [(&moments.mean, &expected.mean), (&moments.squares, &expected.squares)] {
+        assert_eq!(found.len(), expected.len());
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-10 * b.abs().max(1.0);
+        assert!(found.iter().zip(expected).all(close), "{algorithm:?}: {found:?}, expected {expected:?}");
     }
 }
 

@@ -6,8 +6,8 @@
 //! for a clamp in both passes, for a curve in the first one, which leaves the gradient before it for the second. A second pass goes through the data backwards, and finds in
 //! the cache what the first one read last.
 //!
-//! Statistics take one pass: each chunk of rows is summed about its own first row, so that nothing cancels, and the chunks' means and squares
-//! are put together in `f64` (Chan et al., 1979). Few channels are summed as if several rows were one, which keeps vectors full.
+//! Statistics take one pass: each chunk of rows is summed about its own first row, and the chunks' are put together ([`moments`](super::moments)).
+//! Few channels are summed as if several rows were one, which keeps vectors full.
 
 mod passes;
 mod sums;
@@ -185,8 +185,8 @@ mod tests {
             let (x, grad) = (values(maps.len(), 1), values(maps.len(), 2));
             let found = moments(maps, &x);
             let mean: Vec<f64> = plain_sums(maps, |_, at| x[at]).iter().map(|sum| sum / maps.rows as f64).collect();
-            prop_assert!(close(&found.first, &mean));
-            prop_assert!(close(&found.second, &plain_sums(maps, |slot, at| (x[at] - mean[slot]).powi(2))));
+            prop_assert!(close(&found.mean, &mean));
+            prop_assert!(close(&found.squares, &plain_sums(maps, |slot, at| (x[at] - mean[slot]).powi(2))));
             let [scale, shift, slope, offset] = [3, 4, 5, 6].map(|seed| values(mean.len(), seed));
             let slot = |at: usize| at / (maps.rows * maps.channels) * maps.channels + at % maps.channels;
             let normal = |at: usize| (x[at] - mean[slot(at)]) * scale[slot(at)] + shift[slot(at)];
@@ -249,7 +249,7 @@ mod tests {
             (f64::from(x[at]) - mean).powi(2)
         });
         // The values are exact in f32; what remains is the rounding of sums of a few hundred terms.
-        for (found, expected) in moments(maps, &x).second.iter().zip(expected) {
+        for (found, expected) in moments(maps, &x).squares.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
         }
     }

@@ -8,14 +8,15 @@ use super::passes::{add, normalise};
 use super::{Chunk, LONGEST, Maps, Pass, walk};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::memory::Buffer;
+use crate::kernels::moments::{Moments, join};
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::Real;
 
 /// Two numbers for each image and channel.
 pub struct Pairs {
-    /// The means, or the sums of the gradient.
+    /// The sums of the gradient.
     pub first: Vec<f64>,
-    /// The sums of squared deviations, or of the gradient times the deviation.
+    /// The sums of the gradient times the deviation.
     pub second: Vec<f64>,
 }
 
@@ -88,44 +89,28 @@ impl<T: Real> Pass<T> for Deviations<'_, T> {
 }
 
 /// The mean and the sum of squared deviations of each image's channels; `x: [images, rows, channels]`.
-pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Pairs {
+pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
     assert_eq!(x.len(), maps.len());
-    let mut moments = Pairs::zeros(maps);
-    if x.is_empty() {
-        return moments;
-    }
     let channels = maps.channels;
-    let mut partial = partial_sums(maps, 2 * x.len(), |chunk, sums| {
+    if x.is_empty() {
+        return Moments { mean: vec![0.0; maps.images * channels], squares: vec![0.0; maps.images * channels] };
+    }
+    let partial = partial_sums(maps, 2 * x.len(), |chunk, sums| {
         let x = &x[chunk.start..][..chunk.length];
         let mut center = Buffer::uncleared(maps.lanes());
         center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
         walk(maps.lanes(), chunk.length, &mut Deviations { x, center: &center, sums });
     });
-    let rows = |task: usize| (maps.chunk(task).length / channels) as f64;
-    for (task, sums) in partial.chunks_exact_mut(2 * channels).enumerate() {
-        let (first, second) = sums.split_at_mut(channels);
-        for ((first, second), &center) in first.iter_mut().zip(second).zip(&x[maps.chunk(task).start..]) {
-            let squares = *second - *first * *first / rows(task);
-            // Rounding may leave a negative number; NaN stays.
-            *second = if squares < 0.0 { 0.0 } else { squares };
-            *first = center.to_f64().unwrap_or(f64::NAN) + *first / rows(task);
-        }
-    }
-    for image in 0..maps.images {
-        let range = image * channels..(image + 1) * channels;
-        let (mean, squares) = (&mut moments.first[range.clone()], &mut moments.second[range]);
-        let parts = || (image * maps.chunks()..).zip(partial.chunks_exact(2 * channels).skip(image * maps.chunks()).take(maps.chunks()));
-        for (task, part) in parts() {
-            let share = rows(task) / maps.rows as f64;
-            mean.iter_mut().zip(part).for_each(|(mean, part)| *mean += share * part);
-        }
-        for (task, part) in parts() {
-            let rows = rows(task);
-            for (c, squares) in squares.iter_mut().enumerate() {
-                let distance = part[c] - mean[c];
-                *squares += part[channels + c] + rows * distance * distance;
-            }
-        }
+    let mut moments = Moments::default();
+    for first in (0..maps.images).map(|image| image * maps.chunks()) {
+        let rows: Vec<usize> = (first..first + maps.chunks()).map(|task| maps.chunk(task).length / channels).collect();
+        let joined = join(channels, &rows, |part, c| {
+            let (task, center) = (first + part, x[maps.chunk(first + part).start + c]);
+            let sum = |which: usize| partial[(2 * task + which) * channels + c];
+            [center.to_f64().unwrap_or(f64::NAN), sum(0), sum(1)]
+        });
+        moments.mean.extend(joined.mean);
+        moments.squares.extend(joined.squares);
     }
     moments
 }

@@ -1,0 +1,150 @@
+//! The mean and the squared deviations of a map's channels, put together from those of parts of its pixels.
+//!
+//! A part is summed in the map's precision, about a value of its own, so that nothing cancels; parts are put together in `f64` (Chan et al.,
+//! 1979). A convolution takes its output's while that is in registers ([`Tally`]), which spares reading it for a normalisation that follows.
+
+use pulp::Simd;
+
+use super::parallel::{self, Disjoint};
+use super::simd::Real;
+
+/// Channels that one task puts together.
+const CHANNELS: usize = 32;
+
+/// Of each channel of a map.
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    /// The mean.
+    pub mean: Vec<f64>,
+    /// The sum of squared deviations from it.
+    pub squares: Vec<f64>,
+}
+
+/// The moments of `channels` channels from those of parts, of which part `p` has `rows[p]` values of each; `sums(p, c)` are a center that the part's
+/// deviations were taken from, their sum, and that of their squares. Parts without values are not asked for theirs.
+pub(crate) fn join(channels: usize, rows: &[usize], sums: impl Fn(usize, usize) -> [f64; 3] + Sync) -> Moments {
+    let total = rows.iter().sum::<usize>().max(1) as f64;
+    let parts = || rows.iter().enumerate().filter(|&(_, &rows)| rows > 0).map(|(part, &rows)| (part, rows as f64, 1.0 / rows as f64));
+    let mut joined = vec![[0.0; 2]; channels];
+    parallel::chunks_mut(&mut joined, CHANNELS, 20 * rows.len() * channels, |block, joined| {
+        let first = block * CHANNELS;
+        for (part, rows, inverse) in parts() {
+            let share = rows / total;
+            for (c, [mean, _]) in joined.iter_mut().enumerate() {
+                let [center, sum, _] = sums(part, first + c);
+                *mean += share * (center + sum * inverse);
+            }
+        }
+        for (part, rows, inverse) in parts() {
+            for (c, [mean, squares]) in joined.iter_mut().enumerate() {
+                let [center, sum, more] = sums(part, first + c);
+                let own = sum * inverse;
+                let distance = center + own - *mean;
+                // Rounding may leave a negative number; NaN stays.
+                let around_own = more - sum * own;
+                *squares += if around_own < 0.0 { 0.0 } else { around_own } + rows * distance * distance;
+            }
+        }
+    });
+    let (mean, squares) = joined.into_iter().map(|[mean, squares]| (mean, squares)).unzip();
+    Moments { mean, squares }
+}
+
+/// How an algorithm cuts a map for a [`Tally`].
+pub(crate) struct Parts {
+    /// Pixels of each part.
+    pub(crate) rows: Vec<usize>,
+    /// Places that a part has for channels.
+    pub(crate) width: usize,
+    /// The place of each channel.
+    pub(crate) places: Vec<usize>,
+}
+
+impl Parts {
+    /// The moments of the map that `compute` fills in, leaving the sums of every part in the tally that it is handed.
+    pub(crate) fn moments<T: Real>(&self, compute: impl FnOnce(Tally<'_, T>)) -> Moments {
+        let mut sums = super::memory::Buffer::<T>::uncleared(self.rows.len() * 3 * self.width);
+        compute(Tally { sums: &Disjoint::new(&mut sums), start: 0, width: self.width });
+        join(self.places.len(), &self.rows, |part, channel| {
+            let at = part * 3 * self.width + self.places[channel];
+            let value = |which: usize| sums[at + which * self.width].to_f64().unwrap_or(f64::NAN);
+            [value(0), value(1), value(2)]
+        })
+    }
+}
+
+/// Where the sums of a map's parts go: `[parts][3][width]`, the three being centers, sums of deviations and sums of their squares.
+#[derive(Clone, Copy)]
+pub struct Tally<'a, T> {
+    sums: &'a Disjoint<'a, T>,
+    start: usize,
+    width: usize,
+}
+
+impl<'a, T: Real> Tally<'a, T> {
+    /// The sums of the part `parts` further on.
+    pub(crate) fn part(self, parts: usize) -> Self {
+        Tally { start: self.start + parts * 3 * self.width, ..self }
+    }
+
+    /// The sums from place `place` on.
+    pub(crate) fn from(self, place: usize) -> Self {
+        Tally { start: self.start + place, ..self }
+    }
+
+    /// The sums of a vector of channels from place `place` on, to be added to; `fresh` if there are none yet.
+    ///
+    /// # Safety
+    /// No other thread may touch them until they are closed.
+    #[inline(always)]
+    pub(crate) unsafe fn open<S: Simd>(self, simd: S, place: usize, fresh: bool) -> Running<T, S> {
+        let lanes = T::lanes::<S>();
+        let at = self.sums.pointer(self.start + place, 2 * self.width + lanes);
+        let zero = T::splat(simd, T::zero());
+        if fresh {
+            return Running { center: zero, sum: zero, squares: zero, fresh, at, width: self.width };
+        }
+        // SAFETY: `pointer` has checked the last of the three vectors; they are this thread's by this function's contract.
+        let [center, sum, squares] = [0, 1, 2].map(|which| unsafe { at.add(which * self.width).cast::<T::Vector<S>>().read_unaligned() });
+        Running { center, sum, squares, fresh, at, width: self.width }
+    }
+}
+
+impl<T> std::fmt::Debug for Tally<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tally").field("start", &self.start).field("width", &self.width).finish()
+    }
+}
+
+/// A part's sums of a vector of channels while they are in registers.
+pub(crate) struct Running<T: Real, S: Simd> {
+    center: T::Vector<S>,
+    sum: T::Vector<S>,
+    squares: T::Vector<S>,
+    /// Whether no value has come yet: the first is the center.
+    fresh: bool,
+    at: *mut T,
+    width: usize,
+}
+
+impl<T: Real, S: Simd> Running<T, S> {
+    /// Adds a pixel's values.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, simd: S, values: T::Vector<S>) {
+        if self.fresh {
+            (self.center, self.fresh) = (values, false);
+        }
+        let deviations = T::vector_sub(simd, values, self.center);
+        self.sum = T::vector_add(simd, self.sum, deviations);
+        self.squares = T::vector_mul_add(simd, deviations, deviations, self.squares);
+    }
+
+    /// Writes the sums back.
+    #[inline(always)]
+    pub(crate) fn close(self) {
+        for (which, sums) in [self.center, self.sum, self.squares].into_iter().enumerate() {
+            // SAFETY: `open` has checked that all three lie in the buffer, and its caller that they are this thread's.
+            unsafe { self.at.add(which * self.width).cast::<T::Vector<S>>().write_unaligned(sums) };
+        }
+    }
+}
