@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch};
+use super::simd::{Real, dispatch, prefetch};
 
 /// Rows up to which packing the weight for the general product does not pay.
 pub(crate) const FEW_ROWS: usize = 64;
@@ -201,6 +201,9 @@ impl<T: Real> Sums<'_, T> {
             // SAFETY: whole vectors from `at` on lie within the `length` elements of each row and column; vectors are plain numbers, and the
             // reads are unaligned.
             let read = |from: &[T]| unsafe { from.as_ptr().add(at).cast::<T::Vector<S>>().read_unaligned() };
+            for c in 0..COLUMNS {
+                prefetch(w[c].as_ptr().wrapping_add(at + COLUMNS * k));
+            }
             let w: [T::Vector<S>; COLUMNS] = std::array::from_fn(|c| read(w[c]));
             for r in 0..MR {
                 let x = read(x[r]);

@@ -88,17 +88,17 @@ impl DenseLayer {
     }
 
     /// The new maps that follow from all maps before, without keeping their concatenation for backward, nor its normalised form: the largest
-    /// tensors of the network (Pleiss et al., *Memory-Efficient Implementation of DenseNets*, 2017). What is as narrow as the layer is kept,
-    /// as in torchvision.
+    /// tensors of the network (Pleiss et al., *Memory-Efficient Implementation of DenseNets*, 2017). What the second convolution sees is kept; it
+    /// is as narrow as the layer.
     fn forward_efficiently(self: &Arc<DenseLayer>, maps: &[Tensor]) -> Result<Tensor> {
         let layer = Arc::clone(self);
         let maps: Vec<&Tensor> = maps.iter().collect();
         let y = checkpoint(&maps, move |maps| {
             let maps: Vec<&Tensor> = maps.iter().collect();
             let y = bn_act(&layer.norm1, &Tensor::cat(&maps, 1)?, Activation::Relu)?;
-            layer.conv1.forward(&y)
+            conv_bn_relu(&layer.conv1, &layer.norm2, &y)
         })?;
-        self.finish(&bn_act(&self.norm2, &y, Activation::Relu)?)
+        self.finish(&y)
     }
 
     /// From the second convolution on.
