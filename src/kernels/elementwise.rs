@@ -7,6 +7,10 @@ use super::parallel::{self, Disjoint};
 use super::simd::{Real, Scalar, vectorize};
 use super::stream;
 
+/// The elementary operations that it takes to fetch an element and bring it away: another thread pays early, as what two of them wrote is slow to
+/// gather for one.
+const TOUCH: usize = 2;
+
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;
 
@@ -52,7 +56,7 @@ pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X
     assert_eq!(x.len(), y.len());
     fill(
         y,
-        x.len() * cost,
+        x.len() * (TOUCH + cost),
         #[inline(always)]
         |at, y| {
             for (y, &x) in y.iter_mut().zip(&x[at..]) {
@@ -64,7 +68,7 @@ pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X
 
 /// `y[i] = f(y[i])`.
 pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Copy + Sync) {
-    let work = y.len() * cost;
+    let work = y.len() * (TOUCH + cost);
     parallel::chunks_mut(y, GRAIN, work, |_, y| {
         vectorize(|| {
             for y in y {
@@ -79,7 +83,7 @@ pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost:
     assert!(a.len() == y.len() && b.len() == y.len());
     fill(
         y,
-        a.len() * cost,
+        a.len() * (TOUCH + cost),
         #[inline(always)]
         |at, y| {
             for ((y, &a), &b) in y.iter_mut().zip(&a[at..]).zip(&b[at..]) {
@@ -99,7 +103,7 @@ pub fn sum_parts<T: Scalar>(parts: &mut [T], length: usize) -> &mut [T] {
 /// `y[i] = f(y[i], b[i])`.
 pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: impl Fn(T, B) -> T + Copy + Sync) {
     assert_eq!(b.len(), y.len());
-    let work = y.len() * cost;
+    let work = y.len() * (TOUCH + cost);
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
         let b = &b[i * GRAIN..][..y.len()];
         vectorize(|| {
@@ -113,7 +117,7 @@ pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: 
 /// `y[i] = a[i]` where `condition[i]` is not 0, else `b[i]`.
 pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
     assert!(condition.len() == y.len() && a.len() == y.len() && b.len() == y.len());
-    let work = y.len();
+    let work = y.len() * TOUCH;
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
         let range = i * GRAIN..i * GRAIN + y.len();
         let (condition, a, b) = (&condition[range.clone()], &a[range.clone()], &b[range]);
@@ -258,7 +262,7 @@ fn for_rows<Y: Scalar>(shape: &Broadcast, y: &mut [Y], cost: usize, body: impl F
     };
     let (rows_per_task, columns_per_task) = ((GRAIN / inner).max(1), inner.min(GRAIN));
     let (row_tasks, column_tasks) = (rows.div_ceil(rows_per_task), inner.div_ceil(columns_per_task));
-    let work = y.len() * cost;
+    let work = y.len() * (TOUCH + cost);
     let y = Disjoint::new(y);
     parallel::for_each(row_tasks * column_tasks, work, |task| {
         let first = task / column_tasks * rows_per_task;

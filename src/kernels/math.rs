@@ -5,6 +5,8 @@
 //! Every instruction set gives the same bits: multiply-adds are fused everywhere, which costs a call only where the portable code runs on a
 //! processor that has no instruction for it. For `f64`, where accuracy counts and speed does not, they are the standard library's.
 
+use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
+
 /// Functions that loops over elements are made of.
 pub trait Math: Copy {
     /// `eˣ`.
@@ -52,7 +54,7 @@ fn low_bits(shifted: f32) -> i32 {
 /// Splits `eˣ = 2ⁿ · eʳ`, `|r| <= ln 2 / 2`; gives `n` and `eʳ - 1`. `x` must lie within ±200 or be NaN.
 #[inline(always)]
 fn split_exp(x: f32) -> (i32, f32) {
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
+    let shifted = x.mul_add(LOG2_E, MAGIC);
     let n = shifted - MAGIC;
     // ln 2 in two parts, the first short enough for an exact product.
     let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_4, x));
@@ -92,7 +94,7 @@ impl Math for f32 {
         let bits = x.to_bits();
         let exponent = ((bits >> 23) as i32).wrapping_sub(126) as f32 - if tiny { 23.0 } else { 0.0 };
         let mantissa = f32::from_bits(bits & 0x007f_ffff | 0x3f00_0000);
-        let low = mantissa < std::f32::consts::FRAC_1_SQRT_2;
+        let low = mantissa < FRAC_1_SQRT_2;
         let exponent = if low { exponent - 1.0 } else { exponent };
         let m = if low { mantissa + mantissa - 1.0 } else { mantissa - 1.0 };
         let z = m * m;
@@ -131,13 +133,13 @@ impl Math for f32 {
 
     #[inline(always)]
     fn sigmoid(self) -> f32 {
-        // e⁻ˣ = 2ⁿ · 2ᶠ, |f| <= 1/2. The one takes the edge off an error, so that fewer terms do than for the exponential alone. Within the bounds
-        // one factor holds 2ⁿ, or is infinite where that nearly is.
-        const NEGATIVE: f32 = -std::f32::consts::LOG2_E;
+        // e⁻ˣ = 2ⁿ · 2ᶠ, |f| <= 1/2, the latter within 1.1e-7. The one that is added takes the edge off errors, so that fewer terms do than for
+        // the exponential alone. Within the bounds one factor holds 2ⁿ, or is infinite where that nearly is.
+        const NEGATIVE: f32 = -LOG2_E;
         let x = bound(self, -88.8, 87.0);
         let shifted = x.mul_add(NEGATIVE, MAGIC);
         let f = x.mul_add(NEGATIVE, MAGIC - shifted);
-        let p = polynomial(f, [1.326_471_5e-3, 9.671_513e-3, 5.550_734e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0]);
+        let p = polynomial(f, [1.330_060_8e-3, 9.669_692e-3, 5.550_558_5e-2, 2.402_228_3e-1, LN_2, 1.0]);
         1.0 / p.mul_add(power_of_two(low_bits(shifted)), 1.0)
     }
 

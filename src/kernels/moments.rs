@@ -5,6 +5,7 @@
 
 use pulp::Simd;
 
+use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
 use super::simd::Real;
 
@@ -20,8 +21,8 @@ pub struct Moments {
     pub squares: Vec<f64>,
 }
 
-/// The moments of `channels` channels from those of parts, of which part `p` has `rows[p]` values of each; `sums(p, c)` are a center that the part's
-/// deviations were taken from, their sum, and that of their squares. Parts without values are not asked for theirs.
+/// The moments of `channels` channels from those of parts, of which part `p` has `rows[p]` values of each; `sums(p, c)` are a center that
+/// the part's deviations were taken from, their sum, and that of their squares. Parts without values are not asked for theirs.
 pub(crate) fn join(channels: usize, rows: &[usize], sums: impl Fn(usize, usize) -> [f64; 3] + Sync) -> Moments {
     let total = rows.iter().sum::<usize>().max(1) as f64;
     let parts = || rows.iter().enumerate().filter(|&(_, &rows)| rows > 0).map(|(part, &rows)| (part, rows as f64, 1.0 / rows as f64));
@@ -63,7 +64,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// The moments of the map that `compute` fills in, leaving the sums of every part in the tally that it is handed.
     pub(crate) fn moments<T: Real>(&self, compute: impl FnOnce(Tally<'_, T>)) -> Moments {
-        let mut sums = super::memory::Buffer::<T>::uncleared(self.rows.len() * 3 * self.width);
+        let mut sums = Buffer::<T>::uncleared(self.rows.len() * 3 * self.width);
         compute(Tally { sums: &Disjoint::new(&mut sums), start: 0, width: self.width });
         join(self.places.len(), &self.rows, |part, channel| {
             let at = part * 3 * self.width + self.places[channel];
@@ -105,8 +106,8 @@ impl<'a, T: Real> Tally<'a, T> {
             return Running { center: zero, sum: zero, squares: zero, fresh, at, width: self.width };
         }
         // SAFETY: `pointer` has checked the last of the three vectors; they are this thread's by this function's contract.
-        let [center, sum, squares] = [0, 1, 2].map(|which| unsafe { at.add(which * self.width).cast::<T::Vector<S>>().read_unaligned() });
-        Running { center, sum, squares, fresh, at, width: self.width }
+        let read = |which: usize| unsafe { at.add(which * self.width).cast::<T::Vector<S>>().read_unaligned() };
+        Running { center: read(0), sum: read(1), squares: read(2), fresh, at, width: self.width }
     }
 }
 
@@ -142,9 +143,10 @@ impl<T: Real, S: Simd> Running<T, S> {
     /// Writes the sums back.
     #[inline(always)]
     pub(crate) fn close(self) {
-        for (which, sums) in [self.center, self.sum, self.squares].into_iter().enumerate() {
-            // SAFETY: `open` has checked that all three lie in the buffer, and its caller that they are this thread's.
-            unsafe { self.at.add(which * self.width).cast::<T::Vector<S>>().write_unaligned(sums) };
-        }
+        // SAFETY: `open` has checked that all three lie in the buffer, and its caller that they are this thread's.
+        let write = |which: usize, sums| unsafe { self.at.add(which * self.width).cast::<T::Vector<S>>().write_unaligned(sums) };
+        write(0, self.center);
+        write(1, self.sum);
+        write(2, self.squares);
     }
 }

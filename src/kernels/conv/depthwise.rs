@@ -413,11 +413,15 @@ impl<T: Real> Band<'_, T> {
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,
-            tally: self.epilogue.tally.map(|tally| (tally.part(index / self.part).from(first * walk.lanes), index % self.part == 0)),
+            tally: self
+                .epilogue
+                .tally
+                .map(|tally| (tally.part(index / self.part).from(first * walk.lanes), index.is_multiple_of(self.part))),
         };
         // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
         // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all
-        // channels but for the last; where it is streamed, `run` has checked that all vectors lie aligned; and `run` gives each band parts of its own.
+        // channels but for the last; where it is streamed, `run` has checked that all vectors lie aligned; and `run` gives each band parts of
+        // its own.
         unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
     }
 }
