@@ -1,7 +1,8 @@
 //! The mean and the squared deviations of a map's channels, put together from those of parts of its pixels.
 //!
 //! A part is summed in the map's precision, about a value of its own, so that nothing cancels; parts are put together in `f64` (Chan et al.,
-//! 1979). A convolution takes its output's while that is in registers ([`Tally`]), which spares reading it for a normalisation that follows.
+//! 1979). Direct and depthwise convolution take their output's while that is in registers ([`Tally`]), which spares a normalisation that follows
+//! from reading it twice.
 
 use pulp::Simd;
 

@@ -1,8 +1,8 @@
 //! A convolution with what usually follows it.
 //!
 //! In evaluation under [`no_grad`](crate::no_grad) all of it is one operation: the normalisation is folded into the convolution's weights, which
-//! are laid out once and kept until they change. In training, the convolution takes the statistics in passing, and normalisation, shortcut and
-//! activation are one operation with few passes over the data. The result is that of the layers one after the other.
+//! are laid out once and kept until they change. In training, the convolution takes the statistics in passing if it can, and normalisation,
+//! shortcut and activation are one operation with few passes over the data. The result is that of the layers one after the other.
 
 use super::conv::Conv2d;
 use super::module::{Module, Part};

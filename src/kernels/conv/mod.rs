@@ -265,11 +265,11 @@ impl<T: Real> Prepared<T> {
         epilogue.finish(0, to);
     }
 
-    /// What statistics are taken of while a forward pass runs, if its algorithm takes them.
+    /// What statistics are taken of while a forward pass runs, if its algorithm takes them. (Winograd's tiles, transformed back a few pixels at
+    /// a time, would take longer than a pass over their map.)
     fn parts(&self) -> Option<Parts> {
         match &self.plan {
             Plan::Direct(correlation) => correlation.parts(),
-            Plan::Winograd(winograd) => Some(winograd.parts()),
             Plan::Depthwise(depthwise) => Some(depthwise.parts()),
             _ => None,
         }
@@ -281,7 +281,7 @@ pub fn forward<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], w: 
     Prepared::new(algorithm, g, Pass::Forward, false, w).run(x, Epilogue::bias(bias), y);
 }
 
-/// As [`forward`], with the moments of the output's channels over the whole batch, which most algorithms take in passing.
+/// As [`forward`], with the moments of the output's channels over the whole batch, which direct and depthwise convolution take in passing.
 pub fn forward_with_moments<T: Real>(
     algorithm: ConvAlgorithm,
     g: &ConvGeometry,

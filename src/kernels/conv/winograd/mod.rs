@@ -25,7 +25,6 @@ pub(super) use weight::weight_gradient;
 use super::{ConvGeometry, ConvPass, Pass};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
-use crate::kernels::moments::Parts;
 use crate::kernels::parallel::{self, Disjoint};
 use crate::kernels::simd::{Real, dispatch};
 use crate::kernels::tile::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
@@ -40,8 +39,6 @@ const FEWEST: usize = 24;
 const FEW_WEIGHTS: usize = 768 << 10;
 /// Groups from which on each thread takes its own.
 const MANY: usize = 6;
-/// Tiles of a shared group that one task transforms.
-const FEW: usize = 4;
 
 /// A set of points, by the side of the tiles of input that have as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,57 +156,40 @@ impl<T: Real> Winograd<T> {
     }
 
     fn run_with<C: Scheme>(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        let (tiles, [k, n]) = (self.tiles(), [self.source.channels, self.target.channels]);
+        let tiles = self.view.batch * self.source.tiles[0] * self.source.tiles[1];
+        let [k, n] = [self.source.channels, self.target.channels];
         if tiles * n == 0 {
             return;
         }
         let work = 2 * tiles * C::N * C::N * k * n;
+        let per_tile = C::N * C::N * (k + n) * size_of::<T>();
         let y = Disjoint::new(y);
-        let Grouping { group, part, is_shared } = self.grouping();
-        let run = |first: usize, work: usize| {
-            let tiles = first..tiles.min(first + group);
-            self.group::<C>(x, tiles, part, epilogue, &y, work);
-        };
-        if is_shared {
-            (0..tiles).step_by(group).for_each(|first| run(first, work));
-        } else {
-            parallel::for_each(tiles.div_ceil(group), work, |task| run(task * group, 0));
-        }
-    }
-
-    fn tiles(&self) -> usize {
-        self.view.batch * self.target.tiles[0] * self.target.tiles[1]
-    }
-
-    fn grouping(&self) -> Grouping {
-        let tiles = self.tiles();
-        let per_tile = self.tile.side() * self.tile.side() * (self.source.channels + self.target.channels) * size_of::<T>();
         let mut group = (GROUP / per_tile).next_multiple_of(12).clamp(FEWEST, 96);
         if self.weights.len() * size_of::<T>() <= FEW_WEIGHTS {
             group = group.min(tiles.div_ceil(MANY).next_multiple_of(12)).max(FEWEST);
         }
         if tiles.div_ceil(group) >= MANY {
-            return Grouping { group, part: group, is_shared: false };
+            parallel::for_each(tiles.div_ceil(group), work, |task| {
+                self.group::<C>(x, task * group..tiles.min((task + 1) * group), epilogue, &y, 0);
+            });
+        } else {
+            let group = (SHARED_GROUP / per_tile).next_multiple_of(12).max(FEWEST);
+            for first in (0..tiles).step_by(group) {
+                self.group::<C>(x, first..tiles.min(first + group), epilogue, &y, work);
+            }
         }
-        Grouping { group: (SHARED_GROUP / per_tile).next_multiple_of(12).max(FEWEST), part: FEW, is_shared: true }
     }
 
-    /// The parts that statistics are taken of: the tiles that one task transforms.
-    pub(super) fn parts(&self) -> Parts {
-        let (tiles, part) = (self.tiles(), self.grouping().part);
-        let rows = (0..tiles).step_by(part).map(|first| self.target.pixels(first..tiles.min(first + part)));
-        let channels = self.target.channels;
-        Parts { rows: rows.collect(), width: filled_up::<T>(channels), places: (0..channels).collect() }
-    }
-
-    /// Some tiles, `part` to a task, on several threads if `work` is worth it.
-    fn group<C: Scheme>(&self, x: &[T], tiles: Range<usize>, part: usize, epilogue: Epilogue<'_, T>, y: &Disjoint<'_, T>, work: usize) {
+    /// Some tiles, on several threads if `work` is worth it.
+    fn group<C: Scheme>(&self, x: &[T], tiles: Range<usize>, epilogue: Epilogue<'_, T>, y: &Disjoint<'_, T>, work: usize) {
         let [k, n] = [self.source.channels, self.target.channels];
         let inputs = Transformed { channels: k, width: k, tiles: tiles.len() };
         let outputs = Transformed { channels: n, width: n, tiles: tiles.len() };
         let mut transformed = Buffer::uncleared(C::N * C::N * inputs.position());
         let mut products = Buffer::uncleared(C::N * C::N * outputs.position());
-        let (parts, first) = (tiles.len().div_ceil(part), tiles.start / part);
+        // Tiles that one task transforms: all, when there is one thread for all.
+        let part = if work == 0 { tiles.len() } else { 4 };
+        let parts = tiles.len().div_ceil(part);
         let of = |task: usize| task * part..tiles.len().min((task + 1) * part);
         {
             let out = Disjoint::new(&mut transformed);
@@ -231,21 +211,10 @@ impl<T: Real> Winograd<T> {
         parallel::for_each(parts, work, |task| {
             let part = of(task);
             let absolute = tiles.start + part.start..tiles.start + part.end;
-            let epilogue = Epilogue { tally: epilogue.tally.map(|tally| tally.part(first + task)), ..epilogue };
-            // SAFETY: tiles do not overlap, and each is one task's, as is a part.
+            // SAFETY: tiles do not overlap, and each is one task's.
             unsafe { scatter::<T, C::Outputs>(&self.target, &products, &outputs, part.start, absolute, epilogue, y) };
         });
     }
-}
-
-/// How tiles are grouped.
-struct Grouping {
-    /// Tiles of a group.
-    group: usize,
-    /// Tiles of it that one task transforms, of which a group has whole parts.
-    part: usize,
-    /// Whether threads share a group rather than that each takes its own.
-    is_shared: bool,
 }
 
 /// Rows of a panel that one task transforms.

@@ -53,11 +53,6 @@ impl Grid {
         let origin = first.wrapping_add(top.wrapping_mul(pitch[0])).wrapping_add(left.wrapping_mul(pitch[1]));
         Window { extent, inside, origin, pitch }
     }
-
-    /// The pixels of some tiles, each of them `step` wide.
-    pub(super) fn pixels(&self, tiles: Range<usize>) -> usize {
-        tiles.map(|tile| self.window(tile, self.step).inside.iter().map(Range::len).product::<usize>()).sum()
-    }
 }
 
 impl Window {
@@ -218,7 +213,7 @@ impl<T: Real, F: Transform> Gather<'_, T, F> {
 /// Transforms products at the points, from slot `first` on, by `F` into tiles of `y`.
 ///
 /// # Safety
-/// No other thread may touch the pixels of `y` that these tiles cover, nor the tally's part.
+/// No other thread may touch the pixels of `y` that these tiles cover.
 pub(super) unsafe fn scatter<T: Real, F: Transform>(
     grid: &Grid,
     products: &[T],
@@ -259,11 +254,10 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
             unsafe {
                 if window.is_whole() {
                     let reach = window.reach();
-                    self.tile(simd, slot, y.pointer(reach.start, reach.len()), window.pitch, [F::TO, F::TO]);
+                    self.tile(simd, slot, y.pointer(reach.start, reach.len()), window.pitch);
                 } else {
                     aside.resize(window.length(), T::zero());
-                    let inside = [0, 1].map(|axis| window.inside[axis].len());
-                    self.tile(simd, slot, aside.as_mut_ptr(), [F::TO * grid.channels, grid.channels], inside);
+                    self.tile(simd, slot, aside.as_mut_ptr(), [F::TO * grid.channels, grid.channels]);
                     for [to, from] in window.inside[0].clone().map(|row| window.row(row)) {
                         y.slice(to.start, to.len()).copy_from_slice(&aside[from]);
                     }
@@ -279,20 +273,19 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
 }
 
 impl<T: Real, F: Transform> Scatter<'_, T, F> {
-    /// Transforms a slot's tile to pixels `pitch` apart, and finishes them if the epilogue fits registers; so many rows and columns of them
-    /// count.
+    /// Transforms a slot's tile to pixels `pitch` apart, and finishes them if the epilogue fits registers.
     ///
     /// # Safety
-    /// All pixels from `to` on must be writable for all channels, by this thread alone, as must the tally's part.
+    /// All pixels from `to` on must be writable for all channels, by this thread alone.
     #[inline(always)]
-    unsafe fn tile<S: Simd>(&self, simd: S, slot: usize, to: *mut T, pitch: [usize; 2], inside: [usize; 2]) {
+    unsafe fn tile<S: Simd>(&self, simd: S, slot: usize, to: *mut T, pitch: [usize; 2]) {
         let (lanes, channels) = (T::lanes::<S>(), self.grid.channels);
         for channel in (0..channels).step_by(lanes) {
             // SAFETY: by this function's contract.
             unsafe {
                 match channels - channel < lanes {
-                    true => self.transform::<S, true>(simd, slot, channel, to, pitch, inside),
-                    false => self.transform::<S, false>(simd, slot, channel, to, pitch, inside),
+                    true => self.transform::<S, true>(simd, slot, channel, to, pitch),
+                    false => self.transform::<S, false>(simd, slot, channel, to, pitch),
                 }
             }
         }
@@ -303,15 +296,7 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
     /// # Safety
     /// As for [`tile`](Scatter::tile).
     #[inline(always)]
-    unsafe fn transform<S: Simd, const MASKED: bool>(
-        &self,
-        simd: S,
-        slot: usize,
-        channel: usize,
-        to: *mut T,
-        pitch: [usize; 2],
-        inside: [usize; 2],
-    ) {
+    unsafe fn transform<S: Simd, const MASKED: bool>(&self, simd: S, slot: usize, channel: usize, to: *mut T, pitch: [usize; 2]) {
         let Scatter { grid, products, layout, epilogue, .. } = self;
         let (position, mask) = (layout.position(), T::mask(simd, T::lanes::<S>().min(grid.channels - channel)));
         let from = products[layout.at(slot, channel)..].as_ptr();
@@ -332,18 +317,5 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
             let value = clamp.clamp::<S, T>(simd, T::vector_add(simd, value, bias));
             T::store::<S, MASKED>(simd, mask, to, value);
         });
-        if let Some(tally) = epilogue.tally {
-            // SAFETY: the pixels are there, by this function's contract, and have just been written; the part is this thread's.
-            unsafe {
-                let mut running = tally.open::<S>(simd, channel, slot == self.first);
-                for i in 0..inside[0] {
-                    for j in 0..inside[1] {
-                        let pixel = to.add(i * pitch[0] + j * pitch[1] + channel);
-                        running.add(simd, T::load::<S, MASKED>(simd, mask, pixel));
-                    }
-                }
-                running.close();
-            }
-        }
     }
 }
