@@ -201,6 +201,7 @@ impl<T: Real> Sums<'_, T> {
             // SAFETY: whole vectors from `at` on lie within the `length` elements of each row and column; vectors are plain numbers, and the
             // reads are unaligned.
             let read = |from: &[T]| unsafe { from.as_ptr().add(at).cast::<T::Vector<S>>().read_unaligned() };
+            // The weight rows of the next block, so that memory is not idle while this one's lanes are added up.
             for c in 0..COLUMNS {
                 prefetch(w[c].as_ptr().wrapping_add(at + COLUMNS * k));
             }

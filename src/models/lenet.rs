@@ -58,9 +58,9 @@ impl Module for LeNet5 {
         let x = pool(self.conv1.forward(x)?)?; //  C1: [N, 6, 28, 28], S2: [N, 6, 14, 14]
         let x = pool(self.conv2.forward(&x)?)?; // C3: [N, 16, 10, 10], S4: [N, 16, 5, 5]
         let x = x.flatten(1, -1)?; //              [N, 400]
-        let x = self.fc1.forward(&x)?.relu(); //                    C5: [N, 120]
-        let x = self.fc2.forward(&x)?.relu(); //                    F6: [N, 84]
-        self.fc3.forward(&x) //                                     [N, num_classes]
+        let x = self.fc1.forward(&x)?.relu(); //   C5: [N, 120]
+        let x = self.fc2.forward(&x)?.relu(); //   F6: [N, 84]
+        self.fc3.forward(&x) //                    [N, num_classes]
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {

@@ -192,7 +192,7 @@ impl Conv2d {
     /// # Errors
     /// As [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the weight has not the parameter's shape.
     pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        self.site.enter(self, x, || self.with_weight(x, weight))
+        self.site.enter(self, x, || Ok(self.with_weight(x, weight, false)?.0))
     }
 
     /// As [`forward`](Module::forward), with the moments of the result if this normalisation, which follows, will ask for them.
@@ -203,21 +203,19 @@ impl Conv2d {
         self.kept.clear();
         let mut moments = None;
         let y = self.site.enter(self, x, || {
-            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            let bias = self.bias.as_ref().map(Parameter::tensor);
             let y;
-            (y, moments) = x.conv2d_with_moments(&self.weight.tensor(), bias.as_ref(), self.options)?;
+            (y, moments) = self.with_weight(x, &self.weight.tensor(), true)?;
             Ok(y)
         })?;
         Ok((y, moments))
     }
 
-    fn with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    fn with_weight(&self, x: &Tensor, weight: &Tensor, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
         check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
         if weight.shape() != self.weight.dims() {
             return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
         }
-        x.conv2d(weight, self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+        x.conv2d_with(weight, self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options, wants_moments)
     }
 }
 
@@ -246,7 +244,7 @@ impl Module for Conv2d {
         };
         self.site.enter(self, x, || match kept()? {
             Some(y) => Ok(y),
-            None => self.with_weight(x, &self.weight.tensor()),
+            None => Ok(self.with_weight(x, &self.weight.tensor(), false)?.0),
         })
     }
 

@@ -129,9 +129,14 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         self.site.enter(self, x, || self.run(x, moments, residual, activation))
     }
 
+    /// The running mean and variance if it evaluates with them; otherwise it normalises with the batch's own.
+    fn estimates(&self) -> Option<(&Buffer, &Buffer)> {
+        self.running_mean.as_ref().zip(self.running_var.as_ref()).filter(|_| !self.training.is_training())
+    }
+
     /// Whether it normalises with the batch's own statistics.
     pub(super) fn takes_statistics(&self) -> bool {
-        self.training.is_training() || self.running_mean.is_none() || self.running_var.is_none()
+        self.estimates().is_none()
     }
 
     /// What `forward_fused` does, at this layer's place.
@@ -139,8 +144,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         self.check(x)?;
         let weight = self.weight.as_ref().map(Parameter::tensor);
         let bias = self.bias.as_ref().map(Parameter::tensor);
-        let training = self.training.is_training();
-        if let (false, Some(mean), Some(var)) = (training, &self.running_mean, &self.running_var) {
+        if let Some((mean, var)) = self.estimates() {
             let running = (mean.tensor(), var.tensor());
             let y = x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps)?;
             return activation.apply_to_sum(y, residual);
@@ -153,7 +157,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         let (inside, activation_inside) = if fits { (residual, activation) } else { (None, Activation::Linear) };
         let batch = x.batch_norm_of(moments, weight.as_ref(), bias.as_ref(), self.eps, inside, activation_inside)?;
         // An empty batch says nothing.
-        if training && batch.count > 1 {
+        if self.training.is_training() && batch.count > 1 {
             self.follow(&batch.mean, &batch.var, batch.count)?;
         }
         if fits { Ok(batch.output) } else { activation.apply_to_sum(batch.output, residual) }
@@ -206,11 +210,10 @@ impl BatchNorm2d {
     /// This normalisation for a convolution before it to take over, where it has this many output channels: if it evaluates with running
     /// estimates and everything has the shape it should have.
     pub(super) fn running(&self, channels: usize) -> Option<Running<'_>> {
-        let Self { weight, bias, running_mean, running_var, .. } = self;
-        let (mean, var) = (running_mean.as_ref()?, running_var.as_ref()?);
+        let (Self { weight, bias, .. }, (mean, var)) = (self, self.estimates()?);
         let fits = |parameter: &Parameter| parameter.dims() == [channels];
         let fit = mean.dims() == [channels] && var.dims() == [channels] && weight.iter().all(fits) && bias.iter().all(fits);
-        let fit = fit && self.channels == channels && !self.training.is_training();
+        let fit = fit && self.channels == channels;
         fit.then_some(Running { weight: weight.as_ref(), bias: bias.as_ref(), mean, var, eps: self.eps })
     }
 }

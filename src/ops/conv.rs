@@ -280,21 +280,12 @@ impl Tensor {
         Ok(self.conv2d_with(weight, bias, options, false)?.0)
     }
 
-    /// As [`conv2d`](Tensor::conv2d), with the moments of the result's channels for a
-    /// [batch normalisation](Tensor::batch_norm_of), taken in the same pass where the algorithm can; `None` where nothing is computed.
+    /// As [`conv2d`](Tensor::conv2d), with the moments of the result's channels if a [batch normalisation](Tensor::batch_norm_of) wants them,
+    /// taken in the same pass where the algorithm can; `None` where nothing is computed.
     ///
     /// # Errors
     /// As [`conv2d`](Tensor::conv2d).
-    pub(crate) fn conv2d_with_moments(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        options: Conv2dOptions,
-    ) -> Result<(Tensor, Option<Moments>)> {
-        self.conv2d_with(weight, bias, options, true)
-    }
-
-    fn conv2d_with(
+    pub(crate) fn conv2d_with(
         &self,
         weight: &Tensor,
         bias: Option<&Tensor>,

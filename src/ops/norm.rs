@@ -263,7 +263,7 @@ impl Tensor {
     }
 
     /// As [`batch_norm_act`](Tensor::batch_norm_act), for an input whose moments are known, as after
-    /// [`conv2d_with_moments`](Tensor::conv2d_with_moments).
+    /// [`conv2d_with`](Tensor::conv2d_with).
     ///
     /// # Errors
     /// As [`batch_norm_act`](Tensor::batch_norm_act).

@@ -406,6 +406,8 @@ impl<T: Real> Band<'_, T> {
     fn sums<S: Simd>(&mut self, simd: S, index: usize, phase: &Phase, first: usize, cells: Cells<'_, T>, vectors: Vectors<'_>) {
         let walk = self.walk;
         let channels = walk.channels[1];
+        let (part, is_first) = (index / self.part, index.is_multiple_of(self.part));
+        let tally = self.epilogue.tally.map(|tally| (tally.part(part).from(first * walk.lanes), is_first));
         let sums = Sums {
             weights: &self.weights[first * walk.weights()..],
             bias: self.epilogue.bias,
@@ -413,10 +415,7 @@ impl<T: Real> Band<'_, T> {
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,
-            tally: self
-                .epilogue
-                .tally
-                .map(|tally| (tally.part(index / self.part).from(first * walk.lanes), index.is_multiple_of(self.part))),
+            tally,
         };
         // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
         // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all

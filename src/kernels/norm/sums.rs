@@ -103,11 +103,11 @@ pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
     });
     let mut moments = Moments::default();
     for first in (0..maps.images).map(|image| image * maps.chunks()) {
-        let rows: Vec<usize> = (first..first + maps.chunks()).map(|task| maps.chunk(task).length / channels).collect();
+        let chunks: Vec<Chunk> = (first..first + maps.chunks()).map(|task| maps.chunk(task)).collect();
+        let rows: Vec<usize> = chunks.iter().map(|chunk| chunk.length / channels).collect();
         let joined = join(channels, &rows, |part, c| {
-            let (task, center) = (first + part, x[maps.chunk(first + part).start + c]);
-            let sum = |which: usize| partial[(2 * task + which) * channels + c];
-            [center.to_f64().unwrap_or(f64::NAN), sum(0), sum(1)]
+            let sum = |which: usize| partial[(2 * (first + part) + which) * channels + c];
+            [x[chunks[part].start + c].to_f64().unwrap_or(f64::NAN), sum(0), sum(1)]
         });
         moments.mean.extend(joined.mean);
         moments.squares.extend(joined.squares);
