@@ -1,6 +1,6 @@
 //! What a file must be for a download to count.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
@@ -36,8 +36,10 @@ pub enum Checksum {
 impl Checksum {
     /// What is wrong with a file, `None` when it is right.
     pub(crate) fn problem_of(&self, path: &Path) -> Result<Option<String>> {
-        if path.is_dir() {
-            return Err(Error::format(path, "expected a file or nothing here, this is a directory"));
+        let kind = fs::metadata(path).map_err(Error::io(path))?.file_type();
+        if !kind.is_file() {
+            let found = if kind.is_dir() { "a directory" } else { "a device or a pipe" };
+            return Err(Error::format(path, format!("expected a file or nothing here, this is {found}")));
         }
         self.problem(&mut File::open(path).map_err(Error::io(path))?, path)
     }

@@ -16,6 +16,7 @@ pub use checksum::Checksum;
 pub(crate) use transfer::failure;
 
 use crate::error::{Error, Result};
+use crate::files::{end_of_links, folder_of, rename_and_sync};
 
 /// How often a mirror that breaks off, having sent something, is asked to go on.
 const RESUMPTIONS: usize = 3;
@@ -97,14 +98,15 @@ impl Download {
     /// `path` with `.part` appended, where the next call goes on. [`Error::Io`] when the file cannot be written, [`Error::Format`] when
     /// `path` is a directory, [`Error::Argument`] without addresses.
     pub fn to(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+        // A symbolic link stays one: the file that it points to is written.
+        let path = &end_of_links(path.as_ref()).map_err(Error::io(path.as_ref()))?;
         if self.is_done(path)? {
             return Ok(());
         }
         if self.urls.is_empty() {
             return Err(Error::argument("download", format!("no address to fetch {} from", path.display())));
         }
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = folder_of(path);
         fs::create_dir_all(directory).map_err(Error::io(directory))?;
         let mut part = Part::open(path)?;
         // Another process may have finished, and renamed what we opened, before we had the lock.
@@ -114,10 +116,7 @@ impl Download {
         }
         self.fill(&mut part)?;
         part.file.sync_all().map_err(Error::io(&part.path))?;
-        fs::rename(&part.path, path).map_err(Error::io(path))?;
-        // Makes the new name last through a crash, where the system lets directories be synced.
-        let _ = File::open(directory).and_then(|directory| directory.sync_all());
-        Ok(())
+        rename_and_sync(&part.path, path).map_err(Error::io(path))
     }
 
     fn is_done(&self, path: &Path) -> Result<bool> {

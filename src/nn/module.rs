@@ -170,7 +170,8 @@ pub trait Module: Send + Sync {
         Ok(())
     }
 
-    /// Writes the state dict as a safetensors file: beside the target, synced, then renamed, so that a crash leaves the old file or the new.
+    /// Writes the state dict as a safetensors file: beside the target, synced, then renamed, so that a crash leaves the old file or the new
+    /// (see [`StateDict::save`]).
     ///
     /// # Errors
     /// [`Error::Io`] with the path.

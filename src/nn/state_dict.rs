@@ -82,6 +82,10 @@ impl StateDict {
 
     /// Writes a safetensors file, which Python's `safetensors` reads: beside the target, synced, then renamed.
     ///
+    /// A crash leaves the old file or the new one; the temporary file of a killed process is removed by the next save to the same path. The
+    /// new file has the old one's permissions. A symbolic link is followed, also to a file that is yet to be created. Devices and named pipes
+    /// are written to instead of replaced; a pipe waits for a reader.
+    ///
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {

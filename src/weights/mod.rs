@@ -105,7 +105,7 @@ fn parse(bytes: &[u8]) -> Parsed<StateDict> {
 }
 
 /// Writes a state dict beside the target, synced, then renamed; `.safetensors` or `.npz`, by the name's extension. Python's `safetensors` and
-/// `numpy.load` read them.
+/// `numpy.load` read them. Links, permissions and crashes are treated as by [`StateDict::save`].
 ///
 /// # Errors
 /// [`Error::Io`] with the path; [`Error::Format`] for another extension, and for more than an `.npz` file can hold here (4 GiB).
