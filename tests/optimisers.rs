@@ -212,7 +212,7 @@ fn every_optimiser_continues_with_the_same_bits_after_a_round_trip_of_its_state(
                     schedule = cycled.then(|| new_schedule(&mut *current));
                     current.load_state(&OptimizerState::from(entries)).unwrap();
                     if let (Some(schedule), Some(state)) = (&mut schedule, of_schedule) {
-                        schedule.load_state(&state).unwrap();
+                        schedule.load_state(&state, &mut *current).unwrap();
                         assert_eq!(schedule.steps(), 13);
                     }
                 }
@@ -346,7 +346,26 @@ fn frozen_parameters_and_repeated_ones_are_not_updated_or_updated_once() {
     assert_eq!(problem.values::<f64>()["b1"], after["b1"]);
     grads.insert(&problem.parameters["w2"].tensor(), Tensor::zeros([7]));
     assert!(optimizer.step(&grads).unwrap_err().to_string().contains("gradient [7] does not fit a parameter [3, 5]"));
-    optimizer.step(&Gradients::default()).unwrap();
+}
+
+#[test]
+fn an_optimiser_that_finds_no_gradient_of_its_parameters_names_the_likely_cause() {
+    let (problem, other) = (Problem::new::<f64>(), Problem::new::<f64>());
+    let grads = problem.loss().backward().unwrap();
+    let before = other.bits();
+    let message = |parameters: Vec<Parameter>, grads: &Gradients| Adam::new(parameters, 0.1).step(grads).unwrap_err().to_string();
+    let foreign = message(other.all(), &grads);
+    assert!(foreign.contains("none of the 6 parameters has a gradient: the 5 gradients belong to other tensors"), "{foreign}");
+    assert!(foreign.contains("another network"), "{foreign}");
+    assert!(message(other.all(), &Gradients::default()).contains("there are no gradients at all"));
+    assert!(message(vec![], &grads).contains("there are no parameters"));
+    other.parameters["w1"].set_frozen(true);
+    assert!(message(other.all(), &grads).contains("none of the 6 parameters, 1 of them frozen,"));
+    other.all().iter().for_each(|parameter| parameter.set_frozen(true));
+    assert!(message(other.all(), &grads).contains("all 6 parameters are frozen"));
+    assert_eq!(other.bits(), before);
+    // One that has a gradient suffices, as the unused parameter of every other test shows.
+    Adam::new(other.all().into_iter().chain(problem.of(&["scale"])), 0.1).step(&grads).unwrap();
 }
 
 fn scheduled() -> Sgd {
@@ -412,9 +431,13 @@ fn reducing_on_a_plateau_follows_pytorch_also_across_a_snapshot() {
         for (step, (row, &metric)) in rows.as_array().unwrap().iter().zip(&metrics).enumerate() {
             if step == 20 {
                 let state = schedule.state();
-                schedule = plateau(name).attach(&mut scheduled()).unwrap();
-                schedule.load_state(&state).unwrap();
-                assert!(schedule.load_state(&OptimizerState::default()).unwrap_err().to_string().contains("schedule.step is missing"));
+                let before = optimizer.learning_rates();
+                optimizer = scheduled();
+                schedule = plateau(name).attach(&mut optimizer).unwrap();
+                schedule.load_state(&state, &mut optimizer).unwrap();
+                assert_eq!(optimizer.learning_rates(), before, "{name}: before the next step");
+                let refused = schedule.load_state(&OptimizerState::default(), &mut optimizer).unwrap_err();
+                assert!(refused.to_string().contains("schedule.step is missing"));
             }
             schedule.step_with(&mut optimizer, metric).unwrap();
             assert_close(&format!("{name} step {step}"), &optimizer.learning_rates(), &numbers(row), RATE_TOLERANCE);
@@ -422,6 +445,72 @@ fn reducing_on_a_plateau_follows_pytorch_also_across_a_snapshot() {
         assert!(optimizer.learning_rate(0).unwrap() < 0.1, "{name} reduces at all");
         assert!(schedule.step(&mut optimizer).unwrap_err().to_string().contains("step_with"));
     }
+}
+
+/// Saves after each of 40 steps, restores into a new optimiser and schedule, and compares all rates from there on, bit by bit.
+fn continues_from_every_step<S: Schedule + Clone>(name: &str, schedule: S) {
+    let metrics = numbers(&FIXTURE["metrics"]);
+    let rates = |optimizer: &Sgd| {
+        let momenta: Vec<_> = (0..2).map(|group| optimizer.momentum_of(group).unwrap()).collect();
+        (optimizer.learning_rates(), momenta)
+    };
+    let mut optimizer = scheduled();
+    let mut attached = schedule.clone().attach(&mut optimizer).unwrap();
+    let (mut expected, mut snapshots) = (vec![], vec![]);
+    for metric in &metrics[..40] {
+        expected.push(rates(&optimizer));
+        snapshots.push((optimizer.state(), attached.state()));
+        attached.step_with(&mut optimizer, *metric).unwrap();
+    }
+    assert!(expected.iter().any(|rates| *rates != expected[0]), "{name} changes something");
+    for (start, (of_optimizer, of_schedule)) in snapshots.iter().enumerate() {
+        for optimizer_first in [false, true] {
+            let mut optimizer = scheduled();
+            if optimizer_first {
+                optimizer.load_state(of_optimizer).unwrap();
+            }
+            let mut attached = schedule.clone().attach(&mut optimizer).unwrap();
+            attached.load_state(of_schedule, &mut optimizer).unwrap();
+            for step in start..40 {
+                assert_eq!(rates(&optimizer), expected[step], "{name}: step {step}, restored at {start}");
+                attached.step_with(&mut optimizer, metrics[step]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn every_schedule_restored_into_a_new_optimiser_has_its_rates_at_once_and_from_then_on() {
+    continues_from_every_step("step", StepLr::new(7));
+    continues_from_every_step("multi_step", MultiStepLr::new([5, 20, 20, 33]).gamma(0.3));
+    continues_from_every_step("exponential", ExponentialLr::new(0.93));
+    continues_from_every_step("cosine", CosineLr::new(15).minimum(0.003));
+    continues_from_every_step("one_cycle", OneCycleLr::new(0.4, 50));
+    continues_from_every_step("plateau", plateau("min_absolute"));
+    continues_from_every_step("warm_step", LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01));
+    continues_from_every_step("warm_plateau", LinearWarmup::new(6, plateau("min")).start_factor(0.1));
+}
+
+#[test]
+fn a_schedule_that_cannot_be_restored_leaves_itself_and_the_optimiser_as_they_were() {
+    let mut optimizer = scheduled();
+    let mut schedule = ExponentialLr::new(0.5).attach(&mut optimizer).unwrap();
+    schedule.step(&mut optimizer).unwrap();
+    let spoiled = |name: &str, value: Tensor| -> OptimizerState {
+        schedule.state().into_iter().map(|(key, old)| if key == name { (key, value.clone()) } else { (key, old) }).collect()
+    };
+    // The second group's base is refused by the optimiser, when the first one's rate has been set.
+    let states = [spoiled("schedule.base.1", Tensor::scalar(f64::NAN)), spoiled("schedule.step", Tensor::scalar(-1i64))];
+    let mut restored = ExponentialLr::new(0.5).attach(&mut optimizer).unwrap();
+    let (rates, steps) = (optimizer.learning_rates(), restored.steps());
+    for state in states {
+        assert!(restored.load_state(&state, &mut optimizer).is_err());
+        assert_eq!((optimizer.learning_rates(), restored.steps()), (rates.clone(), steps));
+    }
+    // A snapshot for an optimiser with other groups.
+    let mut other = Sgd::new([Parameter::new(Tensor::zeros([1]))], 0.3);
+    assert!(restored.load_state(&schedule.state(), &mut other).unwrap_err().to_string().contains("2 parameter groups"));
+    assert_eq!(other.learning_rates(), [0.3]);
 }
 
 #[test]

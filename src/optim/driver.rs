@@ -153,11 +153,13 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         if let Some(defect) = &self.defect {
             return Err(Error::argument(R::NAME, defect.clone()));
         }
+        let mut found = false;
         for group in &self.groups {
             group.options.check()?;
             for member in &group.members {
                 let leaf = member.parameter.leaf();
                 if let Some(gradient) = gradients.get(&leaf) {
+                    found = true;
                     gradient.expect_float(R::NAME)?;
                     leaf.expect_float(R::NAME)?;
                     if gradient.shape() != leaf.shape() {
@@ -167,7 +169,28 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
                 }
             }
         }
-        Ok(())
+        if found { Ok(()) } else { Err(Error::argument(R::NAME, self.why_nothing_is_found(gradients))) }
+    }
+
+    /// The likely cause when no parameter has a gradient.
+    fn why_nothing_is_found(&self, gradients: &Gradients) -> String {
+        let parameters = || self.groups.iter().flat_map(|group| &group.members).map(|member| &member.parameter);
+        let (all, frozen) = (parameters().count(), parameters().filter(|parameter| parameter.is_frozen()).count());
+        if all == 0 {
+            return "there are no parameters; give the optimiser those of the network, `net.parameters()`".into();
+        }
+        if frozen == all {
+            return format!("all {all} parameters are frozen, so that none has a gradient; unfreeze some, or leave out this step");
+        }
+        let there = match gradients.len() {
+            0 => "there are no gradients at all".to_string(),
+            count => format!("the {count} gradients belong to other tensors"),
+        };
+        let frozen = if frozen == 0 { String::new() } else { format!(", {frozen} of them frozen,") };
+        format!(
+            "none of the {all} parameters{frozen} has a gradient: {there}. Was the optimiser made for another network than the one that the loss \
+             comes from (built or loaded anew since), or does the loss not depend on these parameters (`no_grad`, `detach`)?"
+        )
     }
 }
 

@@ -48,12 +48,14 @@ use crate::nn::Parameter;
 
 /// Changes parameters by their gradients.
 pub trait Optimizer: Send {
-    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) are left as they are, with their state.
+    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) are left as they are, with their state. At least
+    /// one must have a gradient.
     ///
     /// Options are checked here, since setters cannot fail. An error leaves every parameter and all state as they were.
     ///
     /// # Errors
-    /// [`Error::Argument`] for options out of range and for a parameter that is in two groups, [`Error::Shape`] for a gradient (put there
+    /// [`Error::Argument`] for options out of range, for a parameter that is in two groups and when no parameter has a gradient, as with
+    /// those of another network, [`Error::Shape`] for a gradient (put there
     /// by hand) of another shape than its parameter's.
     fn step(&mut self, gradients: &Gradients) -> Result<()>;
 

@@ -25,6 +25,11 @@ impl Rates {
     fn of(learning_rate: f64) -> Result<Rates> {
         Ok(Rates { learning_rate, momentum: None })
     }
+
+    fn set(&self, optimizer: &mut dyn Optimizer, group: usize) -> Result<()> {
+        optimizer.set_learning_rate(group, self.learning_rate)?;
+        self.momentum.map_or(Ok(()), |momentum| optimizer.set_momentum(group, momentum))
+    }
 }
 
 /// A learning rate as a function of the step.
@@ -127,16 +132,20 @@ impl<S: Schedule> Scheduler<S> {
         applied
     }
 
+    /// Sets the rates of this step; on an error the optimiser is as it was.
     fn apply(&self, optimizer: &mut dyn Optimizer) -> Result<()> {
         if optimizer.num_groups() != self.bases.len() {
             let message = format!("attached to {} parameter groups, the optimiser has {}", self.bases.len(), optimizer.num_groups());
             return Err(Error::argument("schedule", message));
         }
-        for (group, &base) in self.bases.iter().enumerate() {
-            let rates = self.schedule.at(self.step, group, base)?;
-            optimizer.set_learning_rate(group, rates.learning_rate)?;
-            if let Some(momentum) = rates.momentum {
-                optimizer.set_momentum(group, momentum)?;
+        let groups = self.bases.iter().enumerate();
+        let rates = groups.map(|(group, &base)| self.schedule.at(self.step, group, base)).collect::<Result<Vec<Rates>>>()?;
+        let mut before = vec![];
+        for (group, rates) in rates.iter().enumerate() {
+            before.push(Rates { learning_rate: optimizer.learning_rate(group)?, momentum: optimizer.momentum_of(group)? });
+            if let Err(error) = rates.set(optimizer, group) {
+                before.iter().enumerate().try_for_each(|(group, rates)| rates.set(optimizer, group))?;
+                return Err(error);
             }
         }
         Ok(())
@@ -161,11 +170,33 @@ impl<S: Schedule> Scheduler<S> {
         state
     }
 
-    /// Goes back to a snapshot. The optimiser's rates are in its own snapshot.
+    /// Goes back to a snapshot and sets the optimiser's rates to those of its step, whatever they were; the optimiser's own snapshot may be
+    /// restored before or after.
+    ///
+    /// ```
+    /// use convnet::{Tensor, nn::Parameter};
+    /// use convnet::optim::{ExponentialLr, LinearWarmup, Optimizer, Schedule, Sgd};
+    ///
+    /// let new_optimizer = || Sgd::new([Parameter::new(Tensor::ones([2]))], 0.1);
+    /// let new_schedule = || LinearWarmup::new(5, ExponentialLr::new(0.9)).start_factor(0.1);
+    /// let mut optimizer = new_optimizer();
+    /// let mut schedule = new_schedule().attach(&mut optimizer)?;
+    /// for _ in 0..8 {
+    ///     schedule.step(&mut optimizer)?;
+    /// }
+    /// let (of_optimizer, of_schedule) = (optimizer.state(), schedule.state()); // for a checkpoint
+    ///
+    /// let mut restored = new_optimizer();
+    /// let mut schedule = new_schedule().attach(&mut restored)?;
+    /// restored.load_state(&of_optimizer)?;
+    /// schedule.load_state(&of_schedule, &mut restored)?;
+    /// assert_eq!(restored.learning_rates(), optimizer.learning_rates());
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::StateDict`] when the snapshot does not fit; nothing has changed then.
-    pub fn load_state(&mut self, state: &OptimizerState) -> Result<()>
+    /// [`Error::StateDict`] when the snapshot does not fit, and as [`step`](Scheduler::step); nothing has changed then.
+    pub fn load_state(&mut self, state: &OptimizerState, optimizer: &mut dyn Optimizer) -> Result<()>
     where
         S: Clone,
     {
@@ -177,7 +208,9 @@ impl<S: Schedule> Scheduler<S> {
         schedule.visit(&mut |name, value| reader.replace(&format!("schedule.{name}"), value, &mut outcome));
         outcome?;
         reader.finish()?;
-        *self = Scheduler { schedule, step, bases };
+        let restored = Scheduler { schedule, step, bases };
+        restored.apply(optimizer)?;
+        *self = restored;
         Ok(())
     }
 }
