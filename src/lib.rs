@@ -10,6 +10,7 @@ mod download;
 mod error;
 mod explain;
 mod files;
+mod gzip;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
 pub mod models;

@@ -182,6 +182,60 @@ fn a_gzip_bomb_is_read_no_further_than_its_header_says() {
 }
 
 #[test]
+fn the_limit_counts_what_the_numbers_become() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    for (code, size, becomes) in [(8, 1, 1), (9, 1, 8), (0x0B, 2, 8), (0x0C, 4, 8), (0x0D, 4, 4), (0x0E, 8, 8)] {
+        for pack in [|content: Vec<u8>| content, |content: Vec<u8>| gzip(&content)] {
+            fs::write(&path, pack(idx_file(code, &[100], &vec![0; 100 * size]))).unwrap();
+            assert_eq!(idx::read_with_limit(&path, 100 * becomes).unwrap().numel(), 100, "{code:#x}");
+            let message = complaint(idx::read_with_limit(&path, 100 * becomes - 1));
+            let limit = format!("more than the limit of {} bytes", 100 * becomes - 1);
+            assert!(message.contains(&limit) && message.ends_with("as i64") == (becomes > size as u64), "{message}");
+        }
+    }
+    // 1 MB of gzip that unpacks to what its header says, a GiB of signed bytes, which would take 8 GiB: refused by the header.
+    fs::write(&path, gzip(&idx_file(9, &[1 << 30], &[0; 1 << 20]))).unwrap();
+    assert_complains(idx::read(&path), "file", "more than the limit of 1073741824 bytes as i64");
+}
+
+#[test]
+fn a_size_of_zero_does_not_let_huge_other_sizes_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let deep = [&[0][..], &[u32::MAX; 254]].concat();
+    for dims in [&[0, u32::MAX, u32::MAX][..], &[u32::MAX, u32::MAX, 0], &[0, u32::MAX, 2], &deep] {
+        for file in [idx_file(8, dims, &[]), gzip(&idx_file(8, dims, &[]))] {
+            fs::write(&path, &file).unwrap();
+            assert_complains(idx::read(&path), "file", "more than the limit");
+            let dir = mnist_dir(&file, &labels(0));
+            assert!(Mnist::train(dir.path()).is_err());
+        }
+    }
+    fs::write(&path, idx_file(8, &[0, 28, 28], &[])).unwrap();
+    assert_eq!(idx::read(&path).unwrap().shape(), [0, 28, 28]);
+}
+
+#[test]
+fn gzip_that_holds_next_to_nothing_is_refused_without_reading_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nothing");
+    let data = gzip(&idx_file(8, &[10], &[7; 10]));
+    let empty = gzip(&[]);
+    fs::write(&path, [empty.repeat(500_000), data.clone()].concat()).unwrap();
+    assert_complains(idx::read(&path), "nothing", "members or more for 0 bytes of content");
+    fs::write(&path, [data.clone(), empty.repeat(500_000)].concat()).unwrap();
+    assert_complains(idx::read(&path), "nothing", "members or more for 18 bytes of content");
+    // Stored blocks of length 0 within one member.
+    let blocks = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &[0, 0, 0, 0xff, 0xff].repeat(2_000_000)].concat();
+    fs::write(&path, blocks).unwrap();
+    assert_complains(idx::read(&path), "nothing", "hold next to nothing");
+    // A few empty members do no harm.
+    fs::write(&path, [empty.repeat(20), data, empty.repeat(20)].concat()).unwrap();
+    assert_eq!(idx::read(&path).unwrap().to_vec::<u8>().unwrap(), [7; 10]);
+}
+
+#[test]
 fn every_element_type_of_idx_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");

@@ -3,20 +3,19 @@
 //! Two zero bytes, a byte for the element type, a byte for the number of dimensions, each dimension as a big-endian `u32`, then the
 //! elements, big-endian, the last dimension contiguous. Files may be compressed with gzip; the content tells.
 //!
-//! A file is not trusted: it has to be exactly as long as its header says, and what is allocated is bounded by what the file can
-//! contain.
+//! A file is not trusted: it has to be exactly as long as its header says, and what is allocated is bounded by a limit and by what the file
+//! can contain.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
 use crate::error::{Error, Result};
+use crate::gzip::GzipReader;
 use crate::tensor::Tensor;
 use crate::tensor::shape::try_numel;
 
-/// The most data [`read`] accepts: 1 GiB. MNIST's largest relative, EMNIST, has 0.64 GB.
+/// The largest tensor that [`read`] makes: 1 GiB. MNIST's largest relative, EMNIST, has 0.64 GB.
 pub const DEFAULT_LIMIT: u64 = 1 << 30;
 
 /// No deflate stream expands further.
@@ -27,13 +26,13 @@ const MOST_EXPANSION: u64 = 1032;
 /// Unsigned bytes become `u8`, `float` and `double` become `f32` and `f64`; signed bytes, shorts and ints become `i64`.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not an IDX file, has more or less data than its header
-/// says, does not decompress, or holds more than [`DEFAULT_LIMIT`].
+/// [`Error::Io`] when the file cannot be read or memory does not suffice, [`Error::Format`] when it is not an IDX file, has more or less data
+/// than its header says, does not decompress, or makes a tensor of more than [`DEFAULT_LIMIT`].
 pub fn read(path: impl AsRef<Path>) -> Result<Tensor> {
     read_with_limit(path, DEFAULT_LIMIT)
 }
 
-/// As [`read`], with another bound on the bytes of data.
+/// As [`read`], with another bound on the bytes of the tensor. A signed byte becomes an `i64` and counts 8.
 ///
 /// # Errors
 /// As [`read`].
@@ -42,16 +41,20 @@ pub fn read_with_limit(path: impl AsRef<Path>, limit: u64) -> Result<Tensor> {
     let Raw { shape, element, data } = Raw::read(path, limit)?;
     match element {
         ElementType::U8 => Tensor::from_vec(data, shape),
-        ElementType::I8 => Tensor::from_vec(numbers(&data, |[byte]| i64::from(i8::from_be_bytes([byte]))), shape),
-        ElementType::I16 => Tensor::from_vec(numbers(&data, |bytes| i64::from(i16::from_be_bytes(bytes))), shape),
-        ElementType::I32 => Tensor::from_vec(numbers(&data, |bytes| i64::from(i32::from_be_bytes(bytes))), shape),
-        ElementType::F32 => Tensor::from_vec(numbers(&data, f32::from_be_bytes), shape),
-        ElementType::F64 => Tensor::from_vec(numbers(&data, f64::from_be_bytes), shape),
+        ElementType::I8 => Tensor::from_vec(numbers(path, &data, |[byte]| i64::from(i8::from_be_bytes([byte])))?, shape),
+        ElementType::I16 => Tensor::from_vec(numbers(path, &data, |bytes| i64::from(i16::from_be_bytes(bytes)))?, shape),
+        ElementType::I32 => Tensor::from_vec(numbers(path, &data, |bytes| i64::from(i32::from_be_bytes(bytes)))?, shape),
+        ElementType::F32 => Tensor::from_vec(numbers(path, &data, f32::from_be_bytes)?, shape),
+        ElementType::F64 => Tensor::from_vec(numbers(path, &data, f64::from_be_bytes)?, shape),
     }
 }
 
-fn numbers<const SIZE: usize, T>(data: &[u8], convert: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
-    data.as_chunks().0.iter().map(|&bytes| convert(bytes)).collect()
+fn numbers<const SIZE: usize, T>(path: &Path, data: &[u8], convert: impl Fn([u8; SIZE]) -> T) -> Result<Vec<T>> {
+    let chunks = data.as_chunks().0;
+    let mut numbers = Vec::new();
+    numbers.try_reserve_exact(chunks.len()).map_err(|error| Error::io(path)(error.into()))?;
+    numbers.extend(chunks.iter().map(|&bytes| convert(bytes)));
+    Ok(numbers)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +80,21 @@ impl ElementType {
         })
     }
 
+    /// Bytes in the file.
     fn size(self) -> u64 {
         match self {
             ElementType::U8 | ElementType::I8 => 1,
             ElementType::I16 => 2,
             ElementType::I32 | ElementType::F32 => 4,
             ElementType::F64 => 8,
+        }
+    }
+
+    /// Bytes in the tensor, whose integers are `u8` or `i64`.
+    fn size_in_memory(self) -> u64 {
+        match self {
+            ElementType::I8 | ElementType::I16 | ElementType::I32 => 8,
+            ElementType::U8 | ElementType::F32 | ElementType::F64 => self.size(),
         }
     }
 }
@@ -110,7 +122,7 @@ impl Raw {
         let whole = io::Cursor::new(magic).chain(BufReader::with_capacity(64 * 1024, file));
         if compressed {
             let most = metadata.len().saturating_mul(MOST_EXPANSION);
-            Raw::parse(path, &mut MultiGzDecoder::new(whole), limit, Length::AtMost(most))
+            Raw::parse(path, &mut GzipReader::new(whole), limit, Length::AtMost(most))
         } else {
             Raw::parse(path, &mut { whole }, limit, Length::Exactly(metadata.len()))
         }
@@ -128,12 +140,16 @@ impl Raw {
         };
         let mut dims = vec![0; 4 * usize::from(rank)];
         read_header(path, reader, &mut dims)?;
-        let shape: Vec<usize> = numbers(&dims, |bytes| u32::from_be_bytes(bytes) as usize);
+        let shape: Vec<usize> = numbers(path, &dims, |bytes| u32::from_be_bytes(bytes) as usize)?;
 
-        let bytes = try_numel(&shape).and_then(|count| element.size().checked_mul(count as u64));
-        let Some(bytes) = bytes.filter(|&bytes| bytes <= limit) else {
-            return Err(wrong(format!("its header announces shape {shape:?}, more than the limit of {limit} bytes")));
+        // A size of 0 does not excuse the others: no sample of 2³² × 2³² can be, not even in a table of none.
+        let sizes: Vec<usize> = shape.iter().copied().filter(|&size| size > 0).collect();
+        let in_memory = try_numel(&sizes).and_then(|count| element.size_in_memory().checked_mul(count as u64));
+        let Some(count) = try_numel(&shape).filter(|_| in_memory.is_some_and(|bytes| bytes <= limit)) else {
+            let becomes = if element.size() == element.size_in_memory() { "" } else { " as i64" };
+            return Err(wrong(format!("its header announces shape {shape:?}, which takes more than the limit of {limit} bytes{becomes}")));
         };
+        let bytes = element.size() * count as u64;
         let header = 4 + dims.len() as u64;
         match length {
             Length::Exactly(length) if length != header + bytes => return Err(wrong(mismatch(&shape, bytes, length - header.min(length)))),
@@ -148,7 +164,7 @@ impl Raw {
         // Grows with what arrives: for a compressed file the header's size is only a promise.
         let mut data = Vec::new();
         if matches!(length, Length::Exactly(_)) {
-            data.reserve_exact(bytes as usize);
+            data.try_reserve_exact(bytes as usize).map_err(|error| Error::io(path)(error.into()))?;
         }
         reader.take(bytes).read_to_end(&mut data).map_err(read_error(path))?;
         if data.len() as u64 != bytes {
@@ -187,11 +203,28 @@ fn read_header(path: &Path, reader: &mut impl Read, out: &mut [u8]) -> Result<()
     Ok(())
 }
 
-/// Tells what the system could not do from what is wrong with a gzip stream.
+/// Tells what the system could not do, such as give memory, from what is wrong with a gzip stream.
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| match error.raw_os_error() {
         Some(_) => Error::io(path)(error),
+        None if error.kind() == io::ErrorKind::OutOfMemory => Error::io(path)(error),
         None if error.kind() == io::ErrorKind::UnexpectedEof => Error::format(path, "truncated: the gzip stream ends early"),
         None => Error::format(path, format!("the gzip stream is damaged: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_not_called_damage() {
+        let error = read_error(Path::new("train.gz"))(io::ErrorKind::OutOfMemory.into());
+        assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory), "{error}");
+        // What a vector that grows reports.
+        let error = read_error(Path::new("train.gz"))(Vec::<u8>::new().try_reserve(usize::MAX).unwrap_err().into());
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        let error = read_error(Path::new("train.gz"))(io::Error::new(io::ErrorKind::InvalidInput, "corrupt deflate stream"));
+        assert!(matches!(error, Error::Format { .. }), "{error}");
     }
 }

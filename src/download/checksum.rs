@@ -1,13 +1,13 @@
 //! What a file must be for a download to count.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::gzip::GzipReader;
 
 /// What a downloaded file must hash to; hexadecimal.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Checksum {
                 file.rewind().map_err(Error::io(path))?;
                 // One byte more than there should be tells a longer file without reading it all.
                 let most = length.saturating_add(1);
-                if packed { hash(Sha256::new(), MultiGzDecoder::new(file), most) } else { hash(Sha256::new(), file, most) }
+                if packed { hash(Sha256::new(), GzipReader::new(BufReader::new(file)), most) } else { hash(Sha256::new(), file, most) }
             }
             #[cfg(feature = "hub")]
             Checksum::GitBlob { .. } => {
