@@ -1,11 +1,9 @@
 //! Pictures from files: JPEG and PNG, by content.
 
-use std::io::Cursor;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use png::{ColorType, Transformations};
-
-use super::{Image, jpeg};
+use super::{Image, jpeg, png};
 use crate::error::{Error, Result};
 use crate::nn::safetensors::read_file;
 
@@ -13,35 +11,64 @@ use crate::nn::safetensors::read_file;
 pub(super) struct Pixels {
     pub(super) width: usize,
     pub(super) height: usize,
-    /// 1: gray; 2: gray and alpha; 3: red, green, blue; 4 of a PNG: those and alpha; 4 of a JPEG: inverted cyan, magenta, yellow, black.
+    /// 1: gray; 3: red, green, blue; 4: inverted cyan, magenta, yellow, black.
     pub(super) channels: usize,
     pub(super) bytes: Vec<u8>,
 }
 
-/// The longest side of a picture.
-const LONGEST: usize = 65_535;
+/// Pillow's limit: what `Image.open` refuses as a decompression bomb.
+static MAX_PIXELS: AtomicUsize = AtomicUsize::new(178_956_970);
 
-/// How many pixels any file may have, and how many more for each of its bytes. Photographs have less than 10 for a byte.
-const PIXELS: usize = 1 << 24;
-const PIXELS_PER_BYTE: usize = 64;
+/// Sets how many pixels a picture may have that [`Image::open`] and [`Image::decode`] read, for the
+/// whole process. Larger ones are errors. 178,956,970 by default, which is Pillow's limit.
+///
+/// Below the limit, memory still grows with what a file's data can fill and not with what its
+/// header promises.
+///
+/// ```
+/// use convnet::data::{self, Image};
+///
+/// # std::env::set_current_dir("tests/fixtures/images").unwrap();
+/// data::set_max_pixels(1000);
+/// let error = Image::open("rgb.png").unwrap_err();
+/// assert!(error.to_string().contains("oversized: 53×37 pixels, the limit is 1000 (data::set_max_pixels)"));
+/// ```
+pub fn set_max_pixels(pixels: usize) {
+    MAX_PIXELS.store(pixels, Ordering::Relaxed);
+}
 
-/// That a picture is not empty, and not larger than a file of this length justifies.
-pub(super) fn check_size(width: usize, height: usize, length: usize) -> Result<(), String> {
-    let most = PIXELS.saturating_add(length.saturating_mul(PIXELS_PER_BYTE));
+/// How many pixels a picture may have; see [`set_max_pixels`].
+pub fn max_pixels() -> usize {
+    MAX_PIXELS.load(Ordering::Relaxed)
+}
+
+/// Checks that a picture is neither empty nor larger than the limit.
+pub(super) fn check_size(width: usize, height: usize) -> Result<(), String> {
+    let limit = max_pixels();
     if width == 0 || height == 0 {
         return Err(format!("it has no pixels: {width}×{height}"));
     }
-    if width > LONGEST || height > LONGEST || width * height > most {
-        return Err(format!("oversized: {width}×{height} pixels in {length} bytes"));
+    if width.checked_mul(height).is_none_or(|pixels| pixels > limit) {
+        return Err(format!("oversized: {width}×{height} pixels, the limit is {limit} (data::set_max_pixels)"));
     }
     Ok(())
+}
+
+/// An empty vector with room for `length` elements.
+pub(super) fn reserved<T>(length: usize) -> Result<Vec<T>, String> {
+    let mut vector = Vec::new();
+    let bytes = length.saturating_mul(size_of::<T>());
+    vector.try_reserve_exact(length).map_err(|_| format!("oversized: {bytes} bytes are more than memory can hold"))?;
+    Ok(vector)
 }
 
 impl Image {
     /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of bytes](Image::is_bytes).
     ///
-    /// Pixels are those that Pillow's `Image.open(path).convert("RGB")` has, to the bit (of PNG files with 16 bits, the upper 8): gray is
+    /// Pixels are those that `Image.open(path).convert("RGB")` has in Pillow 13, to the bit: gray is
     /// repeated, transparency is left out, and a camera's note of how it was held is not heeded.
+    /// Damaged files that Pillow opens open here. Gray PNG files of 16 bits give the upper 8, where
+    /// Pillow clips.
     ///
     /// ```
     /// use convnet::data::Image;
@@ -53,8 +80,9 @@ impl Image {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is of another kind, damaged, truncated, or has more pixels
-    /// than its length justifies: 16 million, and 64 for each byte.
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is of another kind,
+    /// damaged, truncated, has more pixels than [`set_max_pixels`] allows, or promises more than its
+    /// data can fill.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
         let mut image = Image::default();
         image.read(path.as_ref())?;
@@ -77,61 +105,34 @@ impl Image {
     }
 
     fn set_encoded(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let mut pixels = match bytes {
-            [0xFF, 0xD8, ..] => {
-                let mut pixels = jpeg::decode(bytes)?;
-                if pixels.channels == 4 {
-                    pixels.bytes.as_chunks_mut::<4>().0.iter_mut().for_each(without_black);
-                }
-                pixels
-            }
-            [0x89, b'P', b'N', b'G', ..] => decode_png(bytes)?,
+        let pixels = match bytes {
+            [0xFF, 0xD8, ..] => jpeg::decode(bytes)?,
+            [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
             [] => return Err("an empty file".to_string()),
             _ => return Err("neither a JPEG nor a PNG file".to_string()),
         };
-        if pixels.channels != 3 {
-            pixels.bytes = match pixels.channels {
-                1 => pixels.bytes.iter().flat_map(|&gray| [gray; 3]).collect(),
-                2 => pixels.bytes.as_chunks::<2>().0.iter().flat_map(|&[gray, _]| [gray; 3]).collect(),
-                _ => pixels.bytes.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect(),
-            };
-        }
-        self.set_bytes([3, pixels.height, pixels.width], &pixels.bytes, 255.0).map_err(|error| error.to_string())
+        let colours = match pixels.channels {
+            1 => expanded(&pixels.bytes, |&[gray]| [gray; 3])?,
+            4 => expanded(&pixels.bytes, without_black)?,
+            _ => pixels.bytes,
+        };
+        self.set_bytes([3, pixels.height, pixels.width], &colours, 255.0).map_err(|error| error.to_string())
     }
+}
+
+fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>, String> {
+    let (pixels, _) = bytes.as_chunks::<N>();
+    let mut colours = reserved(3 * pixels.len())?;
+    colours.extend(pixels.iter().flat_map(colour));
+    Ok(colours)
 }
 
 /// Inks to light, as Pillow does it; files have inks inverted, as Adobe's programs write them.
-fn without_black(pixel: &mut [u8; 4]) {
-    let white = u32::from(pixel[3]);
-    for value in &mut pixel[..3] {
+fn without_black(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
+    let white = u32::from(k);
+    [c, m, y].map(|value| {
         // The product in 255ths, rounded.
-        let product = u32::from(255 - *value) * white + 128;
-        *value = white.saturating_sub((product + (product >> 8)) >> 8) as u8;
-    }
-}
-
-fn decode_png(bytes: &[u8]) -> Result<Pixels, String> {
-    let damaged = |error: png::DecodingError| format!("a damaged PNG file: {error}");
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: 64 << 20 });
-    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
-    // Texts and profiles are of no use here, and may be large.
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    let header = decoder.read_header_info().map_err(damaged)?;
-    let (width, height) = (header.width as usize, header.height as usize);
-    check_size(width, height, bytes.len())?;
-    let mut reader = decoder.read_info().map_err(damaged)?;
-    let channels = match reader.output_color_type().0 {
-        ColorType::Grayscale | ColorType::Indexed => 1,
-        ColorType::GrayscaleAlpha => 2,
-        ColorType::Rgb => 3,
-        ColorType::Rgba => 4,
-    };
-    let size = width * height * channels;
-    if reader.output_buffer_size() != Some(size) {
-        return Err(format!("a damaged PNG file: its picture is not of {size} bytes"));
-    }
-    let mut pixels = vec![0; size];
-    reader.next_frame(&mut pixels).map_err(damaged)?;
-    Ok(Pixels { width, height, channels, bytes: pixels })
+        let product = u32::from(255 - value) * white + 128;
+        white.saturating_sub((product + (product >> 8)) >> 8) as u8
+    })
 }

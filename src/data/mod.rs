@@ -32,12 +32,16 @@ mod imagenet;
 mod jpeg;
 mod loader;
 mod mnist;
+#[cfg(feature = "image")]
+mod png;
 mod random;
 mod table;
 mod transforms;
 
 use std::sync::Arc;
 
+#[cfg(feature = "image")]
+pub use decode::{max_pixels, set_max_pixels};
 pub use digits::Digits;
 #[cfg(feature = "image")]
 pub use folder::ImageFolder;

@@ -183,7 +183,7 @@ impl<'a> Decoder<'a> {
         if precision != 8 {
             return Err(format!("{precision} bits a sample are not read, only 8"));
         }
-        check_size(width, height, self.bytes.len())?;
+        check_size(width, height)?;
         if !matches!(count, 1 | 3 | 4) || rest.len() != 3 * usize::from(count) {
             return Err(format!("{count} components are not read, only 1, 3 and 4"));
         }

@@ -37,8 +37,11 @@ impl Interpolation {
 /// Scales an image with antialiasing: when it becomes smaller, each pixel is a weighted mean of all that it covers (torchvision's
 /// `Resize(size, antialias=True)`).
 ///
-/// An [image of bytes](Image::is_bytes) gets the values that Pillow computes, to the bit: torchvision leaves PIL images to it. Others are
-/// scaled without rounding, as torchvision scales tensors.
+/// Values are those that Pillow 13 computes, to the bit: for an [image of bytes](Image::is_bytes)
+/// those of its images of bytes, which is what torchvision's transforms give for PIL images; for
+/// others those of its images of floats (mode `F`), which are not rounded to bytes. As in Pillow 13,
+/// columns are scaled before rows where the height shrinks, and by more pixels than twice what the
+/// width shrinks by; rounding in between makes the order visible.
 ///
 /// ```
 /// use convnet::data::{Image, Interpolation, Random, Resize, Transform};
@@ -114,12 +117,13 @@ impl Transform for Resize {
         if [height, width] == [from_height, from_width] {
             return Ok(());
         }
+        let scale = Scale { channels, from: [from_height, from_width], to: [height, width], interpolation: self.interpolation };
         let most = LARGEST.max(from_height * from_width);
         let wanted = height.saturating_mul(width);
-        if from_height.saturating_mul(width) > most.max(wanted) || (matches!(self.size, Size::Shorter(_)) && wanted > most) {
+        // The order of the passes keeps what lies between them below the larger of both sizes.
+        if matches!(self.size, Size::Shorter(_)) && wanted > most {
             return refuse(": it is too thin");
         }
-        let scale = Scale { channels, from: [from_height, from_width], to: [height, width], interpolation: self.interpolation };
         if image.is_bytes() {
             return image.redraw(channels, height, width, |old, new| {
                 let levels: Vec<u8> = old.pixels().iter().map(|x| (x * 255.0 + 0.5) as u8).collect();
@@ -144,18 +148,18 @@ trait Sample: Copy {
 }
 
 impl Sample for f32 {
-    type Weight = f32;
-    type Sum = f32;
+    type Weight = f64;
+    type Sum = f64;
     const BLANK: f32 = 0.0;
-    const START: f32 = 0.0;
-    fn weight(weight: f64) -> f32 {
-        weight as f32
+    const START: f64 = 0.0;
+    fn weight(weight: f64) -> f64 {
+        weight
     }
-    fn add(sum: f32, weight: f32, x: f32) -> f32 {
-        sum + weight * x
+    fn add(sum: f64, weight: f64, x: f32) -> f64 {
+        sum + weight * f64::from(x)
     }
-    fn finish(sum: f32) -> f32 {
-        sum
+    fn finish(sum: f64) -> f32 {
+        sum as f32
     }
 }
 
@@ -221,28 +225,46 @@ struct Scale {
 }
 
 impl Scale {
-    /// `[from_height, from_width, C] -> [height, width, C]`, along rows first.
+    /// Pillow's rule since version 13: the height shrinks, and by more than twice what the width does.
+    fn columns_first(&self) -> bool {
+        let shrinks = |axis: usize| self.from[axis] as i128 - self.to[axis] as i128;
+        shrinks(0) > 0 && shrinks(0) > 2 * shrinks(1)
+    }
+
+    /// `[from_height, from_width, C] -> [height, width, C]`.
     fn apply<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
-        let ([from_height, from_width], [height, width], channels) = (self.from, self.to, self.channels);
-        let mut scaled = Vec::new();
-        if from_width != width {
-            let taps = Taps::new(from_width, width, self.interpolation);
-            scaled = vec![S::BLANK; from_height * width * channels];
-            let rows = pixels.chunks_exact(from_width * channels).zip(scaled.chunks_exact_mut(width * channels));
-            match channels {
-                1 => rows.for_each(|(row, out)| along_row::<S, 1>(&taps, row, out)),
-                3 => rows.for_each(|(row, out)| along_row::<S, 3>(&taps, row, out)),
-                _ => rows.for_each(|(row, out)| along_columns(&taps, row, out, channels)),
-            }
-            if from_height == height {
-                return scaled;
-            }
+        let ([from_height, from_width], [height, width]) = (self.from, self.to);
+        if from_height == height {
+            self.rows(pixels)
+        } else if from_width == width {
+            self.columns(pixels, width)
+        } else if self.columns_first() {
+            self.rows(&self.columns(pixels, from_width))
+        } else {
+            self.columns(&self.rows(pixels), width)
         }
-        let pixels = if from_width == width { pixels } else { &scaled };
-        let taps = Taps::new(from_height, height, self.interpolation);
-        let mut out = vec![S::BLANK; height * width * channels];
-        along_columns(&taps, pixels, &mut out, width * channels);
-        out
+    }
+
+    /// `[rows, from_width, C] -> [rows, width, C]`
+    fn rows<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
+        let (from, to, channels) = (self.from[1], self.to[1], self.channels);
+        let taps = Taps::new(from, to, self.interpolation);
+        let mut scaled = vec![S::BLANK; pixels.len() / from * to];
+        let rows = pixels.chunks_exact(from * channels).zip(scaled.chunks_exact_mut(to * channels));
+        match channels {
+            1 => rows.for_each(|(row, out)| along_row::<S, 1>(&taps, row, out)),
+            3 => rows.for_each(|(row, out)| along_row::<S, 3>(&taps, row, out)),
+            _ => rows.for_each(|(row, out)| along_columns(&taps, row, out, channels)),
+        }
+        scaled
+    }
+
+    /// `[from_height, width, C] -> [height, width, C]`
+    fn columns<S: Sample>(&self, pixels: &[S], width: usize) -> Vec<S> {
+        let taps = Taps::new(self.from[0], self.to[0], self.interpolation);
+        let mut scaled = vec![S::BLANK; self.to[0] * width * self.channels];
+        along_columns(&taps, pixels, &mut scaled, width * self.channels);
+        scaled
     }
 }
 

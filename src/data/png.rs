@@ -1,0 +1,313 @@
+//! PNG to pixels, as Pillow 13 reads the format (ISO/IEC 15948).
+//!
+//! The chunks are walked here, and only the compressed stream goes to a decoder of another crate.
+//! What Pillow overlooks is overlooked: wrong checksums of image data, a missing end chunk, a
+//! palette that is missing or cut short (its missing colours are black), image data that ends
+//! after a complete row (the missing rows are black). Up to the image data each chunk's checksum
+//! has to be right. Transparency, gamma and profiles are not heeded.
+
+use fdeflate::{DecompressionError, Decompressor};
+
+use super::decode::{Pixels, check_size, reserved};
+
+/// Deflate's best: 258 bytes of output for two bits.
+const MOST_BYTES_PER_BYTE: usize = 1032;
+
+/// How much of the image data is decompressed before its rows are counted, as in Pillow: a wrong
+/// checksum of the stream beyond the piece that completes the picture is not seen.
+const PIECE: usize = 1 << 16;
+
+/// The first column and row of each interlaced pass, and the steps to the next ones (Adam7).
+const PASSES: [[usize; 4]; 7] = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
+
+#[derive(Clone, Copy)]
+enum Colour {
+    Gray,
+    Rgb,
+    Indexed,
+    GrayAlpha,
+    Rgba,
+}
+
+struct Header {
+    width: usize,
+    height: usize,
+    colour: Colour,
+    /// Bits of a sample.
+    depth: usize,
+    interlaced: bool,
+}
+
+/// Decodes a file that starts as a PNG does, to gray or red-green-blue.
+pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err("a damaged PNG file: its signature is incomplete".to_string());
+    }
+    let mut chunks = Chunks { bytes, at: 8 };
+    let (mut header, mut palette) = (None, [[0; 3]; 256]);
+    let first = loop {
+        let chunk = chunks.next().ok_or("truncated: a PNG file without image data")?;
+        match &chunk.name {
+            b"IDAT" => break chunk,
+            b"IHDR" => header = Some(Header::parse(chunk.checked()?)?),
+            b"PLTE" => palette = read_palette(chunk.checked()?, header.as_ref())?,
+            _ => drop(chunk.checked()?),
+        }
+    };
+    let header = header.ok_or("a damaged PNG file: image data without a header")?;
+    check_size(header.width, header.height)?;
+    let mut data = vec![first.body];
+    while let Some(chunk) = chunks.next().filter(|chunk| chunk.name == *b"IDAT") {
+        data.push(chunk.body);
+    }
+    let mut rows = inflate(&data, header.bytes().ok_or("a damaged PNG file: it is too large")?)?;
+    header.pixels(&mut rows, &palette)
+}
+
+struct Chunks<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+struct Chunk<'a> {
+    name: [u8; 4],
+    /// Shorter than stated where the file ends within it.
+    body: &'a [u8],
+    stated: usize,
+    checksum: Option<u32>,
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = Chunk<'a>;
+
+    fn next(&mut self) -> Option<Chunk<'a>> {
+        let rest = self.bytes.get(self.at..)?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (name, rest) = rest.split_first_chunk::<4>()?;
+        let stated = u32::from_be_bytes(*length) as usize;
+        let (body, rest) = rest.split_at(stated.min(rest.len()));
+        self.at = self.at.saturating_add(stated).saturating_add(12);
+        Some(Chunk { name: *name, body, stated, checksum: rest.first_chunk::<4>().map(|&sum| u32::from_be_bytes(sum)) })
+    }
+}
+
+impl<'a> Chunk<'a> {
+    /// The body of a complete chunk with the right checksum.
+    fn checked(&self) -> Result<&'a [u8], String> {
+        let name = self.name.escape_ascii();
+        if !self.name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err(format!("a damaged PNG file: no chunk is called {name}"));
+        }
+        if self.body.len() < self.stated || self.checksum.is_none() {
+            return Err(format!("truncated: the PNG file ends within its chunk {name}"));
+        }
+        let mut crc = flate2::Crc::new();
+        crc.update(&self.name);
+        crc.update(self.body);
+        if Some(crc.sum()) != self.checksum {
+            return Err(format!("a damaged PNG file: the checksum of its chunk {name} is wrong"));
+        }
+        Ok(self.body)
+    }
+}
+
+fn read_palette(body: &[u8], header: Option<&Header>) -> Result<[[u8; 3]; 256], String> {
+    let mut palette = [[0; 3]; 256];
+    if let Some(Header { colour: Colour::Indexed, .. }) = header {
+        let (colours, _) = body.as_chunks::<3>();
+        let place = palette.get_mut(..colours.len()).ok_or("a damaged PNG file: a palette of more than 256 colours")?;
+        place.copy_from_slice(colours);
+    }
+    Ok(palette)
+}
+
+impl Header {
+    fn parse(body: &[u8]) -> Result<Header, String> {
+        let &[w0, w1, w2, w3, h0, h1, h2, h3, depth, colour, _, filter, interlace, ..] = body else {
+            return Err("a damaged PNG file: its header is too short".to_string());
+        };
+        let colour = match (colour, depth) {
+            (0, 1 | 2 | 4 | 8 | 16) => Colour::Gray,
+            (2, 8 | 16) => Colour::Rgb,
+            (3, 1 | 2 | 4 | 8) => Colour::Indexed,
+            (4, 8 | 16) => Colour::GrayAlpha,
+            (6, 8 | 16) => Colour::Rgba,
+            _ => return Err(format!("a damaged PNG file: no colours of kind {colour} have {depth} bits")),
+        };
+        if filter != 0 {
+            return Err(format!("a damaged PNG file: no filters of kind {filter} are known"));
+        }
+        let (width, height) = (u32::from_be_bytes([w0, w1, w2, w3]) as usize, u32::from_be_bytes([h0, h1, h2, h3]) as usize);
+        Ok(Header { width, height, colour, depth: usize::from(depth), interlaced: interlace != 0 })
+    }
+
+    fn bits_per_pixel(&self) -> usize {
+        self.depth
+            * match self.colour {
+                Colour::Gray | Colour::Indexed => 1,
+                Colour::GrayAlpha => 2,
+                Colour::Rgb => 3,
+                Colour::Rgba => 4,
+            }
+    }
+
+    /// Each pass's first column and row, steps, and columns and rows; without interlacing there is one.
+    fn passes(&self) -> impl Iterator<Item = ([usize; 4], [usize; 2])> {
+        let passes = if self.interlaced { &PASSES[..] } else { &[[0, 0, 1, 1]] };
+        let sizes = passes.iter().map(|&pass| {
+            let [x, y, dx, dy] = pass;
+            (pass, [self.width.saturating_sub(x).div_ceil(dx), self.height.saturating_sub(y).div_ceil(dy)])
+        });
+        sizes.filter(|&(_, [columns, rows])| columns > 0 && rows > 0)
+    }
+
+    /// The bytes of a row, without its filter.
+    fn row(&self, columns: usize) -> Option<usize> {
+        Some(columns.checked_mul(self.bits_per_pixel())?.div_ceil(8))
+    }
+
+    /// The bytes of all rows with their filters.
+    fn bytes(&self) -> Option<usize> {
+        self.passes().try_fold(0usize, |sum, (_, [columns, rows])| sum.checked_add((self.row(columns)? + 1).checked_mul(rows)?))
+    }
+
+    fn pixels(&self, data: &mut [u8], palette: &[[u8; 3]; 256]) -> Result<Pixels, String> {
+        let channels = if matches!(self.colour, Colour::Gray | Colour::GrayAlpha) { 1 } else { 3 };
+        let mut pixels = reserved(self.width * self.height * channels)?;
+        pixels.resize(self.width * self.height * channels, 0);
+        let mut data = data;
+        for ([x, y, dx, dy], [columns, rows]) in self.passes() {
+            let length = self.row(columns).unwrap_or_default();
+            let (pass, rest) = data.split_at_mut(((length + 1) * rows).min(data.len()));
+            if !pass.len().is_multiple_of(length + 1) {
+                return Err("truncated: its image data ends within a row".to_string());
+            }
+            data = rest;
+            let mut above = vec![0; length];
+            for (i, line) in pass.chunks_exact_mut(length + 1).enumerate() {
+                let Some((&mut filter, line)) = line.split_first_mut() else { continue };
+                self.unfilter(filter, line, &above)?;
+                above.copy_from_slice(line);
+                let out = &mut pixels[(y + i * dy) * self.width * channels..][..self.width * channels];
+                self.draw(line, palette, &mut out[x * channels..], dx);
+            }
+        }
+        Ok(Pixels { width: self.width, height: self.height, channels, bytes: pixels })
+    }
+
+    /// Writes a row's pixels to each `step`-th place.
+    fn draw(&self, line: &[u8], palette: &[[u8; 3]; 256], out: &mut [u8], step: usize) {
+        let depth = self.depth;
+        let sample = |x: usize| match depth {
+            8 => line[x],
+            16 => line[2 * x],
+            _ => (line[x * depth / 8] >> (8 - depth - x * depth % 8)) & ((1 << depth) - 1),
+        };
+        let gray = |x: usize| sample(x) * if depth < 8 { 255 / ((1 << depth) - 1) } else { 1 };
+        match self.colour {
+            Colour::Gray | Colour::Rgb if depth == 8 && step == 1 => out.copy_from_slice(line),
+            Colour::Gray => out.iter_mut().step_by(step).enumerate().for_each(|(x, out)| *out = gray(x)),
+            Colour::GrayAlpha => out.iter_mut().step_by(step).enumerate().for_each(|(x, out)| *out = sample(2 * x)),
+            Colour::Indexed => {
+                let places = out.as_chunks_mut::<3>().0.iter_mut().step_by(step).enumerate();
+                places.for_each(|(x, out)| *out = palette[usize::from(sample(x))]);
+            }
+            Colour::Rgb | Colour::Rgba => {
+                let samples = if matches!(self.colour, Colour::Rgb) { 3 } else { 4 };
+                let places = out.as_chunks_mut::<3>().0.iter_mut().step_by(step).enumerate();
+                places.for_each(|(x, out)| *out = std::array::from_fn(|c| sample(samples * x + c)));
+            }
+        }
+    }
+
+    fn unfilter(&self, filter: u8, line: &mut [u8], above: &[u8]) -> Result<(), String> {
+        match self.bits_per_pixel().div_ceil(8) {
+            1 => unfilter::<1>(filter, line, above),
+            2 => unfilter::<2>(filter, line, above),
+            3 => unfilter::<3>(filter, line, above),
+            4 => unfilter::<4>(filter, line, above),
+            6 => unfilter::<6>(filter, line, above),
+            _ => unfilter::<8>(filter, line, above),
+        }
+    }
+}
+
+/// Decompresses `total` bytes; fewer where the stream ends after a complete row.
+fn inflate(chunks: &[&[u8]], total: usize) -> Result<Vec<u8>, String> {
+    let length: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+    if total / MOST_BYTES_PER_BYTE > length {
+        return Err(format!("truncated: {length} bytes of image data cannot hold {total}"));
+    }
+    let damaged = |error: DecompressionError| format!("a damaged PNG file: its image data cannot be decompressed ({error:?})");
+    let mut stream = Decompressor::new();
+    let (mut out, mut written) = (Vec::new(), 0);
+    for mut piece in chunks.iter().flat_map(|chunk| chunk.chunks(PIECE)) {
+        loop {
+            if written == out.len() && written < total {
+                // Grows with what has come, not with what the header promises.
+                let more = (2 * written).max(4 * length).clamp(PIECE, total.max(PIECE)).min(total) - written;
+                out.try_reserve_exact(more).map_err(|_| too_large(total))?;
+                out.resize(written + more, 0);
+            }
+            let (read, added) = stream.read(piece, &mut out, written, false).map_err(damaged)?;
+            (piece, written) = (&piece[read..], written + added);
+            if stream.is_done() || written == total || (piece.is_empty() && written < out.len()) || (read, added) == (0, 0) {
+                break;
+            }
+        }
+        if written == total {
+            // The checksum counts where it follows at once.
+            if stream.read(piece, &mut out, written, false) == Err(DecompressionError::WrongChecksum) {
+                return Err(damaged(DecompressionError::WrongChecksum));
+            }
+            return Ok(out);
+        }
+        if stream.is_done() {
+            out.truncate(written);
+            return Ok(out);
+        }
+    }
+    Err("truncated: its image data ends too early".to_string())
+}
+
+fn too_large(bytes: usize) -> String {
+    format!("oversized: {bytes} bytes are more than memory can hold")
+}
+
+/// Undoes a row's filter, for pixels of `B` bytes.
+fn unfilter<const B: usize>(filter: u8, line: &mut [u8], above: &[u8]) -> Result<(), String> {
+    let pixels = line.as_chunks_mut::<B>().0.iter_mut().zip(above.as_chunks::<B>().0);
+    let mut left = [0u8; B];
+    let mut corner = [0u8; B];
+    match filter {
+        0 => {}
+        1 => pixels.for_each(|(pixel, _)| {
+            (0..B).for_each(|c| pixel[c] = pixel[c].wrapping_add(left[c]));
+            left = *pixel;
+        }),
+        2 => line.iter_mut().zip(above).for_each(|(x, &up)| *x = x.wrapping_add(up)),
+        3 => pixels.for_each(|(pixel, up)| {
+            (0..B).for_each(|c| pixel[c] = pixel[c].wrapping_add(left[c].midpoint(up[c])));
+            left = *pixel;
+        }),
+        4 => pixels.for_each(|(pixel, up)| {
+            (0..B).for_each(|c| pixel[c] = pixel[c].wrapping_add(paeth(left[c], up[c], corner[c])));
+            (left, corner) = (*pixel, *up);
+        }),
+        _ => return Err(format!("a damaged PNG file: a row has a filter of kind {filter}")),
+    }
+    Ok(())
+}
+
+/// Of the left, the upper and the upper left value the one nearest to their plane.
+fn paeth(left: u8, up: u8, corner: u8) -> u8 {
+    let (a, b, c) = (i16::from(left), i16::from(up), i16::from(corner));
+    let (pa, pb, pc) = ((b - c).abs(), (a - c).abs(), (a + b - 2 * c).abs());
+    if pa <= pb && pa <= pc {
+        left
+    } else if pb <= pc {
+        up
+    } else {
+        corner
+    }
+}
