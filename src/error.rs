@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::DType;
+use crate::kernels::memory::OutOfMemory;
 
 /// `std::result::Result` with [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,6 +49,15 @@ pub enum Error {
     /// A backward pass that cannot be walked.
     #[error("backward: {0}")]
     Backward(String),
+    /// Memory for a result, or for the work towards it, that cannot be had; [`memory::set_limit`](crate::memory::set_limit) sets how
+    /// much there is.
+    #[error("out of memory: {what}: {source}")]
+    OutOfMemory {
+        /// What the memory was for, such as `a tensor [1099511627776] of f32`.
+        what: String,
+        /// How much was asked for, and why it was refused.
+        source: OutOfMemory,
+    },
     /// An error from inside a network, with the path of the layer it comes from.
     #[error("{}: {}", place(path, layer), source.without_op())]
     Layer {
@@ -96,6 +106,13 @@ pub enum Error {
     /// Training that cannot go on, such as a loss that is not a number.
     #[error("training: {0}")]
     Training(String),
+}
+
+/// Of scratch memory.
+impl From<OutOfMemory> for Error {
+    fn from(source: OutOfMemory) -> Error {
+        Error::OutOfMemory { what: "scratch memory of an operation".to_string(), source }
+    }
 }
 
 /// `layer1.0.conv1 (Conv2d 64→64, k3)`.

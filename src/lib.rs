@@ -32,9 +32,9 @@ pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profile::{Cost, Profile, ProfileRow, profile};
 pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
 
-/// What tensors' memory is doing; freed buffers are recycled.
+/// What tensors' memory is doing, and its limit; freed buffers are recycled.
 pub mod memory {
-    pub use crate::kernels::memory::{MemoryStats, stats, trim};
+    pub use crate::kernels::memory::{MemoryStats, OutOfMemory, limit, set_limit, stats, trim};
 }
 
 /// Sets the number of threads that operations use, the caller's included; 0 returns to the default: the cores that this process

@@ -103,7 +103,7 @@ impl Tensor {
         let start = match options.gradient {
             Some(gradient) if gradient.shape() == self.shape() && gradient.dtype() == self.dtype() => gradient.detach(),
             Some(gradient) => return Err(Error::Backward(format!("the gradient {gradient:?} does not fit {self:?}"))),
-            None if self.numel() == 1 => self.ones_like(),
+            None if self.numel() == 1 => self.try_full_like(1.0)?,
             None => return Err(Error::Backward(format!("a tensor of shape {:?} needs a gradient to start from", self.shape()))),
         };
         super::no_grad(|| walk(root, start, options.retain_graph))
@@ -121,7 +121,7 @@ struct Arrived {
 
 impl Arrived {
     /// In the node's own shape.
-    fn whole(self) -> Tensor {
+    fn whole(self) -> Result<Tensor> {
         compute::repeat_to(&self.sum, &self.shape)
     }
 }
@@ -157,7 +157,7 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
         if node.is_leaf() {
-            gradients.by_leaf.insert(node.number, arrived.whole());
+            gradients.by_leaf.insert(node.number, arrived.whole()?);
             continue;
         }
         let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another walk", node.op));
@@ -183,17 +183,17 @@ fn pass(node: &Node, rule: &Rule, arrived: Arrived, walk: &mut Walk) -> Result<(
     };
     let _watched = watch::backward(node);
     let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
-    let returned = rule(arrived.whole(), &wanted)?;
+    let returned = rule(arrived.whole()?, &wanted)?;
     for (input, returned) in node.inputs.iter().zip(returned) {
         let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
-        walk.deliver(source, received(returned, input))?;
+        walk.deliver(source, received(returned, input)?)?;
     }
     Ok(())
 }
 
 /// What a rule returned for an input, as the walk sums it up.
-fn received(returned: Tensor, input: &Edge) -> Arrived {
-    Arrived { sum: compute::sum_to(&returned.cast(input.dtype), &input.shape), shape: Arc::clone(&input.shape) }
+fn received(returned: Tensor, input: &Edge) -> Result<Arrived> {
+    Ok(Arrived { sum: compute::sum_to(&returned.cast(input.dtype)?, &input.shape)?, shape: Arc::clone(&input.shape) })
 }
 
 #[cfg(test)]
@@ -279,7 +279,7 @@ mod tests {
         ];
         for (name, function) in functions {
             for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-                let checked = gradcheck(&[maps().in_format(format)], Default::default(), |x| function(&x[0]));
+                let checked = gradcheck(&[maps().in_format(format).unwrap()], Default::default(), |x| function(&x[0]));
                 assert!(checked.is_ok(), "{name}, {format:?}: {}", checked.unwrap_err());
             }
         }

@@ -108,7 +108,7 @@ pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<
     let (output, scope) = within(sketch, || {
         let output = body(&stand_ins)?;
         meet(&[&output]);
-        Ok(output)
+        Ok::<_, Error>(output)
     });
     drop(stand_ins);
     let (output, Scope::Sketch { met, .. }) = (output?, scope) else { unreachable!("scopes nest") };
@@ -128,7 +128,7 @@ pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<
             let run = || {
                 let again = body(&inputs)?;
                 meet(&[&again]);
-                Ok(again)
+                Ok::<_, Error>(again)
             };
             within(scope, || enable_grad(|| random::with_generator_at(&generator, run)))
         });

@@ -120,7 +120,7 @@ impl Dataset for ImageFolder {
     fn get(&self, index: usize) -> Result<(Tensor, i64)> {
         let mut image = Image::default();
         let label = self.load(index, &mut image)?;
-        Ok((image.to_tensor(), label))
+        Ok((image.try_to_tensor()?, label))
     }
 
     fn load(&self, index: usize, image: &mut Image) -> Result<i64> {

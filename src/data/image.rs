@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
+use crate::tensor::create::or_panic;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor};
 
@@ -148,7 +149,15 @@ impl Image {
     }
 
     /// The image as a tensor `[C, H, W]`.
+    ///
+    /// # Panics
+    /// When memory cannot hold it.
     pub fn to_tensor(&self) -> Tensor {
+        or_panic(self.try_to_tensor())
+    }
+
+    /// As [`to_tensor`](Image::to_tensor), with an error where memory cannot hold it.
+    pub(crate) fn try_to_tensor(&self) -> Result<Tensor> {
         let (channels, plane) = (self.channels, self.height * self.width);
         Tensor::build(&self.shape(), MemoryFormat::RowMajor, |out: &mut [f32]| {
             for (i, pixel) in self.pixels.chunks_exact(channels.max(1)).enumerate() {

@@ -47,7 +47,7 @@ impl Dataset for Table {
     fn get(&self, index: usize) -> Result<(Tensor, i64)> {
         let mut image = Image::default();
         let label = self.load(index, &mut image)?;
-        Ok((image.to_tensor(), label))
+        Ok((image.try_to_tensor()?, label))
     }
 
     fn classes(&self) -> Vec<String> {

@@ -138,7 +138,7 @@ fn calls_that_differ_in_anything_are_rows_of_their_own() {
         run([1, 8, 9, 9]);
         with_algorithm(ConvAlgorithm::Direct, || run([1, 8, 9, 9]));
         conv.to_dtype(DType::F64).unwrap();
-        drop(no_grad(|| conv.forward(&Tensor::zeros([1, 8, 9, 9]).cast(DType::F64))).unwrap());
+        drop(no_grad(|| conv.forward(&Tensor::zeros([1, 8, 9, 9]).cast(DType::F64).unwrap())).unwrap());
     });
     let rows: Vec<_> = explanation.choices.iter().map(|row| (row.input[0], row.asked, row.dtype, row.calls)).collect();
     let expected = [

@@ -9,6 +9,8 @@
 //! tasks of others, each take a slot; who finds none free works alone. Nobody waits for anything but tasks that are running, so that nothing can
 //! lock up.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,8 +56,8 @@ struct Region {
     /// How many more helpers may come.
     seats: AtomicUsize,
     body: *const (dyn Fn(usize) + Sync),
-    /// Whether a helper's call panicked.
-    panicked: AtomicBool,
+    /// What a helper's call panicked with, of the first that did.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Workers {
@@ -78,19 +80,21 @@ impl Workers {
     /// Calls `body` here and on up to `helpers` workers at the same time, each with its number, here 0; returns when all calls have.
     ///
     /// # Panics
-    /// When one of the calls does, after the others have returned.
+    /// When one of the calls does, with what it panicked with, after the others have returned.
     pub(super) fn join(&self, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
         let free = |slot: &&Slot| !slot.taken.load(Relaxed) && !slot.taken.swap(true, Acquire);
         let Some(slot) = self.shared.slots.iter().find(free) else { return body(0) };
         // SAFETY: the pointer's lifetime is forgotten; it is used by guests of the slot alone, and `Open::drop` returns when there are none.
         let body_pointer = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(body) };
-        let region = Region { seats: AtomicUsize::new(helpers), body: body_pointer, panicked: AtomicBool::new(false) };
+        let region = Region { seats: AtomicUsize::new(helpers), body: body_pointer, panic: Mutex::new(None) };
         let open = Open { slot };
         slot.region.store((&raw const region).cast_mut(), SeqCst);
         self.shared.announce(helpers);
         body(0);
         drop(open);
-        assert!(!region.panicked.load(Relaxed), "a task panicked on another thread");
+        if let Some(payload) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
+        }
     }
 }
 
@@ -186,8 +190,8 @@ impl Slot {
             if seat.is_ok() {
                 // SAFETY: as above; the caller of `join` holds the body for as long as its region.
                 let body = unsafe { &*region.body };
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(number))).is_err() {
-                    region.panicked.store(true, Relaxed);
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(number))) {
+                    region.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
                 }
             }
         }
@@ -195,5 +199,5 @@ impl Slot {
     }
 }
 
-// SAFETY: a region is read by several threads through shared references: its counters are atomic, and the body is `Sync`.
+// SAFETY: a region is read by several threads through shared references: its counters are atomic, the panic is behind a lock, and the body is `Sync`.
 unsafe impl Sync for Region {}

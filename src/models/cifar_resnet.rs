@@ -54,7 +54,8 @@ impl CifarBlock {
         }
         if self.zeros != [0, 0] {
             let (n, h, w) = (x.shape()[0], x.shape()[2], x.shape()[3]);
-            let [before, behind] = self.zeros.map(|channels| Tensor::full([n, channels, h, w], 0.0, x.dtype()));
+            let zeros = |channels| Tensor::try_full([n, channels, h, w], 0.0, x.dtype());
+            let [before, behind] = [zeros(self.zeros[0])?, zeros(self.zeros[1])?];
             x = Tensor::cat(&[&before, &x, &behind], 1)?;
         }
         Ok(x)

@@ -147,7 +147,7 @@ impl Module for InceptionAux {
         block(self, || {
             let x = x.adaptive_avg_pool2d([4, 4])?; //               [N, 512 or 528, 4, 4]
             let x = self.conv.forward(&x)?.flatten(1, -1)?; //       [N, 2048]
-            let x = self.fc1.forward(&x)?.relu(); //                 [N, 1024]
+            let x = self.fc1.forward(&x)?.try_relu()?; //            [N, 1024]
             self.fc2.forward(&self.dropout.forward(&x)?) //          [N, num_classes]
         })
     }

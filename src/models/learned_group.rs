@@ -146,7 +146,7 @@ impl LearnedGroupConv {
     /// Each group drops `1 / condense_factor` of the inputs, those of the smallest sum of weights' magnitudes among what it has.
     fn drop_inputs(&self) -> Result<()> {
         let [inputs, outputs] = self.channels;
-        let (weight, mut mask) = (values(&self.conv.weight.tensor())?, values(&self.mask.tensor())?);
+        let (weight, mut mask) = (values(&self.conv.weight.try_tensor()?)?, values(&self.mask.tensor())?);
         for group in 0..self.groups {
             let rows = || (group..outputs).step_by(self.groups);
             let importance = |input: usize| rows().map(|row| weight[row * inputs + input].abs()).sum::<f64>();
@@ -161,7 +161,7 @@ impl LearnedGroupConv {
 
     /// The weights that are used.
     fn masked_weight(&self) -> Result<Tensor> {
-        self.conv.weight.tensor().mul(&self.mask.tensor())
+        self.conv.weight.try_tensor()?.mul(&self.mask.tensor())
     }
 
     /// The group-lasso penalty: over groups and inputs, the sum of the norms of a group's weights for an input. 0 in the last stage, where there

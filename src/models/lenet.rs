@@ -53,13 +53,13 @@ impl Module for LeNet5 {
     /// `[N, 1, 28, 28]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // The largest of what ReLU leaves is what ReLU leaves of the largest, which are a quarter to go through.
-        let pool = |x: Tensor| Ok(x.max_pool2d([2, 2], Pool2dOptions::default())?.relu());
+        let pool = |x: Tensor| x.max_pool2d([2, 2], Pool2dOptions::default())?.try_relu();
         // [N, 1, 28, 28]
         let x = pool(self.conv1.forward(x)?)?; //  C1: [N, 6, 28, 28], S2: [N, 6, 14, 14]
         let x = pool(self.conv2.forward(&x)?)?; // C3: [N, 16, 10, 10], S4: [N, 16, 5, 5]
         let x = x.flatten(1, -1)?; //              [N, 400]
-        let x = self.fc1.forward(&x)?.relu(); //   C5: [N, 120]
-        let x = self.fc2.forward(&x)?.relu(); //   F6: [N, 84]
+        let x = self.fc1.forward(&x)?.try_relu()?; // C5: [N, 120]
+        let x = self.fc2.forward(&x)?.try_relu()?; // F6: [N, 84]
         self.fc3.forward(&x) //                    [N, num_classes]
     }
 

@@ -109,7 +109,7 @@ impl Module for XceptionBlock {
 impl Module for Rep {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            let mut x = if self.relu_first { x.relu() } else { x.clone() };
+            let mut x = if self.relu_first { x.try_relu()? } else { x.clone() };
             for (i, (conv, bn)) in self.units.iter().enumerate() {
                 // The ReLU that begins the next unit.
                 let activation = if i + 1 < self.units.len() { Activation::Relu } else { Activation::Linear };

@@ -60,7 +60,7 @@ pub(super) use plain;
 
 plain! {
     /// [`Tensor::relu`] as a layer.
-    ReLU is Relu, |x| Ok(x.relu());
+    ReLU is Relu, |x| x.try_relu();
     /// [`Tensor::relu6`] as a layer.
     ReLU6 is Relu6, |x| x.relu6();
     /// [`Tensor::silu`] as a layer.

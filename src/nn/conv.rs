@@ -153,7 +153,7 @@ impl Conv2d {
         let Some(prepared) = self.prepared(norm, x, shortcut).map_err(|error| self.site.locate(error, self.describe()))? else {
             return Ok(None);
         };
-        self.site.enter(self, x, || Ok(prepared.run(x, shortcut, activation))).map(Some)
+        self.site.enter(self, x, || prepared.run(x, shortcut, activation)).map(Some)
     }
 
     /// The kept weights for an input like `x`; `None` where there is to be a history, in which case what was kept is dropped, where layers are
@@ -176,12 +176,12 @@ impl Conv2d {
         let source = Source { options: self.options, stamps, eps: norm.as_ref().map_or(0.0, Running::eps) };
         let prepared = self.kept.get(&Key::new([n, c, h, w], x.dtype(), source), || {
             check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            let values = norm.as_ref().map(|norm| norm.values(x.dtype()));
+            let values = norm.as_ref().map(|norm| norm.values(x.dtype())).transpose()?;
             if let Some(None) = values {
                 return Ok(None);
             }
-            let bias = self.bias.as_ref().map(Parameter::tensor);
-            PreparedConv2d::new(x, &self.weight.tensor(), bias.as_ref(), values.flatten().as_ref(), self.options).map(Some)
+            let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+            PreparedConv2d::new(x, &self.weight.try_tensor()?, bias.as_ref(), values.flatten().as_ref(), self.options).map(Some)
         })?;
         let joins = |y: &PreparedConv2d| shortcut.is_none_or(|s| s.shape() == y.output_shape() && s.dtype() == x.dtype());
         Ok(prepared.filter(|prepared| joins(prepared)))
@@ -204,7 +204,7 @@ impl Conv2d {
         let mut moments = None;
         let y = self.site.enter(self, x, || {
             let y;
-            (y, moments) = self.with_weight(x, &self.weight.tensor(), true)?;
+            (y, moments) = self.with_weight(x, &self.weight.try_tensor()?, true)?;
             Ok(y)
         })?;
         Ok((y, moments))
@@ -215,7 +215,7 @@ impl Conv2d {
         if weight.shape() != self.weight.dims() {
             return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
         }
-        x.conv2d_with(weight, self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options, wants_moments)
+        x.conv2d_with(weight, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options, wants_moments)
     }
 }
 
@@ -240,11 +240,11 @@ impl Module for Conv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kept = || -> Result<Option<Tensor>> {
             let prepared = self.prepared(None, x, None)?;
-            Ok(prepared.map(|prepared| prepared.run(x, None, Activation::Linear)))
+            prepared.map(|prepared| prepared.run(x, None, Activation::Linear)).transpose()
         };
         self.site.enter(self, x, || match kept()? {
             Some(y) => Ok(y),
-            None => Ok(self.with_weight(x, &self.weight.tensor(), false)?.0),
+            None => Ok(self.with_weight(x, &self.weight.try_tensor()?, false)?.0),
         })
     }
 
@@ -345,7 +345,7 @@ impl Module for Conv1d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || {
             check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
-            x.conv1d(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+            x.conv1d(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options)
         })
     }
 
@@ -447,7 +447,11 @@ impl Module for ConvTranspose2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || {
             check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            x.conv_transpose2d(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref(), self.options)
+            x.conv_transpose2d(
+                &self.weight.try_tensor()?,
+                self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(),
+                self.options,
+            )
         })
     }
 

@@ -119,7 +119,7 @@ pub fn gate_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, ac
 /// As [`GrowingMaps::normalised`].
 pub(crate) fn growing_bn_act(bn: &BatchNorm2d, maps: &GrowingMaps, activation: Activation) -> Result<Option<Tensor>> {
     let running = if is_tracing() || is_grad_enabled() { None } else { bn.running(maps.channels()) };
-    let norm = running.and_then(|running| running.values(maps.maps().dtype()));
+    let norm = running.map(|running| running.values(maps.maps().dtype())).transpose()?.flatten();
     norm.map(|norm| bn.site().enter(bn, maps.maps(), || maps.normalised(&norm, activation))).transpose()
 }
 
@@ -154,7 +154,7 @@ mod tests {
     fn assert_close(found: &Tensor, expected: &Tensor) {
         assert_eq!(found.shape(), expected.shape());
         let bound = if found.dtype() == DType::F32 { 1e-5 } else { 1e-13 };
-        let [found, expected] = [found, expected].map(|t| t.cast(DType::F64).to_vec::<f64>().unwrap());
+        let [found, expected] = [found, expected].map(|t| t.cast(DType::F64).unwrap().to_vec::<f64>().unwrap());
         assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= bound * (1.0 + b.abs())), "{found:?}\n{expected:?}");
     }
 
@@ -171,8 +171,8 @@ mod tests {
             conv.to_dtype(dtype).unwrap();
             bn.to_dtype(dtype).unwrap();
             for shape in [[2, 5, 6, 7], [1, 5, 1, 1], [0, 5, 4, 4]] {
-                let x = Tensor::randn(shape).cast(dtype);
-                let shortcut = Tensor::randn([shape[0], 8, shape[2], shape[3]]).cast(dtype);
+                let x = Tensor::randn(shape).cast(dtype).unwrap();
+                let shortcut = Tensor::randn([shape[0], 8, shape[2], shape[3]]).cast(dtype).unwrap();
                 for activation in [Activation::Linear, Activation::Relu, Activation::Relu6, Activation::Hardswish, Activation::Sigmoid] {
                     let found = no_grad(|| conv_bn_add_act(&conv, &bn, &x, &shortcut, activation)).unwrap();
                     assert_close(&found, &apart(&conv, &bn, &x, Some(&shortcut), activation));
@@ -191,8 +191,8 @@ mod tests {
                 bn.train();
                 conv.to_dtype(dtype).unwrap();
                 bn.to_dtype(dtype).unwrap();
-                let x = Tensor::randn([3, 5, 6, 7]).cast(dtype).with_grad();
-                let shortcut = Tensor::randn([3, 8, 6, 7]).cast(dtype);
+                let x = Tensor::randn([3, 5, 6, 7]).cast(dtype).unwrap().with_grad();
+                let shortcut = Tensor::randn([3, 8, 6, 7]).cast(dtype).unwrap();
                 let y = match one_by_one {
                     true => bn.forward(&conv.forward(&x).unwrap()).unwrap().add(&shortcut).unwrap().relu(),
                     false => conv_bn_add_relu(&conv, &bn, &x, &shortcut).unwrap(),
@@ -274,9 +274,9 @@ mod tests {
         assert!(message(&Tensor::zeros([5, 4, 4]), &bn, &shortcut).contains("expected [N, C, H, W]"));
         assert!(message(&x, &BatchNorm2d::new(7), &shortcut).contains("expected 7 channels"));
         assert!(message(&x, &bn, &Tensor::zeros([1, 8, 4, 3])).contains("[1, 8, 4, 3]"));
-        assert!(message(&x.cast(DType::F64), &bn, &shortcut).contains("f64"));
+        assert!(message(&x.cast(DType::F64).unwrap(), &bn, &shortcut).contains("f64"));
         // A shortcut of another dtype or one that broadcasts is none for the kernel, and adds up all the same.
-        assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &shortcut.cast(DType::F64))).unwrap().dtype(), DType::F64);
+        assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &shortcut.cast(DType::F64).unwrap())).unwrap().dtype(), DType::F64);
         assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &Tensor::ones([8, 1, 1]))).unwrap().shape(), [1, 8, 4, 4]);
     }
 

@@ -131,7 +131,7 @@ fn xavier_std(shape: &[usize], gain: Gain) -> Result<f64> {
 /// [`Error::Shape`] when the shape has more elements than memory can hold.
 pub fn uniform(shape: impl AsRef<[usize]>, low: f64, high: f64) -> Result<Tensor> {
     let shape = checked("uniform", shape.as_ref())?;
-    Ok(with_generator(|generator| draw_uniform(generator, shape, low, high)))
+    with_generator(|generator| draw_uniform(generator, shape, low, high))
 }
 
 /// Normal numbers.
@@ -140,8 +140,7 @@ pub fn uniform(shape: impl AsRef<[usize]>, low: f64, high: f64) -> Result<Tensor
 /// [`Error::Shape`] when the shape has more elements than memory can hold.
 pub fn normal(shape: impl AsRef<[usize]>, mean: f64, std: f64) -> Result<Tensor> {
     let shape = checked("normal", shape.as_ref())?;
-    let tensor = with_generator(|generator| draw_normal(generator, shape, |z| Some(mean + std * z)));
-    Ok(tensor.expect("no number is refused"))
+    with_generator(|generator| draw_normal(generator, shape, |z| Some(mean + std * z)))
 }
 
 /// Normal numbers of which those outside `[low, high]` are drawn again, as for torchvision's Inception and GoogLeNet.
@@ -151,9 +150,12 @@ pub fn normal(shape: impl AsRef<[usize]>, mean: f64, std: f64) -> Result<Tensor>
 pub fn truncated_normal(shape: impl AsRef<[usize]>, mean: f64, std: f64, low: f64, high: f64) -> Result<Tensor> {
     let shape = checked("truncated_normal", shape.as_ref())?;
     let within = |z: f64| Some(mean + std * z).filter(|x| (low..=high).contains(x));
-    with_generator(|generator| draw_normal(generator, shape, within)).ok_or_else(|| {
-        let message = format!("[{low}, {high}] holds next to nothing of a normal distribution with mean {mean} and deviation {std}");
-        Error::argument("truncated_normal", message)
+    with_generator(|generator| draw_normal(generator, shape, within)).map_err(|error| match error {
+        Error::Value { .. } => {
+            let message = format!("[{low}, {high}] holds next to nothing of a normal distribution with mean {mean} and deviation {std}");
+            Error::argument("truncated_normal", message)
+        }
+        other => other,
     })
 }
 
@@ -162,7 +164,7 @@ pub fn truncated_normal(shape: impl AsRef<[usize]>, mean: f64, std: f64, low: f6
 /// # Errors
 /// [`Error::Shape`] when the shape has more elements than memory can hold.
 pub fn constant(shape: impl AsRef<[usize]>, value: f64) -> Result<Tensor> {
-    Ok(Tensor::full(checked("constant", shape.as_ref())?, value, DType::F32))
+    Tensor::try_full(checked("constant", shape.as_ref())?, value, DType::F32)
 }
 
 fn checked<'a>(op: &'static str, shape: &'a [usize]) -> Result<&'a [usize]> {
@@ -172,7 +174,7 @@ fn checked<'a>(op: &'static str, shape: &'a [usize]) -> Result<&'a [usize]> {
     }
 }
 
-fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64) -> Tensor {
+fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64) -> Result<Tensor> {
     Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
         // 24 bits are all that an f32 in [0, 1) takes.
         out.iter_mut().for_each(|x| {
@@ -182,8 +184,9 @@ fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64
     })
 }
 
-/// Standard normal numbers as `accept` changes them; what it refuses is drawn again. `None` when it refuses 100,000 in a row.
-fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64) -> Option<f64>) -> Option<Tensor> {
+/// Standard normal numbers as `accept` changes them; what it refuses is drawn again. Fails when it refuses
+/// 100,000 in a row.
+fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64) -> Option<f64>) -> Result<Tensor> {
     let mut buffer = [0.0; 256];
     let mut next = buffer.len();
     let mut draw = || {
@@ -196,17 +199,12 @@ fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64)
             accept(buffer[next - 1])
         })
     };
-    let mut complete = true;
-    let tensor = Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
+    Tensor::try_build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
         for x in out {
-            let Some(value) = draw() else {
-                complete = false;
-                return;
-            };
-            *x = value as f32;
+            *x = draw().ok_or_else(|| Error::value("normal", "no number of 100,000 is accepted"))? as f32;
         }
-    });
-    complete.then_some(tensor)
+        Ok(())
+    })
 }
 
 /// The seed of a layer's weights, taken from this thread's generator.
@@ -227,7 +225,7 @@ pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream:
 
 /// A parameter that starts with one value everywhere.
 pub(super) fn layer_constant(shape: Vec<usize>, value: f64) -> Parameter {
-    Parameter::lazy(shape, move |shape| Tensor::full(shape, value, DType::F32))
+    Parameter::lazy(shape, move |shape| Tensor::try_full(shape, value, DType::F32))
 }
 
 /// How a network starts weights that do not start as their layer's do.
@@ -277,8 +275,8 @@ pub(crate) fn start<M: Module>(module: M, choose: impl Fn(Place<'_>) -> Option<S
             let set = parameter.start_with(move |shape| {
                 let mut generator = ChaCha8Rng::seed_from_u64(seed);
                 match start {
-                    Start::Constant(value) => Tensor::full(shape, value, DType::F32),
-                    Start::Normal(std) => draw_normal(&mut generator, shape, |z| Some(std * z)).expect("no number is refused"),
+                    Start::Constant(value) => Tensor::try_full(shape, value, DType::F32),
+                    Start::Normal(std) => draw_normal(&mut generator, shape, |z| Some(std * z)),
                     Start::Uniform(bound) => draw_uniform(&mut generator, shape, -bound, bound),
                 }
             });

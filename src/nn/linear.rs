@@ -79,7 +79,7 @@ impl Module for Linear {
             if x.shape().last() != Some(&inputs) {
                 return Err(Error::shape("linear", format!("expected {inputs} input features, got shape {:?}", x.shape())));
             }
-            x.linear(&self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor).as_ref())
+            x.linear(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref())
         })
     }
 

@@ -92,12 +92,15 @@ pub trait Module: Send + Sync {
 
     /// The number of elements in all parameters, each counted once.
     fn num_parameters(&self) -> usize {
-        self.parameters().iter().map(Parameter::numel).sum()
+        self.parameters().iter().map(Parameter::numel).fold(0, usize::saturating_add)
     }
 
     /// The values of all parameters and buffers by path. Later changes of the module do not reach it.
+    ///
+    /// # Panics
+    /// When memory cannot hold a parameter whose initial value has not been drawn yet.
     fn state_dict(&self) -> StateDict {
-        state_dict::of(self)
+        state_dict::of(self).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Sets all parameters and buffers from a state dict; values are converted to the dtype they have here.
@@ -160,12 +163,12 @@ pub trait Module: Send + Sync {
         }
         for parameter in self.parameters() {
             parameter.update(|value| {
-                *value = value.cast(dtype);
+                *value = value.cast(dtype)?;
                 Ok(())
             })?;
         }
         for buffer in self.buffers().iter().filter(|buffer| buffer.tensor().dtype().is_float()) {
-            buffer.set(&buffer.tensor().cast(dtype))?;
+            buffer.set(&buffer.tensor().cast(dtype)?)?;
         }
         Ok(())
     }
@@ -179,7 +182,7 @@ pub trait Module: Send + Sync {
     where
         Self: Sized,
     {
-        self.state_dict().save(path)
+        state_dict::of(self)?.save(path)
     }
 
     /// Reads a safetensors file and [loads](Module::load_state_dict) it, strictly.

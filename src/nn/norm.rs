@@ -174,8 +174,8 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             let mut batches = 1;
             if let Some(tracked) = &self.num_batches_tracked {
                 tracked.update(|value| {
-                    *value = value.add_scalar(1.0);
-                    batches = value.cast(DType::I64).item::<i64>()?;
+                    *value = value.try_add_scalar(1.0)?;
+                    batches = value.cast(DType::I64)?.item::<i64>()?;
                     Ok(())
                 })?;
             }
@@ -183,8 +183,8 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             let unbiased = count as f64 / (count as f64 - 1.0);
             for (running, batch, factor) in [(running_mean, mean, 1.0), (running_var, var, unbiased)] {
                 running.update(|value| {
-                    let batch = batch.cast(value.dtype()).mul_scalar(share * factor);
-                    *value = value.mul_scalar(1.0 - share).add(&batch)?;
+                    let batch = batch.cast(value.dtype())?.try_mul_scalar(share * factor)?;
+                    *value = value.try_mul_scalar(1.0 - share)?.add(&batch)?;
                     Ok(())
                 })?;
             }
@@ -233,18 +233,18 @@ impl Running<'_> {
     }
 
     /// The values, if all have this dtype.
-    pub(super) fn values(&self, dtype: DType) -> Option<RunningNorm> {
-        let value = |parameter: Option<&Parameter>| parameter.map(|parameter| parameter.tensor().detach());
+    pub(super) fn values(&self, dtype: DType) -> Result<Option<RunningNorm>> {
+        let value = |parameter: Option<&Parameter>| parameter.map(|parameter| Ok::<_, Error>(parameter.try_tensor()?.detach())).transpose();
         let norm = RunningNorm {
-            weight: value(self.weight),
-            bias: value(self.bias),
+            weight: value(self.weight)?,
+            bias: value(self.bias)?,
             mean: self.mean.tensor(),
             var: self.var.tensor(),
             eps: self.eps,
         };
         let alike = |tensor: &Tensor| tensor.dtype() == dtype;
         let all = norm.weight.iter().chain(&norm.bias).all(alike) && alike(&norm.mean) && alike(&norm.var);
-        all.then_some(norm)
+        Ok(all.then_some(norm))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
+use crate::tensor::create::or_panic;
 use crate::tensor::dry::is_dry;
 use crate::tensor::{DType, Tensor};
 
@@ -39,7 +40,8 @@ fn new_stamp() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-type Init = Box<dyn FnOnce() -> Tensor + Send + Sync>;
+/// Asked again after it has failed.
+type Init = Box<dyn Fn() -> Result<Tensor> + Send + Sync>;
 
 enum Value {
     Ready(Tensor),
@@ -54,9 +56,9 @@ impl Parameter {
     }
 
     /// A parameter of this shape whose initial value, `f32`, is computed when somebody asks for it.
-    pub(crate) fn lazy(shape: Vec<usize>, init: impl FnOnce(&[usize]) -> Tensor + Send + Sync + 'static) -> Parameter {
+    pub(crate) fn lazy(shape: Vec<usize>, init: impl Fn(&[usize]) -> Result<Tensor> + Send + Sync + 'static) -> Parameter {
         let of = shape.clone();
-        Parameter::with_value(shape, Value::Pending(Box::new(move || init(&of).with_grad())))
+        Parameter::with_value(shape, Value::Pending(Box::new(move || Ok(init(&of)?.with_grad()))))
     }
 
     fn with_value(shape: Vec<usize>, value: Value) -> Parameter {
@@ -78,21 +80,32 @@ impl Parameter {
     }
 
     /// The current value: a leaf that wants a gradient, or a plain tensor while the parameter is frozen.
+    ///
+    /// # Panics
+    /// When the initial value has not been drawn yet and memory cannot hold it; [`try_tensor`](Parameter::try_tensor) returns the error.
     pub fn tensor(&self) -> Tensor {
-        let leaf = self.leaf();
-        if self.is_frozen() { leaf.detach() } else { leaf }
+        or_panic(self.try_tensor())
+    }
+
+    /// As [`tensor`](Parameter::tensor), for initial values of any size.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the initial value has not been drawn yet and memory cannot hold it.
+    pub fn try_tensor(&self) -> Result<Tensor> {
+        let leaf = self.leaf()?;
+        Ok(if self.is_frozen() { leaf.detach() } else { leaf })
     }
 
     /// The leaf under which gradients are found, frozen or not.
-    pub(crate) fn leaf(&self) -> Tensor {
+    pub(crate) fn leaf(&self) -> Result<Tensor> {
         if let Value::Ready(value) = &*self.read() {
-            return value.clone();
+            return Ok(value.clone());
         }
         if is_dry() {
             // Nothing is drawn for a dry run, which asks for shapes.
-            return Tensor::zeros(self.dims()).with_grad();
+            return Ok(Tensor::try_full(self.dims(), 0.0, DType::F32)?.with_grad());
         }
-        self.write().ready().clone()
+        Ok(self.write().ready()?.clone())
     }
 
     /// The size of each dimension.
@@ -114,7 +127,8 @@ impl Parameter {
 
     /// The number of elements.
     pub fn numel(&self) -> usize {
-        self.shared.shape.iter().product()
+        // A layer may be built that no memory holds: its parameters have not been drawn yet.
+        self.shared.shape.iter().fold(1, |count: usize, &size| count.saturating_mul(size))
     }
 
     /// Replaces the value, which takes on the dtype of the new one.
@@ -145,16 +159,16 @@ impl Parameter {
     }
 
     /// Gives a parameter that nobody has asked for yet another initial value, drawn when somebody does; replaces the value of others.
-    pub(crate) fn start_with(&self, init: impl FnOnce(&[usize]) -> Tensor + Send + Sync + 'static) -> Result<()> {
+    pub(crate) fn start_with(&self, init: impl Fn(&[usize]) -> Result<Tensor> + Send + Sync + 'static) -> Result<()> {
         let shape = self.shared.shape.clone();
         let mut value = self.write();
         if let Value::Pending(pending) = &mut *value {
-            *pending = Box::new(move || init(&shape).with_grad());
+            *pending = Box::new(move || Ok(init(&shape)?.with_grad()));
             self.renew_stamp();
             return Ok(());
         }
         drop(value);
-        self.replace(&init(&shape))
+        self.replace(&init(&shape)?)
     }
 
     /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same. Not in a dry run.
@@ -163,7 +177,7 @@ impl Parameter {
             return Ok(());
         }
         let mut guard = self.write();
-        let current = guard.ready();
+        let current = guard.ready()?;
         let node = current.node().cloned();
         let result = change(current);
         let value = std::mem::replace(current, Tensor::scalar(0u8));
@@ -196,15 +210,12 @@ impl Parameter {
 }
 
 impl Value {
-    fn ready(&mut self) -> &mut Tensor {
-        if let Value::Pending(_) = self {
-            let placeholder = Value::Ready(Tensor::scalar(0u8));
-            if let Value::Pending(init) = std::mem::replace(self, placeholder) {
-                *self = Value::Ready(init());
-            }
+    fn ready(&mut self) -> Result<&mut Tensor> {
+        if let Value::Pending(init) = self {
+            *self = Value::Ready(init()?);
         }
         match self {
-            Value::Ready(value) => value,
+            Value::Ready(value) => Ok(value),
             Value::Pending(_) => unreachable!("made ready above"),
         }
     }
@@ -279,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_lazy_value_is_computed_once_and_not_at_all_when_it_is_replaced_first() {
-        let lazy = || Parameter::lazy(vec![2], |shape| Tensor::rand(shape));
+        let lazy = || Parameter::lazy(vec![2], |shape| Ok(Tensor::rand(shape)));
         let (a, b) = (lazy(), Parameter::lazy(vec![2], |_| panic!("nobody asked")));
         assert_eq!(a.tensor().to_vec::<f32>().unwrap(), a.tensor().to_vec::<f32>().unwrap());
         b.set(&Tensor::ones([2])).unwrap();
@@ -298,6 +309,6 @@ mod tests {
         .unwrap();
         assert!(loss.backward().unwrap().get(&w.tensor()).is_some());
         w.set_frozen(true);
-        assert!(!w.tensor().requires_grad() && w.leaf().requires_grad());
+        assert!(!w.tensor().requires_grad() && w.leaf().unwrap().requires_grad());
     }
 }

@@ -69,7 +69,7 @@ fn json_string(text: &str) -> String {
 
 /// Row by row, little-endian.
 pub(crate) fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
-    let tensor = tensor.in_format(MemoryFormat::RowMajor);
+    let tensor = tensor.in_format(MemoryFormat::RowMajor).map_err(io::Error::other)?;
     with_dtype!(tensor.dtype(), T => {
         let data = tensor.data::<T>();
         if cfg!(target_endian = "little") {
@@ -138,9 +138,10 @@ fn elements<const N: usize, T: Element>(shape: &[usize], bytes: &[u8], decode: i
     if !rest.is_empty() || shape::try_numel(shape) != Some(values.len()) {
         return Err(format!("{} bytes do not make shape {shape:?}", bytes.len()));
     }
-    Ok(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| {
+    Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| {
         out.iter_mut().zip(values).for_each(|(x, &value)| *x = decode(value));
-    }))
+    })
+    .map_err(|error| error.to_string())
 }
 
 /// IEEE half precision: a sign, 5 bits of exponent, 10 of mantissa.

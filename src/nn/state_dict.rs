@@ -153,17 +153,22 @@ impl fmt::Display for LoadReport {
     }
 }
 
-pub(super) fn of<M: Module + ?Sized>(module: &M) -> StateDict {
-    let mut state = StateDict::new();
+/// Fails when memory cannot hold a parameter that has not been drawn yet.
+pub(super) fn of<M: Module + ?Sized>(module: &M) -> Result<StateDict> {
+    let (mut state, mut outcome) = (StateDict::new(), Ok(()));
     Visitor::walk(module, &mut |path, item| {
         let value = match item {
             Item::Parameter(parameter) => parameter.leaf(),
-            Item::Buffer(buffer) => buffer.tensor(),
+            Item::Buffer(buffer) => Ok(buffer.tensor()),
             _ => return,
         };
-        state.insert(path, value);
+        match value {
+            Ok(value) => drop(state.insert(path, value)),
+            Err(error) if outcome.is_ok() => outcome = Err(error),
+            Err(_) => {}
+        }
     });
-    state
+    outcome.map(|()| state)
 }
 
 /// A parameter or buffer and the value it will have.
@@ -199,8 +204,8 @@ fn compare<'a, M: Module + ?Sized>(module: &M, state: &'a StateDict) -> (Vec<Ass
 fn assign(assignments: Vec<Assignment<'_>>) -> Result<()> {
     for (target, value) in assignments {
         match target {
-            Target::Parameter(parameter) => parameter.set(&value.cast(parameter.dtype()))?,
-            Target::Buffer(buffer) => buffer.set(&value.cast(buffer.tensor().dtype()))?,
+            Target::Parameter(parameter) => parameter.set(&value.cast(parameter.dtype())?)?,
+            Target::Buffer(buffer) => buffer.set(&value.cast(buffer.tensor().dtype())?)?,
         }
     }
     Ok(())

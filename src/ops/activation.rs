@@ -10,6 +10,7 @@ use crate::kernels::activation::{HardSigmoid, HardSwish, Nonlinear, Relu6, Silu}
 use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::Real;
 use crate::tensor::compute::{map_with, zip_onto};
+use crate::tensor::create::or_panic;
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_dtype};
 
@@ -21,7 +22,7 @@ impl Activation {
     pub fn apply(self, x: Tensor) -> Result<Tensor> {
         match self {
             Activation::Linear => Ok(x),
-            Activation::Relu => Ok(x.relu()),
+            Activation::Relu => x.try_relu(),
             Activation::Relu6 => x.relu6(),
             Activation::Silu => x.silu(),
             Activation::Hardswish => x.hardswish(),
@@ -48,15 +49,20 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     pub fn relu(&self) -> Tensor {
+        or_panic(self.try_relu())
+    }
+
+    /// As [`relu`](Tensor::relu), with an error where memory cannot hold the result.
+    pub(crate) fn try_relu(&self) -> Result<Tensor> {
         let _op = operation("relu");
-        let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default() } else { x }));
+        let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default() } else { x })?);
         let kept = self.is_recorded().then(|| y.detach());
-        y.record_owning("relu", [self], move |grad, _wanted| {
+        Ok(y.record_owning("relu", [self], move |grad, _wanted| {
             let y = kept.as_ref().expect("kept when recorded");
             Ok([Some(with_dtype!(y.dtype(), T => {
                 zip_onto("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
             }))])
-        })
+        }))
     }
 
     /// Leaky rectifier: `x` where `x > 0`, else `slope · x` (Maas et al., 2013).

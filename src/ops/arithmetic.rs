@@ -8,6 +8,7 @@ use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, smaller};
 use crate::kernels::simd::{Real, Scalar};
 use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, zip, zip_with};
+use crate::tensor::create::or_panic;
 use crate::tensor::{DType, Tensor, with_dtype};
 
 /// A function of two elements of any one type.
@@ -18,7 +19,7 @@ trait Arithmetic: Copy + Sync {
 /// Applies `f` to both operands, broadcast together, in the dtype they promote to.
 fn arithmetic(op: &'static str, a: &Tensor, b: &Tensor, f: impl Arithmetic) -> Result<Tensor> {
     let dtype = promote(a, b);
-    let (a, b) = (a.cast(dtype), b.cast(dtype));
+    let (a, b) = (a.cast(dtype)?, b.cast(dtype)?);
     with_dtype!(dtype, T => zip_with(op, &a, &b, 1, |a: T, b: T| f.apply(a, b)))
 }
 
@@ -101,7 +102,7 @@ impl Tensor {
         let _op = operation("sub");
         let y = arithmetic("sub", self, other, Sub)?;
         Ok(y.record("sub", [self, other], |grad, wanted| {
-            Ok([wanted[0].then(|| grad.clone()), if wanted[1] { Some(grad.neg()) } else { None }])
+            Ok([wanted[0].then(|| grad.clone()), if wanted[1] { Some(grad.try_neg()?) } else { None }])
         }))
     }
 
@@ -121,7 +122,7 @@ impl Tensor {
                 let swapped = a.numel() < b.numel();
                 let (map, gate) = if swapped { (b, a) } else { (a, b) };
                 if let Some(rows) = repeated_rows(&grad, map, gate) {
-                    let [of_map, of_gate] = gated_gradients(rows, grad, map, gate).map(Some);
+                    let [of_map, of_gate] = gated_gradients(rows, grad, map, gate)?.map(Some);
                     return Ok(if swapped { [of_gate, of_map] } else { [of_map, of_gate] });
                 }
             }
@@ -140,12 +141,12 @@ impl Tensor {
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
         let _op = operation("div");
         let dtype = promote(self, other).max(DType::F32);
-        let (a, b) = (self.cast(dtype), other.cast(dtype));
+        let (a, b) = (self.cast(dtype)?, other.cast(dtype)?);
         let y = zip("div", &a, &b, Div)?;
         let kept = other.is_recorded().then(|| y.detach());
         Ok(y.record("div", [self, other], move |grad, wanted| {
             let of_a = grad.div(&b)?;
-            let of_b = if wanted[1] { kept.as_ref().map(|y| Ok(of_a.mul(y)?.neg())).transpose()? } else { None };
+            let of_b = if wanted[1] { kept.as_ref().map(|y| of_a.mul(y)?.try_neg()).transpose()? } else { None };
             Ok([wanted[0].then_some(of_a), of_b])
         }))
     }
@@ -177,10 +178,15 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     pub fn neg(&self) -> Tensor {
+        or_panic(self.try_neg())
+    }
+
+    /// As [`neg`](Tensor::neg), with an error where memory cannot hold the result.
+    fn try_neg(&self) -> Result<Tensor> {
         let _op = operation("neg");
         // Times -1, which in u8 is 255; the difference from 0 would lose the sign of 0.
-        let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| x.times(T::default().minus(1 as T))));
-        y.record("neg", [self], |grad, _wanted| Ok([Some(grad.neg())]))
+        let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| x.times(T::default().minus(1 as T)))?);
+        Ok(y.record("neg", [self], |grad, _wanted| Ok([Some(grad.try_neg()?)])))
     }
 
     /// `self + value`.
@@ -189,9 +195,14 @@ impl Tensor {
     /// Any; the result has the input's shape and memory format, and its dtype, but for an integer tensor and a value that is not whole it
     /// is f32. Integers wrap.
     pub fn add_scalar(&self, value: f64) -> Tensor {
+        or_panic(self.try_add_scalar(value))
+    }
+
+    /// As [`add_scalar`](Tensor::add_scalar), with an error where memory cannot hold the result.
+    pub(crate) fn try_add_scalar(&self, value: f64) -> Result<Tensor> {
         let _op = operation("add_scalar");
-        let y = scalar_arithmetic(self, value, Add);
-        y.record("add_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
+        let y = scalar_arithmetic(self, value, Add)?;
+        Ok(y.record("add_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
 
     /// `self - value`.
@@ -200,7 +211,7 @@ impl Tensor {
     /// As [`add_scalar`](Tensor::add_scalar).
     pub fn sub_scalar(&self, value: f64) -> Tensor {
         let _op = operation("sub_scalar");
-        let y = scalar_arithmetic(self, value, Sub);
+        let y = or_panic(scalar_arithmetic(self, value, Sub));
         y.record("sub_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
     }
 
@@ -209,9 +220,14 @@ impl Tensor {
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
     pub fn mul_scalar(&self, value: f64) -> Tensor {
+        or_panic(self.try_mul_scalar(value))
+    }
+
+    /// As [`mul_scalar`](Tensor::mul_scalar), with an error where memory cannot hold the result.
+    pub(crate) fn try_mul_scalar(&self, value: f64) -> Result<Tensor> {
         let _op = operation("mul_scalar");
-        let y = scalar_arithmetic(self, value, Mul);
-        y.record("mul_scalar", [self], move |grad, _wanted| Ok([Some(grad.mul_scalar(value))]))
+        let y = scalar_arithmetic(self, value, Mul)?;
+        Ok(y.record("mul_scalar", [self], move |grad, _wanted| Ok([Some(grad.try_mul_scalar(value)?)])))
     }
 
     /// `self / value`. Integers are divided as `f32`.
@@ -219,12 +235,17 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape and memory format.
     pub fn div_scalar(&self, value: f64) -> Tensor {
+        or_panic(self.try_div_scalar(value))
+    }
+
+    /// As [`div_scalar`](Tensor::div_scalar), with an error where memory cannot hold the result.
+    pub(crate) fn try_div_scalar(&self, value: f64) -> Result<Tensor> {
         let _op = operation("div_scalar");
         let y = match self.dtype() {
-            DType::F64 => map_with(self, 1, move |x: f64| x / value),
-            _ => map_with(&self.cast(DType::F32), 1, move |x: f32| x / value as f32),
+            DType::F64 => map_with(self, 1, move |x: f64| x / value)?,
+            _ => map_with(&self.cast(DType::F32)?, 1, move |x: f32| x / value as f32)?,
         };
-        y.record("div_scalar", [self], move |grad, _wanted| Ok([Some(grad.div_scalar(value))]))
+        Ok(y.record("div_scalar", [self], move |grad, _wanted| Ok([Some(grad.try_div_scalar(value)?)])))
     }
 
     /// The same values as another dtype; differentiable between floating-point types. Floating point to integer rounds towards zero and
@@ -240,7 +261,7 @@ impl Tensor {
             return Ok(self.clone());
         }
         let _op = operation("to_dtype");
-        let y = self.cast(dtype);
+        let y = self.cast(dtype)?;
         if !dtype.is_float() {
             return Ok(y);
         }
@@ -276,9 +297,9 @@ fn extremum(
 }
 
 /// `f` of each element and one number, in f32 if the tensor is of integers and the number is not.
-fn scalar_arithmetic(x: &Tensor, value: f64, f: impl Arithmetic) -> Tensor {
+fn scalar_arithmetic(x: &Tensor, value: f64, f: impl Arithmetic) -> Result<Tensor> {
     let whole = value as i64 as f64 == value;
-    let x = if x.dtype().is_float() || whole { x.detach() } else { x.cast(DType::F32) };
+    let x = if x.dtype().is_float() || whole { x.detach() } else { x.cast(DType::F32)? };
     match x.dtype() {
         DType::F64 => map_with(&x, 1, move |x: f64| f.apply(x, value)),
         DType::F32 => map_with(&x, 1, move |x: f32| f.apply(x, value as f32)),
@@ -331,7 +352,7 @@ macro_rules! operator {
 fn constant(value: f64, other: &Tensor) -> Tensor {
     let whole = value as i64 as f64 == value;
     let dtype = if other.dtype().is_float() || !whole { other.dtype().max(DType::F32) } else { DType::I64 };
-    Tensor::scalar(value).cast(dtype)
+    or_panic(Tensor::scalar(value).cast(dtype))
 }
 
 operator! {
@@ -373,9 +394,9 @@ mod tests {
             for (x_format, factor_format) in
                 [(RowMajor, RowMajor), (RowMajor, ChannelsLast), (ChannelsLast, RowMajor), (ChannelsLast, ChannelsLast)]
             {
-                let x = numbers(&[2, 3, 4, 5]).in_format(x_format);
+                let x = numbers(&[2, 3, 4, 5]).in_format(x_format).unwrap();
                 let factor = numbers(shape);
-                let factor = if factor.ndim() == 4 { factor.in_format(factor_format) } else { factor };
+                let factor = if factor.ndim() == 4 { factor.in_format(factor_format).unwrap() } else { factor };
                 let checked = gradcheck(&[x.clone(), factor.clone()], Default::default(), |x| x[0].mul(&x[1])?.square());
                 checked.unwrap_or_else(|error| panic!("{x:?} · {factor:?}: {error}"));
                 let checked = gradcheck(&[x.clone(), factor.clone()], Default::default(), |x| x[1].mul(&x[0])?.square());
@@ -387,9 +408,9 @@ mod tests {
     #[test]
     fn the_gradients_of_a_gated_map_are_those_of_two_products_and_leave_the_start_alone() {
         for channels in [3, 16, 70] {
-            let x = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast);
+            let x = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast).unwrap();
             let gate = Tensor::randn([2, channels, 1, 1]);
-            let start = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast);
+            let start = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast).unwrap();
             let before = start.to_vec::<f32>().unwrap();
             let (x_leaf, gate_leaf) = (x.with_grad(), gate.with_grad());
             let y = x_leaf.mul(&gate_leaf).unwrap();

@@ -12,17 +12,17 @@ use crate::tensor::{DType, MemoryFormat, Tensor, with_dtype};
 /// 1 where `holds`, which gets `None` when a NaN takes part.
 fn compare(op: &'static str, a: &Tensor, b: &Tensor, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
     let dtype = promote(a, b);
-    let (a, b) = (a.cast(dtype), b.cast(dtype));
+    let (a, b) = (a.cast(dtype)?, b.cast(dtype)?);
     with_dtype!(dtype, T => zip_with(op, &a, &b, 1, |a: T, b: T| u8::from(holds(a.partial_cmp(&b)))))
 }
 
 /// As [`compare`] with one number, rounded to the dtype of a floating-point tensor.
 fn compare_scalar(a: &Tensor, value: f64, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
     Ok(match a.dtype() {
-        DType::F32 => map_with(a, 1, |a: f32| u8::from(holds(a.partial_cmp(&(value as f32))))),
-        DType::F64 => map_with(a, 1, |a: f64| u8::from(holds(a.partial_cmp(&value)))),
-        DType::I64 => map_with(a, 1, |a: i64| u8::from(holds((a as f64).partial_cmp(&value)))),
-        DType::U8 => map_with(a, 1, |a: u8| u8::from(holds(f64::from(a).partial_cmp(&value)))),
+        DType::F32 => map_with(a, 1, |a: f32| u8::from(holds(a.partial_cmp(&(value as f32)))))?,
+        DType::F64 => map_with(a, 1, |a: f64| u8::from(holds(a.partial_cmp(&value))))?,
+        DType::I64 => map_with(a, 1, |a: i64| u8::from(holds((a as f64).partial_cmp(&value))))?,
+        DType::U8 => map_with(a, 1, |a: u8| u8::from(holds(f64::from(a).partial_cmp(&value))))?,
     })
 }
 
@@ -200,9 +200,9 @@ impl Tensor {
         let (dtype, condition) = (promote(a, b), self.detach());
         let asks = |t: &&Tensor| t.memory_format() == MemoryFormat::ChannelsLast && t.shape() == shape;
         let format = if [self, a, b].iter().any(asks) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor };
-        let aligned = |t: Tensor| Ok::<_, crate::Error>(t.expand(&shape)?.in_format(format));
-        let (c, left, right) = (aligned(condition.clone())?, aligned(a.cast(dtype))?, aligned(b.cast(dtype))?);
-        let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| select(c.data(), left.data(), right.data(), y)));
+        let aligned = |t: Tensor| Ok::<_, crate::Error>(t.expand(&shape)?.in_format(format)?);
+        let (c, left, right) = (aligned(condition.clone())?, aligned(a.cast(dtype)?)?, aligned(b.cast(dtype)?)?);
+        let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| select(c.data(), left.data(), right.data(), y))?);
         Ok(y.record("where_", [a, b], move |grad, wanted| {
             let part = |chosen: bool| {
                 with_dtype!(grad.dtype(), T => {

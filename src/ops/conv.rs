@@ -237,7 +237,7 @@ impl Pass {
     /// The output, and the moments of its channels if they are wanted, and there are numbers.
     fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
         self.tell(ConvPass::Forward, false, x.dtype());
-        let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
+        let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast)?, weight.in_format(MemoryFormat::RowMajor)?);
         let mut moments = None;
         let y = with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
             let (algorithm, geometry, x, w, bias) = (self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()));
@@ -245,24 +245,24 @@ impl Pass {
                 true => moments = Some(conv::forward_with_moments(algorithm, geometry, x, w, bias, y)),
                 false => conv::forward(algorithm, geometry, x, w, bias, y),
             }
-        }));
+        })?);
         Ok((y, moments))
     }
 
     fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         self.tell(ConvPass::InputGradient, false, dy.dtype());
-        let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast), weight.in_format(MemoryFormat::RowMajor));
+        let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast)?, weight.in_format(MemoryFormat::RowMajor)?);
         Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
             conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
-        })))
+        })?))
     }
 
     fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
         self.tell(ConvPass::WeightGradient, false, x.dtype());
-        let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast), dy.in_format(MemoryFormat::ChannelsLast));
+        let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast)?, dy.in_format(MemoryFormat::ChannelsLast)?);
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
             conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);
-        })))
+        })?))
     }
 }
 
@@ -452,20 +452,20 @@ fn unfold(op: &'static str, x: &Tensor, window: &Window) -> Result<Tensor> {
     let (batch, channels) = (x.shape()[0], x.shape()[1]);
     let shape = [batch, channels.saturating_mul(window.kernel[0] * window.kernel[1]), window.output[0] * window.output[1]];
     try_numel(&shape).ok_or_else(|| Error::shape(op, format!("the result {shape:?} is larger than memory can hold")))?;
-    let x = x.in_format(MemoryFormat::ChannelsLast);
+    let x = x.in_format(MemoryFormat::ChannelsLast)?;
     let (image, matrix) = (strides(x.shape(), MemoryFormat::RowMajor)[0], shape[1] * shape[2]);
     Ok(with_float!(x.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |columns: &mut [T]| {
         for n in 0..batch {
             let x = &x.data::<T>()[n * image..][..image];
             conv::unfold(window, x, channels, channels, &mut columns[n * matrix..][..matrix]);
         }
-    })))
+    })?))
 }
 
 fn fold(op: &'static str, columns: &Tensor, channels: usize, window: &Window) -> Result<Tensor> {
     let batch = columns.shape()[0];
     let shape = [batch, channels, window.input[0], window.input[1]];
-    let columns = columns.in_format(MemoryFormat::RowMajor);
+    let columns = columns.in_format(MemoryFormat::RowMajor)?;
     let (image, matrix) = (channels * window.input[0] * window.input[1], columns.shape()[1] * columns.shape()[2]);
     Ok(with_float!(columns.dtype(), op, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |x: &mut [T]| {
         x.fill(0.0);
@@ -473,7 +473,7 @@ fn fold(op: &'static str, columns: &Tensor, channels: usize, window: &Window) ->
             let columns = &columns.data::<T>()[n * matrix..][..matrix];
             conv::fold(window, columns, channels, channels, &mut x[n * image..][..image]);
         }
-    })))
+    })?))
 }
 
 #[cfg(test)]
@@ -498,8 +498,11 @@ mod tests {
             (x.conv2d(&zeros([4, 1, 3]), None, plain), "expected input [N, C, H, W]"),
             (x.conv2d(&zeros([4, 1, 30, 3]), None, plain), "kernel 30×3 is larger than the padded input 28×28"),
             (x.conv2d(&zeros([4, 1, 3, 3]), Some(&zeros([5])), plain), "expected a bias [4], got shape [5]"),
-            (x.conv2d(&zeros([4, 1, 3, 3]).cast(DType::F64), None, plain), "expected f32, got f64"),
-            (x.cast(DType::I64).conv2d(&zeros([4, 1, 3, 3]).cast(DType::I64), None, plain), "expected f32 or f64, got i64"),
+            (x.conv2d(&zeros([4, 1, 3, 3]).cast(DType::F64).unwrap(), None, plain), "expected f32, got f64"),
+            (
+                x.cast(DType::I64).unwrap().conv2d(&zeros([4, 1, 3, 3]).cast(DType::I64).unwrap(), None, plain),
+                "expected f32 or f64, got i64",
+            ),
             (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { groups: 3, ..plain }), "3 groups do not divide 1 input channels"),
             (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { groups: 0, ..plain }), "0 groups"),
             (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { stride: [1, 0], ..plain }), "stride 1×0 must not be zero"),

@@ -22,8 +22,8 @@ fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) ->
     let mut key = [0; 32];
     with_generator(|generator| generator.fill_bytes(&mut key));
     // Drawn in logical order, so that the memory format does not matter.
-    let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out));
-    let kept = if mask_shape == x.shape() { kept.in_format(x.memory_format()) } else { kept };
+    let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out))?;
+    let kept = if mask_shape == x.shape() { kept.in_format(x.memory_format())? } else { kept };
     let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
     // A product rather than a choice, so that NaN stays NaN.
     let apply = move |x: &Tensor, kept: &Tensor| -> Result<Tensor> {

@@ -26,7 +26,7 @@ impl Tensor {
             self = self.with_node(None);
             with_float!(self.dtype(), "gate", T => {
                 let epilogue = Epilogue { residual: residual.map(|residual| residual.data()), activation, ..Default::default() };
-                kernels::gate::gate(rows, self.make_mut::<T>(), gate.data(), epilogue);
+                kernels::gate::gate(rows, self.make_mut::<T>()?, gate.data(), epilogue);
             });
             return Ok(self);
         }
@@ -49,7 +49,7 @@ mod tests {
     }
 
     fn bits(x: &Tensor) -> Vec<u64> {
-        x.cast(DType::F64).to_vec::<f64>().unwrap().into_iter().map(f64::to_bits).collect()
+        x.cast(DType::F64).unwrap().to_vec::<f64>().unwrap().into_iter().map(f64::to_bits).collect()
     }
 
     fn place_of(x: &Tensor) -> usize {
@@ -70,9 +70,9 @@ mod tests {
             [2, 64, 40, 40],
         ];
         for (shape, dtype) in shapes.into_iter().flat_map(|shape| [(shape, DType::F32), (shape, DType::F64)]) {
-            let random = |shape: [usize; 4]| Tensor::randn(shape).cast(dtype).in_format(ChannelsLast);
+            let random = |shape: [usize; 4]| Tensor::randn(shape).cast(dtype).unwrap().in_format(ChannelsLast).unwrap();
             let (x, gate, shortcut) = (random(shape), random([shape[0], shape[1], 1, 1]), random(shape));
-            for residual in [None, Some(&shortcut), Some(&shortcut.in_format(RowMajor))] {
+            for residual in [None, Some(&shortcut), Some(&shortcut.in_format(RowMajor).unwrap())] {
                 for activation in [Activation::Linear, Activation::Relu, Activation::Relu6, Activation::Hardswish] {
                     let expected = bits(&apart(&x, &gate, residual, activation));
                     let found = x.clone().gated(&gate, residual, activation).unwrap();
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn gates_of_any_shape_and_shortcuts_that_broadcast_are_multiplied_and_added_all_the_same() {
-        let x = Tensor::randn([2, 3, 4, 5]).in_format(ChannelsLast);
+        let x = Tensor::randn([2, 3, 4, 5]).in_format(ChannelsLast).unwrap();
         for (gate, residual) in
             [([2, 1, 4, 5], [2, 3, 4, 5]), ([1, 3, 1, 1], [2, 1, 1, 1]), ([1, 1, 1, 1], [2, 3, 4, 5]), ([2, 3, 1, 1], [1, 3, 1, 1])]
         {
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn gradients_flow_where_they_are_wanted_and_what_wants_them_is_not_overwritten() {
-        let [x, shortcut] = [(); 2].map(|()| Tensor::randn([2, 3, 4, 5]).cast(DType::F64).in_format(ChannelsLast));
-        let gate = Tensor::randn([2, 3, 1, 1]).cast(DType::F64);
+        let [x, shortcut] = [(); 2].map(|()| Tensor::randn([2, 3, 4, 5]).cast(DType::F64).unwrap().in_format(ChannelsLast).unwrap());
+        let gate = Tensor::randn([2, 3, 1, 1]).cast(DType::F64).unwrap();
         gradcheck(&[x.clone(), gate.clone(), shortcut.clone()], Default::default(), |t| {
             t[0].clone().gated(&t[1], Some(&t[2]), Activation::Silu)
         })

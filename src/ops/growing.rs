@@ -32,7 +32,7 @@ impl GrowingMaps {
         if try_numel(&shape).is_none() {
             return Err(Error::shape(OP, format!("maps of shape {shape:?} have more elements than memory can hold")));
         }
-        let maps = with_float!(first.dtype(), OP, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {}));
+        let maps = with_float!(first.dtype(), OP, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {})?);
         let mut growing = GrowingMaps { maps, used: 0 };
         growing.push(first)?;
         Ok(growing)
@@ -63,7 +63,7 @@ impl GrowingMaps {
             return Err(Error::shape(OP, format!("maps of shape {:?} do not fit into the last {room} of {maps:?}", new.shape())));
         }
         new.expect_dtype(OP, self.maps.dtype())?;
-        let new = new.in_format(MemoryFormat::ChannelsLast);
+        let new = new.in_format(MemoryFormat::ChannelsLast)?;
         let (pitch, used) = (self.maps.shape()[1], self.used);
         with_float!(new.dtype(), OP, T => {
             let maps = self.maps.data_mut::<T>().expect("nobody has seen the maps yet");
@@ -80,11 +80,11 @@ impl GrowingMaps {
     pub(crate) fn normalised(&self, norm: &RunningNorm, activation: Activation) -> Result<Tensor> {
         let _op = operation("batch_norm");
         let &[n, pitch, h, w] = self.maps.shape() else { unreachable!("made with four dimensions") };
-        let [scale, offset] = norm.factors();
+        let [scale, offset] = norm.factors()?;
         Ok(with_float!(self.maps.dtype(), OP, T => {
             Tensor::build(&[n, self.used, h, w], MemoryFormat::ChannelsLast, |y: &mut [T]| {
                 growing::affine(self.maps.data(), pitch, [&scale, &offset], activation, y);
-            })
+            })?
         }))
     }
 

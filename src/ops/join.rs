@@ -23,7 +23,7 @@ fn position(rank: usize, format: MemoryFormat, axis: usize) -> usize {
 }
 
 /// A part of one dimension, in the tensor's memory format, without history.
-fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Tensor {
+fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Result<Tensor> {
     let mut shape = x.shape().to_vec();
     shape[axis] = length;
     let [outer, size, inner] = around(x.shape(), x.memory_format(), axis);
@@ -34,7 +34,7 @@ fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Tensor {
 }
 
 /// The inverse of [`cut`]: `x` as a part of one dimension of `shape`, zeros around it.
-fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Tensor {
+fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor> {
     let [outer, length, inner] = around(x.shape(), x.memory_format(), axis);
     let size = shape[axis];
     with_dtype!(x.dtype(), T => Tensor::build(shape, x.memory_format(), |y: &mut [T]| {
@@ -64,7 +64,7 @@ impl Tensor {
             return Ok(self.clone());
         }
         let x = self.shape().to_vec();
-        let y = cut(self, axis, start, length).record("narrow", [self], move |grad, _wanted| Ok([Some(put(grad, axis, start, &x))]));
+        let y = cut(self, axis, start, length)?.record("narrow", [self], move |grad, _wanted| Ok([Some(put(grad, axis, start, &x)?)]));
         let shift = |from_end: usize| if axis + from_end == self.ndim() && axis > 1 { start as isize } else { 0 };
         Ok(y.reaching_shifted([shift(2), shift(1)]))
     }
@@ -165,18 +165,19 @@ impl Tensor {
         }
         try_numel(&shape).ok_or_else(|| too_large("cat", tensors.len()))?;
         let [_, _, inner] = around(&shape, format, axis);
-        let inputs: Vec<Tensor> = tensors.iter().map(|t| if left_out(t) { t.detach() } else { t.in_format(format) }.cast(dtype)).collect();
+        let input = |t: &&Tensor| if left_out(t) { t.cast(dtype) } else { t.in_format(format)?.cast(dtype) };
+        let inputs = tensors.iter().map(input).collect::<Result<Vec<_>>>()?;
         let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| {
             let runs: Vec<(&[T], usize)> = inputs.iter().zip(&parts).map(|(x, &(_, length))| (x.data(), length * inner)).collect();
             copy::join(&runs, y);
-        }));
+        })?);
         let shapes: Vec<Vec<usize>> = tensors.iter().map(|t| t.shape().to_vec()).collect();
         Ok(y.record_many("cat", tensors, move |grad, wanted| {
             let of_part = |((&(start, length), shape), &wanted): ((&(usize, usize), &Vec<usize>), &bool)| {
                 let alike = shape.len() == grad.ndim();
-                wanted.then(|| if alike { cut(grad, axis, start, length) } else { Tensor::full(shape, 0.0, grad.dtype()) })
+                wanted.then(|| if alike { cut(grad, axis, start, length) } else { Tensor::try_full(shape, 0.0, grad.dtype()) }).transpose()
             };
-            Ok(parts.iter().zip(&shapes).zip(wanted).map(of_part).collect())
+            parts.iter().zip(&shapes).zip(wanted).map(of_part).collect()
         }))
     }
 
@@ -235,12 +236,12 @@ impl Tensor {
             copy::fill(y, value as T);
             let (dims, window, dense) = inner.windows(self.memory_format());
             copy::copy_box(dims, self.data(), dense, y, window);
-        }));
+        })?);
         Ok(y.record("pad", [self], move |grad, _wanted| {
             let (dims, window, dense) = inner.windows(grad.memory_format());
             Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&inner.small, grad.memory_format(), |x: &mut [T]| {
                 copy::copy_box(dims, grad.data(), window, x, dense);
-            })))])
+            })?))])
         })
         .reaching_shifted([-(top as isize), -(left as isize)]))
     }
@@ -257,7 +258,7 @@ impl Tensor {
         let axes = resolve_dims("flip", &dims, self.ndim())?;
         let map = self.ndim().checked_sub(2).filter(|&channels| channels > 1);
         let turned = [0, 1].map(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
-        let y = flipped(self, &axes).record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes))]));
+        let y = flipped(self, &axes)?.record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes)?)]));
         let Some(map) = map else { return Ok(y) };
         let size = [self.shape()[map], self.shape()[map + 1]];
         let scale = turned.map(|turned| if turned { -1.0 } else { 1.0 });
@@ -266,16 +267,16 @@ impl Tensor {
     }
 }
 
-fn flipped(x: &Tensor, axes: &[usize]) -> Tensor {
+fn flipped(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     let mut y = x.detach();
     for &axis in axes.iter().filter(|_| x.numel() > 0) {
         let [_, size, inner] = around(x.shape(), x.memory_format(), axis);
         let backwards: Vec<usize> = (0..size).rev().collect();
         y = with_dtype!(x.dtype(), T => Tensor::build(x.shape(), x.memory_format(), |out: &mut [T]| {
             copy::select([size, inner], &backwards, y.data(), out);
-        }));
+        })?);
     }
-    y
+    Ok(y)
 }
 
 /// A map within a larger one, on the last two dimensions.
@@ -315,7 +316,7 @@ mod tests {
 
     /// `0, 1, 2, …` as `f64`, in either memory format.
     fn counting(shape: &[usize], format: MemoryFormat) -> Tensor {
-        Tensor::arange(numel(shape)).cast(DType::F64).relabel(shape, MemoryFormat::RowMajor).in_format(format)
+        Tensor::arange(numel(shape)).cast(DType::F64).unwrap().relabel(shape, MemoryFormat::RowMajor).in_format(format).unwrap()
     }
 
     const FORMATS: [MemoryFormat; 2] = [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast];
@@ -447,7 +448,7 @@ mod tests {
         assert_eq!(message(Tensor::cat(&[&a, &b], 0)), "cat: tensor 1 of shape [4, 5] does not join [2, 3] along dimension 0");
         assert!(message(Tensor::cat(&[&a, &Tensor::zeros([2, 3, 1])], 0)).contains("tensor 1 of shape [2, 3, 1]"));
         assert!(message(Tensor::cat(&[&a], -3)).contains("dimension -3"));
-        let huge = Tensor::zeros([0, usize::MAX]);
+        let huge = Tensor::zeros([0, 1 << 58]);
         assert!(message(Tensor::cat(&[&huge, &huge], 1)).contains("more than memory can hold"));
         assert_eq!(message(Tensor::stack(&[], 0)), "stack: expected at least one tensor, got an empty list");
         assert_eq!(message(Tensor::stack(&[&a, &b], 0)), "stack: tensor 1 has shape [4, 5], the first [2, 3]");
@@ -459,8 +460,8 @@ mod tests {
     }
 
     #[test]
-    fn tensors_without_elements_may_have_any_shape() {
-        let x = Tensor::zeros([0, usize::MAX, 3]);
+    fn tensors_without_elements_may_be_large_in_other_dimensions() {
+        let x = Tensor::zeros([0, 1 << 56, 3]);
         assert!(x.narrow(1, 5, 7).unwrap().shape() == [0, 7, 3]);
         assert!(x.flip(..).unwrap().shape() == x.shape());
         assert!(Tensor::cat(&[&x, &x], 0).unwrap().shape() == x.shape());

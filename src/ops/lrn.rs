@@ -38,11 +38,11 @@ impl Tensor {
         let shape = self.shape().to_vec();
         with_float!(self.dtype(), OP, T => {
             let format = x.memory_format();
-            let y = Tensor::build(x.shape(), format, |y: &mut [T]| response.forward(maps.channels, x.data(), y));
-            Ok(from_map(y, &shape).record(OP, [self], move |grad, _wanted| {
-                let grad = grad_map(grad, x.shape());
-                let dx = Tensor::build(x.shape(), format, |dx: &mut [T]| response.backward(maps.channels, grad.data(), x.data(), dx));
-                Ok([Some(from_map(dx, &shape))])
+            let y = Tensor::build(x.shape(), format, |y: &mut [T]| response.forward(maps.channels, x.data(), y))?;
+            Ok(from_map(y, &shape)?.record(OP, [self], move |grad, _wanted| {
+                let grad = grad_map(grad, x.shape())?;
+                let dx = Tensor::build(x.shape(), format, |dx: &mut [T]| response.backward(maps.channels, grad.data(), x.data(), dx))?;
+                Ok([Some(from_map(dx, &shape)?)])
             }))
         })
     }
@@ -79,7 +79,7 @@ mod tests {
                 gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].local_response_norm(size, alpha, beta, k)).unwrap();
             }
         }
-        let last = any(&[2, 4, 2, 3]).in_format(MemoryFormat::ChannelsLast);
+        let last = any(&[2, 4, 2, 3]).in_format(MemoryFormat::ChannelsLast).unwrap();
         gradcheck(&[last], Default::default(), |x| x[0].local_response_norm(3, 0.3, 0.75, 1.0)).unwrap();
     }
 

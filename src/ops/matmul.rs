@@ -24,7 +24,7 @@ fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Opt
     count([m, n, k]);
     Ok(with_float!(a.dtype(), op, T => Tensor::build(&[m, n], MemoryFormat::RowMajor, |c: &mut [T]| {
         gemm([m, n, k], a.data(), b.data(), b_layout, bias.map(|bias| bias.data()), c);
-    })))
+    })?))
 }
 
 /// `[m, k]ᵀ · [m, n]`, without history.
@@ -33,7 +33,7 @@ fn product_transposed(op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor
     count([m, n, k]);
     Ok(with_float!(a.dtype(), op, T => Tensor::build(&[k, n], MemoryFormat::RowMajor, |c: &mut [T]| {
         gemm_transposed([k, n, m], a.data(), b.data(), c);
-    })))
+    })?))
 }
 
 /// The dimensions before the last two, and these two.
@@ -61,10 +61,10 @@ fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&T
         return Err(Error::shape(op, format!("a product of shape {shape:?} has more elements than memory can hold")));
     }
     if numel(&shape) == 0 {
-        return Ok(with_float!(a.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |_: &mut [T]| {})));
+        return Ok(with_float!(a.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |_: &mut [T]| {})?));
     }
     count([numel(batch), m * n, k]);
-    let (a, b) = (a.in_format(MemoryFormat::RowMajor), b.in_format(MemoryFormat::RowMajor));
+    let (a, b) = (a.in_format(MemoryFormat::RowMajor)?, b.in_format(MemoryFormat::RowMajor)?);
     let ((a_batch, [a_rows, a_columns]), (b_batch, [b_rows, b_columns])) = (split(a.shape()), split(b.shape()));
     let (a_at, b_at) = (repeats(a_batch, batch), repeats(b_batch, batch));
     let work = a_at.len().saturating_mul(2 * m * n * k);
@@ -74,7 +74,7 @@ fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&T
             let (a_size, b_size) = (a_rows * a_columns, b_rows * b_columns);
             transpose.product([m, n, k], &a[a_at[i] * a_size..][..a_size], &b[b_at[i] * b_size..][..b_size], c);
         });
-    })))
+    })?))
 }
 
 /// Which of two matrices is read transposed.

@@ -7,7 +7,7 @@ use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::layer_norm;
-use crate::kernels::memory::Buffer;
+use crate::kernels::memory::{Buffer, catching};
 use crate::kernels::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
 use crate::tensor::compute::same_dtype;
@@ -32,17 +32,17 @@ pub(super) fn as_map(op: &'static str, x: &Tensor) -> Result<(Tensor, Maps)> {
     let shape = x.shape();
     let rest = try_numel(&shape[2..]).ok_or_else(|| Error::shape(op, format!("shape {shape:?} is too large")))?;
     let map = if x.ndim() == 4 { x.detach() } else { x.relabel(&[shape[0], shape[1], rest, 1], MemoryFormat::RowMajor) };
-    Ok((map.in_format(MemoryFormat::ChannelsLast), Maps { images: shape[0], rows: rest, channels: shape[1] }))
+    Ok((map.in_format(MemoryFormat::ChannelsLast)?, Maps { images: shape[0], rows: rest, channels: shape[1] }))
 }
 
 /// A gradient of shape `[N, C, ..]` as a channels-last map.
-pub(super) fn grad_map(grad: &Tensor, map: &[usize]) -> Tensor {
+pub(super) fn grad_map(grad: &Tensor, map: &[usize]) -> Result<Tensor> {
     let grad = if grad.ndim() == 4 { grad.detach() } else { grad.relabel(map, MemoryFormat::RowMajor) };
     grad.in_format(MemoryFormat::ChannelsLast)
 }
 
 /// As [`grad_map`], for a gradient that may be overwritten when nobody else holds it.
-fn into_map(grad: Tensor, map: &[usize]) -> Tensor {
+fn into_map(grad: Tensor, map: &[usize]) -> Result<Tensor> {
     grad_map(&grad, map)
 }
 
@@ -62,13 +62,14 @@ fn chain_and_sum(
             Some(kept) if activation.reads_output() => Seen::Output(kept.data()),
             Some(kept) => Seen::Plus(kept.data()),
         };
-        norm::chain_and_sum::<T>(maps, grad.make_mut(), x.data(), factors, seen, activation)
+        let grad = grad.make_mut()?;
+        catching(|| norm::chain_and_sum::<T>(maps, grad, x.data(), factors, seen, activation))?
     }))
 }
 
 /// A channels-last map under the shape it came from; row-major unless that has four dimensions.
-pub(super) fn from_map(map: Tensor, shape: &[usize]) -> Tensor {
-    if shape.len() == 4 { map } else { map.in_format(MemoryFormat::RowMajor).relabel(shape, MemoryFormat::RowMajor) }
+pub(super) fn from_map(map: Tensor, shape: &[usize]) -> Result<Tensor> {
+    Ok(if shape.len() == 4 { map } else { map.in_format(MemoryFormat::RowMajor)?.relabel(shape, MemoryFormat::RowMajor) })
 }
 
 /// Checks that what is given has the input's type and the wanted shape.
@@ -86,17 +87,17 @@ fn check_parameters(op: &'static str, x: &Tensor, wanted: &[usize], given: &[(&s
     Ok(())
 }
 
-fn to_f64(tensor: &Tensor) -> Vec<f64> {
-    tensor.cast(DType::F64).data().to_vec()
+fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.cast(DType::F64)?.to_vec()
 }
 
 /// A parameter's values, or `default` for each channel.
-fn values(parameter: Option<&Tensor>, channels: usize, default: f64) -> Vec<f64> {
-    parameter.map_or_else(|| vec![default; channels], to_f64)
+fn values(parameter: Option<&Tensor>, channels: usize, default: f64) -> Result<Vec<f64>> {
+    parameter.map_or_else(|| Ok(vec![default; channels]), to_f64)
 }
 
-fn vector(values: &[f64], dtype: DType) -> Tensor {
-    Tensor::build(&[values.len()], MemoryFormat::RowMajor, |out: &mut [f64]| out.copy_from_slice(values)).cast(dtype)
+fn vector(values: &[f64], dtype: DType) -> Result<Tensor> {
+    Tensor::build(&[values.len()], MemoryFormat::RowMajor, |out: &mut [f64]| out.copy_from_slice(values))?.cast(dtype)
 }
 
 /// Element by element.
@@ -115,7 +116,7 @@ fn forward(
 ) -> Result<Tensor> {
     Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| {
         norm::forward(maps, x.data(), factors, shortcut.map(Tensor::data), activation, y);
-    })))
+    })?))
 }
 
 /// [`norm::gradient_sums`] on tensors.
@@ -127,7 +128,7 @@ fn gradient_sums(
     factors: [&[f64]; 3],
     activation: Activation,
 ) -> Result<norm::Pairs> {
-    Ok(with_float!(x.dtype(), op, T => norm::gradient_sums::<T>(maps, grad.data(), x.data(), factors, activation)))
+    Ok(with_float!(x.dtype(), op, T => catching(|| norm::gradient_sums::<T>(maps, grad.data(), x.data(), factors, activation))?))
 }
 
 /// [`norm::gradient`] on tensors, in the gradient's place when nobody else holds it.
@@ -142,12 +143,12 @@ fn gradient(
 ) -> Result<Tensor> {
     with_float!(x.dtype(), op, T => {
         if let Some(dx) = grad.data_mut::<T>() {
-            norm::gradient(maps, None, x.data(), factors, corrections, activation, dx);
+            catching(|| norm::gradient(maps, None, x.data(), factors, corrections, activation, dx))?;
             return Ok(grad);
         }
-        Ok(Tensor::build(x.shape(), x.memory_format(), |dx: &mut [T]| {
+        Tensor::build(x.shape(), x.memory_format(), |dx: &mut [T]| {
             norm::gradient(maps, Some(grad.data()), x.data(), factors, corrections, activation, dx);
-        }))
+        })
     })
 }
 
@@ -193,19 +194,19 @@ impl Tensor {
         let _op = operation("batch_norm");
         let parameters = [("running mean", Some(mean)), ("running variance", Some(var)), ("weight", weight), ("bias", bias)];
         let (x, maps) = batch_map(self, &parameters)?;
-        let mean = to_f64(mean);
-        let rstd: Vec<f64> = to_f64(var).iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
-        let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
-        let factors = [&mean[..], &scale, &values(bias, maps.channels, 0.0)];
+        let mean = to_f64(mean)?;
+        let rstd: Vec<f64> = to_f64(var)?.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
+        let scale = zip(&values(weight, maps.channels, 1.0)?, &rstd, |weight, rstd| weight * rstd);
+        let factors = [&mean[..], &scale, &values(bias, maps.channels, 0.0)?];
         let y = forward("batch_norm", maps, &x, factors, None, Activation::Linear)?;
         let kept = weight.is_some_and(Tensor::is_recorded).then(|| x.clone());
         let (shape, map_shape, none) = (self.shape().to_vec(), x.shape().to_vec(), Tensor::scalar(0u8));
         let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
-        Ok(from_map(y, self.shape()).record("batch_norm", [self, weight, bias], move |grad, wanted| {
-            let grad = grad_map(grad, &map_shape);
+        Ok(from_map(y, self.shape())?.record("batch_norm", [self, weight, bias], move |grad, wanted| {
+            let grad = grad_map(grad, &map_shape)?;
             let zeros = &vec![0.0; maps.channels][..];
             let of_x = match wanted[0] {
-                true => Some(from_map(forward("batch_norm", maps, &grad, [zeros, &scale, zeros], None, Activation::Linear)?, &shape)),
+                true => Some(from_map(forward("batch_norm", maps, &grad, [zeros, &scale, zeros], None, Activation::Linear)?, &shape)?),
                 false => None,
             };
             if !wanted[1] && !wanted[2] {
@@ -214,8 +215,8 @@ impl Tensor {
             // For the bias alone the second sum does not matter.
             let x = kept.as_ref().unwrap_or(&grad);
             let sums = gradient_sums("batch_norm", maps, &grad, x, [&mean, &scale, zeros], Activation::Linear)?;
-            let of_weight = vector(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd), grad.dtype());
-            let of_bias = vector(&sums.first, grad.dtype());
+            let of_weight = vector(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd), grad.dtype())?;
+            let of_bias = vector(&sums.first, grad.dtype())?;
             Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias)])
         }))
     }
@@ -286,23 +287,23 @@ impl Tensor {
         }
         let moments = match moments {
             Some(moments) => moments,
-            None => with_float!(x.dtype(), "batch_norm", T => norm::moments::<T>(maps, x.data())),
+            None => with_float!(x.dtype(), "batch_norm", T => catching(|| norm::moments::<T>(maps, x.data()))?),
         };
         let mean = moments.mean;
         let var: Vec<f64> = moments.squares.iter().map(|squares| squares / count.max(1) as f64).collect();
         let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
-        let scale = zip(&values(weight, maps.channels, 1.0), &rstd, |weight, rstd| weight * rstd);
-        let shift = values(bias, maps.channels, 0.0);
+        let scale = zip(&values(weight, maps.channels, 1.0)?, &rstd, |weight, rstd| weight * rstd);
+        let shift = values(bias, maps.channels, 0.0)?;
         let added = shortcut.map(|shortcut| as_map("batch_norm", shortcut)).transpose()?.map(|(map, _)| map);
         let y = forward("batch_norm", maps, &x, [&mean, &scale, &shift], added.as_ref(), activation)?;
-        let statistics = [&mean, &var].map(|values| vector(values, self.dtype()));
+        let statistics = [vector(&mean, self.dtype())?, vector(&var, self.dtype())?];
         // What shows the activation's argument again, where the input alone does not.
         let kept =
             added.filter(|_| activation != Activation::Linear).map(|added| if activation.reads_output() { y.clone() } else { added });
         let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
         let inputs = [self, weight.unwrap_or(&none), bias.unwrap_or(&none), shortcut.unwrap_or(&none)];
-        let output = from_map(y, self.shape()).record_owning("batch_norm", inputs, move |grad, wanted| {
-            let mut grad = into_map(grad, x.shape());
+        let output = from_map(y, self.shape())?.record_owning("batch_norm", inputs, move |grad, wanted| {
+            let mut grad = into_map(grad, x.shape())?;
             let factors = [&mean[..], &scale, &shift];
             // With a shortcut, its gradient is the one before the activation. A curve's is dear to work out twice.
             let (sums, rest) = if kept.is_some() || activation.is_curve() {
@@ -310,18 +311,18 @@ impl Tensor {
             } else {
                 (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation)
             };
-            let of_shortcut = wanted[3].then(|| from_map(grad.clone(), &shape));
+            let of_shortcut = wanted[3].then(|| from_map(grad.clone(), &shape)).transpose()?;
             let of_weight = zip(&sums.second, &rstd, |sum, rstd| sum * rstd);
             let dtype = grad.dtype();
             let of_x = if wanted[0] {
                 let share = -1.0 / count.max(1) as f64;
                 let slope = zip(&zip(&of_weight, &rstd, |sum, rstd| sum * rstd * share), &scale, |sum, scale| sum * scale);
                 let offset = zip(&sums.first, &scale, |sum, scale| sum * scale * share);
-                Some(from_map(gradient("batch_norm", maps, grad, &x, factors, [&slope, &offset], rest)?, &shape))
+                Some(from_map(gradient("batch_norm", maps, grad, &x, factors, [&slope, &offset], rest)?, &shape)?)
             } else {
                 None
             };
-            let [of_weight, of_bias] = [of_weight, sums.first].map(|sums| vector(&sums, dtype));
+            let [of_weight, of_bias] = [vector(&of_weight, dtype)?, vector(&sums.first, dtype)?];
             Ok([of_x, wanted[1].then_some(of_weight), wanted[2].then_some(of_bias), of_shortcut])
         });
         let [mean, var] = statistics;
@@ -355,7 +356,7 @@ impl Tensor {
         let (x, maps) = as_map("group_norm", self)?;
         let width = channels / groups;
         let count = (width * maps.rows) as f64;
-        let moments = with_float!(x.dtype(), "group_norm", T => norm::moments::<T>(maps, x.data()));
+        let moments = with_float!(x.dtype(), "group_norm", T => catching(|| norm::moments::<T>(maps, x.data()))?);
         // Group statistics, repeated for each channel.
         let (mut mean, mut rstd) = (moments.mean, moments.squares);
         for (mean, rstd) in mean.chunks_exact_mut(width).zip(rstd.chunks_exact_mut(width)) {
@@ -365,14 +366,14 @@ impl Tensor {
             mean.fill(center);
             rstd.fill(1.0 / (var + eps).sqrt());
         }
-        let weights = values(weight, channels, 1.0).repeat(images);
+        let weights = values(weight, channels, 1.0)?.repeat(images);
         let scale = zip(&weights, &rstd, |weight, rstd| weight * rstd);
-        let factors = [&mean[..], &scale, &values(bias, channels, 0.0).repeat(images)];
+        let factors = [&mean[..], &scale, &values(bias, channels, 0.0)?.repeat(images)];
         let y = forward("group_norm", maps, &x, factors, None, Activation::Linear)?;
         let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
         let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
-        Ok(from_map(y, self.shape()).record_owning("group_norm", [self, weight, bias], move |grad, wanted| {
-            let (grad, dtype) = (into_map(grad, x.shape()), x.dtype());
+        Ok(from_map(y, self.shape())?.record_owning("group_norm", [self, weight, bias], move |grad, wanted| {
+            let (grad, dtype) = (into_map(grad, x.shape())?, x.dtype());
             // Nothing follows whose argument the shift would tell.
             let factors = [&mean[..], &scale, &mean];
             let sums = gradient_sums("group_norm", maps, &grad, &x, factors, Activation::Linear)?;
@@ -383,7 +384,7 @@ impl Tensor {
                 };
                 let slope = zip(&join(&sums.second), &rstd, |sum, rstd| sum * rstd * rstd);
                 let shift = join(&sums.first);
-                Some(from_map(gradient("group_norm", maps, grad, &x, factors, [&slope, &shift], Activation::Linear)?, &shape))
+                Some(from_map(gradient("group_norm", maps, grad, &x, factors, [&slope, &shift], Activation::Linear)?, &shape)?)
             } else {
                 None
             };
@@ -392,8 +393,8 @@ impl Tensor {
                 sums.chunks_exact(channels).for_each(|sums| total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum));
                 vector(&total, dtype)
             };
-            let of_weight = wanted[1].then(|| over_images(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd)));
-            Ok([of_x, of_weight, wanted[2].then(|| over_images(&sums.first))])
+            let of_weight = wanted[1].then(|| over_images(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd))).transpose()?;
+            Ok([of_x, of_weight, wanted[2].then(|| over_images(&sums.first)).transpose()?])
         }))
     }
 
@@ -415,31 +416,33 @@ impl Tensor {
             }
         };
         let rows = self.numel().checked_div(length).unwrap_or(0);
-        let (x, shape) = (self.in_format(MemoryFormat::RowMajor), self.shape().to_vec());
-        let [w, b] = [weight, bias].map(|parameter| parameter.map(|parameter| parameter.in_format(MemoryFormat::RowMajor)));
+        let (x, shape) = (self.in_format(MemoryFormat::RowMajor)?, self.shape().to_vec());
+        let row_major = |parameter: Option<&Tensor>| parameter.map(|parameter| parameter.in_format(MemoryFormat::RowMajor)).transpose();
+        let [w, b] = [row_major(weight)?, row_major(bias)?];
         let none = Tensor::scalar(0u8);
         let (normalized, inputs) = (normalized_shape.to_vec(), [self, weight.unwrap_or(&none), bias.unwrap_or(&none)]);
         with_float!(self.dtype(), "layer_norm", T => {
-            let [mut mean, mut rstd] = [0, 1].map(|_| Buffer::<T>::uncleared(rows));
+            let [mut mean, mut rstd] = [Buffer::<T>::try_uncleared(rows)?, Buffer::try_uncleared(rows)?];
             let y = Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
                 let [w, b] = [&w, &b].map(|parameter| parameter.as_ref().map(Tensor::data));
                 layer_norm::forward(length, x.data(), w, b, eps, y, [&mut mean, &mut rstd]);
-            });
+            })?;
             Ok(y.record("layer_norm", inputs, move |grad, wanted| {
-                let grad = grad.in_format(MemoryFormat::RowMajor);
+                let grad = grad.in_format(MemoryFormat::RowMajor)?;
                 let of_x = wanted[0].then(|| Tensor::build(&shape, MemoryFormat::RowMajor, |dx: &mut [T]| {
                     layer_norm::backward(length, grad.data(), x.data(), w.as_ref().map(Tensor::data), [&mean, &rstd], dx);
                 }));
+                let of_x = of_x.transpose()?;
                 if !wanted[1] && !wanted[2] {
                     return Ok([of_x, None, None]);
                 }
-                let mut sums = Buffer::<T>::uncleared(2 * length);
+                let mut sums = Buffer::<T>::try_uncleared(2 * length)?;
                 let (dw, db) = sums.split_at_mut(length);
-                layer_norm::parameters_backward(length, grad.data(), x.data(), [&mean, &rstd], [&mut *dw, &mut *db]);
+                catching(|| layer_norm::parameters_backward(length, grad.data(), x.data(), [&mean, &rstd], [&mut *dw, &mut *db]))?;
                 let sum = |wanted: bool, sum: &[T]| {
-                    wanted.then(|| Tensor::build(&normalized, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(sum)))
+                    wanted.then(|| Tensor::build(&normalized, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(sum))).transpose()
                 };
-                Ok([of_x, sum(wanted[1], dw), sum(wanted[2], db)])
+                Ok([of_x, sum(wanted[1], dw)?, sum(wanted[2], db)?])
             }))
         })
     }
@@ -485,7 +488,7 @@ mod tests {
             let row_major = any(shape, 3);
             let formats =
                 if shape.len() == 4 { vec![MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] } else { vec![MemoryFormat::RowMajor] };
-            for x in formats.into_iter().map(|format| row_major.in_format(format)) {
+            for x in formats.into_iter().map(|format| row_major.in_format(format).unwrap()) {
                 let channel = |at: usize| at / rest % 4;
                 let expected = plain(&x, channel, channel, [&w, &b], 0.1);
                 let trained = x.batch_norm_train(Some(&w), Some(&b), 0.1).unwrap();
@@ -520,7 +523,7 @@ mod tests {
             gradcheck(&inputs, settings, |t| t[0].layer_norm(&shape[1..], Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
             gradcheck(&inputs[..1], settings, |t| t[0].layer_norm(&shape[1..], None, None, 0.1)).unwrap();
         }
-        let last = any(&[2, 4, 2, 3], 3).in_format(MemoryFormat::ChannelsLast);
+        let last = any(&[2, 4, 2, 3], 3).in_format(MemoryFormat::ChannelsLast).unwrap();
         gradcheck(&[last.clone(), w, b], settings, |t| t[0].batch_norm(None, Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
         gradcheck(&[last], settings, |t| t[0].layer_norm(&[3], None, None, 0.1)).unwrap();
     }
@@ -544,7 +547,7 @@ mod tests {
     fn errors_say_what_is_wrong() {
         let message = |result: Result<Tensor>| result.unwrap_err().to_string();
         let x = Tensor::zeros([2, 4, 3]);
-        let (three, wide) = (Tensor::ones([3]), Tensor::ones([4]).cast(DType::F64));
+        let (three, wide) = (Tensor::ones([3]), Tensor::ones([4]).cast(DType::F64).unwrap());
         let expected = "batch_norm: expected a weight [4] for input [2, 4, 3], got shape [3]";
         assert_eq!(message(x.batch_norm(None, Some(&three), None, 0.1)), expected);
         let expected = "batch_norm: expected a running mean [4] for input [2, 4, 3], got shape [3]";
@@ -573,12 +576,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_overflow_beside_an_empty_batch_are_refused() {
-        let x = Tensor::zeros([0, 2, usize::MAX / 2, 3]);
-        for (name, result) in [("batch_norm", x.batch_norm(None, None, None, 0.1)), ("group_norm", x.group_norm(2, None, None, 0.1))] {
-            assert_eq!(result.unwrap_err().to_string(), format!("{name}: shape [0, 2, {}, 3] is too large", usize::MAX / 2));
+    fn empty_batches_of_huge_maps_pass() {
+        let x = Tensor::zeros([0, 2, 1 << 55, 3]);
+        for y in [x.batch_norm(None, None, None, 0.1), x.group_norm(2, None, None, 0.1), x.layer_norm(&[1 << 55, 3], None, None, 0.1)] {
+            assert_eq!(y.unwrap().shape(), x.shape());
         }
-        let trailing = [2, usize::MAX / 2, 3];
-        assert!(x.layer_norm(&trailing, None, None, 0.1).is_err());
     }
 }

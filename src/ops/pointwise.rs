@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::kernels::elementwise::Unary;
 use crate::kernels::simd::{Real, Scalar};
 use crate::tensor::compute::{map, map_with, zip_onto};
+use crate::tensor::create::or_panic;
 use crate::tensor::{Tensor, with_dtype, with_float};
 
 /// A function of one element and its derivative.
@@ -58,10 +59,11 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     pub fn abs(&self) -> Tensor {
-        // For floating point the function cannot fail.
-        pointwise(self, Abs).unwrap_or_else(
-            |_| with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default().minus(x) } else { x })),
-        )
+        if self.dtype().is_float() {
+            return or_panic(pointwise(self, Abs));
+        }
+        let magnitude = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default().minus(x) } else { x }));
+        or_panic(magnitude)
     }
 
     /// `eˣ`.

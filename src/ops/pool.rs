@@ -115,31 +115,32 @@ impl Tensor {
 
     fn max_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
         if shape.contains(&0) {
-            return Ok(self.nothing(op, shape));
+            return self.nothing(op, shape);
         }
         let pooling = pooling();
-        let x = self.in_format(MemoryFormat::ChannelsLast);
+        let x = self.in_format(MemoryFormat::ChannelsLast)?;
         let format = MemoryFormat::ChannelsLast;
         let (channels, x_shape) = (shape[1], self.shape().to_vec());
         with_float!(self.dtype(), op, T => {
             let mut winners = None;
-            let y = Tensor::build(&shape, format, |y: &mut [T]| {
+            let y = Tensor::try_build(&shape, format, |y: &mut [T]| {
                 if !self.is_recorded() {
                     pool::max::<T, u8>(&pooling, channels, x.data(), y, None);
                 } else if pooling.fits_byte() {
-                    winners = Some(Tensor::build(&shape, format, |at: &mut [u8]| pool::max(&pooling, channels, x.data(), y, Some(at))));
+                    winners = Some(Tensor::build(&shape, format, |at: &mut [u8]| pool::max(&pooling, channels, x.data(), y, Some(at)))?);
                 } else {
-                    winners = Some(Tensor::build(&shape, format, |at: &mut [i64]| pool::max(&pooling, channels, x.data(), y, Some(at))));
+                    winners = Some(Tensor::build(&shape, format, |at: &mut [i64]| pool::max(&pooling, channels, x.data(), y, Some(at)))?);
                 }
-            });
+                Ok(())
+            })?;
             Ok(y.record(op, [self], move |grad, _wanted| {
-                let grad = grad.in_format(format);
+                let grad = grad.in_format(format)?;
                 let at = winners.as_ref().expect("kept when recorded");
                 Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| if pooling.fits_byte() {
                     pool::max_backward(&pooling, channels, grad.data(), at.data::<u8>(), dx);
                 } else {
                     pool::max_backward(&pooling, channels, grad.data(), at.data::<i64>(), dx);
-                }))])
+                })?)])
             }))
         })
     }
@@ -190,31 +191,31 @@ impl Tensor {
     /// With `whole_map`, there is one window, which covers all of it.
     fn average_pool(&self, op: &'static str, shape: [usize; 4], whole_map: bool, pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
         if shape.contains(&0) {
-            return Ok(self.nothing(op, shape));
+            return self.nothing(op, shape);
         }
         let pooling = pooling();
         let format = MemoryFormat::ChannelsLast;
-        let x = self.in_format(format);
+        let x = self.in_format(format)?;
         let (channels, x_shape) = (shape[1], self.shape().to_vec());
         with_float!(self.dtype(), op, T => {
-            let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y));
+            let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y))?;
             Ok(y.record(op, [self], move |grad, _wanted| {
-                let grad = grad.in_format(format);
+                let grad = grad.in_format(format)?;
                 if whole_map {
                     // The same at each place: left to the walk.
                     let share = 1.0 / (x_shape[2] * x_shape[3]) as T;
-                    return Ok([Some(map_with(&grad, 1, |grad: T| grad * share))]);
+                    return Ok([Some(map_with(&grad, 1, |grad: T| grad * share)?)]);
                 }
-                Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| pool::average_backward(&pooling, channels, grad.data(), dx)))])
+                Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| pool::average_backward(&pooling, channels, grad.data(), dx))?)])
             }))
         })
     }
 
     /// A result without elements, whose input's gradient is zero. No tables are built: the sizes beside a 0 may be anything.
-    fn nothing(&self, op: &'static str, shape: [usize; 4]) -> Tensor {
+    fn nothing(&self, op: &'static str, shape: [usize; 4]) -> Result<Tensor> {
         let zeros = self.detach();
-        let y = Tensor::full(shape, 0.0, self.dtype());
-        y.record(op, [self], move |_grad, _wanted| Ok([Some(zeros.zeros_like())]))
+        let y = Tensor::try_full(shape, 0.0, self.dtype())?;
+        Ok(y.record(op, [self], move |_grad, _wanted| Ok([Some(zeros.try_full_like(0.0)?)])))
     }
 }
 
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn either_memory_format_gives_the_same() {
         let x = map([2, 3, 6, 5]);
-        let last = x.in_format(MemoryFormat::ChannelsLast);
+        let last = x.in_format(MemoryFormat::ChannelsLast).unwrap();
         let [a, b] = [&x, &last].map(|x| x.max_pool2d([2, 3], Default::default()).unwrap().to_vec::<f64>().unwrap());
         assert_eq!(a, b);
     }
@@ -285,7 +286,8 @@ mod tests {
         let y = x.max_pool2d([2, 2], Default::default()).unwrap();
         assert_eq!(y.shape(), [0, 3, 2, 2]);
         assert_eq!(y.sum(..).unwrap().backward().unwrap().get(&x).unwrap().shape(), [0, 3, 4, 4]);
-        assert_eq!(x.adaptive_avg_pool2d([usize::MAX, 1]).unwrap().shape(), [0, 3, usize::MAX, 1]);
+        assert_eq!(x.adaptive_avg_pool2d([1 << 57, 1]).unwrap().shape(), [0, 3, 1 << 57, 1]);
+        assert!(x.adaptive_avg_pool2d([usize::MAX, 1]).unwrap_err().to_string().contains("more elements than memory can hold"));
         let x = Tensor::ones([1, 3, 4, 4]).with_grad();
         let y = x.adaptive_avg_pool2d([0, 2]).unwrap();
         assert_eq!(y.sum(..).unwrap().backward().unwrap().get(&x).unwrap().to_vec::<f32>().unwrap(), [0.0; 48]);

@@ -5,7 +5,7 @@ use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::conv::Prepared;
 use crate::kernels::epilogue::{Activation, Epilogue};
-use crate::kernels::memory::Buffer;
+use crate::kernels::memory::{Buffer, catching};
 use crate::kernels::simd::Real;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor};
 
@@ -20,15 +20,15 @@ pub(crate) struct RunningNorm {
 
 impl RunningNorm {
     /// The factor and the offset that the normalisation is for each channel.
-    pub(super) fn factors(&self) -> [Vec<f64>; 2] {
-        let values = |tensor: &Tensor| tensor.cast(DType::F64).data::<f64>().to_vec();
-        let mut scale: Vec<f64> = values(&self.var).iter().map(|var| 1.0 / (var + self.eps).sqrt()).collect();
+    pub(super) fn factors(&self) -> Result<[Vec<f64>; 2]> {
+        let values = |tensor: &Tensor| tensor.cast(DType::F64)?.to_vec::<f64>();
+        let mut scale: Vec<f64> = values(&self.var)?.iter().map(|var| 1.0 / (var + self.eps).sqrt()).collect();
         if let Some(weight) = &self.weight {
-            scale.iter_mut().zip(values(weight)).for_each(|(scale, weight)| *scale *= weight);
+            scale.iter_mut().zip(values(weight)?).for_each(|(scale, weight)| *scale *= weight);
         }
-        let mut offset = self.bias.as_ref().map_or_else(|| vec![0.0; scale.len()], values);
-        offset.iter_mut().zip(values(&self.mean)).zip(&scale).for_each(|((offset, mean), scale)| *offset -= mean * scale);
-        [scale, offset]
+        let mut offset = self.bias.as_ref().map_or_else(|| Ok(vec![0.0; scale.len()]), values)?;
+        offset.iter_mut().zip(values(&self.mean)?).zip(&scale).for_each(|((offset, mean), scale)| *offset -= mean * scale);
+        Ok([scale, offset])
     }
 }
 
@@ -63,8 +63,8 @@ impl PreparedConv2d {
         let _op = operation("conv2d");
         let pass = Pass::of_conv2d(x, weight, bias, options)?;
         let kernel = match x.dtype() {
-            DType::F64 => Kernel::F64(Weights::new(&pass, weight, bias, norm)),
-            _ => Kernel::F32(Weights::new(&pass, weight, bias, norm)),
+            DType::F64 => Kernel::F64(Weights::new(&pass, weight, bias, norm)?),
+            _ => Kernel::F32(Weights::new(&pass, weight, bias, norm)?),
         };
         Ok(PreparedConv2d { pass, kernel })
     }
@@ -75,7 +75,7 @@ impl PreparedConv2d {
     }
 
     /// `activation(norm(conv(x)) + residual)`, channels-last and without history. The residual has the result's shape and dtype.
-    pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Tensor {
+    pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         let _op = operation(self.pass.op);
         self.pass.tell(ConvPass::Forward, true, x.dtype());
         match &self.kernel {
@@ -86,32 +86,35 @@ impl PreparedConv2d {
 }
 
 impl<T: Real + Element> Weights<T> {
-    fn new(pass: &Pass, weight: &Tensor, bias: Option<&Tensor>, norm: Option<&RunningNorm>) -> Weights<T> {
-        let weight = weight.in_format(MemoryFormat::RowMajor);
+    fn new(pass: &Pass, weight: &Tensor, bias: Option<&Tensor>, norm: Option<&RunningNorm>) -> Result<Weights<T>> {
+        let weight = weight.in_format(MemoryFormat::RowMajor)?;
         let (algorithm, geometry) = (pass.algorithm, &pass.geometry);
         let Some(norm) = norm else {
-            let bias = bias.map(|bias| Buffer::copy_of(bias.data()));
-            return Weights { prepared: Prepared::forward(algorithm, geometry, weight.data()), bias };
+            return Ok(catching(|| {
+                let bias = bias.map(|bias| Buffer::copy_of(bias.data()));
+                Weights { prepared: Prepared::forward(algorithm, geometry, weight.data()), bias }
+            })?);
         };
         // Once for many runs: f64 throughout, so that each number is rounded once.
         let wide = |x: T| x.to_f64().unwrap_or(f64::NAN);
-        let [scale, mut offset] = norm.factors();
+        let [scale, mut offset] = norm.factors()?;
         if let Some(bias) = bias {
             offset.iter_mut().zip(bias.data::<T>()).zip(&scale).for_each(|((offset, &bias), scale)| *offset += wide(bias) * scale);
         }
-        let mut folded = Buffer::copy_of(weight.data::<T>());
+        let mut folded = Buffer::try_uncleared(weight.numel())?;
+        folded.copy_from_slice(weight.data::<T>());
         let row = geometry.weights() / geometry.channels_out.max(1);
         for (row, scale) in folded.chunks_exact_mut(row.max(1)).zip(&scale) {
             row.iter_mut().for_each(|w| *w = T::of(wide(*w) * scale));
         }
-        let mut bias = Buffer::uncleared(offset.len());
+        let mut bias = Buffer::try_uncleared(offset.len())?;
         bias.iter_mut().zip(&offset).for_each(|(bias, &offset)| *bias = T::of(offset));
-        Weights { prepared: Prepared::forward(algorithm, geometry, &folded), bias: Some(bias) }
+        Ok(Weights { prepared: catching(|| Prepared::forward(algorithm, geometry, &folded))?, bias: Some(bias) })
     }
 
-    fn run(&self, output: &[usize], x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Tensor {
-        let x = x.in_format(MemoryFormat::ChannelsLast);
-        let residual = residual.map(|residual| residual.in_format(MemoryFormat::ChannelsLast));
+    fn run(&self, output: &[usize], x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+        let x = x.in_format(MemoryFormat::ChannelsLast)?;
+        let residual = residual.map(|residual| residual.in_format(MemoryFormat::ChannelsLast)).transpose()?;
         Tensor::build(output, MemoryFormat::ChannelsLast, |y: &mut [T]| {
             let residual = residual.as_ref().map(|residual| residual.data());
             self.prepared.run(x.data(), Epilogue { residual, activation, ..Epilogue::bias(self.bias.as_deref()) }, y);

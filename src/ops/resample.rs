@@ -80,28 +80,28 @@ impl Tensor {
             self.expect_float("interpolate")?;
         }
         if n == 0 || c == 0 {
-            let y = with_dtype!(self.dtype(), T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {}));
-            return Ok(
-                y.record("interpolate", [self], move |grad, _wanted| Ok([Some(Tensor::full([n, c, height, width], 0.0, grad.dtype()))]))
-            );
+            let y = with_dtype!(self.dtype(), T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {})?);
+            return Ok(y.record("interpolate", [self], move |grad, _wanted| {
+                Ok([Some(Tensor::try_full([n, c, height, width], 0.0, grad.dtype())?)])
+            }));
         }
-        let (x, dims) = (self.in_format(MemoryFormat::ChannelsLast), [height, width, c]);
+        let (x, dims) = (self.in_format(MemoryFormat::ChannelsLast)?, [height, width, c]);
         let y = match mode {
             Interpolation::Nearest => with_dtype!(x.dtype(), T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| {
                 nearest(dims, &nearest_positions(height, size[0]), &nearest_positions(width, size[1]), x.data(), y);
-            })),
+            })?),
             Interpolation::Bilinear { .. } => with_float!(x.dtype(), "interpolate", T => {
                 let [rows, columns] = mode.taps::<T>([height, width], size);
-                Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| bilinear(dims, &rows, &columns, x.data(), y))
+                Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| bilinear(dims, &rows, &columns, x.data(), y))?
             }),
         };
         Ok(y.record("interpolate", [self], move |grad, _wanted| {
-            let grad = grad.in_format(MemoryFormat::ChannelsLast);
+            let grad = grad.in_format(MemoryFormat::ChannelsLast)?;
             Ok([Some(with_float!(grad.dtype(), "interpolate", T => {
                 let [rows, columns] = mode.taps::<T>([height, width], size);
                 Tensor::build(&[n, c, height, width], MemoryFormat::ChannelsLast, |dx: &mut [T]| {
                     bilinear_backward(dims, &rows, &columns, grad.data(), dx);
-                })
+                })?
             }))])
         })
         .reaching(|| mode.reach([height, width], size)))
@@ -118,7 +118,7 @@ mod tests {
         [Interpolation::Nearest, Interpolation::Bilinear { align_corners: false }, Interpolation::Bilinear { align_corners: true }];
 
     fn image(shape: [usize; 4]) -> Tensor {
-        Tensor::randn(shape).cast(DType::F64)
+        Tensor::randn(shape).cast(DType::F64).unwrap()
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn aligned_corners_keep_their_values_and_a_plane_stays_a_plane() {
-        let x = Tensor::arange(12).cast(DType::F64).reshape([1, 1, 3, 4]).unwrap();
+        let x = Tensor::arange(12).cast(DType::F64).unwrap().reshape([1, 1, 3, 4]).unwrap();
         let y = x.interpolate([5, 7], MODES[2]).unwrap().to_ndarray::<f64>().unwrap();
         for ((_, _, i, j), y) in y.into_dimensionality::<ndarray::Ix4>().unwrap().indexed_iter() {
             assert!((y - (i as f64 * 2.0 + j as f64 * 0.5)).abs() < 1e-12);
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences_up_and_down() {
         for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-            let x = image([2, 2, 3, 4]).in_format(format);
+            let x = image([2, 2, 3, 4]).in_format(format).unwrap();
             for (mode, size) in MODES.into_iter().flat_map(|mode| [[5, 9], [2, 3], [1, 1], [3, 4], [6, 8]].map(|size| (mode, size))) {
                 gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].interpolate(size, mode)).unwrap();
             }

@@ -22,14 +22,14 @@ fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<
         Some(axis) => around(&sizes, axis),
         None => [1; 3],
     };
-    let y = with_float!(x.dtype(), op, T => Tensor::build(x.shape(), format, |y: &mut [T]| softmax::forward(kind, view, x.data(), y)));
+    let y = with_float!(x.dtype(), op, T => Tensor::build(x.shape(), format, |y: &mut [T]| softmax::forward(kind, view, x.data(), y))?);
     let kept = x.is_recorded().then(|| y.detach());
     Ok(y.record(op, [x], move |grad, _wanted| {
         let y = kept.as_ref().expect("kept when recorded");
-        let grad = grad.in_format(format);
+        let grad = grad.in_format(format)?;
         Ok([Some(with_float!(y.dtype(), op, T => Tensor::build(y.shape(), format, |out: &mut [T]| {
             softmax::backward(kind, view, y.data(), grad.data(), out);
-        })))])
+        })?))])
     })
     .reaching_all_channels(axis))
 }

@@ -30,7 +30,7 @@ use crate::tensor::{Element, Tensor, with_float};
 /// ```
 pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
     check_limit("clip_grad_norm", max_norm)?;
-    let leaves = leaves(parameters);
+    let leaves = leaves(parameters)?;
     let mut squares = 0.0;
     for gradient in leaves.iter().filter_map(|leaf| gradients.get(leaf)) {
         squares += with_float!(gradient.dtype(), "clip_grad_norm", T => sum_of_squares::<T>(gradient));
@@ -53,7 +53,7 @@ pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_n
 /// [`Error::Argument`] when `limit` is negative or not a number.
 pub fn clip_grad_value(parameters: &[Parameter], gradients: &mut Gradients, limit: f64) -> Result<()> {
     check_limit("clip_grad_value", limit)?;
-    for leaf in leaves(parameters) {
+    for leaf in leaves(parameters)? {
         change(gradients, &leaf, Limit { limit })?;
     }
     Ok(())
@@ -67,10 +67,11 @@ fn check_limit(op: &'static str, limit: f64) -> Result<()> {
 }
 
 /// Each parameter's leaf, once.
-fn leaves(parameters: &[Parameter]) -> Vec<Tensor> {
+fn leaves(parameters: &[Parameter]) -> Result<Vec<Tensor>> {
     let mut seen = HashSet::new();
-    let leaves = parameters.iter().map(Parameter::leaf);
-    leaves.filter(|leaf| leaf.node().is_some_and(|node| seen.insert(node.number))).collect()
+    let mut leaves = parameters.iter().map(Parameter::leaf).collect::<Result<Vec<_>>>()?;
+    leaves.retain(|leaf| leaf.node().is_some_and(|node| seen.insert(node.number)));
+    Ok(leaves)
 }
 
 /// In f64 and a fixed order, so that f32 squares cannot overflow and the number of threads does not matter.
@@ -117,10 +118,10 @@ impl elementwise::Unary for Limit {
 
 /// Maps a leaf's gradient, in place when nobody else holds it.
 fn change<F: elementwise::Unary>(gradients: &mut Gradients, leaf: &Tensor, f: F) -> Result<()> {
-    fn run<T: Element + Real, F: elementwise::Unary>(mut gradient: Tensor, f: F) -> Tensor {
+    fn run<T: Element + Real, F: elementwise::Unary>(mut gradient: Tensor, f: F) -> Result<Tensor> {
         if let Some(data) = gradient.data_mut::<T>() {
             elementwise::map_in_place(data, F::COST, |x| f.apply(x));
-            return gradient;
+            return Ok(gradient);
         }
         Tensor::build(gradient.shape(), gradient.memory_format(), |out: &mut [T]| {
             elementwise::map(gradient.data(), out, F::COST, |x: T| f.apply(x));
@@ -128,7 +129,7 @@ fn change<F: elementwise::Unary>(gradients: &mut Gradients, leaf: &Tensor, f: F)
     }
     gradients.get(leaf).map_or(Ok(()), |gradient| gradient.expect_float("clip"))?;
     let Some(gradient) = gradients.remove(leaf) else { return Ok(()) };
-    let changed = with_float!(gradient.dtype(), "clip", T => run::<T, F>(gradient, f));
+    let changed = with_float!(gradient.dtype(), "clip", T => run::<T, F>(gradient, f)?);
     gradients.insert(leaf, changed);
     Ok(())
 }

@@ -127,7 +127,11 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         }
         let (mut members, mut here) = (vec![], HashSet::new());
         for parameter in parameters {
-            if let Some(leaf) = parameter.leaf().node().map(|node| node.number) {
+            let leaf = parameter.leaf().unwrap_or_else(|error| {
+                self.defect = Some(error.to_string());
+                Tensor::scalar(0u8)
+            });
+            if let Some(leaf) = leaf.node().map(|node| node.number) {
                 if self.known.contains(&leaf) {
                     self.defect = Some(format!("{parameter:?} is in two groups"));
                 }
@@ -157,7 +161,7 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         for group in &self.groups {
             group.options.check()?;
             for member in &group.members {
-                let leaf = member.parameter.leaf();
+                let leaf = member.parameter.leaf()?;
                 if let Some(gradient) = gradients.get(&leaf) {
                     found = true;
                     gradient.expect_float(R::NAME)?;
@@ -277,7 +281,7 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
             for (name, slot) in R::SLOTS.iter().zip(&mut slots) {
                 let name = format!("{}.param.{index}.{name}", R::NAME);
                 let Some(value) = reader.optional(&name) else { continue };
-                let expected = member.parameter.leaf();
+                let expected = member.parameter.leaf()?;
                 if value.shape() != expected.shape() || value.dtype() != expected.dtype() {
                     return Err(Error::StateDict(format!("{name} is {value:?}, its parameter {expected:?}")));
                 }
@@ -298,7 +302,7 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
 
 impl Member {
     fn step<R: UpdateRule>(&mut self, options: &R, gradients: &Gradients) -> Result<()> {
-        let Some(gradient) = gradients.get(&self.parameter.leaf()) else { return Ok(()) };
+        let Some(gradient) = gradients.get(&self.parameter.leaf()?) else { return Ok(()) };
         if self.parameter.is_frozen() {
             return Ok(());
         }
@@ -306,25 +310,25 @@ impl Member {
         self.parameter.update(|value| {
             with_float!(value.dtype(), R::NAME, T => {
                 let format = value.memory_format();
-                let gradient = gradient.in_format(format).cast(value.dtype());
+                let gradient = gradient.in_format(format)?.cast(value.dtype())?;
                 let mut fresh = false;
                 for (slot, _) in slots.iter_mut().zip(options.needs()).filter(|(_, needed)| *needed) {
                     *slot = Some(match slot.take() {
-                        Some(state) => state.in_format(format).cast(value.dtype()),
+                        Some(state) => state.in_format(format)?.cast(value.dtype())?,
                         None => {
                             fresh = true;
-                            value.full_like(options.initial())
+                            value.try_full_like(options.initial())?
                         }
                     });
                 }
                 let mut state: [&mut [T]; MAX_SLOTS] = [&mut [], &mut [], &mut []];
                 for ((slot, needed), state) in slots.iter_mut().zip(options.needs()).zip(&mut state) {
                     if let Some(slot) = slot.as_mut().filter(|_| needed) {
-                        *state = slot.make_mut();
+                        *state = slot.make_mut()?;
                     }
                 }
                 *steps += 1;
-                options.update(&Progress { step: *steps, fresh }, value.make_mut(), gradient.data(), state);
+                options.update(&Progress { step: *steps, fresh }, value.make_mut()?, gradient.data(), state);
                 Ok(())
             })
         })
@@ -350,20 +354,20 @@ mod tests {
 
     fn gradients(parameter: &Parameter, gradient: Tensor) -> Gradients {
         let mut gradients = Gradients::default();
-        gradients.insert(&parameter.leaf(), gradient);
+        gradients.insert(&parameter.leaf().unwrap(), gradient);
         gradients
     }
 
     #[test]
     fn memory_formats_of_parameter_gradient_and_state_may_differ() {
-        let values = Tensor::randn([3, 4, 2, 5]).cast(DType::F64);
-        let gradient = Tensor::randn([3, 4, 2, 5]).cast(DType::F64);
+        let values = Tensor::randn([3, 4, 2, 5]).cast(DType::F64).unwrap();
+        let gradient = Tensor::randn([3, 4, 2, 5]).cast(DType::F64).unwrap();
         let run = |first: MemoryFormat, second: MemoryFormat, of_gradient: MemoryFormat| {
-            let parameter = Parameter::new(values.in_format(first));
+            let parameter = Parameter::new(values.in_format(first).unwrap());
             let mut optimizer = Adam::new([parameter.clone()], 0.1).amsgrad(true);
-            optimizer.step(&gradients(&parameter, gradient.in_format(of_gradient))).unwrap();
-            parameter.set(&parameter.tensor().in_format(second)).unwrap();
-            optimizer.step(&gradients(&parameter, gradient.in_format(of_gradient))).unwrap();
+            optimizer.step(&gradients(&parameter, gradient.in_format(of_gradient).unwrap())).unwrap();
+            parameter.set(&parameter.tensor().in_format(second).unwrap()).unwrap();
+            optimizer.step(&gradients(&parameter, gradient.in_format(of_gradient).unwrap())).unwrap();
             assert_eq!(parameter.tensor().memory_format(), second);
             parameter.tensor().to_vec::<f64>().unwrap()
         };
@@ -379,7 +383,7 @@ mod tests {
     fn an_update_is_in_place_unless_somebody_holds_the_value() {
         let parameter = Parameter::new(Tensor::ones([4]));
         let mut optimizer = Sgd::new([parameter.clone()], 0.5).momentum(0.9);
-        let place = |parameter: &Parameter| parameter.leaf().data::<f32>().as_ptr();
+        let place = |parameter: &Parameter| parameter.leaf().unwrap().data::<f32>().as_ptr();
         let before = place(&parameter);
         optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
         assert_eq!(place(&parameter), before);
@@ -399,7 +403,7 @@ mod tests {
         let parameter = Parameter::new(Tensor::ones([4]));
         let mut optimizer = Sgd::new([parameter.clone()], 0.5).momentum(0.5);
         optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
-        parameter.set(&parameter.tensor().cast(DType::F64)).unwrap();
+        parameter.set(&parameter.tensor().cast(DType::F64).unwrap()).unwrap();
         optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
         assert_eq!(parameter.tensor().to_vec::<f64>().unwrap(), [-0.25; 4]);
     }

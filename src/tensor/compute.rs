@@ -5,7 +5,7 @@ use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
 use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{self, Binary, Unary};
-use crate::kernels::memory::Buffer;
+use crate::kernels::memory::{Buffer, catching};
 use crate::kernels::reduce;
 use crate::kernels::simd::Scalar;
 
@@ -13,7 +13,7 @@ use crate::kernels::simd::Scalar;
 pub(crate) fn map<F: Unary>(op: &'static str, x: &Tensor, f: F) -> Result<Tensor> {
     Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| {
         elementwise::map(x.data::<T>(), y, F::COST, |x| f.apply(x));
-    })))
+    })?))
 }
 
 /// `f` of each pair of elements; both floating point of one dtype, broadcast together.
@@ -40,14 +40,14 @@ pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
         ));
     }
     let format = common_format(&shape, a, b);
-    Ok(Tensor::build(&shape, format, |y: &mut [Y]| {
+    Tensor::build(&shape, format, |y: &mut [Y]| {
         let alike = |t: &Tensor| t.shape() == shape && (t.memory_format() == format || formats_agree(&shape));
         if alike(a) && alike(b) {
             return elementwise::zip(a.data(), b.data(), y, cost, f);
         }
         let walk = broadcast(&shape, format, [(a.shape(), a.memory_format()), (b.shape(), b.memory_format())]);
         elementwise::zip_broadcast(&walk, a.data(), b.data(), y, cost, f);
-    }))
+    })
 }
 
 /// `f` of each pair of elements of tensors of one shape, as in backward passes; the result has the memory format of `a`.
@@ -61,8 +61,8 @@ pub(crate) fn zip_alike<A: Element, B: Element, Y: Element>(
     if a.shape() != b.shape() {
         return Err(Error::shape(op, format!("expected equal shapes, got {:?} and {:?}", a.shape(), b.shape())));
     }
-    let b = b.in_format(a.memory_format());
-    Ok(Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f)))
+    let b = b.in_format(a.memory_format())?;
+    Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f))
 }
 
 /// As [`zip_alike`] for results of the first operand's type, which overwrite it when nobody else holds it.
@@ -74,7 +74,7 @@ pub(crate) fn zip_onto<A: Element, B: Element>(
     f: impl Fn(A, B) -> A + Copy + Sync,
 ) -> Result<Tensor> {
     if a.shape() == b.shape() && a.is_unique() {
-        let b = b.in_format(a.memory_format());
+        let b = b.in_format(a.memory_format())?;
         if let Some(target) = a.data_mut::<A>() {
             elementwise::zip_in_place(target, b.data(), cost, f);
             return Ok(a);
@@ -84,7 +84,7 @@ pub(crate) fn zip_onto<A: Element, B: Element>(
 }
 
 /// `f` of each element of any dtype into another.
-pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl Fn(X) -> Y + Copy + Sync) -> Tensor {
+pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl Fn(X) -> Y + Copy + Sync) -> Result<Tensor> {
     Tensor::build(x.shape(), x.memory_format(), |y: &mut [Y]| elementwise::map(x.data(), y, cost, f))
 }
 
@@ -130,11 +130,14 @@ pub(crate) fn repeated_rows(grad: &Tensor, map: &Tensor, gate: &Tensor) -> Optio
 }
 
 /// The gradients of `map · gate` for both from `grad`, that of the product, in one pass; overwrites `grad` when nobody else holds it.
-pub(crate) fn gated_gradients(rows: [usize; 3], mut grad: Tensor, map: &Tensor, gate: &Tensor) -> [Tensor; 2] {
-    let of_gate = with_dtype!(grad.dtype(), T => Tensor::build(gate.shape(), gate.memory_format(), |sums: &mut [T]| {
-        reduce::product_gradients(rows, map.data(), gate.data(), grad.make_mut(), sums);
-    }));
-    [grad, of_gate]
+pub(crate) fn gated_gradients(rows: [usize; 3], mut grad: Tensor, map: &Tensor, gate: &Tensor) -> Result<[Tensor; 2]> {
+    let of_gate = with_dtype!(grad.dtype(), T => {
+        let target = grad.make_mut()?;
+        Tensor::build(gate.shape(), gate.memory_format(), |sums: &mut [T]| {
+            reduce::product_gradients(rows, map.data(), gate.data(), target, sums);
+        })?
+    });
+    Ok([grad, of_gate])
 }
 
 /// Folds over the dimensions `axes` (sorted); they remain with size 1. Runs along memory in either format.
@@ -144,7 +147,7 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     zero: A,
     add: impl Fn(A, T) -> A + Copy + Sync,
     join: impl Fn(A, A) -> A + Copy + Sync,
-) -> Tensor {
+) -> Result<Tensor> {
     let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
     if x.numel() == 0 || is_dry() {
         return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
@@ -166,12 +169,14 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     while let Some(at) = runs.iter().rposition(|&(_, reduced)| reduced) {
         let size = |runs: &[(usize, bool)]| runs.iter().map(|&(n, _)| n).product::<usize>();
         let dims = [size(&runs[..at]), runs[at].0, size(&runs[at + 1..])];
-        let mut y = Buffer::uncleared(dims[0] * dims[2]);
-        match &current {
-            None => reduce::reduce(dims, x.data::<T>(), &mut y, zero, add, join),
-            Some(partial) => reduce::reduce(dims, partial, &mut y, zero, join, join),
-        }
-        current = Some(y);
+        current = Some(catching(|| {
+            let mut y = Buffer::uncleared(dims[0] * dims[2]);
+            match &current {
+                None => reduce::reduce(dims, x.data::<T>(), &mut y, zero, add, join),
+                Some(partial) => reduce::reduce(dims, partial, &mut y, zero, join, join),
+            }
+            y
+        })?);
         runs.remove(at);
     }
     Tensor::build(&kept, x.memory_format(), |out: &mut [A]| match &current {
@@ -181,9 +186,9 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
 }
 
 /// Repeats `x` along dimensions of size 1, and new ones in front, up to `shape`; keeps its format if both are 4-D.
-pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Tensor {
+pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     if x.shape() == shape {
-        return x.clone();
+        return Ok(x.clone());
     }
     let format = if x.ndim() == 4 && shape.len() == 4 { x.memory_format() } else { MemoryFormat::RowMajor };
     let own = (x.shape(), x.memory_format());
@@ -195,19 +200,19 @@ pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Tensor {
 }
 
 /// Sums `x` down to `shape`, from which it was broadcast; what has size 1 where `shape` has more stays so.
-pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Tensor {
+pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     if x.shape() == shape {
-        return x.clone();
+        return Ok(x.clone());
     }
     let extra = x.ndim() - shape.len();
     let axes: Vec<usize> = (0..x.ndim()).filter(|&axis| axis < extra || shape[axis - extra] == 1 && x.shape()[axis] != 1).collect();
     if axes.is_empty() {
-        return x.clone();
+        return Ok(x.clone());
     }
-    let summed = with_dtype!(x.dtype(), T => reduce_with(x, &axes, T::default(), T::plus, T::plus));
+    let summed = with_dtype!(x.dtype(), T => reduce_with(x, &axes, T::default(), T::plus, T::plus)?);
     debug_assert_eq!(summed.numel(), numel(shape));
     let keeps_format = shape.len() == 4 && extra == 0;
-    if keeps_format { summed } else { summed.in_format(MemoryFormat::RowMajor).relabel(shape, MemoryFormat::RowMajor) }
+    Ok(if keeps_format { summed } else { summed.in_format(MemoryFormat::RowMajor)?.relabel(shape, MemoryFormat::RowMajor) })
 }
 
 /// Both operands in the wider of their dtypes: u8 < i64 < f32 < f64, as PyTorch promotes.

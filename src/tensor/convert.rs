@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::{Array, ArrayD, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 use num_traits::AsPrimitive;
 
+use super::create::or_panic;
 use super::storage::Storage;
 use super::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 use crate::error::{Error, Result};
@@ -12,13 +13,13 @@ use crate::kernels::{elementwise, layout};
 
 impl Tensor {
     /// The same values in another memory format, without history; shares the elements where both formats agree.
-    pub(crate) fn in_format(&self, format: MemoryFormat) -> Tensor {
+    pub(crate) fn in_format(&self, format: MemoryFormat) -> Result<Tensor> {
         if self.format == format {
-            return self.detach();
+            return Ok(self.detach());
         }
         if shape::formats_agree(self.shape()) {
             let format = if self.ndim() == 4 { format } else { MemoryFormat::RowMajor };
-            return self.relabel(self.shape(), format);
+            return Ok(self.relabel(self.shape(), format));
         }
         let &[n, c, h, w] = self.shape() else { unreachable!("formats differ for 4-D tensors only") };
         let (rows, columns) = if format == MemoryFormat::ChannelsLast { (c, h * w) } else { (h * w, c) };
@@ -28,9 +29,9 @@ impl Tensor {
     }
 
     /// The same values as another dtype, without history. Floating point to integer rounds towards zero and saturates, as Rust's `as`.
-    pub(crate) fn cast(&self, dtype: DType) -> Tensor {
+    pub(crate) fn cast(&self, dtype: DType) -> Result<Tensor> {
         if self.dtype() == dtype {
-            return self.detach();
+            return Ok(self.detach());
         }
         with_dtype!(self.dtype(), X => with_dtype!(dtype, Y => {
             Tensor::build(self.shape(), self.format, |out: &mut [Y]| {
@@ -64,11 +65,16 @@ impl Tensor {
         if data.len() == length {
             return Tensor::from_storage(Storage::Adopted(T::adopt(data)), dims, T::DTYPE, format);
         }
-        Tensor::build(dims, format, |out| out.copy_from_slice(&data[offset..offset + length]))
+        or_panic(Tensor::build(dims, format, |out| out.copy_from_slice(&data[offset..offset + length])))
     }
 
     /// Copies an `ndarray` view, of any strides, into row-major order.
     pub fn from_view<T: Element>(view: ArrayViewD<'_, T>) -> Tensor {
+        or_panic(Tensor::try_from_view(view))
+    }
+
+    /// As [`from_view`](Tensor::from_view), with an error where memory cannot hold the copy.
+    pub(crate) fn try_from_view<T: Element>(view: ArrayViewD<'_, T>) -> Result<Tensor> {
         Tensor::build(view.shape(), MemoryFormat::RowMajor, |out| {
             let mut target = ndarray::ArrayViewMutD::from_shape(view.raw_dim(), out).expect("as many elements as the view");
             target.assign(&view);
@@ -81,6 +87,7 @@ impl Tensor {
     /// [`Error::DType`] when `T` is not the tensor's type.
     pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
         self.expect_dtype("view", T::DTYPE)?;
+        self.touch()?;
         Ok(ArrayViewD::from_shape(self.strided_shape(), self.data()).expect("a tensor is dense in its format"))
     }
 
@@ -106,6 +113,7 @@ impl Tensor {
     /// [`Error::DType`] when `T` is not the tensor's type.
     pub fn into_ndarray<T: Element>(self) -> Result<ArrayD<T>> {
         self.expect_dtype("into_ndarray", T::DTYPE)?;
+        self.touch()?;
         let dims = self.strided_shape();
         let data = match Arc::try_unwrap(self.storage) {
             Ok(Storage::Adopted(data)) => T::release(data).expect("the dtype was checked"),
@@ -121,7 +129,8 @@ impl Tensor {
     /// [`Error::DType`] when `T` is not the tensor's type.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.expect_dtype("to_vec", T::DTYPE)?;
-        Ok(self.in_format(MemoryFormat::RowMajor).data().to_vec())
+        self.touch()?;
+        Ok(self.in_format(MemoryFormat::RowMajor)?.data().to_vec())
     }
 
     /// The value of a tensor with one element.
@@ -130,8 +139,8 @@ impl Tensor {
     /// [`Error::Shape`] when there are more or fewer, [`Error::DType`] when `T` is not the tensor's type.
     pub fn item<T: Element>(&self) -> Result<T> {
         self.expect_dtype("item", T::DTYPE)?;
-        match self.data() {
-            &[value] => Ok(value),
+        match self.numel() {
+            1 => Ok(self.data()[0]),
             _ => Err(Error::shape("item", format!("expected one element, got shape {:?}", self.shape()))),
         }
     }

@@ -11,7 +11,8 @@ impl Tensor {
     /// Zeros, `f32`.
     ///
     /// # Panics
-    /// When the shape has more elements than memory can hold, as for every constructor here.
+    /// When memory cannot hold the tensor, or its shape has more elements than can be addressed, where a size of 0 counts as 1; so do all
+    /// functions that return a tensor and no `Result`.
     pub fn zeros(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::full(shape, 0.0, DType::F32)
     }
@@ -23,6 +24,11 @@ impl Tensor {
 
     /// One value everywhere, rounded towards zero for integer types.
     pub fn full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Tensor {
+        or_panic(Tensor::try_full(shape, value, dtype))
+    }
+
+    /// As [`full`](Tensor::full), with an error where memory cannot hold it.
+    pub(crate) fn try_full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Result<Tensor> {
         with_dtype!(dtype, T => Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [T]| out.fill(value as T)))
     }
 
@@ -38,30 +44,35 @@ impl Tensor {
 
     /// One value in this tensor's shape, dtype and memory format.
     pub fn full_like(&self, value: f64) -> Tensor {
+        or_panic(self.try_full_like(value))
+    }
+
+    /// As [`full_like`](Tensor::full_like), with an error where memory cannot hold it.
+    pub(crate) fn try_full_like(&self, value: f64) -> Result<Tensor> {
         with_dtype!(self.dtype(), T => Tensor::build(self.shape(), self.format, |out: &mut [T]| out.fill(value as T)))
     }
 
     /// The identity matrix `[n, n]`, `f32`.
     pub fn eye(n: usize) -> Tensor {
-        Tensor::build(&[n, n], MemoryFormat::RowMajor, |out: &mut [f32]| {
+        or_panic(Tensor::build(&[n, n], MemoryFormat::RowMajor, |out: &mut [f32]| {
             out.fill(0.0);
             out.iter_mut().step_by(n + 1).for_each(|x| *x = 1.0);
-        })
+        }))
     }
 
     /// `0, 1, …, n - 1` as `i64`, shape `[n]`.
     pub fn arange(n: usize) -> Tensor {
-        Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [i64]| {
+        or_panic(Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [i64]| {
             out.iter_mut().zip(0..).for_each(|(x, i)| *x = i);
-        })
+        }))
     }
 
     /// `n` numbers evenly spaced from `start` to `end`, both included, `f32`.
     pub fn linspace(start: f64, end: f64, n: usize) -> Tensor {
         let step = if n > 1 { (end - start) / (n - 1) as f64 } else { 0.0 };
-        Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [f32]| {
+        or_panic(Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [f32]| {
             out.iter_mut().enumerate().for_each(|(i, x)| *x = (start + step * i as f64) as f32);
-        })
+        }))
     }
 
     /// Standard normal numbers from this thread's generator, `f32`; see [`manual_seed`](crate::manual_seed).
@@ -83,21 +94,21 @@ impl Tensor {
     /// # Panics
     /// When `bound` is not positive.
     pub fn randint(bound: i64, shape: impl AsRef<[usize]>) -> Tensor {
-        Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [i64]| {
+        or_panic(Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [i64]| {
             random::with_generator(|generator| out.iter_mut().for_each(|x| *x = generator.random_range(0..bound)));
-        })
+        }))
     }
 
     fn random(shape: &[usize], fill: fn(&mut rand_chacha::ChaCha8Rng, &mut [f64])) -> Tensor {
         let mut buffer = [0.0; 256];
-        Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
+        or_panic(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
             random::with_generator(|generator| {
                 for out in out.chunks_mut(buffer.len()) {
                     fill(generator, &mut buffer[..out.len()]);
                     out.iter_mut().zip(&buffer).for_each(|(x, &value)| *x = value as f32);
                 }
             });
-        })
+        }))
     }
 
     /// Takes over a vector, row by row, without copying it.
@@ -129,13 +140,21 @@ impl Tensor {
         if try_numel(shape) != Some(data.len()) {
             return Err(Error::shape("from_slice", format!("shape {shape:?} does not hold {} elements", data.len())));
         }
-        Ok(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(data)))
+        Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(data))
     }
 
     /// One value, shape `[]`.
     pub fn scalar<T: Element>(value: T) -> Tensor {
-        Tensor::build(&[], MemoryFormat::RowMajor, |out: &mut [T]| out[0] = value)
+        or_panic(Tensor::build(&[], MemoryFormat::RowMajor, |out: &mut [T]| out[0] = value))
     }
+}
+
+/// What was built.
+///
+/// # Panics
+/// When memory cannot hold it; for functions that return no `Result`.
+pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
+    built.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The product of `shape` without the dimension `axis`, as `[before, size, after]`.

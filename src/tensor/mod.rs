@@ -27,6 +27,7 @@ pub use shape::{Dim, Dims, MemoryFormat, ReshapeDims};
 use storage::Storage;
 
 use crate::error::{Error, Result};
+use crate::kernels::memory::catching;
 
 /// A dense array of `f32`, `f64`, `i64` or `u8`, and what autograd knows of its history.
 ///
@@ -49,19 +50,20 @@ pub struct Tensor {
 impl Tensor {
     /// Puts a tensor together; the storage's length must fit.
     pub(crate) fn from_storage(storage: Storage, shape: &[usize], dtype: DType, format: MemoryFormat) -> Tensor {
-        debug_assert_eq!(storage.bytes().len(), shape::numel(shape) * dtype.size());
+        debug_assert_eq!(storage.len(), shape::numel(shape) * dtype.size());
         debug_assert!(format == MemoryFormat::RowMajor || shape.len() == 4);
         Tensor { storage: Arc::new(storage), shape: shape.into(), dtype, format, node: None }
     }
 
     /// A new tensor whose elements, in memory order, `fill` writes. Their content before is unspecified.
-    pub(crate) fn build<T: Element>(shape: &[usize], format: MemoryFormat, fill: impl FnOnce(&mut [T])) -> Tensor {
-        if dry::is_dry() {
-            return Tensor::untouched::<T>(shape, format);
-        }
-        let mut storage = Storage::uncleared(shape::numel(shape), T::DTYPE);
-        fill(storage.slice_mut());
-        Tensor::from_storage(storage, shape, T::DTYPE, format)
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when memory cannot hold it, or the scratch memory of the kernels that `fill` runs.
+    pub(crate) fn build<T: Element>(shape: &[usize], format: MemoryFormat, fill: impl FnOnce(&mut [T])) -> Result<Tensor> {
+        Tensor::try_build(shape, format, |out| {
+            fill(out);
+            Ok(())
+        })
     }
 
     /// As [`build`](Self::build), for kernels that can fail on the values they meet.
@@ -70,19 +72,25 @@ impl Tensor {
         format: MemoryFormat,
         fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<Tensor> {
+        let Some(length) = shape::try_numel(shape) else { return Err(shape::too_large(shape)) };
         if dry::is_dry() {
             return Ok(Tensor::untouched::<T>(shape, format));
         }
-        let mut storage = Storage::uncleared(shape::numel(shape), T::DTYPE);
-        fill(storage.slice_mut())?;
+        let of_tensor = |source| Error::OutOfMemory { what: format!("a tensor {shape:?} of {}", T::DTYPE), source };
+        let mut storage = Storage::uncleared(length, T::DTYPE).map_err(of_tensor)?;
+        catching(|| fill(storage.slice_mut()))??;
         Ok(Tensor::from_storage(storage, shape, T::DTYPE, format))
     }
 
-    /// Zeros in memory that the system has promised and not yet given, for [dry runs](dry).
+    /// Zeros that take no memory until they are looked at, for [dry runs](dry).
     #[cold]
-    pub(crate) fn untouched<T: Element>(shape: &[usize], format: MemoryFormat) -> Tensor {
-        let zeros = vec![T::default(); shape::numel(shape)];
-        Tensor::from_storage(Storage::Adopted(T::adopt(zeros)), shape, T::DTYPE, format)
+    fn untouched<T: Element>(shape: &[usize], format: MemoryFormat) -> Tensor {
+        Tensor::from_storage(Storage::untouched(shape::numel(shape), T::DTYPE), shape, T::DTYPE, format)
+    }
+
+    /// Makes sure that the elements are there, which those of a dry run need not be.
+    pub(crate) fn touch(&self) -> Result<()> {
+        Ok(self.storage.touch()?)
     }
 
     /// The size of each dimension.
@@ -134,11 +142,12 @@ impl Tensor {
     }
 
     /// The elements for writing; copied first when somebody else holds them.
-    pub(crate) fn make_mut<T: Element>(&mut self) -> &mut [T] {
+    pub(crate) fn make_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         if !self.is_unique() {
-            *self = Tensor::build(&self.shape, self.format, |out: &mut [T]| out.copy_from_slice(self.data())).with_node(self.node.take());
+            let copy = Tensor::build(&self.shape, self.format, |out: &mut [T]| out.copy_from_slice(self.data()))?;
+            *self = copy.with_node(self.node.take());
         }
-        self.data_mut().expect("unique, or just made")
+        Ok(self.data_mut().expect("unique, or just made"))
     }
 
     /// Whether this handle is the only one of its elements, so that they may be overwritten.

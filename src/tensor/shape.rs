@@ -22,13 +22,18 @@ pub(crate) fn numel(shape: &[usize]) -> usize {
     try_numel(shape).unwrap_or_else(|| panic!("shape {shape:?} has more elements than memory can hold"))
 }
 
-/// The number of elements, `None` when they could not be addressed whatever the dtype.
+/// The number of elements. `None` for a shape that no tensor has: one whose elements could not be addressed whatever the dtype, where a
+/// dimension of size 0 counts as one of size 1. So the product of any of a tensor's sizes can be computed, and of a tensor without
+/// elements everything that is computed from the others.
 pub(crate) fn try_numel(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    let count = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))?;
-    (count <= isize::MAX as usize / 16).then_some(count)
+    let count = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim.max(1)))?;
+    (count <= isize::MAX as usize / 16).then_some(if shape.contains(&0) { 0 } else { count })
+}
+
+/// The error for a shape that no tensor has.
+#[cold]
+pub(crate) fn too_large(shape: &[usize]) -> Error {
+    Error::shape("tensor", format!("shape {shape:?} has more elements than memory can hold (a size of 0 counts as 1)"))
 }
 
 /// For each logical dimension the distance in memory, in elements, between neighbours.

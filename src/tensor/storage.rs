@@ -1,6 +1,8 @@
-//! A tensor's elements: a recycled aligned block, or a vector that came from outside.
+//! A tensor's elements: a recycled aligned block, a vector that came from outside, or, in a dry run, zeros that nobody has asked for yet.
 
-use crate::kernels::memory::Block;
+use std::sync::OnceLock;
+
+use crate::kernels::memory::{Block, OutOfMemory};
 use crate::tensor::dtype::{DType, Element};
 
 /// A vector that a tensor took over without copying.
@@ -15,17 +17,60 @@ pub enum Adopted {
 pub(crate) enum Storage {
     Block(Block),
     Adopted(Adopted),
+    /// Takes no memory until its bytes are looked at.
+    Untouched {
+        length: usize,
+        zeros: OnceLock<Block>,
+    },
+}
+
+/// The zeros of an untouched storage.
+///
+/// # Panics
+/// When memory cannot hold them. What hands elements to users calls [`Storage::touch`] first.
+fn touched(length: usize, zeros: &OnceLock<Block>) -> &Block {
+    zeros.get_or_init(|| zeroed(length).unwrap_or_else(|failure| panic!("out of memory: elements of a tensor in a dry run: {failure}")))
+}
+
+fn zeroed(length: usize) -> Result<Block, OutOfMemory> {
+    let mut block = Block::uncleared(length)?;
+    block.as_mut_slice().fill(0);
+    Ok(block)
 }
 
 impl Storage {
     /// Room for `length` elements, content unspecified.
-    pub(crate) fn uncleared(length: usize, dtype: DType) -> Storage {
-        Storage::Block(Block::uncleared(length * dtype.size()))
+    pub(crate) fn uncleared(length: usize, dtype: DType) -> Result<Storage, OutOfMemory> {
+        Ok(Storage::Block(Block::uncleared(length.saturating_mul(dtype.size()))?))
+    }
+
+    /// `length` zeros that take no memory until they are looked at.
+    pub(crate) fn untouched(length: usize, dtype: DType) -> Storage {
+        Storage::Untouched { length: length * dtype.size(), zeros: OnceLock::new() }
+    }
+
+    /// The number of bytes, without looking at them.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Storage::Untouched { length, .. } => *length,
+            touched => touched.bytes().len(),
+        }
+    }
+
+    /// Makes sure that the bytes are there.
+    pub(crate) fn touch(&self) -> Result<(), OutOfMemory> {
+        if let Storage::Untouched { length, zeros } = self
+            && zeros.get().is_none()
+        {
+            let _ = zeros.set(zeroed(*length)?);
+        }
+        Ok(())
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Storage::Block(block) => block.as_slice(),
+            Storage::Untouched { length, zeros } => touched(*length, zeros).as_slice(),
             Storage::Adopted(Adopted::U8(data)) => data,
             Storage::Adopted(Adopted::I64(data)) => bytemuck::cast_slice(data),
             Storage::Adopted(Adopted::F32(data)) => bytemuck::cast_slice(data),
@@ -36,6 +81,10 @@ impl Storage {
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Storage::Block(block) => block.as_mut_slice(),
+            Storage::Untouched { length, zeros } => {
+                touched(*length, zeros);
+                zeros.get_mut().expect("just touched").as_mut_slice()
+            }
             Storage::Adopted(Adopted::U8(data)) => data,
             Storage::Adopted(Adopted::I64(data)) => bytemuck::cast_slice_mut(data),
             Storage::Adopted(Adopted::F32(data)) => bytemuck::cast_slice_mut(data),

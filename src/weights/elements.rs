@@ -108,7 +108,7 @@ pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget)
     }
     let count = view.checked_numel(bytes.len() / kind.size())?;
     budget.take(count.saturating_mul(kind.dtype().size()))?;
-    Ok(match kind {
+    match kind {
         Kind::F16 => gather(view, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
         Kind::Bf16 => gather(view, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
         Kind::F32 => gather(view, bytes, f32::from_le_bytes),
@@ -121,11 +121,12 @@ pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget)
         Kind::U16 => gather(view, bytes, |b| i64::from(u16::from_le_bytes(b))),
         Kind::U32 => gather(view, bytes, |b| i64::from(u32::from_le_bytes(b))),
         Kind::Bool => gather(view, bytes, |[b]| u8::from(b != 0)),
-    })
+    }
+    .map_err(|error| error.to_string())
 }
 
 /// Reads the elements of a view that has been checked, row by row.
-fn gather<const N: usize, T: Element>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Tensor {
+fn gather<const N: usize, T: Element>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> crate::Result<Tensor> {
     let (values, _) = bytes.as_chunks::<N>();
     Tensor::build(&view.shape, MemoryFormat::RowMajor, |out: &mut [T]| {
         if out.is_empty() {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::nn::StateDict;
 use crate::nn::safetensors::write_elements;
-use crate::tensor::{DType, MemoryFormat, Tensor};
+use crate::tensor::{DType, Tensor};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 const EXTENSION: &str = ".npy";
@@ -166,7 +166,7 @@ fn entry<'a>(name: &str, tensor: &'a Tensor) -> NewEntry<'a> {
     let size = header.len() + tensor.numel() * tensor.dtype().size();
     let content = move |out: &mut dyn Write| -> io::Result<()> {
         out.write_all(&header)?;
-        write_elements(out, &tensor.in_format(MemoryFormat::RowMajor))
+        write_elements(out, tensor)
     };
     NewEntry { name: format!("{name}{EXTENSION}"), size, content: Box::new(content) }
 }

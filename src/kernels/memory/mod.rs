@@ -7,10 +7,11 @@
 //!
 //! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
 
+mod limit;
 mod spans;
 mod system;
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -18,6 +19,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use limit::catching;
+use limit::refuse;
+pub use limit::{OutOfMemory, limit, set_limit};
 use spans::Spans;
 
 use super::simd::Scalar;
@@ -27,6 +31,9 @@ pub const ALIGNMENT: usize = 64;
 
 /// Blocks of this many bytes and more are cut from regions.
 const LARGE: usize = 64 << 10;
+
+/// Blocks of up to this many bytes are not refused at the limit: losses, labels and tensors of a few numbers, which make up next to nothing.
+const SMALL: usize = 4 << 10;
 
 /// What recycling may hold beyond the highest use so far, besides a quarter of it: a small network's blocks of all sizes.
 const FLOOR: usize = 32 << 20;
@@ -68,24 +75,30 @@ unsafe impl Sync for Block {}
 
 impl Block {
     /// A block of `length` bytes whose content is unspecified (but initialised).
-    pub fn uncleared(length: usize) -> Block {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the memory in use would exceed the [`limit`], or the system has no more.
+    pub fn uncleared(length: usize) -> Result<Block, OutOfMemory> {
+        // A longer block has no size class.
+        if length > isize::MAX as usize / 2 {
+            return Err(OutOfMemory { bytes: length, in_use: lock().stats.in_use, limit: Some(limit()) });
+        }
         let capacity = size_class(length);
         if capacity == 0 {
-            return Block { pointer: NonNull::<Aligned>::dangling().cast(), length: 0, capacity: 0 };
+            return Ok(Block { pointer: NonNull::<Aligned>::dangling().cast(), length: 0, capacity: 0 });
         }
-        REQUESTED.set(REQUESTED.get().wrapping_add(length as u64));
+        let limit = limit();
         let mut pool = lock();
-        let (pointer, capacity) = pool.take(capacity).unwrap_or_else(|| (pool.request(capacity), capacity));
+        let in_use = pool.stats.in_use;
+        if capacity > limit.saturating_sub(in_use) && capacity > SMALL {
+            return Err(OutOfMemory { bytes: length, in_use, limit: Some(limit) });
+        }
+        let found = pool.take(capacity).or_else(|| Some((pool.request(capacity, limit)?, capacity)));
+        let (pointer, capacity) = found.ok_or(OutOfMemory { bytes: length, in_use, limit: None })?;
+        REQUESTED.set(REQUESTED.get().wrapping_add(length as u64));
         pool.stats.in_use += capacity;
         pool.stats.peak = pool.stats.peak.max(pool.stats.in_use);
-        Block { pointer, length, capacity }
-    }
-
-    /// A block of `length` zero bytes.
-    pub fn zeroed(length: usize) -> Block {
-        let mut block = Block::uncleared(length);
-        block.as_mut_slice().fill(0);
-        block
+        Ok(Block { pointer, length, capacity })
     }
 
     /// The bytes.
@@ -115,10 +128,19 @@ pub struct Buffer<T> {
     element: PhantomData<T>,
 }
 
+/// Memory that cannot be had ends the kernel: [`catching`], around it, returns the error.
 impl<T: Scalar> Buffer<T> {
     /// `length` elements whose values are unspecified.
     pub fn uncleared(length: usize) -> Buffer<T> {
-        Buffer { block: Block::uncleared(length * size_of::<T>()), element: PhantomData }
+        Buffer::try_uncleared(length).unwrap_or_else(|failure| refuse(failure))
+    }
+
+    /// As [`uncleared`](Buffer::uncleared), for where an error can be returned.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the memory cannot be had.
+    pub fn try_uncleared(length: usize) -> Result<Buffer<T>, OutOfMemory> {
+        Ok(Buffer { block: Block::uncleared(length.saturating_mul(size_of::<T>()))?, element: PhantomData })
     }
 
     /// These elements.
@@ -130,7 +152,9 @@ impl<T: Scalar> Buffer<T> {
 
     /// `length` zeros.
     pub fn zeroed(length: usize) -> Buffer<T> {
-        Buffer { block: Block::zeroed(length * size_of::<T>()), element: PhantomData }
+        let mut buffer = Buffer::uncleared(length);
+        buffer.block.as_mut_slice().fill(0);
+        buffer
     }
 }
 
@@ -224,19 +248,17 @@ impl Pool {
         Some(found)
     }
 
-    /// New memory from the system, after making room for it.
-    fn request(&mut self, capacity: usize) -> NonNull<u8> {
+    /// New memory from the system, after making room for it within the limit; `None` when it has no more.
+    fn request(&mut self, capacity: usize, limit: usize) -> Option<NonNull<u8>> {
         let needed = self.stats.in_use + capacity;
         let bound = MemoryStats { peak: self.stats.peak.max(needed), ..self.stats }.bound();
-        self.shrink(bound.saturating_sub(needed));
+        self.shrink(bound.min(limit).saturating_sub(needed));
         self.stats.system_allocations += 1;
         if capacity >= LARGE {
             return self.large.take_cold(capacity);
         }
-        let layout = layout_of(capacity);
         // SAFETY: the layout's size is not zero: `uncleared` treats that case itself.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
+        NonNull::new(unsafe { alloc_zeroed(layout_of(capacity)) })
     }
 
     fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
@@ -324,7 +346,7 @@ mod tests {
     #[test]
     fn blocks_are_aligned_and_as_long_as_asked() {
         for length in [0, 1, 63, 64, 65, 4097] {
-            let block = Block::zeroed(length);
+            let block = Block::uncleared(length).unwrap();
             assert_eq!(block.as_slice().len(), length);
             assert_eq!(block.as_slice().as_ptr() as usize % ALIGNMENT, 0);
         }

@@ -96,22 +96,22 @@ impl Spans {
         Some(region.at(address))
     }
 
-    /// A block whose pages come when they are touched.
-    pub(super) fn take_cold(&mut self, capacity: usize) -> NonNull<u8> {
+    /// A block whose pages come when they are touched; `None` when the system has no more address space.
+    pub(super) fn take_cold(&mut self, capacity: usize) -> Option<NonNull<u8>> {
         if self.cold.best(capacity).is_none() {
             let length = capacity.max(REGION).next_multiple_of(HUGE_PAGE);
-            let pointer = system::map(length);
+            let pointer = system::map(length)?;
             let region = Region { pointer, start: pointer.addr().get(), length };
             self.regions.insert(region.start, region);
             self.cold.insert(region.start, length, &region);
         }
-        let (address, length) = self.cold.best(capacity).expect("a region has just been made");
+        let (address, length) = self.cold.best(capacity)?;
         self.cold.remove(address, length);
         let region = self.region(address);
         if length > capacity {
             self.cold.insert(address + capacity, length - capacity, &region);
         }
-        region.at(address)
+        Some(region.at(address))
     }
 
     /// Takes a block back.
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn freed_neighbours_join_and_serve_a_longer_block() {
         let mut spans = Spans::new();
-        let blocks: Vec<_> = (0..4).map(|_| spans.take_cold(PAGE)).collect();
+        let blocks: Vec<_> = (0..4).map(|_| spans.take_cold(PAGE).unwrap()).collect();
         assert!(spans.take_warm(PAGE).is_none());
         for &at in [blocks[0], blocks[2], blocks[1]].iter() {
             spans.give_back(at, PAGE);
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(spans.take_warm(3 * PAGE), Some(blocks[0]));
         spans.give_back(blocks[0], 3 * PAGE);
         // The shortest span that is long enough is cut.
-        spans.take_cold(PAGE);
+        spans.take_cold(PAGE).unwrap();
         assert_eq!(spans.take_warm(PAGE), Some(blocks[0]));
         assert_eq!(spans.idle(), 2 * PAGE);
     }
@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn what_shrinks_comes_back_as_zeros() {
         let mut spans = Spans::new();
-        let (kept, block) = (spans.take_cold(PAGE), spans.take_cold(4 * PAGE));
+        let (kept, block) = (spans.take_cold(PAGE).unwrap(), spans.take_cold(4 * PAGE).unwrap());
         // SAFETY: the block has four pages.
         unsafe { block.write_bytes(7, 4 * PAGE) };
         spans.give_back(block, 4 * PAGE);
         spans.shrink(0);
         assert!(spans.idle() == 0 || !cfg!(all(target_os = "linux", not(miri))));
-        let again = spans.take_warm(4 * PAGE).unwrap_or_else(|| spans.take_cold(4 * PAGE));
+        let again = spans.take_warm(4 * PAGE).unwrap_or_else(|| spans.take_cold(4 * PAGE).unwrap());
         // SAFETY: as above; whatever the system, the bytes are initialised.
         let bytes = unsafe { std::slice::from_raw_parts(again.as_ptr(), 4 * PAGE) };
         assert!(!cfg!(all(target_os = "linux", not(miri))) || bytes.iter().all(|&byte| byte == 0));

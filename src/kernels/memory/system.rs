@@ -1,6 +1,7 @@
 //! Memory from the system: regions of address space whose pages come when they are touched, and can be given back without giving up the region.
 
-use std::alloc::{Layout, handle_alloc_error};
+#[cfg(not(all(target_os = "linux", not(miri))))]
+use std::alloc::Layout;
 use std::ptr::NonNull;
 
 /// A huge page, where the system has them.
@@ -8,33 +9,33 @@ pub(super) const HUGE_PAGE: usize = 2 << 20;
 /// The unit in which pages are given back.
 pub(super) const PAGE: usize = 4096;
 
+#[cfg(not(all(target_os = "linux", not(miri))))]
 fn layout_of(length: usize) -> Layout {
     Layout::from_size_align(length, HUGE_PAGE).expect("a region is smaller than the address space")
 }
 
-/// A region of zeros. The system is asked for huge pages: a map of tens of MiB otherwise has more pages than the processor can remember, and
-/// each costs a fault when it is new.
+/// A region of zeros; `None` when the system has no more. The system is asked for huge pages: a map of tens of MiB otherwise has more
+/// pages than the processor can remember, and each costs a fault when it is new.
 #[cfg(all(target_os = "linux", not(miri)))]
-pub(super) fn map(length: usize) -> NonNull<u8> {
+pub(super) fn map(length: usize) -> Option<NonNull<u8>> {
     // SAFETY: a new private mapping touches nobody's memory.
     let pointer = unsafe {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         libc::mmap(std::ptr::null_mut(), length, access, kind, -1, 0)
     };
     if pointer == libc::MAP_FAILED {
-        handle_alloc_error(layout_of(length));
+        return None;
     }
     // SAFETY: advice on the mapping just made; a refusal does no harm.
     unsafe { libc::madvise(pointer, length, libc::MADV_HUGEPAGE) };
-    NonNull::new(pointer.cast()).unwrap_or_else(|| handle_alloc_error(layout_of(length)))
+    NonNull::new(pointer.cast())
 }
 
-/// A region of zeros.
+/// A region of zeros; `None` when the system has no more.
 #[cfg(not(all(target_os = "linux", not(miri))))]
-pub(super) fn map(length: usize) -> NonNull<u8> {
+pub(super) fn map(length: usize) -> Option<NonNull<u8>> {
     // SAFETY: the length is not zero.
-    let pointer = unsafe { std::alloc::alloc_zeroed(layout_of(length)) };
-    NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout_of(length)))
+    NonNull::new(unsafe { std::alloc::alloc_zeroed(layout_of(length)) })
 }
 
 /// Gives a region back.

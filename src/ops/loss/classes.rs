@@ -80,25 +80,25 @@ impl Samples {
     }
 
     /// A tensor of the shape as the matrix `[rows, classes]`.
-    fn to_rows(&self, x: &Tensor) -> Tensor {
+    fn to_rows(&self, x: &Tensor) -> Result<Tensor> {
         let x = match self.as_image() {
-            Some(_) if x.ndim() == 4 => x.in_format(MemoryFormat::ChannelsLast),
-            Some(image) => x.relabel(&image, MemoryFormat::RowMajor).in_format(MemoryFormat::ChannelsLast),
+            Some(_) if x.ndim() == 4 => x.in_format(MemoryFormat::ChannelsLast)?,
+            Some(image) => x.relabel(&image, MemoryFormat::RowMajor).in_format(MemoryFormat::ChannelsLast)?,
             None => x.detach(),
         };
-        x.relabel(&[self.rows, self.classes], MemoryFormat::RowMajor)
+        Ok(x.relabel(&[self.rows, self.classes], MemoryFormat::RowMajor))
     }
 
     /// The inverse of [`to_rows`](Self::to_rows).
-    fn to_shape(&self, rows: &Tensor) -> Tensor {
-        match self.as_image() {
+    fn to_shape(&self, rows: &Tensor) -> Result<Tensor> {
+        Ok(match self.as_image() {
             Some(_) if self.shape.len() == 4 => rows.relabel(&self.shape, MemoryFormat::ChannelsLast),
             Some(image) => rows
                 .relabel(&image, MemoryFormat::ChannelsLast)
-                .in_format(MemoryFormat::RowMajor)
+                .in_format(MemoryFormat::RowMajor)?
                 .relabel(&self.shape, MemoryFormat::RowMajor),
             None => rows.relabel(&self.shape, MemoryFormat::RowMajor),
-        }
+        })
     }
 
     /// Labels in the order of the rows, checked.
@@ -107,7 +107,7 @@ impl Samples {
             let (x, got) = (&self.shape, target.shape());
             return Err(Error::shape(op, format!("input {x:?} wants labels of shape {:?}, got {got:?}", self.labels)));
         }
-        let labels = target.in_format(MemoryFormat::RowMajor);
+        let labels = target.in_format(MemoryFormat::RowMajor)?;
         let wrong = |&label: &i64| label != ignored && !(0..self.classes as i64).contains(&label);
         if let Some(mut at) = labels.data::<i64>().iter().position(wrong) {
             let (label, classes) = (labels.data::<i64>()[at], self.classes);
@@ -127,28 +127,28 @@ impl Samples {
         if weight.shape() != [self.classes] {
             return Err(Error::shape(op, format!("expected a weight [{}], got shape {:?}", self.classes, weight.shape())));
         }
-        Ok(Some(weight.cast(dtype)))
+        Ok(Some(weight.cast(dtype)?))
     }
 
     /// What each row's gradient is multiplied with.
     fn scale<T: Element + Real>(&self, grad: &Tensor, reduction: Reduction, denominator: f64) -> Result<Scale<T>> {
         Ok(match reduction {
-            Reduction::None => Scale::Each(grad.in_format(MemoryFormat::RowMajor).to_vec()?),
+            Reduction::None => Scale::Each(grad.in_format(MemoryFormat::RowMajor)?.to_vec()?),
             Reduction::Sum => Scale::Same(grad.item()?),
-            Reduction::Mean => Scale::Same(T::of(grad.cast(DType::F64).item::<f64>()? / denominator)),
+            Reduction::Mean => Scale::Same(T::of(grad.cast(DType::F64)?.item::<f64>()? / denominator)),
         })
     }
 
     /// The result, from the losses of the rows.
-    fn reduce<T: Element + Real>(&self, losses: impl Iterator<Item = T> + Clone, reduction: Reduction, denominator: f64) -> Tensor {
+    fn reduce<T: Element + Real>(&self, losses: impl Iterator<Item = T> + Clone, reduction: Reduction, denominator: f64) -> Result<Tensor> {
         let total = || losses.clone().map(|loss| loss.to_f64().unwrap_or(f64::NAN)).sum::<f64>();
-        match reduction {
+        Ok(match reduction {
             Reduction::Mean => Tensor::scalar(T::of(total() / denominator)),
             Reduction::Sum => Tensor::scalar(T::of(total())),
             Reduction::None => Tensor::build(&self.labels, MemoryFormat::RowMajor, |y: &mut [T]| {
                 y.iter_mut().zip(losses).for_each(|(y, loss)| *y = loss);
-            }),
-        }
+            })?,
+        })
     }
 }
 
@@ -169,7 +169,7 @@ impl<T: Copy> Scale<T> {
 /// The weights of the labels that count, added up.
 fn total_weight(labels: &[i64], ignored: i64, weight: Option<&Tensor>) -> Result<f64> {
     let counted = labels.iter().filter(|&&label| label != ignored);
-    let weight = weight.map(|weight| weight.cast(DType::F64).to_vec::<f64>()).transpose()?;
+    let weight = weight.map(|weight| weight.cast(DType::F64)?.to_vec::<f64>()).transpose()?;
     Ok(counted.map(|&label| weight.as_ref().map_or(1.0, |weight| weight[label as usize])).sum())
 }
 
@@ -257,22 +257,22 @@ impl Tensor {
             _ if ignored >= 0 => {
                 return Err(Error::argument(OP, format!("a label to ignore ({ignored}) has no meaning among probabilities")));
             }
-            _ => (samples.to_rows(&target.cast(dtype)), samples.rows as f64),
+            _ => (samples.to_rows(&target.cast(dtype)?)?, samples.rows as f64),
         };
-        let x = samples.to_rows(&self.cast(dtype));
+        let x = samples.to_rows(&self.cast(dtype)?)?;
         let checked = Checked { samples, target: rows, weight, ignored, smoothing };
         let (y, statistics) = with_float!(dtype, OP, T => {
             let statistics = Tensor::build(&[checked.samples.rows, STATISTICS], MemoryFormat::RowMajor, |statistics: &mut [T]| {
                 checked.kernel::<T>().forward(x.data(), statistics);
-            });
+            })?;
             let losses = statistics.data::<T>().chunks_exact(STATISTICS).map(|row| row[STATISTICS - 1]);
-            (checked.samples.reduce(losses, reduction, denominator), statistics)
+            (checked.samples.reduce(losses, reduction, denominator)?, statistics)
         });
         Ok(y.record(OP, [self, target], move |grad, wanted| {
             let Checked { samples, .. } = &checked;
             let gradient = |of_target: bool| -> Result<Tensor> {
                 with_float!(x.dtype(), OP, T => {
-                    let scale = samples.scale::<T>(&grad.cast(T::DTYPE), reduction, denominator)?;
+                    let scale = samples.scale::<T>(&grad.cast(T::DTYPE)?, reduction, denominator)?;
                     let scale = |row| scale.of(row);
                     let rows = Tensor::build(x.shape(), MemoryFormat::RowMajor, |out: &mut [T]| {
                         if of_target {
@@ -280,8 +280,8 @@ impl Tensor {
                         } else {
                             checked.kernel().backward(x.data(), statistics.data(), scale, out);
                         }
-                    });
-                    Ok(samples.to_shape(&rows))
+                    })?;
+                    samples.to_shape(&rows)
                 })
             };
             Ok([wanted[0].then(|| gradient(false)).transpose()?, wanted[1].then(|| gradient(true)).transpose()?])
@@ -319,13 +319,13 @@ impl Tensor {
         let weight = samples.weight(OP, options.weight.as_ref(), self.dtype())?;
         let denominator = total_weight(labels.data(), ignored, weight.as_ref())?;
         let y = with_float!(self.dtype(), OP, T => {
-            let x = samples.to_rows(self);
+            let x = samples.to_rows(self)?;
             let (x, weight) = (x.data::<T>(), weight.as_ref().map(|weight| weight.data::<T>()));
             let losses = labels.data::<i64>().iter().enumerate().map(|(row, &label)| match label {
                 _ if label == ignored => 0.0,
                 _ => -weight.map_or(1.0, |weight| weight[label as usize]) * x[row * samples.classes + label as usize],
             });
-            samples.reduce::<T>(losses, reduction, denominator)
+            samples.reduce::<T>(losses, reduction, denominator)?
         });
         Ok(y.record(OP, [self], move |grad, _wanted| {
             Ok([Some(with_float!(grad.dtype(), OP, T => {
@@ -337,8 +337,8 @@ impl Tensor {
                         let weight = weight.map_or(1.0, |weight| weight[label as usize]);
                         dx[row * samples.classes + label as usize] = -weight * scale.of(row);
                     }
-                });
-                samples.to_shape(&rows)
+                })?;
+                samples.to_shape(&rows)?
             }))])
         }))
     }

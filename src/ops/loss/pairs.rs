@@ -5,6 +5,7 @@ use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::Binary;
 use crate::kernels::loss::sum_pairs;
+use crate::kernels::memory::catching;
 use crate::kernels::simd::Real;
 use crate::tensor::compute::{promote, zip};
 use crate::tensor::shape::broadcast_shapes;
@@ -148,20 +149,20 @@ fn pairwise(op: &'static str, x: &Tensor, target: &Tensor, pair: impl Pair, redu
     x.expect_float(op)?;
     target.expect_float(op)?;
     let dtype = promote(x, target);
-    let (a, b) = (x.cast(dtype), target.cast(dtype).in_format(x.memory_format()));
+    let (a, b) = (x.cast(dtype)?, target.cast(dtype)?.in_format(x.memory_format())?);
     let count = a.numel() as f64;
     let y = match reduction {
         Reduction::None => zip(op, &a, &b, Loss(pair))?,
         Reduction::Sum | Reduction::Mean => with_float!(dtype, op, T => {
-            let sum = sum_pairs(a.data::<T>(), b.data::<T>(), Loss(pair).cost(), |x, t| pair.loss(x, t));
+            let sum = catching(|| sum_pairs(a.data::<T>(), b.data::<T>(), Loss(pair).cost(), |x, t| pair.loss(x, t)))?;
             Tensor::scalar((if reduction == Reduction::Mean { sum / count } else { sum }) as T)
         }),
     };
     Ok(y.record(op, [x, target], move |grad, wanted| {
         let scale = match reduction {
             Reduction::None => 1.0,
-            Reduction::Sum => grad.cast(DType::F64).item()?,
-            Reduction::Mean => grad.cast(DType::F64).item::<f64>()? / count,
+            Reduction::Sum => grad.cast(DType::F64)?.item()?,
+            Reduction::Mean => grad.cast(DType::F64)?.item::<f64>()? / count,
         };
         let gradient = |of_target: bool| {
             let slope = zip(op, &a, &b, Slope { pair, of_target, scale })?;
@@ -292,8 +293,8 @@ impl Tensor {
         // Weights are rare: what they add is put together from operations. The positive part's surplus is (p - 1) · t · log(1 + e^-x).
         let mut y = pairwise(OP, self, target, Logistic, Reduction::None)?;
         if let Some(pos_weight) = &options.pos_weight {
-            let positive = pairwise(OP, self, &self.ones_like(), Logistic, Reduction::None)?;
-            y = y.add(&pos_weight.add_scalar(-1.0).mul(target)?.mul(&positive)?)?;
+            let positive = pairwise(OP, self, &self.try_full_like(1.0)?, Logistic, Reduction::None)?;
+            y = y.add(&pos_weight.try_add_scalar(-1.0)?.mul(target)?.mul(&positive)?)?;
         }
         if let Some(weight) = &options.weight {
             y = y.mul(weight)?;

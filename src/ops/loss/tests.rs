@@ -5,7 +5,7 @@ use crate::{DType, MemoryFormat, Result, Tensor};
 const REDUCTIONS: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::None];
 
 fn logits(shape: &[usize]) -> Tensor {
-    Tensor::randn(shape).cast(DType::F64).mul_scalar(2.0)
+    Tensor::randn(shape).cast(DType::F64).unwrap().mul_scalar(2.0)
 }
 
 fn labels(values: &[i64], shape: &[usize]) -> Tensor {
@@ -17,7 +17,7 @@ fn message(result: Result<Tensor>) -> String {
 }
 
 fn item(result: Result<Tensor>) -> f64 {
-    result.unwrap().cast(DType::F64).item().unwrap()
+    result.unwrap().cast(DType::F64).unwrap().item().unwrap()
 }
 
 fn options(reduction: Reduction, smoothing: f64, weight: bool) -> CrossEntropyOptions {
@@ -51,7 +51,7 @@ fn labels_are_probabilities_of_one() {
     at.iter().enumerate().for_each(|(i, &class)| hot[[i / 4, class as usize, i / 2 % 2, i % 2]] = 1.0);
     for (smoothing, weight) in [(0.0, false), (0.2, false), (0.0, true), (0.2, true)] {
         let options = options(Reduction::Sum, smoothing, weight);
-        let hot = Tensor::from_ndarray(hot.clone()).in_format(MemoryFormat::ChannelsLast);
+        let hot = Tensor::from_ndarray(hot.clone()).in_format(MemoryFormat::ChannelsLast).unwrap();
         let (a, b) = (item(x.cross_entropy_with(&target, &options)), item(x.cross_entropy_with(&hot, &options)));
         // With weights PyTorch spreads smoothing over weighted classes in both, so the two agree.
         assert!((a - b).abs() < 1e-12 * a.abs(), "{a} {b}");
@@ -64,7 +64,7 @@ fn a_third_dimension_and_a_channels_last_image_agree_with_rows() {
     let target = labels(&[0, 1, 2, 2, 1, 0], &[6]);
     let expected = item(rows.cross_entropy(&target));
     let maps = rows.reshape([2, 3, 3]).unwrap().permute([0, 2, 1]).unwrap();
-    let image = maps.reshape([2, 3, 3, 1]).unwrap().in_format(MemoryFormat::ChannelsLast);
+    let image = maps.reshape([2, 3, 3, 1]).unwrap().in_format(MemoryFormat::ChannelsLast).unwrap();
     let close = |x: f64| (x - expected).abs() < 1e-14;
     assert!(close(item(maps.cross_entropy(&target.reshape([2, 3]).unwrap()))));
     assert!(close(item(image.cross_entropy(&target.reshape([2, 3, 1]).unwrap()))));
@@ -107,7 +107,7 @@ fn cross_entropy_gradients_agree_with_differences() {
             let check = |inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>| gradcheck(inputs, GradCheck::default(), f).unwrap();
             check(&[logits(&[2, 3, 2])], &|x| x[0].cross_entropy_with(&target, &options));
             check(&[logits(&[3])], &|x| x[0].cross_entropy_with(&Tensor::scalar(1i64), &options));
-            let image = logits(&[2, 3, 1, 2]).in_format(MemoryFormat::ChannelsLast);
+            let image = logits(&[2, 3, 1, 2]).in_format(MemoryFormat::ChannelsLast).unwrap();
             check(&[image], &|x| x[0].cross_entropy_with(&target.reshape([2, 1, 2])?, &options));
             check(&[logits(&[2, 3]), logits(&[2, 3])], &|x| x[0].cross_entropy_with(&x[1], &options));
             check(&[logits(&[2, 3, 2]), logits(&[2, 3, 2])], &|x| x[0].cross_entropy_with(&x[1], &options));
@@ -121,7 +121,7 @@ fn cross_entropy_gradients_agree_with_differences() {
 #[test]
 fn pairwise_gradients_agree_with_differences() {
     for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-        let inputs = [logits(&[2, 3, 2, 2]), logits(&[2, 3, 2, 2]).in_format(format)];
+        let inputs = [logits(&[2, 3, 2, 2]), logits(&[2, 3, 2, 2]).in_format(format).unwrap()];
         let check = |f: &dyn Fn(&[Tensor]) -> Result<Tensor>| gradcheck(&inputs, GradCheck::default(), f).unwrap();
         for reduction in REDUCTIONS {
             check(&|x| x[0].mse_loss_with(&x[1], reduction));

@@ -1,0 +1,177 @@
+//! The limit on the memory in use, and the failure of a request.
+//!
+//! Most systems promise more memory than they have and end a process that uses it. So a request that takes the memory in use beyond
+//! the limit is refused before the system is asked. Without [`set_limit`], the limit is what the machine has in all (main memory and
+//! swap), or what the control group of the process may use where that is less.
+//!
+//! Kernels ask for scratch memory deep inside parallel regions, where there is no result to return an error in. There the refusal
+//! unwinds, with an [`OutOfMemory`] as its payload, to [`catching`], which makes an error of it; the panic hook does not run.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A request for memory that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} asked for with {} in use, {}", Bytes(*bytes), Bytes(*in_use), Reason(*limit))]
+#[non_exhaustive]
+pub struct OutOfMemory {
+    /// The bytes of the request; `usize::MAX` when they cannot be counted.
+    pub bytes: usize,
+    /// The bytes that were in use, see [`MemoryStats::in_use`](super::MemoryStats::in_use).
+    pub in_use: usize,
+    /// The limit that the request would have exceeded; `None` when the system refused.
+    pub limit: Option<usize>,
+}
+
+/// A number of bytes in the unit that suits it.
+struct Bytes(usize);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let unit = (self.0.max(1).ilog2() / 10) as usize;
+        match unit {
+            0 => write!(f, "{} bytes", self.0),
+            _ => write!(f, "{:.1} {}", self.0 as f64 / 1024f64.powi(unit as i32), UNITS[unit]),
+        }
+    }
+}
+
+struct Reason(Option<usize>);
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(limit) => write!(f, "and the limit is {} (memory::set_limit changes it)", Bytes(limit)),
+            None => f.write_str("and the system has no more"),
+        }
+    }
+}
+
+/// What [`set_limit`] set; 0 for the default.
+static LIMIT: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets how many bytes may be in use at the same time ([`MemoryStats::in_use`](super::MemoryStats::in_use), and scratch memory of
+/// operations); a request beyond is an [`Error::OutOfMemory`](crate::Error::OutOfMemory). `None` returns to the default: what the
+/// machine has in all, or what the control group (of a container) may use where that is less.
+///
+/// What is in use already stays, and requests of at most 4 KiB pass. Vectors that a program hands over ([`Tensor::from_vec`](crate::Tensor::from_vec)) are not counted.
+///
+/// ```
+/// use convnet::{Tensor, memory};
+///
+/// memory::set_limit(Some(memory::stats().in_use + (1 << 20)));
+/// assert!(Tensor::zeros([1]).expand([1 << 30]).is_err());
+/// memory::set_limit(None);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub fn set_limit(bytes: Option<usize>) {
+    LIMIT.store(bytes.map_or(0, |bytes| bytes.max(1)), Ordering::Relaxed);
+}
+
+/// How many bytes may be in use at the same time; see [`set_limit`].
+pub fn limit() -> usize {
+    match LIMIT.load(Ordering::Relaxed) {
+        0 => {
+            static DEFAULT: OnceLock<usize> = OnceLock::new();
+            *DEFAULT.get_or_init(|| machine().min(control_group()))
+        }
+        limit => limit,
+    }
+}
+
+/// The bytes of main memory and swap.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn machine() -> usize {
+    // SAFETY: the structure consists of numbers, for which zeros are values.
+    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is that of a structure of the type that is written.
+    if unsafe { libc::sysinfo(&raw mut info) } != 0 {
+        return usize::MAX;
+    }
+    let units = (info.totalram as usize).saturating_add(info.totalswap as usize);
+    units.saturating_mul(info.mem_unit.max(1) as usize)
+}
+
+/// Unknown: the system refuses.
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn machine() -> usize {
+    usize::MAX
+}
+
+/// The least limit of the control groups that this process is in, of either version.
+fn control_group() -> usize {
+    if cfg!(any(miri, not(target_os = "linux"))) {
+        return usize::MAX;
+    }
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // Lines such as `0::/user.slice` (version 2) and `4:memory:/docker/…` (version 1).
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (root, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        // The group itself and all above it limit the process; inside a container only the root may be visible.
+        let above = std::path::Path::new(path.trim_start_matches('/')).ancestors();
+        above.filter_map(|group| std::fs::read_to_string(std::path::Path::new(root).join(group).join(name)).ok()?.trim().parse().ok()).min()
+    });
+    limits.min().unwrap_or(usize::MAX)
+}
+
+/// Leaves the kernel that asked for memory; [`catching`] returns the failure.
+#[cold]
+pub(super) fn refuse(failure: OutOfMemory) -> ! {
+    if cfg!(panic = "abort") {
+        panic!("out of memory: {failure}");
+    }
+    resume_unwind(Box::new(failure))
+}
+
+/// Runs kernels; scratch memory that they ask for and do not get is the error.
+pub(crate) fn catching<R>(body: impl FnOnce() -> R) -> Result<R, OutOfMemory> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload: Box<dyn Any + Send>| match payload.downcast::<OutOfMemory>() {
+        Ok(failure) => *failure,
+        Err(other) => resume_unwind(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::memory::Buffer;
+    use crate::kernels::parallel;
+
+    #[test]
+    fn a_refused_request_says_what_was_asked_for_and_why_it_failed() {
+        let failure = OutOfMemory { bytes: 3 << 39, in_use: 5 << 10, limit: Some(1 << 30) };
+        let expected = "1.5 TiB asked for with 5.0 KiB in use, and the limit is 1.0 GiB (memory::set_limit changes it)";
+        assert_eq!(failure.to_string(), expected);
+        let failure = OutOfMemory { bytes: usize::MAX, in_use: 0, limit: None };
+        assert_eq!(failure.to_string(), "16.0 EiB asked for with 0 bytes in use, and the system has no more");
+    }
+
+    #[test]
+    fn scratch_memory_that_no_task_can_have_is_an_error_on_whatever_thread_it_is_asked_for() {
+        for task_that_asks in 0..16 {
+            let result = catching(|| {
+                parallel::for_each(16, usize::MAX, |task| {
+                    if task == task_that_asks {
+                        drop(Buffer::<f64>::uncleared(usize::MAX / 32));
+                    }
+                });
+            });
+            assert_eq!(result.map_err(|failure| failure.bytes), Err(usize::MAX / 32 * 8));
+        }
+    }
+
+    #[test]
+    fn other_panics_pass() {
+        let caught = catch_unwind(|| catching(|| panic!("something else")));
+        assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"something else"));
+    }
+}
