@@ -44,7 +44,7 @@ use std::sync::Arc;
 pub use decode::{max_pixels, set_max_pixels};
 pub use digits::Digits;
 #[cfg(feature = "image")]
-pub use folder::ImageFolder;
+pub use folder::{ImageFolder, ImageFolderOptions};
 pub use image::Image;
 pub use imagenet::IMAGENET_CLASSES;
 pub use loader::{Batch, DataLoader, Epoch};
