@@ -4,6 +4,8 @@
 mod files;
 #[path = "modules/layers.rs"]
 mod layers;
+#[path = "modules/paths.rs"]
+mod paths;
 #[path = "modules/summaries.rs"]
 mod summaries;
 

@@ -59,8 +59,7 @@ impl Sequential {
         assert!(self.children.iter().all(|child| child.name != name), "there is a child named {name:?} already");
         let site = Site::new();
         site.set_path(&name);
-        // Tells the layers inside where they stand.
-        Visitor::walk_from(&name, &module, &mut |_, _| ());
+        Visitor::set_paths(&name, &module);
         self.children.push(Child { name, site, module: Box::new(module) });
         self
     }

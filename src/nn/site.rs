@@ -25,8 +25,16 @@ pub trait Leaf {
     }
 }
 
-/// A layer's place in a network. A leaf layer holds one and runs its forward inside [`enter`](Site::enter); it learns its path whenever a
-/// walk from the root passes ([`Visitor::layer`](super::Visitor::layer)), as all of `parameters()`, `eval()`, `push` do.
+/// A layer's place in a network. A leaf layer holds one and runs its forward inside [`enter`](Site::enter). A walk over the network
+/// ([`Visitor::layer`](super::Visitor::layer)), as `parameters()`, `eval()`, `push` and many others make, sets its path.
+///
+/// A walk over a part, as `model.layer1.parameters()` makes, leaves the paths from the whole model as they are. It counts as one over a part
+/// when all layers that it meets have paths that end with those of the walk, below one common prefix; any other walk sets all paths. So a
+/// part that is moved into another model gets its new paths from the first walk over that model. A layer in two places of a model has the
+/// first of its two paths.
+///
+/// Threads may walk and run a network at the same time: a path is replaced as a whole, under a lock, and a layer that runs reads either the
+/// old one or the new one. Only walks that start at different roots which share layers can leave paths of both.
 ///
 /// ```
 /// use convnet::nn::{Leaf, Module, Site, Visitor};
@@ -62,13 +70,13 @@ impl Site {
         Site { path: Mutex::new(None) }
     }
 
-    /// The path from the root, as far as a walk has told it; empty before, and for a root.
+    /// The path from the root; empty before the first walk, and for a root.
     pub fn path(&self) -> String {
         self.told().as_deref().unwrap_or("").to_string()
     }
 
-    /// The path, once a walk has told it.
-    fn told(&self) -> Option<Arc<str>> {
+    /// The path; `None` before the first walk.
+    pub(super) fn told(&self) -> Option<Arc<str>> {
         self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -206,6 +214,21 @@ pub(crate) struct Trace {
     pub(crate) calls: Vec<Call>,
     /// By path, the shape of what blocks returned last.
     pub(crate) blocks: HashMap<String, Vec<usize>>,
+}
+
+impl Trace {
+    /// Makes paths from the root to those from the part at `place`; paths outside it stay.
+    pub(crate) fn make_relative(&mut self, place: &str) {
+        let relative = |path: String| match path.strip_prefix(place) {
+            Some("") => String::new(),
+            Some(rest) => rest.strip_prefix('.').map(str::to_string).unwrap_or(path),
+            None => path,
+        };
+        for call in &mut self.calls {
+            call.path = relative(std::mem::take(&mut call.path));
+        }
+        self.blocks = self.blocks.drain().map(|(path, shape)| (relative(path), shape)).collect();
+    }
 }
 
 thread_local! {

@@ -113,6 +113,10 @@ pub(super) fn dry_trace<M: Module + ?Sized>(
     let dtype = dtype(module);
     let (result, mut trace) = in_evaluation(module, || dry(|| trace(|| forward(&Tensor::full(input, 0.0, dtype)))));
     let output = result?.shape().to_vec();
+    // Inside a larger model, layers have their paths from its root.
+    if let Some(place) = Visitor::place(module).filter(|place| !place.is_empty()) {
+        trace.make_relative(&place);
+    }
     trace.blocks.insert(String::new(), output);
     Ok(trace)
 }

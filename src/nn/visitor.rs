@@ -2,7 +2,22 @@
 //!
 //! A module names its parameters, buffers and children once, in [`Module::visit`]; collecting parameters, switching between training and
 //! evaluation, freezing, saving, loading and printing are receivers of what the walk meets. The walk knows the path at every point, and
-//! each layer learns its own from it, for error messages.
+//! sets it in each layer, for error messages.
+//!
+//! # Which walk sets the paths
+//! A layer sees only the walk that reaches it, and `model.layer1.parameters()` reaches it as a walk over the whole model does, with a
+//! shorter path. The shorter one must not replace the longer one. A walk starts inside a model that was walked before when every layer that
+//! it meets has a path already, and these paths are those of the walk below one common prefix: `layer1.0.conv1` and `layer1.0.bn1` where the
+//! walk says `0.conv1` and `0.bn1`. Such a walk leaves all paths as they are. Any other walk starts at a root and sets all of them. Hence:
+//!
+//! - a part that is moved into another model gets its paths from the first walk over that model, unless the model consists of this part
+//!   alone and calls it by the same names;
+//! - [`Sequential::push`](super::Sequential::push) owns what it gets, so it always sets the paths;
+//! - a layer that stands in two places of a model has the first of its two paths;
+//! - a layer that was put into a part later (`model.layer1.downsample = Some(..)`) makes a walk over this part look like one over a root: a
+//!   walk over the model, such as `model.parameters()`, sets all paths right.
+
+use std::collections::HashSet;
 
 use super::module::Module;
 use super::parameter::{Buffer, Parameter};
@@ -45,35 +60,98 @@ pub enum Item<'a> {
 pub struct Visitor<'a> {
     path: String,
     receive: &'a mut dyn FnMut(&str, Item<'_>),
-    /// What a search for a module's place has come to; `None` for walks that tell places.
-    search: Option<Search>,
+    purpose: Purpose,
 }
 
-enum Search {
-    Begun,
-    Found(String),
+/// What a walk does where it meets a layer.
+enum Purpose {
+    /// Sets its path. These are the addresses of those that have theirs: a layer in two places keeps the first path.
+    Set(HashSet<usize>),
+    /// Leaves its path as it is.
+    Leave,
+    /// Finds out whether all layers, whose addresses these are, have the walk's paths below one prefix.
+    Compare { prefix: Option<String>, met: HashSet<usize>, same: bool },
+    /// Looks for the prefix of one of them.
+    Find(Option<String>),
+}
+
+impl Purpose {
+    /// Whether nothing that the walk still meets can change the outcome.
+    fn is_reached(&self) -> bool {
+        match self {
+            Purpose::Find(found) => found.is_some(),
+            Purpose::Compare { same, .. } => !same,
+            Purpose::Set(_) | Purpose::Leave => false,
+        }
+    }
+
+    fn meet(&mut self, path: &str, site: &Site) {
+        let address = std::ptr::from_ref(site).addr();
+        match self {
+            Purpose::Set(met) => {
+                if met.insert(address) {
+                    site.set_path(path);
+                }
+            }
+            Purpose::Leave => {}
+            Purpose::Compare { prefix, met, same } => {
+                if met.insert(address) {
+                    let told = site.told();
+                    match (told.as_deref().and_then(|told| prefix_of(told, path)), &prefix) {
+                        (Some(found), Some(prefix)) => *same = found == prefix,
+                        (Some(found), None) => *prefix = Some(found.to_string()),
+                        (None, _) => *same = false,
+                    }
+                }
+            }
+            Purpose::Find(found) => {
+                if let Some(told) = site.told() {
+                    *found = prefix_of(&told, path).map(str::to_string);
+                }
+            }
+        }
+    }
+}
+
+/// `layer1.0` for `layer1.0.conv1` and `conv1`; `None` when the one does not end with the names of the other.
+fn prefix_of<'a>(path: &'a str, end: &str) -> Option<&'a str> {
+    if end.is_empty() {
+        return Some(path);
+    }
+    let rest = path.strip_suffix(end)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_suffix('.') }
 }
 
 impl Visitor<'_> {
-    /// Walks `module` as the root.
+    /// Walks `module`. Paths that the receiver gets start at `module`; the layers' own paths are set too, unless `module` is a part of a
+    /// model that was walked before.
     pub fn walk<M: Module + ?Sized>(module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) {
-        Visitor::walk_from("", module, receive);
+        let compare = Purpose::Compare { prefix: None, met: HashSet::new(), same: true };
+        let purpose = match Visitor::run("", compare, module, &mut |_, _| ()) {
+            Purpose::Compare { prefix: Some(_), same: true, .. } => Purpose::Leave,
+            _ => Purpose::Set(HashSet::new()),
+        };
+        Visitor::run("", purpose, module, receive);
     }
 
-    /// Walks `module` as what stands at `path`.
-    pub(crate) fn walk_from<M: Module + ?Sized>(path: &str, module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) {
-        Visitor { path: path.to_string(), receive, search: None }.inside(module);
+    /// Sets the paths of the layers in `module`, which stands at `path`, whatever they were.
+    pub(crate) fn set_paths<M: Module + ?Sized>(path: &str, module: &M) {
+        Visitor::run(path, Purpose::Set(HashSet::new()), module, &mut |_, _| ());
     }
 
-    /// The path of a module that does not know it itself: what a layer inside was told, without the layer's path from here. `None` when
-    /// there is no layer inside, or no walk from the root has passed.
+    /// The path of a module that does not know it itself: that of a layer inside, without the layer's path from here. `None` when there is
+    /// no layer inside, or no walk has passed.
     pub(crate) fn place<M: Module + ?Sized>(module: &M) -> Option<String> {
-        let mut search = Visitor { path: String::new(), receive: &mut |_, _| (), search: Some(Search::Begun) };
-        search.inside(module);
-        match search.search {
-            Some(Search::Found(place)) => Some(place),
+        match Visitor::run("", Purpose::Find(None), module, &mut |_, _| ()) {
+            Purpose::Find(found) => found,
             _ => None,
         }
+    }
+
+    fn run<M: Module + ?Sized>(path: &str, purpose: Purpose, module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) -> Purpose {
+        let mut visitor = Visitor { path: path.to_string(), receive, purpose };
+        visitor.inside(module);
+        visitor.purpose
     }
 
     /// The path of the module that is being visited, empty for the root.
@@ -101,26 +179,16 @@ impl Visitor<'_> {
         self.at(name, |v| v.inside(module));
     }
 
-    /// The place of the visited module, which learns its path from this, and what it is.
+    /// The place of the visited module, whose path the walk sets, and what it is.
     pub fn layer(&mut self, site: &Site, layer: &dyn Leaf) {
-        if self.search.is_some() {
-            let told = site.path();
-            let place = told.strip_suffix(&self.path).map(|place| place.strip_suffix('.').unwrap_or(place));
-            if let Some(place) = place {
-                self.search = Some(Search::Found(place.to_string()));
-            }
-            return;
-        }
-        site.set_path(&self.path);
+        self.purpose.meet(&self.path, site);
         (self.receive)(&self.path, Item::Layer(layer));
     }
 
     /// A child whose parent knows its place for it.
     pub(crate) fn child(&mut self, name: &str, site: &Site, module: &dyn Module) {
         self.at(name, |v| {
-            if v.search.is_none() {
-                site.set_path(&v.path);
-            }
+            v.purpose.meet(&v.path, site);
             v.inside(module);
         });
     }
@@ -137,7 +205,7 @@ impl Visitor<'_> {
     }
 
     fn at(&mut self, name: &str, body: impl FnOnce(&mut Self)) {
-        if let Some(Search::Found(_)) = self.search {
+        if self.purpose.is_reached() {
             return;
         }
         let length = self.path.len();
