@@ -62,6 +62,13 @@ pub(super) fn reserved<T>(length: usize) -> Result<Vec<T>, String> {
     Ok(vector)
 }
 
+/// A vector of zeros. Whether there is memory for it is tried first, since only a vector that is made
+/// of zeros at once costs nothing before it is written to.
+pub(super) fn zeroed<T: Clone>(length: usize, zero: T) -> Result<Vec<T>, String> {
+    drop(reserved::<T>(length)?);
+    Ok(vec![zero; length])
+}
+
 impl Image {
     /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of bytes](Image::is_bytes).
     ///

@@ -11,7 +11,7 @@ use convnet::nn::StateDict;
 use convnet::{DType, Error, Tensor};
 
 /// How many of the odd files Pillow opens, and how many it refuses.
-const ODD_FILES: (usize, usize) = (37, 11);
+const ODD_FILES: (usize, usize) = (75, 10);
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images")).join(name)
@@ -70,7 +70,9 @@ fn odd_and_damaged_files_open_where_pillow_opens_them_with_its_pixels() {
         let image = Image::decode(&content.to_vec::<u8>().unwrap());
         match odd.get(&format!("{name} decoded")) {
             Some(pixels) => {
-                assert_is(&image.unwrap_or_else(|error| panic!("{name}: {error}")), pixels, name);
+                let image = image.unwrap_or_else(|error| panic!("{name}: {error}"));
+                let found = [image.height() as i64, image.width() as i64, i64::from(crc(&levels(&image)))];
+                assert_eq!(found, pixels.to_vec::<i64>().unwrap()[..], "{name}");
                 opened += 1;
             }
             None => {
@@ -174,7 +176,15 @@ fn a_truncated_picture_is_an_error_wherever_it_ends() {
         let bytes = fs::read(fixture(name)).unwrap();
         // As in Pillow, a PNG file is complete when its rows are: what follows are checksums of 4 bytes each
         // and the last chunk of 12 bytes, and a few bytes of compressed data may only end the stream.
-        let end = if name.ends_with(".png") { bytes.len() - 12 - 4 - 4 - 4 } else { bytes.len() };
+        // The end marker of a JPEG file with a single scan is not missed.
+        let end = bytes.len()
+            - if name.ends_with(".png") {
+                12 + 4 + 4 + 4
+            } else if name == "progressive.jpg" {
+                0
+            } else {
+                2
+            };
         for length in 0..end {
             assert!(Image::decode(&bytes[..length]).is_err(), "{name} of {length} bytes");
         }
@@ -201,7 +211,8 @@ fn a_thousand_mutations_of_each_file_give_an_error_or_a_picture() {
                 Ok(image) => {
                     pictures += 1;
                     assert_eq!(image.pixels().len(), image.shape().iter().product::<usize>());
-                    assert!(image.pixels().len() <= 3 * ((1 << 24) + 64 * bytes.len()));
+                    // 8 blocks of 8×8 pixels for each byte of a JPEG file, 1032 bytes of a PNG file's.
+                    assert!(image.pixels().len() <= 3 * (8 * 1032) * bytes.len());
                 }
                 Err(_) => errors += 1,
             }
@@ -219,6 +230,16 @@ fn headers_that_promise_too_much_are_refused_before_memory_is_asked_for() {
     assert!(refused(&jpeg).contains(&format!("oversized: 65535×65535 pixels, {limit}")), "{}", refused(&jpeg));
     jpeg[frame + 5..frame + 7].fill(0);
     assert!(refused(&jpeg).contains("no pixels"));
+
+    // A size that the limit allows, but not the data; Huffman and arithmetic codes, 114 bytes and two thousand.
+    for (marker, [high, low], padding) in [(0xC0, [0x0F, 0xFF], 0), (0xC2, [0x27, 0x10], 0), (0xC9, [0x27, 0x10], 2000)] {
+        let mut jpeg = nothing_new(16, 1);
+        let frame = jpeg.windows(2).position(|bytes| bytes == [0xFF, 0xC2]).unwrap();
+        jpeg[frame + 1] = marker;
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[high, low, high, low]);
+        jpeg.splice(frame + 30..frame + 30, vec![0; padding]);
+        assert!(refused(&jpeg).contains("cannot hold a picture"), "{}", refused(&jpeg));
+    }
 
     let mut png = fs::read(fixture("rgb.png")).unwrap();
     let mut sized = |width: u32, height: u32| {
@@ -264,13 +285,25 @@ fn scans_without_end_are_refused() {
 }
 
 #[test]
+fn a_white_picture_of_36_million_pixels_opens_by_default() {
+    let row = vec![255; 6000];
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 6000, 6000);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(&row.repeat(6000)).unwrap();
+    assert_eq!(convnet::data::max_pixels(), 178_956_970);
+    let image = Image::decode(&file).unwrap();
+    assert!(image.shape() == [3, 6000, 6000] && image.pixels().iter().all(|&level| level == 1.0));
+}
+
+#[test]
 fn other_files_are_told_apart() {
     assert_eq!(refused(b""), "an empty file");
     assert_eq!(refused(b"GIF89a"), "neither a JPEG nor a PNG file");
-    let mut arithmetic = fs::read(fixture("gray.jpg")).unwrap();
-    let frame = arithmetic.windows(2).position(|bytes| bytes == [0xFF, 0xC0]).unwrap();
-    arithmetic[frame + 1] = 0xC9;
-    assert!(refused(&arithmetic).contains("arithmetic coding (marker C9) is not read"));
+    let mut lossless = fs::read(fixture("gray.jpg")).unwrap();
+    let frame = lossless.windows(2).position(|bytes| bytes == [0xFF, 0xC0]).unwrap();
+    lossless[frame + 1] = 0xC3;
+    assert!(refused(&lossless).contains("lossless or hierarchical coding (marker C3) is not read"));
     let error = Image::open(fixture("missing.jpg")).unwrap_err();
     assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("missing.jpg"));
     let error = Image::open(fixture("expected.safetensors")).unwrap_err();

@@ -1,6 +1,7 @@
 //! Bits and Huffman codes of entropy-coded data.
 
 use super::Parsed;
+use super::source::{Source, TRUNCATED};
 
 /// Codes up to this length are looked up at once.
 const QUICK: u32 = 9;
@@ -41,13 +42,14 @@ impl Table {
         Ok(table)
     }
 
+    /// The next symbol; 0 after 17 bits that are no code, as libjpeg has it.
     #[inline]
-    pub(super) fn decode(&self, bits: &mut Bits<'_>) -> Parsed<u8> {
+    pub(super) fn decode(&self, bits: &mut Bits<'_>) -> u8 {
         bits.fill();
         let (length, symbol) = self.quick[bits.peek(QUICK) as usize];
         if length > 0 {
             bits.skip(u32::from(length));
-            return Ok(symbol);
+            return symbol;
         }
         for length in QUICK + 1..=16 {
             let code = bits.peek(length) as i32;
@@ -55,18 +57,26 @@ impl Table {
             if code <= last {
                 bits.skip(length);
                 // A shorter code than this length's first cannot get here: it would have been found before.
-                let symbol = usize::try_from(code + offset).ok().and_then(|index| self.symbols.get(index));
-                return symbol.copied().ok_or_else(|| "picture data has a code that means nothing".to_string());
+                return usize::try_from(code + offset).ok().and_then(|index| self.symbols.get(index)).copied().unwrap_or(0);
             }
         }
-        Err("picture data has a code that means nothing".to_string())
+        bits.skip(17);
+        0
+    }
+
+    /// Checks that the table has sizes of first coefficients only.
+    pub(super) fn check_sizes(&self) -> Parsed<()> {
+        if self.symbols.iter().any(|&size| size > 15) {
+            Err("a Huffman table of first coefficients has too large sizes".to_string())
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// The bits of entropy-coded data up to a marker; zeros after it.
 pub(super) struct Bits<'a> {
-    data: &'a [u8],
-    at: usize,
+    source: Source<'a>,
     /// The next bits, from the highest one down.
     word: u64,
     count: u32,
@@ -76,7 +86,7 @@ pub(super) struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     pub(super) fn new(data: &'a [u8]) -> Bits<'a> {
-        Bits { data, at: 0, word: 0, count: 0, beyond: 0 }
+        Bits { source: Source::new(data), word: 0, count: 0, beyond: 0 }
     }
 
     /// Makes sure of 48 bits at least: a code and what follows it.
@@ -86,28 +96,16 @@ impl<'a> Bits<'a> {
             return;
         }
         while self.count <= 56 {
-            let byte = match self.data.get(self.at) {
-                Some(0xFF) => match self.data.get(self.at + 1) {
-                    Some(0) => {
-                        self.at += 2;
-                        0xFF
-                    }
-                    _ => self.beyond_end(),
-                },
-                Some(&byte) => {
-                    self.at += 1;
-                    byte
+            let byte = match self.source.byte() {
+                Some(byte) => byte,
+                None => {
+                    self.beyond += 8;
+                    0
                 }
-                None => self.beyond_end(),
             };
             self.word |= u64::from(byte) << (56 - self.count);
             self.count += 8;
         }
-    }
-
-    fn beyond_end(&mut self) -> u8 {
-        self.beyond += 8;
-        0
     }
 
     /// The next bits; there have to be that many after a `fill`. At most 16.
@@ -141,31 +139,61 @@ impl<'a> Bits<'a> {
         if size > 0 && bits < 1 << (size - 1) { bits - (1 << size) + 1 } else { bits }
     }
 
-    /// That no bit beyond the end of the data was needed.
+    /// Whether bits beyond the end of the data were taken, an error when that is the file's end.
     #[inline]
-    pub(super) fn check(&self) -> Parsed<()> {
-        if self.beyond > self.count { Err("truncated: picture data ends too early".to_string()) } else { Ok(()) }
+    pub(super) fn ran_out(&self) -> Parsed<bool> {
+        let out = self.beyond > self.count;
+        if out && self.source.truncated() { Err(TRUNCATED.to_string()) } else { Ok(out) }
     }
 
-    /// Passes the restart marker of this number (counted from 0 to 7 and round).
-    pub(super) fn restart(&mut self, number: usize) -> Parsed<()> {
-        self.check()?;
-        // What is left in the word was before the marker, which a fill does not pass: padding, or nothing.
+    /// Passes the next restart marker; returns whether data follows.
+    pub(super) fn restart(&mut self) -> Parsed<bool> {
+        // What is left in the word was before the marker, which a fill does not pass.
         (self.word, self.count, self.beyond) = (0, 0, 0);
-        while self.data.get(self.at) == Some(&0xFF) && self.data.get(self.at + 1) == Some(&0xFF) {
-            self.at += 1;
-        }
-        match self.data.get(self.at..self.at + 2) {
-            Some(&[0xFF, marker]) if usize::from(marker) == 0xD0 + number % 8 => {
-                self.at += 2;
-                Ok(())
-            }
-            _ => Err("picture data is damaged: a restart marker is not where it should be".to_string()),
-        }
+        self.source.restart()
     }
 
     /// Where the data ended: at a marker or at the file's end.
     pub(super) fn end(&self) -> usize {
-        self.at
+        self.source.end()
     }
 }
+
+/// The tables that sequential files without tables have (T.81, annex K.3), as motion JPEG's frames.
+pub(super) fn standard_tables() -> [[(&'static [u8; 16], &'static [u8]); 2]; 2] {
+    [[(&DC_LUMINANCE, &SIZES), (&DC_CHROMINANCE, &SIZES)], [(&AC_LUMINANCE.0, &AC_LUMINANCE.1), (&AC_CHROMINANCE.0, &AC_CHROMINANCE.1)]]
+}
+
+const SIZES: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+const DC_LUMINANCE: [u8; 16] = [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0];
+const DC_CHROMINANCE: [u8; 16] = [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0];
+#[rustfmt::skip]
+const AC_LUMINANCE: ([u8; 16], [u8; 162]) = (
+    [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125],
+    [
+        0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07, 0x22, 0x71,
+        0x14, 0x32, 0x81, 0x91, 0xA1, 0x08, 0x23, 0x42, 0xB1, 0xC1, 0x15, 0x52, 0xD1, 0xF0, 0x24, 0x33, 0x62, 0x72,
+        0x82, 0x09, 0x0A, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2A, 0x34, 0x35, 0x36, 0x37,
+        0x38, 0x39, 0x3A, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+        0x5A, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6A, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7A, 0x83,
+        0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0xA2, 0xA3,
+        0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9, 0xAA, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xB7, 0xB8, 0xB9, 0xBA, 0xC2, 0xC3,
+        0xC4, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9, 0xDA, 0xE1, 0xE2,
+        0xE3, 0xE4, 0xE5, 0xE6, 0xE7, 0xE8, 0xE9, 0xEA, 0xF1, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA,
+    ],
+);
+#[rustfmt::skip]
+const AC_CHROMINANCE: ([u8; 16], [u8; 162]) = (
+    [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119],
+    [
+        0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61, 0x71, 0x13, 0x22,
+        0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xA1, 0xB1, 0xC1, 0x09, 0x23, 0x33, 0x52, 0xF0, 0x15, 0x62, 0x72, 0xD1,
+        0x0A, 0x16, 0x24, 0x34, 0xE1, 0x25, 0xF1, 0x17, 0x18, 0x19, 0x1A, 0x26, 0x27, 0x28, 0x29, 0x2A, 0x35, 0x36,
+        0x37, 0x38, 0x39, 0x3A, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58,
+        0x59, 0x5A, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6A, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7A,
+        0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A,
+        0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9, 0xAA, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xB7, 0xB8, 0xB9, 0xBA,
+        0xC2, 0xC3, 0xC4, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9, 0xDA,
+        0xE2, 0xE3, 0xE4, 0xE5, 0xE6, 0xE7, 0xE8, 0xE9, 0xEA, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA,
+    ],
+);

@@ -1,22 +1,29 @@
-//! JPEG to pixels as libjpeg-turbo makes them, to the bit: baseline and progressive Huffman coding (ITU-T T.81), 8 bits a sample.
+//! JPEG to pixels as libjpeg-turbo 3 makes them, to the bit: sequential and progressive coding, with Huffman or arithmetic codes
+//! (ITU-T T.81), 8 bits a sample.
 //!
 //! Networks were trained on what that library decodes, by way of Pillow. T.81 leaves the inverse transform's rounding and the whole of
 //! chroma upsampling open, and other decoders differ from it by up to 20 levels at coloured edges; so the arithmetic here is libjpeg's: its
 //! accurate integer transform ([`idct`]), its triangle filter for chroma and its fixed-point colours ([`output`]).
 //!
 //! A file is walked once: tables and headers here, entropy-coded data in [`scan`], which fills each component's coefficients; they become
-//! pixels when the last scan has ended. Files are not trusted: every length and index is checked, damaged and truncated ones are errors
-//! where libjpeg warns and guesses, and the work that many scans may cause is limited.
+//! pixels when the last scan has ended, estimated where scans are missing ([`smooth`]). Files are not trusted: every length and index is
+//! checked, memory grows with what the data can fill, and the work that many scans may cause is limited. Damaged data gives the pixels that
+//! libjpeg guesses; truncated files are errors, as in Pillow.
 
+mod arithmetic;
 mod huffman;
 mod idct;
 mod output;
 mod scan;
+mod smooth;
+mod source;
 
+use arithmetic::{Arithmetic, Conditioning};
 use huffman::Table;
-use scan::Scan;
+use scan::{Huffman, Member, Scan};
+use smooth::Precision;
 
-use super::decode::{Pixels, check_size};
+use super::decode::{Pixels, check_size, zeroed};
 
 /// The place in a block, row by row, of each coefficient in the order of the file.
 #[rustfmt::skip]
@@ -28,17 +35,31 @@ const ZIGZAG: [u8; 64] = [
 /// Photographs have ten or so; each of them walks all blocks, however short it is.
 const MOST_SCANS: usize = 100;
 
+/// How many blocks a byte may hold: a block takes a bit at least in Huffman codes. Arithmetic codes
+/// have no such limit; this one leaves room for pictures of a single colour.
+const HUFFMAN_BLOCKS_PER_BYTE: usize = 8;
+const ARITHMETIC_BLOCKS_PER_BYTE: usize = 512;
+
 type Parsed<T> = Result<T, String>;
 
 /// Decodes a file that starts as a JPEG does, to gray, red-green-blue, or cyan-magenta-yellow-black.
 pub(super) fn decode(bytes: &[u8]) -> Parsed<Pixels> {
     let mut decoder = Decoder { bytes, at: 2, ..Decoder::default() };
-    while decoder.segment()? {}
+    loop {
+        match decoder.segment() {
+            Ok(true) => {}
+            Ok(false) => break,
+            // A single scan's picture is complete without an end marker. (Pillow opens such files by chance:
+            // when libjpeg has not read ahead beyond the end.)
+            Err(error) if decoder.complete && error.starts_with("truncated") => break,
+            Err(error) => return Err(error),
+        }
+    }
     let frame = decoder.frame.ok_or("it has no picture")?;
     if decoder.scans == 0 {
         return Err("it has no picture data".to_string());
     }
-    output::pixels(frame, decoder.jfif, decoder.adobe)
+    output::pixels(frame, decoder.scans, decoder.jfif, decoder.adobe)
 }
 
 #[derive(Default)]
@@ -48,23 +69,29 @@ struct Decoder<'a> {
     quantisation: [Option<[u16; 64]>; 4],
     dc: [Option<Table>; 4],
     ac: [Option<Table>; 4],
+    conditioning: Conditioning,
     restart_interval: usize,
     jfif: bool,
     /// What Adobe's marker says of the colours.
     adobe: Option<u8>,
     frame: Option<Frame>,
     scans: usize,
+    /// Whether a sequential scan of all components has ended before the file did.
+    complete: bool,
 }
 
 /// The picture's geometry and coefficients.
 struct Frame {
     progressive: bool,
+    arithmetic: bool,
     width: usize,
     height: usize,
     /// The largest sampling factors, horizontal and vertical.
     sampling: [usize; 2],
     /// Columns and rows of interleaved units.
     units: [usize; 2],
+    /// The last row of units that the latest scan had data for.
+    last_good_row: usize,
     components: Vec<Component>,
 }
 
@@ -74,6 +101,7 @@ struct Component {
     table: usize,
     /// As of the component's first scan.
     quantisation: Option<[u16; 64]>,
+    precision: Precision,
     /// In samples, without what fills the last blocks.
     width: usize,
     height: usize,
@@ -101,15 +129,19 @@ impl<'a> Decoder<'a> {
             0x00 | 0x01 | 0xD0..=0xD7 => {}
             0xD8 => return Err("a second picture starts within it".to_string()),
             0xD9 => return Ok(false),
-            0xC0..=0xC2 => {
+            0xC0..=0xC2 | 0xC9 | 0xCA => {
                 let body = self.body()?;
-                self.frame_header(body, marker == 0xC2)?;
+                self.frame_header(body, matches!(marker, 0xC2 | 0xCA), marker > 0xC8)?;
+            }
+            0xCC => {
+                let body = self.body()?;
+                self.conditioning(body)?;
             }
             0xC4 => {
                 let body = self.body()?;
                 self.huffman_tables(body)?;
             }
-            0xC3 | 0xC5..=0xCF => return Err(format!("lossless, hierarchical or arithmetic coding (marker {marker:02X}) is not read")),
+            0xC3 | 0xC5..=0xCF => return Err(format!("lossless or hierarchical coding (marker {marker:02X}) is not read")),
             0xDA => {
                 let body = self.body()?;
                 self.scan(body)?;
@@ -122,13 +154,15 @@ impl<'a> Decoder<'a> {
                 [high, low] => self.restart_interval = usize::from(u16::from_be_bytes([high, low])),
                 _ => return Err("its restart interval is damaged".to_string()),
             },
-            0xE0 => self.jfif |= self.body()?.starts_with(b"JFIF\0"),
-            0xEE => {
+            // What the colours mean is settled when the first scan starts.
+            0xE0 if self.scans == 0 => self.jfif |= matches!(self.body()?, [b'J', b'F', b'I', b'F', 0, rest @ ..] if rest.len() >= 9),
+            0xEE if self.scans == 0 => {
                 if let [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..] = *self.body()? {
                     self.adobe = Some(transform);
                 }
             }
-            _ => drop(self.body()?),
+            0xDC | 0xE0..=0xEF | 0xFE => drop(self.body()?),
+            _ => return Err(format!("a marker {marker:02X}, which has no meaning")),
         }
         Ok(true)
     }
@@ -174,7 +208,20 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn frame_header(&mut self, body: &[u8], progressive: bool) -> Parsed<()> {
+    fn conditioning(&mut self, body: &[u8]) -> Parsed<()> {
+        let (pairs, rest) = body.as_chunks::<2>();
+        for &[index, value] in pairs {
+            let bounds = [value & 15, value >> 4];
+            match usize::from(index) {
+                table @ 0..16 if bounds[0] <= bounds[1] => self.conditioning.dc[table] = bounds,
+                table @ 16..32 => self.conditioning.ac[table - 16] = value,
+                _ => return Err("a table of arithmetic coding is damaged".to_string()),
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err("a table of arithmetic coding is too short".to_string()) }
+    }
+
+    fn frame_header(&mut self, body: &[u8], progressive: bool, arithmetic: bool) -> Parsed<()> {
         if self.frame.is_some() {
             return Err("it has two pictures".to_string());
         }
@@ -198,19 +245,31 @@ impl<'a> Decoder<'a> {
             return Err("its components are sampled in no whole proportion, which is not read".to_string());
         }
         let units = [width.div_ceil(8 * sampling[0]), height.div_ceil(8 * sampling[1])];
-        let component = |(id, [h, v], table): (u8, [usize; 2], usize)| Component {
-            id,
-            sampling: [h, v],
-            table,
-            quantisation: None,
-            width: (width * h).div_ceil(sampling[0]),
-            height: (height * v).div_ceil(sampling[1]),
-            blocks: [units[0] * h, units[1] * v],
-            // Zeroed memory costs nothing before it is written to: a file that ends here has cost little.
-            coefficients: vec![[0; 64]; units[0] * h * units[1] * v],
+        let samples = |[h, v]: [usize; 2]| [(width * h).div_ceil(sampling[0]), (height * v).div_ceil(sampling[1])];
+        let blocks: usize =
+            described.iter().map(|&(_, factors, _)| samples(factors).map(|side| side.div_ceil(8)).iter().product::<usize>()).sum();
+        let left = self.bytes.len() - self.at;
+        if blocks > left.saturating_mul(if arithmetic { ARITHMETIC_BLOCKS_PER_BYTE } else { HUFFMAN_BLOCKS_PER_BYTE }) {
+            return Err(format!("truncated: {left} bytes cannot hold a picture of {width}×{height} pixels"));
+        }
+        let component = |(id, [h, v], table): (u8, [usize; 2], usize)| {
+            let [width, height] = samples([h, v]);
+            let blocks = [units[0] * h, units[1] * v];
+            let coefficients = zeroed(blocks[0] * blocks[1], [0; 64])?;
+            Ok(Component {
+                id,
+                sampling: [h, v],
+                table,
+                quantisation: None,
+                precision: Precision::default(),
+                width,
+                height,
+                blocks,
+                coefficients,
+            })
         };
-        let components = described.into_iter().map(component).collect();
-        self.frame = Some(Frame { progressive, width, height, sampling, units, components });
+        let components = described.into_iter().map(component).collect::<Parsed<Vec<Component>>>()?;
+        self.frame = Some(Frame { progressive, arithmetic, width, height, sampling, units, last_good_row: 0, components });
         Ok(())
     }
 
@@ -228,25 +287,52 @@ impl<'a> Decoder<'a> {
         };
         let mut members = Vec::with_capacity(count);
         for selector in selectors.chunks_exact(2) {
-            let index = frame.components.iter().position(|component| component.id == selector[0]);
-            let index = index.ok_or("a scan is of a component that the picture does not have")?;
-            if members.iter().any(|&(other, _, _)| other == index) {
-                return Err("a scan has a component twice".to_string());
-            }
+            let known = |&(index, component): &(usize, &Component)| {
+                component.id == selector[0] && members.iter().all(|member: &Member| member.component != index)
+            };
+            let index = frame.components.iter().enumerate().find(known).map(|(index, _)| index);
+            let index = index.ok_or("a scan is of a component that the picture does not have, or has it twice")?;
             let component = &mut frame.components[index];
             let latest = self.quantisation[component.table];
             component.quantisation = component.quantisation.or(latest);
-            members.push((index, usize::from(selector[1] >> 4), usize::from(selector[1] & 15)));
+            if component.quantisation.is_none() {
+                return Err("a component has no quantisation table".to_string());
+            }
+            members.push(Member { component: index, dc: usize::from(selector[1] >> 4), ac: usize::from(selector[1] & 15) });
         }
         let scan = Scan {
+            progressive: frame.progressive,
             band: [usize::from(start), usize::from(end)],
             bits: [u32::from(approximation >> 4), u32::from(approximation & 15)],
             members,
-            tables: [&self.dc, &self.ac],
             restart_interval: self.restart_interval,
         };
+        scan.check(frame)?;
+        if frame.progressive {
+            for member in &scan.members {
+                frame.components[member.component].precision.update(self.scans, scan.band, scan.bits[1]);
+            }
+        }
         let data = self.bytes.get(self.at..).unwrap_or_default();
-        self.at += scan.run(frame, data)?;
+        if frame.arithmetic {
+            let mut coder = Arithmetic::new(&scan, self.conditioning, data);
+            scan.run(frame, &mut coder)?;
+            self.at += coder.end();
+        } else {
+            if self.scans == 1 && !frame.progressive {
+                for (tables, standard) in [&mut self.dc, &mut self.ac].into_iter().zip(huffman::standard_tables()) {
+                    for (table, (counts, symbols)) in tables.iter_mut().zip(standard) {
+                        if table.is_none() {
+                            *table = Some(Table::new(counts, symbols)?);
+                        }
+                    }
+                }
+            }
+            let mut coder = Huffman::new(&scan, [&self.dc, &self.ac], data)?;
+            scan.run(frame, &mut coder)?;
+            self.at += coder.end();
+            self.complete = !frame.progressive && count == frame.components.len();
+        }
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Coefficients to pixels: transform, upsampling, colours.
 
 use super::idct::idct;
-use super::{Component, Frame, Parsed};
-use crate::data::decode::Pixels;
+use super::{Component, Frame, Parsed, smooth};
+use crate::data::decode::{Pixels, zeroed};
 
 /// The samples of a component, and how they are spread over the picture.
 struct Plane {
@@ -28,8 +28,8 @@ fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
     let ids: Vec<u8> = frame.components.iter().map(|component| component.id).collect();
     match (ids.len(), adobe) {
         (1, _) => Colours::Gray,
-        (4, Some(2)) => Colours::Ycck,
-        (4, _) => Colours::Cmyk,
+        (4, None | Some(0)) => Colours::Cmyk,
+        (4, Some(_)) => Colours::Ycck,
         _ if jfif => Colours::YCbCr,
         (_, Some(0)) => Colours::Rgb,
         (_, None) if ids == *b"RGB" => Colours::Rgb,
@@ -37,13 +37,18 @@ fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
     }
 }
 
-pub(super) fn pixels(frame: Frame, jfif: bool, adobe: Option<u8>) -> Parsed<Pixels> {
+/// `scans` is how many scans there were.
+pub(super) fn pixels(mut frame: Frame, scans: usize, jfif: bool, adobe: Option<u8>) -> Parsed<Pixels> {
     let colours = colours(&frame, jfif, adobe);
     let (width, height, sampling) = (frame.width, frame.height, frame.sampling);
+    if smooth::is_useful(&frame) {
+        let (rows, last_good) = (frame.units[1], frame.last_good_row);
+        frame.components.iter_mut().for_each(|component| smooth::smooth(component, rows, last_good, scans));
+    }
     let planes = frame.components.into_iter().map(|component| Plane::new(component, sampling)).collect::<Parsed<Vec<Plane>>>()?;
     let channels = planes.len();
     let mut lines: Vec<Vec<u8>> = planes.iter().map(|plane| vec![0; plane.width * plane.spread[0] + 1]).collect();
-    let mut bytes = vec![0; width * height * channels];
+    let mut bytes = zeroed(width * height * channels, 0)?;
     for (y, out) in bytes.chunks_exact_mut(width * channels).enumerate() {
         planes.iter().zip(&mut lines).for_each(|(plane, line)| plane.line(y, line));
         for (x, pixel) in out.chunks_exact_mut(channels).enumerate() {
@@ -74,10 +79,11 @@ fn rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
 
 impl Plane {
     fn new(component: Component, sampling: [usize; 2]) -> Parsed<Plane> {
-        let table = component.quantisation.ok_or("a component has no data or no quantisation table")?;
+        // A component without data is of the middle level.
+        let table = component.quantisation.unwrap_or([0; 64]);
         let [columns, _] = component.blocks;
         let stride = columns * 8;
-        let mut samples = vec![0; component.coefficients.len() * 64];
+        let mut samples = zeroed(component.coefficients.len() * 64, 0)?;
         for (blocks, rows) in component.coefficients.chunks_exact(columns).zip(samples.chunks_exact_mut(stride * 8)) {
             for (x, block) in blocks.iter().enumerate() {
                 idct(block, &table, &mut rows[8 * x..], stride);

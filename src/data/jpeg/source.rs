@@ -1,0 +1,90 @@
+//! Bytes of entropy-coded data and the markers between them, with libjpeg's recovery from lost ones.
+
+use super::Parsed;
+
+/// Entropy-coded data up to a marker, which stays where it is until it is passed.
+pub(super) struct Source<'a> {
+    data: &'a [u8],
+    at: usize,
+    /// The number of the next restart marker, from 0 to 7 and round.
+    next_restart: u8,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(data: &'a [u8]) -> Source<'a> {
+        Source { data, at: 0, next_restart: 0 }
+    }
+
+    /// The next byte; `None` at a marker and at the file's end.
+    #[inline]
+    pub(super) fn byte(&mut self) -> Option<u8> {
+        match self.data.get(self.at) {
+            Some(&0xFF) => self.escaped(),
+            Some(&byte) => {
+                self.at += 1;
+                Some(byte)
+            }
+            None => None,
+        }
+    }
+
+    /// FF bytes and a zero stand for FF.
+    #[cold]
+    fn escaped(&mut self) -> Option<u8> {
+        let length = self.data[self.at..].iter().take_while(|&&byte| byte == 0xFF).count();
+        match self.data.get(self.at + length) {
+            Some(0) => {
+                self.at += length + 1;
+                Some(0xFF)
+            }
+            Some(_) => {
+                self.at += length - 1;
+                None
+            }
+            None => {
+                self.at = self.data.len();
+                None
+            }
+        }
+    }
+
+    /// Whether no marker ended the data, but the file.
+    pub(super) fn truncated(&self) -> bool {
+        self.at >= self.data.len()
+    }
+
+    /// Where the data ended: at a marker or at the file's end.
+    pub(super) fn end(&self) -> usize {
+        self.at
+    }
+
+    /// Moves to the next marker and returns it.
+    fn next_marker(&mut self) -> Parsed<u8> {
+        while self.byte().is_some() {}
+        self.data.get(self.at + 1).copied().ok_or_else(|| TRUNCATED.to_string())
+    }
+
+    /// Passes the next restart marker, or decides by libjpeg's rules (`jpeg_resync_to_restart`)
+    /// what a wrong one means: data to discard, or a place that is still to come. Returns whether
+    /// data follows.
+    pub(super) fn restart(&mut self) -> Parsed<bool> {
+        let expected = self.next_restart;
+        self.next_restart = (expected + 1) % 8;
+        loop {
+            let marker = self.next_marker()?;
+            // How many markers ahead of the expected one, from 0 to 7 and round.
+            let ahead = marker.wrapping_sub(0xD0).wrapping_sub(expected) % 8;
+            match (marker, ahead) {
+                (0xD0..=0xD7, 1 | 2) => return Ok(false),
+                (0xD0..=0xD7, 6 | 7) | (..0xC0, _) => self.at += 2,
+                (0xD0..=0xD7, _) => {
+                    self.at += 2;
+                    return Ok(true);
+                }
+                _ => return Ok(false),
+            }
+        }
+    }
+}
+
+pub(super) const TRUNCATED: &str = "truncated: picture data ends too early";
