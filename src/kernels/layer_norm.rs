@@ -1,4 +1,7 @@
 //! Layer normalisation: every row of `[rows, length]` by its own mean and variance, element by element scaled and shifted.
+//!
+//! Means are kept relative to the first element of their row: differences of close numbers are
+//! exact, so that a large mean costs no digits of a small deviation.
 
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
@@ -7,8 +10,11 @@ use super::simd::{Real, vectorize};
 
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;
+/// Rows whose share of a parameter's gradient is summed before it is added to that of earlier rows.
+const BLOCK: usize = 32;
 
-/// `y = (x - mean) · rstd · weight + bias` for each row; `mean` and `rstd` (`1/√(var + eps)`) are left for the way back.
+/// `y = (x - mean) · rstd · weight + bias` for each row; leaves `mean`, relative to the row's first element,
+/// and `rstd` (`1/√(var + eps)`) for backward.
 pub fn forward<T: Real>(
     length: usize,
     x: &[T],
@@ -28,8 +34,10 @@ pub fn forward<T: Real>(
         for (i, y) in y.chunks_exact_mut(length).enumerate() {
             let row = task * rows + i;
             let x = &x[row * length..][..length];
-            let mean = fold(x, T::zero(), T::plus, T::plus) / count;
-            let squares = fold(x, T::zero(), |sum, x| sum + (x - mean) * (x - mean), T::plus);
+            let origin = x[0];
+            let mean = fold(x, T::zero(), |sum, x| sum + (x - origin), T::plus) / count;
+            let deviation = |x: T| (x - origin) - mean;
+            let squares = fold(x, T::zero(), |sum, x| sum + deviation(x) * deviation(x), T::plus);
             let rstd = T::one() / (squares / count + T::of(eps)).sqrt();
             // SAFETY: each row belongs to one task.
             unsafe {
@@ -37,7 +45,7 @@ pub fn forward<T: Real>(
                 rstds.slice(row, 1)[0] = rstd;
             }
             vectorize(|| {
-                y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = deviation(x) * rstd);
                 if let Some(weight) = weight {
                     y.iter_mut().zip(weight).for_each(|(y, &weight)| *y *= weight);
                 }
@@ -66,16 +74,18 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
                 Some(weight) => vectorize(|| dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight)),
                 None => dx.copy_from_slice(grad),
             }
+            let origin = x[0];
+            let deviation = |x: T| (x - origin) - mean;
             let average = fold(dx, T::zero(), T::plus, T::plus) / count;
             // `Σ dx · x̂` in lanes of fixed number, as `fold` does it for one slice.
             let mut product = [T::zero(); 16];
             vectorize(|| {
                 for (dx, x) in dx.chunks(product.len()).zip(x.chunks(product.len())) {
-                    product.iter_mut().zip(dx).zip(x).for_each(|((sum, &dx), &x)| *sum += dx * (x - mean));
+                    product.iter_mut().zip(dx).zip(x).for_each(|((sum, &dx), &x)| *sum += dx * deviation(x));
                 }
             });
             let slope = product.iter().fold(T::zero(), |sum, &part| sum + part) * rstd * rstd / count;
-            vectorize(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - (x - mean) * slope) * rstd));
+            vectorize(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - deviation(x) * slope) * rstd));
         }
     });
 }
@@ -92,16 +102,22 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
     let rows = (8 * GRAIN / length).max(1);
     let mut partial = Buffer::<T>::zeroed(mean.len().div_ceil(rows) * 2 * length);
     parallel::chunks_mut(&mut partial, 2 * length, 2 * x.len(), |task, partial| {
-        let (dw, db) = partial.split_at_mut(length);
-        for row in task * rows..mean.len().min((task + 1) * rows) {
-            let (mean, rstd) = (mean[row], rstd[row]);
-            let range = row * length..(row + 1) * length;
-            vectorize(|| {
-                for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
-                    *dw += grad * ((x - mean) * rstd);
-                    *db += grad;
-                }
-            });
+        let mut block = Buffer::<T>::uncleared(2 * length);
+        let last = mean.len().min((task + 1) * rows);
+        for first in (task * rows..last).step_by(BLOCK) {
+            block.fill(T::zero());
+            let (dw, db) = block.split_at_mut(length);
+            for row in first..last.min(first + BLOCK) {
+                let (mean, rstd, origin) = (mean[row], rstd[row], x[row * length]);
+                let range = row * length..(row + 1) * length;
+                vectorize(|| {
+                    for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
+                        *dw += grad * (((x - origin) - mean) * rstd);
+                        *db += grad;
+                    }
+                });
+            }
+            partial.iter_mut().zip(&*block).for_each(|(sum, &block)| *sum += block);
         }
     });
     for part in partial.chunks_exact(2 * length) {

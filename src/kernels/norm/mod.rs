@@ -29,6 +29,9 @@ const LANES: usize = 128;
 /// Lanes that are handled at a time: few enough to stay in the innermost cache from one step to the next, and for loads of the next piece to
 /// overlap with stores of the last.
 const PIECE: usize = 128;
+/// Rows of lanes that are summed before they are added to earlier rows: the rounding error of a sum
+/// of values of one sign grows with the number of terms.
+const BLOCK: usize = 16;
 /// The most lanes that are not cut into pieces.
 const LONGEST: usize = PIECE + PIECE / 2;
 
@@ -101,6 +104,9 @@ trait Pass<T: Real> {
 
     /// What comes after the vectors of a piece.
     fn after(&mut self, _at: usize, _lanes: Range<usize>) {}
+
+    /// What comes after every [`BLOCK`] rows of lanes.
+    fn after_block(&mut self) {}
 }
 
 /// Walks through the elements of a chunk, so many lanes to a row.
@@ -118,7 +124,7 @@ fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl Pass<T>) {
         fn with_simd<S: Simd>(self, simd: S) {
             let Walk { lanes, elements, pass, .. } = self;
             let (step, width) = (if lanes <= LONGEST { lanes } else { PIECE }, T::lanes::<S>());
-            for row in (0..elements).step_by(lanes) {
+            for (index, row) in (0..elements).step_by(lanes).enumerate() {
                 let length = lanes.min(elements - row);
                 for first in (0..length).step_by(step) {
                     let piece = first..length.min(first + step);
@@ -133,6 +139,9 @@ fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl Pass<T>) {
                         unsafe { pass.vector::<S, true>(simd, row + whole, whole, T::mask(simd, piece.end - whole)) };
                     }
                     pass.after(row + first, piece);
+                }
+                if index % BLOCK == BLOCK - 1 {
+                    pass.after_block();
                 }
             }
         }

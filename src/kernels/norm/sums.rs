@@ -26,6 +26,43 @@ impl Pairs {
     }
 }
 
+/// Two sums of each lane: those of a block of rows, and those of the blocks before it.
+struct LaneSums<'a, T> {
+    block: [&'a mut [T]; 2],
+    total: [&'a mut [T]; 2],
+}
+
+impl<T: Real> LaneSums<'_, T> {
+    /// Adds the block's sums to those of the blocks before it and clears them.
+    #[inline(always)]
+    fn end_block(&mut self) {
+        for (total, block) in self.total.iter_mut().zip(&mut self.block) {
+            for (total, block) in total.iter_mut().zip(block.iter_mut()) {
+                *total += *block;
+                *block = T::zero();
+            }
+        }
+    }
+
+    /// Adds vectors to the block's sums.
+    ///
+    /// # Safety
+    /// The lanes from `lane` on, a vector or if `MASKED` those of the mask, must exist in all sums.
+    #[inline(always)]
+    unsafe fn add<S: Simd, const MASKED: bool>(&mut self, simd: S, mask: T::Mask<S>, lane: usize, more: [T::Vector<S>; 2]) {
+        for (sum, more) in self.block.iter_mut().zip(more) {
+            let at = sum.as_mut_ptr().wrapping_add(lane);
+            // SAFETY: by this function's contract.
+            unsafe { T::store::<S, MASKED>(simd, mask, at, T::vector_add(simd, T::load::<S, MASKED>(simd, mask, at), more)) };
+        }
+    }
+}
+
+/// Both halves of a slice.
+fn halves<T>(slice: &mut [T]) -> [&mut [T]; 2] {
+    slice.split_at_mut(slice.len() / 2).into()
+}
+
 /// Folds lanes into channels.
 fn fold_lanes<T: Real>(lanes: &[T], sums: &mut [f64]) {
     sums.fill(0.0);
@@ -35,14 +72,15 @@ fn fold_lanes<T: Real>(lanes: &[T], sums: &mut [f64]) {
 }
 
 /// Two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` adds a chunk up lane by lane.
-fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, [&mut [T]; 2]) + Sync) -> Buffer<f64> {
+fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<'_, T>) + Sync) -> Buffer<f64> {
     let tasks = maps.images * maps.chunks();
     let mut partial = Buffer::uncleared(tasks * 2 * maps.channels);
     parallel::chunks_mut(&mut partial, 2 * maps.channels, work, |task, sums| {
         let (chunk, lanes) = (maps.chunk(task), maps.lanes());
-        let mut scratch = Buffer::<T>::zeroed(2 * lanes);
-        let (first, second) = scratch.split_at_mut(lanes);
-        add(&chunk, [&mut *first, &mut *second]);
+        let mut scratch = Buffer::<T>::zeroed(4 * lanes);
+        let (first, second) = scratch.split_at_mut(2 * lanes);
+        let ([block, total], [more_block, more_total]) = (halves(first), halves(second));
+        add(&chunk, LaneSums { block: [block, more_block], total: [total, more_total] });
         let (sums, more) = sums.split_at_mut(maps.channels);
         fold_lanes(first, sums);
         fold_lanes(second, more);
@@ -50,30 +88,11 @@ fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, [&mut [T]
     partial
 }
 
-/// Adds vectors to two sums of each lane.
-///
-/// # Safety
-/// The lanes from `lane` on, a vector or if `MASKED` those of the mask, must exist in both sums.
-#[inline(always)]
-unsafe fn add_to<S: Simd, T: Real, const MASKED: bool>(
-    simd: S,
-    mask: T::Mask<S>,
-    lane: usize,
-    sums: &mut [&mut [T]; 2],
-    more: [T::Vector<S>; 2],
-) {
-    for (sum, more) in sums.iter_mut().zip(more) {
-        let at = sum.as_mut_ptr().wrapping_add(lane);
-        // SAFETY: by this function's contract.
-        unsafe { T::store::<S, MASKED>(simd, mask, at, T::vector_add(simd, T::load::<S, MASKED>(simd, mask, at), more)) };
-    }
-}
-
 /// Deviations from the center, and their squares.
 struct Deviations<'a, T> {
     x: &'a [T],
     center: &'a [T],
-    sums: [&'a mut [T]; 2],
+    sums: LaneSums<'a, T>,
 }
 
 impl<T: Real> Pass<T> for Deviations<'_, T> {
@@ -83,8 +102,13 @@ impl<T: Real> Pass<T> for Deviations<'_, T> {
         unsafe {
             let x = T::load::<S, MASKED>(simd, mask, self.x.as_ptr().add(at));
             let deviation = T::vector_sub(simd, x, T::load::<S, MASKED>(simd, mask, self.center.as_ptr().add(lane)));
-            add_to::<S, T, MASKED>(simd, mask, lane, &mut self.sums, [deviation, T::vector_mul(simd, deviation, deviation)]);
+            self.sums.add::<S, MASKED>(simd, mask, lane, [deviation, T::vector_mul(simd, deviation, deviation)]);
         }
+    }
+
+    #[inline(always)]
+    fn after_block(&mut self) {
+        self.sums.end_block();
     }
 }
 
@@ -143,7 +167,7 @@ struct Products<'a, T> {
     activation: Activation,
     /// What the activation was applied to, for a piece.
     scratch: [T; LONGEST],
-    sums: [&'a mut [T]; 2],
+    sums: LaneSums<'a, T>,
 }
 
 impl<T: Real> Pass<T> for Products<'_, T> {
@@ -180,8 +204,13 @@ impl<T: Real> Pass<T> for Products<'_, T> {
                 Grad::Behind(grad) => load(grad, at),
                 Grad::InPlace(grad, _) => load(grad, at),
             };
-            add_to::<S, T, MASKED>(simd, mask, lane, &mut self.sums, [g, T::vector_mul(simd, g, deviation)]);
+            self.sums.add::<S, MASKED>(simd, mask, lane, [g, T::vector_mul(simd, g, deviation)]);
         }
+    }
+
+    #[inline(always)]
+    fn after_block(&mut self) {
+        self.sums.end_block();
     }
 }
 
