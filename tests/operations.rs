@@ -10,6 +10,8 @@ mod check;
 mod dropout;
 #[path = "operations/fixture.rs"]
 mod fixture;
+#[path = "operations/proportion.rs"]
+mod proportion;
 #[path = "operations/run.rs"]
 mod run;
 

@@ -20,7 +20,7 @@ pub use gradcheck::{GradCheck, gradcheck};
 
 use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::tensor::dry::{Reach, is_dry};
+use crate::tensor::dry::{MOST_PLACES, Reach, is_dry};
 use crate::tensor::node::{Node, Rule};
 use crate::tensor::scoped::scoped;
 
@@ -152,9 +152,12 @@ impl Tensor {
         if of_map { self } else { self.reaching_shifted([0, 0]) }
     }
 
-    /// This freshly recorded result, with the places that it was computed from; asked for in a dry run only.
+    /// This freshly recorded result, with the places that it was computed from; asked for in a dry run only,
+    /// and of maps of up to [`MOST_PLACES`] a side.
     pub(crate) fn reaching(mut self, reach: impl FnOnce() -> Reach) -> Tensor {
+        let map = &self.shape()[self.ndim().min(2)..];
         if is_dry()
+            && map.iter().all(|&size| size <= MOST_PLACES)
             && let Some(node) = self.node_mut()
         {
             node.reach = Some(Box::new(reach()));

@@ -18,7 +18,7 @@ use super::summary::dry_trace;
 use crate::autograd::enable_grad;
 use crate::error::{Error, Result};
 use crate::table;
-use crate::tensor::dry::Reach;
+use crate::tensor::dry::{MOST_PLACES, Reach};
 use crate::tensor::node::{Edge, Node};
 
 /// What the units of a layer see of the network's input.
@@ -100,6 +100,13 @@ pub(super) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<Rece
     let Some(size) = (if matches!(input.len(), 3 | 4) { map_size(input) } else { None }).filter(|_| !input.contains(&0)) else {
         return Err(Error::shape(OP, format!("expected an input [N, C, H, W] or [N, C, L], got shape {input:?}")));
     };
+    let listed = |size: [usize; 2]| {
+        if size.iter().all(|&size| size <= MOST_PLACES) {
+            return Ok(size);
+        }
+        Err(Error::argument(OP, format!("places are listed one by one, at most {MOST_PLACES} along a side; a map has {size:?}")))
+    };
+    let size = listed(size)?;
     let mut start = None;
     let trace = dry_trace(module, OP, input, |x| {
         enable_grad(|| {
@@ -125,6 +132,7 @@ pub(super) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<Rece
     // Numbers grow from inputs to outputs.
     for node in graph.values() {
         let Some(shape) = shapes.get(&node.number) else { continue };
+        map_size(shape).map(listed).transpose()?;
         let arriving = node.inputs.iter().filter_map(|edge| Some((edge, fields.get(&edge.node.as_ref()?.number)?)));
         let field = arriving.map(|(edge, field)| field.through(node, edge, shape)).reduce(Field::joined);
         if let Some(field) = field {

@@ -3,6 +3,7 @@
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, Window};
+use crate::kernels::memory;
 use crate::tensor::dry::Reach;
 use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
@@ -42,6 +43,15 @@ fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor>
         let to = Window { start: start * inner, steps: [0, size * inner] };
         copy::copy_box([1, outer, length * inner], x.data(), Window { start: 0, steps: [0, length * inner] }, y, to);
     }))
+}
+
+/// A list for this many tensors; fails where these alone, without elements, are more than memory holds.
+fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
+    // A handle, its shape and its storage.
+    const BYTES: usize = 256;
+    let mut list = Vec::new();
+    let fits = count.checked_mul(BYTES).is_some_and(|bytes| memory::check(bytes).is_ok()) && list.try_reserve_exact(count).is_ok();
+    if fits { Ok(list) } else { Err(Error::argument(op, format!("{count} tensors are more than memory can hold"))) }
 }
 
 impl Tensor {
@@ -93,8 +103,7 @@ impl Tensor {
         if size > 0 {
             return self.split(size.div_ceil(chunks), axis);
         }
-        let mut parts = Vec::new();
-        parts.try_reserve_exact(chunks).map_err(|_| Error::argument("chunk", format!("{chunks} chunks are more than memory can hold")))?;
+        let mut parts = room_for("chunk", chunks)?;
         parts.resize(chunks, self.clone());
         Ok(parts)
     }
@@ -115,7 +124,11 @@ impl Tensor {
         if size == 0 {
             return Err(Error::argument("split", format!("parts of size 0 do not cover dimension {axis} of shape {:?}", self.shape())));
         }
-        (0..total).step_by(size).map(|start| self.narrow(axis, start, size.min(total - start))).collect()
+        let mut parts = room_for("split", total.div_ceil(size))?;
+        for start in (0..total).step_by(size) {
+            parts.push(self.narrow(axis, start, size.min(total - start))?);
+        }
+        Ok(parts)
     }
 
     /// Joins tensors along a dimension.

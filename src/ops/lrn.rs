@@ -34,7 +34,7 @@ impl Tensor {
             return Err(Error::argument(OP, "the size must not be zero"));
         }
         let response = Response { size, alpha, beta, k };
-        let (x, maps) = as_map(OP, self)?;
+        let (x, maps) = as_map(self)?;
         let shape = self.shape().to_vec();
         with_float!(self.dtype(), OP, T => {
             let format = x.memory_format();

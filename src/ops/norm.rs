@@ -7,12 +7,12 @@ use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::layer_norm;
-use crate::kernels::memory::{Buffer, catching};
+use crate::kernels::memory::{self, Buffer, catching};
 use crate::kernels::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
 use crate::tensor::compute::same_dtype;
 use crate::tensor::dry::is_dry;
-use crate::tensor::shape::try_numel;
+use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
 /// What [`Tensor::batch_norm_train`] gives.
@@ -28,10 +28,16 @@ pub struct BatchNormOutput {
     pub count: usize,
 }
 
+/// Fails where statistics and factors of this many channels, in f64, are more than memory holds.
+fn expect_statistics(channels: usize) -> Result<()> {
+    const BYTES: usize = 64;
+    Ok(memory::check(channels.saturating_mul(BYTES))?)
+}
+
 /// `[N, C, ..]` as a channels-last map, without history.
-pub(super) fn as_map(op: &'static str, x: &Tensor) -> Result<(Tensor, Maps)> {
+pub(super) fn as_map(x: &Tensor) -> Result<(Tensor, Maps)> {
     let shape = x.shape();
-    let rest = try_numel(&shape[2..]).ok_or_else(|| Error::shape(op, format!("shape {shape:?} is too large")))?;
+    let rest = numel(&shape[2..]);
     let map = if x.ndim() == 4 { x.detach() } else { x.relabel(&[shape[0], shape[1], rest, 1], MemoryFormat::RowMajor) };
     Ok((map.in_format(MemoryFormat::ChannelsLast)?, Maps { images: shape[0], rows: rest, channels: shape[1] }))
 }
@@ -179,7 +185,8 @@ fn batch_map(x: &Tensor, parameters: &[(&str, Option<&Tensor>)]) -> Result<(Tens
         return Err(Error::shape("batch_norm", format!("expected [N, C], [N, C, L] or [N, C, H, W], got shape {:?}", x.shape())));
     }
     check_parameters("batch_norm", x, &x.shape()[1..2], parameters)?;
-    let (map, Maps { channels, .. }) = as_map("batch_norm", x)?;
+    let (map, Maps { channels, .. }) = as_map(x)?;
+    expect_statistics(channels)?;
     let rows = x.numel().checked_div(channels).unwrap_or(0);
     Ok((map, Maps { images: 1, rows, channels }))
 }
@@ -325,7 +332,7 @@ impl Tensor {
         let (mean, rest) = split_means(&moments.mean, self.dtype());
         let scale = zip(&values(weight, maps.channels, 1.0)?, &rstd, |weight, rstd| weight * rstd);
         let shift = zip(&values(bias, maps.channels, 0.0)?, &zip(&rest, &scale, |rest, scale| rest * scale), |bias, rest| bias - rest);
-        let added = shortcut.map(|shortcut| as_map("batch_norm", shortcut)).transpose()?.map(|(map, _)| map);
+        let added = shortcut.map(|shortcut| as_map(shortcut)).transpose()?.map(|(map, _)| map);
         let y = forward("batch_norm", maps, &x, [&mean, &scale, &shift], added.as_ref(), activation)?;
         // What shows the activation's argument again, where the input alone does not.
         let kept =
@@ -385,7 +392,8 @@ impl Tensor {
         if self.numel() == groups {
             return Err(Error::shape("group_norm", format!("expected more than one value per group, got shape {:?}", self.shape())));
         }
-        let (x, maps) = as_map("group_norm", self)?;
+        let (x, maps) = as_map(self)?;
+        expect_statistics(maps.images.max(1) * maps.channels)?;
         let width = channels / groups;
         let count = (width * maps.rows) as f64;
         let moments = with_float!(x.dtype(), "group_norm", T => catching(|| norm::moments::<T>(maps, x.data()))?);

@@ -8,6 +8,7 @@ use super::conv::reach;
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::geometry::Window;
+use crate::kernels::memory;
 use crate::kernels::pool::{self, Pooling};
 use crate::tensor::compute::map_with;
 use crate::tensor::dry::Reach;
@@ -64,6 +65,13 @@ fn pooled_shape(op: &'static str, x: &Tensor, [h, w]: [usize; 2]) -> Result<[usi
     }
 }
 
+/// Fails where tables of the positions along both sides, which are made before the result, are more than memory holds.
+pub(super) fn expect_tables(size: [usize; 2]) -> Result<()> {
+    // What a window or a pair of taps takes.
+    const BYTES: usize = 64;
+    Ok(memory::check(size[0].saturating_add(size[1]).saturating_mul(BYTES))?)
+}
+
 /// Where the windows read that share a map out: output `i` from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.
 fn shares(input: [usize; 2], output: [usize; 2]) -> Reach {
     let scale = [0, 1].map(|axis| input[axis] as f64 / output[axis] as f64);
@@ -117,6 +125,7 @@ impl Tensor {
         if shape.contains(&0) {
             return self.nothing(op, shape);
         }
+        expect_tables([shape[2], shape[3]])?;
         let pooling = pooling();
         let x = self.in_format(MemoryFormat::ChannelsLast)?;
         let format = MemoryFormat::ChannelsLast;
@@ -193,6 +202,7 @@ impl Tensor {
         if shape.contains(&0) {
             return self.nothing(op, shape);
         }
+        expect_tables([shape[2], shape[3]])?;
         let pooling = pooling();
         let format = MemoryFormat::ChannelsLast;
         let x = self.in_format(format)?;

@@ -1,5 +1,6 @@
 //! Resampling of images to another size.
 
+use super::pool::expect_tables;
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::resample::{Taps, bilinear, bilinear_backward, linear_taps, nearest, nearest_positions, nearest_taps};
@@ -85,6 +86,7 @@ impl Tensor {
                 Ok([Some(Tensor::try_full([n, c, height, width], 0.0, grad.dtype())?)])
             }));
         }
+        expect_tables(size)?;
         let (x, dims) = (self.in_format(MemoryFormat::ChannelsLast)?, [height, width, c]);
         let y = match mode {
             Interpolation::Nearest => with_dtype!(x.dtype(), T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| {

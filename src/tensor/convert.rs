@@ -9,7 +9,13 @@ use super::create::or_panic;
 use super::storage::Storage;
 use super::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 use crate::error::{Error, Result};
-use crate::kernels::{elementwise, layout};
+use crate::kernels::{elementwise, layout, memory};
+
+/// A vector of these elements; fails when memory cannot hold it.
+fn copied<T: Element>(elements: &[T]) -> Result<Vec<T>> {
+    memory::check(size_of_val(elements))?;
+    Ok(elements.to_vec())
+}
 
 impl Tensor {
     /// The same values in another memory format, without history; shares the elements where both formats agree.
@@ -103,7 +109,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] when `T` is not the tensor's type.
     pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
-        Ok(self.view::<T>()?.as_standard_layout().into_owned())
+        self.expect_dtype("to_ndarray", T::DTYPE)?;
+        self.in_format(MemoryFormat::RowMajor)?.into_ndarray()
     }
 
     /// Moves the elements into an `ndarray` array; copies only when they are shared or lie in recycled memory. The array's strides tell the
@@ -117,8 +124,8 @@ impl Tensor {
         let dims = self.strided_shape();
         let data = match Arc::try_unwrap(self.storage) {
             Ok(Storage::Adopted(data)) => T::release(data).expect("the dtype was checked"),
-            Ok(storage) => storage.slice().to_vec(),
-            Err(shared) => shared.slice().to_vec(),
+            Ok(storage) => copied(storage.slice())?,
+            Err(shared) => copied(shared.slice())?,
         };
         Ok(ArrayD::from_shape_vec(dims, data).expect("a tensor is dense in its format"))
     }
@@ -130,7 +137,7 @@ impl Tensor {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.expect_dtype("to_vec", T::DTYPE)?;
         self.touch()?;
-        Ok(self.in_format(MemoryFormat::RowMajor)?.data().to_vec())
+        copied(self.in_format(MemoryFormat::RowMajor)?.data())
     }
 
     /// The value of a tensor with one element.

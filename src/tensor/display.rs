@@ -18,6 +18,10 @@ impl fmt::Display for Tensor {
 }
 
 fn print<T: Element>(tensor: &Tensor, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // Without elements there may be any number of empty rows.
+    if tensor.numel() == 0 && tensor.shape().iter().map(|&n| n.max(1)).product::<usize>() > WHOLE {
+        return write!(f, "[]\n{:?} {}", tensor.shape(), tensor.dtype());
+    }
     let view = tensor.view::<T>().map_err(|_| fmt::Error)?;
     let shorten = tensor.numel() > WHOLE;
     let shown: Vec<Vec<usize>> = tensor

@@ -8,6 +8,9 @@ use std::cell::Cell;
 
 use super::scoped::scoped;
 
+/// Places along one side of a map whose [`Reach`] is listed, at most.
+pub(crate) const MOST_PLACES: usize = 1 << 20;
+
 thread_local! {
     static DRY: Cell<bool> = const { Cell::new(false) };
 }

@@ -35,6 +35,9 @@ use super::norm::{self, Maps};
 use super::simd::Real;
 use super::skinny;
 
+/// Pixels that a padded map may have whatever the map and the windows are, by 16.
+const SCATTERED: usize = 1 << 12;
+
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
@@ -69,7 +72,8 @@ pub enum ConvAlgorithm {
     /// Vectors along the channels, each lane for itself: for groups of few channels, of which depthwise convolution has one each. Where
     /// groups have very many, the fastest that fits.
     Depthwise,
-    /// Seven nested loops, for comparison.
+    /// Seven nested loops, for comparison; and for windows of which nearly all lie in the padding or between whose taps nearly all of the
+    /// map lies, whatever is asked for.
     Naive,
 }
 
@@ -122,12 +126,17 @@ pub(crate) struct Choice {
 impl ConvAlgorithm {
     /// The choice that is made when this is asked for, with weights for one call or `kept` for many.
     pub(crate) fn choice<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> Choice {
-        Choice { ran: self.resolve::<T>(g, pass, kept), candidates: cost::candidates::<T>(g, pass, kept), unfit: cost::unfit(g, pass) }
+        let ran = self.resolve::<T>(g, pass, kept);
+        if g.is_empty() || g.is_scattered() {
+            return Choice { ran, candidates: vec![], unfit: vec![] };
+        }
+        Choice { ran, candidates: cost::candidates::<T>(g, pass, kept), unfit: cost::unfit(g, pass) }
     }
 
     /// What computes a pass when this is asked for: the cheapest for `Auto`, and where what is asked for does not fit.
     fn resolve<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> ConvAlgorithm {
         match self {
+            _ if g.is_empty() || g.is_scattered() => ConvAlgorithm::Naive,
             ConvAlgorithm::Naive | ConvAlgorithm::Im2col | ConvAlgorithm::Direct => self,
             _ => {
                 let candidates = cost::candidates::<T>(g, pass, kept);
@@ -167,6 +176,21 @@ impl ConvGeometry {
     /// Elements of the weight.
     pub(crate) fn weights(&self) -> usize {
         self.channels_out * self.group_in() * self.taps()
+    }
+
+    /// Whether there is nothing to multiply: no images, no channels on one of the sides, or maps without pixels.
+    fn is_empty(&self) -> bool {
+        self.batch == 0 || self.weights() == 0 || self.image_in() == 0 || self.image_out() == 0
+    }
+
+    /// Whether the windows reach so far into the padding, or their taps lie so far apart, that to lay out the padded map takes memory and
+    /// time out of proportion to the map and the products.
+    fn is_scattered(&self) -> bool {
+        let Window { input, output, kernel, stride, dilation, .. } = self.window;
+        let extent = |axis: usize| (output[axis] - 1).saturating_mul(stride[axis]).saturating_add((kernel[axis] - 1) * dilation[axis] + 1);
+        let area = |sizes: [usize; 2]| sizes[0].saturating_mul(sizes[1]);
+        let taps = area(output).saturating_mul(area(kernel));
+        area([0, 1].map(|axis| extent(axis).max(input[axis]))) / 16 > area(input).saturating_add(taps).saturating_add(SCATTERED)
     }
 
     /// Whether it is a dense layer for a few vectors: one pixel, one tap, one group.

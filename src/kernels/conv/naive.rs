@@ -1,11 +1,16 @@
-//! Convolution as its definition says, for tests to hold every other algorithm against.
+//! Convolution as its definition says, for tests to hold every other algorithm against, and for geometries for which these lay out far more
+//! than there is to multiply.
 
 use super::ConvGeometry;
+use crate::kernels::memory::Buffer;
 use crate::kernels::simd::Real;
 
 /// Calls `visit(input index, weight index, output index)` for every product of the convolution.
 fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {
     let window = &g.window;
+    if g.weights() == 0 || g.image_in() == 0 {
+        return;
+    }
     let ([height, width], [rows, columns]) = (window.input, window.output);
     for n in 0..g.batch {
         for (oh, ow) in (0..rows).flat_map(|oh| (0..columns).map(move |ow| (oh, ow))) {
@@ -33,12 +38,12 @@ fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {
 /// The products' sums, from the bias on. In f64 whatever the type is, so that each result is rounded once.
 fn sum<T: Real>(g: &ConvGeometry, bias: Option<&[T]>, product: impl Fn(&mut [f64], usize, usize, usize), out: &mut [T]) {
     let wide = |x: &T| x.to_f64().unwrap_or(f64::NAN);
-    let mut sums = vec![0.0; out.len()];
+    let mut sums = Buffer::<f64>::zeroed(out.len());
     if let Some(bias) = bias {
         sums.chunks_exact_mut(bias.len().max(1)).for_each(|pixel| pixel.iter_mut().zip(bias).for_each(|(sum, bias)| *sum = wide(bias)));
     }
     products(g, |i, k, o| product(&mut sums, i, k, o));
-    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = T::of(sum));
+    out.iter_mut().zip(sums.iter()).for_each(|(out, &sum)| *out = T::of(sum));
 }
 
 fn product<T: Real>(a: T, b: T) -> f64 {

@@ -82,6 +82,17 @@ pub fn limit() -> usize {
     }
 }
 
+/// The bytes of main memory.
+#[cfg(all(unix, not(target_os = "linux"), not(miri)))]
+fn machine() -> usize {
+    // SAFETY: only asks for numbers.
+    let [pages, size] = unsafe { [libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)] };
+    match (usize::try_from(pages), usize::try_from(size)) {
+        (Ok(pages), Ok(size)) if pages > 0 && size > 0 => pages.saturating_mul(size),
+        _ => usize::MAX,
+    }
+}
+
 /// The bytes of main memory and swap.
 #[cfg(all(target_os = "linux", not(miri)))]
 fn machine() -> usize {
@@ -96,7 +107,7 @@ fn machine() -> usize {
 }
 
 /// Unknown: the system refuses.
-#[cfg(not(all(target_os = "linux", not(miri))))]
+#[cfg(any(not(unix), miri))]
 fn machine() -> usize {
     usize::MAX
 }
@@ -121,6 +132,15 @@ fn control_group() -> usize {
         above.filter_map(|group| std::fs::read_to_string(std::path::Path::new(root).join(group).join(name)).ok()?.trim().parse().ok()).min()
     });
     limits.min().unwrap_or(usize::MAX)
+}
+
+/// Whether so many bytes may be asked for now, for memory that does not come from here: tables and lists.
+///
+/// # Errors
+/// [`OutOfMemory`] when the memory in use would exceed the [`limit`].
+pub(crate) fn check(bytes: usize) -> Result<(), OutOfMemory> {
+    let (in_use, limit) = (super::lock().stats.in_use, limit());
+    if bytes <= limit.saturating_sub(in_use) { Ok(()) } else { Err(OutOfMemory { bytes, in_use, limit: Some(limit) }) }
 }
 
 /// Leaves the kernel that asked for memory; [`catching`] returns the failure.

@@ -19,9 +19,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub(crate) use limit::catching;
 use limit::refuse;
 pub use limit::{OutOfMemory, limit, set_limit};
+pub(crate) use limit::{catching, check};
 use spans::Spans;
 
 use super::simd::Scalar;
