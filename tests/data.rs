@@ -468,6 +468,115 @@ impl Dataset for Watched {
     }
 }
 
+/// A dataset whose images are noise: from the thread's generator, or from the sample's.
+struct Noisy {
+    of_tensors: bool,
+}
+
+impl Dataset for Noisy {
+    fn len(&self) -> usize {
+        50
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        let noise = Tensor::randn([1, 3, 3]).add(&Tensor::rand([1, 3, 3]))?;
+        Ok((noise, index as i64))
+    }
+
+    fn load(&self, index: usize, image: &mut Image, random: &mut Random) -> Result<i64> {
+        if self.of_tensors {
+            let (tensor, label) = self.get(index)?;
+            image.set_tensor(&tensor)?;
+            return Ok(label);
+        }
+        *image = Image::new(1, 3, 3)?;
+        image.pixels_mut().iter_mut().for_each(|x| *x = random.unit() as f32);
+        Ok(index as i64)
+    }
+}
+
+#[test]
+fn a_dataset_that_draws_random_numbers_gives_the_same_bits_whatever_the_number_of_workers() {
+    for of_tensors in [false, true] {
+        let loader = |workers, seed| DataLoader::new(Noisy { of_tensors }, 7).shuffle(seed).workers(workers).transform(noise);
+        let expected = content(&loader(0, 3), 1);
+        for workers in [0, 1, 3, 7] {
+            assert!(content(&loader(workers, 3), 1) == expected, "{workers} workers, tensors: {of_tensors}");
+        }
+        // A sample keeps its noise in another order, and has another one in another epoch.
+        let by_sample = |(labels, pixels): (Vec<Vec<i64>>, Vec<f32>)| {
+            let mut rows: Vec<(i64, Vec<f32>)> = labels.concat().into_iter().zip(pixels.chunks(9).map(<[f32]>::to_vec)).collect();
+            rows.sort_by_key(|(label, _)| *label);
+            rows
+        };
+        let in_order = DataLoader::new(Noisy { of_tensors }, 7).transform(noise);
+        assert!(by_sample(content(&loader(2, 0), 1)) == by_sample(content(&in_order, 1)));
+        let (first, other) = (by_sample(expected), by_sample(content(&loader(0, 3), 2)));
+        assert!(first.iter().zip(&other).all(|((_, a), (_, b))| a != b));
+        assert!((1..first.len()).all(|i| first[i].1 != first[0].1), "samples differ");
+    }
+}
+
+#[test]
+fn a_loader_on_the_calling_thread_leaves_the_threads_generator_where_it_was() {
+    let after = |load: bool| {
+        convnet::manual_seed(5);
+        if load {
+            content(&DataLoader::new(Noisy { of_tensors: true }, 7), 0);
+        }
+        Tensor::randn([4]).to_vec::<f32>().unwrap()
+    };
+    assert_eq!(after(true), after(false));
+}
+
+/// The first batch fails at its second sample, once the second batch has begun, whose samples take their time.
+struct Failing {
+    asked: Arc<AtomicUsize>,
+    begun: std::sync::Barrier,
+}
+
+impl Dataset for Failing {
+    fn len(&self) -> usize {
+        2000
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        match index {
+            1 => {
+                self.begun.wait();
+                return Err(Error::Training("on purpose".into()));
+            }
+            1000 => {
+                self.begun.wait();
+            }
+            _ => {}
+        }
+        if index >= 1000 {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Counting(0).get(index)
+    }
+}
+
+#[test]
+fn an_epoch_that_ends_stops_its_workers_between_samples() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let dataset = Failing { asked: Arc::clone(&asked), begun: std::sync::Barrier::new(2) };
+    // The failure ends the epoch as a drop does, and waits for the worker at the second batch.
+    assert!(DataLoader::new(dataset, 1000).workers(2).epoch(0).next().unwrap().is_err());
+    // One sample or two; the whole batch takes two seconds, which is the slack for a busy machine.
+    assert!(asked.load(Ordering::SeqCst) < 500, "{asked:?}");
+    // Dropped without having been asked: 10 ms a sample would make it 10 s a batch.
+    let slow = |_: &mut Image, _: &mut Random| {
+        std::thread::sleep(Duration::from_millis(10));
+        Ok(())
+    };
+    let start = std::time::Instant::now();
+    drop(DataLoader::new(Counting(2000), 1000).workers(2).transform(slow).epoch(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
 #[test]
 fn dropping_an_epoch_early_stops_its_threads() {
     let asked = Arc::new(AtomicUsize::new(0));

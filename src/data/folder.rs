@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Image};
+use super::{Dataset, Image, Random};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -66,6 +66,14 @@ impl ImageFolder {
     /// The path and the label of each sample.
     pub fn samples(&self) -> &[(PathBuf, i64)] {
         &self.samples
+    }
+
+    fn read(&self, index: usize, image: &mut Image) -> Result<i64> {
+        let Some((path, label)) = self.samples.get(index) else {
+            return Err(Error::argument("ImageFolder", format!("there is no sample {index}, the dataset has {}", self.samples.len())));
+        };
+        image.read(path)?;
+        Ok(*label)
     }
 }
 
@@ -225,16 +233,12 @@ impl Dataset for ImageFolder {
 
     fn get(&self, index: usize) -> Result<(Tensor, i64)> {
         let mut image = Image::default();
-        let label = self.load(index, &mut image)?;
-        Ok((image.try_to_tensor()?, label))
+        let label = self.read(index, &mut image)?;
+        Ok((image.to_tensor(), label))
     }
 
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
-        let Some((path, label)) = self.samples.get(index) else {
-            return Err(Error::argument("ImageFolder", format!("there is no sample {index}, the dataset has {}", self.samples.len())));
-        };
-        image.read(path)?;
-        Ok(*label)
+    fn load(&self, index: usize, image: &mut Image, _random: &mut Random) -> Result<i64> {
+        self.read(index, image)
     }
 
     fn classes(&self) -> Vec<String> {

@@ -1,14 +1,15 @@
 //! Batches, made ahead of time.
 //!
 //! Worker threads claim batch numbers from a counter, make whole batches, and put them where the consumer takes them in order. A worker
-//! waits when it is too far ahead of the consumer; whoever drops the iterator stops and joins the workers. What a batch holds depends on
-//! its number, the seed and the epoch alone, so the number of workers changes nothing but the speed.
+//! waits when it is too far ahead of the consumer; dropping the iterator stops the workers after the sample that each is at, and joins
+//! them. What a batch holds depends on its number, the seed and the epoch alone, so the number of workers changes nothing but the speed.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -48,8 +49,8 @@ impl DataLoader {
         DataLoader { dataset, batch, seed: None, workers: 0, prefetch: None, drop_last: false, transforms: Vec::new() }
     }
 
-    /// Shuffles each epoch in another way; the seed decides how, and what the transforms draw (without a call of this, they draw from
-    /// seed 0).
+    /// Shuffles each epoch in another way; the seed decides how, and what the dataset and the transforms draw (without a call of this, they
+    /// draw from seed 0).
     pub fn shuffle(mut self, seed: u64) -> DataLoader {
         self.seed = Some(seed);
         self
@@ -148,8 +149,8 @@ struct Recipe {
 }
 
 impl Recipe {
-    /// Makes one batch, `image` being scratch. Panics inside of datasets and transforms become errors.
-    fn make(&self, number: usize, image: &mut Image) -> Result<Batch> {
+    /// Makes one batch, `image` being scratch, or fails early once it is not wanted. Panics inside of datasets and transforms become errors.
+    fn make(&self, number: usize, image: &mut Image, wanted: impl Fn() -> bool) -> Result<Batch> {
         let start = number * self.batch;
         let samples = &self.order[start..self.order.len().min(start.saturating_add(self.batch))];
         let mut labels = Vec::with_capacity(samples.len());
@@ -164,6 +165,9 @@ impl Recipe {
             let size = image.pixels().len();
             out[..size].copy_from_slice(image.pixels());
             for (i, &index) in samples.iter().enumerate().skip(1) {
+                if !wanted() {
+                    return Err(Error::value("data loader", format!("batch {number} is not wanted any more")));
+                }
                 labels.push(self.sample(index, image)?);
                 if image.shape() != shape[1..] {
                     let message = format!(
@@ -183,11 +187,12 @@ impl Recipe {
 
     fn sample(&self, index: usize, image: &mut Image) -> Result<i64> {
         let load = || {
-            let label = self.dataset.load(index, image)?;
             let mut random = Random::for_sample(self.seed, self.epoch, index as u64);
+            let label = self.dataset.load(index, image, &mut random)?;
             self.transforms.iter().try_for_each(|transform| transform.apply(image, &mut random))?;
             Ok(label)
         };
+        let load = || Random::tensors_of_sample(self.seed, self.epoch, index as u64, load);
         // Scratch may be half written after a panic; the next sample overwrites it.
         panic::catch_unwind(AssertUnwindSafe(load))
             .unwrap_or_else(|panic| Err(Error::value("data loader", format!("the dataset or a transform panicked: {}", words(&*panic)))))
@@ -226,7 +231,7 @@ impl Iterator for Epoch {
         }
         let batch = match &self.pool {
             Some(pool) => pool.shared.take(self.next),
-            None => self.recipe.make(self.next, &mut self.image),
+            None => self.recipe.make(self.next, &mut self.image, || true),
         };
         self.next = if batch.is_ok() { self.next + 1 } else { self.recipe.count };
         if self.next == self.recipe.count {
@@ -263,6 +268,8 @@ struct Shared {
     /// A batch may be claimed, or it is time to stop.
     room: Condvar,
     window: usize,
+    /// Batches from this number on are not wanted: the epoch was dropped (0), or one has failed.
+    end: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -270,13 +277,18 @@ struct State {
     batches: BTreeMap<usize, Result<Batch>>,
     claimed: usize,
     taken: usize,
-    stopped: bool,
 }
 
 impl Pool {
     /// Starts workers. When the system has no thread to give, those that did start do the work, or the caller does.
     fn start(recipe: &Arc<Recipe>, workers: usize, window: usize) -> Option<Pool> {
-        let shared = Arc::new(Shared { state: Mutex::default(), ready: Condvar::new(), room: Condvar::new(), window });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            room: Condvar::new(),
+            window,
+            end: AtomicUsize::new(recipe.count),
+        });
         let start = |i| {
             let (shared, recipe) = (Arc::clone(&shared), Arc::clone(recipe));
             thread::Builder::new().name(format!("convnet-data-{i}")).spawn(move || shared.work(&recipe)).ok()
@@ -288,8 +300,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.lock().stopped = true;
-        self.shared.room.notify_all();
+        self.shared.end_at(0);
         for thread in self.threads.drain(..) {
             // Workers do not panic: `Recipe::sample` catches what user code throws.
             let _ = thread.join();
@@ -304,28 +315,37 @@ impl Shared {
 
     fn work(&self, recipe: &Recipe) {
         let mut image = Image::default();
-        while let Some(number) = self.claim(recipe.count) {
+        while let Some(number) = self.claim() {
+            let wanted = || number < self.end.load(Ordering::Relaxed);
             // Whatever happens, the consumer must not wait for ever.
-            let batch = panic::catch_unwind(AssertUnwindSafe(|| recipe.make(number, &mut image)))
+            let batch = panic::catch_unwind(AssertUnwindSafe(|| recipe.make(number, &mut image, wanted)))
                 .unwrap_or_else(|panic| Err(Error::value("data loader", format!("batch {number}: {}", words(&*panic)))));
+            if !wanted() {
+                return;
+            }
             let failed = batch.is_err();
-            let mut state = self.lock();
-            state.batches.insert(number, batch);
-            // The epoch ends with the first error, so nothing beyond it is wanted.
-            state.stopped |= failed;
-            drop(state);
+            self.lock().batches.insert(number, batch);
             self.ready.notify_all();
             if failed {
-                self.room.notify_all();
+                // The epoch ends with the first error; batches before this one are still wanted.
+                self.end_at(number);
             }
         }
     }
 
+    /// Stops the work on batches from this number on.
+    fn end_at(&self, number: usize) {
+        // With the lock held, so that no worker is between its look at the end and its sleep.
+        let _state = self.lock();
+        self.end.fetch_min(number, Ordering::Relaxed);
+        self.room.notify_all();
+    }
+
     /// The next batch to make, once it is near enough.
-    fn claim(&self, count: usize) -> Option<usize> {
+    fn claim(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
-            if state.stopped || state.claimed >= count {
+            if state.claimed >= self.end.load(Ordering::Relaxed) {
                 return None;
             }
             if state.claimed - state.taken < self.window {

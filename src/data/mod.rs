@@ -2,8 +2,8 @@
 //!
 //! A [`Dataset`] is a table of labelled images. A [`DataLoader`] puts samples together to batches, shuffled anew each epoch, on threads of
 //! its own while the network trains on the others; [transforms](Transform) change each image on the way. All randomness flows from the
-//! loader's seed: each sample draws from a generator derived from (seed, epoch, index), so the same seed gives the same bits whatever
-//! the number of threads.
+//! loader's seed: datasets and transforms draw from a generator derived from (seed, epoch, index), `Tensor::randn` and the like inside of
+//! them too, so the same seed gives the same bits whatever the number of threads.
 //!
 //! ```
 //! use convnet::data::{Batch, DataLoader, Dataset, Digits, Normalize};
@@ -61,8 +61,8 @@ use crate::tensor::Tensor;
 
 /// A table of labelled images.
 ///
-/// Implement [`len`](Self::len) and [`get`](Self::get); a dataset that can write pixels without making a tensor of each sample also
-/// overrides [`load`](Self::load), which is what the loader calls.
+/// Implement [`len`](Self::len) and [`get`](Self::get). Random tensors that `get` makes are reproducible: while a loader asks for a sample,
+/// the thread's generator is one that belongs to the sample, its epoch and the loader's seed.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -79,8 +79,42 @@ use crate::tensor::Tensor;
 ///     }
 /// }
 ///
-/// let batch = DataLoader::new(Noise, 4).epoch(0).next().expect("three batches")?;
+/// let first = |workers| DataLoader::new(Noise, 4).workers(workers).epoch(0).next().expect("three batches");
+/// let batch = first(0)?;
 /// assert!(batch.images.shape() == [4, 3, 8, 8]);
+/// assert!(batch.images.to_vec::<f32>()? == first(2)?.images.to_vec::<f32>()?);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// A dataset that draws single numbers, or writes pixels without making a tensor of each sample, overrides [`load`](Self::load), which is what
+/// the loader calls.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::data::{DataLoader, Dataset, Image, Random};
+///
+/// /// A bright dot somewhere.
+/// struct Dots;
+///
+/// impl Dataset for Dots {
+///     fn len(&self) -> usize {
+///         1000
+///     }
+///     fn load(&self, _index: usize, image: &mut Image, random: &mut Random) -> convnet::Result<i64> {
+///         *image = Image::new(1, 8, 8)?;
+///         let place = random.below(64);
+///         image.pixels_mut()[place] = 1.0;
+///         Ok((place % 8 > 3) as i64)
+///     }
+///     fn get(&self, index: usize) -> convnet::Result<(Tensor, i64)> {
+///         let mut image = Image::default();
+///         let label = self.load(index, &mut image, &mut Random::for_sample(0, 0, index as u64))?;
+///         Ok((image.to_tensor(), label))
+///     }
+/// }
+///
+/// let batch = DataLoader::new(Dots, 100).shuffle(7).workers(1).epoch(0).next().expect("ten batches")?;
+/// assert!(batch.images.sum(..)?.item::<f32>()? == 100.0);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub trait Dataset: Send + Sync {
@@ -93,11 +127,12 @@ pub trait Dataset: Send + Sync {
     /// When there is no such sample, or it cannot be read.
     fn get(&self, index: usize) -> Result<(Tensor, i64)>;
 
-    /// Writes one sample's pixels over `image`, and returns its label.
+    /// Writes one sample's pixels over `image`, and returns its label. What is random about them comes from `random`, which belongs to the
+    /// sample, the epoch and the loader's seed; the transforms go on drawing from it.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+    fn load(&self, index: usize, image: &mut Image, _random: &mut Random) -> Result<i64> {
         let (tensor, label) = self.get(index)?;
         image.set_tensor(&tensor)?;
         Ok(label)
@@ -126,8 +161,8 @@ macro_rules! forwarding {
                 $inside.get(index)
             }
 
-            fn load(&$self, index: usize, image: &mut Image) -> Result<i64> {
-                $inside.load(index, image)
+            fn load(&$self, index: usize, image: &mut Image, random: &mut Random) -> Result<i64> {
+                $inside.load(index, image, random)
             }
 
             fn classes(&$self) -> Vec<String> {

@@ -1,27 +1,36 @@
-//! The generator that transforms draw from.
+//! The generator that datasets and transforms draw from.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use crate::tensor::random::with_generator_at;
 
 /// What a generator is for; keeps the streams of one seed apart.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Shuffle = 1,
-    Transforms = 2,
+    Samples = 2,
+    Tensors = 3,
 }
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).
 ///
-/// The loader gives every sample one of its own, so a transform that draws from nothing else is deterministic.
+/// The loader gives every sample another one, so that datasets and transforms that draw from nothing else are deterministic.
 #[derive(Clone, Debug)]
 pub struct Random {
     generator: ChaCha8Rng,
 }
 
 impl Random {
-    /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this seed hands to the transforms.
+    /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this seed hands to the dataset
+    /// and then to the transforms.
     pub fn for_sample(seed: u64, epoch: u64, index: u64) -> Random {
-        Random::keyed(Purpose::Transforms, seed, epoch, index)
+        Random::keyed(Purpose::Samples, seed, epoch, index)
+    }
+
+    /// Runs `body` with a generator of the sample's in place of the thread's, from which `Tensor::randn` and the like draw.
+    pub(crate) fn tensors_of_sample<R>(seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
+        with_generator_at(&Random::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
     }
 
     /// The numbers are the cipher's key, so different ones give unrelated streams.

@@ -1,6 +1,6 @@
 //! Small images of one size in memory, as bytes.
 
-use super::{Dataset, Image};
+use super::{Dataset, Image, Random};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -38,7 +38,7 @@ impl Dataset for Table {
         self.labels.len()
     }
 
-    fn load(&self, index: usize, image: &mut Image) -> Result<i64> {
+    fn load(&self, index: usize, image: &mut Image, _random: &mut Random) -> Result<i64> {
         let (bytes, label) = self.sample(index)?;
         image.set_bytes(self.shape, bytes, f32::from(self.white))?;
         Ok(label)
@@ -46,7 +46,8 @@ impl Dataset for Table {
 
     fn get(&self, index: usize) -> Result<(Tensor, i64)> {
         let mut image = Image::default();
-        let label = self.load(index, &mut image)?;
+        let (bytes, label) = self.sample(index)?;
+        image.set_bytes(self.shape, bytes, f32::from(self.white))?;
         Ok((image.try_to_tensor()?, label))
     }
 
