@@ -35,10 +35,11 @@ const ZIGZAG: [u8; 64] = [
 /// Photographs have ten or so; each of them walks all blocks, however short it is.
 const MOST_SCANS: usize = 100;
 
-/// How many blocks a byte may hold: a block takes a bit at least in Huffman codes. Arithmetic codes
-/// have no such limit; this one leaves room for pictures of a single colour.
+/// How many blocks of 64 samples a byte may hold: a block takes a bit at least in Huffman codes.
+/// Arithmetic codes have no such limit; this one gives as many pixels for a byte as the best
+/// compression of PNG files.
 const HUFFMAN_BLOCKS_PER_BYTE: usize = 8;
-const ARITHMETIC_BLOCKS_PER_BYTE: usize = 512;
+const ARITHMETIC_BLOCKS_PER_BYTE: usize = 128;
 
 type Parsed<T> = Result<T, String>;
 
