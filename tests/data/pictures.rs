@@ -252,6 +252,11 @@ fn scans_without_end_are_refused() {
     let image = Image::decode(&nothing_new(1023, 100)).unwrap();
     assert!(image.shape() == [3, 1023, 1023] && levels(&image).iter().all(|&level| level == 128));
     assert!(refused(&nothing_new(1023, 101)).contains("more than 100 scans"));
+    // 65,536 blocks, which 8 KiB may hold: 80 scans of them are 5.2 million.
+    let mut large = nothing_new(2047, 80);
+    let end = large.len() - 2;
+    large.splice(end..end, [0; 6000]);
+    assert!(refused(&large).contains("its scans walk more blocks than 9"), "{}", refused(&large));
 }
 
 #[test]

@@ -41,6 +41,10 @@ const MOST_SCANS: usize = 100;
 const HUFFMAN_BLOCKS_PER_BYTE: usize = 8;
 const ARITHMETIC_BLOCKS_PER_BYTE: usize = 128;
 
+/// How many blocks all scans together may walk: a number for any file, and for each of its bytes.
+const WALKED_BLOCKS: usize = 1 << 22;
+const WALKED_BLOCKS_PER_BYTE: usize = 64;
+
 type Parsed<T> = Result<T, String>;
 
 /// Decodes a file that starts as a JPEG does, to gray, red-green-blue, or cyan-magenta-yellow-black.
@@ -77,6 +81,8 @@ struct Decoder<'a> {
     adobe: Option<u8>,
     frame: Option<Frame>,
     scans: usize,
+    /// How many blocks the scans have walked.
+    walked: usize,
     /// Whether a sequential scan of all components has ended before the file did.
     complete: bool,
 }
@@ -309,6 +315,10 @@ impl<'a> Decoder<'a> {
             restart_interval: self.restart_interval,
         };
         scan.check(frame)?;
+        self.walked += scan.members.iter().map(|member| frame.components[member.component].coefficients.len()).sum::<usize>();
+        if self.walked > WALKED_BLOCKS.saturating_add(self.bytes.len().saturating_mul(WALKED_BLOCKS_PER_BYTE)) {
+            return Err(format!("its scans walk more blocks than {} bytes justify", self.bytes.len()));
+        }
         if frame.progressive {
             for member in &scan.members {
                 frame.components[member.component].precision.update(self.scans, scan.band, scan.bits[1]);
