@@ -74,6 +74,19 @@ impl Window {
         first.min(end)..end
     }
 
+    /// The first window along `axis` whose taps all lie in the padding, found without a walk over the windows. The padding must be at
+    /// most half of the dilated kernel.
+    pub fn only_padding(&self, axis: usize) -> Option<usize> {
+        let (input, stride, dilation) = (self.input[axis], self.stride[axis], self.dilation[axis]);
+        // The first tap behind the padding of the window that starts at `start` is on position `(first + start) % dilation`. From
+        // `input - first` to `dilation - first`, starts thus have one tap before the input and the next behind it. The next such range
+        // begins more than `input` later, where only a last window that hangs over may start.
+        let first = (dilation - self.padding[axis] % dilation) % dilation;
+        let (at, last) = (input.saturating_sub(first).div_ceil(stride), self.output[axis] - 1);
+        let found = (at <= last && at * stride < dilation - first).then_some(at);
+        found.or_else(|| self.taps(axis, last).is_empty().then_some(last))
+    }
+
     /// Where tap `tap` of window `at` reads along `axis`; only for taps in [`taps`](Window::taps).
     pub fn position(&self, axis: usize, at: usize, tap: usize) -> usize {
         at * self.stride[axis] + tap * self.dilation[axis] - self.padding[axis]
@@ -125,6 +138,24 @@ mod tests {
         let huge = Window::new([3, 3], [3, 3], [1, 1], [usize::MAX / 2 + 1, 0], [1, 1], false).unwrap_err();
         assert!(huge.ends_with("overflow"), "{huge}");
         assert!(error([3, 3], [usize::MAX, 1], [1, 1], [3, 1]).ends_with("overflow"));
+    }
+
+    #[test]
+    fn windows_without_a_tap_inside_the_input_are_found() {
+        let mut found = 0;
+        for (input, kernel, stride) in (1..8).flat_map(|i| (1..5).flat_map(move |k| (1..5).map(move |s| (i, k, s)))) {
+            for (dilation, ceil) in (1..9).flat_map(|d| [(d, false), (d, true)]) {
+                for padding in 0..=((kernel - 1) * dilation + 1) / 2 {
+                    let Ok(window) = Window::new([input; 2], [kernel; 2], [stride; 2], [padding; 2], [dilation; 2], ceil) else { continue };
+                    let expected = (0..window.output[1]).find(|&at| window.taps(1, at).is_empty());
+                    assert_eq!(window.only_padding(1), expected, "{window:?}");
+                    found += usize::from(expected.is_some());
+                }
+            }
+        }
+        assert!(found > 100, "{found}");
+        let huge = Window::new([1 << 60, 1], [2, 1], [1, 1], [1 << 59, 0], [1 << 60, 1], false).unwrap();
+        assert_eq!((huge.only_padding(0), huge.only_padding(1)), (None, None));
     }
 
     #[test]

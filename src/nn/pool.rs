@@ -38,7 +38,7 @@ impl MaxPool2d {
         self
     }
 
-    /// Padding on each side, which never wins; at most half the kernel.
+    /// Padding on each side, which never wins; at most half of the dilated kernel.
     pub fn padding(mut self, padding: impl Into<Pair>) -> MaxPool2d {
         self.options.padding = padding.into().0;
         self

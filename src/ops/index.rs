@@ -26,7 +26,8 @@ impl Tensor {
     /// The slices of a dimension that `index` names, in its order.
     ///
     /// # Shape
-    /// The input's with the length of `index`, an `i64` tensor `[M]` or `[]`, in that dimension; the input's memory format.
+    /// The input's with the length of `index`, an `i64` tensor `[M]` or `[]`, in that dimension; the input's memory format. A tensor
+    /// without dimensions takes one index and stays without.
     ///
     /// # Errors
     /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
@@ -45,6 +46,13 @@ impl Tensor {
         let axis = resolve_dim("index_select", dim, self.ndim())?;
         if index.ndim() > 1 {
             return Err(Error::shape("index_select", format!("expected indices [M], got shape {:?}", index.shape())));
+        }
+        if self.ndim() == 0 {
+            if index.numel() != 1 {
+                let message = format!("a tensor without dimensions takes one index, got shape {:?}", index.shape());
+                return Err(Error::shape("index_select", message));
+            }
+            return self.reshape([1])?.index_select(axis, index)?.reshape(self.shape());
         }
         let at = positions("index_select", index, axis, self.shape()[axis])?;
         let mut shape = self.shape().to_vec();
@@ -68,8 +76,8 @@ impl Tensor {
     /// One element for each index: along dimension 1 of a matrix, `y[i, j] = x[i, index[i, j]]`.
     ///
     /// # Shape
-    /// `index`, an `i64` tensor, has as many dimensions as the input and is no larger in the others than `dim`. The result has its shape;
-    /// row-major.
+    /// `index`, an `i64` tensor, has as many dimensions as the input and is no larger in the others than `dim`; a tensor or an index without
+    /// dimensions counts as a vector of one element. The result has the shape of `index`; row-major.
     ///
     /// # Errors
     /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
@@ -77,6 +85,10 @@ impl Tensor {
     pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
         let _op = operation("gather");
         let axis = resolve_dim("gather", dim, self.ndim())?;
+        if self.ndim().min(index.ndim()) == 0 && self.ndim().max(index.ndim()) <= 1 {
+            // Without dimensions, either counts as a vector of one element.
+            return self.reshape([-1])?.gather(axis, &index.reshape([-1])?)?.reshape(index.shape());
+        }
         let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
         if index.ndim() != self.ndim() || !self.shape().iter().zip(index.shape()).enumerate().all(fits) {
             let (x, index) = (self.shape(), index.shape());
@@ -167,6 +179,32 @@ mod tests {
         for axis in [1, 3] {
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].gather(axis, &at)).unwrap();
         }
+    }
+
+    /// What PyTorch 2.9 gives for each.
+    #[test]
+    fn a_tensor_or_an_index_without_dimensions_counts_as_one_element() {
+        let x = Tensor::scalar(3.0f64);
+        for dim in [0, -1] {
+            for at in [index(&[0], &[]), index(&[0], &[1])] {
+                let y = x.index_select(dim, &at).unwrap();
+                assert!(y.ndim() == 0 && y.item::<f64>().unwrap() == 3.0);
+            }
+            assert!(x.gather(dim, &index(&[0], &[])).unwrap().ndim() == 0);
+            assert_eq!(x.gather(dim, &index(&[0, 0], &[2])).unwrap().to_vec::<f64>().unwrap(), [3.0, 3.0]);
+            let y = counting(&[3]).gather(dim, &index(&[2], &[])).unwrap();
+            assert!(y.ndim() == 0 && y.item::<f64>().unwrap() == 2.0);
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].index_select(dim, &index(&[0], &[]))).unwrap();
+            gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].gather(dim, &index(&[0, 0], &[2]))).unwrap();
+        }
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        assert_eq!(
+            message(x.index_select(0, &index(&[0, 0], &[2]))),
+            "index_select: a tensor without dimensions takes one index, got shape [2]"
+        );
+        assert_eq!(message(x.index_select(1, &index(&[0], &[]))), "index_select: dimension 1 is outside a tensor with 0 dimensions");
+        assert!(message(x.gather(0, &index(&[1], &[]))).contains("out of range for dimension 0 of size 1"));
+        assert!(message(counting(&[2, 3]).gather(0, &index(&[0], &[]))).contains("do not fit"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernels::copy::{self, Window};
 use crate::kernels::memory;
 use crate::tensor::dry::Reach;
-use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, try_numel};
+use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
 
 /// A tensor's memory around one of its dimensions, `[outer, size, inner]`.
@@ -64,7 +64,7 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist or a range that exceeds it.
     pub fn narrow(&self, dim: impl Dim, start: usize, length: usize) -> Result<Tensor> {
         let _op = operation("narrow");
-        let axis = resolve_dim("narrow", dim, self.ndim())?;
+        let axis = resolve_size("narrow", dim, self.shape())?;
         let size = self.shape()[axis];
         if start.checked_add(length).is_none_or(|end| end > size) {
             let message = format!("{length} elements from {start} exceed dimension {axis} of shape {:?}", self.shape());
@@ -95,7 +95,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn chunk(&self, chunks: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
-        let axis = resolve_dim("chunk", dim, self.ndim())?;
+        let axis = resolve_size("chunk", dim, self.shape())?;
         if chunks == 0 {
             return Err(Error::argument("chunk", "expected at least one chunk"));
         }
@@ -116,7 +116,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist, or a size of 0 where the dimension has elements.
     pub fn split(&self, size: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
-        let axis = resolve_dim("split", dim, self.ndim())?;
+        let axis = resolve_size("split", dim, self.shape())?;
         let total = self.shape()[axis];
         if total == 0 {
             return Ok(vec![self.clone()]);
@@ -153,7 +153,7 @@ impl Tensor {
         let Some(&first) = tensors.iter().find(|t| !left_out(t)).or(tensors.first()) else {
             return Err(Error::argument("cat", "expected at least one tensor, got an empty list"));
         };
-        let axis = resolve_dim("cat", dim, first.ndim())?;
+        let axis = resolve_size("cat", dim, first.shape())?;
         let mut shape = first.shape().to_vec();
         shape[axis] = 0;
         let (mut dtype, mut format) = (DType::U8, MemoryFormat::RowMajor);

@@ -20,7 +20,7 @@ use crate::tensor::{MemoryFormat, Tensor, with_float};
 pub struct Pool2dOptions {
     /// Distance between windows; `[0, 0]`, the default, stands for the kernel's size.
     pub stride: [usize; 2],
-    /// Positions added around the map, at most half the kernel: -∞ for the maximum, 0 for the average.
+    /// Positions added around the map, at most half of the dilated kernel: -∞ for the maximum, 0 for the average.
     pub padding: [usize; 2],
     /// Distance between the elements of a window; max pooling only.
     pub dilation: [usize; 2],
@@ -50,8 +50,19 @@ fn sliding(op: &'static str, x: &Tensor, kernel: [usize; 2], options: Pool2dOpti
     let Pool2dOptions { stride, padding, dilation, ceil_mode, .. } = options;
     let stride = if stride == [0, 0] { kernel } else { stride };
     let window = Window::new([h, w], kernel, stride, padding, dilation, ceil_mode).map_err(|message| Error::argument(op, message))?;
-    if (0..2).any(|axis| padding[axis] > kernel[axis] / 2) {
-        return Err(Error::argument(op, format!("padding {padding:?} is more than half of the kernel {kernel:?}")));
+    // `Window::new` has checked that the extent does not overflow.
+    let extent = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
+    if (0..2).any(|axis| padding[axis] > extent[axis] / 2) {
+        let dilated = if extent == kernel { String::new() } else { format!(" (dilated to {extent:?})") };
+        return Err(Error::argument(op, format!("padding {padding:?} is more than half of the kernel {kernel:?}{dilated}")));
+    }
+    if let Some((axis, at)) = (0..2).find_map(|axis| Some((axis, window.only_padding(axis)?))) {
+        let along = ["row", "column"][axis];
+        let message = format!(
+            "{along} {at} of the windows holds padding only: with dilation {dilation:?} and padding {padding:?} the taps of kernel {kernel:?} \
+             step over the input {h}×{w}; use a smaller dilation or another padding"
+        );
+        return Err(Error::argument(op, message));
     }
     Ok(window)
 }
@@ -90,7 +101,8 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map (an empty batch is fine), [`Error::Argument`] for a window that does not
-    /// fit or a padding of more than half the kernel, [`Error::DType`] unless floating point.
+    /// fit, a padding of more than half of the dilated kernel, or a window that holds padding only (PyTorch gives -∞ there),
+    /// [`Error::DType`] unless floating point.
     ///
     /// ```
     /// use convnet::{Tensor, ops::Pool2dOptions};
@@ -172,10 +184,10 @@ impl Tensor {
     /// ```
     pub fn avg_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
         let _op = operation("avg_pool2d");
-        let window = sliding("avg_pool2d", self, kernel, options)?;
         if options.dilation != [1, 1] {
             return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
         }
+        let window = sliding("avg_pool2d", self, kernel, options)?;
         let shape = pooled_shape("avg_pool2d", self, window.output)?;
         let whole_map = window.output == [1, 1] && kernel == window.input && options.padding == [0, 0];
         let pooling = || Pooling::sliding(&window, options.count_include_pad);
@@ -273,13 +285,34 @@ mod tests {
     }
 
     #[test]
-    fn a_window_inside_the_padding_gives_minus_infinity_and_no_gradient() {
-        let options = Pool2dOptions { stride: [1, 1], padding: [1, 0], dilation: [3, 1], ..Default::default() };
-        let x = Tensor::ones([1, 1, 2, 1]).with_grad();
-        let y = x.max_pool2d([2, 1], options).unwrap();
-        assert_eq!(y.to_vec::<f32>().unwrap(), [f32::NEG_INFINITY]);
+    fn a_window_that_holds_padding_only_is_an_error() {
+        let message = |x: [usize; 4], kernel, options| Tensor::ones(x).max_pool2d(kernel, options).unwrap_err().to_string();
+        let options = Pool2dOptions { stride: [1, 1], padding: [1, 1], dilation: [2, 2], ..Default::default() };
+        assert_eq!(
+            message([1, 1, 1, 1], [2, 2], options),
+            "max_pool2d: row 0 of the windows holds padding only: with dilation [2, 2] and padding [1, 1] the taps of kernel [2, 2] step over \
+             the input 1×1; use a smaller dilation or another padding"
+        );
+        let columns = Pool2dOptions { stride: [1, 1], padding: [0, 2], dilation: [1, 3], ..Default::default() };
+        for ceil_mode in [false, true] {
+            // Taps of column 0 are on positions -2, 1; of column 1 on -1, 2.
+            assert!(message([2, 1, 3, 1], [1, 2], Pool2dOptions { ceil_mode, ..columns }).contains("column 0 of the windows"));
+            assert!(message([2, 1, 3, 2], [1, 2], Pool2dOptions { ceil_mode, ..columns }).contains("column 1 of the windows"));
+        }
+    }
+
+    /// From PyTorch 2.9: `F.max_pool2d(torch.arange(5.).view(1, 1, 1, 5), (1, 2), 1, (0, 2), (1, 3), return_indices=True)`.
+    #[test]
+    fn padding_reaches_to_half_of_the_dilated_kernel() {
+        let options = Pool2dOptions { stride: [1, 1], padding: [0, 2], dilation: [1, 3], ..Default::default() };
+        let x = Tensor::arange(5).cast(DType::F64).unwrap().reshape([1, 1, 1, 5]).unwrap().with_grad();
+        let y = x.max_pool2d([1, 2], options).unwrap();
+        assert_eq!(y.to_vec::<f64>().unwrap(), [1.0, 2.0, 3.0, 4.0, 2.0, 3.0]);
         let gradients = y.sum(..).unwrap().backward().unwrap();
-        assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), [0.0, 0.0]);
+        assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>().unwrap(), [0.0, 1.0, 2.0, 2.0, 1.0]);
+        let wider = Pool2dOptions { padding: [0, 3], ..options };
+        let error = x.max_pool2d([1, 2], wider).unwrap_err().to_string();
+        assert_eq!(error, "max_pool2d: padding [0, 3] is more than half of the kernel [1, 2] (dilated to [1, 4])");
     }
 
     #[test]

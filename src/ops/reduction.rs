@@ -415,6 +415,63 @@ mod tests {
         assert!(vector(&long).max(..).unwrap().item::<f32>().unwrap().is_nan());
     }
 
+    /// Values and gradients are PyTorch's for `torch.tensor(3., requires_grad=True)`.
+    #[test]
+    fn a_tensor_without_dimensions_takes_dimension_0_and_the_last() {
+        type Function = fn(&Tensor, isize) -> Result<Tensor>;
+        let cases: [(&str, Function, f64, f64); 22] = [
+            ("sum", |x, dim| x.sum(dim), 3.0, 1.0),
+            ("sum over a list", |x, dim| x.sum([dim]), 3.0, 1.0),
+            ("sum_keepdim", |x, dim| x.sum_keepdim(dim), 3.0, 1.0),
+            ("mean", |x, dim| x.mean(dim), 3.0, 1.0),
+            ("mean_keepdim", |x, dim| x.mean_keepdim(dim), 3.0, 1.0),
+            ("max", |x, dim| x.max(dim), 3.0, 1.0),
+            ("max_keepdim", |x, dim| x.max_keepdim(dim), 3.0, 1.0),
+            ("min", |x, dim| x.min(dim), 3.0, 1.0),
+            ("min_keepdim", |x, dim| x.min_keepdim(dim), 3.0, 1.0),
+            ("logsumexp", |x, dim| x.logsumexp(dim), 3.0, 1.0),
+            ("logsumexp_keepdim", |x, dim| x.logsumexp_keepdim(dim), 3.0, 1.0),
+            ("var", |x, dim| x.var_with(dim, 0, false), 0.0, 0.0),
+            ("unbiased var", |x, dim| x.var(dim), f64::NAN, f64::NAN),
+            ("argmax", |x, dim| x.argmax(dim)?.to_dtype(DType::F64), 0.0, 0.0),
+            ("argmax_keepdim", |x, dim| x.argmax_keepdim(dim)?.to_dtype(DType::F64), 0.0, 0.0),
+            ("argmin", |x, dim| x.argmin(dim)?.to_dtype(DType::F64), 0.0, 0.0),
+            ("softmax", |x, dim| x.softmax(dim), 1.0, 0.0),
+            ("log_softmax", |x, dim| x.log_softmax(dim), 0.0, 0.0),
+            ("squeeze", |x, dim| x.squeeze(dim), 3.0, 1.0),
+            ("transpose", |x, dim| x.transpose(dim, 0), 3.0, 1.0),
+            ("flip", |x, dim| x.flip(dim), 3.0, 1.0),
+            ("flatten and unsqueeze", |x, dim| x.flatten(dim, 0)?.squeeze(0)?.unsqueeze(dim)?.squeeze(0), 3.0, 1.0),
+        ];
+        let same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
+        for (name, f, value, slope) in cases {
+            for dim in [0, -1] {
+                let x = Tensor::scalar(3.0).with_grad();
+                let y = f(&x, dim).unwrap_or_else(|error| panic!("{name} over {dim}: {error}"));
+                assert!(y.ndim() == 0 && same(y.item().unwrap(), value), "{name} over {dim} gives {y:?}");
+                if y.requires_grad() {
+                    let found = y.backward().unwrap().get(&x).unwrap().item::<f64>().unwrap();
+                    assert!(same(found, slope), "the gradient of {name} over {dim} is {found}");
+                } else {
+                    assert_eq!(slope, 0.0, "{name} is not recorded");
+                }
+            }
+            for dim in [1, -2] {
+                let error = f(&Tensor::scalar(3.0), dim).unwrap_err().to_string();
+                assert!(error.ends_with(&format!("dimension {dim} is outside a tensor with 0 dimensions")), "{name}: {error}");
+            }
+        }
+        let scalar = Tensor::scalar(3.0);
+        assert_eq!(scalar.sum([0, -1]).unwrap_err().to_string(), "sum: a dimension is named twice in [0, 0]");
+        // There is no size to change or to ask for, in PyTorch either.
+        let refused = "dimension 0 is outside a tensor without dimensions";
+        assert!(scalar.size(0).unwrap_err().to_string().contains(refused));
+        assert!(scalar.narrow(0, 0, 1).unwrap_err().to_string().contains(refused));
+        assert!(scalar.chunk(1, 0).unwrap_err().to_string().contains(refused));
+        assert!(scalar.split(1, 0).unwrap_err().to_string().contains(refused));
+        assert!(Tensor::cat(&[&scalar], 0).unwrap_err().to_string().contains(refused));
+    }
+
     #[test]
     fn bytes_are_summed_without_wrapping() {
         let x = Tensor::from_vec(vec![200u8; 1000], [1000]).unwrap();

@@ -38,10 +38,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] when a dimension does not exist or `end` comes before `start`.
     pub fn flatten(&self, start: impl Dim, end: impl Dim) -> Result<Tensor> {
+        let (start, end) = (resolve_dim("flatten", start, self.ndim())?, resolve_dim("flatten", end, self.ndim())?);
         if self.ndim() == 0 {
             return self.reshape([1]);
         }
-        let (start, end) = (resolve_dim("flatten", start, self.ndim())?, resolve_dim("flatten", end, self.ndim())?);
         if start > end {
             return Err(Error::argument("flatten", format!("dimension {start} comes after dimension {end}")));
         }
@@ -62,7 +62,7 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist.
     pub fn squeeze(&self, dim: impl Dim) -> Result<Tensor> {
         let axis = resolve_dim("squeeze", dim, self.ndim())?;
-        if self.shape()[axis] != 1 {
+        if self.shape().get(axis) != Some(&1) {
             return Ok(self.clone());
         }
         let mut shape = self.shape().to_vec();
@@ -123,7 +123,9 @@ impl Tensor {
     pub fn transpose(&self, first: impl Dim, second: impl Dim) -> Result<Tensor> {
         let (first, second) = (resolve_dim("transpose", first, self.ndim())?, resolve_dim("transpose", second, self.ndim())?);
         let mut dims: Vec<usize> = (0..self.ndim()).collect();
-        dims.swap(first, second);
+        if first != second {
+            dims.swap(first, second);
+        }
         self.permute(dims)
     }
 

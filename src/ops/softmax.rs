@@ -11,9 +11,7 @@ use crate::tensor::{Dim, Tensor, with_float};
 fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<Tensor> {
     let _op = operation(op);
     x.expect_float(op)?;
-    // A scalar is its own only element.
-    let rank = x.ndim().max(1);
-    let axis = resolve_dim(op, dim, rank)?;
+    let axis = resolve_dim(op, dim, x.ndim())?;
     let format = x.memory_format();
     let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(i, &n)| (n, i == axis)).collect();
     let (sizes, chosen): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();

@@ -103,7 +103,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] when there is no such dimension.
     pub fn size(&self, dim: impl Dim) -> Result<usize> {
-        Ok(self.shape[shape::resolve_dim("size", dim, self.ndim())?])
+        Ok(self.shape[shape::resolve_size("size", dim, self.shape())?])
     }
 
     /// The number of dimensions.

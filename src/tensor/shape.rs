@@ -88,20 +88,30 @@ pub(crate) fn broadcast(result: &[usize], format: MemoryFormat, operands: [(&[us
     Broadcast::new(&physical(result, format), [&walks[0], &walks[1]])
 }
 
-/// A dimension, negative to count from the end; `i32`, `isize`, `i64` and `usize` all serve.
+/// A dimension, negative to count from the end; `i32`, `isize`, `i64` and `usize` all serve. A tensor without dimensions takes 0 and -1, as
+/// in PyTorch.
 pub trait Dim: Copy {
     #[doc(hidden)]
     fn index(self) -> i128;
 }
 
-/// A dimension as an index.
+/// A dimension as an index. A tensor without dimensions takes 0 and -1, as in PyTorch, so the index may be that of no dimension;
+/// [`resolve_size`] is for operations that need one.
 pub(crate) fn resolve_dim(op: &'static str, dim: impl Dim, rank: usize) -> Result<usize> {
-    let index = dim.index();
-    let from_start = if index < 0 { index + rank as i128 } else { index };
-    if (0..rank as i128).contains(&from_start) {
+    let (index, dimensions) = (dim.index(), rank.max(1) as i128);
+    let from_start = if index < 0 { index + dimensions } else { index };
+    if (0..dimensions).contains(&from_start) {
         return Ok(from_start as usize);
     }
     Err(Error::argument(op, format!("dimension {index} is outside a tensor with {rank} dimensions")))
+}
+
+/// A dimension as an index into `shape`, for operations that change or ask for its size.
+pub(crate) fn resolve_size(op: &'static str, dim: impl Dim, shape: &[usize]) -> Result<usize> {
+    match shape {
+        [] => Err(Error::argument(op, format!("dimension {} is outside a tensor without dimensions", dim.index()))),
+        _ => resolve_dim(op, dim, shape.len()),
+    }
 }
 
 /// The dimensions a reduction runs over: one, several, or all (`..`).
@@ -116,7 +126,7 @@ impl Dims for RangeFull {
     }
 }
 
-/// The dimensions as sorted indices without repetition.
+/// The dimensions as sorted indices without repetition; none for a tensor without dimensions, whatever they were.
 pub(crate) fn resolve_dims(op: &'static str, dims: &impl Dims, rank: usize) -> Result<Vec<usize>> {
     let Some(indices) = dims.indices() else { return Ok((0..rank).collect()) };
     let mut axes = indices.into_iter().map(|i| resolve_dim(op, Index(i), rank)).collect::<Result<Vec<_>>>()?;
@@ -124,6 +134,7 @@ pub(crate) fn resolve_dims(op: &'static str, dims: &impl Dims, rank: usize) -> R
     if axes.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(Error::argument(op, format!("a dimension is named twice in {axes:?}")));
     }
+    axes.truncate(rank);
     Ok(axes)
 }
 
