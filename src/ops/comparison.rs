@@ -200,7 +200,7 @@ impl Tensor {
         let (dtype, condition) = (promote(a, b), self.detach());
         let asks = |t: &&Tensor| t.memory_format() == MemoryFormat::ChannelsLast && t.shape() == shape;
         let format = if [self, a, b].iter().any(asks) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor };
-        let aligned = |t: Tensor| Ok::<_, crate::Error>(t.expand(&shape)?.in_format(format)?);
+        let aligned = |t: Tensor| t.expand(&shape)?.in_format(format);
         let (c, left, right) = (aligned(condition.clone())?, aligned(a.cast(dtype)?)?, aligned(b.cast(dtype)?)?);
         let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| select(c.data(), left.data(), right.data(), y))?);
         Ok(y.record("where_", [a, b], move |grad, wanted| {

@@ -332,7 +332,7 @@ impl Tensor {
         let (mean, rest) = split_means(&moments.mean, self.dtype());
         let scale = zip(&values(weight, maps.channels, 1.0)?, &rstd, |weight, rstd| weight * rstd);
         let shift = zip(&values(bias, maps.channels, 0.0)?, &zip(&rest, &scale, |rest, scale| rest * scale), |bias, rest| bias - rest);
-        let added = shortcut.map(|shortcut| as_map(shortcut)).transpose()?.map(|(map, _)| map);
+        let added = shortcut.map(as_map).transpose()?.map(|(map, _)| map);
         let y = forward("batch_norm", maps, &x, [&mean, &scale, &shift], added.as_ref(), activation)?;
         // What shows the activation's argument again, where the input alone does not.
         let kept =

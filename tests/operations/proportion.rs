@@ -203,3 +203,47 @@ fn shapes_that_cannot_be_addressed_are_refused_though_they_have_no_elements() {
     assert!(matches!(wide.group_norm(1 << 45, None, None, 1e-5).map(|y| y.shape().to_vec()), Err(Error::OutOfMemory { .. })));
     assert_eq!(x.batch_norm(None, None, None, 1e-5).map(|y| y.shape().to_vec()).ok(), Some(x.shape().to_vec()));
 }
+
+#[test]
+fn operations_on_tensors_without_elements_take_no_time_however_large_the_other_sizes_are() {
+    type Operation = fn(&Tensor) -> Result<Tensor>;
+    let operations: [(&str, Operation); 24] = [
+        ("sum", |x| x.sum(..)),
+        ("sum of the first", |x| x.sum(0)),
+        ("mean of the last", |x| x.mean(-1)),
+        ("max", |x| x.max(1)),
+        ("argmax", |x| x.argmax(1)),
+        ("var", |x| x.var(1)),
+        ("logsumexp", |x| x.logsumexp(1)),
+        ("softmax", |x| x.softmax(1)),
+        ("log_softmax", |x| x.log_softmax(-1)),
+        ("add", |x| x.add(x)),
+        ("relu", |x| Ok(x.relu())),
+        ("transpose", |x| x.transpose(1, -1)),
+        ("flatten", |x| x.flatten(0, -1)),
+        ("flip", |x| x.flip(..)),
+        ("narrow", |x| x.narrow(1, 0, 1)),
+        ("cat", |x| Tensor::cat(&[x, x], 0)),
+        ("pad", |x| x.pad([1, 1, 1, 1], 0.0)),
+        ("max_pool2d", |x| x.max_pool2d([1, 1], Default::default())),
+        ("avg_pool2d", |x| x.avg_pool2d([1, 1], Default::default())),
+        ("adaptive_avg_pool2d", |x| x.adaptive_avg_pool2d([1, 1])),
+        ("interpolate", |x| x.interpolate([2, 2], convnet::ops::Interpolation::Nearest)),
+        ("batch_norm", |x| x.batch_norm(None, None, None, 1e-5)),
+        ("group_norm", |x| x.group_norm(1, None, None, 1e-5)),
+        ("unfold", |x| x.unfold([1, 1], Default::default())),
+    ];
+    let sizes = [[0, 2, 1 << 50, 1], [0, 1 << 50, 1, 2], [1 << 50, 2, 0, 1], [2, 1 << 50, 1, 0], [2, 0, 1, 1 << 50], [2, 0, 1 << 50, 1]];
+    for shape in sizes {
+        for (name, operation) in operations {
+            // With its backward pass; an error is a right answer where the result has elements that memory cannot hold.
+            let x = Tensor::zeros(shape).with_grad();
+            let start = Instant::now();
+            let gradients = operation(&x).and_then(|y| y.sum(..)?.backward());
+            if let Ok(gradients) = gradients {
+                assert!(gradients.get(&x).is_none_or(|gradient| gradient.shape() == shape), "{name} of {shape:?}");
+            }
+            assert!(start.elapsed() < LONG, "{name} of {shape:?} took {:?}", start.elapsed());
+        }
+    }
+}
