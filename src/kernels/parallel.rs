@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::available_parallelism;
 
-use super::workers::Workers;
+use super::workers::{Workers, is_forked};
 
 /// Below this many elementary operations (some microseconds of one core) a region is not worth another thread's attention.
 const WORTH_WAKING: usize = if cfg!(miri) { 100 } else { 100_000 };
@@ -71,15 +71,31 @@ fn threads(count: usize) -> io::Result<Threads> {
 /// Sets the number of threads that operations use, the caller's included; 0 returns to the default: the cores that this
 /// process may use, unless `RAYON_NUM_THREADS` says otherwise.
 ///
+/// Several processes on one machine should share its cores: each takes all of them by default, and between two layers its threads watch for
+/// work for a moment, which slows the others down. Give each process its part, by this function or the variable. Threads that outnumber the
+/// cores of their process do not watch; they gain nothing either.
+///
+/// A process that is forked after the threads have started (by the first larger operation) computes on the calling thread alone, since a fork
+/// copies one thread only. Fork while no other thread computes: what it was doing, such as taking memory, is never finished in the child, which
+/// may then wait for it for ever. Forking before the first operation, and starting programs (`std::process::Command`), have neither limit.
+///
 /// # Errors
-/// When the system cannot start that many threads.
+/// When the system cannot start that many threads, or this process was forked from one whose threads had started and `count` is above 1.
 pub fn set_num_threads(count: usize) -> io::Result<()> {
+    if is_forked() {
+        // The lock below may be held by a thread that is not there.
+        let refused = || io::Error::other(format!("a forked process has one thread for operations, {count} were asked for"));
+        return if count > 1 { Err(refused()) } else { Ok(()) };
+    }
     set(if count == 0 { Threads::Default } else { threads(count)? });
     Ok(())
 }
 
 /// The number of threads that operations use, the caller's included.
 pub fn num_threads() -> usize {
+    if is_forked() {
+        return 1;
+    }
     match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
         Threads::Default => default_count(),
         Threads::One => 1,
@@ -89,6 +105,9 @@ pub fn num_threads() -> usize {
 
 /// The threads beside the caller, if there are any; started if need be.
 fn workers() -> Option<Arc<Workers>> {
+    if is_forked() {
+        return None;
+    }
     match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
         Threads::Default => {}
         Threads::One => return None,
@@ -246,6 +265,87 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Seconds of processor time that this process has used, from `/proc`.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn cpu_seconds() -> f64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        // In hundredths, on every Linux that this is tried on.
+        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+    }
+
+    /// Runs the named test once more, in a process where nothing else runs, and fails when it does. Returns `false` in that process.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn passes_alone(test: &str) -> bool {
+        if std::env::var_os("CONVNET_TEST_ALONE").is_some() {
+            return false;
+        }
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        alone.args([&format!("kernels::parallel::tests::{test}"), "--exact"]).env("CONVNET_TEST_ALONE", "1");
+        let output = alone.output().unwrap();
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+        true
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn threads_that_outnumber_the_cores_sleep_while_there_is_nothing_to_do() {
+        if passes_alone("threads_that_outnumber_the_cores_sleep_while_there_is_nothing_to_do") {
+            return;
+        }
+        set_num_threads(available_parallelism().unwrap().get() + 6).unwrap();
+        let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
+        for _ in 0..2000 {
+            for_each(8, usize::MAX, |_| ());
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+        // Some 0.3 of a core, for waking; were the threads to watch meanwhile, all cores.
+        let cores = (cpu_seconds() - cpu) / start.elapsed().as_secs_f64();
+        assert!(cores < 0.8, "{cores} cores");
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn a_child_forked_while_threads_compute_computes_alone() {
+        if passes_alone("a_child_forked_while_threads_compute_computes_alone") {
+            return;
+        }
+        let sum = || {
+            let sum = AtomicUsize::new(0);
+            for_each(100, usize::MAX, |i| _ = sum.fetch_add(i, Ordering::Relaxed));
+            sum.into_inner()
+        };
+        set_num_threads(4).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sum();
+                }
+            });
+            let outcomes: Vec<i32> = (0..60)
+                .map(|_| {
+                    sum();
+                    let mut status = 0;
+                    // SAFETY: the child computes without allocating, has ten seconds for it, and ends without running anything of the parent's.
+                    unsafe {
+                        let child = libc::fork();
+                        if child == 0 {
+                            libc::alarm(10);
+                            let right = sum() == 4950 && num_threads() == 1 && set_num_threads(0).is_ok();
+                            libc::_exit(if right { 0 } else { 1 });
+                        }
+                        libc::waitpid(child, &raw mut status, 0);
+                    }
+                    status
+                })
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(outcomes, [0; 60], "wait statuses; 14 is the alarm's");
+        });
+        assert_eq!((num_threads(), sum()), (4, 4950), "the parent goes on as before");
     }
 
     #[test]
