@@ -342,8 +342,8 @@ impl<'a> Decoder<'a> {
             let mut coder = Huffman::new(&scan, [&self.dc, &self.ac], data)?;
             scan.run(frame, &mut coder)?;
             self.at += coder.end();
-            self.complete = !frame.progressive && count == frame.components.len();
         }
+        self.complete = !frame.progressive && count == frame.components.len();
         Ok(())
     }
 }
