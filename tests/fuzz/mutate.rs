@@ -59,7 +59,7 @@ pub fn inputs() -> usize {
 /// Reads mutations of the seeds and asserts that none panics, takes longer than [`LONGEST`] or holds
 /// more than `per_byte` bytes of memory for each byte of the file. `read` says whether it could be
 /// read; `repair` is applied to half of the mutations, to get beyond checksums.
-pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut Vec<u8>), read: impl Fn(&[u8]) -> bool) {
+pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut [u8]), read: impl Fn(&[u8]) -> bool) {
     let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
     let inputs = inputs();
     for number in 0..inputs {

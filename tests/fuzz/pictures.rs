@@ -56,7 +56,7 @@ fn a_mutated_png_is_a_picture_or_an_error_in_proportion() {
     mutate::run("PNG", &seeds, PER_PNG_BYTE, with_right_checksums, read);
 }
 
-fn with_right_checksums(file: &mut Vec<u8>) {
+fn with_right_checksums(file: &mut [u8]) {
     let mut at = 8;
     while let Some(&[a, b, c, d]) = file.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
         let end = at + 8 + u32::from_be_bytes([a, b, c, d]) as usize;
