@@ -30,6 +30,18 @@ pub enum Error {
         /// What it got.
         got: DType,
     },
+    /// An input of another floating-point type than what it is combined with.
+    #[error("{op}: {}", mixed(*input, name, *dtype))]
+    MixedDTypes {
+        /// The operation.
+        op: &'static str,
+        /// The type of the input.
+        input: DType,
+        /// What else the operation got: `weight`, `bias`, …
+        name: &'static str,
+        /// The type of this.
+        dtype: DType,
+    },
     /// An argument outside its range.
     #[error("{op}: {message}")]
     Argument {
@@ -59,12 +71,14 @@ pub enum Error {
         source: OutOfMemory,
     },
     /// An error from inside a network, with the path of the layer it comes from.
-    #[error("{}: {}", place(path, layer), source.without_op())]
+    #[error("{}: {}", place(path, layer), if *is_block { source.to_string() } else { source.without_op() })]
     Layer {
-        /// The layer's path, such as `layer1.0.conv1`; empty when no walk from a root has told it.
+        /// The path of the layer or block, such as `layer1.0.conv1`; empty for a root and before the first walk over the network.
         path: String,
-        /// What the layer is, such as `Conv2d 64→64, k3`.
+        /// What it is, such as `Conv2d 64→64, k3`; of a block, its type.
         layer: String,
+        /// Whether it is a block, which the message then names the failed operation for.
+        is_block: bool,
         /// What happened there.
         source: Box<Error>,
     },
@@ -120,12 +134,23 @@ fn place(path: &str, layer: &str) -> String {
     if path.is_empty() { layer.to_string() } else { format!("{path} ({layer})") }
 }
 
+/// `the input is f64, the weight f32; convert …`.
+fn mixed(input: DType, name: &str, dtype: DType) -> String {
+    let code = |dtype: DType| format!("to_dtype(DType::{dtype:?})");
+    format!(
+        "the input is {input}, the {name} {dtype}; convert the input with `x.{}` or the network with `model.{}`",
+        code(dtype),
+        code(input)
+    )
+}
+
 impl Error {
     /// The message without the operation's name, which the layer has said in its own words.
     fn without_op(&self) -> String {
         match self {
             Error::Shape { message, .. } | Error::Argument { message, .. } | Error::Value { message, .. } => message.clone(),
             Error::DType { expected, got, .. } => format!("expected {expected}, got {got}"),
+            Error::MixedDTypes { input, name, dtype, .. } => mixed(*input, name, *dtype),
             other => other.to_string(),
         }
     }

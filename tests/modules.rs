@@ -4,6 +4,8 @@
 mod files;
 #[path = "modules/layers.rs"]
 mod layers;
+#[path = "modules/messages.rs"]
+mod messages;
 #[path = "modules/paths.rs"]
 mod paths;
 #[path = "modules/summaries.rs"]
@@ -165,20 +167,34 @@ fn parameters_that_are_shared_count_once() {
     let net = Sequential::new().push(a).push(b);
     assert_eq!(net.num_parameters(), 9 + 3 + 3);
     assert_eq!(net.state_dict().len(), 4);
-    assert_eq!(net.freeze("0"), 2);
-    assert_eq!(net.unfreeze(""), 3);
+    assert_eq!(net.freeze("0").unwrap(), 2);
+    assert_eq!(net.unfreeze("").unwrap(), 3);
 }
 
 #[test]
 fn frozen_parameters_get_no_gradient() {
     let net = nested();
-    assert_eq!(net.freeze("layer"), 0, "a path, not any prefix");
-    assert_eq!(net.freeze("layer1"), 5);
+    assert_eq!(net.freeze("layer1").unwrap(), 5);
     let loss = net.forward(&Tensor::ones([1, 64, 2, 2])).unwrap().sum(..).unwrap();
     let grads = loss.backward().unwrap();
     let with_gradient: Vec<String> =
         net.named_parameters().into_iter().filter(|(_, p)| grads.get(&p.tensor()).is_some()).map(|(name, _)| name).collect();
     assert_eq!(with_gradient, ["fc.weight", "fc.bias"]);
+}
+
+#[test]
+fn freezing_what_is_not_there_is_an_error_with_near_names() {
+    let net = nested();
+    // A path, not any prefix.
+    for prefix in ["layer", "layer1.0.conv", "layers1", "fc.weight.", "fcweight"] {
+        assert!(net.unfreeze(prefix).is_err(), "{prefix}");
+    }
+    let error = net.freeze("layer").unwrap_err().to_string();
+    assert!(error.starts_with("freeze: there is no module or parameter at path \"layer\"; near names are layer1, "), "{error}");
+    assert!(net.freeze(&"x".repeat(100_000)).is_err());
+    assert!(net.named_parameters().iter().all(|(_, parameter)| !parameter.is_frozen()));
+    assert_eq!([net.freeze("pool").unwrap(), net.freeze("fc.weight").unwrap(), net.freeze("").unwrap()], [0, 1, 7]);
+    assert!(ReLU.freeze("x").unwrap_err().to_string().contains("no parts"));
 }
 
 #[test]

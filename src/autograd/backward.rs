@@ -99,7 +99,7 @@ impl Tensor {
     /// # Errors
     /// As [`backward`](Tensor::backward), and when the gradient's shape or dtype is not this tensor's.
     pub fn backward_with(&self, options: BackwardOptions) -> Result<Gradients> {
-        let root = self.node().ok_or_else(|| Error::Backward("no input of this tensor wants a gradient".into()))?;
+        let root = self.node().ok_or_else(|| Error::Backward(self.why_without_history()))?;
         let start = match options.gradient {
             Some(gradient) if gradient.shape() == self.shape() && gradient.dtype() == self.dtype() => gradient.detach(),
             Some(gradient) => return Err(Error::Backward(format!("the gradient {gradient:?} does not fit {self:?}"))),
@@ -107,6 +107,21 @@ impl Tensor {
             None => return Err(Error::Backward(format!("a tensor of shape {:?} needs a gradient to start from", self.shape()))),
         };
         super::no_grad(|| walk(root, start, options.retain_graph))
+    }
+}
+
+impl Tensor {
+    /// What keeps a tensor from having a gradient to walk back with.
+    fn why_without_history(&self) -> String {
+        if !self.dtype().is_float() {
+            return format!("expected a loss of f32 or f64, got {}; integers have no gradient", self.dtype());
+        }
+        let here = if super::is_grad_enabled() { "" } else { ", as here" };
+        format!(
+            "nothing that this tensor was computed from wants a gradient. Likely causes: all parameters are frozen (`unfreeze`); the forward \
+             pass ran inside `no_grad`{here}; the tensor was detached (`detach`); it comes from integers, or from a comparison or an index, \
+             which have no gradient; no leaf was made with `with_grad`"
+        )
     }
 }
 
@@ -236,7 +251,11 @@ mod tests {
         assert!(x.backward().unwrap_err().to_string().contains("needs a gradient"));
         let wrong = BackwardOptions { gradient: Some(Tensor::ones([3])), ..Default::default() };
         assert!(x.backward_with(wrong).unwrap_err().to_string().contains("does not fit"));
-        assert!(Tensor::ones([1]).backward().unwrap_err().to_string().contains("wants a gradient"));
+        assert!(
+            Tensor::ones([1]).backward().unwrap_err().to_string().contains("wants a gradient. Likely causes: all parameters are frozen")
+        );
+        assert!(crate::no_grad(|| Tensor::ones([1]).backward()).unwrap_err().to_string().contains("inside `no_grad`, as here"));
+        assert!(Tensor::arange(1).backward().unwrap_err().to_string().contains("got i64; integers have no gradient"));
     }
 
     /// Different numbers around one.

@@ -152,6 +152,7 @@ impl Image {
     ///
     /// # Panics
     /// When memory cannot hold it.
+    #[track_caller]
     pub fn to_tensor(&self) -> Tensor {
         or_panic(self.try_to_tensor())
     }

@@ -150,7 +150,7 @@ impl Conv2d {
         shortcut: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Option<Tensor>> {
-        let Some(prepared) = self.prepared(norm, x, shortcut).map_err(|error| self.site.locate(error, self.describe()))? else {
+        let Some(prepared) = self.prepared(norm, x, shortcut).map_err(|error| self.site.locate(error, false, self.describe()))? else {
             return Ok(None);
         };
         self.site.enter(self, x, || prepared.run(x, shortcut, activation)).map(Some)
@@ -236,7 +236,7 @@ impl Module for Conv2d {
     ///
     /// # Errors
     /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels or is smaller than the kernel, [`Error::Argument`] when
-    /// channels do not divide into the groups or a stride is zero, [`Error::DType`] when the input's dtype is not the weight's.
+    /// channels do not divide into the groups or a stride is zero, [`Error::MixedDTypes`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kept = || -> Result<Option<Tensor>> {
             let prepared = self.prepared(None, x, None)?;

@@ -226,7 +226,7 @@ mod tests {
         no_grad(|| conv_bn(&conv, &bn, &x)).unwrap();
         bn.eval();
         check(&conv, &bn, &x);
-        conv.freeze("");
+        conv.freeze("").unwrap();
         check(&conv, &bn, &x);
         // Another normalisation behind the same convolution.
         let other = layers().1;
@@ -253,9 +253,9 @@ mod tests {
         let (conv, bn) = layers();
         let x = Tensor::randn([1, 5, 4, 4]);
         assert!(conv_bn(&conv, &bn, &x).unwrap().requires_grad());
-        conv.freeze("");
+        conv.freeze("").unwrap();
         assert!(conv_bn(&conv, &bn, &x).unwrap().requires_grad(), "through the normalisation");
-        bn.freeze("");
+        bn.freeze("").unwrap();
         assert!(!conv_bn(&conv, &bn, &x).unwrap().requires_grad());
         assert!(conv_bn(&conv, &bn, &x.with_grad()).unwrap().requires_grad());
         assert!(conv_bn_add_relu(&conv, &bn, &x, &Tensor::randn([1, 8, 4, 4]).with_grad()).unwrap().requires_grad());

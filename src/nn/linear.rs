@@ -69,7 +69,7 @@ impl Module for Linear {
     /// `[…, in]` gives `[…, out]`.
     ///
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the last size is not `in`, [`Error::DType`] when the input's dtype is not the weight's.
+    /// [`Error::Layer`] around [`Error::Shape`] when the last size is not `in`, [`Error::MixedDTypes`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || {
             let [inputs, outputs] = self.features;

@@ -144,13 +144,19 @@ pub trait Module: Send + Sync {
     }
 
     /// Switches gradients off for the parameters at or below a path, all for `""`. Returns how many there are.
-    fn freeze(&self, prefix: &str) -> usize {
-        set_frozen(self, prefix, true)
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is neither a module nor a parameter at this path, with the paths that are written most alike.
+    fn freeze(&self, prefix: &str) -> Result<usize> {
+        set_frozen(self, "freeze", prefix, true)
     }
 
     /// Switches gradients on again for the parameters at or below a path, all for `""`. Returns how many there are.
-    fn unfreeze(&self, prefix: &str) -> usize {
-        set_frozen(self, prefix, false)
+    ///
+    /// # Errors
+    /// As [`freeze`](Module::freeze).
+    fn unfreeze(&self, prefix: &str) -> Result<usize> {
+        set_frozen(self, "unfreeze", prefix, false)
     }
 
     /// Converts all parameters and floating-point buffers.
@@ -274,18 +280,55 @@ fn set_training(module: &(impl Module + ?Sized), training: bool) {
     });
 }
 
-fn set_frozen(module: &(impl Module + ?Sized), prefix: &str, frozen: bool) -> usize {
+fn set_frozen(module: &(impl Module + ?Sized), op: &'static str, prefix: &str, frozen: bool) -> Result<usize> {
     let below = |path: &str| path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'));
-    let mut seen = HashSet::new();
+    let (mut seen, mut exists, mut paths) = (HashSet::new(), prefix.is_empty(), vec![]);
     Visitor::walk(module, &mut |path, item| {
-        if let Item::Parameter(parameter) = item
-            && below(path)
-        {
+        let begins = matches!(item, Item::Enter { .. } | Item::Parameter(_));
+        if begins && !path.is_empty() {
+            paths.push(path.to_string());
+        }
+        if !below(path) {
+            return;
+        }
+        exists |= begins;
+        if let Item::Parameter(parameter) = item {
             parameter.set_frozen(frozen);
             seen.insert(parameter.key());
         }
     });
-    seen.len()
+    if exists {
+        return Ok(seen.len());
+    }
+    let near = match nearest(prefix, paths).as_slice() {
+        [] => "the network has no parts".to_string(),
+        near => format!("near names are {}", near.join(", ")),
+    };
+    Err(Error::argument(op, format!("there is no module or parameter at path {prefix:?}; {near}")))
+}
+
+/// The five paths that are written most alike, the best first.
+fn nearest(wanted: &str, mut paths: Vec<String>) -> Vec<String> {
+    // Longer than any path that is a slip of the pen.
+    let wanted: Vec<char> = wanted.chars().take(200).collect();
+    paths.sort_by_cached_key(|path| edits(&wanted, path));
+    paths.dedup();
+    paths.truncate(5);
+    paths
+}
+
+/// How many characters have to be added, left out or replaced to turn one text into the other (Levenshtein's distance).
+fn edits(from: &[char], to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=from.len()).collect();
+    for (i, b) in to.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &a) in from.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[from.len()]
 }
 
 /// Identity when there is none.

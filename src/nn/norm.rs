@@ -336,7 +336,7 @@ impl Leaf for LayerNorm {
 
 impl Module for LayerNorm {
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the layer's, [`Error::DType`] when its dtype is not
+    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the layer's, [`Error::MixedDTypes`] when its dtype is not
     /// the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.site.enter(self, x, || {

@@ -83,6 +83,7 @@ impl Parameter {
     ///
     /// # Panics
     /// When the initial value has not been drawn yet and memory cannot hold it; [`try_tensor`](Parameter::try_tensor) returns the error.
+    #[track_caller]
     pub fn tensor(&self) -> Tensor {
         or_panic(self.try_tensor())
     }

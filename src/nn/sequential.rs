@@ -114,7 +114,7 @@ impl Module for Sequential {
             let (mut current, mut rest) = (None, &self.children[..]);
             while let Some(child) = rest.first() {
                 let input = current.as_ref().unwrap_or(x);
-                let locate = |error| child.site.locate(error, child.module.kind().to_string());
+                let locate = |error| child.site.locate(error, true, child.module.kind().to_string());
                 let (output, count) = match together(rest, input) {
                     Some((output, count)) => (output?, count),
                     None => (block(&child.module, || child.module.forward(input)).map_err(locate)?, 1),

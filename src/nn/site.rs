@@ -111,7 +111,7 @@ impl Site {
         x: &Tensor,
         result: Result<Tensor>,
     ) -> Result<Tensor> {
-        let y = result.map_err(|error| self.locate(error, describe()))?;
+        let y = result.map_err(|error| self.locate(error, false, describe()))?;
         TRACE.with_borrow_mut(|trace| {
             if let Some(trace) = trace {
                 let multiply_adds = multiply_adds(x.shape(), y.shape());
@@ -122,11 +122,16 @@ impl Site {
     }
 
     /// Puts the place around an error that has none yet.
-    pub(crate) fn locate(&self, error: Error, layer: String) -> Error {
-        match error {
-            located @ Error::Layer { .. } => located,
-            error => Error::Layer { path: self.path(), layer, source: Box::new(error) },
-        }
+    pub(crate) fn locate(&self, error: Error, is_block: bool, layer: String) -> Error {
+        located(error, self.path(), is_block, layer)
+    }
+}
+
+/// An error with the place of the layer or block that it comes from, unless it has that of one inside.
+fn located(error: Error, path: String, is_block: bool, layer: String) -> Error {
+    match error {
+        error @ Error::Layer { .. } => error,
+        error => Error::Layer { path, layer, is_block, source: Box::new(error) },
     }
 }
 
@@ -142,11 +147,13 @@ impl fmt::Debug for Site {
     }
 }
 
-/// Runs the forward of a block, a module made of others: so that a [summary](super::Summary) can say what the block returns, and that a
-/// [profile](crate::profile()) books operations between the layers, such as the sum with a shortcut, under the block's path.
+/// Runs the forward of a block, a module made of others. A [summary](super::Summary) then says what the block returns, a
+/// [profile](crate::profile()) lists operations between the layers, such as the sum with a shortcut, under the block's path, and an error
+/// from such an operation names the block: `layer1.0 (Residual): add: shapes [..] and [..] do not broadcast`. Errors from layers and
+/// blocks inside keep their own place.
 ///
-/// Blocks need not: a summary lists them all the same, then without an output, and what they do between layers is booked under the block
-/// around them. Children of [`Sequential`](super::Sequential) and `Vec` are run so by these.
+/// Blocks need not call this: a summary lists them all the same, then without an output, and what they do between layers belongs to the
+/// block around them. Children of [`Sequential`](super::Sequential) and `Vec` are run so by these.
 ///
 /// ```
 /// use convnet::nn::{Conv2d, Module, Visitor, block};
@@ -171,12 +178,23 @@ impl fmt::Debug for Site {
 /// ```
 ///
 /// # Errors
-/// What `body` returns.
+/// What `body` returns, inside an [`Error::Layer`] unless it is one already or the block's path is not known: a block without layers inside,
+/// or in a network that no walk has passed, such as `eval()` or `parameters()`.
 pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    if is_tracing() || watch::is_on() {
-        return at_place(Visitor::place(module), body);
+    let result = if is_tracing() || watch::is_on() { at_place(Visitor::place(module), body) } else { body() };
+    result.map_err(|error| locate_block(module, error))
+}
+
+/// Puts the block's place around an error that has none yet, if it is known.
+#[cold]
+fn locate_block<M: Module + ?Sized>(module: &M, error: Error) -> Error {
+    if let Error::Layer { .. } = error {
+        return error;
     }
-    body()
+    match Visitor::place(module) {
+        Some(path) => located(error, path, true, module.kind().to_string()),
+        None => error,
+    }
 }
 
 /// Runs `body` at a path, if it is known, for those who listen.

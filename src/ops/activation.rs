@@ -48,6 +48,7 @@ impl Tensor {
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
+    #[track_caller]
     pub fn relu(&self) -> Tensor {
         or_panic(self.try_relu())
     }

@@ -177,6 +177,7 @@ impl Tensor {
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
+    #[track_caller]
     pub fn neg(&self) -> Tensor {
         or_panic(self.try_neg())
     }
@@ -194,6 +195,7 @@ impl Tensor {
     /// # Shape
     /// Any; the result has the input's shape and memory format, and its dtype, but for an integer tensor and a value that is not whole it
     /// is f32. Integers wrap.
+    #[track_caller]
     pub fn add_scalar(&self, value: f64) -> Tensor {
         or_panic(self.try_add_scalar(value))
     }
@@ -209,6 +211,7 @@ impl Tensor {
     ///
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
+    #[track_caller]
     pub fn sub_scalar(&self, value: f64) -> Tensor {
         let _op = operation("sub_scalar");
         let y = or_panic(scalar_arithmetic(self, value, Sub));
@@ -219,6 +222,7 @@ impl Tensor {
     ///
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
+    #[track_caller]
     pub fn mul_scalar(&self, value: f64) -> Tensor {
         or_panic(self.try_mul_scalar(value))
     }
@@ -234,6 +238,7 @@ impl Tensor {
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
+    #[track_caller]
     pub fn div_scalar(&self, value: f64) -> Tensor {
         or_panic(self.try_div_scalar(value))
     }
@@ -325,22 +330,25 @@ macro_rules! operator {
     (@tensors $trait:ident $method:ident, $left:ty, $right:ty) => {
         impl ops::$trait<$right> for $left {
             type Output = Tensor;
+            #[track_caller]
             fn $method(self, other: $right) -> Tensor {
-                Tensor::$method(&self, &other).unwrap_or_else(|error| panic!("{error}"))
+                or_panic(Tensor::$method(&self, &other))
             }
         }
     };
     (@number_first $trait:ident $method:ident, $right:ty) => {
         impl ops::$trait<$right> for f64 {
             type Output = Tensor;
+            #[track_caller]
             fn $method(self, other: $right) -> Tensor {
-                Tensor::$method(&constant(self, &other), &other).unwrap_or_else(|error| panic!("{error}"))
+                or_panic(Tensor::$method(&constant(self, &other), &other))
             }
         }
     };
     (@number $trait:ident $method:ident, $left:ty, ($x:ident, $value:ident) => $scalar:expr) => {
         impl ops::$trait<f64> for $left {
             type Output = Tensor;
+            #[track_caller]
             fn $method(self, $value: f64) -> Tensor {
                 let $x = &self;
                 $scalar
@@ -349,6 +357,7 @@ macro_rules! operator {
     };
 }
 /// A number as a tensor that does not change the dtype of what it meets, but for a number that is not whole and integers.
+#[track_caller]
 fn constant(value: f64, other: &Tensor) -> Tensor {
     let whole = value as i64 as f64 == value;
     let dtype = if other.dtype().is_float() || !whole { other.dtype().max(DType::F32) } else { DType::I64 };
@@ -364,6 +373,7 @@ operator! {
 
 impl ops::Neg for Tensor {
     type Output = Tensor;
+    #[track_caller]
     fn neg(self) -> Tensor {
         Tensor::neg(&self)
     }
@@ -371,6 +381,7 @@ impl ops::Neg for Tensor {
 
 impl ops::Neg for &Tensor {
     type Output = Tensor;
+    #[track_caller]
     fn neg(self) -> Tensor {
         Tensor::neg(self)
     }

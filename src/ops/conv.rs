@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::kernels::moments::Moments;
-use crate::tensor::compute::same_dtype;
+use crate::tensor::compute::like_input;
 use crate::tensor::dry::Reach;
 use crate::tensor::scoped::scoped;
 use crate::tensor::shape::{strides, try_numel};
@@ -117,9 +117,9 @@ impl Default for UnfoldOptions {
 /// Fails unless the operands have one floating-point dtype and the bias, if any, one element for each of `channels`.
 fn check_operands(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, channels: usize) -> Result<()> {
     x.expect_float(op)?;
-    same_dtype(op, x, weight)?;
+    like_input(op, x, "weight", weight)?;
     let Some(bias) = bias else { return Ok(()) };
-    same_dtype(op, x, bias)?;
+    like_input(op, x, "bias", bias)?;
     if bias.shape() != [channels] {
         return Err(Error::shape(op, format!("expected a bias [{channels}], got shape {:?}", bias.shape())));
     }
@@ -275,7 +275,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the channels or the kernel is larger than the padded
-    /// input; [`Error::DType`] unless all have the same floating-point type.
+    /// input; [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have the same type.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
         Ok(self.conv2d_with(weight, bias, options, false)?.0)
     }
@@ -498,7 +498,10 @@ mod tests {
             (x.conv2d(&zeros([4, 1, 3]), None, plain), "expected input [N, C, H, W]"),
             (x.conv2d(&zeros([4, 1, 30, 3]), None, plain), "kernel 30×3 is larger than the padded input 28×28"),
             (x.conv2d(&zeros([4, 1, 3, 3]), Some(&zeros([5])), plain), "expected a bias [4], got shape [5]"),
-            (x.conv2d(&zeros([4, 1, 3, 3]).cast(DType::F64).unwrap(), None, plain), "expected f32, got f64"),
+            (
+                x.conv2d(&zeros([4, 1, 3, 3]).cast(DType::F64).unwrap(), None, plain),
+                "the input is f32, the weight f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`",
+            ),
             (
                 x.cast(DType::I64).unwrap().conv2d(&zeros([4, 1, 3, 3]).cast(DType::I64).unwrap(), None, plain),
                 "expected f32 or f64, got i64",

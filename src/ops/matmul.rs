@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
 use crate::kernels::parallel;
 use crate::kernels::simd::Real;
-use crate::tensor::compute::same_dtype;
+use crate::tensor::compute::like_input;
 use crate::tensor::shape::{broadcast_shapes, numel, strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
@@ -116,7 +116,7 @@ impl Tensor {
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         let _op = operation("matmul");
         self.expect_float("matmul")?;
-        same_dtype("matmul", self, other)?;
+        like_input("matmul", self, "other factor", other)?;
         let fail = || Error::shape("matmul", format!("cannot multiply {:?} by {:?}", self.shape(), other.shape()));
         let (&[.., k], right) = (self.shape(), other.shape()) else { return Err(fail()) };
         let inner = if right.len() < 2 { right.first() } else { right.get(right.len() - 2) };
@@ -147,12 +147,13 @@ impl Tensor {
     /// `[.., in]` with a weight `[out, in]` and a bias `[out]` gives `[.., out]`, row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all have the same floating-point type.
+    /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless
+    /// they have the same type.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let _op = operation("linear");
         self.expect_float("linear")?;
-        same_dtype("linear", self, weight)?;
-        bias.map_or(Ok(()), |bias| same_dtype("linear", self, bias))?;
+        like_input("linear", self, "weight", weight)?;
+        bias.map_or(Ok(()), |bias| like_input("linear", self, "bias", bias))?;
         let &[features_out, features_in] = weight.shape() else {
             return Err(Error::shape("linear", format!("expected a weight [out, in], got shape {:?}", weight.shape())));
         };
@@ -219,13 +220,19 @@ mod tests {
             (ones(&[]).matmul(&ones(&[2])), "matmul: cannot multiply [] by [2]"),
             (ones(&[2]).matmul(&ones(&[])), "matmul: cannot multiply [2] by []"),
             (ones(&[2, 3, 4]).matmul(&ones(&[3, 4, 5])), "matmul: shapes [2] and [3] do not broadcast together"),
-            (ones(&[2, 3]).matmul(&doubles), "matmul: expected f32, got f64"),
+            (
+                ones(&[2, 3]).matmul(&doubles),
+                "matmul: the input is f32, the other factor f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`",
+            ),
             (Tensor::arange(3).matmul(&ones(&[3])), "matmul: expected f32 or f64, got i64"),
             (ones(&[2, 4]).linear(&weight, None), "linear: expected input [.., 3], got shape [2, 4]"),
             (ones(&[]).linear(&weight, None), "linear: expected input [.., 3], got shape []"),
             (ones(&[3]).linear(&ones(&[3]), None), "linear: expected a weight [out, in], got shape [3]"),
             (ones(&[3]).linear(&weight, Some(&ones(&[3]))), "linear: expected a bias [4], got shape [3]"),
-            (ones(&[3]).linear(&weight, Some(&doubles)), "linear: expected f32, got f64"),
+            (
+                ones(&[3]).linear(&weight, Some(&doubles)),
+                "linear: the input is f32, the bias f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`",
+            ),
         ] {
             assert_eq!(result.unwrap_err().to_string(), message);
         }

@@ -10,7 +10,7 @@ use crate::kernels::layer_norm;
 use crate::kernels::memory::{self, Buffer, catching};
 use crate::kernels::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
-use crate::tensor::compute::same_dtype;
+use crate::tensor::compute::like_input;
 use crate::tensor::dry::is_dry;
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
@@ -80,10 +80,10 @@ pub(super) fn from_map(map: Tensor, shape: &[usize]) -> Result<Tensor> {
 }
 
 /// Checks that what is given has the input's type and the wanted shape.
-fn check_parameters(op: &'static str, x: &Tensor, wanted: &[usize], given: &[(&str, Option<&Tensor>)]) -> Result<()> {
+fn check_parameters(op: &'static str, x: &Tensor, wanted: &[usize], given: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
     x.expect_float(op)?;
     for (name, tensor) in given.iter().filter_map(|&(name, tensor)| Some((name, tensor?))) {
-        same_dtype(op, x, tensor)?;
+        like_input(op, x, name, tensor)?;
         if tensor.shape() != wanted {
             return Err(Error::shape(
                 op,
@@ -179,7 +179,7 @@ fn gradient(
 }
 
 /// The input of a batch normalisation as a map whose batch is one image.
-fn batch_map(x: &Tensor, parameters: &[(&str, Option<&Tensor>)]) -> Result<(Tensor, Maps)> {
+fn batch_map(x: &Tensor, parameters: &[(&'static str, Option<&Tensor>)]) -> Result<(Tensor, Maps)> {
     x.expect_float("batch_norm")?;
     if !(2..=4).contains(&x.ndim()) {
         return Err(Error::shape("batch_norm", format!("expected [N, C], [N, C, L] or [N, C, H, W], got shape {:?}", x.shape())));
@@ -199,7 +199,7 @@ impl Tensor {
     /// dimensions, else row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] for other shapes, [`Error::DType`] unless all have one floating-point type; as
+    /// [`Error::Shape`] for other shapes, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one type; as
     /// [`batch_norm_train`](Tensor::batch_norm_train) without running statistics.
     ///
     /// ```
@@ -375,7 +375,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Shape`] for fewer than two dimensions, no channels, no positions or one value alone, [`Error::Argument`] when `groups` does not
-    /// divide the channels, [`Error::DType`] unless all have one floating-point type.
+    /// divide the channels, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one type.
     pub fn group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
         let _op = operation("group_norm");
         self.expect_float("group_norm")?;
@@ -452,7 +452,7 @@ impl Tensor {
     /// `[.., normalized_shape]`; weight and bias have `normalized_shape`. The result has the input's shape; row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the input does not end in `normalized_shape` or that is empty, [`Error::DType`] unless all have one floating-point type.
+    /// [`Error::Shape`] when the input does not end in `normalized_shape` or that is empty, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one type.
     pub fn layer_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
         let _op = operation("layer_norm");
         check_parameters("layer_norm", self, normalized_shape, &[("weight", weight), ("bias", bias)])?;
@@ -683,7 +683,10 @@ mod tests {
         assert_eq!(message(x.batch_norm(None, Some(&three), None, 0.1)), expected);
         let expected = "batch_norm: expected a running mean [4] for input [2, 4, 3], got shape [3]";
         assert_eq!(message(x.batch_norm(Some((&three, &three)), None, None, 0.1)), expected);
-        assert_eq!(message(x.batch_norm(None, None, Some(&wide), 0.1)), "batch_norm: expected f32, got f64");
+        assert_eq!(
+            message(x.batch_norm(None, None, Some(&wide), 0.1)),
+            "batch_norm: the input is f32, the bias f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`"
+        );
         let one = Tensor::zeros([1, 4, 1, 1]).batch_norm(None, None, None, 0.1);
         assert_eq!(message(one), "batch_norm: expected more than one value per channel when training, got shape [1, 4, 1, 1]");
         let flat = Tensor::zeros([4]);

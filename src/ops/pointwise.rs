@@ -58,6 +58,7 @@ impl Tensor {
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
+    #[track_caller]
     pub fn abs(&self) -> Tensor {
         if self.dtype().is_float() {
             return or_panic(pointwise(self, Abs));

@@ -88,6 +88,16 @@ pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl 
     Tensor::build(x.shape(), x.memory_format(), |y: &mut [Y]| elementwise::map(x.data(), y, cost, f))
 }
 
+/// Fails with [`Error::MixedDTypes`] unless a floating-point input and what it is combined with have one dtype, with [`Error::DType`] when
+/// the latter is not floating point.
+pub(crate) fn like_input(op: &'static str, x: &Tensor, name: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype() == x.dtype() {
+        return Ok(());
+    }
+    tensor.expect_float(op)?;
+    Err(Error::MixedDTypes { op, input: x.dtype(), name, dtype: tensor.dtype() })
+}
+
 /// Fails with [`Error::DType`] unless both have one dtype.
 pub(crate) fn same_dtype(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
     b.expect_dtype(op, a.dtype())

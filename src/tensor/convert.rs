@@ -66,6 +66,7 @@ impl Tensor {
         Tensor::from_view(array.view())
     }
 
+    #[track_caller]
     fn adopt<T: Element>(data: Vec<T>, offset: usize, dims: &[usize], format: MemoryFormat) -> Tensor {
         let length = shape::numel(dims);
         if data.len() == length {
@@ -75,6 +76,7 @@ impl Tensor {
     }
 
     /// Copies an `ndarray` view, of any strides, into row-major order.
+    #[track_caller]
     pub fn from_view<T: Element>(view: ArrayViewD<'_, T>) -> Tensor {
         or_panic(Tensor::try_from_view(view))
     }

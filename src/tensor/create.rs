@@ -13,16 +13,19 @@ impl Tensor {
     /// # Panics
     /// When memory cannot hold the tensor, or its shape has more elements than can be addressed, where a size of 0 counts as 1; so do all
     /// functions that return a tensor and no `Result`.
+    #[track_caller]
     pub fn zeros(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::full(shape, 0.0, DType::F32)
     }
 
     /// Ones, `f32`.
+    #[track_caller]
     pub fn ones(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::full(shape, 1.0, DType::F32)
     }
 
     /// One value everywhere, rounded towards zero for integer types.
+    #[track_caller]
     pub fn full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Tensor {
         or_panic(Tensor::try_full(shape, value, dtype))
     }
@@ -33,16 +36,19 @@ impl Tensor {
     }
 
     /// Zeros of this tensor's shape, dtype and memory format.
+    #[track_caller]
     pub fn zeros_like(&self) -> Tensor {
         self.full_like(0.0)
     }
 
     /// Ones of this tensor's shape, dtype and memory format.
+    #[track_caller]
     pub fn ones_like(&self) -> Tensor {
         self.full_like(1.0)
     }
 
     /// One value in this tensor's shape, dtype and memory format.
+    #[track_caller]
     pub fn full_like(&self, value: f64) -> Tensor {
         or_panic(self.try_full_like(value))
     }
@@ -53,6 +59,7 @@ impl Tensor {
     }
 
     /// The identity matrix `[n, n]`, `f32`.
+    #[track_caller]
     pub fn eye(n: usize) -> Tensor {
         or_panic(Tensor::build(&[n, n], MemoryFormat::RowMajor, |out: &mut [f32]| {
             out.fill(0.0);
@@ -61,6 +68,7 @@ impl Tensor {
     }
 
     /// `0, 1, …, n - 1` as `i64`, shape `[n]`.
+    #[track_caller]
     pub fn arange(n: usize) -> Tensor {
         or_panic(Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [i64]| {
             out.iter_mut().zip(0..).for_each(|(x, i)| *x = i);
@@ -68,6 +76,7 @@ impl Tensor {
     }
 
     /// `n` numbers evenly spaced from `start` to `end`, both included, `f32`.
+    #[track_caller]
     pub fn linspace(start: f64, end: f64, n: usize) -> Tensor {
         let step = if n > 1 { (end - start) / (n - 1) as f64 } else { 0.0 };
         or_panic(Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [f32]| {
@@ -93,12 +102,14 @@ impl Tensor {
     ///
     /// # Panics
     /// When `bound` is not positive.
+    #[track_caller]
     pub fn randint(bound: i64, shape: impl AsRef<[usize]>) -> Tensor {
         or_panic(Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [i64]| {
             random::with_generator(|generator| out.iter_mut().for_each(|x| *x = generator.random_range(0..bound)));
         }))
     }
 
+    #[track_caller]
     fn random(shape: &[usize], fill: fn(&mut rand_chacha::ChaCha8Rng, &mut [f64])) -> Tensor {
         let mut buffer = [0.0; 256];
         or_panic(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
@@ -144,6 +155,7 @@ impl Tensor {
     }
 
     /// One value, shape `[]`.
+    #[track_caller]
     pub fn scalar<T: Element>(value: T) -> Tensor {
         or_panic(Tensor::build(&[], MemoryFormat::RowMajor, |out: &mut [T]| out[0] = value))
     }
@@ -153,8 +165,13 @@ impl Tensor {
 ///
 /// # Panics
 /// When memory cannot hold it; for functions that return no `Result`.
+#[track_caller]
 pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
-    built.unwrap_or_else(|error| panic!("{error}"))
+    // Not `unwrap_or_else`: the panic would name the closure's line, not the caller's.
+    match built {
+        Ok(tensor) => tensor,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// The product of `shape` without the dimension `axis`, as `[before, size, after]`.

@@ -152,6 +152,13 @@ impl Samples {
     }
 }
 
+/// What [`Tensor::nll_loss`] takes.
+const LABELS: &str = "class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts)";
+
+/// What [`Tensor::cross_entropy`] takes.
+const LABELS_OR_PROBABILITIES: &str =
+    "class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts), or f32 or f64 probabilities of the input's shape";
+
 enum Scale<T> {
     Same(T),
     Each(Vec<T>),
@@ -249,7 +256,10 @@ impl Tensor {
                 let denominator = total_weight(labels.data(), ignored, weight.as_ref())?;
                 (labels, denominator)
             }
-            DType::U8 => return Err(Error::DType { op: OP, expected: "i64 labels or f32 or f64 probabilities", got: DType::U8 }),
+            DType::U8 => return Err(Error::DType { op: OP, expected: LABELS_OR_PROBABILITIES, got: DType::U8 }),
+            got if target.shape() != self.shape() && target.shape() == samples.labels => {
+                return Err(Error::DType { op: OP, expected: LABELS_OR_PROBABILITIES, got });
+            }
             _ if target.shape() != self.shape() => {
                 let (x, got) = (self.shape(), target.shape());
                 return Err(Error::shape(OP, format!("input {x:?} wants probabilities of its shape, got {got:?}")));
@@ -312,7 +322,9 @@ impl Tensor {
         const OP: &str = "nll_loss";
         let _op = operation(OP);
         self.expect_float(OP)?;
-        target.expect_dtype(OP, DType::I64)?;
+        if target.dtype() != DType::I64 {
+            return Err(Error::DType { op: OP, expected: LABELS, got: target.dtype() });
+        }
         let &NllOptions { ignore_index: ignored, reduction, .. } = options;
         let samples = Samples::new(OP, self)?;
         let labels = samples.labels(OP, target, ignored)?;

@@ -162,11 +162,14 @@ fn errors_name_labels_positions_and_shapes() {
     let wrong = message(maps.nll_loss(&labels(&[0, 0, 0, 0, 0, 0, -1, 0], &[2, 2, 2])));
     assert_eq!(wrong, "nll_loss: label -1 at [1, 1, 0] is outside 0..3, the input has 3 classes");
     assert_eq!(message(x.cross_entropy(&labels(&[0], &[1]))), "cross_entropy: input [2, 3] wants labels of shape [2], got [1]");
-    assert!(message(x.cross_entropy(&Tensor::zeros([2]))).contains("input [2, 3] wants probabilities of its shape, got [2]"));
+    assert!(message(x.cross_entropy(&Tensor::zeros([2, 2]))).contains("input [2, 3] wants probabilities of its shape, got [2, 2]"));
     assert!(
-        message(x.cross_entropy(&Tensor::full([2], 0.0, DType::U8))).contains("expected i64 labels or f32 or f64 probabilities, got u8")
+        message(x.cross_entropy(&Tensor::full([2], 0.0, DType::U8))).contains("expected class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts), or f32 or f64 probabilities of the input's shape, got u8")
     );
-    assert_eq!(message(x.nll_loss(&Tensor::zeros([2]))), "nll_loss: expected i64, got f32");
+    assert_eq!(
+        message(x.nll_loss(&Tensor::zeros([2]))),
+        "nll_loss: expected class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts), got f32"
+    );
     assert_eq!(message(labels(&[0], &[1]).cross_entropy(&labels(&[0], &[]))), "cross_entropy: expected f32 or f64, got i64");
     assert!(
         message(Tensor::scalar(0f32).cross_entropy(&labels(&[0], &[]))).contains("expected [C], [N, C] or [N, C, d1, ..], got shape []")
