@@ -295,7 +295,10 @@ impl Axis {
         let (scale, step, places) = (reach.scale[axis], reach.step[axis], &reach.places[axis]);
         let count = self.seen.len() as isize;
         let see = |&[first, last]: &[isize; 2]| {
-            let taps = (first..=last).step_by(step.max(1)).skip_while(|&at| at < 0).take_while(|&at| at < count);
+            // From the first tap inside the map to the last: a window may reach far into the padding.
+            let step = step.max(1);
+            let before = usize::try_from(-first).unwrap_or(0).div_ceil(step).saturating_mul(step);
+            let taps = (first.saturating_add_unsigned(before)..=last.min(count - 1)).step_by(step);
             taps.map(|at| self.seen[at as usize]).fold(NOTHING, around)
         };
         let seen = places.iter().map(see).collect();

@@ -158,6 +158,18 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// The number whose product with `a` leaves 1 when it is divided by `m`, which has no factor in common with `a`.
+fn inverse(a: i64, m: i64) -> i64 {
+    // Euclid's algorithm, extended.
+    let (mut rest, mut factor) = ([m, a.rem_euclid(m.max(1))], [0, 1]);
+    while rest[1] != 0 {
+        let quotient = rest[0] / rest[1];
+        rest = [rest[1], rest[0] - quotient * rest[1]];
+        factor = [factor[1], factor[0] - quotient * factor[1]];
+    }
+    factor[0].rem_euclid(m)
+}
+
 /// Where a transposed convolution reads, given the window of the convolution that leads back.
 fn reach_back(window: &Window) -> Reach {
     let &Window { input, kernel, stride, padding, dilation, .. } = window;
@@ -168,9 +180,15 @@ fn reach_back(window: &Window) -> Reach {
         let (stride, place, dilation) = (stride[axis] as isize, at + padding[axis] as isize, dilation[axis] as isize);
         let extent = (kernel[axis] as isize - 1) * dilation;
         let (first, last) = ((place - extent + stride - 1).div_euclid(stride), place.div_euclid(stride));
-        let has_tap = |window: &isize| (place - window * stride) % dilation == 0;
-        let ends = [(first..=last).take(step[axis]).find(has_tap), (first..=last).rev().take(step[axis]).find(has_tap)];
-        [ends[0].unwrap_or(last + 1), ends[1].unwrap_or(last)]
+        // Windows with a tap on the place are `step` apart; one of them is known by the inverse of the stride.
+        let (step, common) = (step[axis] as isize, gcd(dilation as usize, stride as usize) as isize);
+        if place % common != 0 {
+            return [last + 1, last];
+        }
+        let inverse = i128::from(inverse((stride / common) as i64, step as i64));
+        let one = (i128::from((place / common) as i64) * inverse).rem_euclid(step as i128) as isize;
+        let ends = [first + (one - first).rem_euclid(step), last - (last - one).rem_euclid(step)];
+        if ends[0] > last { [last + 1, last] } else { ends }
     });
     Reach { step, ..reach }
 }
@@ -537,6 +555,26 @@ mod tests {
         ] {
             let message = message(result);
             assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_transposed_convolution_reads_the_first_to_the_last_window_with_a_tap_on_the_place() {
+        for (stride, dilation, padding, kernel) in [(1, 1, 0, 3), (2, 3, 1, 3), (4, 6, 3, 4), (6, 4, 2, 2), (3, 3, 0, 2), (5, 12, 7, 3)] {
+            let size = [40, 1];
+            let window = Window::new(size, [kernel, 1], [stride, 1], [padding, 0], [dilation, 1], false).unwrap();
+            let reach = reach_back(&window);
+            for (at, &[first, last]) in reach.places[0].iter().enumerate() {
+                let has_tap = |i: &isize| {
+                    let distance = at as isize + padding as isize - i * stride as isize;
+                    (0..kernel as isize).any(|tap| tap * dilation as isize == distance)
+                };
+                let windows: Vec<isize> = (-100..100).filter(has_tap).collect();
+                match (windows.first(), windows.last()) {
+                    (Some(&from), Some(&to)) => assert_eq!([first, last], [from, to], "{window:?} at {at}"),
+                    _ => assert!(first > last, "{window:?} at {at}: {first}..={last}"),
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use super::scoped::scoped;
 
 /// Places along one side of a map whose [`Reach`] is listed, at most.
-pub(crate) const MOST_PLACES: usize = 1 << 20;
+pub(crate) const MOST_PLACES: usize = 1 << 16;
 
 thread_local! {
     static DRY: Cell<bool> = const { Cell::new(false) };
