@@ -6,6 +6,7 @@
 //! CONVNET_FUZZ=20000 cargo test --all-features --test fuzz -- --nocapture
 //! ```
 
+mod idx;
 mod mutate;
 #[cfg(feature = "image")]
 mod pictures;
