@@ -176,3 +176,11 @@ impl Error {
         Error::Format { path: path.into(), message: message.into() }
     }
 }
+
+/// A name from a file for a message: escaped, no longer than a line.
+pub(crate) fn short(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let short: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let dots = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
+    format!("{short}{dots}")
+}

@@ -183,7 +183,6 @@ fn what_is_asked_for_beyond_tensors_is_refused_by_name() {
         ("command2.pth", "`posix.system`"),
         ("command4.pth", "`posix.system`"),
         ("command.pkl", "`posix.system`"),
-        ("module.pth", "`torch.nn.modules.linear.Linear`"),
         ("no_state_dict.pth", "no state dict"),
         ("objects.npz", "Python objects"),
         ("big_endian.npz", "big-endian"),
@@ -195,10 +194,87 @@ fn what_is_asked_for_beyond_tensors_is_refused_by_name() {
     }
 }
 
+/// Loads a fixture that fixtures/checkpoints.py made.
+fn checkpoint(name: &str) -> StateDict {
+    weights::load(fixture("checkpoints").join(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn a_tensor_with_the_negative_bit_loads_with_its_sign() {
+    // torch.complex(t, t).conj().imag of t = [1, 2] is [-1, -2].
+    assert_eq!(checkpoint("negative.pth").get("x").unwrap().to_vec::<f32>().unwrap(), [-1.0, -2.0]);
+}
+
+#[test]
+fn what_stands_beside_the_tensors_of_a_checkpoint_does_not_hinder_them() {
+    for name in ["companions.pth", "companions_legacy3.pth"] {
+        let state = checkpoint(name);
+        assert_eq!(state.get("w").unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0], "{name}");
+        assert_eq!(state.get("attributes").unwrap().to_vec::<f32>().unwrap(), [3.0], "{name}");
+        assert_eq!(state.len(), 2, "{name}");
+    }
+}
+
+#[test]
+fn a_whole_module_loads_as_its_state_dict() {
+    let state = checkpoint("module.pth");
+    assert_eq!(
+        state.keys().collect::<Vec<_>>(),
+        ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    );
+    assert_eq!(weights::load(fixture("module.pth")).unwrap().keys().collect::<Vec<_>>(), ["weight", "bias"]);
+}
+
+#[test]
+fn the_network_is_found_under_every_usual_key_and_loses_its_wrappers() {
+    for key in ["net", "network", "model_state_dict", "weights", "model_ema", "ema", "params"] {
+        assert_eq!(checkpoint(&format!("wrapped_{key}.pth")).keys().collect::<Vec<_>>(), ["conv.weight"], "{key}");
+    }
+}
+
+#[test]
+fn a_tensor_of_an_unknown_dtype_is_an_error_only_when_it_is_asked_for() {
+    for (name, reason) in [("dtypes.pth", "complex64"), ("dtypes.npz", "<c8"), ("dtypes.safetensors", "C64")] {
+        let state = checkpoint(name);
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["good"], "{name}");
+        let error = state.try_get("complex").unwrap_err().to_string();
+        assert!(error.contains(reason), "{name}: {error}");
+        assert!(state.save(tempfile::tempdir().unwrap().path().join("a")).unwrap_err().to_string().contains("would be lost"), "{name}");
+    }
+}
+
+#[test]
+fn tied_names_in_the_metadata_of_safetensors_are_restored() {
+    let state = checkpoint("tied.safetensors");
+    assert_eq!(state.keys().collect::<Vec<_>>(), ["embed.weight", "head.weight"]);
+    assert_eq!(values(state.get("head.weight").unwrap()), values(state.get("embed.weight").unwrap()));
+    let state: StateDict = [("__metadata__", Tensor::zeros([1]))].into_iter().collect();
+    let error = weights::save(tempfile::tempdir().unwrap().path().join("a.safetensors"), &state).unwrap_err().to_string();
+    assert!(error.contains("__metadata__"), "{error}");
+}
+
+#[test]
+fn a_cifar_resnets_classifier_called_linear_becomes_fc() {
+    let names = ["conv1.weight", "layer3.0.conv1.weight", "linear.weight", "linear.bias"];
+    let renamed = weights::rename(names.into_iter().map(|name| (name, Tensor::zeros([1]))).collect()).unwrap();
+    assert_eq!(renamed.keys().collect::<Vec<_>>(), ["conv1.weight", "layer3.0.conv1.weight", "fc.weight", "fc.bias"]);
+}
+
+#[test]
+fn entries_that_are_visited_again_and_again_are_charged() {
+    // A dict of 20,000 numbers that 30,000 others have as their value: 600 million visits.
+    let mut program = [b"\x80\x02}q\0(".to_vec(), b"K\x01K\x02".repeat(20_000), b"u0}(".to_vec()].concat();
+    program.extend((0..30_000u32).flat_map(|i| [&b"J"[..], &i.to_le_bytes(), b"h\0"].concat()));
+    program.extend(b"u.");
+    refused(&torch_archive(&program, b""), "more memory than");
+}
+
 #[test]
 fn files_of_other_kinds_say_what_they_are() {
     refused(b"", "an empty file");
-    refused(b"<!DOCTYPE html>", "neither safetensors nor");
+    refused(b"<!DOCTYPE html>", "an HTML or XML page");
+    refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer");
+    refused(b"some text", "neither safetensors nor");
     refused(b"\x93NUMPY\x01\0", "numpy.savez");
     refused(b"\x89HDF\r\n\x1a\n", "HDF5");
     refused(&archive(&[stored("picture.png", b"x")]), "neither torch.save nor numpy.savez");

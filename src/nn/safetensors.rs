@@ -10,7 +10,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 
 use super::state_dict::StateDict;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::files::write_atomically;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 
@@ -18,6 +18,13 @@ use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 const LONGEST_HEADER: usize = 100_000_000;
 
 pub(super) fn save(state: &StateDict, path: &Path) -> Result<()> {
+    if state.contains_key("__metadata__") {
+        return Err(Error::format(path, "a tensor cannot be called `__metadata__` in a safetensors file; rename it"));
+    }
+    if let Some((name, reason)) = state.unreadable().next() {
+        let message = format!("tensor {} was not read ({reason}) and would be lost; `remove` it from the state dict first", short(name));
+        return Err(Error::format(path, message));
+    }
     // Wide types first keeps every tensor aligned, which Python's readers rely on.
     let mut tensors: Vec<(&str, &Tensor)> = state.iter().collect();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
@@ -81,6 +88,9 @@ pub(crate) fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result
 
 pub(super) fn load(path: &Path) -> Result<StateDict> {
     let bytes = read_file(path)?;
+    if let Some(what) = other_kind(&bytes) {
+        return Err(Error::format(path, format!("not a safetensors file: {what}")));
+    }
     let malformed = |error| Error::format(path, format!("not a safetensors file: {error}"));
     let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
     let data = &bytes[size_of::<u64>() + header..];
@@ -93,10 +103,48 @@ pub(super) fn load(path: &Path) -> Result<StateDict> {
             return Err(fail(&format!("shape {:?} has more elements than memory can hold", info.shape)));
         }
         let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or_else(|| fail("its data lie outside the file"))?;
+        if !is_supported(info.dtype) {
+            let reason = format!("dtype {:?} is not supported; F64, F32, F16, BF16, BOOL and integers up to I64 are", info.dtype);
+            state.insert_unreadable(name, reason);
+            continue;
+        }
         let tensor = decode(info.dtype, &info.shape, bytes).map_err(|message| fail(&message))?;
         state.insert(name, tensor);
     }
+    restore_tied(&mut state, metadata.metadata().iter().flatten());
+    state.check_readable().map_err(|message| Error::format(path, message))?;
     Ok(state)
+}
+
+fn is_supported(dtype: Dtype) -> bool {
+    use Dtype::*;
+    matches!(dtype, F64 | F32 | F16 | BF16 | BOOL | U8 | I8 | U16 | I16 | U32 | I32 | I64)
+}
+
+/// Hugging Face's convention: where tensors share memory one is stored, and the metadata map each other name to its name.
+fn restore_tied<'a>(state: &mut StateDict, metadata: impl Iterator<Item = (&'a String, &'a String)>) {
+    let mut tied: Vec<_> = metadata.filter(|(removed, _)| !state.contains_key(removed)).collect();
+    tied.sort();
+    // Looked up before any is added: a name stands for a stored tensor.
+    let tied: Vec<_> = tied.into_iter().filter_map(|(removed, kept)| Some((removed.clone(), state.get(kept)?.clone()))).collect();
+    for (name, tensor) in tied {
+        state.insert(name, tensor);
+    }
+}
+
+/// What a file is that is certainly not of the safetensors format, and what to do with it.
+pub(crate) fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let start = &bytes[..bytes.len().min(512)];
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") || start.starts_with(b"\x80") && start.get(7) != Some(&0) {
+        Some("it looks like what torch.save or numpy.savez writes; read it with `weights::load` and then `load_state_dict`")
+    } else if start.starts_with(b"version https://git-lfs") {
+        Some("a Git LFS pointer in place of the file; run `git lfs pull` in its repository, or download the file itself")
+    } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") || text.starts_with(b"<?xml") {
+        Some("an HTML or XML page in place of the file; the address led to a page, not to the download")
+    } else {
+        None
+    }
 }
 
 /// All of a regular file, of which no more is read than its size said.
@@ -129,7 +177,7 @@ fn decode(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String>
         Dtype::I32 => elements(shape, bytes, |b| i64::from(i32::from_le_bytes(b))),
         Dtype::U32 => elements(shape, bytes, |b| i64::from(u32::from_le_bytes(b))),
         Dtype::I64 => elements(shape, bytes, i64::from_le_bytes),
-        other => Err(format!("dtype {other:?} is not supported; F64, F32, F16, BF16, BOOL and integers up to I64 are")),
+        other => Err(format!("dtype {other:?} is not supported")),
     }
 }
 

@@ -1,13 +1,13 @@
 //! State dicts: a network's parameters and buffers by name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
 use super::module::Module;
 use super::safetensors;
 use super::visitor::{Item, Visitor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::tensor::Tensor;
 
 /// Tensors by name, in order of insertion.
@@ -24,6 +24,8 @@ use crate::tensor::Tensor;
 pub struct StateDict {
     entries: Vec<(String, Tensor)>,
     index: HashMap<String, usize>,
+    /// Why tensors of the file could not be read, by name.
+    unreadable: BTreeMap<String, String>,
 }
 
 impl StateDict {
@@ -35,6 +37,7 @@ impl StateDict {
     /// Adds a tensor, or replaces the one of that name in its place and returns it. History is dropped.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
         let (name, tensor) = (name.into(), tensor.detach());
+        self.unreadable.remove(&name);
         if let Some(&at) = self.index.get(&name) {
             return Some(std::mem::replace(&mut self.entries[at].1, tensor));
         }
@@ -48,6 +51,50 @@ impl StateDict {
         self.index.get(name).map(|&at| &self.entries[at].1)
     }
 
+    /// The tensor of this name, or the reason why there is none.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the file that was loaded has this tensor in a form that is not read, such as a dtype without a counterpart
+    /// here, and when there is no such name.
+    pub fn try_get(&self, name: &str) -> Result<&Tensor> {
+        self.get(name).ok_or_else(|| match self.unreadable.get(name) {
+            Some(reason) => Error::StateDict(format!("tensor {} cannot be read: {reason}", short(name))),
+            None => Error::StateDict(format!("has no tensor {}", short(name))),
+        })
+    }
+
+    /// Names of tensors that the loaded file has and that could not be read, each with the reason. They are not among [`keys`](Self::keys)
+    /// and are not counted by [`len`](Self::len); [`remove`](Self::remove) forgets one.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.unreadable.iter().map(|(name, reason)| (name.as_str(), reason.as_str()))
+    }
+
+    /// Notes that a file has this tensor, and why it is not read.
+    pub(crate) fn insert_unreadable(&mut self, name: impl Into<String>, reason: impl Into<String>) {
+        let name = name.into();
+        if !self.contains_key(&name) {
+            self.unreadable.insert(name, reason.into());
+        }
+    }
+
+    /// With other names; the order stays.
+    pub(crate) fn with_keys(self, rename: impl Fn(&str) -> String) -> StateDict {
+        let mut state: StateDict = self.entries.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+        for (name, reason) in self.unreadable {
+            state.insert_unreadable(rename(&name), reason);
+        }
+        state
+    }
+
+    /// # Errors
+    /// The first reason, when tensors of a file could not be read and no other is there.
+    pub(crate) fn check_readable(&self) -> Result<(), String> {
+        match self.unreadable.iter().next() {
+            Some((name, reason)) if self.is_empty() => Err(format!("tensor {}: {reason}", short(name))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains_key(&self, name: &str) -> bool {
         self.index.contains_key(name)
@@ -55,6 +102,7 @@ impl StateDict {
 
     /// Takes a tensor out; the order of the others stays.
     pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.unreadable.remove(name);
         let at = self.index.remove(name)?;
         self.index.values_mut().filter(|other| **other > at).for_each(|other| *other -= 1);
         Some(self.entries.remove(at).1)
@@ -139,18 +187,36 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Keys whose shapes differ, each with both shapes: `fc.weight: expected [10, 84], got [100, 84]`.
     pub misshapen: Vec<String>,
+    /// Keys whose tensors the file has in a form that is not read, each with the reason.
+    pub unreadable: Vec<String>,
 }
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tensors loaded", self.loaded)?;
-        for (what, keys) in [("missing", &self.missing), ("unexpected", &self.unexpected), ("misshapen", &self.misshapen)] {
-            if !keys.is_empty() {
-                write!(f, "; {} {what}: {}", keys.len(), keys.join(", "))?;
-            }
+        for (what, keys) in self.faults() {
+            write!(f, "; {} {what}: {}", keys.len(), listed(keys, MOST_LISTED))?;
         }
         Ok(())
     }
+}
+
+impl LoadReport {
+    fn faults(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        [("missing", &self.missing[..]), ("unexpected", &self.unexpected), ("misshapen", &self.misshapen), ("unreadable", &self.unreadable)]
+            .into_iter()
+            .filter(|(_, keys)| !keys.is_empty())
+    }
+}
+
+/// How many keys of a kind a message lists; the report has them all.
+const MOST_LISTED: usize = 20;
+
+/// The first keys, and how many more there are.
+fn listed(keys: &[String], most: usize) -> String {
+    let first: Vec<&str> = keys.iter().take(most).map(String::as_str).collect();
+    let more = keys.len().saturating_sub(most);
+    if more > 0 { format!("{}, and {more} more", first.join(", ")) } else { first.join(", ") }
 }
 
 /// Fails when memory cannot hold a parameter that has not been drawn yet.
@@ -192,6 +258,9 @@ fn compare<'a, M: Module + ?Sized>(module: &M, state: &'a StateDict) -> (Vec<Ass
         match state.get(path) {
             Some(value) if value.shape() == shape => assignments.push((target, value)),
             Some(value) => report.misshapen.push(format!("{path}: expected {shape:?}, got {:?}", value.shape())),
+            None if state.unreadable.contains_key(path) => {
+                report.unreadable.push(format!("{path}: {}", state.unreadable[path]));
+            }
             None if path.rsplit('.').next() == Some("num_batches_tracked") => {}
             None => report.missing.push(path.to_string()),
         }
@@ -213,12 +282,20 @@ fn assign(assignments: Vec<Assignment<'_>>) -> Result<()> {
 
 pub(super) fn load_strict<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
     let (assignments, report) = compare(module, state);
-    let faults = [("missing", &report.missing), ("unexpected", &report.unexpected), ("misshapen", &report.misshapen)];
-    let faults: Vec<String> = faults
-        .iter()
-        .filter(|(_, keys)| !keys.is_empty())
-        .map(|(what, keys)| format!("{} {what} ({})", keys.len(), keys.join(", ")))
-        .collect();
+    // Weights of another architecture: hundreds of names would say no more than a few.
+    let foreign = report.loaded == 0 && report.misshapen.is_empty() && !report.missing.is_empty() && !report.unexpected.is_empty();
+    let most = if foreign { 3 } else { MOST_LISTED };
+    let mut faults: Vec<String> = report.faults().map(|(what, keys)| format!("{} {what} ({})", keys.len(), listed(keys, most))).collect();
+    if foreign {
+        let keys = report.missing.len() + report.unreadable.len();
+        faults.insert(
+            0,
+            format!(
+                "none of {keys} keys fits; the state dict has keys such as {}",
+                listed(&report.unexpected[..report.unexpected.len().min(3)], 3)
+            ),
+        );
+    }
     if !faults.is_empty() {
         return Err(Error::StateDict(faults.join("; ")));
     }

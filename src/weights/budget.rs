@@ -1,5 +1,7 @@
 //! How much memory a file may ask for.
 
+use crate::error::short;
+
 /// What went wrong, without the path that the caller adds.
 pub(super) type Parsed<T> = Result<T, String>;
 
@@ -43,8 +45,5 @@ impl Budget {
 
 /// A name from a file for a message: in quotes, escaped, no longer than a line.
 pub(super) fn quoted(name: &str) -> String {
-    const LONGEST: usize = 80;
-    let short: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    let dots = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
-    format!("`{short}{dots}`")
+    format!("`{}`", short(name))
 }

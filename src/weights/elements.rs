@@ -1,11 +1,43 @@
 //! Stored elements and the tensors they become.
 
+use std::ops::Neg;
+
 use super::budget::{Budget, Parsed};
 use crate::nn::safetensors::f16_to_f32;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape};
 
 /// NumPy's limit, which is PyTorch's too.
 pub(super) const MOST_DIMENSIONS: usize = 64;
+
+/// An element type that is recognised and not read.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Unread {
+    /// PyTorch's name of the dtype.
+    pub(super) name: &'static str,
+    /// PyTorch's name of the typed storage, without `Storage`; empty when there is none.
+    pub(super) storage: &'static str,
+    /// Bytes of one element.
+    size: usize,
+}
+
+/// The element types of PyTorch that have no counterpart here.
+pub(super) const UNREAD: &[Unread] = &[
+    Unread { name: "complex64", storage: "ComplexFloat", size: 8 },
+    Unread { name: "complex128", storage: "ComplexDouble", size: 16 },
+    Unread { name: "complex32", storage: "ComplexHalf", size: 4 },
+    Unread { name: "qint8", storage: "QInt8", size: 1 },
+    Unread { name: "quint8", storage: "QUInt8", size: 1 },
+    Unread { name: "qint32", storage: "QInt32", size: 4 },
+    Unread { name: "quint4x2", storage: "QUInt4x2", size: 1 },
+    Unread { name: "quint2x4", storage: "QUInt2x4", size: 1 },
+    Unread { name: "uint64", storage: "", size: 8 },
+    Unread { name: "float8_e4m3fn", storage: "", size: 1 },
+    Unread { name: "float8_e5m2", storage: "", size: 1 },
+    Unread { name: "float8_e4m3fnuz", storage: "", size: 1 },
+    Unread { name: "float8_e5m2fnuz", storage: "", size: 1 },
+    Unread { name: "float8_e8m0fnu", storage: "", size: 1 },
+    Unread { name: "float4_e2m1fn_x2", storage: "", size: 1 },
+];
 
 /// An element type as files have it, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +54,7 @@ pub(super) enum Kind {
     U16,
     U32,
     Bool,
+    Unread(&'static Unread),
 }
 
 impl Kind {
@@ -32,17 +65,31 @@ impl Kind {
             Kind::F16 | Kind::Bf16 | Kind::I16 | Kind::U16 => 2,
             Kind::F32 | Kind::I32 | Kind::U32 => 4,
             Kind::F64 | Kind::I64 => 8,
+            Kind::Unread(unread) => unread.size,
         }
     }
 
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Kind::F16 | Kind::Bf16 | Kind::F32 | Kind::F64)
+    }
+
     /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values `u8`.
-    fn dtype(self) -> DType {
-        match self {
+    ///
+    /// # Errors
+    /// The reason why it has no counterpart.
+    pub(super) fn dtype(self) -> Parsed<DType> {
+        Ok(match self {
             Kind::F16 | Kind::Bf16 | Kind::F32 => DType::F32,
             Kind::F64 => DType::F64,
             Kind::U8 | Kind::Bool => DType::U8,
             Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 | Kind::U16 | Kind::U32 => DType::I64,
-        }
+            Kind::Unread(unread) => {
+                return Err(format!(
+                    "dtype {} is not supported; floating point of 16 to 64 bits, bool and integers up to i64 are",
+                    unread.name
+                ));
+            }
+        })
     }
 }
 
@@ -52,6 +99,8 @@ pub(super) struct View {
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
+    /// Whether the elements' signs are inverted, which is PyTorch's negative bit; floating point only.
+    pub(super) negated: bool,
 }
 
 impl View {
@@ -68,7 +117,7 @@ impl View {
         } else {
             (0..shape.len()).rev().try_for_each(&mut put)?
         }
-        Some(View { offset: 0, shape, strides })
+        Some(View { offset: 0, shape, strides, negated: false })
     }
 
     fn is_row_major(&self) -> bool {
@@ -82,7 +131,7 @@ impl View {
 
     /// The number of elements, when all of them lie among the first `available` of a storage.
     fn checked_numel(&self, available: usize) -> Parsed<usize> {
-        let View { offset, shape, strides } = self;
+        let View { offset, shape, strides, .. } = self;
         if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
             return Err(format!("{} sizes and {} strides do not make a tensor", shape.len(), strides.len()));
         }
@@ -106,13 +155,16 @@ pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget)
     if !bytes.len().is_multiple_of(kind.size()) {
         return Err(format!("{} bytes are no whole number of {kind:?}", bytes.len()));
     }
-    let count = view.checked_numel(bytes.len() / kind.size())?;
-    budget.take(count.saturating_mul(kind.dtype().size()))?;
+    let (count, dtype) = (view.checked_numel(bytes.len() / kind.size())?, kind.dtype()?);
+    if view.negated && !kind.is_float() {
+        return Err(format!("{kind:?} with the negative bit is not supported"));
+    }
+    budget.take(count.saturating_mul(dtype.size()))?;
     match kind {
-        Kind::F16 => gather(view, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
-        Kind::Bf16 => gather(view, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-        Kind::F32 => gather(view, bytes, f32::from_le_bytes),
-        Kind::F64 => gather(view, bytes, f64::from_le_bytes),
+        Kind::F16 => floats(view, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
+        Kind::Bf16 => floats(view, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        Kind::F32 => floats(view, bytes, f32::from_le_bytes),
+        Kind::F64 => floats(view, bytes, f64::from_le_bytes),
         Kind::I8 => gather(view, bytes, |b| i64::from(i8::from_le_bytes(b))),
         Kind::I16 => gather(view, bytes, |b| i64::from(i16::from_le_bytes(b))),
         Kind::I32 => gather(view, bytes, |b| i64::from(i32::from_le_bytes(b))),
@@ -121,8 +173,14 @@ pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget)
         Kind::U16 => gather(view, bytes, |b| i64::from(u16::from_le_bytes(b))),
         Kind::U32 => gather(view, bytes, |b| i64::from(u32::from_le_bytes(b))),
         Kind::Bool => gather(view, bytes, |[b]| u8::from(b != 0)),
+        Kind::Unread(_) => return Err("a dtype without a counterpart".to_string()),
     }
     .map_err(|error| error.to_string())
+}
+
+/// [`gather`] with the view's sign.
+fn floats<const N: usize, T: Element + Neg<Output = T>>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> crate::Result<Tensor> {
+    if view.negated { gather(view, bytes, |b| -decode(b)) } else { gather(view, bytes, decode) }
 }
 
 /// Reads the elements of a view that has been checked, row by row.
@@ -159,7 +217,7 @@ mod tests {
     use super::*;
 
     fn view(offset: usize, shape: &[usize], strides: &[usize]) -> View {
-        View { offset, shape: shape.to_vec(), strides: strides.to_vec() }
+        View { offset, shape: shape.to_vec(), strides: strides.to_vec(), negated: false }
     }
 
     #[test]

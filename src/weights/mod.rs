@@ -10,12 +10,15 @@
 //!
 //! Half precision becomes `f32`, integers become `i64`, bytes and truth values `u8`. Big-endian files are refused.
 //!
-//! In what `torch.save` wrote, the state dict may be the file's root or be in it under `state_dict`, `model_state_dict` or `model`; dicts in
-//! dicts get names with dots; what is no tensor is passed over. When all names start with `module.`, which is what `DataParallel` makes of
-//! them, that is taken off. Tensors may share a storage and may be strided over it; each comes out dense, equal ones share their memory.
+//! In what `torch.save` wrote, the state dict may be the file's root or be in it under `state_dict`, `model_state_dict`, `model`, `net`,
+//! `network`, `weights`, `model_ema`, `ema` or `params`; a whole module counts as its state dict. Dicts in dicts get names with dots; what is
+//! no tensor is passed over. When all names start with `module.` (`DataParallel`) or `_orig_mod.` (`torch.compile`), that is taken off, and
+//! `AveragedModel`'s `n_averaged` with it. A tensor of a dtype without a counterpart, or one that is made in an unknown way, does not hinder
+//! the others: [`StateDict::try_get`] says why it is not there. Tensors may share a storage and may be strided over it; each comes out dense, equal ones share their memory.
 //!
 //! **Files are not trusted.** A `.pth` file is a pickle, and a pickle can run any program when Python loads it. Here it is read by a machine
-//! that builds tensors, containers, numbers and strings; a file that asks for anything else is refused with the name it asked for. Sizes,
+//! that builds tensors, containers, numbers and strings; objects of other classes are inert, and a file that asks for what can run programs is
+//! refused. Sizes,
 //! offsets and directories are checked against the file, and what a file may make this process allocate is limited to eight bytes for each
 //! of its own (the widest conversion) and 64 MiB.
 //!
@@ -61,7 +64,7 @@ pub use crate::download::{Checksum, Download};
 
 use crate::error::{Error, Result};
 use crate::nn::StateDict;
-use crate::nn::safetensors::read_file;
+use crate::nn::safetensors::{other_kind, read_file};
 
 /// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See the [module](self).
 ///
@@ -74,7 +77,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
         return StateDict::load(path);
     }
     let bytes = read_file(path)?;
-    parse(&bytes).map_err(|message| Error::format(path, message))
+    let readable = |state: StateDict| state.check_readable().map(|()| state);
+    parse(&bytes).and_then(readable).map_err(|message| Error::format(path, message))
 }
 
 /// A safetensors file starts with the length of its header, which starts with a brace.
@@ -100,6 +104,9 @@ fn parse(bytes: &[u8]) -> Parsed<StateDict> {
         }
         [0x89, b'H', b'D', b'F', ..] => Err("an HDF5 file, which is not read; save the weights as safetensors or .npz".to_string()),
         [] => Err("an empty file".to_string()),
+        [b'v' | b'<' | b' ' | b'\t' | b'\r' | b'\n', ..] if other_kind(bytes).is_some() => {
+            Err(other_kind(bytes).unwrap_or_default().to_string())
+        }
         _ => Err("neither safetensors nor .npz nor what torch.save writes".to_string()),
     }
 }

@@ -24,26 +24,33 @@ pub(super) fn load(archive: &Archive<'_>, budget: &mut Budget) -> Parsed<StateDi
     let mut state = StateDict::new();
     for name in archive.names() {
         let content = archive.read(name, budget)?;
-        let tensor = array(&content, budget).map_err(|message| format!("array {}: {message}", quoted(name)))?;
+        let array = array(&content, budget).map_err(|message| format!("array {}: {message}", quoted(name)))?;
         if let std::borrow::Cow::Owned(inflated) = content {
             budget.give_back(inflated.len());
         }
-        state.insert(name.strip_suffix(EXTENSION).unwrap_or(name), tensor);
+        let name = name.strip_suffix(EXTENSION).unwrap_or(name);
+        match array {
+            Ok(tensor) => drop(state.insert(name, tensor)),
+            Err(reason) => state.insert_unreadable(name, reason),
+        }
     }
     Ok(state)
 }
 
-/// One `.npy` file.
-fn array(bytes: &[u8], budget: &mut Budget) -> Parsed<Tensor> {
+/// One `.npy` file: its tensor, or why its elements are not read.
+fn array(bytes: &[u8], budget: &mut Budget) -> Parsed<Parsed<Tensor>> {
     let (header, data) = split(bytes).ok_or("not a .npy file, or truncated")?;
     let header = std::str::from_utf8(header).map_err(|_| "its header is not UTF-8")?;
-    let Header { kind, fortran, shape } = Header::parse(header)?;
+    let Header { kind, fortran, shape } = match Header::parse(header)? {
+        Ok(header) => header,
+        Err(reason) => return Ok(Err(reason)),
+    };
     let view = View::dense(shape, fortran).ok_or("its shape has more elements than memory can hold")?;
     let expected = view.shape.iter().try_fold(kind.size(), |n, &dim| n.checked_mul(dim));
     if expected != Some(data.len()) {
         return Err(format!("{} bytes do not make shape {:?} of {kind:?}", data.len(), view.shape));
     }
-    elements::tensor(kind, &view, data, budget)
+    elements::tensor(kind, &view, data, budget).map(Ok)
 }
 
 /// Header and elements.
@@ -66,8 +73,8 @@ struct Header {
 
 impl Header {
     /// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`
-    fn parse(text: &str) -> Parsed<Header> {
-        Literal(text).header().ok_or_else(|| format!("its header is damaged: {}", quoted(text)))?
+    fn parse(text: &str) -> Parsed<Parsed<Header>> {
+        Literal(text).header().ok_or_else(|| format!("its header is damaged: {}", quoted(text)))
     }
 }
 
@@ -93,7 +100,7 @@ impl<'a> Literal<'a> {
             }
         }
         let (descr, fortran, shape) = (descr?, fortran?, shape?);
-        self.0.trim().is_empty().then(|| Ok(Header { kind: kind(descr)?, fortran, shape }))
+        self.0.trim().is_empty().then(|| kind(descr).map(|kind| Header { kind, fortran, shape }))
     }
 
     fn token(&mut self, token: &str) -> Option<()> {
@@ -153,6 +160,10 @@ fn kind(descr: &str) -> Parsed<Kind> {
 }
 
 pub(super) fn save(state: &StateDict, path: &Path) -> Result<()> {
+    if let Some((name, reason)) = state.unreadable().next() {
+        let message = format!("tensor {} was not read ({reason}) and would be lost; `remove` it from the state dict first", quoted(name));
+        return Err(Error::format(path, message));
+    }
     let entries: Vec<NewEntry<'_>> = state.iter().map(|(name, tensor)| entry(name, tensor)).collect();
     if zip::length(&entries).is_none() {
         let message = "4 GiB, 65,534 tensors and names of 64 KiB are the limits of this .npz writer; save it as .safetensors";

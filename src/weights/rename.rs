@@ -40,7 +40,7 @@ enum Family {
 }
 
 /// Renames a timm checkpoint of VGG, DenseNet, EfficientNet, MobileNetV2 or MobileNetV3 to torchvision's names, and flattens what is a 1×1
-/// convolution there and a linear layer here. Another state dict comes back as it is, torchvision's own and MobileNetV1's, whose names here are timm's, among them.
+/// convolution there and a linear layer here; the classifier of a CIFAR ResNet that is called `linear` becomes `fc`. Another state dict comes back as it is, torchvision's own and MobileNetV1's, whose names here are timm's, among them.
 ///
 /// timm's MobileNetV3 and EfficientNet may use another `eps` in normalisation than torchvision's; that is no part of a checkpoint.
 ///
@@ -62,9 +62,15 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
     } else if state.contains_key("conv_stem.weight") && state.keys().any(|key| key.ends_with(".conv_pwl.weight")) {
         let blocks = Blocks::of(&state);
         state.keys().map(|key| Ok((key.to_string(), blocks.rename(key)?))).collect::<Result<_>>()?
+    } else if is_cifar_resnet(&state) {
+        return Ok(state.with_keys(|key| match key.strip_prefix("linear.") {
+            Some(parameter) => format!("fc.{parameter}"),
+            None => key.to_string(),
+        }));
     } else {
         return Ok(state);
     };
+    let unreadable: Vec<(String, String)> = state.unreadable().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
     let mut renamed = StateDict::new();
     for (key, tensor) in state {
         let name = names.get(&key).unwrap_or(&key);
@@ -77,7 +83,16 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
             return Err(Error::StateDict(format!("two tensors are `{name}` in torchvision's names")));
         }
     }
+    for (name, reason) in unreadable {
+        renamed.insert_unreadable(name, reason);
+    }
     Ok(renamed)
+}
+
+/// A residual network for CIFAR as in akamaster's `pytorch_resnet_cifar10`: three stages, and a classifier called `linear`.
+fn is_cifar_resnet(state: &StateDict) -> bool {
+    let has = |key| state.contains_key(key);
+    has("linear.weight") && has("layer3.0.conv1.weight") && !has("layer4.0.conv1.weight") && !has("fc.weight")
 }
 
 fn vgg(key: &str) -> String {

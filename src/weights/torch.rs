@@ -1,7 +1,7 @@
 //! What `torch.save` writes: a zip archive (since PyTorch 1.6) or a stream of pickles followed by the storages (before).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::budget::{Budget, Parsed, quoted};
 use super::elements::{self, Kind, View};
@@ -10,16 +10,20 @@ use super::zip::Archive;
 use crate::nn::StateDict;
 use crate::tensor::Tensor;
 
-/// How legacy files start: a pickle of the number 0x1950a86a20f9469cfc6c.
-const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+/// How the first pickle of legacy files ends, in every protocol: the number 0x1950a86a20f9469cfc6c.
+const LEGACY_MAGIC: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
-/// Under which keys training scripts put the network; the first that is there counts.
-const WRAPPERS: &[&str] = &["state_dict", "model_state_dict", "model"];
+/// Under which keys training scripts put the network; the first that holds something counts.
+const WRAPPERS: &[&str] =
+    &["state_dict", "model_state_dict", "model", "net", "network", "weights", "model_ema", "ema", "params", "state_dict_ema"];
 
 /// How deep dicts may nest.
 const DEEPEST: usize = 32;
 
-/// What visiting an entry of a dict costs besides its name.
+/// What visiting an entry costs, whatever it is: time, counted as memory.
+const PER_VISIT: usize = 16;
+
+/// What a tensor or dict in a dict costs besides its name.
 const PER_ENTRY: usize = 256;
 
 /// The prefix of a PyTorch archive's entries: `resnet18/` where there is a `resnet18/data.pkl`.
@@ -47,11 +51,12 @@ pub(super) fn load_archive(archive: &Archive<'_>, prefix: &str, budget: &mut Bud
 
 /// Reads a file from before PyTorch 1.6.
 pub(super) fn load_legacy(bytes: &[u8], budget: &mut Budget) -> Parsed<StateDict> {
-    let Some(mut rest) = bytes.strip_prefix(LEGACY_MAGIC) else {
-        // Read all the same, for the better message when it asks for what is refused.
-        pickle::read(&mut &*bytes, budget)?;
+    let mut rest = bytes;
+    // Read also when it is another pickle, for the better message when it asks for what is refused.
+    pickle::read(&mut rest, budget)?;
+    if !bytes[..bytes.len() - rest.len()].ends_with(LEGACY_MAGIC) {
         return Err("a pickle that torch.save did not write; save `model.state_dict()` with torch.save or safetensors".to_string());
-    };
+    }
     let version = pickle::read(&mut rest, budget)?.root;
     if version != Value::Int(1001) {
         return Err(format!("a legacy PyTorch file of version {version:?}; 1001 is read"));
@@ -118,26 +123,88 @@ fn get<'a>(entries: &[(Value<'a>, Value<'a>)], key: &str) -> Option<Value<'a>> {
     entries.iter().rev().find(|(other, _)| *other == Value::Text(key)).map(|(_, value)| *value)
 }
 
+/// Dicts and modules, whose entries have names.
+enum Container<'c, 'a> {
+    Dict(&'c [(Value<'a>, Value<'a>)]),
+    /// The parameters, buffers and children of a whole `nn.Module`, and the names of buffers that its state dict leaves out.
+    Module([&'c [(Value<'a>, Value<'a>)]; 3], Option<&'c [Value<'a>]>),
+}
+
+fn container<'c, 'a>(pickle: &'c Pickle<'a>, value: Value<'a>, budget: &mut Budget) -> Parsed<Option<Container<'c, 'a>>> {
+    if let Some(entries) = pickle.dict(value) {
+        return Ok(Some(Container::Dict(entries)));
+    }
+    let Some(Object::Instance(instance)) = pickle.object(value) else { return Ok(None) };
+    let Some(attributes) = pickle.attributes(instance) else { return Ok(None) };
+    budget.take(attributes.len().saturating_mul(PER_VISIT))?;
+    let part = |name| get(attributes, name).and_then(|value| pickle.dict(value));
+    let (Some(parameters), Some(children)) = (part("_parameters"), part("_modules")) else { return Ok(None) };
+    let left_out = get(attributes, "_non_persistent_buffers_set").and_then(|value| pickle.sequence(value));
+    Ok(Some(Container::Module([parameters, part("_buffers").unwrap_or_default(), children], left_out)))
+}
+
 /// The tensors of the network in a pickle, by name.
 fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut Budget) -> Parsed<StateDict> {
-    let mut root = pickle.dict(pickle.root).ok_or("holds no state dict; save `model.state_dict()`")?;
+    let made_of = match &pickle.unknown_names()[..] {
+        [] => String::new(),
+        names => format!("; it has objects of {}, which are not read", names.join(", ")),
+    };
+    let none = |what: &str| format!("{what}; save `model.state_dict()`{made_of}");
+    let mut root = container(pickle, pickle.root, budget)?.ok_or_else(|| none("holds no state dict"))?;
     for _ in 0..DEEPEST {
-        match WRAPPERS.iter().find_map(|key| pickle.dict(get(root, key)?)) {
+        let Container::Dict(entries) = root else { break };
+        budget.take(entries.len().saturating_mul(PER_VISIT * WRAPPERS.len()))?;
+        // A flat state dict is not searched for another inside.
+        let tensor = |value| matches!(pickle.object(value), Some(Object::Tensor(_) | Object::Unreadable(_)));
+        if entries.iter().any(|&(key, value)| matches!(key, Value::Text(key) if key.contains('.')) && tensor(value)) {
+            break;
+        }
+        let (mut full, mut empty) = (None, None);
+        for value in WRAPPERS.iter().filter_map(|key| get(entries, key)) {
+            match container(pickle, value, budget)? {
+                Some(Container::Dict([])) => empty = empty.or(Some(Container::Dict(&[]))),
+                Some(inner) => {
+                    full = Some(inner);
+                    break;
+                }
+                None => {}
+            }
+        }
+        match full.or(empty) {
             Some(inner) => root = inner,
             None => break,
         }
     }
+    let is_empty = matches!(root, Container::Dict([]));
     let mut collector = Collector { pickle, storages, budget, known: HashMap::new(), state: StateDict::new() };
     collector.walk("", root, 0)?;
     let state = collector.state;
-    if state.is_empty() && !root.is_empty() {
-        return Err("holds no tensors; save `model.state_dict()`".to_string());
+    if state.is_empty() && !is_empty && !state.unreadable().any(|(_, _)| true) {
+        return Err(none("holds no tensors"));
     }
-    // DataParallel's name for the network inside.
-    if state.keys().all(|key| key.starts_with("module.")) {
-        return Ok(state.into_iter().map(|(key, tensor)| (key["module.".len()..].to_string(), tensor)).collect());
+    Ok(strip(state))
+}
+
+/// Takes off what wrappers put before all names: `DataParallel` and `AveragedModel` `module.`, `torch.compile` `_orig_mod.`.
+///
+/// A single number without a wrapper's prefix, such as `AveragedModel`'s `n_averaged`, does not count; `n_averaged` itself is left out.
+fn strip(mut state: StateDict) -> StateDict {
+    // More wrappers than any network has.
+    for _ in 0..8 {
+        let counts = |(key, tensor): &(&str, &Tensor)| key.contains('.') || tensor.numel() > 1;
+        let wraps = |prefix: &&&str| {
+            let mut keys = state.iter().filter(counts).map(|(key, _)| key).peekable();
+            keys.peek().is_some() && keys.all(|key| key.starts_with(**prefix))
+        };
+        let Some(prefix) = ["module.", "_orig_mod."].iter().find(wraps) else { break };
+        let lost = |key: &str| key.strip_prefix(prefix).is_some_and(|rest| state.contains_key(rest));
+        if state.keys().any(lost) {
+            break;
+        }
+        state.remove("n_averaged");
+        state = state.with_keys(|key| key.strip_prefix(prefix).unwrap_or(key).to_string());
     }
-    Ok(state)
+    state
 }
 
 struct Collector<'c, 'a, S> {
@@ -150,29 +217,56 @@ struct Collector<'c, 'a, S> {
 }
 
 impl<'c, 'a, S: Storages> Collector<'c, 'a, S> {
-    fn walk(&mut self, path: &str, entries: &'c [(Value<'a>, Value<'a>)], depth: usize) -> Parsed<()> {
+    fn walk(&mut self, path: &str, container: Container<'c, 'a>, depth: usize) -> Parsed<()> {
         if depth > DEEPEST {
             return Err(format!("its dicts nest deeper than {DEEPEST}"));
         }
-        for &(key, value) in entries {
-            let Some(object @ (Object::Tensor(_) | Object::Dict(_))) = self.pickle.object(value) else { continue };
-            let dot = if path.is_empty() { "" } else { "." };
-            self.budget.take(path.len() * 3 + PER_ENTRY)?;
-            let name = match key {
-                Value::Text(key) => {
-                    self.budget.take(key.len() * 3)?;
-                    format!("{path}{dot}{key}")
+        match container {
+            Container::Dict(entries) => entries.iter().try_for_each(|&(key, value)| self.entry(path, key, value, depth)),
+            Container::Module([parameters, buffers, children], left_out) => {
+                let left_out = left_out.unwrap_or_default();
+                self.budget.take(left_out.len().saturating_mul(PER_ENTRY))?;
+                let left_out: HashSet<&str> =
+                    left_out.iter().filter_map(|name| if let Value::Text(name) = name { Some(*name) } else { None }).collect();
+                for &(key, value) in parameters.iter().chain(buffers).chain(children) {
+                    if !matches!(key, Value::Text(key) if left_out.contains(key)) {
+                        self.entry(path, key, value, depth)?;
+                    }
                 }
-                Value::Int(key) => format!("{path}{dot}{key}"),
-                _ => continue,
-            };
-            match object {
-                Object::Tensor(info) => {
-                    let tensor = self.tensor(info).map_err(|message| format!("tensor {}: {message}", quoted(&name)))?;
-                    self.state.insert(name, tensor);
+                Ok(())
+            }
+        }
+    }
+
+    fn entry(&mut self, path: &str, key: Value<'a>, value: Value<'a>, depth: usize) -> Parsed<()> {
+        self.budget.take(PER_VISIT)?;
+        let Some(object @ (Object::Tensor(_) | Object::Dict(_) | Object::Unreadable(_) | Object::Instance(_))) = self.pickle.object(value)
+        else {
+            return Ok(());
+        };
+        let dot = if path.is_empty() { "" } else { "." };
+        self.budget.take(path.len() * 3 + PER_ENTRY)?;
+        let name = match key {
+            Value::Text(key) => {
+                self.budget.take(key.len() * 3)?;
+                format!("{path}{dot}{key}")
+            }
+            Value::Int(key) => format!("{path}{dot}{key}"),
+            _ => return Ok(()),
+        };
+        match object {
+            Object::Tensor(info) => {
+                let tensor = self.tensor(info).map_err(|message| format!("tensor {}: {message}", quoted(&name)))?;
+                self.state.insert(name, tensor);
+            }
+            Object::Unreadable(reason) => {
+                self.budget.take(2 * reason.len())?;
+                self.state.insert_unreadable(name, reason.clone());
+            }
+            _ => {
+                if let Some(inner) = container(self.pickle, value, self.budget)? {
+                    self.walk(&name, inner, depth + 1)?;
                 }
-                Object::Dict(inner) => self.walk(&name, inner, depth + 1)?,
-                _ => {}
             }
         }
         Ok(())

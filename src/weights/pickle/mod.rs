@@ -1,19 +1,33 @@
 //! A restricted unpickler: it builds tensors, containers, numbers and strings, and nothing else.
 //!
 //! A pickle is a program for a stack machine that may name any Python function and call it; that is how a pickle runs code. This machine
-//! knows a fixed list of names ([`Global`]), none of which does anything but describe data, and stops at the first other one. Objects live
-//! in one flat list and refer to each other by index: neither building nor dropping them recurses, and cycles do no harm. Every instruction
-//! takes from the [`Budget`], so that a short program cannot build much.
+//! knows a fixed list of names ([`Global`]), none of which does anything but describe data. What any other name makes is an inert
+//! [`Instance`]; names that only an attack uses are refused. Objects live in one flat list and refer to each other by index: neither building
+//! nor dropping them recurses, and cycles do no harm. Every instruction takes from the [`Budget`], so that a short program cannot build much.
 //!
 //! Binary protocols (2 to 5) are read; `torch.save` has never written another.
 
+mod globals;
+mod rebuild;
+
 use std::collections::HashMap;
 
-use super::budget::{Budget, Parsed, quoted};
-use super::elements::{Kind, MOST_DIMENSIONS, View};
+pub(super) use globals::Global;
 
-/// What one instruction may allocate: a place on the stack, an object, an entry of the memo, with what growing vectors hold in reserve.
-const PER_INSTRUCTION: usize = 384;
+use super::budget::{Budget, Parsed, quoted};
+use super::elements::{Kind, View};
+
+/// What a value in a container may take: its place, twice when a vector grows, for a moment three times.
+const PER_VALUE: usize = 3 * size_of::<Value<'static>>();
+
+/// What one instruction may allocate besides an object: places on the stack and in a container.
+const PER_INSTRUCTION: usize = 2 * PER_VALUE + 16;
+
+/// What an object may take in the list of objects.
+const PER_OBJECT: usize = 3 * size_of::<Object<'static>>();
+
+/// What an entry of the memo or a name may take, in a hash map that grows.
+const PER_ENTRY: usize = 160;
 
 /// A Python value; what is larger than a number or a piece of the file is an index of [`Pickle::objects`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +52,9 @@ pub(super) enum Object<'a> {
     Dict(Vec<(Value<'a>, Value<'a>)>),
     Storage(Storage<'a>),
     Tensor(TensorInfo),
+    /// A tensor or storage that is not read, and why.
+    Unreadable(String),
+    Instance(Instance<'a>),
 }
 
 /// A run of elements outside the pickle.
@@ -60,75 +77,15 @@ pub(super) struct TensorInfo {
     pub(super) view: View,
 }
 
-/// The names that a pickle may use.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Global {
-    OrderedDict,
-    Size,
-    Storage(Option<Kind>),
-    Dtype(Kind),
-    /// `_rebuild_tensor` and its successors.
-    Tensor,
-    Parameter,
-}
-
-impl Global {
-    fn named(module: &str, name: &str) -> Parsed<Global> {
-        let refused = || {
-            Err(format!(
-                "the pickle asks for {}, which is refused: only tensors, containers, numbers and strings are read; save `model.state_dict()` \
-             alone, with torch.save or safetensors",
-                quoted(&format!("{module}.{name}"))
-            ))
-        };
-        Ok(match (module, name) {
-            ("collections", "OrderedDict") => Global::OrderedDict,
-            ("torch", "Size") => Global::Size,
-            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => Global::Tensor,
-            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::Parameter,
-            ("torch.storage", "UntypedStorage") | ("torch", "UntypedStorage") => Global::Storage(None),
-            ("torch", name) => match (storage_kind(name), dtype_kind(name)) {
-                (Some(kind), _) => Global::Storage(Some(kind)),
-                (None, Some(kind)) => Global::Dtype(kind),
-                (None, None) => return refused(),
-            },
-            _ => return refused(),
-        })
-    }
-}
-
-fn storage_kind(name: &str) -> Option<Kind> {
-    Some(match name.strip_suffix("Storage")? {
-        "Half" => Kind::F16,
-        "BFloat16" => Kind::Bf16,
-        "Float" => Kind::F32,
-        "Double" => Kind::F64,
-        "Char" => Kind::I8,
-        "Short" => Kind::I16,
-        "Int" => Kind::I32,
-        "Long" => Kind::I64,
-        "Byte" => Kind::U8,
-        "Bool" => Kind::Bool,
-        _ => return None,
-    })
-}
-
-fn dtype_kind(name: &str) -> Option<Kind> {
-    Some(match name {
-        "float16" => Kind::F16,
-        "bfloat16" => Kind::Bf16,
-        "float32" => Kind::F32,
-        "float64" => Kind::F64,
-        "int8" => Kind::I8,
-        "int16" => Kind::I16,
-        "int32" => Kind::I32,
-        "int64" => Kind::I64,
-        "uint8" => Kind::U8,
-        "uint16" => Kind::U16,
-        "uint32" => Kind::U32,
-        "bool" => Kind::Bool,
-        _ => return None,
-    })
+/// What an unknown class or function made. Nothing is known of it but what the pickle put into it.
+#[derive(Debug)]
+pub(super) struct Instance<'a> {
+    /// The index of its class in the pickle's names.
+    class: u32,
+    /// Its attributes, usually a dict.
+    state: Option<Value<'a>>,
+    /// Its items, when it is a mapping.
+    entries: Vec<(Value<'a>, Value<'a>)>,
 }
 
 /// What a pickle describes.
@@ -136,6 +93,8 @@ fn dtype_kind(name: &str) -> Option<Kind> {
 pub(super) struct Pickle<'a> {
     pub(super) root: Value<'a>,
     objects: Vec<Object<'a>>,
+    /// The unknown names, module and name.
+    names: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Pickle<'a> {
@@ -147,12 +106,28 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The entries of a dict.
+    /// The entries of a dict, or of an object that is used as one.
     pub(super) fn dict(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match self.object(value) {
             Some(Object::Dict(entries)) => Some(entries),
+            Some(Object::Instance(instance)) if !instance.entries.is_empty() => Some(&instance.entries),
             _ => None,
         }
+    }
+
+    /// The attributes of an object of an unknown class.
+    pub(super) fn attributes(&self, instance: &Instance<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
+        let state = instance.state?;
+        // Attributes and slots.
+        match self.sequence(state) {
+            Some(&[attributes, _]) => self.dict(attributes),
+            _ => self.dict(state),
+        }
+    }
+
+    /// The first unknown names, for a message.
+    pub(super) fn unknown_names(&self) -> Vec<String> {
+        self.names.iter().take(3).map(|(module, name)| quoted(&format!("{module}.{name}"))).collect()
     }
 
     /// The elements of a list or tuple.
@@ -182,12 +157,20 @@ impl<'a> Pickle<'a> {
 
 /// Reads one pickle from the front of `bytes`, which moves behind it.
 pub(super) fn read<'a>(bytes: &mut &'a [u8], budget: &mut Budget) -> Parsed<Pickle<'a>> {
-    let mut machine = Machine { rest: bytes, stack: vec![], marks: vec![], memo: HashMap::new(), objects: vec![] };
+    let mut machine = Machine {
+        rest: bytes,
+        stack: vec![],
+        marks: vec![],
+        memo: HashMap::new(),
+        objects: vec![],
+        names: vec![],
+        known_names: HashMap::new(),
+    };
     loop {
         budget.take(PER_INSTRUCTION)?;
         if let Some(root) = machine.step(budget)? {
             *bytes = machine.rest;
-            return Ok(Pickle { root, objects: machine.objects });
+            return Ok(Pickle { root, objects: machine.objects, names: machine.names });
         }
     }
 }
@@ -199,6 +182,9 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     objects: Vec<Object<'a>>,
+    /// Unknown names in order of appearance, and where each stands.
+    names: Vec<(&'a str, &'a str)>,
+    known_names: HashMap<(&'a str, &'a str), u32>,
 }
 
 impl<'a> Machine<'a> {
@@ -234,26 +220,26 @@ impl<'a> Machine<'a> {
             b'B' => self.bytes(4)?,
             b'C' => self.bytes(1)?,
             0x8e | 0x96 => self.bytes(8)?,
-            b')' | b']' | 0x8f => self.push(Object::Sequence(vec![])),
-            0x85 => self.tuple(1)?,
-            0x86 => self.tuple(2)?,
-            0x87 => self.tuple(3)?,
+            b')' | b']' | 0x8f => self.push(Object::Sequence(vec![]), budget)?,
+            0x85 => self.tuple(1, budget)?,
+            0x86 => self.tuple(2, budget)?,
+            0x87 => self.tuple(3, budget)?,
             b't' | b'l' | 0x91 => {
                 let values = self.pop_mark()?;
-                self.push(Object::Sequence(values));
+                self.push(Object::Sequence(values), budget)?;
             }
-            b'}' => self.push(Object::Dict(vec![])),
+            b'}' => self.push(Object::Dict(vec![]), budget)?,
             b'd' => {
                 let entries = pairs(&self.pop_mark()?)?;
-                self.push(Object::Dict(entries));
+                self.push(Object::Dict(entries), budget)?;
             }
             b'a' => {
                 let value = self.pop()?;
-                self.top_sequence()?.push(value);
+                self.append(&[value])?;
             }
             b'e' | 0x90 => {
                 let values = self.pop_mark()?;
-                self.top_sequence()?.extend(values);
+                self.append(&values)?;
             }
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
@@ -265,49 +251,42 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.stack.push(Value::Global(Global::named(module, name)?));
+                self.name(module, name, budget)?;
             }
             0x93 => {
                 let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?) else {
                     return Err("the pickle asks for something that has no name".to_string());
                 };
-                self.stack.push(Value::Global(Global::named(module, name)?));
-            }
-            // The class of an old-style instance; refused, or useless.
-            b'i' => {
-                let (module, name) = (self.line()?, self.line()?);
-                Global::named(module, name)?;
-                return Err(unsupported(instruction));
+                self.name(module, name, budget)?;
             }
             b'R' | 0x81 => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                let object = self.call(function, arguments, budget)?;
-                self.push(object);
+                self.call(function, arguments, budget)?;
             }
-            // Attributes of an OrderedDict or a parameter, such as `_metadata`: not needed.
+            // With keyword arguments, which nothing that is read takes.
+            0x92 => {
+                let (_, arguments, class) = (self.pop()?, self.pop()?, self.pop()?);
+                self.call(class, arguments, budget)?;
+            }
             b'b' => {
-                self.pop()?;
-                match self.top_object()? {
-                    Object::Dict(_) | Object::Tensor(_) => {}
-                    _ => return Err("the pickle sets attributes of something that has none".to_string()),
-                }
+                let state = self.pop()?;
+                self.build(state)?;
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = self.storage(id)?;
-                self.push(Object::Storage(storage));
+                self.persistent(id, budget)?;
             }
             b'q' => {
                 let [key] = self.fixed()?;
-                self.memo.insert(u32::from(key), self.top()?);
+                self.remember(u32::from(key), budget)?;
             }
             b'r' => {
                 let key = u32::from_le_bytes(self.fixed()?);
-                self.memo.insert(key, self.top()?);
+                self.remember(key, budget)?;
             }
             0x94 => {
                 let key = u32::try_from(self.memo.len()).map_err(|_| "the pickle's memo is too long")?;
-                self.memo.insert(key, self.top()?);
+                self.remember(key, budget)?;
             }
             b'h' => {
                 let [key] = self.fixed()?;
@@ -389,16 +368,36 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push(&mut self, object: Object<'a>) {
+    fn push(&mut self, object: Object<'a>, budget: &mut Budget) -> Parsed<()> {
+        budget.take(PER_OBJECT)?;
         self.stack.push(Value::Object(self.objects.len()));
         self.objects.push(object);
+        Ok(())
     }
 
-    fn tuple(&mut self, count: usize) -> Parsed<()> {
+    /// Pushes what a name stands for.
+    fn name(&mut self, module: &'a str, name: &'a str, budget: &mut Budget) -> Parsed<()> {
+        // Hashed below; a memoized name costs the file two bytes.
+        budget.take(PER_ENTRY + module.len() + name.len())?;
+        let global = match globals::lookup(module, name)? {
+            Some(global) => global,
+            None => {
+                let next = u32::try_from(self.names.len()).map_err(|_| "the pickle has too many names")?;
+                let index = *self.known_names.entry((module, name)).or_insert(next);
+                if index == next {
+                    self.names.push((module, name));
+                }
+                Global::Unknown(index)
+            }
+        };
+        self.stack.push(Value::Global(global));
+        Ok(())
+    }
+
+    fn tuple(&mut self, count: usize, budget: &mut Budget) -> Parsed<()> {
         let start = self.stack.len().checked_sub(count).filter(|&start| start >= self.floor()).ok_or_else(underflow)?;
         let values = self.stack.split_off(start);
-        self.push(Object::Sequence(values));
-        Ok(())
+        self.push(Object::Sequence(values), budget)
     }
 
     /// Below this height the stack belongs to an enclosing mark.
@@ -432,18 +431,27 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn top_sequence(&mut self) -> Parsed<&mut Vec<Value<'a>>> {
+    /// Appends to the list on top of the stack. What is appended to an object of an unknown class is not kept.
+    fn append(&mut self, values: &[Value<'a>]) -> Parsed<()> {
         match self.top_object()? {
-            Object::Sequence(values) => Ok(values),
-            _ => Err(wrong_type()),
+            Object::Sequence(list) => list.extend_from_slice(values),
+            Object::Instance(_) => {}
+            _ => return Err(wrong_type()),
         }
+        Ok(())
     }
 
     fn top_dict(&mut self) -> Parsed<&mut Vec<(Value<'a>, Value<'a>)>> {
         match self.top_object()? {
-            Object::Dict(entries) => Ok(entries),
+            Object::Dict(entries) | Object::Instance(Instance { entries, .. }) => Ok(entries),
             _ => Err(wrong_type()),
         }
+    }
+
+    fn remember(&mut self, key: u32, budget: &mut Budget) -> Parsed<()> {
+        budget.take(PER_ENTRY)?;
+        self.memo.insert(key, self.top()?);
+        Ok(())
     }
 
     fn recall(&mut self, key: u32) -> Parsed<()> {
@@ -453,93 +461,17 @@ impl<'a> Machine<'a> {
     }
 
     fn sequence(&self, value: Value<'a>) -> Parsed<&[Value<'a>]> {
-        match value {
-            Value::Object(i) => match self.objects.get(i) {
-                Some(Object::Sequence(values)) => Ok(values),
-                _ => Err(wrong_type()),
-            },
+        match self.object(value) {
+            Some(Object::Sequence(values)) => Ok(values),
             _ => Err(wrong_type()),
         }
     }
 
-    fn call(&self, function: Value<'a>, arguments: Value<'a>, budget: &mut Budget) -> Parsed<Object<'a>> {
-        let arguments = self.sequence(arguments)?;
-        let Value::Global(function) = function else { return Err("the pickle calls something that is no function".to_string()) };
-        match (function, arguments) {
-            (Global::OrderedDict, []) => Ok(Object::Dict(vec![])),
-            (Global::OrderedDict, &[items]) => {
-                let items = self.sequence(items)?;
-                budget.take(items.len().saturating_mul(PER_INSTRUCTION))?;
-                let entry = |&item| match self.sequence(item)? {
-                    &[key, value] => Ok((key, value)),
-                    _ => Err(wrong_type()),
-                };
-                Ok(Object::Dict(items.iter().map(entry).collect::<Parsed<_>>()?))
-            }
-            (Global::Size, &[sizes]) => {
-                let sizes = self.sequence(sizes)?;
-                budget.take(sizes.len().saturating_mul(PER_INSTRUCTION))?;
-                Ok(Object::Sequence(sizes.to_vec()))
-            }
-            (Global::Tensor, &[storage, offset, size, stride, ref rest @ ..]) => {
-                // requires_grad and backward hooks, then a dtype in v3, then metadata.
-                let dtype = match rest {
-                    [_, _, Value::Global(Global::Dtype(kind)), ..] => Some(*kind),
-                    _ => None,
-                };
-                self.tensor([storage, offset, size, stride], dtype).map(Object::Tensor)
-            }
-            (Global::Parameter, &[data, ..]) => match data {
-                Value::Object(i) => match self.objects.get(i) {
-                    Some(Object::Tensor(tensor)) => Ok(Object::Tensor(tensor.clone())),
-                    _ => Err(wrong_type()),
-                },
-                _ => Err(wrong_type()),
-            },
-            _ => Err(format!("the pickle calls {function:?} with {} arguments", arguments.len())),
+    fn object(&self, value: Value<'a>) -> Option<&Object<'a>> {
+        match value {
+            Value::Object(i) => self.objects.get(i),
+            _ => None,
         }
-    }
-
-    fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<Kind>) -> Parsed<TensorInfo> {
-        let Value::Object(index) = storage else { return Err(wrong_type()) };
-        let Some(Object::Storage(storage)) = self.objects.get(index) else { return Err(wrong_type()) };
-        let kind = dtype.or(storage.kind).ok_or("a tensor over untyped storage has no dtype")?;
-        let dims = |value| -> Parsed<Vec<usize>> {
-            let values = self.sequence(value)?;
-            // A short program must not copy a long list again and again.
-            if values.len() > MOST_DIMENSIONS {
-                return Err(format!("a tensor in the pickle has {} dimensions", values.len()));
-            }
-            values.iter().map(|&value| natural(value)).collect()
-        };
-        let (shape, strides) = (dims(size)?, dims(stride)?);
-        Ok(TensorInfo { storage: index, kind, view: View { offset: natural(offset)?, shape, strides } })
-    }
-
-    /// `("storage", type, key, location, count)`; the legacy format adds a window `(key, offset, count)` or `None`.
-    fn storage(&self, id: Value<'a>) -> Parsed<Storage<'a>> {
-        let (kind, key, count, window) = match *self.sequence(id)? {
-            [Value::Text("storage"), Value::Global(Global::Storage(kind)), Value::Text(key), _, count] => (kind, key, count, Value::None),
-            [Value::Text("storage"), Value::Global(Global::Storage(kind)), Value::Text(key), _, count, window] => {
-                (kind, key, count, window)
-            }
-            _ => return Err("the pickle refers to something outside that is no tensor storage".to_string()),
-        };
-        let window = match window {
-            Value::None => None,
-            window => match *self.sequence(window)? {
-                [_, offset, count] => Some((natural(offset)?, natural(count)?)),
-                _ => return Err(wrong_type()),
-            },
-        };
-        Ok(Storage { key, kind, count: natural(count)?, window })
-    }
-}
-
-fn natural(value: Value<'_>) -> Parsed<usize> {
-    match value {
-        Value::Int(value) => usize::try_from(value).map_err(|_| format!("a size, stride or offset in the pickle is {value}")),
-        _ => Err(wrong_type()),
     }
 }
 

@@ -1,0 +1,115 @@
+//! The names that a pickle may use, and what this machine makes of them.
+
+use super::super::budget::{Parsed, quoted};
+use super::super::elements::{Kind, UNREAD};
+
+/// What a name in a pickle stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in super::super) enum Global {
+    /// `OrderedDict` and other mappings.
+    Dict,
+    /// `torch.Size`, sets, lists.
+    Sequence,
+    /// `None` for an untyped storage.
+    Storage(Option<Kind>),
+    Dtype(Kind),
+    /// `_rebuild_tensor` and its successors.
+    Tensor,
+    /// `_rebuild_parameter`, and what else wraps a tensor as its first argument.
+    Wrapper,
+    /// `_rebuild_from_type_v2`: another function's tensor with attributes.
+    FromType,
+    /// A tensor class; old files call it without arguments and set the data afterwards.
+    TensorClass,
+    /// A function whose tensors are not read, for this reason.
+    NotRead(&'static str),
+    /// Any other name, as an index of the pickle's list of names. Objects made with it are inert.
+    Unknown(u32),
+}
+
+/// Modules whose functions act on the system. PyTorch refuses the first four even from trusted users.
+const HOSTILE_MODULES: &[&str] = &["sys", "os", "posix", "nt", "subprocess", "shutil", "socket", "runpy", "pty", "ctypes", "importlib"];
+
+/// Functions of `builtins` that run code or reach the system.
+const HOSTILE_BUILTINS: &[&str] = &["eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint"];
+
+/// The meaning of a name; `None` when it is unknown.
+///
+/// # Errors
+/// A name that nothing but an attack asks for.
+pub(super) fn lookup(module: &str, name: &str) -> Parsed<Option<Global>> {
+    let builtin = matches!(module, "builtins" | "__builtin__");
+    let root = module.split('.').next().unwrap_or_default();
+    if HOSTILE_MODULES.contains(&root) || (builtin && HOSTILE_BUILTINS.contains(&name)) {
+        return Err(format!(
+            "the pickle asks for {}, which can run programs: the file is refused. If you trust its origin, load it with PyTorch in a sandbox and \
+             save `model.state_dict()` as safetensors",
+            quoted(&format!("{module}.{name}"))
+        ));
+    }
+    Ok(Some(match (module, name) {
+        ("collections", "OrderedDict" | "defaultdict" | "Counter") => Global::Dict,
+        (_, "dict") if builtin => Global::Dict,
+        (_, "set" | "frozenset" | "list" | "tuple") if builtin => Global::Sequence,
+        ("torch", "Size") => Global::Sequence,
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => Global::Tensor,
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state" | "_rebuild_device_tensor_from_cpu_tensor") => {
+            Global::Wrapper
+        }
+        ("torch._tensor" | "torch.tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => Global::FromType,
+        ("torch._utils", "_rebuild_qtensor") => Global::NotRead("is quantized; save it after `.dequantize()`"),
+        ("torch._utils", "_rebuild_sparse_tensor") => Global::NotRead("is sparse; save it after `.to_dense()`"),
+        ("torch._utils", "_rebuild_meta_tensor_no_storage") => Global::NotRead("is on the meta device and has no values"),
+        ("torch._utils", "_rebuild_wrapper_subclass") => {
+            Global::NotRead("is of a tensor subclass without elements in the file; save it as a plain tensor")
+        }
+        ("torch._utils", "_rebuild_device_tensor_from_numpy" | "_rebuild_xla_tensor") => {
+            Global::NotRead("is of another device and stored as a NumPy array; save it after `.cpu()`")
+        }
+        ("torch.nn.parameter" | "torch.nn", "Parameter" | "Buffer") | ("torch" | "torch._tensor" | "torch.tensor", "Tensor") => {
+            Global::TensorClass
+        }
+        ("torch.storage" | "torch", "UntypedStorage") => Global::Storage(None),
+        ("torch" | "torch.cuda", name) => match (storage_kind(name), dtype_kind(name)) {
+            (Some(kind), _) => Global::Storage(Some(kind)),
+            (None, Some(kind)) => Global::Dtype(kind),
+            _ if name.ends_with("Tensor") => Global::TensorClass,
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn storage_kind(name: &str) -> Option<Kind> {
+    Some(match name.strip_suffix("Storage")? {
+        "Half" => Kind::F16,
+        "BFloat16" => Kind::Bf16,
+        "Float" => Kind::F32,
+        "Double" => Kind::F64,
+        "Char" => Kind::I8,
+        "Short" => Kind::I16,
+        "Int" => Kind::I32,
+        "Long" => Kind::I64,
+        "Byte" => Kind::U8,
+        "Bool" => Kind::Bool,
+        other => return UNREAD.iter().find(|unread| !other.is_empty() && unread.storage == other).map(Kind::Unread),
+    })
+}
+
+fn dtype_kind(name: &str) -> Option<Kind> {
+    Some(match name {
+        "float16" | "half" => Kind::F16,
+        "bfloat16" => Kind::Bf16,
+        "float32" | "float" => Kind::F32,
+        "float64" | "double" => Kind::F64,
+        "int8" => Kind::I8,
+        "int16" => Kind::I16,
+        "int32" => Kind::I32,
+        "int64" => Kind::I64,
+        "uint8" => Kind::U8,
+        "uint16" => Kind::U16,
+        "uint32" => Kind::U32,
+        "bool" => Kind::Bool,
+        other => return UNREAD.iter().find(|unread| unread.name == other).map(Kind::Unread),
+    })
+}

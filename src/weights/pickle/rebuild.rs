@@ -1,0 +1,235 @@
+//! Calls and attributes: how a pickle describes tensors, containers and everything else.
+//!
+//! What makes a tensor and is not understood becomes [`Object::Unreadable`] with the reason, not an error: whether it matters depends on
+//! whether the tensor is wanted. What is made with an unknown name becomes an [`Instance`], which does nothing.
+
+use super::super::budget::{Budget, Parsed, quoted};
+use super::super::elements::{Kind, MOST_DIMENSIONS, View};
+use super::{Global, Instance, Machine, Object, PER_VALUE, Storage, TensorInfo, Value, wrong_type};
+
+/// Longer names of storages are refused: a short program could have them hashed again and again.
+const LONGEST_KEY: usize = 1024;
+
+impl<'a> Machine<'a> {
+    /// Calls a function or class.
+    pub(super) fn call(&mut self, function: Value<'a>, arguments: Value<'a>, budget: &mut Budget) -> Parsed<()> {
+        let function = match function {
+            Value::Global(function) => function,
+            // An instance that is called, such as a `functools.partial`.
+            Value::Object(i) => match self.objects.get(i) {
+                Some(Object::Instance(instance)) => Global::Unknown(instance.class),
+                _ => return Err(not_callable()),
+            },
+            _ => return Err(not_callable()),
+        };
+        let object = match function {
+            Global::Unknown(class) => Object::Instance(Instance { class, state: None, entries: vec![] }),
+            Global::Dict => Object::Dict(self.copied_entries(arguments, budget)?),
+            Global::Sequence => Object::Sequence(self.copied_values(arguments, budget)?),
+            _ => match self.tensor_of(function, self.sequence(arguments)?) {
+                Ok(tensor) => Object::Tensor(tensor),
+                Err(reason) => self.unreadable(reason, budget)?,
+            },
+        };
+        self.push(object, budget)
+    }
+
+    /// Sets the attributes of the object on top of the stack. Those of containers and tensors, such as `_metadata`, are not needed.
+    pub(super) fn build(&mut self, state: Value<'a>) -> Parsed<()> {
+        let Value::Object(at) = self.top()? else { return Ok(()) };
+        match self.objects.get_mut(at) {
+            Some(Object::Instance(instance)) => instance.state = Some(state),
+            // Before PyTorch 0.4, a tensor was made empty and got its storage here, and a parameter its tensor.
+            Some(Object::Unreadable(_)) => {
+                let tensor = match self.sequence(state) {
+                    Ok(&[storage, offset, size, stride, ..]) if self.is_storage(storage) => {
+                        self.tensor([storage, offset, size, stride], None, false).ok()
+                    }
+                    Ok(&[data, ..]) => self.tensor_behind(data).ok(),
+                    _ => None,
+                };
+                if let Some(tensor) = tensor {
+                    self.objects[at] = Object::Tensor(tensor);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a persistent id refers to: a storage, or in old files a class with its source.
+    pub(super) fn persistent(&mut self, id: Value<'a>, budget: &mut Budget) -> Parsed<()> {
+        if let Ok(&[Value::Text("module"), class @ Value::Global(_), ..]) = self.sequence(id) {
+            self.stack.push(class);
+            return Ok(());
+        }
+        let object = match self.storage(id) {
+            Ok(storage) => Object::Storage(storage),
+            Err(reason) => self.unreadable(reason, budget)?,
+        };
+        self.push(object, budget)
+    }
+
+    fn unreadable(&self, reason: String, budget: &mut Budget) -> Parsed<Object<'a>> {
+        budget.take(2 * reason.len())?;
+        Ok(Object::Unreadable(reason))
+    }
+
+    /// The entries of a mapping that is made of another, or of a list of pairs.
+    fn copied_entries(&self, arguments: Value<'a>, budget: &mut Budget) -> Parsed<Vec<(Value<'a>, Value<'a>)>> {
+        // A defaultdict's first argument is a function.
+        let Some(&source @ Value::Object(at)) = self.sequence(arguments)?.last() else { return Ok(vec![]) };
+        if let Some(Object::Dict(entries)) = self.objects.get(at) {
+            budget.take(entries.len().saturating_mul(2 * PER_VALUE))?;
+            return Ok(entries.clone());
+        }
+        let Ok(items) = self.sequence(source) else { return Ok(vec![]) };
+        budget.take(items.len().saturating_mul(2 * PER_VALUE))?;
+        let entry = |&item| match self.sequence(item)? {
+            &[key, value] => Ok((key, value)),
+            _ => Err(wrong_type()),
+        };
+        items.iter().map(entry).collect()
+    }
+
+    fn copied_values(&self, arguments: Value<'a>, budget: &mut Budget) -> Parsed<Vec<Value<'a>>> {
+        let values = match *self.sequence(arguments)? {
+            [source] => self.sequence(source).unwrap_or_default(),
+            _ => &[],
+        };
+        budget.take(values.len().saturating_mul(PER_VALUE))?;
+        Ok(values.to_vec())
+    }
+
+    /// The tensor that a function makes of its arguments, or why it is not read.
+    fn tensor_of(&self, function: Global, arguments: &[Value<'a>]) -> Parsed<TensorInfo> {
+        match (function, arguments) {
+            (Global::Tensor, &[storage, offset, size, stride, ref rest @ ..]) => {
+                // `requires_grad` and backward hooks, then a dtype in v3, then metadata.
+                let (dtype, metadata) = match *rest {
+                    [_, _, Value::Global(Global::Dtype(kind)), ref metadata @ ..] => (Some(kind), metadata),
+                    [_, _, ref metadata @ ..] => (None, metadata),
+                    _ => (None, &[][..]),
+                };
+                let negated = self.negative_bit(metadata)?;
+                self.tensor([storage, offset, size, stride], dtype, negated)
+            }
+            (Global::Wrapper | Global::TensorClass, &[data, ..]) => self.tensor_behind(data),
+            (Global::TensorClass, []) => Err("has no data".to_string()),
+            // One level: a list that contains itself would go on for ever.
+            (Global::FromType, &[Value::Global(inner @ (Global::Tensor | Global::Wrapper | Global::NotRead(_))), _, arguments, ..]) => {
+                self.tensor_of(inner, self.sequence(arguments)?)
+            }
+            (Global::FromType, &[Value::Global(Global::Unknown(class)), ..]) => Err(self.depends_on(class)),
+            (Global::NotRead(reason), _) => Err(reason.to_string()),
+            _ => Err(format!("is made by {function:?} with {} arguments, which is not understood", arguments.len())),
+        }
+    }
+
+    /// The tensor that an argument is, or why it is none.
+    fn tensor_behind(&self, value: Value<'a>) -> Parsed<TensorInfo> {
+        match self.object(value) {
+            Some(Object::Tensor(tensor)) => Ok(tensor.clone()),
+            Some(Object::Unreadable(reason)) => Err(reason.clone()),
+            Some(Object::Instance(instance)) => Err(self.depends_on(instance.class)),
+            _ => Err(wrong_type()),
+        }
+    }
+
+    /// Bits of a tensor beside its storage: `{"neg": True}` means that the elements' signs are inverted.
+    fn negative_bit(&self, metadata: &[Value<'a>]) -> Parsed<bool> {
+        let entries = match *metadata {
+            [] | [Value::None] => return Ok(false),
+            [metadata] => match self.object(metadata) {
+                Some(Object::Dict(entries)) => entries,
+                _ => return Err("has metadata that are not understood".to_string()),
+            },
+            _ => return Err(format!("has {} arguments after the known ones", metadata.len())),
+        };
+        let mut negated = false;
+        // Of `neg` and `conj`; a longer dict is not understood and would be walked again for each tensor.
+        if entries.len() > 2 {
+            return Err(format!("has {} metadata, of which `neg` and `conj` are understood", entries.len()));
+        }
+        for &entry in entries {
+            match entry {
+                (Value::Text("neg"), Value::Bool(bit)) => negated = bit,
+                (Value::Text("conj"), Value::Bool(false)) => {}
+                (Value::Text("conj"), _) => return Err("has the conjugate bit; save it after `.resolve_conj()`".to_string()),
+                (Value::Text(key), _) => return Err(format!("has the metadata {}, which are not understood", quoted(key))),
+                _ => return Err("has metadata that are not understood".to_string()),
+            }
+        }
+        Ok(negated)
+    }
+
+    fn is_storage(&self, value: Value<'a>) -> bool {
+        matches!(self.object(value), Some(Object::Storage(_)))
+    }
+
+    fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<Kind>, negated: bool) -> Parsed<TensorInfo> {
+        let Value::Object(index) = storage else { return Err(wrong_type()) };
+        let storage = match self.objects.get(index) {
+            Some(Object::Storage(storage)) => storage,
+            Some(Object::Unreadable(reason)) => return Err(reason.clone()),
+            Some(Object::Instance(instance)) => return Err(self.depends_on(instance.class)),
+            _ => return Err(wrong_type()),
+        };
+        let kind = dtype.or(storage.kind).ok_or("lies in an untyped storage and has no dtype")?;
+        kind.dtype()?;
+        if negated && !kind.is_float() {
+            return Err(format!("has the negative bit over {kind:?}; save it after `.resolve_neg()`"));
+        }
+        let dims = |value| -> Parsed<Vec<usize>> {
+            let values = self.sequence(value)?;
+            // A short program must not copy a long list again and again.
+            if values.len() > MOST_DIMENSIONS {
+                return Err(format!("has {} dimensions", values.len()));
+            }
+            values.iter().map(|&value| natural(value)).collect()
+        };
+        let (shape, strides) = (dims(size)?, dims(stride)?);
+        Ok(TensorInfo { storage: index, kind, view: View { offset: natural(offset)?, shape, strides, negated } })
+    }
+
+    /// `("storage", type, key, location, count)`; the legacy format adds a window `(key, offset, count)` or `None`.
+    fn storage(&self, id: Value<'a>) -> Parsed<Storage<'a>> {
+        let (kind, key, count, window) = match *self.sequence(id)? {
+            [Value::Text("storage"), Value::Global(Global::Storage(kind)), Value::Text(key), _, count] => (kind, key, count, Value::None),
+            [Value::Text("storage"), Value::Global(Global::Storage(kind)), Value::Text(key), _, count, window] => {
+                (kind, key, count, window)
+            }
+            [Value::Text("storage"), Value::Global(Global::Unknown(class)), ..] => return Err(self.depends_on(class)),
+            _ => return Err("refers to something outside the pickle that is no tensor storage".to_string()),
+        };
+        if key.len() > LONGEST_KEY {
+            return Err(format!("has a storage whose name has {} bytes", key.len()));
+        }
+        let window = match window {
+            Value::None => None,
+            window => match *self.sequence(window)? {
+                [_, offset, count] => Some((natural(offset)?, natural(count)?)),
+                _ => return Err(wrong_type()),
+            },
+        };
+        Ok(Storage { key, kind, count: natural(count)?, window })
+    }
+
+    fn depends_on(&self, class: u32) -> String {
+        match self.names.get(class as usize) {
+            Some((module, name)) => format!("depends on {}, which is not read", quoted(&format!("{module}.{name}"))),
+            None => wrong_type(),
+        }
+    }
+}
+
+fn natural(value: Value<'_>) -> Parsed<usize> {
+    match value {
+        Value::Int(value) => usize::try_from(value).map_err(|_| format!("has a size, stride or offset of {value}")),
+        _ => Err(wrong_type()),
+    }
+}
+
+fn not_callable() -> String {
+    "the pickle calls something that is no function".to_string()
+}
