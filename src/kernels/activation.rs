@@ -19,6 +19,22 @@ fn clamp<T: Real>(x: T, low: f64, high: f64) -> T {
     if x > T::of(high) { T::of(high) } else { x }
 }
 
+/// A number of which every saturating function here is saturated, and whose square is finite.
+const FAR: f64 = 1e18;
+
+/// `x` with an infinite number replaced by a large one, for products with a factor that has become
+/// 0 there: `0 · ∞` is not the limit. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn finite<T: Real>(x: T) -> T {
+    clamp(x, -FAR, FAR)
+}
+
+/// `x` for a product with a factor that has become 0 at -∞; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn above_minus_infinity<T: Real>(x: T) -> T {
+    if x < T::of(-FAR) { T::of(-FAR) } else { x }
+}
+
 /// `max(x, 0)`.
 #[derive(Clone, Copy)]
 pub struct Relu;
@@ -45,7 +61,7 @@ impl Nonlinear for Relu6 {
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        if (x <= T::zero()) | (x >= T::of(6.0)) { T::zero() } else { grad }
+        if (x > T::zero()) & (x < T::of(6.0)) { grad } else { T::zero() }
     }
 }
 
@@ -56,11 +72,11 @@ pub struct Silu;
 impl Nonlinear for Silu {
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * Math::sigmoid(x)
+        above_minus_infinity(x) * Math::sigmoid(x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        let s = Math::sigmoid(x);
+        let (x, s) = (finite(x), Math::sigmoid(x));
         grad * s * (T::one() + x * (T::one() - s))
     }
 }
@@ -103,7 +119,10 @@ pub struct HardSwish;
 impl Nonlinear for HardSwish {
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * clamp(x + T::of(3.0), 0.0, 6.0) * T::of(1.0 / 6.0)
+        // Below -3 the factor is 0; from 3 on it is 1, so that the product does not overflow.
+        let x = if x < T::of(-3.0) { T::of(-3.0) } else { x };
+        let factor = x + T::of(3.0);
+        x * (if factor > T::of(6.0) { T::of(6.0) } else { factor } * T::of(1.0 / 6.0))
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {

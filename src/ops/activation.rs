@@ -6,7 +6,7 @@ use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
 use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
-use crate::kernels::activation::{HardSigmoid, HardSwish, Nonlinear, Relu6, Silu};
+use crate::kernels::activation::{HardSigmoid, HardSwish, Nonlinear, Relu6, Silu, above_minus_infinity, finite};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::Real;
 use crate::tensor::compute::{map_with, zip_onto};
@@ -282,7 +282,7 @@ impl Pointwise for Elu {
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
         let below = grad * T::of(self.alpha) * x.exp_fast();
-        if x <= T::zero() { below } else { grad }
+        if x > T::zero() { grad } else { below }
     }
 }
 
@@ -295,10 +295,11 @@ impl Pointwise for Gelu {
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * normal_distribution(x)
+        above_minus_infinity(x) * normal_distribution(x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let x = finite(x);
         // 1/√(2π) = (2/√π) / √8
         let density = (T::of(-0.5) * x * x).exp_fast() * T::of(FRAC_2_SQRT_PI / 8f64.sqrt());
         grad * (normal_distribution(x) + x * density)
@@ -320,10 +321,11 @@ impl Pointwise for GeluTanh {
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        x * gelu_tanh_gate(x)
+        above_minus_infinity(x) * gelu_tanh_gate(x)
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        let x = finite(x);
         let gate = gelu_tanh_gate(x);
         let slope = T::of(GELU_TANH) * (T::one() + T::of(3.0 * 0.044715) * x * x);
         grad * (gate + x * gate * (T::one() - gate) * slope)
@@ -402,23 +404,27 @@ impl Pointwise for Mish {
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
-        let [numerator, denominator, _] = mish_terms(x);
-        x * (numerator / denominator)
+        let [tanh, _] = mish_terms(x);
+        above_minus_infinity(x) * tanh
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        let [numerator, denominator, e] = mish_terms(x);
-        let slope = T::of(4.0) * e * (T::one() + e) / (denominator * denominator);
-        grad * (numerator / denominator + x * slope)
+        let [tanh, slope] = mish_terms(x);
+        grad * (tanh + finite(x) * slope)
     }
 }
 
-/// `tanh(ln(1 + e))` is `n / (n + 2)` with `n = e (e + 2)`; gives both and `e = eˣ`. Beyond 20 the quotient is 1.
+/// `tanh(ln(1 + eˣ))` and its derivative, which are `n / (n + 2)` and `4 e (1 + e) / (n + 2)²` with `n = e (e + 2)` and `e = eˣ`. Of positive `x`,
+/// both quotients are extended by the powers of `e⁻ˣ`, so that nothing overflows and the derivative vanishes as it should.
 #[inline(always)]
-fn mish_terms<T: Real>(x: T) -> [T; 3] {
-    let e = if x > T::of(20.0) { T::of(20.0) } else { x }.exp_fast();
-    let n = e * (e + T::of(2.0));
-    [n, n + T::of(2.0), e]
+fn mish_terms<T: Real>(x: T) -> [T; 2] {
+    let (one, two) = (T::one(), T::of(2.0));
+    let u = (-x.abs()).exp_fast();
+    let positive = x > T::zero();
+    let n = if positive { one + two * u } else { u * (u + two) };
+    let d = n + if positive { two * u * u } else { two };
+    let slope = T::of(4.0) * u * (one + u) / (d * d);
+    [n / d, if positive { slope * u } else { slope }]
 }
 
 #[cfg(test)]

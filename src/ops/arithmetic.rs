@@ -145,9 +145,10 @@ impl Tensor {
         let y = zip("div", &a, &b, Div)?;
         let kept = other.is_recorded().then(|| y.detach());
         Ok(y.record("div", [self, other], move |grad, wanted| {
-            let of_a = grad.div(&b)?;
-            let of_b = if wanted[1] { kept.as_ref().map(|y| of_a.mul(y)?.try_neg()).transpose()? } else { None };
-            Ok([wanted[0].then_some(of_a), of_b])
+            let of_a = wanted[0].then(|| grad.div(&b)).transpose()?;
+            // The quotient is divided once more before the gradient comes in: 0 / b² is 0 however small `b` is.
+            let of_b = if wanted[1] { kept.as_ref().map(|y| y.div(&b)?.mul(grad)?.try_neg()).transpose()? } else { None };
+            Ok([of_a, of_b])
         }))
     }
 

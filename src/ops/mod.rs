@@ -8,6 +8,8 @@ mod arithmetic;
 mod comparison;
 mod conv;
 mod dropout;
+#[cfg(test)]
+mod extremes;
 mod gate;
 mod growing;
 mod index;

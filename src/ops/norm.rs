@@ -10,6 +10,7 @@ use crate::kernels::layer_norm;
 use crate::kernels::memory::{self, Buffer, catching};
 use crate::kernels::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
+use crate::kernels::simd::Real;
 use crate::tensor::compute::like_input;
 use crate::tensor::dry::is_dry;
 use crate::tensor::shape::{numel, try_numel};
@@ -118,8 +119,8 @@ fn split_means(mean: &[f64], dtype: DType) -> (Vec<f64>, Vec<f64>) {
 
 /// Whether `f32` cannot hold the squares that a normalisation with these `1/√(var + eps)` computes:
 /// then it is done in `f64`, values that are not finite included.
-fn exceeds_f32(dtype: DType, rstd: impl IntoIterator<Item = f64>) -> bool {
-    dtype == DType::F32 && !is_dry() && rstd.into_iter().any(|rstd| !(1e-15..=1e15).contains(&rstd))
+fn exceeds_f32<T: Real>(dtype: DType, rstd: &[T]) -> bool {
+    dtype == DType::F32 && !is_dry() && rstd.iter().any(|rstd| !(T::of(1e-15)..=T::of(1e15)).contains(rstd))
 }
 
 fn widened(tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
@@ -318,7 +319,7 @@ impl Tensor {
         };
         let var: Vec<f64> = moments.squares.iter().map(|squares| squares / count.max(1) as f64).collect();
         let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
-        if exceeds_f32(self.dtype(), rstd.iter().copied()) {
+        if exceeds_f32(self.dtype(), &rstd) {
             let [weight, bias, shortcut] = [widened(weight)?, widened(bias)?, widened(shortcut)?];
             let wide = self.to_dtype(DType::F64)?;
             let wide = wide.batch_norm_of(None, weight.as_ref(), bias.as_ref(), eps, shortcut.as_ref(), activation)?;
@@ -406,7 +407,7 @@ impl Tensor {
             mean.fill(center);
             rstd.fill(1.0 / (var + eps).sqrt());
         }
-        if exceeds_f32(self.dtype(), rstd.iter().copied()) {
+        if exceeds_f32(self.dtype(), &rstd) {
             let (weight, bias) = (widened(weight)?, widened(bias)?);
             return self.to_dtype(DType::F64)?.group_norm(groups, weight.as_ref(), bias.as_ref(), eps)?.to_dtype(DType::F32);
         }
@@ -475,7 +476,7 @@ impl Tensor {
                 let [w, b] = [&w, &b].map(|parameter| parameter.as_ref().map(Tensor::data));
                 layer_norm::forward(length, x.data(), w, b, eps, y, [&mut mean, &mut rstd]);
             })?;
-            if length > 0 && exceeds_f32(self.dtype(), rstd.iter().map(|&rstd| f64::from(rstd))) {
+            if length > 0 && exceeds_f32(self.dtype(), &rstd) {
                 let (weight, bias) = (widened(weight)?, widened(bias)?);
                 return self.to_dtype(DType::F64)?.layer_norm(normalized_shape, weight.as_ref(), bias.as_ref(), eps)?.to_dtype(DType::F32);
             }

@@ -163,9 +163,10 @@ impl Tensor {
         if exponent == 2.0 { self.square() } else { pointwise(self, Pow { exponent }) }
     }
 
-    /// `x` within bounds: `min` below `min`, and then `max` above `max`, an infinite one meaning none. NaN stays NaN.
+    /// `x` within bounds: `min` below `min`, and then `max` above `max`, an infinite one meaning none. NaN stays NaN, and a bound that is NaN
+    /// makes every value NaN.
     ///
-    /// The gradient passes strictly between the bounds.
+    /// The gradient passes strictly between the bounds, and at NaN; with a bound that is NaN it is 0.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -342,17 +343,30 @@ struct Clamp {
     max: f64,
 }
 
+impl Clamp {
+    #[inline(always)]
+    fn is_undefined(self) -> bool {
+        self.min.is_nan() || self.max.is_nan()
+    }
+}
+
 impl Pointwise for Clamp {
     const NAME: &'static str = "clamp";
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
+        if self.is_undefined() {
+            return T::nan();
+        }
         let (min, max) = (T::of(self.min), T::of(self.max));
         let x = if x < min { min } else { x };
         if x > max { max } else { x }
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        if x > T::of(self.min) && x < T::of(self.max) { grad } else { T::zero() }
+        // No number is beyond a bound of NaN, nor is infinity.
+        let bound = |bound: f64| if bound.is_infinite() { T::nan() } else { T::of(bound) };
+        let outside = (x <= bound(self.min)) | (x >= bound(self.max)) | self.is_undefined();
+        if outside { T::zero() } else { grad }
     }
 }

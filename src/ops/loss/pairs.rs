@@ -25,11 +25,13 @@ pub struct BceOptions {
 /// The loss of a prediction and its target.
 trait Pair: Copy + Send + Sync + 'static {
     const COST: usize = 2;
+    /// What [`slope`](Pair::slope) and [`target_slope`](Pair::target_slope) leave out of the derivatives.
+    const FACTOR: f64 = 1.0;
 
     fn loss<T: Real>(self, x: T, t: T) -> T;
-    /// The derivative by the prediction.
+    /// The derivative by the prediction, divided by [`FACTOR`](Pair::FACTOR).
     fn slope<T: Real>(self, x: T, t: T) -> T;
-    /// The derivative by the target.
+    /// The derivative by the target, divided by [`FACTOR`](Pair::FACTOR).
     fn target_slope<T: Real>(self, x: T, t: T) -> T {
         -self.slope(x, t)
     }
@@ -59,7 +61,7 @@ impl<P: Pair> Binary for Slope<P> {
 
     #[inline(always)]
     fn apply<T: Real>(self, x: T, t: T) -> T {
-        T::of(self.scale) * if self.of_target { self.pair.target_slope(x, t) } else { self.pair.slope(x, t) }
+        T::of(P::FACTOR * self.scale) * if self.of_target { self.pair.target_slope(x, t) } else { self.pair.slope(x, t) }
     }
 }
 
@@ -68,13 +70,16 @@ impl<P: Pair> Binary for Slope<P> {
 struct Squared;
 
 impl Pair for Squared {
+    // Joins the mean's divisor, so that twice a large difference does not overflow.
+    const FACTOR: f64 = 2.0;
+
     #[inline(always)]
     fn loss<T: Real>(self, x: T, t: T) -> T {
         (x - t) * (x - t)
     }
     #[inline(always)]
     fn slope<T: Real>(self, x: T, t: T) -> T {
-        T::of(2.0) * (x - t)
+        x - t
     }
 }
 
@@ -107,7 +112,7 @@ impl Pair for Smooth {
     #[inline(always)]
     fn loss<T: Real>(self, x: T, t: T) -> T {
         let (d, beta, half) = ((x - t).abs(), T::of(self.beta), T::of(0.5));
-        if d < beta { half * d * d / beta } else { d - half * beta }
+        if d < beta { half * d * (d / beta) } else { d - half * beta }
     }
     #[inline(always)]
     fn slope<T: Real>(self, x: T, t: T) -> T {
@@ -120,7 +125,7 @@ impl Pair for Smooth {
     }
 }
 
-/// `-t · log σ(x) - (1 - t) · log (1 - σ(x))`, as `(1 - t) · x + log(1 + e^-x)` without overflow.
+/// `-t · log σ(x) - (1 - t) · log (1 - σ(x))`, as `t · max(-x, 0) + (1 - t) · max(x, 0) + log(1 + e^-|x|)`, which does not overflow.
 #[derive(Clone, Copy)]
 struct Logistic;
 
@@ -129,8 +134,9 @@ impl Pair for Logistic {
 
     #[inline(always)]
     fn loss<T: Real>(self, x: T, t: T) -> T {
-        let negative = if x > T::zero() { T::zero() } else { -x };
-        (T::one() - t) * x + negative + (-x.abs()).exp().ln_1p()
+        // A term without weight is 0 at ∞ too.
+        let term = |weight: T, x: T| if weight == T::zero() || x < T::zero() { T::zero() } else { weight * x };
+        term(t, -x) + term(T::one() - t, x) + (-x.abs()).exp().ln_1p()
     }
     #[inline(always)]
     fn slope<T: Real>(self, x: T, t: T) -> T {
@@ -294,7 +300,11 @@ impl Tensor {
         let mut y = pairwise(OP, self, target, Logistic, Reduction::None)?;
         if let Some(pos_weight) = &options.pos_weight {
             let positive = pairwise(OP, self, &self.try_full_like(1.0)?, Logistic, Reduction::None)?;
-            y = y.add(&pos_weight.try_add_scalar(-1.0)?.mul(target)?.mul(&positive)?)?;
+            let share = pos_weight.try_add_scalar(-1.0)?.mul(target)?;
+            // No share of an infinite loss is none.
+            let none = share.eq_scalar(0.0)?.mul(&positive.eq_scalar(f64::INFINITY)?)?;
+            let positive = none.where_(&positive.try_full_like(0.0)?, &positive)?;
+            y = y.add(&share.mul(&positive)?)?;
         }
         if let Some(weight) = &options.weight {
             y = y.mul(weight)?;

@@ -1,0 +1,264 @@
+//! Functions of one element and their gradients over the whole range of `f32` and `f64`, against
+//! formulas in `f64` that are exact in the limit.
+
+use crate::error::Result;
+use crate::ops::{BceOptions, Reduction};
+use crate::tensor::{DType, Tensor};
+
+/// A function under test with its reference value and derivative.
+struct Case {
+    name: &'static str,
+    function: fn(&Tensor) -> Result<Tensor>,
+    value: fn(f64) -> f64,
+    slope: fn(f64) -> f64,
+}
+
+/// Magnitudes from the least subnormal numbers to the greatest; each is tried with both signs.
+const MAGNITUDES: [f64; 28] = [
+    0.0,
+    5e-324,
+    1e-310,
+    1.4e-45,
+    1e-40,
+    1.2e-38,
+    1e-20,
+    1e-8,
+    1e-3,
+    0.1,
+    0.5,
+    1.5,
+    2.0,
+    4.0,
+    7.0,
+    12.0,
+    19.0,
+    21.0,
+    50.0,
+    88.0,
+    104.0,
+    1e4,
+    1e10,
+    1e16,
+    1e20,
+    1e38,
+    3.4e38,
+    f64::INFINITY,
+];
+
+/// `a · b` where a factor that has become 0 wins over an infinite one.
+fn product(a: f64, b: f64) -> f64 {
+    if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
+}
+
+fn logistic(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn logistic_slope(x: f64) -> f64 {
+    let u = (-x.abs()).exp();
+    u / (1.0 + u) / (1.0 + u)
+}
+
+/// `tanh(ln(1 + eˣ))` and its derivative.
+fn tanh_softplus(x: f64) -> [f64; 2] {
+    let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
+    [softplus.tanh(), product(softplus.cosh().powi(-2), logistic(x))]
+}
+
+/// The normal distribution function, from its series near 0 and its continued fraction beyond.
+fn normal(x: f64) -> f64 {
+    let (z, density) = (x.abs(), normal_density(x));
+    if z < 6.0 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            term *= x * x / f64::from(2 * n + 1);
+            sum += term;
+        }
+        return 0.5 + density * sum;
+    }
+    let fraction = (1..60).rev().fold(z, |rest, k| z + f64::from(k) / rest);
+    let tail = density / fraction;
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+fn normal_density(x: f64) -> f64 {
+    (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+/// `√(2/π) · (x + 0.044715 x³)`, twice.
+fn gelu_argument(x: f64) -> f64 {
+    (8.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)
+}
+
+const CASES: &[Case] = &[
+    Case { name: "relu", function: |x| Ok(x.relu()), value: |x| x.max(0.0), slope: |x| if x > 0.0 { 1.0 } else { 0.0 } },
+    Case {
+        name: "leaky_relu",
+        function: |x| x.leaky_relu(0.25),
+        value: |x| if x > 0.0 { x } else { 0.25 * x },
+        slope: |x| if x > 0.0 { 1.0 } else { 0.25 },
+    },
+    Case { name: "relu6", function: |x| x.relu6(), value: |x| x.clamp(0.0, 6.0), slope: |x| if x > 0.0 && x < 6.0 { 1.0 } else { 0.0 } },
+    Case {
+        name: "elu",
+        function: |x| x.elu(1.0),
+        value: |x| if x > 0.0 { x } else { x.exp_m1() },
+        slope: |x| if x > 0.0 { 1.0 } else { x.exp() },
+    },
+    Case { name: "gelu", function: |x| x.gelu(), value: |x| product(x, normal(x)), slope: |x| normal(x) + product(x, normal_density(x)) },
+    Case {
+        name: "gelu_tanh",
+        function: |x| x.gelu_tanh(),
+        value: |x| product(x, logistic(gelu_argument(x))),
+        slope: |x| {
+            let slope = (8.0 / std::f64::consts::PI).sqrt() * (1.0 + 3.0 * 0.044715 * x * x);
+            logistic(gelu_argument(x)) + product(product(x, slope), logistic_slope(gelu_argument(x)))
+        },
+    },
+    Case {
+        name: "silu",
+        function: |x| x.silu(),
+        value: |x| product(x, logistic(x)),
+        slope: |x| logistic(x) + product(x, logistic_slope(x)),
+    },
+    Case { name: "sigmoid", function: |x| x.sigmoid(), value: logistic, slope: logistic_slope },
+    Case { name: "tanh", function: |x| x.tanh(), value: f64::tanh, slope: |x| x.cosh().powi(-2) },
+    Case {
+        name: "hardsigmoid",
+        function: |x| x.hardsigmoid(),
+        value: |x| (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        slope: |x| if x.abs() < 3.0 { 1.0 / 6.0 } else { 0.0 },
+    },
+    Case {
+        name: "hardswish",
+        function: |x| x.hardswish(),
+        value: |x| product(x, (x + 3.0).clamp(0.0, 6.0) / 6.0),
+        slope: |x| if x.abs() < 3.0 { x / 3.0 + 0.5 } else { f64::from(u8::from(x > 0.0)) },
+    },
+    Case {
+        // Beyond 20 it is the identity, as in PyTorch.
+        name: "softplus",
+        function: |x| x.softplus(),
+        value: |x| if x > 20.0 { x } else { x.max(0.0) + (-x.abs()).exp().ln_1p() },
+        slope: |x| if x > 20.0 { 1.0 } else { logistic(x) },
+    },
+    Case {
+        name: "mish",
+        function: |x| x.mish(),
+        value: |x| product(x, tanh_softplus(x)[0]),
+        slope: |x| tanh_softplus(x)[0] + product(x, tanh_softplus(x)[1]),
+    },
+    Case { name: "abs", function: |x| Ok(x.abs()), value: f64::abs, slope: |x| if x == 0.0 { 0.0 } else { x.signum() } },
+    Case { name: "exp", function: |x| x.exp(), value: f64::exp, slope: f64::exp },
+    Case { name: "ln", function: |x| x.ln(), value: f64::ln, slope: |x| 1.0 / x },
+    Case { name: "sqrt", function: |x| x.sqrt(), value: f64::sqrt, slope: |x| 0.5 / x.sqrt() },
+    Case { name: "square", function: |x| x.square(), value: |x| x * x, slope: |x| 2.0 * x },
+    Case { name: "recip", function: |x| x.recip(), value: |x| 1.0 / x, slope: |x| -1.0 / (x * x) },
+    Case {
+        name: "clamp between bounds",
+        function: |x| x.clamp(-1.0, 1.0),
+        value: |x| x.clamp(-1.0, 1.0),
+        slope: |x| if x.abs() < 1.0 { 1.0 } else { 0.0 },
+    },
+    Case {
+        name: "clamp without an upper bound",
+        function: |x| x.clamp(-1.0, f64::INFINITY),
+        value: |x| x.max(-1.0),
+        slope: |x| if x > -1.0 { 1.0 } else { 0.0 },
+    },
+    Case {
+        name: "clamp without a lower bound",
+        function: |x| x.clamp(f64::NEG_INFINITY, 1.0),
+        value: |x| x.min(1.0),
+        slope: |x| if x < 1.0 { 1.0 } else { 0.0 },
+    },
+];
+
+/// The values of `f` at `x` and the gradient of their sum.
+fn outcome(f: fn(&Tensor) -> Result<Tensor>, x: &[f64], dtype: DType) -> [Vec<f64>; 2] {
+    let x = Tensor::from_slice(x, [x.len()]).unwrap().to_dtype(dtype).unwrap().with_grad();
+    let y = f(&x).unwrap();
+    let gradients = y.sum(..).unwrap().backward().unwrap();
+    [&y, gradients.get(&x).unwrap()].map(|tensor| tensor.to_dtype(DType::F64).unwrap().to_vec().unwrap())
+}
+
+#[test]
+fn functions_and_their_gradients_are_right_over_the_whole_range() {
+    for dtype in [DType::F32, DType::F64] {
+        let round = |x: f64| if dtype == DType::F32 { f64::from(x as f32) } else { x };
+        let inputs: Vec<f64> = MAGNITUDES.iter().flat_map(|&x| [round(x), round(-x)]).collect();
+        // Units in the last place of f32 near 1; f64's functions are the standard library's.
+        let (relative, absolute) = if dtype == DType::F32 { (4e-6, 6e-7) } else { (1e-12, 2e-14) };
+        for case in CASES {
+            let [values, slopes] = outcome(case.function, &inputs, dtype);
+            for (at, &x) in inputs.iter().enumerate() {
+                for (what, found, exact) in [("value", values[at], (case.value)(x)), ("gradient", slopes[at], (case.slope)(x))] {
+                    let exact = round(exact);
+                    let same = found == exact || found.is_nan() && exact.is_nan();
+                    let close = exact.is_finite() && (found - exact).abs() <= relative * exact.abs() + absolute;
+                    assert!(same || close, "{} of {} at {x:e} in {dtype} is {found:e}, not {exact:e}", what, case.name);
+                }
+            }
+        }
+    }
+}
+
+/// As PyTorch 2.15 where its vectorised and its scalar code agree, and its vectorised code for the
+/// others; `clamp` hands the gradient on.
+#[test]
+fn gradients_at_nan_do_not_depend_on_the_length() {
+    let expected: [(&str, fn(&Tensor) -> Result<Tensor>, f64); 8] = [
+        ("relu", |x| Ok(x.relu()), 1.0),
+        ("relu6", |x| x.relu6(), 0.0),
+        ("elu", |x| x.elu(1.0), f64::NAN),
+        ("clamp", |x| x.clamp(-1.0, 1.0), 1.0),
+        ("leaky_relu", |x| x.leaky_relu(0.25), 0.25),
+        ("hardsigmoid", |x| x.hardsigmoid(), 0.0),
+        ("hardswish", |x| x.hardswish(), f64::NAN),
+        ("silu", |x| x.silu(), f64::NAN),
+    ];
+    for (name, function, slope) in expected {
+        for (dtype, length) in [DType::F32, DType::F64].into_iter().flat_map(|dtype| [(dtype, 1), (dtype, 100)]) {
+            let [values, slopes] = outcome(function, &vec![f64::NAN; length], dtype);
+            assert!(values.iter().all(|y| y.is_nan()), "{name}");
+            assert!(slopes.iter().all(|&found| found == slope || found.is_nan() && slope.is_nan()), "{name}: {slopes:?}");
+        }
+    }
+    for bounds in [[f64::NAN, 1.0], [-1.0, f64::NAN]] {
+        let x = Tensor::from_vec(vec![0.5, 7.0, -7.0], [3]).unwrap().with_grad();
+        let y = x.clamp(bounds[0], bounds[1]).unwrap();
+        assert!(y.to_vec::<f64>().unwrap().iter().all(|y| y.is_nan()));
+        assert_eq!(y.sum(..).unwrap().backward().unwrap().get(&x).unwrap().to_vec::<f64>().unwrap(), [0.0; 3]);
+    }
+}
+
+#[test]
+fn a_quotient_of_zero_has_a_finite_gradient_by_a_tiny_divisor() {
+    let (a, b) = (Tensor::scalar(0f32).with_grad(), Tensor::scalar(1e-45f32).with_grad());
+    let grads = a.div(&b).unwrap().backward().unwrap();
+    let of_b = grads.get(&b).unwrap().item::<f32>().unwrap();
+    assert!(of_b == 0.0 && of_b.is_sign_negative(), "{of_b}");
+    assert_eq!(grads.get(&a).unwrap().item::<f32>().unwrap(), f32::INFINITY);
+}
+
+#[test]
+fn losses_are_right_at_the_ends_of_the_range() {
+    let (zero, far) = (Tensor::zeros([8192]), Tensor::full([8192], 3.4e38, DType::F32).with_grad());
+    let of_far = far.mse_loss(&zero).unwrap().backward().unwrap().get(&far).unwrap().to_vec::<f32>().unwrap();
+    assert!((of_far[0] / 8.300_781e34 - 1.0).abs() < 1e-6, "{}", of_far[0]);
+
+    let infinite = f32::INFINITY;
+    let x = Tensor::from_vec(vec![infinite, -infinite, infinite, -infinite], [4]).unwrap().with_grad();
+    let target = Tensor::from_vec(vec![0f32, 0., 1., 1.], [4]).unwrap();
+    for pos_weight in [None, Some(Tensor::full([4], 3.0, DType::F32))] {
+        let factor = if pos_weight.is_some() { 3.0 } else { 1.0 };
+        let options = BceOptions { pos_weight, reduction: Reduction::None, ..Default::default() };
+        let y = x.binary_cross_entropy_with_logits_with(&target, &options).unwrap();
+        assert_eq!(y.to_vec::<f32>().unwrap(), [infinite, 0., 0., infinite]);
+        let grads = y.sum(..).unwrap().backward().unwrap();
+        assert_eq!(grads.get(&x).unwrap().to_vec::<f32>().unwrap(), [1., 0., 0., -factor]);
+    }
+    let near = Tensor::full([1], 1e-30, DType::F32);
+    let smooth = near.smooth_l1_loss_with(&Tensor::zeros([1]), 1e-29, Reduction::Mean).unwrap().item::<f32>().unwrap();
+    assert!((smooth / 5e-32 - 1.0).abs() < 1e-6, "{smooth}");
+}
