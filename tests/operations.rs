@@ -15,19 +15,17 @@ mod proportion;
 #[path = "operations/run.rs"]
 mod run;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use check::{agrees_with_pytorch, bits, close, every, every_case, outcome, values};
 use convnet::MemoryFormat::{ChannelsLast, RowMajor};
-use convnet::autograd::{GradCheck, gradcheck};
+use convnet::autograd::{BackwardOptions, GradCheck, gradcheck};
 use convnet::ops::registry::OPERATIONS;
 use convnet::{DType, MemoryFormat, Tensor};
 use fixture::{FIXTURE, Large};
 use run::run;
-
-/// Operations without cases, each with the reason.
-const EXEMPT: &[(&str, &str)] = &[("dropout", RANDOM), ("dropout2d", RANDOM), ("stochastic_depth", RANDOM)];
-const RANDOM: &str = "random; operations/dropout.rs tests it";
 
 /// The number of cases that an operation has at least.
 fn enough(op: &str) -> usize {
@@ -41,8 +39,8 @@ fn enough(op: &str) -> usize {
 #[test]
 fn every_operation_has_cases_enough() {
     let cases = |op: &str| FIXTURE.cases.iter().filter(|case| case.op == op).count();
-    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| match EXEMPT.iter().find(|(exempt, _)| *exempt == op) {
-        Some((_, reason)) if cases(op) > 0 => Err(format!("has cases, and an exemption: {reason}").into()),
+    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| match dropout::OPERATIONS.iter().find(|(random, _)| *random == op) {
+        Some(_) if cases(op) > 0 => Err("has cases, though it is random and operations/dropout.rs tests it".into()),
         None if cases(op) < enough(op) => Err(format!("has {} cases, not {}", cases(op), enough(op)).into()),
         _ => Ok(()),
     });
@@ -56,7 +54,7 @@ fn a_profile_sees_every_operation_and_its_backward() {
             let upstream = |output: &Tensor| Ok(case.numbers("upstream").map(|numbers| numbers.tensor(output.dtype())));
             outcome(&case.op, &case.args, &tensors, upstream).expect("a case runs");
         }
-        for drop in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
+        for (_, drop) in dropout::OPERATIONS {
             let y = drop(&Tensor::ones([2, 3]).with_grad(), 0.5).expect("half");
             y.sum(..).and_then(|sum| sum.backward()).expect("a gradient");
         }
@@ -97,7 +95,8 @@ fn the_gradient_from_above_may_come_in_the_other_memory_format() {
 }
 
 #[test]
-fn gradients_agree_with_central_differences() {
+fn gradients_of_every_registered_operation_agree_with_central_differences() {
+    let checked = RefCell::new(BTreeSet::new());
     every_case(|case| {
         // The differences need a smooth neighbourhood and an f64 output; the largest cases would take long.
         let tensors = case.tensors(DType::F64, RowMajor)?;
@@ -108,8 +107,40 @@ fn gradients_agree_with_central_differences() {
         if case.numbers("upstream").is_none() || !smooth || narrowed || elements > 600 {
             return Ok(());
         }
-        Ok(gradcheck(&inputs, GradCheck::default(), |inputs| run(&case.op, &case.args, &tensors.with(&case.inputs, inputs)))?)
+        let compared = gradcheck_compares(&inputs, |inputs| run(&case.op, &case.args, &tensors.with(&case.inputs, inputs)))?;
+        if compared {
+            checked.borrow_mut().insert(case.op.clone());
+        }
+        Ok(())
     });
+    for (op, drop) in dropout::OPERATIONS {
+        // The same draws for every difference.
+        let dropped = |inputs: &[Tensor]| {
+            convnet::manual_seed(7);
+            drop(&inputs[0], 0.5)
+        };
+        let x = Tensor::randn([4, 3, 2, 2]).to_dtype(DType::F64).expect("f64");
+        let compared = gradcheck_compares(&[x], dropped).unwrap_or_else(|error| panic!("{op}: {error}"));
+        assert!(compared, "{op}: nothing was compared");
+        checked.borrow_mut().insert(op.to_string());
+    }
+    // Cases have further names, for what is composed of several operations.
+    let unchecked: Vec<_> = OPERATIONS.iter().filter(|op| !checked.borrow().contains(**op)).collect();
+    assert!(unchecked.is_empty(), "no case has its gradient compared with central differences: {unchecked:?}");
+}
+
+/// Checks the gradients by central differences. Whether that tells anything: some gradient of an input is not zero, as differences
+/// of a function that ignores its inputs are.
+fn gradcheck_compares(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> convnet::Result<Tensor>) -> convnet::Result<bool> {
+    gradcheck(inputs, GradCheck::default(), &function)?;
+    let leaves: Vec<Tensor> = inputs.iter().map(Tensor::with_grad).collect();
+    let output = function(&leaves)?;
+    let gradients = output.backward_with(BackwardOptions { gradient: Some(weights_of(&output)?), retain_graph: false })?;
+    let mut compared = false;
+    for gradient in leaves.iter().filter_map(|leaf| gradients.get(leaf)) {
+        compared |= gradient.to_vec::<f64>()?.iter().any(|&g| g != 0.0);
+    }
+    Ok(compared)
 }
 
 #[test]
@@ -204,12 +235,15 @@ fn run_large(large: &Large, float: DType, format: MemoryFormat) -> Result<check:
         if !output.requires_grad() {
             return Ok(None);
         }
-        // Between -0.5 and 0.5, different for neighbours.
-        let weights = (0..output.numel()).map(|i| (i as f64 * 0.618_033_988_749_895).fract() - 0.5);
-        let upstream = match output.dtype() {
-            DType::F32 => Tensor::from_vec(weights.map(|w| w as f32).collect(), output.shape())?,
-            _ => Tensor::from_vec(weights.collect::<Vec<f64>>(), output.shape())?,
-        };
-        fixture::in_format(upstream, format).map(Some)
+        fixture::in_format(weights_of(output)?, format).map(Some)
     })
+}
+
+/// A gradient for the output, between -0.5 and 0.5, different for neighbours.
+fn weights_of(output: &Tensor) -> convnet::Result<Tensor> {
+    let weights = (0..output.numel()).map(|i| (i as f64 * 0.618_033_988_749_895).fract() - 0.5);
+    match output.dtype() {
+        DType::F32 => Tensor::from_vec(weights.map(|w| w as f32).collect(), output.shape()),
+        _ => Tensor::from_vec(weights.collect::<Vec<f64>>(), output.shape()),
+    }
 }

@@ -206,6 +206,7 @@ fn zoo() -> impl Iterator<Item = (&'static str, Result<Row, String>)> {
 
 /// Runs a check on each model; all that fail are reported.
 fn each(check: impl Fn(&'static str, &Row) -> Check) {
+    assert!(zoo().next().is_some(), "no model has this in its name: {}", std::env::var("ZOO").unwrap_or_default());
     let failures: Vec<String> = zoo()
         .filter_map(|(name, row)| row.map_err(Into::into).and_then(|row| check(name, &row)).err().map(|e| format!("{name}: {e}")))
         .collect();

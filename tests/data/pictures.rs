@@ -447,13 +447,11 @@ fn folders_that_are_no_dataset_and_pictures_that_are_none_are_errors_that_name_t
     assert!(error.starts_with("sample 1: ") && error.contains("2.jpg: neither a JPEG nor a PNG file"), "{error}");
 }
 
-/// On real files, when `data/cifar10`, or the directory that `CONVNET_CIFAR10_JPEG` names, has `test/CLASS/NNNN.jpg`.
+/// On real files, in `data/cifar10` or the directory that `CONVNET_CIFAR10_JPEG` names.
 #[test]
+#[ignore = "needs data/cifar10 or CONVNET_CIFAR10_JPEG with test/CLASS/NNNN.jpg"]
 fn real_pictures_are_read_in_order_on_the_loaders_threads() {
     let dir = std::env::var_os("CONVNET_CIFAR10_JPEG").map_or_else(|| PathBuf::from("data/cifar10"), PathBuf::from).join("test");
-    if !dir.is_dir() {
-        return println!("not tried: no pictures in {}", dir.display());
-    }
     let test = ImageFolder::new(dir).unwrap();
     let classes = test.classes();
     assert!(classes.len() == 10 && classes[0] == "airplane" && classes[9] == "truck", "{classes:?}");

@@ -3,6 +3,13 @@
 use convnet::autograd::BackwardOptions;
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
+/// A method that drops at a rate.
+type Drop = fn(&Tensor, f64) -> Result<Tensor>;
+
+/// The random operations, for which there are no cases.
+pub const OPERATIONS: [(&str, Drop); 3] =
+    [("dropout", Tensor::dropout), ("dropout2d", Tensor::dropout2d), ("stochastic_depth", Tensor::stochastic_depth)];
+
 const SHAPE: [usize; 4] = [16, 32, 12, 10];
 
 /// Ones of f32 or f64, and dropout's result on them.
