@@ -1,7 +1,7 @@
 //! Layer normalisation: every row of `[rows, length]` by its own mean and variance, element by element scaled and shifted.
 //!
-//! Means are kept relative to the first element of their row: differences of close numbers are
-//! exact, so that a large mean costs no digits of a small deviation.
+//! A mean is kept as two numbers, itself rounded and the mean of what is left when that is
+//! subtracted, so that a large mean costs no digits of a small deviation.
 
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
@@ -13,8 +13,8 @@ const GRAIN: usize = 16 * 1024;
 /// Rows whose share of a parameter's gradient is summed before it is added to that of earlier rows.
 const BLOCK: usize = 32;
 
-/// `y = (x - mean) · rstd · weight + bias` for each row; leaves `mean`, relative to the row's first element,
-/// and `rstd` (`1/√(var + eps)`) for backward.
+/// `y = (x - mean) · rstd · weight + bias` for each row; leaves the mean in its two parts and
+/// `1/√(var + eps)` for backward.
 pub fn forward<T: Real>(
     length: usize,
     x: &[T],
@@ -22,27 +22,26 @@ pub fn forward<T: Real>(
     bias: Option<&[T]>,
     eps: f64,
     y: &mut [T],
-    [mean, rstd]: [&mut [T]; 2],
+    statistics: [&mut [T]; 3],
 ) {
-    assert!(x.len() == y.len() && mean.len() * length == x.len() && rstd.len() == mean.len());
+    assert!(x.len() == y.len() && statistics.iter().all(|values| values.len() * length == x.len()));
     if x.is_empty() {
         return;
     }
     let (rows, count) = ((GRAIN / length).max(1), T::of(length as f64));
-    let (means, rstds) = (Disjoint::new(mean), Disjoint::new(rstd));
+    let statistics = statistics.map(Disjoint::new);
     parallel::chunks_mut(y, rows * length, 4 * x.len(), |task, y| {
         for (i, y) in y.chunks_exact_mut(length).enumerate() {
             let row = task * rows + i;
             let x = &x[row * length..][..length];
-            let origin = x[0];
-            let mean = fold(x, T::zero(), |sum, x| sum + (x - origin), T::plus) / count;
-            let deviation = |x: T| (x - origin) - mean;
+            let mean = fold(x, T::zero(), T::plus, T::plus) / count;
+            let rest = fold(x, T::zero(), |sum, x| sum + (x - mean), T::plus) / count;
+            let deviation = |x: T| (x - mean) - rest;
             let squares = fold(x, T::zero(), |sum, x| sum + deviation(x) * deviation(x), T::plus);
             let rstd = T::one() / (squares / count + T::of(eps)).sqrt();
-            // SAFETY: each row belongs to one task.
-            unsafe {
-                means.slice(row, 1)[0] = mean;
-                rstds.slice(row, 1)[0] = rstd;
+            for (values, value) in statistics.iter().zip([mean, rest, rstd]) {
+                // SAFETY: each row belongs to one task.
+                unsafe { values.slice(row, 1)[0] = value };
             }
             vectorize(|| {
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = deviation(x) * rstd);
@@ -58,7 +57,7 @@ pub fn forward<T: Real>(
 }
 
 /// The input's gradient.
-pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]>, [mean, rstd]: [&[T]; 2], dx: &mut [T]) {
+pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]>, [mean, rest, rstd]: [&[T]; 3], dx: &mut [T]) {
     assert!(grad.len() == dx.len() && x.len() == dx.len() && mean.len() * length == dx.len());
     if x.is_empty() {
         return;
@@ -67,15 +66,14 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
     parallel::chunks_mut(dx, rows * length, 4 * x.len(), |task, dx| {
         for (i, dx) in dx.chunks_exact_mut(length).enumerate() {
             let row = task * rows + i;
-            let (mean, rstd) = (mean[row], rstd[row]);
+            let (mean, rest, rstd) = (mean[row], rest[row], rstd[row]);
             let range = row * length..(row + 1) * length;
             let (grad, x) = (&grad[range.clone()], &x[range]);
             match weight {
                 Some(weight) => vectorize(|| dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight)),
                 None => dx.copy_from_slice(grad),
             }
-            let origin = x[0];
-            let deviation = |x: T| (x - origin) - mean;
+            let deviation = |x: T| (x - mean) - rest;
             let average = fold(dx, T::zero(), T::plus, T::plus) / count;
             // `Σ dx · x̂` in lanes of fixed number, as `fold` does it for one slice.
             let mut product = [T::zero(); 16];
@@ -91,7 +89,7 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
 }
 
 /// `dw = Σ grad · x̂` and `db = Σ grad` over the rows.
-pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, rstd]: [&[T]; 2], [dw, db]: [&mut [T]; 2]) {
+pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, rest, rstd]: [&[T]; 3], [dw, db]: [&mut [T]; 2]) {
     assert!(grad.len() == x.len() && mean.len() * length == x.len() && dw.len() == length && db.len() == length);
     dw.fill(T::zero());
     db.fill(T::zero());
@@ -108,11 +106,11 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
             block.fill(T::zero());
             let (dw, db) = block.split_at_mut(length);
             for row in first..last.min(first + BLOCK) {
-                let (mean, rstd, origin) = (mean[row], rstd[row], x[row * length]);
+                let (mean, rest, rstd) = (mean[row], rest[row], rstd[row]);
                 let range = row * length..(row + 1) * length;
                 vectorize(|| {
                     for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
-                        *dw += grad * (((x - origin) - mean) * rstd);
+                        *dw += grad * (((x - mean) - rest) * rstd);
                         *db += grad;
                     }
                 });

@@ -254,8 +254,9 @@ impl Tensor {
         Ok(y.record("div_scalar", [self], move |grad, _wanted| Ok([Some(grad.try_div_scalar(value)?)])))
     }
 
-    /// The same values as another dtype; differentiable between floating-point types. Floating point to integer rounds towards zero and
-    /// saturates, as Rust's `as`.
+    /// The same values as another dtype; differentiable between floating-point types. Floating point to integer rounds towards zero;
+    /// what is out of range becomes the nearest integer of the type, NaN becomes 0, as Rust's `as`: 300.0 is 255 in u8, -1.0 is 0 (in PyTorch
+    /// 44 and 255), ∞ is `i64::MAX` (in PyTorch `i64::MIN`). An i64 in u8 keeps its lowest eight bits.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.

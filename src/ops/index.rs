@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// What PyTorch 2.9 gives for each.
+    /// What PyTorch 2.15 gives for each.
     #[test]
     fn a_tensor_or_an_index_without_dimensions_counts_as_one_element() {
         let x = Tensor::scalar(3.0f64);

@@ -301,7 +301,8 @@ mod tests {
         }
     }
 
-    /// From PyTorch 2.9: `F.max_pool2d(torch.arange(5.).view(1, 1, 1, 5), (1, 2), 1, (0, 2), (1, 3), return_indices=True)`.
+    /// PyTorch 2.15, which limits padding to half of the kernel itself, gives the same for
+    /// `F.max_pool2d(F.pad(x, (2, 2), value=-inf), (1, 2), 1, 0, (1, 3))`.
     #[test]
     fn padding_reaches_to_half_of_the_dilated_kernel() {
         let options = Pool2dOptions { stride: [1, 1], padding: [0, 2], dilation: [1, 3], ..Default::default() };
