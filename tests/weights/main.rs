@@ -2,7 +2,7 @@
 //!
 //! The files are made by fixtures/weights.py; `expected.safetensors` holds what PyTorch has for them, converted to this crate's types.
 
-mod weights_archive;
+mod archive;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,9 +11,9 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use archive::{Entry, archive, deflated, stored};
 use convnet::nn::StateDict;
 use convnet::{DType, Error, Tensor, weights};
-use weights_archive::{Entry, archive, deflated, stored};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/weights");
 
@@ -537,7 +537,7 @@ fn a_zip_archive_with_checksums_gives_the_right_tensors_or_an_error() {
 fn mutations_inside_an_archive_whose_checksums_are_right_give_tensors_or_an_error() {
     // What the checksums would hide from the test above: the program of a pickle, and the header of an array.
     let outer = fs::read(fixture("plain.pth")).unwrap();
-    let entries = weights_archive::read(&outer);
+    let entries = archive::read(&outer);
     let program = entries.iter().position(|(name, _)| name.ends_with("data.pkl")).unwrap();
     let around = |changed: &[u8], which: usize| {
         let entry = |(i, (name, content)): (usize, &(String, Vec<u8>))| stored(name, if i == which { changed } else { content });
@@ -547,7 +547,7 @@ fn mutations_inside_an_archive_whose_checksums_are_right_give_tensors_or_an_erro
     let loaded = survives("a program", |seed| around(&mutated(&entries[program].1, seed), program));
     assert!(loaded > 0, "no mutation was harmless: does the archive load at all?");
 
-    let array = &weights_archive::read(&fs::read(fixture("plain.npz")).unwrap())[0].1;
+    let array = &archive::read(&fs::read(fixture("plain.npz")).unwrap())[0].1;
     let loaded = survives("an array", |seed| archive(&[stored("x.npy", &mutated(array, seed))]));
     assert!(loaded > 0);
 }

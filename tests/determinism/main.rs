@@ -1,6 +1,5 @@
 //! The same seed gives the same bits, whatever the number of threads.
 
-#[path = "determinism/layers.rs"]
 mod layers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

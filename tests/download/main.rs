@@ -9,9 +9,7 @@ use convnet::data::{Checksum, Dataset, Download, FashionMnist, Mnist};
 use convnet::{Error, Result};
 use flate2::{Compression, write::GzEncoder};
 
-#[path = "download/server.rs"]
 mod server;
-#[path = "download/weights.rs"]
 mod weights;
 
 use server::{Answer, Server, answer, ok, serve};

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,6 @@ use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
 #[cfg(feature = "image")]
-#[path = "data/pictures.rs"]
 mod pictures;
 
 fn gzip(content: &[u8]) -> Vec<u8> {

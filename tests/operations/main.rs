@@ -2,17 +2,11 @@
 //!
 //! The cases are data, `tests/fixtures/ops.json`, made by the script beside it; one interpreter, `operations/run.rs`, calls the operations.
 
-#[path = "operations/accuracy.rs"]
 mod accuracy;
-#[path = "operations/check.rs"]
 mod check;
-#[path = "operations/dropout.rs"]
 mod dropout;
-#[path = "operations/fixture.rs"]
 mod fixture;
-#[path = "operations/proportion.rs"]
 mod proportion;
-#[path = "operations/run.rs"]
 mod run;
 
 use std::cell::RefCell;

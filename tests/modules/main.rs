@@ -1,14 +1,9 @@
 //! Layers, networks, state dicts and summaries.
 
-#[path = "modules/files.rs"]
 mod files;
-#[path = "modules/layers.rs"]
 mod layers;
-#[path = "modules/messages.rs"]
 mod messages;
-#[path = "modules/paths.rs"]
 mod paths;
-#[path = "modules/summaries.rs"]
 mod summaries;
 
 use convnet::nn::*;
