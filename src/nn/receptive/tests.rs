@@ -74,7 +74,9 @@ fn check_exactly<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: us
     let step = (fields.rows.len() / layers).max(1);
     let mut compared = 0;
     for (row, call) in fields.rows.iter().zip(&trace.calls).rev().step_by(step) {
-        assert_eq!((row.path.as_str(), row.output.as_slice()), (call.path.as_str(), call.output.shape()), "{name}");
+        // Rows have paths from the model; calls may have them from a network that it is part of.
+        let same_layer = call.path == row.path || call.path.ends_with(&format!(".{}", row.path));
+        assert!(same_layer && row.output == call.output.shape(), "{name}: {} and {}", row.path, call.path);
         let &[_, channels, height, width] = call.output.shape() else { continue };
         for place in [[0, 0], [height / 2, width / 2], [height - 1, width - 1]] {
             let mut one = vec![0.0; channels * height * width];
