@@ -14,11 +14,11 @@ pub struct Window {
     pub output: [usize; 2],
     /// Taps along each axis.
     pub kernel: [usize; 2],
-    /// Distance between neighbouring windows.
+    /// Distance between neighbouring windows; where there is one window, at most what the input and the kernel reach over.
     pub stride: [usize; 2],
     /// Positions added at both ends of each axis.
     pub padding: [usize; 2],
-    /// Distance between neighbouring taps.
+    /// Distance between neighbouring taps; 1 where there is one tap.
     pub dilation: [usize; 2],
 }
 
@@ -62,6 +62,17 @@ impl Window {
         if output.contains(&0) {
             let dilated = if dilation == [1, 1] { String::new() } else { format!(" (dilated to {})", by(extent)) };
             return Err(format!("kernel {}{dilated} is larger than the padded input {}", by(kernel), by(padded)));
+        }
+        // Where there is one window, or one tap, the distance to the next does not matter; kernels that compute with it, or have a part
+        // for each remainder, take what is in proportion to the input.
+        let (mut stride, mut dilation) = (stride, dilation);
+        for axis in 0..2 {
+            if output[axis] == 1 {
+                stride[axis] = stride[axis].min(padded[axis].max(extent[axis]));
+            }
+            if kernel[axis] == 1 {
+                dilation[axis] = 1;
+            }
         }
         Ok(Window { input, output, kernel, stride, padding, dilation })
     }
@@ -156,6 +167,14 @@ mod tests {
         assert!(found > 100, "{found}");
         let huge = Window::new([1 << 60, 1], [2, 1], [1, 1], [1 << 59, 0], [1 << 60, 1], false).unwrap();
         assert_eq!((huge.only_padding(0), huge.only_padding(1)), (None, None));
+    }
+
+    #[test]
+    fn distances_that_do_not_matter_are_small() {
+        let window = Window::new([3, 4], [3, 1], [1 << 62, 1 << 62], [1, 0], [1, 1 << 62], false).unwrap();
+        assert_eq!((window.output, window.stride, window.dilation), ([1, 1], [5, 4], [1, 1]));
+        let two = Window::new([5, 5], [2, 2], [3, 3], [0, 0], [1, 1], false).unwrap();
+        assert_eq!((two.output, two.stride), ([2, 2], [3, 3]));
     }
 
     #[test]

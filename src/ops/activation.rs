@@ -217,7 +217,8 @@ impl Tensor {
         // In memory the pieces lie between what comes before and after them.
         let inner = if self.memory_format() == MemoryFormat::ChannelsLast { 1 } else { try_numel(rest).unwrap_or(0) };
         let outer = numel(&shape).checked_div(inner).unwrap_or(0);
-        max_over_middle("maxout", self, [outer, pieces, inner], &shape)
+        // Any number of pieces divides no channels.
+        max_over_middle("maxout", self, [outer, pieces.min(c.max(1)), inner], &shape)
     }
 }
 

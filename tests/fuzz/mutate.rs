@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use convnet::data::Random;
 
-/// How long reading a file may take.
-const LONGEST: Duration = Duration::from_secs(2);
+/// How long reading a file, or one operation, may take.
+pub const LONGEST: Duration = Duration::from_secs(2);
 
 /// What a file of any length may take in memory.
 const BASE: usize = 1 << 20;
@@ -51,6 +51,16 @@ fn take(size: usize) {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// Runs `body` and returns its result or its panic, the time that it took, and the most bytes that
+/// this thread held besides what it held before.
+pub fn measured<R>(body: impl FnOnce() -> R) -> (std::thread::Result<R>, Duration, usize) {
+    let before = HELD.with(|held| held.replace((0, 0)).0);
+    let start = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(body));
+    let (time, (_, most)) = (start.elapsed(), HELD.with(|held| held.replace((before, 0))));
+    (result, time, most)
+}
+
 /// How many mutated files to try.
 pub fn inputs() -> usize {
     std::env::var("CONVNET_FUZZ").map_or(300, |inputs| inputs.parse().expect("CONVNET_FUZZ is a number"))
@@ -71,10 +81,7 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
         if random.below(2) == 0 {
             repair(&mut file);
         }
-        let before = HELD.with(|held| held.replace((0, 0)).0);
-        let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| read(&file)));
-        let (time, (_, most)) = (start.elapsed(), HELD.with(|held| held.replace((before, 0))));
+        let (result, time, most) = measured(|| read(&file));
         let Ok(ok) = result else { panic!("{name}: input {number} panics: {}", file.escape_ascii()) };
         assert!(time < LONGEST, "{name}: input {number} takes {time:?}: {}", file.escape_ascii());
         assert!(
