@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn windows_without_a_tap_inside_the_input_are_found() {
         let mut found = 0;
-        for (input, kernel, stride) in (1..8).flat_map(|i| (1..5).flat_map(move |k| (1..5).map(move |s| (i, k, s)))) {
-            for (dilation, ceil) in (1..9).flat_map(|d| [(d, false), (d, true)]) {
+        for (input, kernel, stride) in (1..8usize).flat_map(|i| (1..5usize).flat_map(move |k| (1..5usize).map(move |s| (i, k, s)))) {
+            for (dilation, ceil) in (1..9usize).flat_map(|d| [(d, false), (d, true)]) {
                 for padding in 0..=((kernel - 1) * dilation).div_ceil(2) {
                     let Ok(window) = Window::new([input; 2], [kernel; 2], [stride; 2], [padding; 2], [dilation; 2], ceil) else { continue };
                     let expected = (0..window.output[1]).find(|&at| window.taps(1, at).is_empty());

@@ -13,3 +13,4 @@ mod mutate;
 mod operations;
 #[cfg(feature = "image")]
 mod pictures;
+mod weights;
