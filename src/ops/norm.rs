@@ -132,6 +132,11 @@ fn zip(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
+/// `a - b · c`, element by element.
+fn minus_product(a: &[f64], b: &[f64], c: &[f64]) -> Vec<f64> {
+    zip(a, &zip(b, c, |b, c| b * c), |a, product| a - product)
+}
+
 /// [`norm::forward`] on tensors.
 fn forward(
     op: &'static str,
@@ -332,7 +337,7 @@ impl Tensor {
         let statistics = [vector(&moments.mean, self.dtype())?, vector(&var, self.dtype())?];
         let (mean, rest) = split_means(&moments.mean, self.dtype());
         let scale = zip(&values(weight, maps.channels, 1.0)?, &rstd, |weight, rstd| weight * rstd);
-        let shift = zip(&values(bias, maps.channels, 0.0)?, &zip(&rest, &scale, |rest, scale| rest * scale), |bias, rest| bias - rest);
+        let shift = minus_product(&values(bias, maps.channels, 0.0)?, &rest, &scale);
         let added = shortcut.map(as_map).transpose()?.map(|(map, _)| map);
         let y = forward("batch_norm", maps, &x, [&mean, &scale, &shift], added.as_ref(), activation)?;
         // What shows the activation's argument again, where the input alone does not.
@@ -349,7 +354,7 @@ impl Tensor {
             } else {
                 (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation)
             };
-            let second = zip(&sums.second, &zip(&sums.first, &rest, |sum, rest| sum * rest), |sum, rest| sum - rest);
+            let second = minus_product(&sums.second, &sums.first, &rest);
             let of_shortcut = wanted[3].then(|| from_map(grad.clone(), &shape)).transpose()?;
             let of_weight = zip(&second, &rstd, |sum, rstd| sum * rstd);
             let dtype = grad.dtype();
@@ -357,7 +362,7 @@ impl Tensor {
                 let share = -1.0 / count.max(1) as f64;
                 let slope = zip(&zip(&of_weight, &rstd, |sum, rstd| sum * rstd * share), &scale, |sum, scale| sum * scale);
                 let offset = zip(&sums.first, &scale, |sum, scale| sum * scale * share);
-                let offset = zip(&offset, &zip(&slope, &rest, |slope, rest| slope * rest), |offset, rest| offset - rest);
+                let offset = minus_product(&offset, &slope, &rest);
                 Some(from_map(gradient("batch_norm", maps, grad, &x, factors, [&slope, &offset], not_yet)?, &shape)?)
             } else {
                 None
@@ -415,7 +420,7 @@ impl Tensor {
         let weights = values(weight, channels, 1.0)?.repeat(images);
         let scale = zip(&weights, &rstd, |weight, rstd| weight * rstd);
         let biases = values(bias, channels, 0.0)?.repeat(images);
-        let shift = zip(&biases, &zip(&rest, &scale, |rest, scale| rest * scale), |bias, rest| bias - rest);
+        let shift = minus_product(&biases, &rest, &scale);
         let factors = [&mean[..], &scale, &shift];
         let y = forward("group_norm", maps, &x, factors, None, Activation::Linear)?;
         let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
@@ -425,14 +430,14 @@ impl Tensor {
             // Nothing follows whose argument the shift would tell.
             let factors = [&mean[..], &scale, &mean];
             let sums = gradient_sums("group_norm", maps, &grad, &x, factors, Activation::Linear)?;
-            let second = zip(&sums.second, &zip(&sums.first, &rest, |sum, rest| sum * rest), |sum, rest| sum - rest);
+            let second = minus_product(&sums.second, &sums.first, &rest);
             let of_x = if wanted[0] {
                 let join = |sums: &[f64]| -> Vec<f64> {
                     let group = |sums: &[f64]| vec![-sums.iter().sum::<f64>() / count; width];
                     zip(sums, &scale, |sum, scale| sum * scale).chunks_exact(width).flat_map(group).collect()
                 };
                 let slope = zip(&join(&second), &rstd, |sum, rstd| sum * rstd * rstd);
-                let shift = zip(&join(&sums.first), &zip(&slope, &rest, |slope, rest| slope * rest), |shift, rest| shift - rest);
+                let shift = minus_product(&join(&sums.first), &slope, &rest);
                 Some(from_map(gradient("group_norm", maps, grad, &x, factors, [&slope, &shift], Activation::Linear)?, &shape)?)
             } else {
                 None

@@ -1,4 +1,4 @@
-//! A tensor's elements: a recycled aligned block, a vector that came from outside, or, in a dry run, zeros that nobody has asked for yet.
+//! A tensor's elements: a recycled aligned block, a vector that came from outside, or, in a dry run, zeros without memory until they are read.
 
 use std::sync::OnceLock;
 

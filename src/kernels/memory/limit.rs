@@ -134,7 +134,7 @@ fn control_group() -> usize {
     limits.min().unwrap_or(usize::MAX)
 }
 
-/// Whether so many bytes may be asked for now, for memory that does not come from here: tables and lists.
+/// Checks whether the limit allows this many bytes now, for memory that does not come from here: tables and lists.
 ///
 /// # Errors
 /// [`OutOfMemory`] when the memory in use would exceed the [`limit`].
