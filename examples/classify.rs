@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, Random};
+use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, Rng};
 use convnet::nn::Module;
 use convnet::{Tensor, models, no_grad, weights};
 
@@ -154,7 +154,7 @@ impl Dataset for Pictures {
         Ok((Image::open(&self.0[index])?.to_tensor(), 0))
     }
 
-    fn load(&self, index: usize, image: &mut Image, _random: &mut Random) -> convnet::Result<i64> {
+    fn load(&self, index: usize, image: &mut Image, _random: &mut Rng) -> convnet::Result<i64> {
         *image = Image::open(&self.0[index])?;
         Ok(0)
     }

@@ -15,7 +15,7 @@ use clap::Parser;
 use convnet::data::{Batch, DataLoader, Dataset, Digits, Mnist, Normalize, Resize};
 use convnet::models::lenet5;
 use convnet::nn::Module;
-use convnet::optim::{OneCycleLr, Optimizer, Schedule, Sgd};
+use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
 use convnet::train::{Metrics, evaluate};
 use convnet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -5,31 +5,25 @@
 
 pub mod autograd;
 pub mod data;
-#[cfg(feature = "download")]
-mod download;
 mod error;
-mod explain;
-mod files;
-mod gzip;
+mod io;
 #[allow(unsafe_code)]
 pub(crate) mod kernels;
 pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod optim;
-mod profile;
-mod table;
+mod profiling;
 mod tensor;
 pub mod train;
 pub mod weights;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Error, Result};
-pub use explain::{ConvChoice, Explanation, explain};
 pub use kernels::parallel::num_threads;
 pub use kernels::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
-pub use profile::{Cost, Profile, ProfileRow, profile};
+pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
 pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
 
 /// What tensors' memory is doing, and its limit; freed buffers are recycled.

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use convnet::autograd::Gradients;
 use convnet::nn::Parameter;
 use convnet::optim::{
-    Adagrad, Adam, AdamW, Anneal, CosineLr, ExponentialLr, LinearWarmup, MultiStepLr, OneCycleLr, Optimizer, OptimizerState, PlateauMode,
-    ReduceLrOnPlateau, RmsProp, Schedule, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
+    Adagrad, Adam, AdamW, Anneal, CosineAnnealingLr, ExponentialLr, LinearWarmup, LrSchedule, MultiStepLr, OneCycleLr, Optimizer,
+    OptimizerState, PlateauMode, ReduceLrOnPlateau, RmsProp, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
 };
 use convnet::{Element, Tensor};
 use serde_json::Value;
@@ -379,20 +379,20 @@ const RATE_TOLERANCE: f64 = 1e-12;
 #[test]
 fn every_schedule_follows_pytorch() {
     for (name, rows) in FIXTURE["schedules"].as_object().unwrap() {
-        let schedule: Box<dyn Schedule> = match name.as_str() {
+        let schedule: Box<dyn LrSchedule> = match name.as_str() {
             "step" => Box::new(StepLr::new(7)),
             "step_gamma" => Box::new(StepLr::new(10).gamma(0.5)),
             "multi_step" => Box::new(MultiStepLr::new([5, 20, 20, 33]).gamma(0.3)),
             "exponential" => Box::new(ExponentialLr::new(0.93)),
-            "cosine" => Box::new(CosineLr::new(50)),
-            "cosine_minimum" => Box::new(CosineLr::new(15).minimum(0.003)),
+            "cosine" => Box::new(CosineAnnealingLr::new(50)),
+            "cosine_minimum" => Box::new(CosineAnnealingLr::new(15).minimum(0.003)),
             "one_cycle" => Box::new(OneCycleLr::new(0.4, 50)),
             "one_cycle_linear" => {
                 let cycle = OneCycleLr::new(0.0, 50).group_max_rates([0.4, 0.1]).pct_start(0.41).anneal(Anneal::Linear);
                 Box::new(cycle.div_factor(10.0).final_div_factor(100.0).momentum([0.5, 0.8]))
             }
             "one_cycle_three_phase" => Box::new(OneCycleLr::new(0.4, 50).three_phase(true).pct_start(0.25).momentum(None)),
-            "warm_cosine" => Box::new(LinearWarmup::new(6, CosineLr::new(44))),
+            "warm_cosine" => Box::new(LinearWarmup::new(6, CosineAnnealingLr::new(44))),
             "warm_step" => Box::new(LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01)),
             "warm_exponential" => Box::new(LinearWarmup::new(1, ExponentialLr::new(0.9)).start_factor(0.5)),
             _ => panic!("the fixture has a schedule {name} that is not built here"),
@@ -448,7 +448,7 @@ fn reducing_on_a_plateau_follows_pytorch_also_across_a_snapshot() {
 }
 
 /// Saves after each of 40 steps, restores into a new optimiser and schedule, and compares all rates from there on, bit by bit.
-fn continues_from_every_step<S: Schedule + Clone>(name: &str, schedule: S) {
+fn continues_from_every_step<S: LrSchedule + Clone>(name: &str, schedule: S) {
     let metrics = numbers(&FIXTURE["metrics"]);
     let rates = |optimizer: &Sgd| {
         let momenta: Vec<_> = (0..2).map(|group| optimizer.momentum_of(group).unwrap()).collect();
@@ -484,7 +484,7 @@ fn every_schedule_restored_into_a_new_optimiser_has_its_rates_at_once_and_from_t
     continues_from_every_step("step", StepLr::new(7));
     continues_from_every_step("multi_step", MultiStepLr::new([5, 20, 20, 33]).gamma(0.3));
     continues_from_every_step("exponential", ExponentialLr::new(0.93));
-    continues_from_every_step("cosine", CosineLr::new(15).minimum(0.003));
+    continues_from_every_step("cosine", CosineAnnealingLr::new(15).minimum(0.003));
     continues_from_every_step("one_cycle", OneCycleLr::new(0.4, 50));
     continues_from_every_step("plateau", plateau("min_absolute"));
     continues_from_every_step("warm_step", LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01));
@@ -532,13 +532,13 @@ fn a_warm_up_before_a_plateau_hides_its_metrics() {
 
 #[test]
 fn schedules_with_settings_out_of_range_are_not_attached() {
-    let schedules: Vec<(&str, Box<dyn Schedule>)> = vec![
+    let schedules: Vec<(&str, Box<dyn LrSchedule>)> = vec![
         ("step size", Box::new(StepLr::new(0))),
         ("gamma", Box::new(StepLr::new(1).gamma(-0.1))),
         ("gamma", Box::new(MultiStepLr::new([1]).gamma(f64::NAN))),
         ("gamma", Box::new(ExponentialLr::new(f64::INFINITY))),
-        ("number of steps", Box::new(CosineLr::new(0))),
-        ("minimum", Box::new(CosineLr::new(1).minimum(-1.0))),
+        ("number of steps", Box::new(CosineAnnealingLr::new(0))),
+        ("minimum", Box::new(CosineAnnealingLr::new(1).minimum(-1.0))),
         ("number of steps", Box::new(OneCycleLr::new(0.1, 0))),
         ("maximal rate", Box::new(OneCycleLr::new(f64::NAN, 10))),
         ("pct_start", Box::new(OneCycleLr::new(0.1, 10).pct_start(1.1))),
@@ -546,7 +546,7 @@ fn schedules_with_settings_out_of_range_are_not_attached() {
         ("momentum", Box::new(OneCycleLr::new(0.1, 10).momentum([0.5, 1.0]))),
         ("group 0", Box::new(OneCycleLr::new(0.1, 10).group_max_rates([]))),
         ("factor", Box::new(ReduceLrOnPlateau::new().factor(1.0))),
-        ("start factor", Box::new(LinearWarmup::new(3, CosineLr::new(1)).start_factor(1.5))),
+        ("start factor", Box::new(LinearWarmup::new(3, CosineAnnealingLr::new(1)).start_factor(1.5))),
         ("step size", Box::new(LinearWarmup::new(3, StepLr::new(0)))),
     ];
     for (word, schedule) in schedules {

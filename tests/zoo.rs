@@ -88,9 +88,9 @@ fn fill(model: &dyn Module, gain: f64) -> Check {
 fn train_without_chance(model: &dyn Module) {
     let mut kinds = vec![];
     Visitor::walk(model, &mut |_, item| match item {
-        Item::Enter { kind } => kinds.push(kind.to_string()),
+        Item::Enter { type_name } => kinds.push(type_name.to_string()),
         Item::Leave => drop(kinds.pop()),
-        Item::Mode(mode) => {
+        Item::TrainingMode(mode) => {
             let chance = kinds.last().is_some_and(|kind| kind.starts_with("Dropout") || kind == "StochasticDepth");
             mode.set_training(!chance);
         }

@@ -1,12 +1,12 @@
-//! The backward walk.
+//! The backward pass.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use super::checkpoint::INSIDE;
-use super::watch;
 use crate::error::{Error, Result};
-use crate::tensor::node::{Edge, Node, Rule};
+use crate::profiling::hooks;
+use crate::tensor::node::{BackwardFn, Edge, Node};
 use crate::tensor::{Tensor, compute};
 
 /// The gradients that a backward pass found, by leaf.
@@ -85,7 +85,7 @@ impl Ord for Newest {
 impl Tensor {
     /// The gradient of this one-element tensor with respect to every leaf it was computed from.
     ///
-    /// The walk frees what operations kept as it passes them; a second walk over the same graph needs
+    /// The pass frees what operations kept as it passes them; a second pass over the same graph needs
     /// [`retain_graph`](BackwardOptions::retain_graph) in the first.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Tensor {
 }
 
 impl Tensor {
-    /// What keeps a tensor from having a gradient to walk back with.
+    /// What keeps a tensor from having a gradient to pass back with.
     fn why_without_history(&self) -> String {
         if !self.dtype().is_float() {
             return format!("expected a loss of f32 or f64, got {}; integers have no gradient", self.dtype());
@@ -128,13 +128,13 @@ impl Tensor {
 /// The sum of what has arrived at a node so far.
 ///
 /// It stays as small as it came: where it repeats along a dimension, as the gradient of a mean does, it has size 1. Met by a gradient of the
-/// whole shape it goes into that in one pass; nobody but the walk sees a small one.
-struct Arrived {
+/// whole shape it goes into that in one pass; nobody but the pass sees a small one.
+struct GradBuffer {
     sum: Tensor,
     shape: Arc<[usize]>,
 }
 
-impl Arrived {
+impl GradBuffer {
     /// In the node's own shape.
     fn whole(self) -> Result<Tensor> {
         compute::repeat_to(&self.sum, &self.shape)
@@ -142,43 +142,43 @@ impl Arrived {
 }
 
 /// Gradients on their way.
-struct Walk {
-    pending: HashMap<u64, Arrived>,
+struct BackwardPass {
+    pending: HashMap<u64, GradBuffer>,
     queue: BinaryHeap<Newest>,
 }
 
-impl Walk {
+impl BackwardPass {
     /// Adds to what has arrived at a node.
-    fn deliver(&mut self, to: &Arc<Node>, arrived: Arrived) -> Result<()> {
-        let arrived = match self.pending.remove(&to.number) {
-            Some(Arrived { sum, shape }) => Arrived { sum: compute::accumulate(sum, arrived.sum)?, shape },
+    fn accumulate(&mut self, to: &Arc<Node>, buffer: GradBuffer) -> Result<()> {
+        let buffer = match self.pending.remove(&to.number) {
+            Some(GradBuffer { sum, shape }) => GradBuffer { sum: compute::accumulate(sum, buffer.sum)?, shape },
             None => {
                 self.queue.push(Newest(Arc::clone(to)));
-                arrived
+                buffer
             }
         };
-        self.pending.insert(to.number, arrived);
+        self.pending.insert(to.number, buffer);
         Ok(())
     }
 }
 
 fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
     let mut gradients = Gradients::default();
-    let mut walk = Walk { pending: HashMap::new(), queue: BinaryHeap::new() };
-    walk.deliver(root, Arrived { shape: start.shape().into(), sum: start })?;
-    while let Some(Newest(node)) = walk.queue.pop() {
-        let arrived = walk.pending.remove(&node.number).expect("a queued node has a gradient");
+    let mut pass = BackwardPass { pending: HashMap::new(), queue: BinaryHeap::new() };
+    pass.accumulate(root, GradBuffer { shape: start.shape().into(), sum: start })?;
+    while let Some(Newest(node)) = pass.queue.pop() {
+        let buffer = pass.pending.remove(&node.number).expect("a queued node has a gradient");
         if node.op == INSIDE {
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
         if node.is_leaf() {
-            gradients.by_leaf.insert(node.number, arrived.whole()?);
+            gradients.by_leaf.insert(node.number, buffer.whole()?);
             continue;
         }
-        let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another walk", node.op));
+        let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another pass", node.op));
         let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
         let rule = slot.take().ok_or_else(again)?;
-        let passed = pass(&node, &rule, arrived, &mut walk);
+        let passed = run_node(&node, &rule, buffer, &mut pass);
         if retain_graph {
             *slot = Some(rule);
         }
@@ -188,27 +188,27 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients
 }
 
 /// Hands a node's gradient on.
-fn pass(node: &Node, rule: &Rule, arrived: Arrived, walk: &mut Walk) -> Result<()> {
+fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut BackwardPass) -> Result<()> {
     let rule = match rule {
-        Rule::Gradients(rule) => rule,
-        Rule::Replay(replay) => {
+        BackwardFn::Gradients(rule) => rule,
+        BackwardFn::Replay(replay) => {
             let again = replay()?;
-            return again.node().map_or(Ok(()), |node| walk.deliver(node, arrived));
+            return again.node().map_or(Ok(()), |node| pass.accumulate(node, buffer));
         }
     };
-    let _watched = watch::backward(node);
+    let _watched = hooks::backward(node);
     let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
-    let returned = rule(arrived.whole()?, &wanted)?;
+    let returned = rule(buffer.whole()?, &wanted)?;
     for (input, returned) in node.inputs.iter().zip(returned) {
         let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
-        walk.deliver(source, received(returned, input)?)?;
+        pass.accumulate(source, received(returned, input)?)?;
     }
     Ok(())
 }
 
-/// What a rule returned for an input, as the walk sums it up.
-fn received(returned: Tensor, input: &Edge) -> Result<Arrived> {
-    Ok(Arrived { sum: compute::sum_to(&returned.cast(input.dtype)?, &input.shape)?, shape: Arc::clone(&input.shape) })
+/// What a rule returned for an input, as the pass sums it up.
+fn received(returned: Tensor, input: &Edge) -> Result<GradBuffer> {
+    Ok(GradBuffer { sum: compute::sum_to(&returned.cast(input.dtype)?, &input.shape)?, shape: Arc::clone(&input.shape) })
 }
 
 #[cfg(test)]
@@ -298,7 +298,7 @@ mod tests {
         ];
         for (name, function) in functions {
             for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-                let checked = gradcheck(&[maps().in_format(format).unwrap()], Default::default(), |x| function(&x[0]));
+                let checked = gradcheck(&[maps().to_format(format).unwrap()], Default::default(), |x| function(&x[0]));
                 assert!(checked.is_ok(), "{name}, {format:?}: {}", checked.unwrap_err());
             }
         }

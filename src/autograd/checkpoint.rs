@@ -1,6 +1,6 @@
 //! Graphs that are recorded when they are needed: the engine's part of gradient checkpointing (Chen et al., 2016).
 //!
-//! A *sketch* runs a computation as recording would, but keeps nothing for backward: results want gradients, so that operations take the paths
+//! A *outline* runs a computation as recording would, but keeps nothing for backward: results want gradients, so that operations take the paths
 //! that they take when they record, and all carry one placeholder instead of nodes. Only the last result gets a node, which knows how to run
 //! the computation anew. When a backward walk comes to it, the *replay* runs, recorded this time, on the same inputs with the random numbers
 //! of the first run, and the walk goes on into what was recorded. So gradients arrive everywhere in the order in which they would without
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use super::{enable_grad, is_grad_enabled};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use crate::tensor::dry::is_dry;
-use crate::tensor::node::{Node, Rule};
-use crate::tensor::random;
-use crate::tensor::scoped::scoped;
+use crate::tensor::guard::with_value;
+use crate::tensor::meta::is_meta;
+use crate::tensor::node::{BackwardFn, Node};
+use crate::tensor::rng;
 
 /// The op of placeholders.
 pub(super) const INSIDE: &str = "inside a checkpoint";
@@ -29,8 +29,8 @@ enum Scope {
     /// Records.
     Plain,
     /// Gives all results the placeholder, and notes what comes from outside.
-    Sketch { placeholder: Arc<Node>, met: Met },
-    /// Records, and ticks off what the sketch met.
+    GraphOutline { placeholder: Arc<Node>, met: Met },
+    /// Records, and ticks off what the outline met.
     Replay { unmet: Met, changed: bool },
 }
 
@@ -50,7 +50,7 @@ pub fn is_recomputing() -> bool {
 pub(super) fn meet(inputs: &[&Tensor]) -> Option<Arc<Node>> {
     SCOPE.with_borrow_mut(|scope| match scope {
         Scope::Plain => None,
-        Scope::Sketch { placeholder, met } => {
+        Scope::GraphOutline { placeholder, met } => {
             for input in inputs {
                 if let Some(node) = input.node()
                     && node.op != INSIDE
@@ -90,33 +90,33 @@ fn within<R>(scope: Scope, body: impl FnOnce() -> R) -> (R, Scope) {
 }
 
 fn recomputing<R>(body: impl FnOnce() -> R) -> R {
-    scoped(&RECOMPUTING, true, body)
+    with_value(&RECOMPUTING, true, body)
 }
 
 /// `body` of the inputs, without keeping what its backward needs: the backward walk runs it again.
 pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
     let inputs: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
-    // A dry run keeps nothing anyway.
-    if !is_grad_enabled() || is_dry() {
+    // A meta run keeps nothing anyway.
+    if !is_grad_enabled() || is_meta() {
         return body(&inputs);
     }
-    let generator = random::generator();
+    let generator = rng::generator();
     let placeholder = Node::new(INSIDE, vec![], None);
     let stand_in = |input: &Tensor| input.detach().with_node(input.node().map(|_| Arc::clone(&placeholder)));
     let stand_ins: Vec<Tensor> = inputs.iter().map(stand_in).collect();
-    let sketch = Scope::Sketch { placeholder: Arc::clone(&placeholder), met: Met::new() };
-    let (output, scope) = within(sketch, || {
+    let outline = Scope::GraphOutline { placeholder: Arc::clone(&placeholder), met: Met::new() };
+    let (output, scope) = within(outline, || {
         let output = body(&stand_ins)?;
         meet(&[&output]);
         Ok::<_, Error>(output)
     });
     drop(stand_ins);
-    let (output, Scope::Sketch { met, .. }) = (output?, scope) else { unreachable!("scopes nest") };
+    let (output, Scope::GraphOutline { met, .. }) = (output?, scope) else { unreachable!("scopes nest") };
     if !output.requires_grad() {
         return Ok(output);
     }
     let output = output.detach();
-    // Inside another sketch, that one's replay comes here again.
+    // Inside another outline, that one's replay comes here again.
     let outside: Vec<&Tensor> = inputs.iter().chain(met.values()).collect();
     if let Some(node) = meet(&outside) {
         return Ok(output.with_node(Some(node)));
@@ -130,7 +130,7 @@ pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<
                 meet(&[&again]);
                 Ok::<_, Error>(again)
             };
-            within(scope, || enable_grad(|| random::with_generator_at(&generator, run)))
+            within(scope, || enable_grad(|| rng::with_generator_at(&generator, run)))
         });
         let (again, Scope::Replay { unmet, changed }) = (again?, scope) else { unreachable!("scopes nest") };
         if changed {
@@ -142,5 +142,5 @@ pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<
         }
         Ok(again)
     };
-    Ok(output.with_node(Some(Node::new("checkpoint", vec![], Some(Rule::Replay(Box::new(replay)))))))
+    Ok(output.with_node(Some(Node::new("checkpoint", vec![], Some(BackwardFn::Replay(Box::new(replay)))))))
 }

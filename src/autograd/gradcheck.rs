@@ -63,7 +63,7 @@ pub fn gradcheck(inputs: &[Tensor], settings: GradCheck, function: impl Fn(&[Ten
                     values[element] += by;
                     let mut inputs = inputs.to_vec();
                     let moved = Tensor::from_vec(values, input.shape())?;
-                    inputs[index] = if input.ndim() == 4 { moved.in_format(input.memory_format())? } else { moved };
+                    inputs[index] = if input.ndim() == 4 { moved.to_format(input.memory_format())? } else { moved };
                     value(&inputs)
                 };
                 Ok((moved(settings.step)? - moved(-settings.step)?) / (2.0 * settings.step))

@@ -9,7 +9,6 @@ mod backward;
 mod checkpoint;
 mod gradcheck;
 pub mod registry;
-pub(crate) mod watch;
 
 use std::cell::Cell;
 
@@ -19,10 +18,11 @@ pub use checkpoint::is_recomputing;
 pub use gradcheck::{GradCheck, gradcheck};
 
 use crate::error::Result;
+use crate::profiling::hooks;
 use crate::tensor::Tensor;
-use crate::tensor::dry::{MOST_PLACES, Reach, is_dry};
-use crate::tensor::node::{Node, Rule};
-use crate::tensor::scoped::scoped;
+use crate::tensor::guard::with_value;
+use crate::tensor::meta::{InputExtent, MOST_PLACES, is_meta};
+use crate::tensor::node::{BackwardFn, Node};
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
@@ -47,7 +47,7 @@ pub fn enable_grad<R>(body: impl FnOnce() -> R) -> R {
 }
 
 fn with_recording<R>(on: bool, body: impl FnOnce() -> R) -> R {
-    scoped(&RECORDING, on, body)
+    with_value(&RECORDING, on, body)
 }
 
 /// Whether operations on this thread record.
@@ -101,7 +101,7 @@ impl Tensor {
         inputs: &[&Tensor],
         rule: impl Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     ) -> Tensor {
-        self.attach(op, inputs, move || Rule::Gradients(Box::new(move |grad, wanted| rule(&grad, wanted))))
+        self.attach(op, inputs, move || BackwardFn::Gradients(Box::new(move |grad, wanted| rule(&grad, wanted))))
     }
 
     /// As [`record`](Tensor::record), with a rule that owns the gradient, so that it can use its memory for what it returns.
@@ -112,11 +112,13 @@ impl Tensor {
         rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
     ) -> Tensor {
         self.attach(op, &inputs, move || {
-            Rule::Gradients(Box::new(move |grad, wanted| rule(grad, wanted.try_into().expect("as many flags as inputs")).map(Vec::from)))
+            BackwardFn::Gradients(Box::new(move |grad, wanted| {
+                rule(grad, wanted.try_into().expect("as many flags as inputs")).map(Vec::from)
+            }))
         })
     }
 
-    fn attach(self, op: &'static str, inputs: &[&Tensor], rule: impl FnOnce() -> Rule) -> Tensor {
+    fn attach(self, op: &'static str, inputs: &[&Tensor], rule: impl FnOnce() -> BackwardFn) -> Tensor {
         debug_assert!(registry::is_registered(op), "operation {op} is missing from the registry");
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;
@@ -125,10 +127,10 @@ impl Tensor {
             return self.with_node(Some(node));
         }
         let edges = inputs.iter().map(|input| input.edge()).collect();
-        // Nobody walks back through a dry run, so what its rules would keep is let go.
-        let rule = (!is_dry()).then(rule);
+        // Nobody walks back through a meta run, so what its rules would keep is let go.
+        let rule = (!is_meta()).then(rule);
         let mut y = self.with_node(Some(Node::new(op, edges, rule)));
-        if let Some(origin) = watch::origin()
+        if let Some(origin) = hooks::origin()
             && let Some(node) = y.node_mut()
         {
             node.origin = Some(origin);
@@ -136,27 +138,27 @@ impl Tensor {
         y
     }
 
-    /// As [`reaching`](Tensor::reaching), where each place of the output is one of the input, so many further.
-    pub(crate) fn reaching_shifted(self, shift: [isize; 2]) -> Tensor {
+    /// As [`with_input_extent`](Tensor::with_input_extent), where each place of the output is one of the input, so many further.
+    pub(crate) fn with_input_extent_shifted(self, shift: [isize; 2]) -> Tensor {
         let size = match *self.shape() {
             [_, _, .., height, width] if self.ndim() >= 4 => [height, width],
             [_, _, width] => [1, width],
             _ => return self,
         };
-        self.reaching(|| Reach::new(size, [1.0, 1.0], |axis, at| [at + shift[axis]; 2]))
+        self.with_input_extent(|| InputExtent::new(size, [1.0, 1.0], |axis, at| [at + shift[axis]; 2]))
     }
 
-    /// As [`reaching`](Tensor::reaching), of an operation along one dimension: if that is no dimension of the map, it stays at its place.
-    pub(crate) fn reaching_all_channels(self, axis: usize) -> Tensor {
+    /// As [`with_input_extent`](Tensor::with_input_extent), of an operation along one dimension: if that is no dimension of the map, it stays at its place.
+    pub(crate) fn with_input_extent_all_channels(self, axis: usize) -> Tensor {
         let of_map = axis > 1 && axis + 2 >= self.ndim();
-        if of_map { self } else { self.reaching_shifted([0, 0]) }
+        if of_map { self } else { self.with_input_extent_shifted([0, 0]) }
     }
 
-    /// This freshly recorded result, with the places that it was computed from; asked for in a dry run only,
+    /// This freshly recorded result, with the places that it was computed from; asked for in a meta run only,
     /// and of maps of up to [`MOST_PLACES`] a side.
-    pub(crate) fn reaching(mut self, reach: impl FnOnce() -> Reach) -> Tensor {
+    pub(crate) fn with_input_extent(mut self, reach: impl FnOnce() -> InputExtent) -> Tensor {
         let map = &self.shape()[self.ndim().min(2)..];
-        if is_dry()
+        if is_meta()
             && map.iter().all(|&size| size <= MOST_PLACES)
             && let Some(node) = self.node_mut()
         {

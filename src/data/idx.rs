@@ -11,7 +11,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::gzip::GzipReader;
+use crate::io::gzip::GzipReader;
 use crate::tensor::Tensor;
 use crate::tensor::shape::try_numel;
 

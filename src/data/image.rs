@@ -97,7 +97,7 @@ impl Image {
     }
 
     /// As [`replace`](Self::replace), for a `draw` that makes whole 255ths of whole 255ths.
-    pub(crate) fn redraw(&mut self, channels: usize, height: usize, width: usize, draw: impl FnOnce(&Image, &mut [f32])) -> Result<()> {
+    pub(crate) fn resample(&mut self, channels: usize, height: usize, width: usize, draw: impl FnOnce(&Image, &mut [f32])) -> Result<()> {
         let bytes = self.bytes;
         self.replace(channels, height, width, draw)?;
         self.bytes = bytes;

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::random::Purpose;
-use super::{Dataset, Image, Random, Transform};
+use super::rng::Purpose;
+use super::{Dataset, Image, Rng, Transform};
 use crate::error::{Error, Result};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor};
@@ -112,10 +112,10 @@ impl DataLoader {
         let seed = self.seed.unwrap_or(0);
         let mut order: Vec<usize> = (0..self.dataset.len()).collect();
         if self.seed.is_some() {
-            Random::keyed(Purpose::Shuffle, seed, epoch, 0).shuffle(&mut order);
+            Rng::keyed(Purpose::Shuffle, seed, epoch, 0).shuffle(&mut order);
         }
         let count = self.batches_of(order.len());
-        let recipe = Arc::new(Recipe {
+        let builder = Arc::new(SampleBuilder {
             dataset: Arc::clone(&self.dataset),
             transforms: self.transforms.clone(),
             order,
@@ -125,9 +125,9 @@ impl DataLoader {
             epoch,
         });
         let window = self.prefetch.unwrap_or(self.workers.saturating_mul(2)).max(1);
-        let pool = Pool::start(&recipe, self.workers.min(window).min(count), window);
+        let pool = Pool::start(&builder, self.workers.min(window).min(count), window);
         let invalid = (self.batch == 0).then(|| Error::argument("data loader", "a batch needs at least one sample, got batches of 0"));
-        Epoch { recipe, pool, image: Image::default(), next: 0, invalid }
+        Epoch { builder, pool, image: Image::default(), next: 0, invalid }
     }
 }
 
@@ -138,7 +138,7 @@ impl fmt::Debug for DataLoader {
 }
 
 /// What all batches of an epoch are made by.
-struct Recipe {
+struct SampleBuilder {
     dataset: Arc<dyn Dataset>,
     transforms: Vec<Arc<dyn Transform>>,
     order: Vec<usize>,
@@ -148,7 +148,7 @@ struct Recipe {
     epoch: u64,
 }
 
-impl Recipe {
+impl SampleBuilder {
     /// Makes one batch, `image` being scratch, or fails early once it is not wanted. Panics inside of datasets and transforms become errors.
     fn make(&self, number: usize, image: &mut Image, wanted: impl Fn() -> bool) -> Result<Batch> {
         let start = number * self.batch;
@@ -187,12 +187,12 @@ impl Recipe {
 
     fn sample(&self, index: usize, image: &mut Image) -> Result<i64> {
         let load = || {
-            let mut random = Random::for_sample(self.seed, self.epoch, index as u64);
+            let mut random = Rng::for_sample(self.seed, self.epoch, index as u64);
             let label = self.dataset.load(index, image, &mut random)?;
             self.transforms.iter().try_for_each(|transform| transform.apply(image, &mut random))?;
             Ok(label)
         };
-        let load = || Random::tensors_of_sample(self.seed, self.epoch, index as u64, load);
+        let load = || Rng::tensors_of_sample(self.seed, self.epoch, index as u64, load);
         // Scratch may be half written after a panic; the next sample overwrites it.
         panic::catch_unwind(AssertUnwindSafe(load))
             .unwrap_or_else(|panic| Err(Error::value("data loader", format!("the dataset or a transform panicked: {}", words(&*panic)))))
@@ -211,7 +211,7 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 
 /// The batches of one epoch, in order.
 pub struct Epoch {
-    recipe: Arc<Recipe>,
+    builder: Arc<SampleBuilder>,
     /// `None` makes batches on the calling thread.
     pool: Option<Pool>,
     image: Image,
@@ -226,15 +226,15 @@ impl Iterator for Epoch {
         if let Some(error) = self.invalid.take() {
             return Some(Err(error));
         }
-        if self.next >= self.recipe.count {
+        if self.next >= self.builder.count {
             return None;
         }
         let batch = match &self.pool {
             Some(pool) => pool.shared.take(self.next),
-            None => self.recipe.make(self.next, &mut self.image, || true),
+            None => self.builder.make(self.next, &mut self.image, || true),
         };
-        self.next = if batch.is_ok() { self.next + 1 } else { self.recipe.count };
-        if self.next == self.recipe.count {
+        self.next = if batch.is_ok() { self.next + 1 } else { self.builder.count };
+        if self.next == self.builder.count {
             self.pool = None;
         }
         Some(batch)
@@ -242,7 +242,7 @@ impl Iterator for Epoch {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         // The lower bound is what an error leaves.
-        let left = self.recipe.count - self.next.min(self.recipe.count) + usize::from(self.invalid.is_some());
+        let left = self.builder.count - self.next.min(self.builder.count) + usize::from(self.invalid.is_some());
         (left.min(1), Some(left))
     }
 }
@@ -251,7 +251,7 @@ impl FusedIterator for Epoch {}
 
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Epoch {} (batch {} of {})", self.recipe.epoch, self.next, self.recipe.count)
+        write!(f, "Epoch {} (batch {} of {})", self.builder.epoch, self.next, self.builder.count)
     }
 }
 
@@ -281,17 +281,17 @@ struct State {
 
 impl Pool {
     /// Starts workers. When the system has no thread to give, those that did start do the work, or the caller does.
-    fn start(recipe: &Arc<Recipe>, workers: usize, window: usize) -> Option<Pool> {
+    fn start(builder: &Arc<SampleBuilder>, workers: usize, window: usize) -> Option<Pool> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             ready: Condvar::new(),
             room: Condvar::new(),
             window,
-            end: AtomicUsize::new(recipe.count),
+            end: AtomicUsize::new(builder.count),
         });
         let start = |i| {
-            let (shared, recipe) = (Arc::clone(&shared), Arc::clone(recipe));
-            thread::Builder::new().name(format!("convnet-data-{i}")).spawn(move || shared.work(&recipe)).ok()
+            let (shared, builder) = (Arc::clone(&shared), Arc::clone(builder));
+            thread::Builder::new().name(format!("convnet-data-{i}")).spawn(move || shared.work(&builder)).ok()
         };
         let threads: Vec<JoinHandle<()>> = (0..workers).map_while(start).collect();
         (!threads.is_empty()).then_some(Pool { shared, threads })
@@ -302,7 +302,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.end_at(0);
         for thread in self.threads.drain(..) {
-            // Workers do not panic: `Recipe::sample` catches what user code throws.
+            // Workers do not panic: `SampleBuilder::sample` catches what user code throws.
             let _ = thread.join();
         }
     }
@@ -313,12 +313,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, recipe: &Recipe) {
+    fn work(&self, builder: &SampleBuilder) {
         let mut image = Image::default();
         while let Some(number) = self.claim() {
             let wanted = || number < self.end.load(Ordering::Relaxed);
             // Whatever happens, the consumer must not wait for ever.
-            let batch = panic::catch_unwind(AssertUnwindSafe(|| recipe.make(number, &mut image, wanted)))
+            let batch = panic::catch_unwind(AssertUnwindSafe(|| builder.make(number, &mut image, wanted)))
                 .unwrap_or_else(|panic| Err(Error::value("data loader", format!("batch {number}: {}", words(&*panic)))));
             if !wanted() {
                 return;

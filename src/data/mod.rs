@@ -18,45 +18,36 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
-#[cfg(feature = "image")]
-mod decode;
-mod digits;
-#[cfg(feature = "download")]
-mod download;
-#[cfg(feature = "image")]
-mod folder;
+mod datasets;
 pub mod idx;
 mod image;
-mod imagenet;
 #[cfg(feature = "image")]
 mod jpeg;
 mod loader;
-mod mnist;
+#[cfg(feature = "image")]
+mod pixels;
 #[cfg(feature = "image")]
 mod png;
-mod random;
-mod table;
+mod rng;
 mod transforms;
 
 use std::sync::Arc;
 
+pub use datasets::{Digits, FashionMnist, IMAGENET_CLASSES, Mnist};
 #[cfg(feature = "image")]
-pub use decode::{max_pixels, set_max_pixels};
-pub use digits::Digits;
-#[cfg(feature = "image")]
-pub use folder::{ImageFolder, ImageFolderOptions};
+pub use datasets::{ImageFolder, ImageFolderOptions};
 pub use image::Image;
-pub use imagenet::IMAGENET_CLASSES;
 pub use loader::{Batch, DataLoader, Epoch};
-pub use mnist::{FashionMnist, Mnist};
-pub use random::Random;
+#[cfg(feature = "image")]
+pub use pixels::{max_pixels, set_max_pixels};
+pub use rng::Rng;
 pub use transforms::{
-    CenterCrop, Compose, Grayscale, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Interpolation, Normalize, Resize, Transform,
+    CenterCrop, Compose, Grayscale, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Normalize, Resize, ResizeFilter, Transform,
 };
 
-#[cfg(feature = "download")]
-pub use crate::download::{Checksum, Download};
 use crate::error::Result;
+#[cfg(feature = "download")]
+pub use crate::io::download::{Checksum, Download};
 use crate::tensor::Tensor;
 
 /// A table of labelled images.
@@ -91,7 +82,7 @@ use crate::tensor::Tensor;
 ///
 /// ```
 /// use convnet::Tensor;
-/// use convnet::data::{DataLoader, Dataset, Image, Random};
+/// use convnet::data::{DataLoader, Dataset, Image, Rng};
 ///
 /// /// A bright dot somewhere.
 /// struct Dots;
@@ -100,7 +91,7 @@ use crate::tensor::Tensor;
 ///     fn len(&self) -> usize {
 ///         1000
 ///     }
-///     fn load(&self, _index: usize, image: &mut Image, random: &mut Random) -> convnet::Result<i64> {
+///     fn load(&self, _index: usize, image: &mut Image, random: &mut Rng) -> convnet::Result<i64> {
 ///         *image = Image::new(1, 8, 8)?;
 ///         let place = random.below(64);
 ///         image.pixels_mut()[place] = 1.0;
@@ -108,7 +99,7 @@ use crate::tensor::Tensor;
 ///     }
 ///     fn get(&self, index: usize) -> convnet::Result<(Tensor, i64)> {
 ///         let mut image = Image::default();
-///         let label = self.load(index, &mut image, &mut Random::for_sample(0, 0, index as u64))?;
+///         let label = self.load(index, &mut image, &mut Rng::for_sample(0, 0, index as u64))?;
 ///         Ok((image.to_tensor(), label))
 ///     }
 /// }
@@ -132,7 +123,7 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    fn load(&self, index: usize, image: &mut Image, _random: &mut Random) -> Result<i64> {
+    fn load(&self, index: usize, image: &mut Image, _random: &mut Rng) -> Result<i64> {
         let (tensor, label) = self.get(index)?;
         image.set_tensor(&tensor)?;
         Ok(label)
@@ -161,7 +152,7 @@ macro_rules! forwarding {
                 $inside.get(index)
             }
 
-            fn load(&$self, index: usize, image: &mut Image, random: &mut Random) -> Result<i64> {
+            fn load(&$self, index: usize, image: &mut Image, random: &mut Rng) -> Result<i64> {
                 $inside.load(index, image, random)
             }
 

@@ -8,7 +8,7 @@
 
 use fdeflate::{DecompressionError, Decompressor};
 
-use super::decode::{Pixels, check_size, reserved};
+use super::pixels::{Pixels, check_size, reserved};
 
 /// Deflate's best: 258 bytes of output for two bits.
 const MOST_BYTES_PER_BYTE: usize = 1032;

@@ -7,7 +7,7 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Conv2d, Dropout, Linear, LocalResponseNorm, MaxPool2d, Module, ReLU, Sequential, Visitor};
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -82,12 +82,12 @@ pub fn alexnet_lrn(options: impl Into<ModelOptions>) -> AlexNet {
         .push(Conv2d::new(384, 256, 3).padding(1).groups(2)) //                      [N, 256, 13, 13]
         .push(ReLU)
         .push(MaxPool2d::new(3).stride(2)); //                                       [N, 256, 6, 6]
-    start(AlexNet { features, classifier: classifier(options) }, |at| match at.path {
+    initialise(AlexNet { features, classifier: classifier(options) }, |at| match at.path {
         "features.4.bias" | "features.10.bias" | "features.12.bias" | "classifier.1.bias" | "classifier.4.bias" => {
-            Some(Start::Constant(1.0))
+            Some(Init::Constant(1.0))
         }
-        _ if at.name == "bias" => Some(Start::Constant(0.0)),
-        _ => Some(Start::Normal(0.01)),
+        _ if at.name == "bias" => Some(Init::Constant(0.0)),
+        _ => Some(Init::Normal(0.01)),
     })
 }
 

@@ -4,7 +4,7 @@
 //! into each residual block. Names of fields are timm's.
 
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Gate, Module, Part, Visitor, block, conv_act, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, ChannelScale, Conv2d, Module, Part, Visitor, block, conv_act, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -52,7 +52,7 @@ impl SqueezeExcite {
 
 impl Module for SqueezeExcite {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        block(self, || x.mul(&self.factors(x)?))
+        block(self, || x.mul(&self.scale(x)?))
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
@@ -60,12 +60,12 @@ impl Module for SqueezeExcite {
     }
 
     fn part(&self) -> Part<'_> {
-        Part::Gate(self)
+        Part::ChannelScale(self)
     }
 }
 
-impl Gate for SqueezeExcite {
-    fn factors(&self, x: &Tensor) -> Result<Tensor> {
+impl ChannelScale for SqueezeExcite {
+    fn scale(&self, x: &Tensor) -> Result<Tensor> {
         let means = x.mean_keepdim([2, 3])?; //                       [N, C, 1, 1]
         let squeezed = conv_act(&self.fc1, &means, self.activation)?; // [N, squeezed, 1, 1]
         conv_act(&self.fc2, &squeezed, self.gate) //                     [N, C, 1, 1]

@@ -7,7 +7,7 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, Visitor, block, conv_bn_add_relu, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
@@ -147,7 +147,7 @@ impl CifarResNet {
             dropout: (dropout != 0.0).then(|| Dropout::new(dropout)),
             fc: Linear::new(64, options.num_classes),
         };
-        start(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Start::kaiming_fan_out(at.shape)))
+        initialise(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Init::kaiming_fan_out(at.shape)))
     }
 }
 

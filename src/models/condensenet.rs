@@ -7,7 +7,7 @@
 use super::learned_group::{CondensedConv, GroupConv, LearnedGroupConv};
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Activation, BatchNorm2d, Conv2d, Linear, Module, Visitor, bn_act};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
@@ -204,9 +204,9 @@ impl CondenseNet {
             norm_last: BatchNorm2d::new(channels),
         };
         let net = CondenseNet { features, classifier: Linear::new(channels, options.num_classes) };
-        start(net, |at| match (at.layer, at.name) {
-            ("Conv2d", "weight") => Some(Start::kaiming_fan_out(at.shape)),
-            ("Linear", "bias") => Some(Start::Constant(0.0)),
+        initialise(net, |at| match (at.layer, at.name) {
+            ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
+            ("Linear", "bias") => Some(Init::Constant(0.0)),
             _ => None,
         })
     }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use super::options::ModelOptions;
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{
     Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act,
 };
 use crate::ops::{GrowingMaps, Pool2dOptions};
 use crate::tensor::Tensor;
-use crate::tensor::dry::is_dry;
+use crate::tensor::meta::is_meta;
 use crate::visit_fields;
 
 /// What tells the networks of the family apart.
@@ -158,7 +158,7 @@ impl Module for DenseBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             if !is_grad_enabled()
-                && !is_dry()
+                && !is_meta()
                 && let Some(y) = self.forward_growing(x)?
             {
                 return Ok(y);
@@ -302,9 +302,9 @@ impl DenseNet {
             norm5: BatchNorm2d::new(channels),
         };
         let net = DenseNet { features, classifier: Linear::new(channels, options.num_classes) };
-        start(net, |at| match (at.layer, at.name) {
-            ("Conv2d", "weight") => Some(Start::kaiming_fan_in(at.shape)),
-            ("Linear", "bias") => Some(Start::Constant(0.0)),
+        initialise(net, |at| match (at.layer, at.name) {
+            ("Conv2d", "weight") => Some(Init::kaiming_fan_in(at.shape)),
+            ("Linear", "bias") => Some(Init::Constant(0.0)),
             _ => None,
         })
     }

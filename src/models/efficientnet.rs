@@ -9,7 +9,7 @@
 use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Activation, Dropout, Linear, Module, Sequential, Visitor};
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -130,10 +130,10 @@ impl EfficientNet {
         let (last, hidden) = (channels(320), channels(320).saturating_mul(4));
         features = features.push(ConvNormActivation::new(last, hidden, 1, 1, Activation::Silu, norm)); // [N, 1280, 7, 7]
         let classifier = Sequential::new().push(Dropout::new(options.dropout_or(0.2))).push(Linear::new(hidden, options.num_classes));
-        start(EfficientNet { features, classifier }, |at| match (at.layer, at.name) {
-            ("Conv2d", "weight") => Some(Start::kaiming_fan_out(at.shape)),
-            ("Linear", "weight") => Some(Start::Uniform(1.0 / (at.shape[0].max(1) as f64).sqrt())),
-            ("Conv2d" | "Linear", "bias") => Some(Start::Constant(0.0)),
+        initialise(EfficientNet { features, classifier }, |at| match (at.layer, at.name) {
+            ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
+            ("Linear", "weight") => Some(Init::Uniform(1.0 / (at.shape[0].max(1) as f64).sqrt())),
+            ("Conv2d" | "Linear", "bias") => Some(Init::Constant(0.0)),
             _ => None,
         })
     }

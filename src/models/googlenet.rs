@@ -7,7 +7,7 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
@@ -236,8 +236,8 @@ pub fn googlenet(options: impl Into<ModelOptions>) -> GoogLeNet {
         transform_input: false,
     };
     // torchvision cuts the distribution off at ±2: at two hundred deviations.
-    start(model, |at| match (at.layer, at.name) {
-        ("Conv2d" | "Linear", "weight") => Some(Start::Normal(0.01)),
+    initialise(model, |at| match (at.layer, at.name) {
+        ("Conv2d" | "Linear", "weight") => Some(Init::Normal(0.01)),
         _ => None,
     })
 }

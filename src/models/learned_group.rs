@@ -315,8 +315,8 @@ impl Module for GroupConv {
         self.inner().visit(v);
     }
 
-    fn kind(&self) -> &str {
-        self.inner().kind()
+    fn type_name(&self) -> &str {
+        self.inner().type_name()
     }
 }
 

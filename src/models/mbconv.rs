@@ -2,7 +2,7 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act, conv_bn_add_act, gate_add_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act, conv_bn_add_act, scale_add_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -120,7 +120,7 @@ impl Module for MBConv {
             let y = block(&Parts(self), || {
                 let mut y = self.expand.forward(x)?; //      [N, expanded, H, W]
                 y = self.depthwise.forward(&y)?; //          [N, expanded, H / stride, W / stride]
-                y = gate_add_act(&self.squeeze, y, None, Activation::Linear)?;
+                y = scale_add_act(&self.squeeze, y, None, Activation::Linear)?;
                 let ConvNormActivation { conv, bn, activation } = &self.project;
                 // [N, outputs, H / stride, W / stride]
                 match adds {
@@ -155,7 +155,7 @@ impl Module for Parts<'_> {
         }
     }
 
-    fn kind(&self) -> &str {
+    fn type_name(&self) -> &str {
         "Sequential"
     }
 }

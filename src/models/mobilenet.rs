@@ -9,7 +9,7 @@
 use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Place, Start, start};
+use crate::nn::init::{Init, ParamInfo, initialise};
 use crate::nn::{
     Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, block, conv_bn, conv_bn_act, conv_bn_add_act,
 };
@@ -17,11 +17,11 @@ use crate::tensor::Tensor;
 use crate::visit_fields;
 
 /// torchvision's initialisation of mobile networks.
-fn torchvision_start(at: Place<'_>) -> Option<Start> {
+fn torchvision_start(at: ParamInfo<'_>) -> Option<Init> {
     match (at.layer, at.name) {
-        ("Conv2d", "weight") => Some(Start::kaiming_fan_out(at.shape)),
-        ("Linear", "weight") => Some(Start::Normal(0.01)),
-        ("Conv2d" | "Linear", "bias") => Some(Start::Constant(0.0)),
+        ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
+        ("Linear", "weight") => Some(Init::Normal(0.01)),
+        ("Conv2d" | "Linear", "bias") => Some(Init::Constant(0.0)),
         _ => None,
     }
 }
@@ -112,12 +112,12 @@ impl MobileNetV1 {
             dropout: Dropout::new(options.dropout_or(0.0)),
             classifier: Linear::new(inputs, options.num_classes),
         };
-        start(model, |at| match (at.layer, at.name) {
+        initialise(model, |at| match (at.layer, at.name) {
             // The outputs that one input reaches: for a depthwise convolution those of its own group, one.
-            ("Conv2d", "weight") if at.path.ends_with("conv_dw.weight") => Some(Start::kaiming_fan_out(&[1, 1, 3, 3])),
-            ("Conv2d", "weight") => Some(Start::kaiming_fan_out(at.shape)),
-            ("Linear", "weight") => Some(Start::Uniform(1.0 / (at.shape[0].max(1) as f64).sqrt())),
-            ("Linear", "bias") => Some(Start::Constant(0.0)),
+            ("Conv2d", "weight") if at.path.ends_with("conv_dw.weight") => Some(Init::kaiming_fan_out(&[1, 1, 3, 3])),
+            ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
+            ("Linear", "weight") => Some(Init::Uniform(1.0 / (at.shape[0].max(1) as f64).sqrt())),
+            ("Linear", "bias") => Some(Init::Constant(0.0)),
             _ => None,
         })
     }
@@ -200,7 +200,7 @@ impl Module for Numbered<'_> {
         }
     }
 
-    fn kind(&self) -> &str {
+    fn type_name(&self) -> &str {
         "Sequential"
     }
 }
@@ -254,7 +254,7 @@ impl MobileNetV2 {
         }
         features = features.push(unit(inputs, last, 1, 1)); // [N, 1280, 7, 7]
         let classifier = Sequential::new().push(Dropout::new(options.dropout_or(0.2))).push(Linear::new(last, options.num_classes));
-        start(MobileNetV2 { features, classifier }, torchvision_start)
+        initialise(MobileNetV2 { features, classifier }, torchvision_start)
     }
 }
 
@@ -371,7 +371,7 @@ impl MobileNetV3 {
             .push(Hardswish)
             .push(Dropout::new(options.dropout_or(0.2)))
             .push(Linear::new(last, options.num_classes));
-        start(MobileNetV3 { features, classifier }, torchvision_start)
+        initialise(MobileNetV3 { features, classifier }, torchvision_start)
     }
 }
 

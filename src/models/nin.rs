@@ -6,7 +6,7 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Conv2d, Dropout, MaxPool2d, Maxout, Module, ReLU, Sequential, Visitor, block};
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -81,10 +81,10 @@ fn build(pieces: usize, options: ModelOptions) -> Nin {
         .push(pool()) //                                                                                 [N, 384, 6, 6]
         .push(Dropout::new(options.dropout_or(0.5)))
         .push(block(&|maps| Conv2d::new(384, maps, 3).padding(1), [1024, 1024, options.num_classes])); // [N, num_classes, 6, 6]
-    start(Nin { features }, |at| match (at.name, at.path) {
-        ("bias", _) => Some(Start::Constant(0.0)),
-        (_, "features.0.0.weight" | "features.7.4.weight") => Some(Start::Normal(0.01)),
-        _ => Some(Start::Normal(0.05)),
+    initialise(Nin { features }, |at| match (at.name, at.path) {
+        ("bias", _) => Some(Init::Constant(0.0)),
+        (_, "features.0.0.weight" | "features.7.4.weight") => Some(Init::Normal(0.01)),
+        _ => Some(Init::Normal(0.05)),
     })
 }
 

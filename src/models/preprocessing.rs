@@ -1,7 +1,7 @@
 //! What pictures have to go through before each model, by the weights that its library publishes.
 
 use super::info;
-use crate::data::{ImageClassification, Interpolation};
+use crate::data::{ImageClassification, ResizeFilter};
 use crate::error::Result;
 
 /// Inception's normalisation to [-1, 1].
@@ -18,10 +18,10 @@ const CIFAR: [[f64; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 /// picture comes that way. LeNet sees 28×28 in gray with MNIST's normalisation, CIFAR's ResNets 32×32 with CIFAR's.
 ///
 /// ```
-/// use convnet::{data::Image, data::Random, data::Transform, models};
+/// use convnet::{data::Image, data::Rng, data::Transform, models};
 ///
 /// let mut image = Image::new(3, 375, 500)?;
-/// models::preprocessing("efficientnet_b4")?.apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// models::preprocessing("efficientnet_b4")?.apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(image.shape(), [3, 380, 380]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -31,14 +31,14 @@ const CIFAR: [[f64; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 pub fn preprocessing(name: &str) -> Result<ImageClassification> {
     let [_, size, _] = info(name)?.input;
     let usual = ImageClassification::new(size);
-    let cubic = |shorter| usual.clone().resize(shorter).interpolation(Interpolation::Bicubic);
+    let cubic = |shorter| usual.clone().resize(shorter).interpolation(ResizeFilter::Bicubic);
     Ok(match name {
         "lenet5" => usual.resize(28).normalize([0.1307], [0.3081]),
         _ if name.starts_with("cifar_") => usual.resize(32).normalize(CIFAR[0], CIFAR[1]),
         "googlenet" => usual.normalize(HALF, HALF),
         "efficientnet_b0" | "efficientnet_b1" => cubic(256),
         // Published for a larger picture than the network was trained with.
-        "efficientnet_b2" => ImageClassification::new(288).resize(288).interpolation(Interpolation::Bicubic),
+        "efficientnet_b2" => ImageClassification::new(288).resize(288).interpolation(ResizeFilter::Bicubic),
         "efficientnet_b3" => cubic(320),
         "efficientnet_b4" => cubic(384),
         _ if name.starts_with("efficientnet_") => cubic(size),
@@ -54,7 +54,7 @@ pub fn preprocessing(name: &str) -> Result<ImageClassification> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Image, Random, Transform};
+    use crate::data::{Image, Rng, Transform};
     use crate::models::all;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
             let expected = if model.name == "efficientnet_b2" { [3, 288, 288] } else { model.input };
             assert_eq!(preprocessing.shape(), expected, "{}", model.name);
             let mut image = Image::new(3, 50, 60).unwrap();
-            preprocessing.apply(&mut image, &mut Random::for_sample(0, 0, 0)).unwrap();
+            preprocessing.apply(&mut image, &mut Rng::for_sample(0, 0, 0)).unwrap();
             assert_eq!(image.shape(), expected, "{}", model.name);
         }
         assert!(preprocessing("nonsense").is_err());

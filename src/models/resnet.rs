@@ -6,9 +6,9 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Item, Linear, Module, Sequential, Visitor};
-use crate::nn::{block, conv_bn, conv_bn_add_relu, conv_bn_relu, gate_add_act};
+use crate::nn::{block, conv_bn, conv_bn_add_relu, conv_bn_relu, scale_add_act};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -131,7 +131,7 @@ impl Module for Projection {
 fn join(conv: &Conv2d, bn: &BatchNorm2d, attention: Option<&dyn Module>, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
     match attention {
         None => conv_bn_add_relu(conv, bn, x, shortcut),
-        Some(attention) => gate_add_act(attention, conv_bn(conv, bn, x)?, Some(shortcut), Activation::Relu),
+        Some(attention) => scale_add_act(attention, conv_bn(conv, bn, x)?, Some(shortcut), Activation::Relu),
     }
 }
 
@@ -320,7 +320,7 @@ impl ResNet {
             fc: Linear::new(inputs, options.num_classes),
             block: config.block,
         };
-        start(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Start::kaiming_fan_out(at.shape)))
+        initialise(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Init::kaiming_fan_out(at.shape)))
     }
 
     /// Starts each block as the identity: the weight of its branch's last normalisation is 0 (Goyal et al., 2017, §5.1). timm's default,

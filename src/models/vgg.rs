@@ -6,7 +6,7 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, Visitor, block, conv_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
@@ -55,10 +55,10 @@ impl Vgg {
             .push(Dropout::new(dropout))
             .push(Linear::new(4096, options.num_classes));
         // torchvision's: the paper pretrained its deeper networks with the shallowest.
-        start(Vgg { features: VggFeatures { stages }, classifier }, |at| match (at.layer, at.name) {
-            ("Conv2d", "weight") => Some(Start::kaiming_fan_out(at.shape)),
-            ("Linear", "weight") => Some(Start::Normal(0.01)),
-            ("Conv2d" | "Linear", "bias") => Some(Start::Constant(0.0)),
+        initialise(Vgg { features: VggFeatures { stages }, classifier }, |at| match (at.layer, at.name) {
+            ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
+            ("Linear", "weight") => Some(Init::Normal(0.01)),
+            ("Conv2d" | "Linear", "bias") => Some(Init::Constant(0.0)),
             _ => None,
         })
     }

@@ -5,7 +5,7 @@
 
 use super::options::ModelOptions;
 use crate::error::Result;
-use crate::nn::init::{Start, start};
+use crate::nn::init::{Init, initialise};
 use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn_act, conv_bn_add_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
@@ -131,7 +131,7 @@ impl Module for Rep {
         }
     }
 
-    fn kind(&self) -> &str {
+    fn type_name(&self) -> &str {
         "Sequential"
     }
 }
@@ -182,7 +182,7 @@ pub fn xception(options: impl Into<ModelOptions>) -> Xception {
         dropout: Dropout::new(options.dropout_or(0.0)),
         fc: Linear::new(2048, options.num_classes),
     };
-    start(model, |at| (at.layer == "Conv2d").then(|| Start::kaiming_fan_out(at.shape)))
+    initialise(model, |at| (at.layer == "Conv2d").then(|| Init::kaiming_fan_out(at.shape)))
 }
 
 impl Module for Xception {

@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::nn::{Item, Module, Parameter, Visitor};
-use crate::tensor::random::{fill_normal, with_generator};
+use crate::tensor::rng::{fill_normal, with_generator};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor};
 
@@ -47,7 +47,7 @@ pub enum Gain {
     /// 3/4.
     Selu,
     /// This number.
-    Of(f64),
+    Custom(f64),
 }
 
 impl Gain {
@@ -59,7 +59,7 @@ impl Gain {
             Gain::LeakyRelu(slope) => (2.0 / (1.0 + slope * slope)).sqrt(),
             Gain::Tanh => 5.0 / 3.0,
             Gain::Selu => 0.75,
-            Gain::Of(value) => value,
+            Gain::Custom(value) => value,
         }
     }
 }
@@ -230,7 +230,7 @@ pub(super) fn layer_constant(shape: Vec<usize>, value: f64) -> Parameter {
 
 /// How a network starts weights that do not start as their layer's do.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Start {
+pub(crate) enum Init {
     /// One value.
     Constant(f64),
     /// Normal with mean 0 and this deviation.
@@ -239,20 +239,20 @@ pub(crate) enum Start {
     Uniform(f64),
 }
 
-impl Start {
+impl Init {
     /// Kaiming's normal distribution for ReLU by the number of outputs, torchvision's choice for most networks.
-    pub(crate) fn kaiming_fan_out(shape: &[usize]) -> Start {
-        Start::Normal(kaiming_std(shape, Fan::Out, Gain::Relu).unwrap_or(0.0))
+    pub(crate) fn kaiming_fan_out(shape: &[usize]) -> Init {
+        Init::Normal(kaiming_std(shape, Fan::Out, Gain::Relu).unwrap_or(0.0))
     }
 
     /// The same by the number of inputs.
-    pub(crate) fn kaiming_fan_in(shape: &[usize]) -> Start {
-        Start::Normal(kaiming_std(shape, Fan::In, Gain::Relu).unwrap_or(0.0))
+    pub(crate) fn kaiming_fan_in(shape: &[usize]) -> Init {
+        Init::Normal(kaiming_std(shape, Fan::In, Gain::Relu).unwrap_or(0.0))
     }
 }
 
 /// A parameter as [`start`] meets it.
-pub(crate) struct Place<'a> {
+pub(crate) struct ParamInfo<'a> {
     /// The kind of its layer, as in `Conv2d`.
     pub(crate) layer: &'a str,
     /// The path, as in `features.0.weight`.
@@ -264,20 +264,20 @@ pub(crate) struct Place<'a> {
 
 /// Goes over all parameters as torchvision's models do after they are built; `None` leaves one as its layer starts it. Draws nothing yet:
 /// each weight does when it is asked for, from a seed of its own.
-pub(crate) fn start<M: Module>(module: M, choose: impl Fn(Place<'_>) -> Option<Start>) -> M {
+pub(crate) fn initialise<M: Module>(module: M, choose: impl Fn(ParamInfo<'_>) -> Option<Init>) -> M {
     let mut layer = String::new();
     Visitor::walk(&module, &mut |path, item| match item {
-        Item::Enter { kind } => layer = kind.to_string(),
+        Item::Enter { type_name } => layer = type_name.to_string(),
         Item::Parameter(parameter) => {
             let name = path.rsplit('.').next().unwrap_or(path);
-            let Some(start) = choose(Place { layer: &layer, path, name, shape: &parameter.shape() }) else { return };
+            let Some(start) = choose(ParamInfo { layer: &layer, path, name, shape: &parameter.shape() }) else { return };
             let seed = layer_seed();
             let set = parameter.start_with(move |shape| {
                 let mut generator = ChaCha8Rng::seed_from_u64(seed);
                 match start {
-                    Start::Constant(value) => Tensor::try_full(shape, value, DType::F32),
-                    Start::Normal(std) => draw_normal(&mut generator, shape, |z| Some(std * z)),
-                    Start::Uniform(bound) => draw_uniform(&mut generator, shape, -bound, bound),
+                    Init::Constant(value) => Tensor::try_full(shape, value, DType::F32),
+                    Init::Normal(std) => draw_normal(&mut generator, shape, |z| Some(std * z)),
+                    Init::Uniform(bound) => draw_uniform(&mut generator, shape, -bound, bound),
                 }
             });
             set.expect("the new value has the parameter's shape");

@@ -16,54 +16,27 @@
 //! Layers are built by `new` with what must be given, and setters for the rest; options that make no sense, such as groups that do not divide
 //! the channels, are reported by `forward`. Names and defaults are PyTorch's.
 
-mod activation;
-mod checkpoint;
-mod conv;
-mod dropout;
-mod fused;
+mod containers;
 pub mod init;
-mod kept;
-mod linear;
+mod inspect;
+mod layers;
 mod module;
-mod norm;
-mod parameter;
-mod pool;
-mod receptive;
-pub(crate) mod safetensors;
-mod sequential;
-mod shape;
-mod site;
-mod size;
-mod state_dict;
-mod summary;
-mod tree;
-mod upsample;
-mod visitor;
+pub(crate) mod state;
 
 pub use crate::ops::Activation;
-pub use activation::{
-    ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+pub(crate) use containers::growing_bn_act;
+pub use containers::{
+    Checkpoint, Sequential, bn_act, checkpoint, conv_act, conv_bn, conv_bn_act, conv_bn_add_act, conv_bn_add_relu, conv_bn_relu,
+    scale_add_act,
 };
-pub use checkpoint::{Checkpoint, checkpoint};
-pub(crate) use conv::describe as describe_convolution;
-pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
-pub use dropout::{Dropout, Dropout2d, StochasticDepth};
-pub(crate) use fused::growing_bn_act;
-pub use fused::{bn_act, conv_act, conv_bn, conv_bn_act, conv_bn_add_act, conv_bn_add_relu, conv_bn_relu, gate_add_act};
-pub use linear::Linear;
-pub use module::{Gate, Module, Part};
-pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
-pub use parameter::{Buffer, Parameter};
-pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 #[cfg(test)]
-pub(crate) use receptive::tests::check as check_fields;
-pub use receptive::{ReceptiveField, ReceptiveFields};
-pub use sequential::Sequential;
-pub use shape::{Flatten, Identity};
-pub use site::{Leaf, Mode, Site, block};
-pub use size::Pair;
-pub(crate) use size::short as short_size;
-pub use state_dict::{LoadReport, StateDict};
-pub use summary::{Summary, SummaryRow};
-pub use upsample::Upsample;
-pub use visitor::{Item, Visit, Visitor};
+pub(crate) use inspect::check_fields;
+pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
+pub use layers::{
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout,
+    Dropout2d, ELU, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, LocalResponseNorm,
+    LogSoftmax, MaxPool2d, Maxout, Pair, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, StochasticDepth, Tanh, Upsample,
+};
+pub(crate) use layers::{describe_convolution, short_size};
+pub use module::{Buffer, ChannelScale, Item, Layer, LayerPath, Module, Parameter, Part, TrainingMode, Visit, Visitor, block};
+pub use state::{LoadReport, StateDict};

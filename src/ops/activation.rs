@@ -4,11 +4,11 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use super::pointwise::{Pointwise, pointwise};
 use super::reduction::max_over_middle;
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::activation::{HardSigmoid, HardSwish, Nonlinear, Relu6, Silu, above_minus_infinity, finite};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::simd::Real;
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::{map_with, zip_onto};
 use crate::tensor::create::or_panic;
 use crate::tensor::shape::{numel, try_numel};

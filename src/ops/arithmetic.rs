@@ -2,11 +2,11 @@
 
 use std::ops;
 
-use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, smaller};
 use crate::kernels::simd::{Real, Scalar};
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, zip, zip_with};
 use crate::tensor::create::or_panic;
 use crate::tensor::{DType, Tensor, with_dtype};
@@ -407,9 +407,9 @@ mod tests {
             for (x_format, factor_format) in
                 [(RowMajor, RowMajor), (RowMajor, ChannelsLast), (ChannelsLast, RowMajor), (ChannelsLast, ChannelsLast)]
             {
-                let x = numbers(&[2, 3, 4, 5]).in_format(x_format).unwrap();
+                let x = numbers(&[2, 3, 4, 5]).to_format(x_format).unwrap();
                 let factor = numbers(shape);
-                let factor = if factor.ndim() == 4 { factor.in_format(factor_format).unwrap() } else { factor };
+                let factor = if factor.ndim() == 4 { factor.to_format(factor_format).unwrap() } else { factor };
                 let checked = gradcheck(&[x.clone(), factor.clone()], Default::default(), |x| x[0].mul(&x[1])?.square());
                 checked.unwrap_or_else(|error| panic!("{x:?} · {factor:?}: {error}"));
                 let checked = gradcheck(&[x.clone(), factor.clone()], Default::default(), |x| x[1].mul(&x[0])?.square());
@@ -421,9 +421,9 @@ mod tests {
     #[test]
     fn the_gradients_of_a_gated_map_are_those_of_two_products_and_leave_the_start_alone() {
         for channels in [3, 16, 70] {
-            let x = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast).unwrap();
+            let x = Tensor::randn([2, channels, 9, 11]).to_format(ChannelsLast).unwrap();
             let gate = Tensor::randn([2, channels, 1, 1]);
-            let start = Tensor::randn([2, channels, 9, 11]).in_format(ChannelsLast).unwrap();
+            let start = Tensor::randn([2, channels, 9, 11]).to_format(ChannelsLast).unwrap();
             let before = start.to_vec::<f32>().unwrap();
             let (x_leaf, gate_leaf) = (x.with_grad(), gate.with_grad());
             let y = x_leaf.mul(&gate_leaf).unwrap();

@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::select;
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::{map_with, promote, zip_with};
 use crate::tensor::shape::broadcast_shapes;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_dtype};
@@ -200,7 +200,7 @@ impl Tensor {
         let (dtype, condition) = (promote(a, b), self.detach());
         let asks = |t: &&Tensor| t.memory_format() == MemoryFormat::ChannelsLast && t.shape() == shape;
         let format = if [self, a, b].iter().any(asks) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor };
-        let aligned = |t: Tensor| t.expand(&shape)?.in_format(format);
+        let aligned = |t: Tensor| t.expand(&shape)?.to_format(format);
         let (c, left, right) = (aligned(condition.clone())?, aligned(a.cast(dtype)?)?, aligned(b.cast(dtype)?)?);
         let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| select(c.data(), left.data(), right.data(), y))?);
         Ok(y.record("where_", [a, b], move |grad, wanted| {

@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 
-use crate::autograd::watch::{Convolution, convolution, operation};
 use crate::error::{Error, Result};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::kernels::moments::Moments;
+use crate::profiling::hooks::{Convolution, convolution, operation};
 use crate::tensor::compute::like_input;
-use crate::tensor::dry::Reach;
-use crate::tensor::scoped::scoped;
+use crate::tensor::guard::with_value;
+use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{strides, try_numel};
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
@@ -30,7 +30,7 @@ thread_local! {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub fn with_algorithm<R>(algorithm: ConvAlgorithm, body: impl FnOnce() -> R) -> R {
-    scoped(&ALGORITHM, algorithm, body)
+    with_value(&ALGORITHM, algorithm, body)
 }
 
 /// The algorithm that convolutions on this thread are computed by.
@@ -145,13 +145,13 @@ fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Window) -> Re
 }
 
 /// Where the windows of a convolution or of a pooling read.
-pub(super) fn reach(window: &Window) -> Reach {
+pub(super) fn reach(window: &Window) -> InputExtent {
     let &Window { output, kernel, stride, padding, dilation, .. } = window;
-    let reach = Reach::new(output, stride.map(|stride| stride as f64), |axis, at| {
+    let reach = InputExtent::new(output, stride.map(|stride| stride as f64), |axis, at| {
         let first = at * stride[axis] as isize - padding[axis] as isize;
         [first, first + ((kernel[axis] - 1) * dilation[axis]) as isize]
     });
-    Reach { step: dilation, ..reach }
+    InputExtent { step: dilation, ..reach }
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -171,11 +171,11 @@ fn inverse(a: i64, m: i64) -> i64 {
 }
 
 /// Where a transposed convolution reads, given the window of the convolution that leads back.
-fn reach_back(window: &Window) -> Reach {
+fn reach_back(window: &Window) -> InputExtent {
     let &Window { input, kernel, stride, padding, dilation, .. } = window;
     // Every how many windows a tap comes to lie on the same place, if it does at all.
     let step = [0, 1].map(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
-    let reach = Reach::new(input, stride.map(|stride| 1.0 / stride as f64), |axis, at| {
+    let reach = InputExtent::new(input, stride.map(|stride| 1.0 / stride as f64), |axis, at| {
         // Window `i` has taps from `i·stride − padding` on, `dilation` apart.
         let (stride, place, dilation) = (stride[axis] as isize, at + padding[axis] as isize, dilation[axis] as isize);
         let extent = (kernel[axis] as isize - 1) * dilation;
@@ -190,7 +190,7 @@ fn reach_back(window: &Window) -> Reach {
         let ends = [first + (one - first).rem_euclid(step), last - (last - one).rem_euclid(step)];
         if ends[0] > last { [last + 1, last] } else { ends }
     });
-    Reach { step, ..reach }
+    InputExtent { step, ..reach }
 }
 
 /// The operation whose passes are those of the convolution that leads back.
@@ -255,7 +255,7 @@ impl Pass {
     /// The output, and the moments of its channels if they are wanted, and there are numbers.
     fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
         self.tell(ConvPass::Forward, false, x.dtype());
-        let (x, weight) = (x.in_format(MemoryFormat::ChannelsLast)?, weight.in_format(MemoryFormat::RowMajor)?);
+        let (x, weight) = (x.to_format(MemoryFormat::ChannelsLast)?, weight.to_format(MemoryFormat::RowMajor)?);
         let mut moments = None;
         let y = with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
             let (algorithm, geometry, x, w, bias) = (self.algorithm, &self.geometry, x.data(), weight.data(), bias.map(|bias| bias.data()));
@@ -269,7 +269,7 @@ impl Pass {
 
     fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         self.tell(ConvPass::InputGradient, false, dy.dtype());
-        let (dy, weight) = (dy.in_format(MemoryFormat::ChannelsLast)?, weight.in_format(MemoryFormat::RowMajor)?);
+        let (dy, weight) = (dy.to_format(MemoryFormat::ChannelsLast)?, weight.to_format(MemoryFormat::RowMajor)?);
         Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
             conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
         })?))
@@ -277,7 +277,7 @@ impl Pass {
 
     fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
         self.tell(ConvPass::WeightGradient, false, x.dtype());
-        let (x, dy) = (x.in_format(MemoryFormat::ChannelsLast)?, dy.in_format(MemoryFormat::ChannelsLast)?);
+        let (x, dy) = (x.to_format(MemoryFormat::ChannelsLast)?, dy.to_format(MemoryFormat::ChannelsLast)?);
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
             conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);
         })?))
@@ -321,7 +321,7 @@ impl Tensor {
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
         });
-        Ok((y.reaching(|| reach(&pass.geometry.window)), moments))
+        Ok((y.with_input_extent(|| reach(&pass.geometry.window)), moments))
     }
 
     /// One-dimensional convolution.
@@ -408,7 +408,7 @@ impl Tensor {
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
         })
-        .reaching(|| reach_back(&window)))
+        .with_input_extent(|| reach_back(&window)))
     }
 
     /// The patches that a kernel sees, as columns (im2col).
@@ -470,7 +470,7 @@ fn unfold(op: &'static str, x: &Tensor, window: &Window) -> Result<Tensor> {
     let (batch, channels) = (x.shape()[0], x.shape()[1]);
     let shape = [batch, channels.saturating_mul(window.kernel[0] * window.kernel[1]), window.output[0] * window.output[1]];
     try_numel(&shape).ok_or_else(|| Error::shape(op, format!("the result {shape:?} is larger than memory can hold")))?;
-    let x = x.in_format(MemoryFormat::ChannelsLast)?;
+    let x = x.to_format(MemoryFormat::ChannelsLast)?;
     let (image, matrix) = (strides(x.shape(), MemoryFormat::RowMajor)[0], shape[1] * shape[2]);
     Ok(with_float!(x.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |columns: &mut [T]| {
         for n in 0..batch {
@@ -483,7 +483,7 @@ fn unfold(op: &'static str, x: &Tensor, window: &Window) -> Result<Tensor> {
 fn fold(op: &'static str, columns: &Tensor, channels: usize, window: &Window) -> Result<Tensor> {
     let batch = columns.shape()[0];
     let shape = [batch, channels, window.input[0], window.input[1]];
-    let columns = columns.in_format(MemoryFormat::RowMajor)?;
+    let columns = columns.to_format(MemoryFormat::RowMajor)?;
     let (image, matrix) = (channels * window.input[0] * window.input[1], columns.shape()[1] * columns.shape()[2]);
     Ok(with_float!(columns.dtype(), op, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |x: &mut [T]| {
         x.fill(0.0);

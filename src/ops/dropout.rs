@@ -2,11 +2,11 @@
 
 use rand::Rng;
 
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::dropout::mask;
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::zip_with;
-use crate::tensor::random::with_generator;
+use crate::tensor::rng::with_generator;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
 /// `x` with the elements dropped that a random mask of shape `mask_shape`, which broadcasts to `x`'s, chooses; the others scaled up.
@@ -23,7 +23,7 @@ fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) ->
     with_generator(|generator| generator.fill_bytes(&mut key));
     // Drawn in logical order, so that the memory format does not matter.
     let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out))?;
-    let kept = if mask_shape == x.shape() { kept.in_format(x.memory_format())? } else { kept };
+    let kept = if mask_shape == x.shape() { kept.to_format(x.memory_format())? } else { kept };
     let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
     // A product rather than a choice, so that NaN stays NaN.
     let apply = move |x: &Tensor, kept: &Tensor| -> Result<Tensor> {

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::autograd::watch::operation;
+use super::slice_concat::outer_axis_inner;
 use crate::error::{Error, Result};
 use crate::kernels::copy;
-use crate::ops::join::around;
+use crate::profiling::hooks::operation;
 use crate::tensor::shape::{resolve_dim, strides, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
 
 /// Indices as positions within a dimension of `size`; negative ones are errors, as in PyTorch.
 fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Result<Vec<usize>> {
     index.expect_dtype(op, DType::I64)?;
-    let index = index.in_format(MemoryFormat::RowMajor)?;
+    let index = index.to_format(MemoryFormat::RowMajor)?;
     let position = |(at, &index): (usize, &i64)| {
         usize::try_from(index)
             .ok()
@@ -58,19 +58,19 @@ impl Tensor {
         let mut shape = self.shape().to_vec();
         shape[axis] = at.len();
         try_numel(&shape).ok_or_else(|| Error::shape("index_select", format!("a result of shape {shape:?} exceeds memory")))?;
-        let [_, size, inner] = around(self.shape(), self.memory_format(), axis);
+        let [_, size, inner] = outer_axis_inner(self.shape(), self.memory_format(), axis);
         let y = with_dtype!(self.dtype(), T => Tensor::build(&shape, self.memory_format(), |y: &mut [T]| {
             copy::select([size, inner], &at, self.data(), y);
         })?);
         let x = self.shape().to_vec();
         Ok(y.record("index_select", [self], move |grad, _wanted| {
-            let [_, size, inner] = around(&x, grad.memory_format(), axis);
+            let [_, size, inner] = outer_axis_inner(&x, grad.memory_format(), axis);
             Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&x, grad.memory_format(), |dx: &mut [T]| {
                 copy::fill(dx, T::default());
                 copy::select_add([size, inner], &at, grad.data(), dx);
             })?))])
         })
-        .reaching_all_channels(axis))
+        .with_input_extent_all_channels(axis))
     }
 
     /// One element for each index: along dimension 1 of a matrix, `y[i, j] = x[i, index[i, j]]`.
@@ -119,7 +119,7 @@ impl Tensor {
         })?);
         let (x, format) = (self.shape().to_vec(), self.memory_format());
         Ok(y.record("gather", [self], move |grad, _wanted| {
-            let grad = grad.in_format(MemoryFormat::RowMajor)?;
+            let grad = grad.to_format(MemoryFormat::RowMajor)?;
             Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&x, format, |dx: &mut [T]| {
                 copy::fill(dx, T::default());
                 let size = dx.len();
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn index_select_agrees_with_ndarray_in_either_format() {
         for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-            let x = counting(&[3, 4, 3, 5]).in_format(format).unwrap();
+            let x = counting(&[3, 4, 3, 5]).to_format(format).unwrap();
             for axis in 0..4 {
                 let y = x.index_select(axis, &index(&[2, 0, 2, 1], &[4])).unwrap();
                 assert_eq!(y.memory_format(), format);
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(y.to_vec::<f64>().unwrap(), [2.0, 0.0, 4.0, 4.0]);
         let y = x.gather(0, &index(&[1, 0], &[1, 2])).unwrap();
         assert_eq!(y.to_vec::<f64>().unwrap(), [3.0, 1.0]);
-        let last = counting(&[2, 3, 2, 2]).in_format(MemoryFormat::ChannelsLast).unwrap();
+        let last = counting(&[2, 3, 2, 2]).to_format(MemoryFormat::ChannelsLast).unwrap();
         let y = last.gather(1, &index(&[2, 1, 0, 2], &[1, 1, 2, 2])).unwrap();
         assert_eq!(y.to_vec::<f64>().unwrap(), [8.0, 5.0, 2.0, 11.0]);
         assert!(x.gather(1, &index(&[], &[2, 0])).unwrap().shape() == [2, 0]);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn gradients_add_up_where_an_index_repeats() {
-        let x = counting(&[2, 3, 2, 2]).in_format(MemoryFormat::ChannelsLast).unwrap();
+        let x = counting(&[2, 3, 2, 2]).to_format(MemoryFormat::ChannelsLast).unwrap();
         for axis in 0..4 {
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].index_select(axis, &index(&[1, 1, 0], &[3]))).unwrap();
         }

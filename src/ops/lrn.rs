@@ -1,9 +1,9 @@
 //! Local response normalisation, as AlexNet has it.
 
 use super::norm::{as_map, from_map, grad_map};
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::lrn::Response;
+use crate::profiling::hooks::operation;
 use crate::tensor::{Tensor, with_float};
 
 impl Tensor {
@@ -79,7 +79,7 @@ mod tests {
                 gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].local_response_norm(size, alpha, beta, k)).unwrap();
             }
         }
-        let last = any(&[2, 4, 2, 3]).in_format(MemoryFormat::ChannelsLast).unwrap();
+        let last = any(&[2, 4, 2, 3]).to_format(MemoryFormat::ChannelsLast).unwrap();
         gradcheck(&[last], Default::default(), |x| x[0].local_response_norm(3, 0.3, 0.75, 1.0)).unwrap();
     }
 

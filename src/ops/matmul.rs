@@ -1,10 +1,10 @@
 //! Matrix products.
 
-use crate::autograd::watch::{multiply_adds, operation};
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
 use crate::kernels::parallel;
 use crate::kernels::simd::Real;
+use crate::profiling::hooks::{multiply_adds, operation};
 use crate::tensor::compute::like_input;
 use crate::tensor::shape::{broadcast_shapes, numel, strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
@@ -64,7 +64,7 @@ fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&T
         return Ok(with_float!(a.dtype(), op, T => Tensor::build(&shape, MemoryFormat::RowMajor, |_: &mut [T]| {})?));
     }
     count([numel(batch), m * n, k]);
-    let (a, b) = (a.in_format(MemoryFormat::RowMajor)?, b.in_format(MemoryFormat::RowMajor)?);
+    let (a, b) = (a.to_format(MemoryFormat::RowMajor)?, b.to_format(MemoryFormat::RowMajor)?);
     let ((a_batch, [a_rows, a_columns]), (b_batch, [b_rows, b_columns])) = (split(a.shape()), split(b.shape()));
     let (a_at, b_at) = (repeats(a_batch, batch), repeats(b_batch, batch));
     let work = a_at.len().saturating_mul(2 * m * n * k);

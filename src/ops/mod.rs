@@ -5,35 +5,35 @@
 
 mod activation;
 mod arithmetic;
+mod channel_scale;
 mod comparison;
+mod concat_buffer;
 mod conv;
 mod dropout;
 #[cfg(test)]
 mod extremes;
-mod gate;
-mod growing;
+mod fused_conv;
 mod index;
-mod join;
-mod loss;
+mod losses;
 mod lrn;
 mod matmul;
 mod norm;
 mod pointwise;
 mod pool;
-mod prepared;
 mod reduction;
 mod resample;
 mod shape;
+mod slice_concat;
 mod softmax;
 
 pub use crate::autograd::registry;
 pub use crate::kernels::epilogue::Activation;
 pub(crate) use crate::kernels::moments::Moments;
+pub(crate) use concat_buffer::GrowingMaps;
 pub(crate) use conv::algorithm;
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
-pub(crate) use growing::GrowingMaps;
-pub use loss::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
+pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
+pub use losses::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
 pub use norm::BatchNormOutput;
 pub use pool::Pool2dOptions;
-pub(crate) use prepared::{PreparedConv2d, RunningNorm};
 pub use resample::Interpolation;

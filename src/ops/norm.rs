@@ -3,7 +3,6 @@
 //! All are `(x - mean) / √(var + eps) · weight + bias`, with the biased variance; they differ in what the statistics run over. Statistics and
 //! the factors made of them are `f64` whatever the tensor's type.
 
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::epilogue::Activation;
 use crate::kernels::layer_norm;
@@ -11,8 +10,9 @@ use crate::kernels::memory::{self, Buffer, catching};
 use crate::kernels::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
 use crate::kernels::simd::Real;
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::like_input;
-use crate::tensor::dry::is_dry;
+use crate::tensor::meta::is_meta;
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
@@ -39,14 +39,14 @@ fn expect_statistics(channels: usize) -> Result<()> {
 pub(super) fn as_map(x: &Tensor) -> Result<(Tensor, Maps)> {
     let shape = x.shape();
     let rest = numel(&shape[2..]);
-    let map = if x.ndim() == 4 { x.detach() } else { x.relabel(&[shape[0], shape[1], rest, 1], MemoryFormat::RowMajor) };
-    Ok((map.in_format(MemoryFormat::ChannelsLast)?, Maps { images: shape[0], rows: rest, channels: shape[1] }))
+    let map = if x.ndim() == 4 { x.detach() } else { x.with_shape(&[shape[0], shape[1], rest, 1], MemoryFormat::RowMajor) };
+    Ok((map.to_format(MemoryFormat::ChannelsLast)?, Maps { images: shape[0], rows: rest, channels: shape[1] }))
 }
 
 /// A gradient of shape `[N, C, ..]` as a channels-last map.
 pub(super) fn grad_map(grad: &Tensor, map: &[usize]) -> Result<Tensor> {
-    let grad = if grad.ndim() == 4 { grad.detach() } else { grad.relabel(map, MemoryFormat::RowMajor) };
-    grad.in_format(MemoryFormat::ChannelsLast)
+    let grad = if grad.ndim() == 4 { grad.detach() } else { grad.with_shape(map, MemoryFormat::RowMajor) };
+    grad.to_format(MemoryFormat::ChannelsLast)
 }
 
 /// As [`grad_map`], for a gradient that may be overwritten when nobody else holds it.
@@ -54,8 +54,8 @@ fn into_map(grad: Tensor, map: &[usize]) -> Result<Tensor> {
     grad_map(&grad, map)
 }
 
-/// [`norm::chain_and_sum`] on tensors. With a shortcut, `kept` is the activation's result if that is enough to know, else the shortcut.
-fn chain_and_sum(
+/// [`norm::fused_add`] on tensors. With a shortcut, `kept` is the activation's result if that is enough to know, else the shortcut.
+fn fused_add(
     op: &'static str,
     maps: Maps,
     grad: &mut Tensor,
@@ -71,13 +71,13 @@ fn chain_and_sum(
             Some(kept) => Seen::Plus(kept.data()),
         };
         let grad = grad.make_mut()?;
-        catching(|| norm::chain_and_sum::<T>(maps, grad, x.data(), factors, seen, activation))?
+        catching(|| norm::fused_add::<T>(maps, grad, x.data(), factors, seen, activation))?
     }))
 }
 
 /// A channels-last map under the shape it came from; row-major unless that has four dimensions.
 pub(super) fn from_map(map: Tensor, shape: &[usize]) -> Result<Tensor> {
-    Ok(if shape.len() == 4 { map } else { map.in_format(MemoryFormat::RowMajor)?.relabel(shape, MemoryFormat::RowMajor) })
+    Ok(if shape.len() == 4 { map } else { map.to_format(MemoryFormat::RowMajor)?.with_shape(shape, MemoryFormat::RowMajor) })
 }
 
 /// Checks that what is given has the input's type and the wanted shape.
@@ -120,7 +120,7 @@ fn split_means(mean: &[f64], dtype: DType) -> (Vec<f64>, Vec<f64>) {
 /// Whether `f32` cannot hold the squares that a normalisation with these `1/√(var + eps)` computes:
 /// then it is done in `f64`, values that are not finite included.
 fn exceeds_f32<T: Real>(dtype: DType, rstd: &[T]) -> bool {
-    dtype == DType::F32 && !is_dry() && rstd.iter().any(|rstd| !(T::of(1e-15)..=T::of(1e15)).contains(rstd))
+    dtype == DType::F32 && !is_meta() && rstd.iter().any(|rstd| !(T::of(1e-15)..=T::of(1e15)).contains(rstd))
 }
 
 fn widened(tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
@@ -350,7 +350,7 @@ impl Tensor {
             let factors = [&mean[..], &scale, &shift];
             // With a shortcut, its gradient is the one before the activation. A curve's is dear to work out twice.
             let (sums, not_yet) = if kept.is_some() || activation.is_curve() {
-                (chain_and_sum("batch_norm", maps, &mut grad, &x, factors, kept.as_ref(), activation)?, Activation::Linear)
+                (fused_add("batch_norm", maps, &mut grad, &x, factors, kept.as_ref(), activation)?, Activation::Linear)
             } else {
                 (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation)
             };
@@ -470,8 +470,8 @@ impl Tensor {
             }
         };
         let rows = self.numel().checked_div(length).unwrap_or(0);
-        let (x, shape) = (self.in_format(MemoryFormat::RowMajor)?, self.shape().to_vec());
-        let row_major = |parameter: Option<&Tensor>| parameter.map(|parameter| parameter.in_format(MemoryFormat::RowMajor)).transpose();
+        let (x, shape) = (self.to_format(MemoryFormat::RowMajor)?, self.shape().to_vec());
+        let row_major = |parameter: Option<&Tensor>| parameter.map(|parameter| parameter.to_format(MemoryFormat::RowMajor)).transpose();
         let [w, b] = [row_major(weight)?, row_major(bias)?];
         let none = Tensor::scalar(0u8);
         let (normalized, inputs) = (normalized_shape.to_vec(), [self, weight.unwrap_or(&none), bias.unwrap_or(&none)]);
@@ -487,7 +487,7 @@ impl Tensor {
                 return self.to_dtype(DType::F64)?.layer_norm(normalized_shape, weight.as_ref(), bias.as_ref(), eps)?.to_dtype(DType::F32);
             }
             Ok(y.record("layer_norm", inputs, move |grad, wanted| {
-                let grad = grad.in_format(MemoryFormat::RowMajor)?;
+                let grad = grad.to_format(MemoryFormat::RowMajor)?;
                 let of_x = wanted[0].then(|| Tensor::build(&shape, MemoryFormat::RowMajor, |dx: &mut [T]| {
                     layer_norm::backward(length, grad.data(), x.data(), w.as_ref().map(Tensor::data), [&mean, &rest, &rstd], dx);
                 }));
@@ -547,7 +547,7 @@ mod tests {
             let row_major = any(shape, 3);
             let formats =
                 if shape.len() == 4 { vec![MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] } else { vec![MemoryFormat::RowMajor] };
-            for x in formats.into_iter().map(|format| row_major.in_format(format).unwrap()) {
+            for x in formats.into_iter().map(|format| row_major.to_format(format).unwrap()) {
                 let channel = |at: usize| at / rest % 4;
                 let expected = plain(&x, channel, channel, [&w, &b], 0.1);
                 let trained = x.batch_norm_train(Some(&w), Some(&b), 0.1).unwrap();
@@ -582,7 +582,7 @@ mod tests {
             gradcheck(&inputs, settings, |t| t[0].layer_norm(&shape[1..], Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
             gradcheck(&inputs[..1], settings, |t| t[0].layer_norm(&shape[1..], None, None, 0.1)).unwrap();
         }
-        let last = any(&[2, 4, 2, 3], 3).in_format(MemoryFormat::ChannelsLast).unwrap();
+        let last = any(&[2, 4, 2, 3], 3).to_format(MemoryFormat::ChannelsLast).unwrap();
         gradcheck(&[last.clone(), w, b], settings, |t| t[0].batch_norm(None, Some(&t[1]), Some(&t[2]), 0.1)).unwrap();
         gradcheck(&[last], settings, |t| t[0].layer_norm(&[3], None, None, 0.1)).unwrap();
     }

@@ -3,10 +3,10 @@
 //! Such an operation is a small struct with its value and its gradient side by side; [`pointwise`] checks, maps and records. The activation
 //! functions use the same picture.
 
-use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::elementwise::Unary;
 use crate::kernels::simd::{Real, Scalar};
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::{map, map_with, zip_onto};
 use crate::tensor::create::or_panic;
 use crate::tensor::{Tensor, with_dtype, with_float};

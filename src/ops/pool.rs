@@ -5,13 +5,13 @@
 //! windows of more than 256 elements) and only when a gradient will be asked for.
 
 use super::conv::reach;
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::geometry::Window;
 use crate::kernels::memory;
 use crate::kernels::pool::{self, Pooling};
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::map_with;
-use crate::tensor::dry::Reach;
+use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
@@ -84,9 +84,9 @@ pub(super) fn expect_tables(size: [usize; 2]) -> Result<()> {
 }
 
 /// Where the windows read that share a map out: output `i` from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.
-fn shares(input: [usize; 2], output: [usize; 2]) -> Reach {
+fn shares(input: [usize; 2], output: [usize; 2]) -> InputExtent {
     let scale = [0, 1].map(|axis| input[axis] as f64 / output[axis] as f64);
-    Reach::new(output, scale, |axis, at| {
+    InputExtent::new(output, scale, |axis, at| {
         let (input, output) = (input[axis] as isize, output[axis] as isize);
         [at * input / output, ((at + 1) * input + output - 1) / output - 1]
     })
@@ -116,7 +116,7 @@ impl Tensor {
         let _op = operation("max_pool2d");
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
-        Ok(self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false))?.reaching(|| reach(&window)))
+        Ok(self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false))?.with_input_extent(|| reach(&window)))
     }
 
     /// The largest element of each of `h × w` windows that share the map out; any size, larger than the map too.
@@ -130,7 +130,7 @@ impl Tensor {
         let _op = operation("adaptive_max_pool2d");
         let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
         let shape = pooled_shape("adaptive_max_pool2d", self, output)?;
-        Ok(self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output))?.reaching(|| shares([h, w], output)))
+        Ok(self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output))?.with_input_extent(|| shares([h, w], output)))
     }
 
     fn max_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
@@ -139,7 +139,7 @@ impl Tensor {
         }
         expect_tables([shape[2], shape[3]])?;
         let pooling = pooling();
-        let x = self.in_format(MemoryFormat::ChannelsLast)?;
+        let x = self.to_format(MemoryFormat::ChannelsLast)?;
         let format = MemoryFormat::ChannelsLast;
         let (channels, x_shape) = (shape[1], self.shape().to_vec());
         with_float!(self.dtype(), op, T => {
@@ -155,7 +155,7 @@ impl Tensor {
                 Ok(())
             })?;
             Ok(y.record(op, [self], move |grad, _wanted| {
-                let grad = grad.in_format(format)?;
+                let grad = grad.to_format(format)?;
                 let at = winners.as_ref().expect("kept when recorded");
                 Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| if pooling.fits_byte() {
                     pool::max_backward(&pooling, channels, grad.data(), at.data::<u8>(), dx);
@@ -191,7 +191,7 @@ impl Tensor {
         let shape = pooled_shape("avg_pool2d", self, window.output)?;
         let whole_map = window.output == [1, 1] && kernel == window.input && options.padding == [0, 0];
         let pooling = || Pooling::sliding(&window, options.count_include_pad);
-        Ok(self.average_pool("avg_pool2d", shape, whole_map, pooling)?.reaching(|| reach(&window)))
+        Ok(self.average_pool("avg_pool2d", shape, whole_map, pooling)?.with_input_extent(|| reach(&window)))
     }
 
     /// The average of each of `h × w` windows that share the map out; `[1, 1]` is global average pooling (Lin et al., 2013).
@@ -206,7 +206,7 @@ impl Tensor {
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
         let pooling = || Pooling::adaptive([h, w], output);
-        Ok(self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling)?.reaching(|| shares([h, w], output)))
+        Ok(self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling)?.with_input_extent(|| shares([h, w], output)))
     }
 
     /// With `whole_map`, there is one window, which covers all of it.
@@ -217,12 +217,12 @@ impl Tensor {
         expect_tables([shape[2], shape[3]])?;
         let pooling = pooling();
         let format = MemoryFormat::ChannelsLast;
-        let x = self.in_format(format)?;
+        let x = self.to_format(format)?;
         let (channels, x_shape) = (shape[1], self.shape().to_vec());
         with_float!(self.dtype(), op, T => {
             let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y))?;
             Ok(y.record(op, [self], move |grad, _wanted| {
-                let grad = grad.in_format(format)?;
+                let grad = grad.to_format(format)?;
                 if whole_map {
                     // The same at each place: left to the walk.
                     let share = 1.0 / (x_shape[2] * x_shape[3]) as T;
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn either_memory_format_gives_the_same() {
         let x = map([2, 3, 6, 5]);
-        let last = x.in_format(MemoryFormat::ChannelsLast).unwrap();
+        let last = x.to_format(MemoryFormat::ChannelsLast).unwrap();
         let [a, b] = [&x, &last].map(|x| x.max_pool2d([2, 3], Default::default()).unwrap().to_vec::<f64>().unwrap());
         assert_eq!(a, b);
     }

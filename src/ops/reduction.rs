@@ -1,19 +1,19 @@
 //! Reductions over one dimension, several, or all.
 
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, position, smaller};
 use crate::kernels::simd::{Real, Scalar};
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::{reduce_with, zip, zip_with};
-use crate::tensor::create::around;
+use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::{physical, resolve_dims};
 use crate::tensor::{DType, Dims, MemoryFormat, Tensor, with_dtype, with_float};
 
 /// A reduced tensor, whose reduced dimensions have size 1, without these dimensions.
 fn drop_dims(kept: Tensor, axes: &[usize]) -> Result<Tensor> {
     let shape: Vec<usize> = kept.shape().iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, &n)| n).collect();
-    Ok(kept.in_format(MemoryFormat::RowMajor)?.relabel(&shape, MemoryFormat::RowMajor))
+    Ok(kept.to_format(MemoryFormat::RowMajor)?.with_shape(&shape, MemoryFormat::RowMajor))
 }
 
 /// The number of elements that reducing `axes` puts into one.
@@ -63,15 +63,15 @@ fn share_among_ties(op: &'static str, grad: &Tensor, x: &Tensor, extremum: &Tens
 /// The greatest along the middle of `[outer, n, inner]`, as which the elements lie in memory, in the given shape and `x`'s memory format.
 pub(super) fn max_over_middle(op: &'static str, x: &Tensor, view: [usize; 3], shape: &[usize]) -> Result<Tensor> {
     let _op = operation(op);
-    let seen = x.relabel(&view, MemoryFormat::RowMajor);
+    let seen = x.with_shape(&view, MemoryFormat::RowMajor);
     let max = with_dtype!(x.dtype(), T => reduce_with(&seen, &[1], T::LEAST, larger, larger)?);
     let (format, x_shape) = (x.memory_format(), x.shape().to_vec());
-    let y = max.relabel(shape, format);
+    let y = max.with_shape(shape, format);
     let kept = x.is_recorded().then_some((seen, max));
     Ok(y.record(op, [x], move |grad, _wanted| {
         let (seen, max) = kept.as_ref().expect("kept when recorded");
-        let grad = grad.in_format(format)?.relabel(max.shape(), MemoryFormat::RowMajor);
-        Ok([Some(share_among_ties(op, &grad, seen, max, &[1])?.relabel(&x_shape, format))])
+        let grad = grad.to_format(format)?.with_shape(max.shape(), MemoryFormat::RowMajor);
+        Ok([Some(share_among_ties(op, &grad, seen, max, &[1])?.with_shape(&x_shape, format))])
     }))
 }
 
@@ -125,7 +125,7 @@ impl Tensor {
         let _op = operation("sum");
         let format = self.memory_format();
         // The walk spreads it out.
-        self.finish_reduction("sum", sums(self, axes)?, axes, keepdim, move |grad| grad.in_format(format))
+        self.finish_reduction("sum", sums(self, axes)?, axes, keepdim, move |grad| grad.to_format(format))
     }
 
     fn mean_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
@@ -164,13 +164,13 @@ impl Tensor {
             return Err(Error::shape(op, format!("there is none in no elements, got shape {:?} over dimensions {axes:?}", self.shape())));
         }
         // Over all, positions count in row-major order.
-        let x = if all { self.in_format(MemoryFormat::RowMajor)? } else { self.detach() };
+        let x = if all { self.to_format(MemoryFormat::RowMajor)? } else { self.detach() };
         let format = x.memory_format();
         let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(axis, &n)| (n, axes.contains(&axis))).collect();
         let (sizes, reduced): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();
         let view = match reduced.iter().position(|&reduced| reduced) {
             _ if self.numel() == 0 => [0; 3],
-            Some(axis) if !all => around(&sizes, axis),
+            Some(axis) if !all => outer_axis_inner(&sizes, axis),
             _ => [1, self.numel(), 1],
         };
         let kept: Vec<usize> = marked.iter().map(|&(n, reduced)| if reduced { 1 } else { n }).collect();

@@ -1,11 +1,11 @@
 //! Resampling of images to another size.
 
 use super::pool::expect_tables;
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::resample::{Taps, bilinear, bilinear_backward, linear_taps, nearest, nearest_positions, nearest_taps};
 use crate::kernels::simd::Real;
-use crate::tensor::dry::Reach;
+use crate::profiling::hooks::operation;
+use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_dtype, with_float};
 
@@ -23,10 +23,10 @@ pub enum Interpolation {
 
 impl Interpolation {
     /// Which pixels are read; those of weight 0 are not.
-    fn reach(self, input: [usize; 2], size: [usize; 2]) -> Reach {
+    fn reach(self, input: [usize; 2], size: [usize; 2]) -> InputExtent {
         let taps = self.taps::<f64>(input, size);
         let scale = [0, 1].map(|axis| input[axis] as f64 / size[axis] as f64);
-        Reach::new(size, scale, |axis, at| {
+        InputExtent::new(size, scale, |axis, at| {
             let Taps { at, weight } = taps[axis][at as usize];
             let read = |tap: usize| at[if weight[tap] == 0.0 { 1 - tap } else { tap }] as isize;
             [read(0), read(1)]
@@ -87,7 +87,7 @@ impl Tensor {
             }));
         }
         expect_tables(size)?;
-        let (x, dims) = (self.in_format(MemoryFormat::ChannelsLast)?, [height, width, c]);
+        let (x, dims) = (self.to_format(MemoryFormat::ChannelsLast)?, [height, width, c]);
         let y = match mode {
             Interpolation::Nearest => with_dtype!(x.dtype(), T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| {
                 nearest(dims, &nearest_positions(height, size[0]), &nearest_positions(width, size[1]), x.data(), y);
@@ -98,7 +98,7 @@ impl Tensor {
             }),
         };
         Ok(y.record("interpolate", [self], move |grad, _wanted| {
-            let grad = grad.in_format(MemoryFormat::ChannelsLast)?;
+            let grad = grad.to_format(MemoryFormat::ChannelsLast)?;
             Ok([Some(with_float!(grad.dtype(), "interpolate", T => {
                 let [rows, columns] = mode.taps::<T>([height, width], size);
                 Tensor::build(&[n, c, height, width], MemoryFormat::ChannelsLast, |dx: &mut [T]| {
@@ -106,7 +106,7 @@ impl Tensor {
                 })?
             }))])
         })
-        .reaching(|| mode.reach([height, width], size)))
+        .with_input_extent(|| mode.reach([height, width], size)))
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences_up_and_down() {
         for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
-            let x = image([2, 2, 3, 4]).in_format(format).unwrap();
+            let x = image([2, 2, 3, 4]).to_format(format).unwrap();
             for (mode, size) in MODES.into_iter().flat_map(|mode| [[5, 9], [2, 3], [1, 1], [3, 4], [6, 8]].map(|size| (mode, size))) {
                 gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].interpolate(size, mode)).unwrap();
             }

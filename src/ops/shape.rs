@@ -1,8 +1,8 @@
 //! Operations that move elements or only name them anew.
 
-use crate::autograd::watch::operation;
 use crate::error::{Error, Result};
 use crate::kernels::layout;
+use crate::profiling::hooks::operation;
 use crate::tensor::compute::repeat_to;
 use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, try_numel};
 use crate::tensor::{Dim, MemoryFormat, ReshapeDims, Tensor, with_dtype};
@@ -25,7 +25,7 @@ impl Tensor {
     pub fn reshape(&self, shape: impl ReshapeDims) -> Result<Tensor> {
         let _op = operation("reshape");
         let shape = resolve_shape(self.shape(), &shape.sizes())?;
-        let y = self.in_format(MemoryFormat::RowMajor)?.relabel(&shape, MemoryFormat::RowMajor);
+        let y = self.to_format(MemoryFormat::RowMajor)?.with_shape(&shape, MemoryFormat::RowMajor);
         let x = self.shape().to_vec();
         Ok(y.record("reshape", [self], move |grad, _wanted| Ok([Some(grad.reshape(x.as_slice())?)])))
     }
@@ -110,7 +110,7 @@ impl Tensor {
         dims.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
         let maps_stay = dims.len() >= 4 && dims.ends_with(&[dims.len() - 2, dims.len() - 1]);
         let y = permuted(self, &dims)?.record("permute", [self], move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)]));
-        Ok(if maps_stay { y.reaching_shifted([0, 0]) } else { y })
+        Ok(if maps_stay { y.with_input_extent_shifted([0, 0]) } else { y })
     }
 
     /// Two dimensions exchanged.
@@ -152,7 +152,7 @@ impl Tensor {
             return Err(Error::shape("to_memory_format", format!("channels-last is for 4-D tensors, got shape {:?}", self.shape())));
         }
         let _op = operation("to_memory_format");
-        Ok(self.in_format(format)?.record("to_memory_format", [self], |grad, _wanted| Ok([Some(grad.clone())])))
+        Ok(self.to_format(format)?.record("to_memory_format", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
 
     /// Repeats dimensions of size 1, and adds dimensions in front, until the tensor has this shape.
@@ -181,7 +181,7 @@ impl Tensor {
 fn permuted(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     let shape: Vec<usize> = dims.iter().map(|&dim| x.shape()[dim]).collect();
     if x.numel() == 0 {
-        return Ok(x.relabel(&shape, MemoryFormat::RowMajor));
+        return Ok(x.with_shape(&shape, MemoryFormat::RowMajor));
     }
     let rank = dims.len();
     let swaps_last_two = rank >= 2 && (0..rank - 2).all(|dim| dims[dim] == dim) && dims[rank - 1] == rank - 2;
@@ -193,7 +193,7 @@ fn permuted(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     }
     with_dtype!(x.dtype(), T => {
         let view = x.view::<T>()?.permuted_axes(dims);
-        if view.is_standard_layout() { Ok(x.relabel(&shape, MemoryFormat::RowMajor)) } else { Tensor::try_from_view(view) }
+        if view.is_standard_layout() { Ok(x.with_shape(&shape, MemoryFormat::RowMajor)) } else { Tensor::try_from_view(view) }
     })
 }
 
@@ -219,7 +219,7 @@ mod tests {
     use crate::autograd::gradcheck;
 
     fn counting(shape: &[usize], format: MemoryFormat) -> Tensor {
-        Tensor::arange(numel(shape)).cast(DType::F64).unwrap().relabel(shape, MemoryFormat::RowMajor).in_format(format).unwrap()
+        Tensor::arange(numel(shape)).cast(DType::F64).unwrap().with_shape(shape, MemoryFormat::RowMajor).to_format(format).unwrap()
     }
 
     const FORMATS: [MemoryFormat; 2] = [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast];

@@ -1,9 +1,9 @@
 //! Softmax and its logarithm.
 
-use crate::autograd::watch::operation;
 use crate::error::Result;
 use crate::kernels::softmax::{self, Kind};
-use crate::tensor::create::around;
+use crate::profiling::hooks::operation;
+use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::{physical, resolve_dim};
 use crate::tensor::{Dim, Tensor, with_float};
 
@@ -17,19 +17,19 @@ fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<
     let (sizes, chosen): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();
     let view = match chosen.iter().position(|&chosen| chosen) {
         _ if x.numel() == 0 => [0; 3],
-        Some(axis) => around(&sizes, axis),
+        Some(axis) => outer_axis_inner(&sizes, axis),
         None => [1; 3],
     };
     let y = with_float!(x.dtype(), op, T => Tensor::build(x.shape(), format, |y: &mut [T]| softmax::forward(kind, view, x.data(), y))?);
     let kept = x.is_recorded().then(|| y.detach());
     Ok(y.record(op, [x], move |grad, _wanted| {
         let y = kept.as_ref().expect("kept when recorded");
-        let grad = grad.in_format(format)?;
+        let grad = grad.to_format(format)?;
         Ok([Some(with_float!(y.dtype(), op, T => Tensor::build(y.shape(), format, |out: &mut [T]| {
             softmax::backward(kind, view, y.data(), grad.data(), out);
         })?))])
     })
-    .reaching_all_channels(axis))
+    .with_input_extent_all_channels(axis))
 }
 
 impl Tensor {

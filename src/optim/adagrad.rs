@@ -1,7 +1,7 @@
 //! Adagrad.
 
 use super::check_range;
-use super::driver::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
+use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
 use crate::kernels::simd::Real;

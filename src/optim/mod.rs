@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use convnet::{Tensor, nn::Parameter};
-//! use convnet::optim::{Optimizer, Schedule, Sgd, StepLr};
+//! use convnet::optim::{Optimizer, LrSchedule, Sgd, StepLr};
 //!
 //! let w = Parameter::new(Tensor::ones([2]));
 //! let mut optimizer = Sgd::new([w.clone()], 0.1).momentum(0.9);
@@ -23,22 +23,21 @@
 mod adagrad;
 mod adam;
 mod clip;
-mod driver;
-mod one_cycle;
-mod plateau;
+mod lr_scheduler;
+mod param_groups;
 mod rmsprop;
-mod schedule;
 mod sgd;
 mod state;
 
 pub use adagrad::{Adagrad, AdagradOptions};
 pub use adam::{Adam, AdamOptions, AdamW};
 pub use clip::{clip_grad_norm, clip_grad_value};
-pub use driver::GroupedOptimizer;
-pub use one_cycle::{Anneal, OneCycleLr};
-pub use plateau::{PlateauMode, ReduceLrOnPlateau, ThresholdMode};
+pub use lr_scheduler::{
+    Anneal, CosineAnnealingLr, ExponentialLr, LinearWarmup, LrSchedule, LrScheduler, MultiStepLr, OneCycleLr, PlateauMode, Rates,
+    ReduceLrOnPlateau, StepLr, ThresholdMode,
+};
+pub use param_groups::GroupedOptimizer;
 pub use rmsprop::{RmsProp, RmsPropOptions};
-pub use schedule::{CosineLr, ExponentialLr, LinearWarmup, MultiStepLr, Rates, Schedule, Scheduler, StepLr};
 pub use sgd::{Sgd, SgdOptions};
 pub use state::OptimizerState;
 

@@ -1,7 +1,7 @@
 //! RMSprop.
 
 use super::check_range;
-use super::driver::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
+use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
 use crate::kernels::simd::Real;

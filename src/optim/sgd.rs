@@ -1,7 +1,7 @@
 //! Stochastic gradient descent.
 
 use super::check_range;
-use super::driver::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
+use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
 use crate::error::{Error, Result};
 use crate::kernels::optim::{self, update};
 use crate::kernels::simd::Real;
@@ -93,7 +93,7 @@ impl UpdateRule for SgdOptions {
         visitor("learning_rate", &mut self.learning_rate);
         visitor("momentum", &mut self.momentum);
         visitor("dampening", &mut self.dampening);
-        super::driver::visit_flag("nesterov", &mut self.nesterov, visitor);
+        super::param_groups::visit_flag("nesterov", &mut self.nesterov, visitor);
         visitor("weight_decay", &mut self.weight_decay);
     }
 

@@ -1,6 +1,6 @@
 //! Kernels applied to tensors, without history: what `autograd` and `ops` are written with.
 
-use super::dry::is_dry;
+use super::meta::is_meta;
 use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
 use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ pub(crate) fn zip_alike<A: Element, B: Element, Y: Element>(
     if a.shape() != b.shape() {
         return Err(Error::shape(op, format!("expected equal shapes, got {:?} and {:?}", a.shape(), b.shape())));
     }
-    let b = b.in_format(a.memory_format())?;
+    let b = b.to_format(a.memory_format())?;
     Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f))
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn zip_onto<A: Element, B: Element>(
     f: impl Fn(A, B) -> A + Copy + Sync,
 ) -> Result<Tensor> {
     if a.shape() == b.shape() && a.is_unique() {
-        let b = b.in_format(a.memory_format())?;
+        let b = b.to_format(a.memory_format())?;
         if let Some(target) = a.data_mut::<A>() {
             elementwise::zip_in_place(target, b.data(), cost, f);
             return Ok(a);
@@ -159,7 +159,7 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     join: impl Fn(A, A) -> A + Copy + Sync,
 ) -> Result<Tensor> {
     let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
-    if x.numel() == 0 || is_dry() {
+    if x.numel() == 0 || is_meta() {
         return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
     }
     // In memory order: sizes, and whether they are reduced; neighbours of one kind merge.
@@ -222,7 +222,7 @@ pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     let summed = with_dtype!(x.dtype(), T => reduce_with(x, &axes, T::default(), T::plus, T::plus)?);
     debug_assert_eq!(summed.numel(), numel(shape));
     let keeps_format = shape.len() == 4 && extra == 0;
-    Ok(if keeps_format { summed } else { summed.in_format(MemoryFormat::RowMajor)?.relabel(shape, MemoryFormat::RowMajor) })
+    Ok(if keeps_format { summed } else { summed.to_format(MemoryFormat::RowMajor)?.with_shape(shape, MemoryFormat::RowMajor) })
 }
 
 /// Both operands in the wider of their dtypes: u8 < i64 < f32 < f64, as PyTorch promotes.

@@ -19,13 +19,13 @@ fn copied<T: Element>(elements: &[T]) -> Result<Vec<T>> {
 
 impl Tensor {
     /// The same values in another memory format, without history; shares the elements where both formats agree.
-    pub(crate) fn in_format(&self, format: MemoryFormat) -> Result<Tensor> {
+    pub(crate) fn to_format(&self, format: MemoryFormat) -> Result<Tensor> {
         if self.format == format {
             return Ok(self.detach());
         }
         if shape::formats_agree(self.shape()) {
             let format = if self.ndim() == 4 { format } else { MemoryFormat::RowMajor };
-            return Ok(self.relabel(self.shape(), format));
+            return Ok(self.with_shape(self.shape(), format));
         }
         let &[n, c, h, w] = self.shape() else { unreachable!("formats differ for 4-D tensors only") };
         let (rows, columns) = if format == MemoryFormat::ChannelsLast { (c, h * w) } else { (h * w, c) };
@@ -70,7 +70,7 @@ impl Tensor {
     fn adopt<T: Element>(data: Vec<T>, offset: usize, dims: &[usize], format: MemoryFormat) -> Tensor {
         let length = shape::numel(dims);
         if data.len() == length {
-            return Tensor::from_storage(Storage::Adopted(T::adopt(data)), dims, T::DTYPE, format);
+            return Tensor::from_storage(Storage::Owned(T::adopt(data)), dims, T::DTYPE, format);
         }
         or_panic(Tensor::build(dims, format, |out| out.copy_from_slice(&data[offset..offset + length])))
     }
@@ -112,7 +112,7 @@ impl Tensor {
     /// [`Error::DType`] when `T` is not the tensor's type.
     pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
         self.expect_dtype("to_ndarray", T::DTYPE)?;
-        self.in_format(MemoryFormat::RowMajor)?.into_ndarray()
+        self.to_format(MemoryFormat::RowMajor)?.into_ndarray()
     }
 
     /// Moves the elements into an `ndarray` array; copies only when they are shared or lie in recycled memory. The array's strides tell the
@@ -125,7 +125,7 @@ impl Tensor {
         self.touch()?;
         let dims = self.strided_shape();
         let data = match Arc::try_unwrap(self.storage) {
-            Ok(Storage::Adopted(data)) => T::release(data).expect("the dtype was checked"),
+            Ok(Storage::Owned(data)) => T::release(data).expect("the dtype was checked"),
             Ok(storage) => copied(storage.slice())?,
             Err(shared) => copied(shared.slice())?,
         };
@@ -139,7 +139,7 @@ impl Tensor {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.expect_dtype("to_vec", T::DTYPE)?;
         self.touch()?;
-        copied(self.in_format(MemoryFormat::RowMajor)?.data())
+        copied(self.to_format(MemoryFormat::RowMajor)?.data())
     }
 
     /// The value of a tensor with one element.

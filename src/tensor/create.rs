@@ -4,7 +4,7 @@ use rand::RngExt;
 
 use super::shape::{numel, try_numel};
 use super::storage::Storage;
-use super::{DType, Element, MemoryFormat, Tensor, random, with_dtype};
+use super::{DType, Element, MemoryFormat, Tensor, rng, with_dtype};
 use crate::error::{Error, Result};
 
 impl Tensor {
@@ -86,13 +86,13 @@ impl Tensor {
 
     /// Standard normal numbers from this thread's generator, `f32`; see [`manual_seed`](crate::manual_seed).
     pub fn randn(shape: impl AsRef<[usize]>) -> Tensor {
-        Tensor::random(shape.as_ref(), random::fill_normal)
+        Tensor::random(shape.as_ref(), rng::fill_normal)
     }
 
     /// Numbers uniform in `[0, 1)` from this thread's generator, `f32`.
     pub fn rand(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::random(shape.as_ref(), |generator, out| {
-            random::fill_uniform(generator, out);
+            rng::fill_uniform(generator, out);
             // Rounding to f32 may reach 1.
             out.iter_mut().for_each(|x| *x = x.min(f64::from(1.0 - f32::EPSILON / 2.0)));
         })
@@ -105,7 +105,7 @@ impl Tensor {
     #[track_caller]
     pub fn randint(bound: i64, shape: impl AsRef<[usize]>) -> Tensor {
         or_panic(Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [i64]| {
-            random::with_generator(|generator| out.iter_mut().for_each(|x| *x = generator.random_range(0..bound)));
+            rng::with_generator(|generator| out.iter_mut().for_each(|x| *x = generator.random_range(0..bound)));
         }))
     }
 
@@ -113,7 +113,7 @@ impl Tensor {
     fn random(shape: &[usize], fill: fn(&mut rand_chacha::ChaCha8Rng, &mut [f64])) -> Tensor {
         let mut buffer = [0.0; 256];
         or_panic(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
-            random::with_generator(|generator| {
+            rng::with_generator(|generator| {
                 for out in out.chunks_mut(buffer.len()) {
                     fill(generator, &mut buffer[..out.len()]);
                     out.iter_mut().zip(&buffer).for_each(|(x, &value)| *x = value as f32);
@@ -139,7 +139,7 @@ impl Tensor {
         if try_numel(shape) != Some(data.len()) {
             return Err(Error::shape("from_vec", format!("shape {shape:?} does not hold {} elements", data.len())));
         }
-        Ok(Tensor::from_storage(Storage::Adopted(T::adopt(data)), shape, T::DTYPE, MemoryFormat::RowMajor))
+        Ok(Tensor::from_storage(Storage::Owned(T::adopt(data)), shape, T::DTYPE, MemoryFormat::RowMajor))
     }
 
     /// Copies a slice, row by row.
@@ -175,6 +175,6 @@ pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
 }
 
 /// The product of `shape` without the dimension `axis`, as `[before, size, after]`.
-pub(crate) fn around(shape: &[usize], axis: usize) -> [usize; 3] {
+pub(crate) fn outer_axis_inner(shape: &[usize], axis: usize) -> [usize; 3] {
     [numel(&shape[..axis]), shape[axis], numel(&shape[axis + 1..])]
 }

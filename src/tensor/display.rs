@@ -134,8 +134,8 @@ mod tests {
     fn large_tensors_are_shortened_and_channels_last_reads_logically() {
         let text = Tensor::arange(2000).to_string();
         assert_eq!(text, "[   0,    1,    2, ..., 1997, 1998, 1999]\n[2000] i64");
-        let x = Tensor::arange(12).in_format(MemoryFormat::RowMajor).unwrap().relabel(&[1, 2, 2, 3], MemoryFormat::RowMajor);
-        assert_eq!(x.to_string(), x.in_format(MemoryFormat::ChannelsLast).unwrap().to_string());
+        let x = Tensor::arange(12).to_format(MemoryFormat::RowMajor).unwrap().with_shape(&[1, 2, 2, 3], MemoryFormat::RowMajor);
+        assert_eq!(x.to_string(), x.to_format(MemoryFormat::ChannelsLast).unwrap().to_string());
     }
 
     use super::super::MemoryFormat;

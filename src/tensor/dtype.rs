@@ -50,9 +50,9 @@ pub trait Element: Scalar + sealed::Sealed {
     const DTYPE: DType;
 
     #[doc(hidden)]
-    fn adopt(data: Vec<Self>) -> super::storage::Adopted;
+    fn adopt(data: Vec<Self>) -> super::storage::Owned;
     #[doc(hidden)]
-    fn release(data: super::storage::Adopted) -> Option<Vec<Self>>;
+    fn release(data: super::storage::Owned) -> Option<Vec<Self>>;
 }
 
 mod sealed {
@@ -65,12 +65,12 @@ macro_rules! element {
         impl Element for $type {
             const DTYPE: DType = DType::$variant;
 
-            fn adopt(data: Vec<Self>) -> super::storage::Adopted {
-                super::storage::Adopted::$variant(data)
+            fn adopt(data: Vec<Self>) -> super::storage::Owned {
+                super::storage::Owned::$variant(data)
             }
-            fn release(data: super::storage::Adopted) -> Option<Vec<Self>> {
+            fn release(data: super::storage::Owned) -> Option<Vec<Self>> {
                 match data {
-                    super::storage::Adopted::$variant(data) => Some(data),
+                    super::storage::Owned::$variant(data) => Some(data),
                     _ => None,
                 }
             }

@@ -8,11 +8,11 @@ pub(crate) mod compute;
 mod convert;
 pub(crate) mod create;
 mod display;
-pub(crate) mod dry;
 mod dtype;
+pub(crate) mod guard;
+pub(crate) mod meta;
 pub(crate) mod node;
-pub(crate) mod random;
-pub(crate) mod scoped;
+pub(crate) mod rng;
 pub(crate) mod shape;
 pub(crate) mod storage;
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use dtype::{DType, Element};
 pub(crate) use dtype::{with_dtype, with_float};
 use node::Node;
-pub use random::manual_seed;
+pub use rng::manual_seed;
 pub use shape::{Dim, Dims, MemoryFormat, ReshapeDims};
 use storage::Storage;
 
@@ -73,7 +73,7 @@ impl Tensor {
         fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<Tensor> {
         let Some(length) = shape::try_numel(shape) else { return Err(shape::too_large(shape)) };
-        if dry::is_dry() {
+        if meta::is_meta() {
             return Ok(Tensor::untouched::<T>(shape, format));
         }
         let of_tensor = |source| Error::OutOfMemory { what: format!("a tensor {shape:?} of {}", T::DTYPE), source };
@@ -82,13 +82,13 @@ impl Tensor {
         Ok(Tensor::from_storage(storage, shape, T::DTYPE, format))
     }
 
-    /// Zeros that take no memory until they are looked at, for [dry runs](dry).
+    /// Zeros that take no memory until they are looked at, for [meta runs](meta).
     #[cold]
     fn untouched<T: Element>(shape: &[usize], format: MemoryFormat) -> Tensor {
         Tensor::from_storage(Storage::untouched(shape::numel(shape), T::DTYPE), shape, T::DTYPE, format)
     }
 
-    /// Makes sure that the elements are there, which those of a dry run need not be.
+    /// Makes sure that the elements are there, which those of a meta run need not be.
     pub(crate) fn touch(&self) -> Result<()> {
         Ok(self.storage.touch()?)
     }
@@ -161,7 +161,7 @@ impl Tensor {
     }
 
     /// The same elements under another shape of as many, in memory order.
-    pub(crate) fn relabel(&self, shape: &[usize], format: MemoryFormat) -> Tensor {
+    pub(crate) fn with_shape(&self, shape: &[usize], format: MemoryFormat) -> Tensor {
         debug_assert_eq!(shape::numel(shape), self.numel());
         Tensor { storage: Arc::clone(&self.storage), shape: shape.into(), dtype: self.dtype, format, node: None }
     }

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::meta::InputExtent;
 use crate::error::Result;
-use crate::tensor::dry::Reach;
 use crate::tensor::{DType, Tensor};
 
 /// How a backward walk gets past a node.
-pub(crate) enum Rule {
+pub(crate) enum BackwardFn {
     /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted. It owns the gradient, and may overwrite it if
     /// it is the only one to hold it.
     Gradients(Box<dyn Fn(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>),
@@ -38,16 +38,16 @@ pub(crate) struct Node {
     pub(crate) op: &'static str,
     pub(crate) inputs: Vec<Edge>,
     /// Gone once a backward walk has passed.
-    pub(crate) rule: Mutex<Option<Rule>>,
+    pub(crate) rule: Mutex<Option<BackwardFn>>,
     /// Known while somebody watches operations run.
     pub(crate) origin: Option<Box<Origin>>,
-    /// Known in a dry run, of operations that do not stay at their place.
-    pub(crate) reach: Option<Box<Reach>>,
+    /// Known in a meta run, of operations that do not stay at their place.
+    pub(crate) reach: Option<Box<InputExtent>>,
     leaf: bool,
 }
 
 impl Node {
-    pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<Rule>) -> Arc<Node> {
+    pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<BackwardFn>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let leaf = rule.is_none() && inputs.is_empty();
         Arc::new(Node { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, rule: Mutex::new(rule), origin: None, reach: None, leaf })
@@ -60,7 +60,7 @@ impl Node {
 
 thread_local! {
     /// What dropped nodes held, while an outer drop is at work.
-    static DROPPED: RefCell<Option<Vec<(Vec<Edge>, Option<Rule>)>>> = const { RefCell::new(None) };
+    static DROPPED: RefCell<Option<Vec<(Vec<Edge>, Option<BackwardFn>)>>> = const { RefCell::new(None) };
 }
 
 /// A chain of nodes is dropped in a loop, however long it is: a node that goes hands what it held to the outermost drop under way.

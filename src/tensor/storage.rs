@@ -1,4 +1,4 @@
-//! A tensor's elements: a recycled aligned block, a vector that came from outside, or, in a dry run, zeros without memory until they are read.
+//! A tensor's elements: a recycled aligned block, a vector that came from outside, or, in a meta run, zeros without memory until they are read.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use crate::tensor::dtype::{DType, Element};
 
 /// A vector that a tensor took over without copying.
 #[doc(hidden)]
-pub enum Adopted {
+pub enum Owned {
     U8(Vec<u8>),
     I64(Vec<i64>),
     F32(Vec<f32>),
@@ -16,7 +16,7 @@ pub enum Adopted {
 
 pub(crate) enum Storage {
     Block(Block),
-    Adopted(Adopted),
+    Owned(Owned),
     /// Takes no memory until its bytes are looked at.
     Untouched {
         length: usize,
@@ -29,7 +29,7 @@ pub(crate) enum Storage {
 /// # Panics
 /// When memory cannot hold them. What hands elements to users calls [`Storage::touch`] first.
 fn touched(length: usize, zeros: &OnceLock<Block>) -> &Block {
-    zeros.get_or_init(|| zeroed(length).unwrap_or_else(|failure| panic!("out of memory: elements of a tensor in a dry run: {failure}")))
+    zeros.get_or_init(|| zeroed(length).unwrap_or_else(|failure| panic!("out of memory: elements of a tensor in a meta run: {failure}")))
 }
 
 fn zeroed(length: usize) -> Result<Block, OutOfMemory> {
@@ -71,10 +71,10 @@ impl Storage {
         match self {
             Storage::Block(block) => block.as_slice(),
             Storage::Untouched { length, zeros } => touched(*length, zeros).as_slice(),
-            Storage::Adopted(Adopted::U8(data)) => data,
-            Storage::Adopted(Adopted::I64(data)) => bytemuck::cast_slice(data),
-            Storage::Adopted(Adopted::F32(data)) => bytemuck::cast_slice(data),
-            Storage::Adopted(Adopted::F64(data)) => bytemuck::cast_slice(data),
+            Storage::Owned(Owned::U8(data)) => data,
+            Storage::Owned(Owned::I64(data)) => bytemuck::cast_slice(data),
+            Storage::Owned(Owned::F32(data)) => bytemuck::cast_slice(data),
+            Storage::Owned(Owned::F64(data)) => bytemuck::cast_slice(data),
         }
     }
 
@@ -85,10 +85,10 @@ impl Storage {
                 touched(*length, zeros);
                 zeros.get_mut().expect("just touched").as_mut_slice()
             }
-            Storage::Adopted(Adopted::U8(data)) => data,
-            Storage::Adopted(Adopted::I64(data)) => bytemuck::cast_slice_mut(data),
-            Storage::Adopted(Adopted::F32(data)) => bytemuck::cast_slice_mut(data),
-            Storage::Adopted(Adopted::F64(data)) => bytemuck::cast_slice_mut(data),
+            Storage::Owned(Owned::U8(data)) => data,
+            Storage::Owned(Owned::I64(data)) => bytemuck::cast_slice_mut(data),
+            Storage::Owned(Owned::F32(data)) => bytemuck::cast_slice_mut(data),
+            Storage::Owned(Owned::F64(data)) => bytemuck::cast_slice_mut(data),
         }
     }
 

@@ -4,8 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::download::{Checksum, Download};
 use crate::error::{Error, Result};
+use crate::io::download::{Checksum, Download};
 
 /// Fetches a file of weights into [`cache_folder`], unless it is there already, and returns its path for [`load`](super::load).
 ///

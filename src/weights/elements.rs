@@ -2,8 +2,8 @@
 
 use std::ops::Neg;
 
-use super::budget::{Budget, Parsed};
-use crate::nn::safetensors::f16_to_f32;
+use super::alloc_limit::{AllocLimit, Parsed};
+use crate::nn::state::safetensors::f16_to_f32;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape};
 
 /// NumPy's limit, which is PyTorch's too.
@@ -41,7 +41,7 @@ pub(super) const UNREAD: &[Unread] = &[
 
 /// An element type as files have it, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum StoredDType {
     F16,
     Bf16,
     F32,
@@ -57,20 +57,20 @@ pub(super) enum Kind {
     Unread(&'static Unread),
 }
 
-impl Kind {
+impl StoredDType {
     /// Bytes of one element in the file.
     pub(super) fn size(self) -> usize {
         match self {
-            Kind::I8 | Kind::U8 | Kind::Bool => 1,
-            Kind::F16 | Kind::Bf16 | Kind::I16 | Kind::U16 => 2,
-            Kind::F32 | Kind::I32 | Kind::U32 => 4,
-            Kind::F64 | Kind::I64 => 8,
-            Kind::Unread(unread) => unread.size,
+            StoredDType::I8 | StoredDType::U8 | StoredDType::Bool => 1,
+            StoredDType::F16 | StoredDType::Bf16 | StoredDType::I16 | StoredDType::U16 => 2,
+            StoredDType::F32 | StoredDType::I32 | StoredDType::U32 => 4,
+            StoredDType::F64 | StoredDType::I64 => 8,
+            StoredDType::Unread(unread) => unread.size,
         }
     }
 
     pub(super) fn is_float(self) -> bool {
-        matches!(self, Kind::F16 | Kind::Bf16 | Kind::F32 | Kind::F64)
+        matches!(self, StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 | StoredDType::F64)
     }
 
     /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values `u8`.
@@ -79,11 +79,11 @@ impl Kind {
     /// The reason why it has no counterpart.
     pub(super) fn dtype(self) -> Parsed<DType> {
         Ok(match self {
-            Kind::F16 | Kind::Bf16 | Kind::F32 => DType::F32,
-            Kind::F64 => DType::F64,
-            Kind::U8 | Kind::Bool => DType::U8,
-            Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 | Kind::U16 | Kind::U32 => DType::I64,
-            Kind::Unread(unread) => {
+            StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 => DType::F32,
+            StoredDType::F64 => DType::F64,
+            StoredDType::U8 | StoredDType::Bool => DType::U8,
+            StoredDType::I8 | StoredDType::I16 | StoredDType::I32 | StoredDType::I64 | StoredDType::U16 | StoredDType::U32 => DType::I64,
+            StoredDType::Unread(unread) => {
                 return Err(format!(
                     "dtype {} is not supported; floating point of 16 to 64 bits, bool and integers up to i64 are",
                     unread.name
@@ -151,7 +151,7 @@ impl View {
 }
 
 /// The tensor that a view of stored elements is.
-pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget) -> Parsed<Tensor> {
+pub(super) fn tensor(kind: StoredDType, view: &View, bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Tensor> {
     if !bytes.len().is_multiple_of(kind.size()) {
         return Err(format!("{} bytes are no whole number of {kind:?}", bytes.len()));
     }
@@ -161,19 +161,19 @@ pub(super) fn tensor(kind: Kind, view: &View, bytes: &[u8], budget: &mut Budget)
     }
     budget.take(count.saturating_mul(dtype.size()))?;
     match kind {
-        Kind::F16 => floats(view, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
-        Kind::Bf16 => floats(view, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-        Kind::F32 => floats(view, bytes, f32::from_le_bytes),
-        Kind::F64 => floats(view, bytes, f64::from_le_bytes),
-        Kind::I8 => gather(view, bytes, |b| i64::from(i8::from_le_bytes(b))),
-        Kind::I16 => gather(view, bytes, |b| i64::from(i16::from_le_bytes(b))),
-        Kind::I32 => gather(view, bytes, |b| i64::from(i32::from_le_bytes(b))),
-        Kind::I64 => gather(view, bytes, i64::from_le_bytes),
-        Kind::U8 => gather(view, bytes, |[b]| b),
-        Kind::U16 => gather(view, bytes, |b| i64::from(u16::from_le_bytes(b))),
-        Kind::U32 => gather(view, bytes, |b| i64::from(u32::from_le_bytes(b))),
-        Kind::Bool => gather(view, bytes, |[b]| u8::from(b != 0)),
-        Kind::Unread(_) => return Err("a dtype without a counterpart".to_string()),
+        StoredDType::F16 => floats(view, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
+        StoredDType::Bf16 => floats(view, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        StoredDType::F32 => floats(view, bytes, f32::from_le_bytes),
+        StoredDType::F64 => floats(view, bytes, f64::from_le_bytes),
+        StoredDType::I8 => gather(view, bytes, |b| i64::from(i8::from_le_bytes(b))),
+        StoredDType::I16 => gather(view, bytes, |b| i64::from(i16::from_le_bytes(b))),
+        StoredDType::I32 => gather(view, bytes, |b| i64::from(i32::from_le_bytes(b))),
+        StoredDType::I64 => gather(view, bytes, i64::from_le_bytes),
+        StoredDType::U8 => gather(view, bytes, |[b]| b),
+        StoredDType::U16 => gather(view, bytes, |b| i64::from(u16::from_le_bytes(b))),
+        StoredDType::U32 => gather(view, bytes, |b| i64::from(u32::from_le_bytes(b))),
+        StoredDType::Bool => gather(view, bytes, |[b]| u8::from(b != 0)),
+        StoredDType::Unread(_) => return Err("a dtype without a counterpart".to_string()),
     }
     .map_err(|error| error.to_string())
 }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn strided_views_read_the_elements_that_they_name() {
         let bytes: Vec<u8> = (0..12).collect();
-        let read = |view| tensor(Kind::U8, &view, &bytes, &mut Budget::new(12)).unwrap().to_vec::<u8>().unwrap();
+        let read = |view| tensor(StoredDType::U8, &view, &bytes, &mut AllocLimit::new(12)).unwrap().to_vec::<u8>().unwrap();
         assert_eq!(read(view(0, &[4, 3], &[1, 4])), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         assert_eq!(read(view(5, &[2, 1, 2], &[4, usize::MAX, 0])), [5, 5, 9, 9]);
         assert!(read(view(99, &[0, 3], &[3, 1])).is_empty());
@@ -245,7 +245,7 @@ mod tests {
             view(0, &[1 << 40], &[0]),
         ];
         for view in views {
-            assert!(tensor(Kind::U8, &view, &[0; 12], &mut Budget::new(12)).is_err(), "{view:?}");
+            assert!(tensor(StoredDType::U8, &view, &[0; 12], &mut AllocLimit::new(12)).is_err(), "{view:?}");
         }
     }
 }

@@ -14,9 +14,9 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use ureq::http::{HeaderMap, Uri, header};
 
 use super::download::caches;
-use crate::download::{Checksum, Download, Limits, failure, limit_setters};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::io::atomic_file::write_atomically;
+use crate::io::download::{Checksum, Download, Limits, failure, limit_setters};
 
 /// Fetches a file of a model's repository on the Hugging Face hub, unless the cache has it, and returns its path for [`load`](super::load).
 ///

@@ -36,7 +36,7 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
-mod budget;
+mod alloc_limit;
 #[cfg(feature = "download")]
 mod download;
 mod elements;
@@ -44,7 +44,7 @@ mod elements;
 mod hub;
 mod npz;
 mod pickle;
-mod rename;
+mod timm_names;
 mod torch;
 mod zip;
 
@@ -52,19 +52,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use budget::{Budget, Parsed};
+use alloc_limit::{AllocLimit, Parsed};
 #[cfg(feature = "download")]
 pub use download::{cache_folder, download, download_into};
 #[cfg(feature = "hub")]
 pub use hub::{Hub, from_hub};
-pub use rename::rename;
+pub use timm_names::rename;
 
 #[cfg(feature = "download")]
-pub use crate::download::{Checksum, Download};
+pub use crate::io::download::{Checksum, Download};
 
 use crate::error::{Error, Result};
 use crate::nn::StateDict;
-use crate::nn::safetensors::{other_kind, read_file};
+use crate::nn::state::safetensors::{other_kind, read_file};
 
 /// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See the [module](self).
 ///
@@ -88,7 +88,7 @@ fn is_safetensors(path: &Path) -> bool {
 }
 
 fn parse(bytes: &[u8]) -> Parsed<StateDict> {
-    let mut budget = Budget::new(bytes.len());
+    let mut budget = AllocLimit::new(bytes.len());
     match bytes {
         [b'P', b'K', 3 | 5, ..] => {
             let archive = zip::Archive::parse(bytes)?;

@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::budget::{Budget, Parsed, quoted};
-use super::elements::{self, Kind, View};
+use super::alloc_limit::{AllocLimit, Parsed, quoted};
+use super::elements::{self, StoredDType, View};
 use super::zip::{self, Archive, NewEntry};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::io::atomic_file::write_atomically;
 use crate::nn::StateDict;
-use crate::nn::safetensors::write_elements;
+use crate::nn::state::safetensors::write_elements;
 use crate::tensor::{DType, Tensor};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -20,7 +20,7 @@ pub(super) fn is_npz(archive: &Archive<'_>) -> bool {
     archive.names().all(|name| name.ends_with(EXTENSION))
 }
 
-pub(super) fn load(archive: &Archive<'_>, budget: &mut Budget) -> Parsed<StateDict> {
+pub(super) fn load(archive: &Archive<'_>, budget: &mut AllocLimit) -> Parsed<StateDict> {
     let mut state = StateDict::new();
     for name in archive.names() {
         let content = archive.read(name, budget)?;
@@ -38,7 +38,7 @@ pub(super) fn load(archive: &Archive<'_>, budget: &mut Budget) -> Parsed<StateDi
 }
 
 /// One `.npy` file: its tensor, or why its elements are not read.
-fn array(bytes: &[u8], budget: &mut Budget) -> Parsed<Parsed<Tensor>> {
+fn array(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Parsed<Tensor>> {
     let (header, data) = split(bytes).ok_or("not a .npy file, or truncated")?;
     let header = std::str::from_utf8(header).map_err(|_| "its header is not UTF-8")?;
     let Header { kind, fortran, shape } = match Header::parse(header)? {
@@ -66,7 +66,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 struct Header {
-    kind: Kind,
+    kind: StoredDType,
     fortran: bool,
     shape: Vec<usize>,
 }
@@ -138,19 +138,19 @@ impl<'a> Literal<'a> {
     }
 }
 
-fn kind(descr: &str) -> Parsed<Kind> {
+fn kind(descr: &str) -> Parsed<StoredDType> {
     Ok(match descr {
-        "<f2" => Kind::F16,
-        "<f4" => Kind::F32,
-        "<f8" => Kind::F64,
-        "|i1" => Kind::I8,
-        "<i2" => Kind::I16,
-        "<i4" => Kind::I32,
-        "<i8" => Kind::I64,
-        "|u1" => Kind::U8,
-        "<u2" => Kind::U16,
-        "<u4" => Kind::U32,
-        "|b1" => Kind::Bool,
+        "<f2" => StoredDType::F16,
+        "<f4" => StoredDType::F32,
+        "<f8" => StoredDType::F64,
+        "|i1" => StoredDType::I8,
+        "<i2" => StoredDType::I16,
+        "<i4" => StoredDType::I32,
+        "<i8" => StoredDType::I64,
+        "|u1" => StoredDType::U8,
+        "<u2" => StoredDType::U16,
+        "<u4" => StoredDType::U32,
+        "|b1" => StoredDType::Bool,
         _ if descr.starts_with('>') => {
             return Err("is big-endian, which is not supported; convert it with `.astype(a.dtype.newbyteorder('<'))`".into());
         }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::budget::{Budget, Parsed, quoted};
-use super::elements::{self, Kind, View};
+use super::alloc_limit::{AllocLimit, Parsed, quoted};
+use super::elements::{self, StoredDType, View};
 use super::pickle::{self, Object, Pickle, Storage, TensorInfo, Value};
 use super::zip::Archive;
 use crate::nn::StateDict;
@@ -32,7 +32,7 @@ pub(super) fn archive_prefix<'a>(archive: &Archive<'a>) -> Option<&'a str> {
 }
 
 /// Reads a zip archive.
-pub(super) fn load_archive(archive: &Archive<'_>, prefix: &str, budget: &mut Budget) -> Parsed<StateDict> {
+pub(super) fn load_archive(archive: &Archive<'_>, prefix: &str, budget: &mut AllocLimit) -> Parsed<StateDict> {
     let order = format!("{prefix}byteorder");
     if archive.contains(&order) {
         match &*archive.read(&order, budget)? {
@@ -50,7 +50,7 @@ pub(super) fn load_archive(archive: &Archive<'_>, prefix: &str, budget: &mut Bud
 }
 
 /// Reads a file from before PyTorch 1.6.
-pub(super) fn load_legacy(bytes: &[u8], budget: &mut Budget) -> Parsed<StateDict> {
+pub(super) fn load_legacy(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<StateDict> {
     let mut rest = bytes;
     // Read also when it is another pickle, for the better message when it asks for what is refused.
     pickle::read(&mut rest, budget)?;
@@ -70,7 +70,7 @@ pub(super) fn load_legacy(bytes: &[u8], budget: &mut Budget) -> Parsed<StateDict
     let pickle = pickle::read(&mut rest, budget)?;
     let keys = pickle::read(&mut rest, budget)?;
     let keys = keys.sequence(keys.root).ok_or("a legacy PyTorch file without a list of storages")?;
-    let sizes: HashMap<&str, usize> = pickle.storages().map(|storage| (storage.key, storage.kind.map_or(1, Kind::size))).collect();
+    let sizes: HashMap<&str, usize> = pickle.storages().map(|storage| (storage.key, storage.kind.map_or(1, StoredDType::size))).collect();
     let mut storages = Streamed(HashMap::new());
     for &key in keys {
         let Value::Text(key) = key else { return Err("a legacy PyTorch file with a storage that has no name".to_string()) };
@@ -91,7 +91,7 @@ fn big_endian() -> String {
 
 /// Where the elements are.
 trait Storages {
-    fn bytes(&mut self, key: &str, budget: &mut Budget) -> Parsed<&[u8]>;
+    fn bytes(&mut self, key: &str, budget: &mut AllocLimit) -> Parsed<&[u8]>;
 }
 
 struct Archived<'z, 'a> {
@@ -101,7 +101,7 @@ struct Archived<'z, 'a> {
 }
 
 impl Storages for Archived<'_, '_> {
-    fn bytes(&mut self, key: &str, budget: &mut Budget) -> Parsed<&[u8]> {
+    fn bytes(&mut self, key: &str, budget: &mut AllocLimit) -> Parsed<&[u8]> {
         if !self.read.contains_key(key) {
             let content = self.archive.read(&format!("{}data/{key}", self.prefix), budget)?;
             self.read.insert(key.to_string(), content);
@@ -113,7 +113,7 @@ impl Storages for Archived<'_, '_> {
 struct Streamed<'a>(HashMap<&'a str, &'a [u8]>);
 
 impl Storages for Streamed<'_> {
-    fn bytes(&mut self, key: &str, _: &mut Budget) -> Parsed<&[u8]> {
+    fn bytes(&mut self, key: &str, _: &mut AllocLimit) -> Parsed<&[u8]> {
         self.0.get(key).copied().ok_or_else(|| format!("the file has no storage {}", quoted(key)))
     }
 }
@@ -130,7 +130,7 @@ enum Container<'c, 'a> {
     Module([&'c [(Value<'a>, Value<'a>)]; 3], Option<&'c [Value<'a>]>),
 }
 
-fn container<'c, 'a>(pickle: &'c Pickle<'a>, value: Value<'a>, budget: &mut Budget) -> Parsed<Option<Container<'c, 'a>>> {
+fn container<'c, 'a>(pickle: &'c Pickle<'a>, value: Value<'a>, budget: &mut AllocLimit) -> Parsed<Option<Container<'c, 'a>>> {
     if let Some(entries) = pickle.dict(value) {
         return Ok(Some(Container::Dict(entries)));
     }
@@ -144,7 +144,7 @@ fn container<'c, 'a>(pickle: &'c Pickle<'a>, value: Value<'a>, budget: &mut Budg
 }
 
 /// The tensors of the network in a pickle, by name.
-fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut Budget) -> Parsed<StateDict> {
+fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut AllocLimit) -> Parsed<StateDict> {
     let made_of = match &pickle.unknown_names()[..] {
         [] => String::new(),
         names => format!("; it has objects of {}, which are not read", names.join(", ")),
@@ -210,9 +210,9 @@ fn strip(mut state: StateDict) -> StateDict {
 struct Collector<'c, 'a, S> {
     pickle: &'c Pickle<'a>,
     storages: &'c mut S,
-    budget: &'c mut Budget,
+    budget: &'c mut AllocLimit,
     /// Tied weights are read once and shared.
-    known: HashMap<(&'c str, Option<(usize, usize)>, Kind, &'c View), Tensor>,
+    known: HashMap<(&'c str, Option<(usize, usize)>, StoredDType, &'c View), Tensor>,
     state: StateDict,
 }
 
@@ -278,7 +278,7 @@ impl<'c, 'a, S: Storages> Collector<'c, 'a, S> {
         if let Some(tensor) = self.known.get(&key) {
             return Ok(tensor.clone());
         }
-        let size = storage.kind.map_or(1, Kind::size);
+        let size = storage.kind.map_or(1, StoredDType::size);
         let bytes = self.storages.bytes(storage.key, self.budget)?;
         if storage.count.checked_mul(size) != Some(bytes.len()) {
             return Err(format!("its storage has {} bytes and should have {} elements of {size}", bytes.len(), storage.count));

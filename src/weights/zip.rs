@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
 
-use super::budget::{Budget, Parsed, quoted};
+use super::alloc_limit::{AllocLimit, Parsed, quoted};
 
 const LOCAL: &[u8; 4] = b"PK\x03\x04";
 const CENTRAL: &[u8; 4] = b"PK\x01\x02";
@@ -102,7 +102,7 @@ impl<'a> Archive<'a> {
     }
 
     /// An entry's content, checked; inflated content is taken from the budget.
-    pub(super) fn read(&self, name: &str, budget: &mut Budget) -> Parsed<Cow<'a, [u8]>> {
+    pub(super) fn read(&self, name: &str, budget: &mut AllocLimit) -> Parsed<Cow<'a, [u8]>> {
         let entry =
             self.index.get(name).map(|&i| &self.entries[i]).ok_or_else(|| format!("the zip archive has no entry {}", quoted(name)))?;
         let content = if entry.deflated { Cow::Owned(inflate(entry, budget)?) } else { Cow::Borrowed(entry.data) };
@@ -116,7 +116,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-fn inflate(entry: &Entry<'_>, budget: &mut Budget) -> Parsed<Vec<u8>> {
+fn inflate(entry: &Entry<'_>, budget: &mut AllocLimit) -> Parsed<Vec<u8>> {
     let wrong = || format!("entry {} of the zip archive is damaged: it does not inflate to its size", quoted(entry.name));
     if entry.size / DEFLATE_LIMIT > entry.data.len() {
         return Err(wrong());

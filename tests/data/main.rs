@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use convnet::data::{Batch, Compose, DataLoader, Dataset, Digits, FashionMnist, Image, Mnist, Normalize, Random, Resize, idx};
+use convnet::data::{Batch, Compose, DataLoader, Dataset, Digits, FashionMnist, Image, Mnist, Normalize, Resize, Rng, idx};
 use convnet::{DType, Error, Result, Tensor};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
@@ -338,7 +338,7 @@ impl Dataset for Counting {
     }
 }
 
-fn noise(image: &mut Image, random: &mut Random) -> Result<()> {
+fn noise(image: &mut Image, random: &mut Rng) -> Result<()> {
     image.pixels_mut().iter_mut().for_each(|x| *x += random.unit() as f32);
     Ok(())
 }
@@ -480,7 +480,7 @@ impl Dataset for Noisy {
         Ok((noise, index as i64))
     }
 
-    fn load(&self, index: usize, image: &mut Image, random: &mut Random) -> Result<i64> {
+    fn load(&self, index: usize, image: &mut Image, random: &mut Rng) -> Result<i64> {
         if self.of_tensors {
             let (tensor, label) = self.get(index)?;
             image.set_tensor(&tensor)?;
@@ -565,7 +565,7 @@ fn an_epoch_that_ends_stops_its_workers_between_samples() {
     // One sample or two; the whole batch takes two seconds, which is the slack for a busy machine.
     assert!(asked.load(Ordering::SeqCst) < 500, "{asked:?}");
     // Dropped without having been asked: 10 ms a sample would make it 10 s a batch.
-    let slow = |_: &mut Image, _: &mut Random| {
+    let slow = |_: &mut Image, _: &mut Rng| {
         std::thread::sleep(Duration::from_millis(10));
         Ok(())
     };
@@ -610,7 +610,7 @@ fn bytes_and_floats_from_a_dataset_mean_the_same() {
 fn transformed(transform: &dyn convnet::data::Transform, tensor: Tensor) -> Result<Tensor> {
     let mut image = Image::default();
     image.set_tensor(&tensor)?;
-    transform.apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+    transform.apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
     Ok(image.to_tensor())
 }
 

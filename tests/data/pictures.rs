@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use convnet::data::{
-    CenterCrop, DataLoader, Dataset, Grayscale, IMAGENET_CLASSES, Image, ImageClassification, ImageFolder, Interpolation, Random, Resize,
+    CenterCrop, DataLoader, Dataset, Grayscale, IMAGENET_CLASSES, Image, ImageClassification, ImageFolder, Resize, ResizeFilter, Rng,
     Transform,
 };
 use convnet::nn::StateDict;
@@ -45,7 +45,7 @@ fn assert_is(image: &Image, expected: &Tensor, name: &str) {
 
 fn applied(transform: &dyn Transform, image: &Image) -> Image {
     let mut image = image.clone();
-    transform.apply(&mut image, &mut Random::for_sample(0, 0, 0)).unwrap();
+    transform.apply(&mut image, &mut Rng::for_sample(0, 0, 0)).unwrap();
     image
 }
 
@@ -92,7 +92,7 @@ fn bytes_and_floats_of_any_size_are_scaled_to_pillows_values_in_its_order_of_pas
         let Some(name) = key.strip_suffix(" from") else { continue };
         let words: Vec<&str> = name.split(' ').collect();
         let [to_height, to_width] = [1, 2].map(|i| words[i].parse::<usize>().unwrap());
-        let filter = if words[0] == "bicubic" { Interpolation::Bicubic } else { Interpolation::Bilinear };
+        let filter = if words[0] == "bicubic" { ResizeFilter::Bicubic } else { ResizeFilter::Bilinear };
         let [height, width] = [from.shape()[0], from.shape()[1]];
         let planes = from.reshape([height as isize, width as isize, -1]).unwrap().permute([2, 0, 1]).unwrap();
         let mut image = Image::default();
@@ -119,7 +119,7 @@ fn pictures_are_scaled_and_cropped_to_pillows_pixels() {
         let number = |i: usize| words[i].parse::<usize>().unwrap();
         let transform: Box<dyn Transform> = match words[1] {
             "shorter" => Box::new(Resize::shorter(number(2))),
-            "bicubic" => Box::new(Resize::shorter(number(2)).interpolation(Interpolation::Bicubic)),
+            "bicubic" => Box::new(Resize::shorter(number(2)).interpolation(ResizeFilter::Bicubic)),
             "to" => Box::new(Resize::new([number(2), number(3)])),
             "gray" => Box::new(Grayscale),
             "crop" => Box::new(CenterCrop::new([number(2), number(3)])),
@@ -288,7 +288,7 @@ fn other_files_are_told_apart() {
 
 #[test]
 fn a_thin_picture_is_not_scaled_to_gigabytes() {
-    let mut random = Random::for_sample(0, 0, 0);
+    let mut random = Rng::for_sample(0, 0, 0);
     let thin = || Image::new(3, 65_535, 1).unwrap();
     let message = Resize::shorter(256).apply(&mut thin(), &mut random).unwrap_err().to_string();
     assert!(message.contains("it is too thin"), "{message}");

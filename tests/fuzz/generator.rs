@@ -1,6 +1,6 @@
 //! What operations and layers are called with: shapes, values, dimensions and options, odd ones among them.
 
-use convnet::data::Random;
+use convnet::data::Rng;
 use convnet::nn::Activation;
 use convnet::ops::{
     BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, Interpolation, NllOptions, Pool2dOptions,
@@ -10,12 +10,12 @@ use convnet::{DType, Element, MemoryFormat, Result, Tensor};
 
 /// Makes arguments; the same number makes the same.
 pub struct Generator {
-    random: Random,
+    random: Rng,
 }
 
 impl Generator {
     pub fn new(number: u64) -> Generator {
-        Generator { random: Random::for_sample(13, 0, number) }
+        Generator { random: Rng::for_sample(13, 0, number) }
     }
 
     pub fn below(&mut self, bound: usize) -> usize {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 
-use convnet::data::{Random, idx};
+use convnet::data::{Rng, idx};
 use flate2::{Compression, read::DeflateDecoder, write::GzEncoder};
 
 use crate::mutate;
@@ -13,7 +13,7 @@ fn plain() -> Vec<Vec<u8>> {
     let mut files = vec![];
     for (code, size) in [(8, 1), (9, 1), (0x0B, 2), (0x0C, 4), (0x0D, 4), (0x0E, 8)] {
         for dims in [&[5, 3, 4][..], &[7], &[0, 28, 28], &[]] {
-            let mut random = Random::for_sample(code, 0, dims.len() as u64);
+            let mut random = Rng::for_sample(code, 0, dims.len() as u64);
             let mut file = vec![0, 0, code as u8, dims.len() as u8];
             dims.iter().for_each(|dim: &u32| file.extend(dim.to_be_bytes()));
             file.extend((0..dims.iter().product::<u32>() * size).map(|_| random.bits() as u8));

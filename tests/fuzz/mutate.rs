@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use convnet::data::Random;
+use convnet::data::Rng;
 
 /// How long reading a file, or one operation, may take.
 pub const LONGEST: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
     let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
     let inputs = inputs();
     for number in 0..inputs {
-        let mut random = Random::for_sample(12, 0, number as u64);
+        let mut random = Rng::for_sample(12, 0, number as u64);
         let mut file = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(4) {
             mutate(&mut file, seeds, &mut random);
@@ -99,7 +99,7 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
     assert!(readable > 0 && readable < inputs, "{name}: {readable} of {inputs} inputs are readable");
 }
 
-fn mutate(file: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
+fn mutate(file: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Rng) {
     if file.is_empty() {
         return file.push(random.bits() as u8);
     }

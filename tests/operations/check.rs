@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use convnet::autograd::BackwardOptions;
 use convnet::{DType, MemoryFormat, Tensor};
 
-use super::fixture::{Args, Case, FIXTURE, Numbers, Tensors, in_format};
+use super::fixture::{Args, Case, FIXTURE, Numbers, Tensors, to_format};
 use super::run::{dtype, run};
 
 pub type Check = Result<(), Box<dyn Error>>;
@@ -77,7 +77,7 @@ pub fn agrees_with_pytorch(case: &Case, float: DType, inputs: MemoryFormat, from
     let tensors = case.tensors(float, inputs)?;
     let stored = case.numbers("upstream");
     let found = outcome(&case.op, &case.args, &tensors, |output| {
-        stored.map(|upstream| in_format(upstream.tensor(output.dtype()), from_above)).transpose()
+        stored.map(|upstream| to_format(upstream.tensor(output.dtype()), from_above)).transpose()
     })?;
     let expected = case.numbers("output").ok_or("has no expected output")?;
     let wanted = if case.op == "to_dtype" { dtype(&case.args) } else { expected.dtype(float) };

@@ -124,8 +124,8 @@ impl Case {
     /// Inputs, as leaves that want a gradient, and constants, 4-D ones in `format`.
     pub fn tensors(&self, float: DType, format: MemoryFormat) -> Result<Tensors> {
         let stored = |name: &String| self.numbers(name).unwrap_or_else(|| panic!("{} has no {name}", self.key)).tensor(float);
-        let inputs = self.inputs.iter().map(|name| Ok((name.clone(), in_format(stored(name), format)?.with_grad())));
-        let constants = self.constants.iter().map(|name| Ok((name.clone(), in_format(stored(name), format)?)));
+        let inputs = self.inputs.iter().map(|name| Ok((name.clone(), to_format(stored(name), format)?.with_grad())));
+        let constants = self.constants.iter().map(|name| Ok((name.clone(), to_format(stored(name), format)?)));
         Ok(Tensors(inputs.chain(constants).collect::<Result<_>>()?))
     }
 }
@@ -147,16 +147,16 @@ impl Large {
             let shape = Vec::<usize>::read(shape).expect("a shape");
             let normal = || -> Result<Vec<f64>> { Ok(Tensor::randn(&shape).to_vec::<f32>()?.into_iter().map(f64::from).collect()) };
             let value = match kind {
-                "input" => in_format(tensor(&normal()?, &shape, float), format)?.with_grad(),
-                "constant" => in_format(tensor(&normal()?, &shape, float), format)?,
+                "input" => to_format(tensor(&normal()?, &shape, float), format)?.with_grad(),
+                "constant" => to_format(tensor(&normal()?, &shape, float), format)?,
                 "positive" => {
                     let values: Vec<f64> = normal()?.iter().map(|v| 0.25 + v.abs()).collect();
-                    in_format(tensor(&values, &shape, float), format)?.with_grad()
+                    to_format(tensor(&values, &shape, float), format)?.with_grad()
                 }
                 "labels" => Tensor::randint(recipe["labels"].as_i64().expect("a number of classes"), &shape),
                 "mask" => {
                     let values: Vec<f64> = normal()?.iter().map(|&v| f64::from(u8::from(v > 0.0))).collect();
-                    in_format(tensor(&values, &shape, DType::U8), format)?
+                    to_format(tensor(&values, &shape, DType::U8), format)?
                 }
                 other => panic!("{other} is no kind of tensor"),
             };
@@ -167,7 +167,7 @@ impl Large {
 }
 
 /// A tensor in the format, if it has four dimensions.
-pub fn in_format(tensor: Tensor, format: MemoryFormat) -> Result<Tensor> {
+pub fn to_format(tensor: Tensor, format: MemoryFormat) -> Result<Tensor> {
     if tensor.ndim() == 4 { tensor.to_memory_format(format) } else { Ok(tensor) }
 }
 

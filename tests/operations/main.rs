@@ -229,7 +229,7 @@ fn run_large(large: &Large, float: DType, format: MemoryFormat) -> Result<check:
         if !output.requires_grad() {
             return Ok(None);
         }
-        fixture::in_format(weights_of(output)?, format).map(Some)
+        fixture::to_format(weights_of(output)?, format).map(Some)
     })
 }
 

@@ -451,9 +451,9 @@ fn a_deflate_bomb_is_bounded_by_what_the_file_justifies() {
 }
 
 /// splitmix64 (Steele et al., 2014).
-struct Random(u64);
+struct Rng(u64);
 
-impl Random {
+impl Rng {
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -465,7 +465,7 @@ impl Random {
 
 /// One to four changes: bytes flipped, set to telling values, removed, repeated, moved, or the end cut off.
 fn mutated(original: &[u8], seed: u64) -> Vec<u8> {
-    let (mut bytes, mut random) = (original.to_vec(), Random(seed));
+    let (mut bytes, mut random) = (original.to_vec(), Rng(seed));
     for _ in 0..=random.below(4) {
         if bytes.is_empty() {
             break;
@@ -520,7 +520,7 @@ fn a_zip_archive_with_checksums_gives_the_right_tensors_or_an_error() {
         for seed in 0..1000 {
             // Values only: a shorter name in the directory is another file, whole in itself.
             let mut bytes = original.clone();
-            let mut random = Random(seed);
+            let mut random = Rng(seed);
             let at = random.below(bytes.len());
             bytes[at] ^= 1 << random.below(8);
             if let Ok(state) = load_bytes(&bytes) {

@@ -23,7 +23,7 @@ use huffman::Table;
 use scan::{Huffman, Member, Scan};
 use smooth::Precision;
 
-use super::decode::{Pixels, check_size, zeroed};
+use super::pixels::{Pixels, check_size, zeroed};
 
 /// The place in a block, row by row, of each coefficient in the order of the file.
 #[rustfmt::skip]

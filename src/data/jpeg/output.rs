@@ -2,7 +2,7 @@
 
 use super::idct::idct;
 use super::{Component, Frame, Parsed, smooth};
-use crate::data::decode::{Pixels, zeroed};
+use crate::data::pixels::{Pixels, zeroed};
 
 /// The samples of a component, and how they are spread over the picture.
 struct Plane {

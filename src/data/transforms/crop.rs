@@ -1,14 +1,14 @@
 use super::Transform;
-use crate::data::{Image, Random};
+use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 
 /// Cuts out the middle; where the image is smaller than that, black surrounds it (torchvision's `CenterCrop`).
 ///
 /// ```
-/// use convnet::data::{CenterCrop, Image, Random, Transform};
+/// use convnet::data::{CenterCrop, Image, Rng, Transform};
 ///
 /// let mut image = Image::new(3, 256, 341)?;
-/// CenterCrop::new([224, 224]).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// CenterCrop::new([224, 224]).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(image.shape(), [3, 224, 224]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -28,7 +28,7 @@ impl CenterCrop {
 }
 
 impl Transform for CenterCrop {
-    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
         let ([height, width], [channels, from_height, from_width]) = (self.size, image.shape());
         if height == 0 || width == 0 {
             return Err(Error::argument("center crop", format!("cannot crop to {height}×{width}")));
@@ -37,7 +37,7 @@ impl Transform for CenterCrop {
             return Ok(());
         }
         let (top, left) = (Margin::new(from_height, height), Margin::new(from_width, width));
-        image.redraw(channels, height, width, |old, new| {
+        image.resample(channels, height, width, |old, new| {
             new.fill(0.0);
             let run = left.shared * channels;
             for row in 0..top.shared {

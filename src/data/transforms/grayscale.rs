@@ -1,5 +1,5 @@
 use super::Transform;
-use crate::data::{Image, Random};
+use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 
 /// Makes one channel, the brightness, of red, green and blue (torchvision's `Grayscale`, ITU-R 601-2); an image of one channel stays as
@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 /// An [image of bytes](Image::is_bytes) gets Pillow's values, rounded.
 ///
 /// ```
-/// use convnet::data::{Grayscale, Image, Random, Transform};
+/// use convnet::data::{Grayscale, Image, Rng, Transform};
 ///
 /// let mut image = Image::new(3, 20, 30)?;
-/// Grayscale.apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// Grayscale.apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(image.shape(), [1, 20, 30]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 pub struct Grayscale;
 
 impl Transform for Grayscale {
-    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
         let [channels, height, width] = image.shape();
         match channels {
             1 => return Ok(()),
@@ -30,7 +30,7 @@ impl Transform for Grayscale {
             _ => return Err(Error::argument("grayscale", format!("takes images of 1 or 3 channels, got {channels}"))),
         }
         let bytes = image.is_bytes();
-        image.redraw(1, height, width, |old, new| {
+        image.resample(1, height, width, |old, new| {
             for (&[r, g, b], gray) in old.pixels().as_chunks::<3>().0.iter().zip(new) {
                 *gray = if bytes {
                     let level = |x: f32| (x * 255.0 + 0.5) as u32;

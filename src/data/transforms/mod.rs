@@ -12,21 +12,21 @@ pub use crop::CenterCrop;
 pub use grayscale::Grayscale;
 pub use normalize::{IMAGENET_MEAN, IMAGENET_STD, Normalize};
 pub use presets::ImageClassification;
-pub use resize::{Interpolation, Resize};
+pub use resize::{Resize, ResizeFilter};
 
-use super::{Image, Random};
+use super::{Image, Rng};
 use crate::error::Result;
 
 /// Changes one image.
 ///
 /// Whatever is random about it comes from `random`, which belongs to the sample alone: so the result does not depend on threads. Several
 /// transforms in turn are a tuple, a [`Compose`], or several calls of [`DataLoader::transform`](super::DataLoader::transform). A closure
-/// `|image: &mut Image, random: &mut Random| -> Result<()>` is a transform too.
+/// `|image: &mut Image, random: &mut Rng| -> Result<()>` is a transform too.
 ///
 /// ```
-/// use convnet::data::{DataLoader, Digits, Image, Normalize, Random, Resize};
+/// use convnet::data::{DataLoader, Digits, Image, Normalize, Rng, Resize};
 ///
-/// let invert = |image: &mut Image, _: &mut Random| {
+/// let invert = |image: &mut Image, _: &mut Rng| {
 ///     image.pixels_mut().iter_mut().for_each(|x| *x = 1.0 - *x);
 ///     Ok(())
 /// };
@@ -39,23 +39,23 @@ pub trait Transform: Send + Sync {
     ///
     /// # Errors
     /// When the transform's arguments make no sense, or do not fit the image.
-    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()>;
+    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()>;
 }
 
-impl<F: Fn(&mut Image, &mut Random) -> Result<()> + Send + Sync> Transform for F {
-    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+impl<F: Fn(&mut Image, &mut Rng) -> Result<()> + Send + Sync> Transform for F {
+    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
         self(image, random)
     }
 }
 
 impl Transform for Box<dyn Transform> {
-    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
         (**self).apply(image, random)
     }
 }
 
 impl Transform for Arc<dyn Transform> {
-    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
         (**self).apply(image, random)
     }
 }
@@ -63,7 +63,7 @@ impl Transform for Arc<dyn Transform> {
 macro_rules! tuple {
     ($($name:ident $index:tt),+) => {
         impl<$($name: Transform),+> Transform for ($($name,)+) {
-            fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+            fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
                 $(self.$index.apply(image, random)?;)+
                 Ok(())
             }
@@ -107,7 +107,7 @@ impl Compose {
 }
 
 impl Transform for Compose {
-    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
         self.steps.iter().try_for_each(|step| step.apply(image, random))
     }
 }

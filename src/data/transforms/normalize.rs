@@ -1,5 +1,5 @@
 use super::Transform;
-use crate::data::{Image, Random};
+use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
@@ -12,10 +12,10 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// `(x - mean) / std`, channel by channel.
 ///
 /// ```
-/// use convnet::data::{Image, Normalize, Random, Transform};
+/// use convnet::data::{Image, Normalize, Rng, Transform};
 ///
 /// let mut black = Image::new(1, 2, 2)?;
-/// Normalize::new([0.5], [0.25]).apply(&mut black, &mut Random::for_sample(0, 0, 0))?;
+/// Normalize::new([0.5], [0.25]).apply(&mut black, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(black.pixels(), [-2.0; 4]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -54,7 +54,7 @@ impl Normalize {
 }
 
 impl Transform for Normalize {
-    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
         self.check(image.channels())?;
         match (&self.mean[..], &self.std[..]) {
             (&[mean], &[std]) => {

@@ -1,15 +1,15 @@
-use super::{CenterCrop, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Normalize, Resize, Transform};
-use crate::data::{Image, Random};
+use super::{CenterCrop, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Normalize, Resize, ResizeFilter, Transform};
+use crate::data::{Image, Rng};
 use crate::error::Result;
 
 /// What a picture goes through before it is classified: its shorter side is scaled, its middle cut out, its channels normalised
 /// (torchvision's `ImageClassification` preset). [`models::preprocessing`](crate::models::preprocessing) has the one of each model.
 ///
 /// ```
-/// use convnet::data::{Image, ImageClassification, Random, Transform};
+/// use convnet::data::{Image, ImageClassification, Rng, Transform};
 ///
 /// let mut image = Image::new(3, 375, 500)?;
-/// ImageClassification::new(224).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// ImageClassification::new(224).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(image.shape(), [3, 224, 224]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -20,7 +20,7 @@ use crate::error::Result;
 pub struct ImageClassification {
     crop: usize,
     resize: usize,
-    interpolation: Interpolation,
+    interpolation: ResizeFilter,
     mean: Vec<f64>,
     std: Vec<f64>,
 }
@@ -31,7 +31,7 @@ impl ImageClassification {
         ImageClassification {
             crop,
             resize: 256,
-            interpolation: Interpolation::Bilinear,
+            interpolation: ResizeFilter::Bilinear,
             mean: IMAGENET_MEAN.to_vec(),
             std: IMAGENET_STD.to_vec(),
         }
@@ -44,7 +44,7 @@ impl ImageClassification {
     }
 
     /// How pixels are weighed when the picture is scaled.
-    pub fn interpolation(mut self, interpolation: Interpolation) -> ImageClassification {
+    pub fn interpolation(mut self, interpolation: ResizeFilter) -> ImageClassification {
         self.interpolation = interpolation;
         self
     }
@@ -62,7 +62,7 @@ impl ImageClassification {
 }
 
 impl Transform for ImageClassification {
-    fn apply(&self, image: &mut Image, random: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
         if self.mean.len() == 1 {
             Grayscale.apply(image, random)?;
         }

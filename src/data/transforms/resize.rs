@@ -1,12 +1,12 @@
 use super::Transform;
-use crate::data::{Image, Random};
+use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
 /// How [`Resize`] weighs pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Interpolation {
+pub enum ResizeFilter {
     /// By a triangle.
     #[default]
     Bilinear,
@@ -14,22 +14,22 @@ pub enum Interpolation {
     Bicubic,
 }
 
-impl Interpolation {
+impl ResizeFilter {
     /// How far the filter reaches.
     fn support(self) -> f64 {
         match self {
-            Interpolation::Bilinear => 1.0,
-            Interpolation::Bicubic => 2.0,
+            ResizeFilter::Bilinear => 1.0,
+            ResizeFilter::Bicubic => 2.0,
         }
     }
 
     fn weight(self, x: f64) -> f64 {
         let x = x.abs();
         match self {
-            Interpolation::Bilinear => (1.0 - x).max(0.0),
-            Interpolation::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
-            Interpolation::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
-            Interpolation::Bicubic => 0.0,
+            ResizeFilter::Bilinear => (1.0 - x).max(0.0),
+            ResizeFilter::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            ResizeFilter::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            ResizeFilter::Bicubic => 0.0,
         }
     }
 }
@@ -44,12 +44,12 @@ impl Interpolation {
 /// width shrinks by; rounding in between makes the order visible.
 ///
 /// ```
-/// use convnet::data::{Image, Interpolation, Random, Resize, Transform};
+/// use convnet::data::{Image, ResizeFilter, Rng, Resize, Transform};
 ///
 /// let mut image = Image::new(3, 480, 640)?;
-/// Resize::shorter(256).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// Resize::shorter(256).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(image.shape(), [3, 256, 341]);
-/// Resize::new([32, 32]).interpolation(Interpolation::Bicubic).apply(&mut image, &mut Random::for_sample(0, 0, 0))?;
+/// Resize::new([32, 32]).interpolation(ResizeFilter::Bicubic).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
 /// assert_eq!(image.shape(), [3, 32, 32]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -60,7 +60,7 @@ impl Interpolation {
 #[derive(Clone, Debug)]
 pub struct Resize {
     size: Size,
-    interpolation: Interpolation,
+    interpolation: ResizeFilter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,16 +75,16 @@ const LARGEST: usize = 1 << 24;
 impl Resize {
     /// To this height and width.
     pub fn new(size: [usize; 2]) -> Resize {
-        Resize { size: Size::Exact(size), interpolation: Interpolation::default() }
+        Resize { size: Size::Exact(size), interpolation: ResizeFilter::default() }
     }
 
     /// The shorter side to this length, the other in proportion (rounded down): torchvision's `Resize(256)`.
     pub fn shorter(length: usize) -> Resize {
-        Resize { size: Size::Shorter(length), interpolation: Interpolation::default() }
+        Resize { size: Size::Shorter(length), interpolation: ResizeFilter::default() }
     }
 
     /// How pixels are weighed; bilinear by default.
-    pub fn interpolation(mut self, interpolation: Interpolation) -> Resize {
+    pub fn interpolation(mut self, interpolation: ResizeFilter) -> Resize {
         self.interpolation = interpolation;
         self
     }
@@ -103,7 +103,7 @@ impl Size {
 }
 
 impl Transform for Resize {
-    fn apply(&self, image: &mut Image, _: &mut Random) -> Result<()> {
+    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
         let [channels, from_height, from_width] = image.shape();
         let [height, width] = self.size.of(from_height, from_width);
         let refuse = |why: &str| {
@@ -125,7 +125,7 @@ impl Transform for Resize {
             return refuse(": it is too thin");
         }
         if image.is_bytes() {
-            return image.redraw(channels, height, width, |old, new| {
+            return image.resample(channels, height, width, |old, new| {
                 let levels: Vec<u8> = old.pixels().iter().map(|x| (x * 255.0 + 0.5) as u8).collect();
                 let scaled = scale.apply(&levels);
                 new.iter_mut().zip(scaled).for_each(|(x, byte)| *x = f32::from(byte) / 255.0);
@@ -191,7 +191,7 @@ struct Taps<S: Sample> {
 }
 
 impl<S: Sample> Taps<S> {
-    fn new(from: usize, to: usize, filter: Interpolation) -> Taps<S> {
+    fn new(from: usize, to: usize, filter: ResizeFilter) -> Taps<S> {
         let ratio = from as f64 / to as f64;
         let stretch = ratio.max(1.0);
         let support = filter.support() * stretch;
@@ -221,7 +221,7 @@ struct Scale {
     channels: usize,
     from: [usize; 2],
     to: [usize; 2],
-    interpolation: Interpolation,
+    interpolation: ResizeFilter,
 }
 
 impl Scale {

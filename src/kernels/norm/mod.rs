@@ -15,7 +15,7 @@ mod sums;
 use std::ops::Range;
 
 pub use passes::{forward, gradient};
-pub use sums::{Pairs, Seen, chain_and_sum, gradient_sums, moments};
+pub use sums::{Pairs, Seen, fused_add, gradient_sums, moments};
 
 use pulp::{Simd, WithSimd};
 
@@ -239,7 +239,7 @@ mod tests {
                 for (seen, behind_shortcut) in seen.into_iter().take(if activation.reads_output() { 3 } else { 2 }) {
                     let expected: Vec<f64> = (0..x.len()).map(|at| chain(at, if behind_shortcut { sum(at) } else { normal(at) })).collect();
                     let mut g = grad.clone();
-                    let found = chain_and_sum(maps, &mut g, &x, factors, seen, activation);
+                    let found = fused_add(maps, &mut g, &x, factors, seen, activation);
                     prop_assert!(close(&g, &expected));
                     prop_assert!(close(&found.first, &plain_sums(maps, |_, at| g[at])));
                     prop_assert!(close(&found.second, &plain_sums(maps, |slot, at| g[at] * (x[at] - mean[slot]))));

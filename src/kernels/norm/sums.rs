@@ -222,14 +222,7 @@ pub fn gradient_sums<T: Real>(maps: Maps, grad: &[T], x: &[T], factors: [&[f64];
 }
 
 /// As [`gradient_sums`], for any activation of what `seen` tells; leaves `g` in the place of the gradient.
-pub fn chain_and_sum<T: Real>(
-    maps: Maps,
-    grad: &mut [T],
-    x: &[T],
-    factors: [&[f64]; 3],
-    seen: Seen<'_, T>,
-    activation: Activation,
-) -> Pairs {
+pub fn fused_add<T: Real>(maps: Maps, grad: &mut [T], x: &[T], factors: [&[f64]; 3], seen: Seen<'_, T>, activation: Activation) -> Pairs {
     assert!(grad.len() == maps.len() && x.len() == maps.len());
     let grad = Disjoint::new(grad);
     sums(maps, x, factors, activation, |range| {

@@ -1,7 +1,7 @@
 //! The names that a pickle may use, and what this machine makes of them.
 
-use super::super::budget::{Parsed, quoted};
-use super::super::elements::{Kind, UNREAD};
+use super::super::elements::{StoredDType, UNREAD};
+use crate::weights::alloc_limit::{Parsed, quoted};
 
 /// What a name in a pickle stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,8 +11,8 @@ pub(in super::super) enum Global {
     /// `torch.Size`, sets, lists.
     Sequence,
     /// `None` for an untyped storage.
-    Storage(Option<Kind>),
-    Dtype(Kind),
+    Storage(Option<StoredDType>),
+    Dtype(StoredDType),
     /// `_rebuild_tensor` and its successors.
     Tensor,
     /// `_rebuild_parameter`, and what else wraps a tensor as its first argument.
@@ -80,36 +80,36 @@ pub(super) fn lookup(module: &str, name: &str) -> Parsed<Option<Global>> {
     }))
 }
 
-fn storage_kind(name: &str) -> Option<Kind> {
+fn storage_kind(name: &str) -> Option<StoredDType> {
     Some(match name.strip_suffix("Storage")? {
-        "Half" => Kind::F16,
-        "BFloat16" => Kind::Bf16,
-        "Float" => Kind::F32,
-        "Double" => Kind::F64,
-        "Char" => Kind::I8,
-        "Short" => Kind::I16,
-        "Int" => Kind::I32,
-        "Long" => Kind::I64,
-        "Byte" => Kind::U8,
-        "Bool" => Kind::Bool,
-        other => return UNREAD.iter().find(|unread| !other.is_empty() && unread.storage == other).map(Kind::Unread),
+        "Half" => StoredDType::F16,
+        "BFloat16" => StoredDType::Bf16,
+        "Float" => StoredDType::F32,
+        "Double" => StoredDType::F64,
+        "Char" => StoredDType::I8,
+        "Short" => StoredDType::I16,
+        "Int" => StoredDType::I32,
+        "Long" => StoredDType::I64,
+        "Byte" => StoredDType::U8,
+        "Bool" => StoredDType::Bool,
+        other => return UNREAD.iter().find(|unread| !other.is_empty() && unread.storage == other).map(StoredDType::Unread),
     })
 }
 
-fn dtype_kind(name: &str) -> Option<Kind> {
+fn dtype_kind(name: &str) -> Option<StoredDType> {
     Some(match name {
-        "float16" | "half" => Kind::F16,
-        "bfloat16" => Kind::Bf16,
-        "float32" | "float" => Kind::F32,
-        "float64" | "double" => Kind::F64,
-        "int8" => Kind::I8,
-        "int16" => Kind::I16,
-        "int32" => Kind::I32,
-        "int64" => Kind::I64,
-        "uint8" => Kind::U8,
-        "uint16" => Kind::U16,
-        "uint32" => Kind::U32,
-        "bool" => Kind::Bool,
-        other => return UNREAD.iter().find(|unread| unread.name == other).map(Kind::Unread),
+        "float16" | "half" => StoredDType::F16,
+        "bfloat16" => StoredDType::Bf16,
+        "float32" | "float" => StoredDType::F32,
+        "float64" | "double" => StoredDType::F64,
+        "int8" => StoredDType::I8,
+        "int16" => StoredDType::I16,
+        "int32" => StoredDType::I32,
+        "int64" => StoredDType::I64,
+        "uint8" => StoredDType::U8,
+        "uint16" => StoredDType::U16,
+        "uint32" => StoredDType::U32,
+        "bool" => StoredDType::Bool,
+        other => return UNREAD.iter().find(|unread| unread.name == other).map(StoredDType::Unread),
     })
 }

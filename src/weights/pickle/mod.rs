@@ -3,7 +3,7 @@
 //! A pickle is a program for a stack machine that may name any Python function and call it; that is how a pickle runs code. This machine
 //! knows a fixed list of names ([`Global`]), none of which does anything but describe data. What any other name makes is an inert
 //! [`Instance`]; names that only an attack uses are refused. Objects live in one flat list and refer to each other by index: neither building
-//! nor dropping them recurses, and cycles do no harm. Every instruction takes from the [`Budget`], so that a short program cannot build much.
+//! nor dropping them recurses, and cycles do no harm. Every instruction takes from the [`AllocLimit`], so that a short program cannot build much.
 //!
 //! Binary protocols (2 to 5) are read; `torch.save` has never written another.
 
@@ -14,8 +14,8 @@ use std::collections::HashMap;
 
 pub(super) use globals::Global;
 
-use super::budget::{Budget, Parsed, quoted};
-use super::elements::{Kind, View};
+use super::alloc_limit::{AllocLimit, Parsed, quoted};
+use super::elements::{StoredDType, View};
 
 /// What a value in a container may take: its place, twice when a vector grows, for a moment three times.
 const PER_VALUE: usize = 3 * size_of::<Value<'static>>();
@@ -62,7 +62,7 @@ pub(super) enum Object<'a> {
 pub(super) struct Storage<'a> {
     pub(super) key: &'a str,
     /// `None` for an untyped storage, which counts bytes.
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<StoredDType>,
     pub(super) count: usize,
     /// The part that is meant, as offset and count.
     pub(super) window: Option<(usize, usize)>,
@@ -73,7 +73,7 @@ pub(super) struct Storage<'a> {
 pub(super) struct TensorInfo {
     /// The index of its storage in [`Pickle::objects`].
     pub(super) storage: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: StoredDType,
     pub(super) view: View,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Pickle<'a> {
 }
 
 /// Reads one pickle from the front of `bytes`, which moves behind it.
-pub(super) fn read<'a>(bytes: &mut &'a [u8], budget: &mut Budget) -> Parsed<Pickle<'a>> {
+pub(super) fn read<'a>(bytes: &mut &'a [u8], budget: &mut AllocLimit) -> Parsed<Pickle<'a>> {
     let mut machine = Machine {
         rest: bytes,
         stack: vec![],
@@ -189,7 +189,7 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// One instruction; the result, when it was the last.
-    fn step(&mut self, budget: &mut Budget) -> Parsed<Option<Value<'a>>> {
+    fn step(&mut self, budget: &mut AllocLimit) -> Parsed<Option<Value<'a>>> {
         let [instruction] = self.fixed()?;
         match instruction {
             0x80 => self.protocol()?,
@@ -368,7 +368,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push(&mut self, object: Object<'a>, budget: &mut Budget) -> Parsed<()> {
+    fn push(&mut self, object: Object<'a>, budget: &mut AllocLimit) -> Parsed<()> {
         budget.take(PER_OBJECT)?;
         self.stack.push(Value::Object(self.objects.len()));
         self.objects.push(object);
@@ -376,7 +376,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Pushes what a name stands for.
-    fn name(&mut self, module: &'a str, name: &'a str, budget: &mut Budget) -> Parsed<()> {
+    fn name(&mut self, module: &'a str, name: &'a str, budget: &mut AllocLimit) -> Parsed<()> {
         // Hashed below; a memoized name costs the file two bytes.
         budget.take(PER_ENTRY + module.len() + name.len())?;
         let global = match globals::lookup(module, name)? {
@@ -394,7 +394,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn tuple(&mut self, count: usize, budget: &mut Budget) -> Parsed<()> {
+    fn tuple(&mut self, count: usize, budget: &mut AllocLimit) -> Parsed<()> {
         let start = self.stack.len().checked_sub(count).filter(|&start| start >= self.floor()).ok_or_else(underflow)?;
         let values = self.stack.split_off(start);
         self.push(Object::Sequence(values), budget)
@@ -448,7 +448,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn remember(&mut self, key: u32, budget: &mut Budget) -> Parsed<()> {
+    fn remember(&mut self, key: u32, budget: &mut AllocLimit) -> Parsed<()> {
         budget.take(PER_ENTRY)?;
         self.memo.insert(key, self.top()?);
         Ok(())

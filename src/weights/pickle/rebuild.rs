@@ -3,16 +3,16 @@
 //! What makes a tensor and is not understood becomes [`Object::Unreadable`] with the reason, not an error: whether it matters depends on
 //! whether the tensor is wanted. What is made with an unknown name becomes an [`Instance`], which does nothing.
 
-use super::super::budget::{Budget, Parsed, quoted};
-use super::super::elements::{Kind, MOST_DIMENSIONS, View};
+use super::super::elements::{MOST_DIMENSIONS, StoredDType, View};
 use super::{Global, Instance, Machine, Object, PER_VALUE, Storage, TensorInfo, Value, wrong_type};
+use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 
 /// Longer names of storages are refused: a short program could have them hashed again and again.
 const LONGEST_KEY: usize = 1024;
 
 impl<'a> Machine<'a> {
     /// Calls a function or class.
-    pub(super) fn call(&mut self, function: Value<'a>, arguments: Value<'a>, budget: &mut Budget) -> Parsed<()> {
+    pub(super) fn call(&mut self, function: Value<'a>, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<()> {
         let function = match function {
             Value::Global(function) => function,
             // An instance that is called, such as a `functools.partial`.
@@ -58,7 +58,7 @@ impl<'a> Machine<'a> {
     }
 
     /// What a persistent id refers to: a storage, or in old files a class with its source.
-    pub(super) fn persistent(&mut self, id: Value<'a>, budget: &mut Budget) -> Parsed<()> {
+    pub(super) fn persistent(&mut self, id: Value<'a>, budget: &mut AllocLimit) -> Parsed<()> {
         if let Ok(&[Value::Text("module"), class @ Value::Global(_), ..]) = self.sequence(id) {
             self.stack.push(class);
             return Ok(());
@@ -70,13 +70,13 @@ impl<'a> Machine<'a> {
         self.push(object, budget)
     }
 
-    fn unreadable(&self, reason: String, budget: &mut Budget) -> Parsed<Object<'a>> {
+    fn unreadable(&self, reason: String, budget: &mut AllocLimit) -> Parsed<Object<'a>> {
         budget.take(2 * reason.len())?;
         Ok(Object::Unreadable(reason))
     }
 
     /// The entries of a mapping that is made of another, or of a list of pairs.
-    fn copied_entries(&self, arguments: Value<'a>, budget: &mut Budget) -> Parsed<Vec<(Value<'a>, Value<'a>)>> {
+    fn copied_entries(&self, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<Vec<(Value<'a>, Value<'a>)>> {
         // A defaultdict's first argument is a function.
         let Some(&source @ Value::Object(at)) = self.sequence(arguments)?.last() else { return Ok(vec![]) };
         if let Some(Object::Dict(entries)) = self.objects.get(at) {
@@ -92,7 +92,7 @@ impl<'a> Machine<'a> {
         items.iter().map(entry).collect()
     }
 
-    fn copied_values(&self, arguments: Value<'a>, budget: &mut Budget) -> Parsed<Vec<Value<'a>>> {
+    fn copied_values(&self, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<Vec<Value<'a>>> {
         let values = match *self.sequence(arguments)? {
             [source] => self.sequence(source).unwrap_or_default(),
             _ => &[],
@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
         matches!(self.object(value), Some(Object::Storage(_)))
     }
 
-    fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<Kind>, negated: bool) -> Parsed<TensorInfo> {
+    fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<StoredDType>, negated: bool) -> Parsed<TensorInfo> {
         let Value::Object(index) = storage else { return Err(wrong_type()) };
         let storage = match self.objects.get(index) {
             Some(Object::Storage(storage)) => storage,

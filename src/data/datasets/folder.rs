@@ -1,0 +1,247 @@
+//! Labelled pictures in folders.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::data::{Dataset, Image, Rng};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Pictures in one folder for each class (torchvision's `ImageFolder`): `root/cat/0001.jpg`, `root/dog/any/where/below.png`.
+///
+/// Classes are the folders' names in order, labels count them. Samples come class by class, within a class in torchvision's order: by the
+/// whole path of the folder, byte by byte (`a-b/3.jpg` before `a/x/2.jpg`, since `-` is less than `/`), then by the file's name. JPEG and PNG
+/// files are taken, by their extension; they are read when they are asked for, on the loader's threads.
+///
+/// Names that begin with a dot (`.git`, the `._1.jpg` of macOS) are left out, which torchvision does not do. Links are followed, and several
+/// links to one folder are each walked; a link to a folder that it lies in is not.
+///
+/// ```
+/// use convnet::data::{CenterCrop, DataLoader, Dataset, ImageFolder, Resize};
+///
+/// # let pictures = std::path::Path::new("tests/fixtures/images").canonicalize().unwrap();
+/// # let folder = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&folder).unwrap();
+/// # for (class, picture) in [("cat", "rgb.png"), ("dog", "rgb.jpg"), ("dog", "444.jpg")] {
+/// #     std::fs::create_dir_all(format!("data/train/{class}")).unwrap();
+/// #     std::fs::copy(pictures.join(picture), format!("data/train/{class}/{picture}")).unwrap();
+/// # }
+/// let train = ImageFolder::new("data/train")?; // data/train/cat/rgb.png, data/train/dog/444.jpg, data/train/dog/rgb.jpg
+/// assert!(train.len() == 3 && train.classes() == ["cat", "dog"]);
+/// let loader = DataLoader::new(train, 32).shuffle(0).workers(2).transform((Resize::shorter(256), CenterCrop::new([224, 224])));
+/// assert!(loader.epoch(0).next().expect("one batch")?.images.shape() == [3, 3, 224, 224]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ImageFolder {
+    classes: Vec<String>,
+    samples: Vec<(PathBuf, i64)>,
+}
+
+/// How deep folders may lie in each other.
+const DEEPEST: usize = 64;
+
+/// How often a folder may be found in a class by different links. Links to folders with links multiply: a few dozen make more paths than can
+/// be walked.
+const MOST_VISITS: usize = 1000;
+
+impl ImageFolder {
+    /// The pictures below a folder, of which none is opened yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a folder cannot be read; [`Error::Format`] when there are no classes, classes have no pictures (all of them are
+    /// named), a folder's name is not Unicode, folders lie too deep in each other, or links lead to one more than 1000 times.
+    pub fn new(root: impl AsRef<Path>) -> Result<ImageFolder> {
+        ImageFolder::options().open(root)
+    }
+
+    /// Settings other than those of [`new`](Self::new).
+    pub fn options() -> ImageFolderOptions {
+        ImageFolderOptions { allow_empty: false, is_valid_file: None }
+    }
+
+    /// The path and the label of each sample.
+    pub fn samples(&self) -> &[(PathBuf, i64)] {
+        &self.samples
+    }
+
+    fn read(&self, index: usize, image: &mut Image) -> Result<i64> {
+        let Some((path, label)) = self.samples.get(index) else {
+            return Err(Error::argument("ImageFolder", format!("there is no sample {index}, the dataset has {}", self.samples.len())));
+        };
+        image.read(path)?;
+        Ok(*label)
+    }
+}
+
+/// How an [`ImageFolder`] is read.
+///
+/// ```
+/// use convnet::data::{Dataset, ImageFolder};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&folder).unwrap();
+/// # std::fs::create_dir_all("data/train/cat").unwrap();
+/// # std::fs::create_dir_all("data/train/dog").unwrap();
+/// # for name in ["cat/1.jpg", "cat/1_mask.jpg"] {
+/// #     std::fs::write(format!("data/train/{name}"), "").unwrap();
+/// # }
+/// let is_photo = |path: &std::path::Path| path.to_str().is_some_and(|path| path.ends_with(".jpg") && !path.ends_with("_mask.jpg"));
+/// let train = ImageFolder::options().is_valid_file(is_photo).allow_empty(true).open("data/train")?;
+/// assert!(train.len() == 1 && train.classes() == ["cat", "dog"]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct ImageFolderOptions {
+    allow_empty: bool,
+    is_valid_file: Option<Box<dyn Fn(&Path) -> bool>>,
+}
+
+impl ImageFolderOptions {
+    /// Whether classes without pictures are accepted. They keep their labels. Off by default.
+    pub fn allow_empty(self, allow_empty: bool) -> ImageFolderOptions {
+        ImageFolderOptions { allow_empty, ..self }
+    }
+
+    /// Sets which files are samples, in place of those whose extension is `jpg`, `jpeg` or `png`; called with each file's path.
+    pub fn is_valid_file(self, is_valid_file: impl Fn(&Path) -> bool + 'static) -> ImageFolderOptions {
+        ImageFolderOptions { is_valid_file: Some(Box::new(is_valid_file)), ..self }
+    }
+
+    /// Finds the pictures below a folder.
+    ///
+    /// # Errors
+    /// As [`ImageFolder::new`].
+    pub fn open(&self, root: impl AsRef<Path>) -> Result<ImageFolder> {
+        let root = root.as_ref();
+        let (folders, _) = entries(root)?;
+        let mut classes = Vec::with_capacity(folders.len());
+        for folder in folders {
+            let name = folder.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| Error::format(&folder, "the name of a class has to be Unicode"))?.to_string();
+            classes.push((name, folder));
+        }
+        classes.sort();
+        if classes.is_empty() {
+            return Err(Error::format(root, "no folders of classes here"));
+        }
+        let (mut samples, mut empty) = (Vec::new(), Vec::new());
+        for (label, (name, folder)) in (0i64..).zip(&classes) {
+            let before = samples.len();
+            let mut walk = Walk { inside: vec![canonical(root)?], visits: HashMap::new(), found: Vec::new() };
+            walk.enter(folder)?;
+            // Compared as text: as a `Path`, `a/x` would come before `a-b`.
+            walk.found.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+            samples.extend(walk.found.into_iter().filter(|path| self.takes(path)).map(|path| (path, label)));
+            if samples.len() == before {
+                empty.push(name.as_str());
+            }
+        }
+        if !empty.is_empty() && !self.allow_empty {
+            let wanted = if self.is_valid_file.is_some() { "file that `is_valid_file` accepts" } else { ".jpg, .jpeg or .png file" };
+            let message = format!("no {wanted} for the classes {}; `allow_empty` of `ImageFolder::options` keeps them", empty.join(", "));
+            return Err(Error::format(root, message));
+        }
+        Ok(ImageFolder { classes: classes.into_iter().map(|(name, _)| name).collect(), samples })
+    }
+
+    fn takes(&self, path: &Path) -> bool {
+        if let Some(is_valid_file) = &self.is_valid_file {
+            return is_valid_file(path);
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        ["jpg", "jpeg", "png"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+    }
+}
+
+impl fmt::Debug for ImageFolderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageFolderOptions(allow_empty {}, is_valid_file {})", self.allow_empty, self.is_valid_file.is_some())
+    }
+}
+
+/// The folder and the name of a file, as bytes.
+fn sort_key(path: &Path) -> (Option<&[u8]>, Option<&[u8]>) {
+    (path.parent().map(|folder| folder.as_os_str().as_encoded_bytes()), path.file_name().map(|name| name.as_encoded_bytes()))
+}
+
+fn canonical(folder: &Path) -> Result<PathBuf> {
+    fs::canonicalize(folder).map_err(Error::io(folder))
+}
+
+/// The folders and the files in a folder, links followed, without names that begin with a dot.
+fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => folders.push(path),
+            Ok(_) => files.push(path),
+            // A link that leads nowhere, or to itself.
+            Err(_) if path.is_symlink() => {}
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(path)(error)),
+        }
+    }
+    Ok((folders, files))
+}
+
+/// A walk through a class's folders.
+struct Walk {
+    /// The folders from the root to the current one, without links.
+    inside: Vec<PathBuf>,
+    /// How often each folder has been entered.
+    visits: HashMap<PathBuf, usize>,
+    found: Vec<PathBuf>,
+}
+
+impl Walk {
+    /// Collects the files in a folder and below. Links may lead in a circle: no folder is entered from inside itself.
+    fn enter(&mut self, folder: &Path) -> Result<()> {
+        if self.inside.len() > DEEPEST {
+            return Err(Error::format(folder, format!("more than {DEEPEST} folders in each other")));
+        }
+        let place = canonical(folder)?;
+        if self.inside.contains(&place) {
+            return Ok(());
+        }
+        let visits = self.visits.entry(place.clone()).or_default();
+        *visits += 1;
+        if *visits > MOST_VISITS {
+            return Err(Error::format(folder, format!("links lead to this folder more than {MOST_VISITS} times")));
+        }
+        let (folders, files) = entries(folder)?;
+        self.found.extend(files);
+        self.inside.push(place);
+        folders.iter().try_for_each(|folder| self.enter(folder))?;
+        self.inside.pop();
+        Ok(())
+    }
+}
+
+impl Dataset for ImageFolder {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        let mut image = Image::default();
+        let label = self.read(index, &mut image)?;
+        Ok((image.to_tensor(), label))
+    }
+
+    fn load(&self, index: usize, image: &mut Image, _random: &mut Rng) -> Result<i64> {
+        self.read(index, image)
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.classes.clone()
+    }
+}

@@ -1,0 +1,127 @@
+//! The generator that datasets and transforms draw from.
+
+use rand::{Rng as _, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::tensor::rng::with_generator_at;
+
+/// What a generator is for; keeps the streams of one seed apart.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    Shuffle = 1,
+    Samples = 2,
+    Tensors = 3,
+}
+
+/// A source of random numbers whose stream is stable between releases and machines (ChaCha8).
+///
+/// The loader gives every sample another one, so that datasets and transforms that draw from nothing else are deterministic.
+#[derive(Clone, Debug)]
+pub struct Rng {
+    generator: ChaCha8Rng,
+}
+
+impl Rng {
+    /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this seed hands to the dataset
+    /// and then to the transforms.
+    pub fn for_sample(seed: u64, epoch: u64, index: u64) -> Rng {
+        Rng::keyed(Purpose::Samples, seed, epoch, index)
+    }
+
+    /// Runs `body` with a generator of the sample's in place of the thread's, from which `Tensor::randn` and the like draw.
+    pub(crate) fn tensors_of_sample<R>(seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
+        with_generator_at(&Rng::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
+    }
+
+    /// The numbers are the cipher's key, so different ones give unrelated streams.
+    pub(crate) fn keyed(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> Rng {
+        let mut key = [0; 32];
+        for (part, number) in key.chunks_exact_mut(8).zip([seed, epoch, index, purpose as u64]) {
+            part.copy_from_slice(&number.to_le_bytes());
+        }
+        Rng { generator: ChaCha8Rng::from_seed(key) }
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.generator.next_u64()
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform in `[low, high)`; `low` when they are equal.
+    pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
+    }
+
+    /// True with this probability.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.unit() < probability
+    }
+
+    /// Uniform in `0..bound`; 0 when the bound is 0 or 1.
+    pub fn below(&mut self, bound: usize) -> usize {
+        if bound < 2 {
+            return 0;
+        }
+        // Lemire's multiplication: the high half is uniform once the low halves that occur once too often are rejected.
+        let bound = bound as u64;
+        let threshold = bound.wrapping_neg() % bound;
+        loop {
+            let product = u128::from(self.bits()) * u128::from(bound);
+            if product as u64 >= threshold {
+                return (product >> 64) as usize;
+            }
+        }
+    }
+
+    /// Puts a slice into random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_of_a_sample_never_changes() {
+        // Pinned: a change here would change every augmented training run.
+        let mut random = Rng::for_sample(1, 2, 3);
+        assert_eq!([random.bits(), random.bits()], PINNED);
+    }
+
+    const PINNED: [u64; 2] = [10_524_200_955_395_800_979, 7_007_766_858_581_985_048];
+
+    #[test]
+    fn seed_epoch_and_index_each_give_another_stream() {
+        let first = |seed, epoch, index| Rng::for_sample(seed, epoch, index).bits();
+        let all = [first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1)];
+        assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])), "{all:?}");
+    }
+
+    #[test]
+    fn numbers_below_a_bound_are_evenly_spread() {
+        let mut random = Rng::for_sample(5, 0, 0);
+        let mut counts = [0; 7];
+        (0..70_000).for_each(|_| counts[random.below(7)] += 1);
+        // A count's standard deviation is √(70000 · 1/7 · 6/7) ≈ 93; six of them are never seen.
+        assert!(counts.iter().all(|&count: &i32| (count - 10_000).abs() < 560), "{counts:?}");
+        assert_eq!([random.below(0), random.below(1)], [0, 0]);
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_item() {
+        let mut items: Vec<usize> = (0..1000).collect();
+        Rng::for_sample(0, 0, 0).shuffle(&mut items);
+        assert!(items.iter().enumerate().filter(|&(i, &item)| i == item).count() < 10);
+        items.sort_unstable();
+        assert!(items.into_iter().eq(0..1000));
+    }
+}

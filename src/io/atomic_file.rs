@@ -1,0 +1,386 @@
+//! Files that are whole at every instant.
+//!
+//! A file is written under a temporary name beside its target, synced and renamed. The temporary name is random and the file is created
+//! exclusively, so that two writers never share one, in containers with equal process numbers neither. While a writer is at work it holds
+//! the system's advisory lock on its temporary file, which ends with the process: a temporary file that can be locked is a leftover of a
+//! killed writer, and the next save to the same target removes it. A file system without locks keeps its leftovers.
+
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The number of random names that are tried, and of symbolic links that are followed.
+const ATTEMPTS: usize = 40;
+
+/// The capacity of the buffer before the file.
+const BUFFER: usize = 1 << 20;
+
+/// Writes a file beside `path`, syncs it and renames it over `path`; a crash, or an error from `write`, leaves what was there before.
+///
+/// The new file has the old one's permissions (and owner, where the system lets the process set it). A symbolic link stays one: the file
+/// that it points to is replaced, or created. What is neither a file nor a directory, such as `/dev/null` or a named pipe, is written to.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub(crate) fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let written = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file")),
+        Ok(found) if !found.is_file() => write_into(path, write),
+        Ok(found) => end_of_links(path).and_then(|target| replace(&target, Some(&found), write)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => end_of_links(path).and_then(|target| replace(&target, None, write)),
+        Err(error) => Err(error),
+    };
+    written.map_err(Error::io(path))
+}
+
+/// Writes into a device, a named pipe or a terminal.
+fn write_into(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, File::options().write(true).open(path)?);
+    write(&mut out)?;
+    out.flush()
+}
+
+/// The path that symbolic links lead to, whether there is a file or not; `path` itself when it is no link.
+pub(crate) fn end_of_links(path: &Path) -> io::Result<PathBuf> {
+    let mut end = path.to_path_buf();
+    for _ in 0..ATTEMPTS {
+        match fs::read_link(&end) {
+            Ok(next) => end = folder_of(&end).join(next),
+            Err(_) => return Ok(end),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// The folder that a file is in, which the path of the file may leave out.
+pub(crate) fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn replace(target: &Path, old: Option<&Metadata>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let prefix = temporary_prefix(target)?;
+    remove_leftovers(folder_of(target), &prefix);
+    let temporary = Temporary::create(folder_of(target), &prefix)?;
+    if let Some(old) = old {
+        // Before the first byte: what only the owner may read is at no time readable by others.
+        keep_permissions(&temporary.file, old)?;
+    }
+    let mut out = BufWriter::with_capacity(BUFFER, &temporary.file);
+    write(&mut out)?;
+    out.flush()?;
+    drop(out);
+    temporary.file.sync_all()?;
+    temporary.rename(target)
+}
+
+/// Renames a file such that the new name lasts through a crash, where the system lets directories be synced.
+pub(crate) fn rename_and_sync(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    let _ = File::open(folder_of(to)).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+#[cfg(unix)]
+fn keep_permissions(file: &File, old: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let new = file.metadata()?;
+    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+        // Only root may give files away; others may at least keep a group that they belong to.
+        let _ = fchown(file, Some(old.uid()), Some(old.gid())).or_else(|_| fchown(file, None, Some(old.gid())));
+    }
+    if new.mode() == old.mode() { Ok(()) } else { file.set_permissions(old.permissions()) }
+}
+
+#[cfg(not(unix))]
+fn keep_permissions(_file: &File, _old: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+/// What the names of all temporary files of a target begin with: the target's name, shortened so that a file system takes the whole.
+fn temporary_prefix(target: &Path) -> io::Result<String> {
+    let name = target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))?;
+    Ok(format!(".{}.", name.to_string_lossy().chars().take(48).collect::<String>()))
+}
+
+/// Whether a file has such a name as [`Temporary::create`] gives.
+fn is_temporary(name: &str, prefix: &str) -> bool {
+    let digits = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(".tmp"));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+/// Removes the temporary files whose writers are gone. What cannot be listed, opened or locked stays.
+fn remove_leftovers(folder: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !entry.file_name().to_str().is_some_and(|name| is_temporary(name, prefix)) {
+            continue;
+        }
+        let path = entry.path();
+        // Some network file systems lock only what is open for writing; a file that is read-only opens for reading.
+        let opened = File::options().write(true).open(&path).or_else(|_| File::open(&path));
+        if let Ok(file) = opened
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// A locked file with a name that no other writer has, removed in the end unless it was renamed.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+    renamed: bool,
+}
+
+impl Temporary {
+    fn create(folder: &Path, prefix: &str) -> io::Result<Temporary> {
+        for _ in 0..ATTEMPTS {
+            let path = folder.join(format!("{prefix}{:016x}.tmp", rand::random::<u64>()));
+            let file = match File::options().write(true).create_new(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            };
+            // Between creation and lock, another writer may take the file for a leftover: it holds the lock then, or has removed the file.
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => continue,
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+            let temporary = Temporary { path, file, renamed: false };
+            if temporary.path.exists() {
+                return Ok(temporary);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name for a temporary file beside it"))
+    }
+
+    fn rename(mut self, target: &Path) -> io::Result<()> {
+        rename_and_sync(&self.path, target)?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.renamed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::process::{Command, Stdio};
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Runs the named test of this module once more, in a process that finds `path` in `CONVNET_TEST_PATH`.
+    fn again_in_a_process(test: &str, path: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([&format!("io::atomic_file::tests::{test}"), "--exact", "--nocapture"]).env("CONVNET_TEST_PATH", path);
+        command.stdout(Stdio::piped());
+        command
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomically(&path, |out| out.write_all(b"old")).unwrap();
+        let error = write_atomically(&path, |out| {
+            out.write_all(b"new")?;
+            Err(io::Error::other("the disk is full"))
+        });
+        assert!(error.unwrap_err().to_string().contains("the disk is full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_writer_removes_no_other_writers_file_and_the_last_one_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomically(&path, |out| {
+            out.write_all(b"first")?;
+            write_atomically(&path, |out| out.write_all(b"second")).unwrap();
+            assert_eq!(fs::read(&path)?, b"second");
+            assert_eq!(names(folder.path()).len(), 2, "the first writer's temporary file is still there");
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn threads_that_save_to_one_path_all_succeed_and_leave_one_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::thread::scope(|scope| {
+            for thread in 0..8u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        write_atomically(path, |out| out.write_all(&[thread; 5000])).unwrap();
+                        let content = fs::read(path).unwrap();
+                        assert!(content.len() == 5000 && content.iter().all(|&byte| byte == content[0]));
+                    }
+                });
+            }
+        });
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn processes_that_save_to_one_path_all_succeed_and_leave_one_whole_file() {
+        if let Some(path) = std::env::var_os("CONVNET_TEST_PATH") {
+            for _ in 0..30 {
+                write_atomically(Path::new(&path), |out| out.write_all(&[std::process::id() as u8; 5000])).unwrap();
+            }
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let test = "processes_that_save_to_one_path_all_succeed_and_leave_one_whole_file";
+        let writers: Vec<_> = (0..4).map(|_| again_in_a_process(test, &path).spawn().unwrap()).collect();
+        for writer in writers {
+            let output = writer.wait_with_output().unwrap();
+            assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+        }
+        let content = fs::read(&path).unwrap();
+        assert!(content.len() == 5000 && content.iter().all(|&byte| byte == content[0]));
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn the_leftover_of_a_killed_writer_goes_with_the_next_save_to_the_same_file() {
+        if let Some(path) = std::env::var_os("CONVNET_TEST_PATH") {
+            let endless = write_atomically(Path::new(&path), |out| {
+                out.write_all(b"half")?;
+                println!("begun");
+                loop {
+                    std::thread::park();
+                }
+            });
+            unreachable!("{endless:?}");
+        }
+        use std::io::BufRead;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let test = "the_leftover_of_a_killed_writer_goes_with_the_next_save_to_the_same_file";
+        let mut writer = again_in_a_process(test, &path).spawn().unwrap();
+        let lines = io::BufReader::new(writer.stdout.take().unwrap()).lines();
+        assert!(lines.map(|line| line.unwrap()).any(|line| line.ends_with("begun")));
+        write_atomically(&path, |out| out.write_all(b"meanwhile")).unwrap();
+        assert_eq!(names(folder.path()).len(), 2, "a writer at work is left alone");
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        write_atomically(&folder.path().join("another"), |out| out.write_all(b"whole")).unwrap();
+        assert_eq!(names(folder.path()).len(), 3, "another target's leftover is left alone");
+        write_atomically(&path, |out| out.write_all(b"whole")).unwrap();
+        assert_eq!(names(folder.path()), ["another", "file"]);
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn only_names_of_temporary_files_are_leftovers() {
+        let prefix = temporary_prefix(Path::new("/a/net.safetensors")).unwrap();
+        assert!(is_temporary(".net.safetensors.0123456789abcdef.tmp", &prefix));
+        for other in
+            ["net.safetensors", ".net.safetensors.tmp", ".net.safetensors.0123456789abcde.tmp", ".net.safetensors.backup_of_today.tmp"]
+        {
+            assert!(!is_temporary(other, &prefix), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_as_long_as_file_systems_allow_is_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255));
+        write_atomically(&path, |out| out.write_all(b"whole")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+    }
+
+    #[cfg(unix)]
+    mod unix {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+        use super::*;
+
+        #[test]
+        fn the_permissions_of_the_old_file_are_kept_from_the_first_byte_on() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            for mode in [0o600, 0o640, 0o444, 0o755] {
+                write_atomically(&path, |out| out.write_all(b"old")).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                write_atomically(&path, |out| {
+                    for name in names(folder.path()) {
+                        assert_eq!(fs::metadata(folder.path().join(&name))?.permissions().mode() & 0o7777, mode, "{name}");
+                    }
+                    out.write_all(b"new")
+                })
+                .unwrap();
+                assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+                assert_eq!(fs::read(&path).unwrap(), b"new");
+            }
+        }
+
+        #[test]
+        fn a_symbolic_link_stays_one_and_its_target_is_replaced_or_created() {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("elsewhere")).unwrap();
+            let (link, second, target) = (folder.path().join("link"), folder.path().join("second"), folder.path().join("elsewhere/file"));
+            symlink("elsewhere/file", &link).unwrap();
+            symlink(&link, &second).unwrap();
+            for content in [b"dangling", b"existing"] {
+                write_atomically(&second, |out| out.write_all(content)).unwrap();
+                assert_eq!(fs::read(&target).unwrap(), content);
+                assert_eq!(fs::read_link(&link).unwrap(), Path::new("elsewhere/file"));
+                assert_eq!(fs::read_link(&second).unwrap(), link);
+            }
+            assert_eq!(names(folder.path()), ["elsewhere", "link", "second"]);
+            assert_eq!(names(&folder.path().join("elsewhere")), ["file"]);
+        }
+
+        #[test]
+        fn a_link_into_a_missing_folder_and_a_link_to_itself_are_errors() {
+            let folder = tempfile::tempdir().unwrap();
+            symlink("nowhere/file", folder.path().join("lost")).unwrap();
+            symlink("round", folder.path().join("round")).unwrap();
+            for name in ["lost", "round"] {
+                let error = write_atomically(&folder.path().join(name), |out| out.write_all(b"x")).unwrap_err();
+                assert!(matches!(&error, Error::Io { path, .. } if path.ends_with(name)), "{error}");
+            }
+            assert_eq!(names(folder.path()), ["lost", "round"]);
+        }
+
+        #[test]
+        fn devices_and_named_pipes_are_written_to_and_not_replaced() {
+            write_atomically(Path::new("/dev/null"), |out| out.write_all(b"gone")).unwrap();
+            assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+            let folder = tempfile::tempdir().unwrap();
+            let pipe = folder.path().join("pipe");
+            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            let reader = std::thread::spawn({
+                let pipe = pipe.clone();
+                move || fs::read(pipe).unwrap()
+            });
+            write_atomically(&pipe, |out| out.write_all(b"through the pipe")).unwrap();
+            assert_eq!(reader.join().unwrap(), b"through the pipe");
+            assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+            assert_eq!(names(folder.path()), ["pipe"]);
+        }
+    }
+}

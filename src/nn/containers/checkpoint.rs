@@ -1,0 +1,102 @@
+//! Gradient checkpointing: less memory in training for a second forward pass (Chen, Xu, Zhang & Guestrin, *Training Deep Nets with Sublinear
+//! Memory Cost*, 2016).
+//!
+//! A checkpointed part of a network keeps its inputs for backward and nothing else; the backward walk runs it again when it gets there, and
+//! then has what it needs. The results are those without checkpoints, bit for bit: dropout draws the same numbers again, running estimates
+//! of BatchNorm follow each batch once, convolutions take the same [algorithm](crate::with_algorithm), and gradients are added up in the
+//! same order.
+
+use std::sync::Arc;
+
+use crate::autograd;
+use crate::error::Result;
+use crate::nn::module::Module;
+use crate::nn::module::visitor::Visitor;
+use crate::ops::{algorithm, with_algorithm};
+use crate::tensor::Tensor;
+
+/// `body(inputs)`, computed again in the backward pass instead of keeping what it computed on the way.
+///
+/// Gradients reach the inputs, and all parameters and other tensors that `body` uses. Under [`no_grad`](crate::no_grad) this is a plain
+/// call. Checkpoints may stand inside checkpoints.
+///
+/// The second run has to do what the first did: between the two, parameters keep their values and layers their mode. A layer that changes
+/// its own state as it runs asks [`is_recomputing`](autograd::is_recomputing). Tensors that `body` hands out other than as its result
+/// have no graph.
+///
+/// ```
+/// use convnet::{Tensor, nn};
+///
+/// let w = Tensor::ones([2]).with_grad();
+/// let x = Tensor::from_vec(vec![1f32, 2.0], [2])?.with_grad();
+/// let captured = w.clone();
+/// let y = nn::checkpoint(&[&x], move |inputs| inputs[0].mul(&captured)?.exp()?.mul(&captured))?;
+/// let grads = y.sum(..)?.backward()?;
+/// assert_eq!(grads.get(&x).expect("x took part").to_vec::<f32>()?, [1f32.exp(), 2f32.exp()]);
+/// assert!(grads.get(&w).is_some());
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of `body`. The backward pass fails with [`Error::Backward`](crate::Error::Backward) when a parameter has changed or the second run
+/// met others or gave another shape, and when it reaches a tensor that `body` handed out.
+pub fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
+    let algorithm = algorithm();
+    autograd::checkpoint(inputs, move |inputs| with_algorithm(algorithm, || body(inputs)))
+}
+
+/// A module that keeps its input for backward and nothing that it computes on the way; see [`checkpoint`](checkpoint()).
+///
+/// State-dict keys, printing and all else are the module's own, as if it stood there alone.
+///
+/// ```
+/// use convnet::nn::{Checkpoint, Conv2d, Module, ReLU, Sequential};
+///
+/// let stage = || Sequential::new().push(Conv2d::new(8, 8, 3).padding(1)).push(ReLU);
+/// let net = Sequential::new().push(Checkpoint::new(stage())).push(Checkpoint::new(stage()));
+/// assert_eq!(net.state_dict().keys().last(), Some("1.0.bias"));
+/// ```
+pub struct Checkpoint<M: ?Sized> {
+    module: Arc<M>,
+}
+
+impl<M: Module> Checkpoint<M> {
+    /// Of this module.
+    pub fn new(module: M) -> Checkpoint<M> {
+        Checkpoint { module: Arc::new(module) }
+    }
+}
+
+impl<M: ?Sized> Checkpoint<M> {
+    /// The module inside.
+    pub fn module(&self) -> &M {
+        &self.module
+    }
+}
+
+/// Of a module that is shared, of any type.
+impl<M: Module + ?Sized> From<Arc<M>> for Checkpoint<M> {
+    fn from(module: Arc<M>) -> Checkpoint<M> {
+        Checkpoint { module }
+    }
+}
+
+impl<M: Module + ?Sized + 'static> Module for Checkpoint<M> {
+    /// # Shape
+    /// The module's.
+    ///
+    /// # Errors
+    /// The module's.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let module = Arc::clone(&self.module);
+        checkpoint(&[x], move |inputs| module.forward(&inputs[0]))
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        self.module.visit(v);
+    }
+
+    fn type_name(&self) -> &str {
+        self.module.type_name()
+    }
+}

@@ -1,0 +1,301 @@
+//! A convolution with what usually follows it.
+//!
+//! In evaluation under [`no_grad`](crate::no_grad) all of it is one operation: the normalisation is folded into the convolution's weights, which
+//! are laid out once and kept until they change. In training, the convolution takes the statistics in passing if it can, and normalisation,
+//! shortcut and activation are one operation with few passes over the data. The result is that of the layers one after the other.
+
+use crate::autograd::is_grad_enabled;
+use crate::error::Result;
+use crate::kernels::epilogue::Activation;
+use crate::nn::layers::conv::Conv2d;
+use crate::nn::layers::norm::{BatchNorm, BatchNorm2d};
+use crate::nn::module::layer::{block, is_tracing};
+use crate::nn::module::{Module, Part};
+use crate::ops::GrowingMaps;
+use crate::tensor::Tensor;
+
+/// `bn(conv(x))`.
+///
+/// # Errors
+/// The layers'.
+pub fn conv_bn(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) -> Result<Tensor> {
+    conv_bn_act(conv, bn, x, Activation::Linear)
+}
+
+/// `relu(bn(conv(x)))`.
+///
+/// # Errors
+/// The layers'.
+pub fn conv_bn_relu(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) -> Result<Tensor> {
+    conv_bn_act(conv, bn, x, Activation::Relu)
+}
+
+/// `relu(bn(conv(x)) + shortcut)`.
+///
+/// # Errors
+/// As [`conv_bn_add_act`].
+pub fn conv_bn_add_relu(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
+    conv_bn_add_act(conv, bn, x, shortcut, Activation::Relu)
+}
+
+/// `activation(bn(conv(x)))`.
+///
+/// # Errors
+/// The layers'.
+pub fn conv_bn_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    fused_or_apart(conv, bn, x, None, activation)
+}
+
+/// `activation(bn(conv(x)) + shortcut)`.
+///
+/// # Errors
+/// The layers', and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of them.
+pub fn conv_bn_add_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: &Tensor, activation: Activation) -> Result<Tensor> {
+    fused_or_apart(conv, bn, x, Some(shortcut), activation)
+}
+
+/// In one operation, or in training two, of which the first takes the statistics that the second asks for.
+fn fused_or_apart(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    if let Some(y) = conv.fused(Some(bn), x, shortcut, activation)? {
+        return Ok(y);
+    }
+    let (y, moments) = conv.forward_for(bn, x)?;
+    bn.forward_fused(&y, moments, shortcut, activation)
+}
+
+/// `activation(conv(x))`.
+///
+/// # Errors
+/// The layer's.
+pub fn conv_act(conv: &Conv2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match conv.fused(None, x, None, activation)? {
+        Some(y) => Ok(y),
+        None => activation.apply(conv.forward(x)?),
+    }
+}
+
+/// `activation(bn(x))`.
+///
+/// # Errors
+/// The layer's.
+pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    bn.forward_fused(x, None, None, activation)
+}
+
+/// `activation(layer(x) + shortcut)`. Where the layer is a [`ChannelScale`](crate::nn::ChannelScale) and nobody else holds `x`, inference overwrites that, in one
+/// pass.
+///
+/// ```
+/// use convnet::{Tensor, models::SqueezeExcite, no_grad};
+/// use convnet::nn::{Activation, Module, scale_add_act};
+///
+/// let (se, x, shortcut) = (SqueezeExcite::new(16), Tensor::randn([2, 16, 5, 5]), Tensor::randn([2, 16, 5, 5]));
+/// let expected = se.forward(&x)?.add(&shortcut)?.relu();
+/// let y = no_grad(|| scale_add_act(&se, x, Some(&shortcut), Activation::Relu))?;
+/// assert_eq!(y.to_vec::<f32>()?, expected.to_vec::<f32>()?);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// The layer's, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of it.
+pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    match layer.part() {
+        Part::ChannelScale(gate) if !is_tracing() => block(layer, || {
+            let scale = gate.scale(&x)?;
+            x.channel_scaled(&scale, shortcut, activation)
+        }),
+        _ => {
+            let y = layer.forward(&x)?;
+            drop(x);
+            activation.apply_to_sum(y, shortcut)
+        }
+    }
+}
+
+/// `activation(bn(maps))` of maps that are still to grow, for inference; `None` where the layer has to run by itself, to take the batch's
+/// statistics, to be listed by a summary, or to say what is wrong.
+///
+/// # Errors
+/// As [`GrowingMaps::normalised`].
+pub(crate) fn growing_bn_act(bn: &BatchNorm2d, maps: &GrowingMaps, activation: Activation) -> Result<Option<Tensor>> {
+    let running = if is_tracing() || is_grad_enabled() { None } else { bn.running(maps.channels()) };
+    let norm = running.map(|running| running.values(maps.maps().dtype())).transpose()?.flatten();
+    norm.map(|norm| bn.path().scope(bn, maps.maps(), || maps.normalised(&norm, activation))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Linear, ReLU, Sequential, StateDict};
+    use crate::ops::ConvAlgorithm;
+    use crate::{DType, no_grad, with_algorithm};
+
+    /// A convolution and a normalisation that is not the identity.
+    fn layers() -> (Conv2d, BatchNorm2d) {
+        crate::manual_seed(3);
+        let (conv, bn) = (Conv2d::new(5, 8, 3).padding(1), BatchNorm2d::new(8).eps(1e-3));
+        for parameter in [&bn.weight, &bn.bias].into_iter().flatten() {
+            parameter.set(&Tensor::randn([8])).unwrap();
+        }
+        bn.running_mean.as_ref().unwrap().set(&Tensor::randn([8])).unwrap();
+        bn.running_var.as_ref().unwrap().set(&Tensor::rand([8]).add_scalar(0.5)).unwrap();
+        bn.eval();
+        (conv, bn)
+    }
+
+    fn apart(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Tensor {
+        let options = crate::ops::Conv2dOptions { padding: [1, 1], ..Default::default() };
+        let y = x.conv2d(&conv.weight.tensor(), conv.bias.as_ref().map(|bias| bias.tensor()).as_ref(), options).unwrap();
+        let y = bn.forward(&y).unwrap();
+        activation.apply(shortcut.map_or(y.clone(), |shortcut| y.add(shortcut).unwrap())).unwrap()
+    }
+
+    /// Each element's rounding errors are those of a sum of 45 products.
+    fn assert_close(found: &Tensor, expected: &Tensor) {
+        assert_eq!(found.shape(), expected.shape());
+        let bound = if found.dtype() == DType::F32 { 1e-5 } else { 1e-13 };
+        let [found, expected] = [found, expected].map(|t| t.cast(DType::F64).unwrap().to_vec::<f64>().unwrap());
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= bound * (1.0 + b.abs())), "{found:?}\n{expected:?}");
+    }
+
+    fn check(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) {
+        let found = no_grad(|| conv_bn_act(conv, bn, x, Activation::Silu)).unwrap();
+        assert_close(&found, &apart(conv, bn, x, None, Activation::Silu));
+        assert!(!found.requires_grad());
+    }
+
+    #[test]
+    fn layers_that_run_as_one_give_what_they_give_one_by_one() {
+        let (conv, bn) = layers();
+        for dtype in [DType::F32, DType::F64] {
+            conv.to_dtype(dtype).unwrap();
+            bn.to_dtype(dtype).unwrap();
+            for shape in [[2, 5, 6, 7], [1, 5, 1, 1], [0, 5, 4, 4]] {
+                let x = Tensor::randn(shape).cast(dtype).unwrap();
+                let shortcut = Tensor::randn([shape[0], 8, shape[2], shape[3]]).cast(dtype).unwrap();
+                for activation in [Activation::Linear, Activation::Relu, Activation::Relu6, Activation::Hardswish, Activation::Sigmoid] {
+                    let found = no_grad(|| conv_bn_add_act(&conv, &bn, &x, &shortcut, activation)).unwrap();
+                    assert_close(&found, &apart(&conv, &bn, &x, Some(&shortcut), activation));
+                }
+                assert_close(&no_grad(|| conv_act(&conv, &x, Activation::Relu)).unwrap(), &conv.forward(&x).unwrap().relu());
+            }
+        }
+    }
+
+    #[test]
+    fn statistics_taken_in_passing_train_as_those_of_the_layers_one_by_one() {
+        let (mut found, mut expected) = (vec![], vec![]);
+        for (results, one_by_one) in [(&mut found, false), (&mut expected, true)] {
+            for dtype in [DType::F32, DType::F64] {
+                let (conv, bn) = layers();
+                bn.train();
+                conv.to_dtype(dtype).unwrap();
+                bn.to_dtype(dtype).unwrap();
+                let x = Tensor::randn([3, 5, 6, 7]).cast(dtype).unwrap().with_grad();
+                let shortcut = Tensor::randn([3, 8, 6, 7]).cast(dtype).unwrap();
+                let y = match one_by_one {
+                    true => bn.forward(&conv.forward(&x).unwrap()).unwrap().add(&shortcut).unwrap().relu(),
+                    false => conv_bn_add_relu(&conv, &bn, &x, &shortcut).unwrap(),
+                };
+                let gradients = y.mul(&shortcut).unwrap().sum(..).unwrap().backward().unwrap();
+                let running = [&bn.running_mean, &bn.running_var].map(|buffer| buffer.as_ref().unwrap().tensor());
+                results.extend([y.detach(), gradients.get(&x).unwrap().clone(), gradients.get(&conv.weight.tensor()).unwrap().clone()]);
+                results.extend(running);
+            }
+        }
+        found.iter().zip(&expected).for_each(|(found, expected)| assert_close(found, expected));
+    }
+
+    #[test]
+    fn kept_weights_follow_every_change() {
+        let (conv, bn) = layers();
+        let x = Tensor::randn([1, 5, 4, 4]);
+        check(&conv, &bn, &x);
+        conv.weight.set(&Tensor::randn([8, 5, 3, 3])).unwrap();
+        check(&conv, &bn, &x);
+        let bias = conv.bias.as_ref().unwrap();
+        bias.set(&bias.tensor().mul_scalar(2.0)).unwrap();
+        check(&conv, &bn, &x);
+        bn.running_var.as_ref().unwrap().set(&Tensor::full([8], 0.25, DType::F32)).unwrap();
+        check(&conv, &bn, &x);
+        let state: StateDict = Conv2d::new(5, 8, 3).state_dict();
+        conv.load_state_dict(&state).unwrap();
+        check(&conv, &bn, &x);
+        bn.train();
+        // The estimates follow the batch, and the batch's statistics count.
+        no_grad(|| conv_bn(&conv, &bn, &x)).unwrap();
+        bn.eval();
+        check(&conv, &bn, &x);
+        conv.freeze("").unwrap();
+        check(&conv, &bn, &x);
+        // Another normalisation behind the same convolution.
+        let other = layers().1;
+        check(&conv, &other, &x);
+        check(&conv, &bn, &x);
+    }
+
+    #[test]
+    fn another_size_or_algorithm_takes_other_weights_and_a_changed_setting_too() {
+        let (conv, bn) = layers();
+        for size in [4, 5, 6, 7, 4] {
+            check(&conv, &bn, &Tensor::randn([2, 5, size, size]));
+        }
+        let x = Tensor::randn([2, 5, 4, 4]);
+        for algorithm in [ConvAlgorithm::Naive, ConvAlgorithm::Im2col, ConvAlgorithm::Direct] {
+            with_algorithm(algorithm, || check(&conv, &bn, &x));
+        }
+        let conv = conv.stride(2);
+        assert_eq!(no_grad(|| conv_bn(&conv, &bn, &x)).unwrap().shape(), [2, 8, 2, 2]);
+    }
+
+    #[test]
+    fn what_is_frozen_in_evaluation_is_fused_with_recording_on_and_gradients_flow_where_they_are_wanted() {
+        let (conv, bn) = layers();
+        let x = Tensor::randn([1, 5, 4, 4]);
+        assert!(conv_bn(&conv, &bn, &x).unwrap().requires_grad());
+        conv.freeze("").unwrap();
+        assert!(conv_bn(&conv, &bn, &x).unwrap().requires_grad(), "through the normalisation");
+        bn.freeze("").unwrap();
+        assert!(!conv_bn(&conv, &bn, &x).unwrap().requires_grad());
+        assert!(conv_bn(&conv, &bn, &x.with_grad()).unwrap().requires_grad());
+        assert!(conv_bn_add_relu(&conv, &bn, &x, &Tensor::randn([1, 8, 4, 4]).with_grad()).unwrap().requires_grad());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_reported_as_by_the_layers_themselves() {
+        let (conv, bn) = layers();
+        let message = |x: &Tensor, bn: &BatchNorm2d, shortcut: &Tensor| {
+            let one = no_grad(|| conv_bn_add_relu(&conv, bn, x, shortcut)).unwrap_err().to_string();
+            assert_eq!(one, conv_bn_add_relu(&conv, bn, x, shortcut).unwrap_err().to_string());
+            one
+        };
+        let (x, shortcut) = (Tensor::zeros([1, 5, 4, 4]), Tensor::zeros([1, 8, 4, 4]));
+        assert!(message(&Tensor::zeros([1, 4, 4, 4]), &bn, &shortcut).contains("expected 5 input channels"));
+        assert!(message(&Tensor::zeros([5, 4, 4]), &bn, &shortcut).contains("expected [N, C, H, W]"));
+        assert!(message(&x, &BatchNorm2d::new(7), &shortcut).contains("expected 7 channels"));
+        assert!(message(&x, &bn, &Tensor::zeros([1, 8, 4, 3])).contains("[1, 8, 4, 3]"));
+        assert!(message(&x.cast(DType::F64).unwrap(), &bn, &shortcut).contains("f64"));
+        // A shortcut of another dtype or one that broadcasts is none for the kernel, and adds up all the same.
+        assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &shortcut.cast(DType::F64).unwrap())).unwrap().dtype(), DType::F64);
+        assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &Tensor::ones([8, 1, 1]))).unwrap().shape(), [1, 8, 4, 4]);
+    }
+
+    #[test]
+    fn a_sequence_runs_neighbours_as_one_and_lists_them_one_by_one() {
+        crate::manual_seed(4);
+        let (conv, bn) = layers();
+        let plain = Conv2d::new(8, 3, 1);
+        let x = Tensor::randn([2, 5, 4, 4]);
+        let expected = apart(&conv, &bn, &x, None, Activation::Relu);
+        let expected = plain.forward(&BatchNorm2d::new(8).forward(&expected).unwrap().relu()).unwrap().flatten(1, -1).unwrap();
+        let net = Sequential::new().push(conv).push(Box::new(bn)).push(Some(ReLU)).push(BatchNorm2d::new(8)).push(ReLU).push(plain);
+        let net = net.push(crate::nn::Flatten).push(ReLU).push(Linear::new(48, 2));
+        Module::eval(net.get(1).unwrap());
+        let last = net.get(8).unwrap().forward(&expected.relu()).unwrap();
+        assert_close(&no_grad(|| net.forward(&x)).unwrap(), &last);
+        // A row for the sequence, and one for each layer.
+        assert_eq!(net.summary([2, 5, 4, 4]).unwrap().rows.len(), 1 + 9);
+        let error = no_grad(|| net.forward(&Tensor::zeros([2, 4, 4, 4]))).unwrap_err().to_string();
+        assert!(error.starts_with("0 (Conv2d 5→8, k3"), "{error}");
+    }
+}

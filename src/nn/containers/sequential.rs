@@ -1,0 +1,146 @@
+//! Modules one after the other.
+
+use std::fmt;
+
+use super::fused::{bn_act, conv_act, conv_bn_act};
+use crate::error::Result;
+use crate::nn::inspect::display::tree;
+use crate::nn::module::layer::{LayerPath, block, is_tracing};
+use crate::nn::module::visitor::Visitor;
+use crate::nn::module::{Module, Part};
+use crate::ops::Activation;
+use crate::tensor::Tensor;
+
+/// Runs its children one after the other. They are named `0`, `1`, … as PyTorch's are, or by [`push_named`](Sequential::push_named).
+///
+/// ```
+/// use convnet::nn::{Flatten, Linear, Module, ReLU, Sequential};
+/// use convnet::Tensor;
+///
+/// let net = Sequential::new().push(Flatten).push(Linear::new(12, 5)).push(ReLU).push_named("fc", Linear::new(5, 2));
+/// assert!(net.forward(&Tensor::zeros([8, 3, 2, 2]))?.shape() == [8, 2]);
+/// assert_eq!(net.state_dict().keys().last(), Some("fc.bias"));
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Sequential {
+    children: Vec<Child>,
+}
+
+struct Child {
+    name: String,
+    /// For errors that come from the child itself, not from a layer inside.
+    path: LayerPath,
+    module: Box<dyn Module>,
+}
+
+impl Sequential {
+    /// One without children, which returns its input.
+    pub fn new() -> Sequential {
+        Sequential::default()
+    }
+
+    /// Adds a child named by its number.
+    ///
+    /// # Panics
+    /// As [`push_named`](Sequential::push_named).
+    pub fn push(self, module: impl Module + 'static) -> Sequential {
+        let name = self.children.len().to_string();
+        self.push_named(name, module)
+    }
+
+    /// Adds a child by name.
+    ///
+    /// # Panics
+    /// When the name is empty, contains a dot, or is taken: state dicts could not tell the children apart.
+    pub fn push_named(mut self, name: impl Into<String>, module: impl Module + 'static) -> Sequential {
+        let name = name.into();
+        assert!(!name.is_empty() && !name.contains('.'), "a child's name is not empty and has no dot, got {name:?}");
+        assert!(self.children.iter().all(|child| child.name != name), "there is a child named {name:?} already");
+        let path = LayerPath::new();
+        path.set(&name);
+        Visitor::set_paths(&name, &module);
+        self.children.push(Child { name, path, module: Box::new(module) });
+        self
+    }
+
+    /// The number of children.
+    pub fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Whether there are no children.
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    /// The child at this place.
+    pub fn get(&self, index: usize) -> Option<&dyn Module> {
+        self.children.get(index).map(|child| &*child.module)
+    }
+
+    /// The children with their names, in order.
+    pub fn children(&self) -> impl Iterator<Item = (&str, &dyn Module)> {
+        self.children.iter().map(|child| (child.name.as_str(), &*child.module))
+    }
+}
+
+/// Runs as many of the next children as go together, if more than one do, and tells how many. A summary sees each by itself.
+fn together(children: &[Child], x: &Tensor) -> Option<(Result<Tensor>, usize)> {
+    let part = |index: usize| children.get(index).map_or(Part::Other, |child| child.module.part());
+    let activation = |index: usize| match part(index) {
+        Part::Activation(activation) => (activation, 1),
+        _ => (Activation::Linear, 0),
+    };
+    if is_tracing() {
+        return None;
+    }
+    match (part(0), part(1)) {
+        (Part::Convolution(conv), Part::Normalisation(bn)) => {
+            let (activation, more) = activation(2);
+            Some((conv_bn_act(conv, bn, x, activation), 2 + more))
+        }
+        (Part::Convolution(conv), Part::Activation(activation)) => Some((conv_act(conv, x, activation), 2)),
+        (Part::Normalisation(bn), Part::Activation(activation)) => Some((bn_act(bn, x, activation), 2)),
+        _ => None,
+    }
+}
+
+impl Module for Sequential {
+    /// # Errors
+    /// The first child's that fails, with its path.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        block(self, || {
+            let (mut current, mut rest) = (None, &self.children[..]);
+            while let Some(child) = rest.first() {
+                let input = current.as_ref().unwrap_or(x);
+                let locate = |error| child.path.locate(error, true, child.module.type_name().to_string());
+                let (output, count) = match together(rest, input) {
+                    Some((output, count)) => (output?, count),
+                    None => (block(&child.module, || child.module.forward(input)).map_err(locate)?, 1),
+                };
+                (current, rest) = (Some(output), &rest[count..]);
+            }
+            Ok(current.unwrap_or_else(|| x.clone()))
+        })
+    }
+
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        for child in &self.children {
+            visitor.child(&child.name, &child.path, &*child.module);
+        }
+    }
+}
+
+/// The tree of modules, as PyTorch prints it.
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        tree(self, f)
+    }
+}
+
+impl fmt::Debug for dyn Module + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        tree(self, f)
+    }
+}

@@ -1,0 +1,10 @@
+//! What a network is, without running it: its tree as text, its layers with shapes and costs, their receptive fields.
+
+pub(crate) mod display;
+pub(crate) mod receptive_field;
+pub(crate) mod summary;
+
+#[cfg(test)]
+pub(crate) use receptive_field::tests::check as check_fields;
+pub use receptive_field::{ReceptiveField, ReceptiveFields};
+pub use summary::{Summary, SummaryRow};

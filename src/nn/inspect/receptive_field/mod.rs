@@ -1,0 +1,350 @@
+//! How much of the input each unit of a network sees.
+//!
+//! A [meta run](crate::tensor::meta) records the graph of operations, in which every node that does not stay at its place knows, for each place
+//! of its output, the places of its input. Going through the nodes in the order of their numbers gives each place of each map the box of the
+//! input that it depends on: where branches meet, the smallest box around theirs. So shortcuts, concatenations and whatever a `forward` does
+//! between its layers are right without being told.
+//!
+//! The sizes, steps and offsets in general follow Araujo et al. 2019, *Computing Receptive Fields of Convolutional Neural Networks*.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::summary::dry_trace;
+use crate::autograd::enable_grad;
+use crate::error::{Error, Result};
+use crate::io::text_table;
+use crate::nn::module::Module;
+use crate::nn::module::layer::Call;
+use crate::tensor::meta::{InputExtent, MOST_PLACES};
+use crate::tensor::node::{Edge, Node};
+
+/// What the units of a layer see of the network's input.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ReceptiveField {
+    /// The layer's path.
+    pub path: String,
+    /// What the layer is.
+    pub layer: String,
+    /// The shape of its output.
+    pub output: Vec<usize>,
+    /// Height and width of what one unit sees, in pixels of the input and its padding: more than the input has, where it reaches beyond.
+    /// After resampling and adaptive pooling, where units differ, as much as any sees; [`region`](ReceptiveField::region) tells them apart.
+    pub size: [usize; 2],
+    /// How many pixels further the field of the next unit is (the "jump"); 0 when all units see the same. Not whole after upsampling.
+    pub stride: [f64; 2],
+    /// The first row and column that unit `[0, 0]` sees; negative in the padding.
+    pub offset: [f64; 2],
+    /// For each place along height and width the first and last pixel that counts.
+    seen: [Arc<[Seen]>; 2],
+}
+
+/// First and last pixel, the last before the first when there is none.
+type Seen = (usize, usize);
+const NOTHING: Seen = (usize::MAX, 0);
+
+impl ReceptiveField {
+    /// The rows and the columns of the input that the units at this place of the layer's output depend on: the smallest box, cut at the
+    /// input's edges. Units beyond the output, and those that see nothing but padding, have an empty one.
+    ///
+    /// It is exact, but for units that see nothing through one of two branches, in one direction, since there is only padding, or since the
+    /// branches are joined side by side: what they would see through it in the other direction counts.
+    pub fn region(&self, place: [usize; 2]) -> [Range<usize>; 2] {
+        let seen = [0, 1].map(|axis| self.seen[axis].get(place[axis]).copied().unwrap_or(NOTHING));
+        if seen.iter().any(|(first, last)| first > last) {
+            return [0..0, 0..0];
+        }
+        seen.map(|(first, last)| first..last + 1)
+    }
+}
+
+/// What [`Module::receptive_field`] finds, for each call of a layer; prints as a table.
+///
+/// A unit's field is a box, the same for all channels. It is that of evaluation: in training, batch normalisation mixes the whole batch.
+/// An operation over whole maps (a mean over height and width, `flatten` and what follows it, layer or group normalisation, softmax,
+/// matrix products) sees all that its input sees, and so does all that is multiplied by its result, as behind squeeze-and-excitation;
+/// softmax over channels is counted among these too.
+///
+/// ```
+/// use convnet::nn::{Conv2d, MaxPool2d, Module, Sequential};
+///
+/// let net = Sequential::new().push(Conv2d::new(1, 6, 5).padding(2)).push(MaxPool2d::new(2)).push(Conv2d::new(6, 16, 5));
+/// let fields = net.receptive_field([1, 1, 28, 28])?;
+/// let last = &fields.rows[2];
+/// assert_eq!((last.size, last.stride, last.offset), ([14, 14], [2.0, 2.0], [-2.0, -2.0]));
+/// assert_eq!(last.region([0, 4]), [0..12, 6..20]);
+/// println!("{fields}");
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ReceptiveFields {
+    /// The layers' calls in order. Layers whose result does not depend on the input are left out.
+    pub rows: Vec<ReceptiveField>,
+    /// The shape of the input.
+    pub input: Vec<usize>,
+}
+
+impl ReceptiveFields {
+    /// The last call of the layer at this path.
+    pub fn get(&self, path: &str) -> Option<&ReceptiveField> {
+        self.rows.iter().rfind(|row| row.path == path)
+    }
+}
+
+pub(crate) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<ReceptiveFields> {
+    const OP: &str = "receptive_field";
+    let Some(size) = (if matches!(input.len(), 3 | 4) { map_size(input) } else { None }).filter(|_| !input.contains(&0)) else {
+        return Err(Error::shape(OP, format!("expected an input [N, C, H, W] or [N, C, L], got shape {input:?}")));
+    };
+    let listed = |size: [usize; 2]| {
+        if size.iter().all(|&size| size <= MOST_PLACES) {
+            return Ok(size);
+        }
+        Err(Error::argument(OP, format!("places are listed one by one, at most {MOST_PLACES} along a side; a map has {size:?}")))
+    };
+    let size = listed(size)?;
+    let mut start = None;
+    let trace = dry_trace(module, OP, input, |x| {
+        enable_grad(|| {
+            let x = x.with_grad();
+            start = x.node().cloned();
+            module.forward(&x)
+        })
+    })?;
+    let calls: Vec<Call> = trace.calls;
+    let mut graph = BTreeMap::new();
+    calls.iter().filter_map(|call| call.output.node()).for_each(|node| collect(node, &mut graph));
+    let mut shapes: HashMap<u64, Arc<[usize]>> = HashMap::new();
+    for call in &calls {
+        call.output.node().map(|node| shapes.insert(node.number, call.output.shape().into()));
+    }
+    for edge in graph.values().flat_map(|node| &node.inputs) {
+        edge.node.as_ref().map(|node| shapes.insert(node.number, Arc::clone(&edge.shape)));
+    }
+    let mut fields: HashMap<u64, Field> = HashMap::new();
+    if let Some(start) = start {
+        fields.insert(start.number, Field::of_input(size));
+    }
+    // Numbers grow from inputs to outputs.
+    for node in graph.values() {
+        let Some(shape) = shapes.get(&node.number) else { continue };
+        map_size(shape).map(listed).transpose()?;
+        let arriving = node.inputs.iter().filter_map(|edge| Some((edge, fields.get(&edge.node.as_ref()?.number)?)));
+        let field = arriving.map(|(edge, field)| field.through(node, edge, shape)).reduce(Field::joined);
+        if let Some(field) = field {
+            fields.insert(node.number, field);
+        }
+    }
+    let row = |call: Call| {
+        let Field { axes } = fields.get(&call.output.node()?.number)?;
+        let rounded = |axis: &Axis| (axis.last - axis.first + 1e-6).floor().max(0.0) as usize + 1;
+        Some(ReceptiveField {
+            path: call.path,
+            layer: call.layer,
+            output: call.output.shape().to_vec(),
+            size: [0, 1].map(|axis| rounded(&axes[axis])),
+            stride: [0, 1].map(|axis| axes[axis].stride),
+            offset: [0, 1].map(|axis| axes[axis].first),
+            seen: [0, 1].map(|axis| Arc::clone(&axes[axis].seen)),
+        })
+    };
+    Ok(ReceptiveFields { rows: calls.into_iter().filter_map(row).collect(), input: input.to_vec() })
+}
+
+/// Adds a node and all that it was computed from.
+fn collect(node: &Arc<Node>, graph: &mut BTreeMap<u64, Arc<Node>>) {
+    let mut waiting = vec![Arc::clone(node)];
+    while let Some(node) = waiting.pop() {
+        if graph.insert(node.number, Arc::clone(&node)).is_none() {
+            waiting.extend(node.inputs.iter().filter_map(|edge| edge.node.clone()));
+        }
+    }
+}
+
+/// Height and width: the last two dimensions of four or more; of three, `[N, C, L]`, one row.
+fn map_size(shape: &[usize]) -> Option<[usize; 2]> {
+    match *shape {
+        [_, _, length] => Some([1, length]),
+        [_, _, .., height, width] => Some([height, width]),
+        _ => None,
+    }
+}
+
+/// The fields of the units of one tensor.
+#[derive(Clone)]
+struct Field {
+    axes: [Axis; 2],
+}
+
+#[derive(Clone)]
+struct Axis {
+    stride: f64,
+    /// The first and last pixel of unit 0, as if there were no edges.
+    first: f64,
+    last: f64,
+    seen: Arc<[Seen]>,
+}
+
+/// Operations that stay at their place in maps of one size; of the others those that tell no [`InputExtent`] see everything.
+const STAYING: &[&str] = &[
+    "abs",
+    "add",
+    "add_scalar",
+    "batch_norm",
+    "cat",
+    "clamp",
+    "cos",
+    "div",
+    "div_scalar",
+    "dropout",
+    "dropout2d",
+    "elu",
+    "exp",
+    "expand",
+    "gelu",
+    "gelu_tanh",
+    "hardsigmoid",
+    "hardswish",
+    "leaky_relu",
+    "ln",
+    "local_response_norm",
+    "max",
+    "maximum",
+    "maxout",
+    "min",
+    "minimum",
+    "mish",
+    "mul",
+    "mul_scalar",
+    "neg",
+    "pow",
+    "recip",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "sqrt",
+    "square",
+    "stochastic_depth",
+    "sub",
+    "sub_scalar",
+    "sum",
+    "tanh",
+    "to_dtype",
+    "to_memory_format",
+    "var",
+    "where_",
+];
+
+impl Field {
+    fn of_input(size: [usize; 2]) -> Field {
+        Field { axes: size.map(|size| Axis { stride: 1.0, first: 0.0, last: 0.0, seen: (0..size).map(|at| (at, at)).collect() }) }
+    }
+
+    /// The field of `node`'s output, of this shape, by way of one of its inputs, whose field this is.
+    fn through(&self, node: &Node, edge: &Edge, shape: &[usize]) -> Field {
+        let (from, to) = (map_size(&edge.shape), map_size(shape));
+        if let Some(reach) = &node.reach {
+            return Field { axes: [0, 1].map(|axis| self.axes[axis].through(reach, axis)) };
+        }
+        let (Some(from), Some(to)) = (from, to) else { return self.gathered(to) };
+        // One row or column, of the mean of a map for instance, sees all that it was reduced from, and is there for all that it is combined with.
+        let fits = (0..2).all(|axis| from[axis] == to[axis] || from[axis] == 1 || to[axis] == 1);
+        if node.op == "cat" && edge.shape.len() == shape.len() && from != to {
+            // Along height or width: the inputs before this one push it back, and where the others are there is nothing of it.
+            let before = node.inputs.iter().take_while(|other| !std::ptr::eq(*other, edge)).filter_map(|other| map_size(&other.shape));
+            let start = before.fold([0; 2], |sum, size| [0, 1].map(|axis| sum[axis] + size[axis] as isize));
+            let shift = [0, 1].map(|axis| if from[axis] == to[axis] { 0 } else { start[axis] });
+            let reach = InputExtent::new(to, [1.0, 1.0], |axis, at| [at - shift[axis]; 2]);
+            return Field { axes: [0, 1].map(|axis| self.axes[axis].through(&reach, axis)) };
+        }
+        if node.op == "reshape" && from == to {
+            return self.clone();
+        }
+        if STAYING.contains(&node.op) && edge.shape.len() == shape.len() && fits {
+            let spread = |axis: usize| if from[axis] == to[axis] { self.axes[axis].clone() } else { self.axes[axis].gathered(to[axis]) };
+            return Field { axes: [0, 1].map(spread) };
+        }
+        self.gathered(Some(to))
+    }
+
+    /// Units that see all that any of these see.
+    fn gathered(&self, size: Option<[usize; 2]>) -> Field {
+        let size = size.unwrap_or([1, 1]);
+        Field { axes: [0, 1].map(|axis| self.axes[axis].gathered(size[axis])) }
+    }
+
+    /// Where branches meet.
+    fn joined(self, other: Field) -> Field {
+        let [(a, b), (c, d)] = {
+            let ([a, c], [b, d]) = (self.axes, other.axes);
+            [(a, b), (c, d)]
+        };
+        Field { axes: [a.joined(b), c.joined(d)] }
+    }
+}
+
+impl Axis {
+    fn through(&self, reach: &InputExtent, axis: usize) -> Axis {
+        let (scale, step, places) = (reach.scale[axis], reach.step[axis], &reach.places[axis]);
+        let count = self.seen.len() as isize;
+        let see = |&[first, last]: &[isize; 2]| {
+            // From the first tap inside the map to the last: a window may reach far into the padding.
+            let step = step.max(1);
+            let before = usize::try_from(-first).unwrap_or(0).div_ceil(step).saturating_mul(step);
+            let taps = (first.saturating_add_unsigned(before)..=last.min(count - 1)).step_by(step);
+            taps.map(|at| self.seen[at as usize]).fold(NOTHING, around)
+        };
+        let seen = places.iter().map(see).collect();
+        // The least and the most that any unit looks before and after where the scale alone would put it.
+        let shifts = |end: usize| places.iter().enumerate().map(move |(at, place)| place[end] as f64 - scale * at as f64);
+        let [before, after] = [shifts(0).fold(f64::INFINITY, f64::min), shifts(1).fold(f64::NEG_INFINITY, f64::max)];
+        let [first, last] = if places.is_empty() { [0.0, 0.0] } else { [before, after] };
+        Axis { stride: self.stride * scale, first: self.first + self.stride * first, last: self.last + self.stride * last, seen }
+    }
+
+    fn gathered(&self, size: usize) -> Axis {
+        let all = self.seen.iter().copied().fold(NOTHING, around);
+        let [first, last] = if all.0 <= all.1 { [all.0 as f64, all.1 as f64] } else { [0.0, 0.0] };
+        Axis { stride: 0.0, first, last, seen: vec![all; size].into() }
+    }
+
+    fn joined(self, other: Axis) -> Axis {
+        let seen: Arc<[Seen]> = self.seen.iter().zip(other.seen.iter()).map(|(&a, &b)| around(a, b)).collect();
+        let joined = Axis { stride: self.stride, first: self.first.min(other.first), last: self.last.max(other.last), seen };
+        if (self.stride - other.stride).abs() <= 1e-9 * self.stride.abs() {
+            return joined;
+        }
+        // Boxes that move at different speeds have no common size; together they see this much.
+        let Axis { stride, first, last, .. } = joined.gathered(0);
+        Axis { stride, first, last, seen: joined.seen }
+    }
+}
+
+/// The smallest run around both.
+fn around(a: Seen, b: Seen) -> Seen {
+    (a.0.min(b.0), a.1.max(b.1))
+}
+
+impl fmt::Display for ReceptiveFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pair = |[height, width]: [String; 2]| if height == width { height } else { format!("{height}×{width}") };
+        let number = |n: f64| format!("{}", (n * 1e3).round() / 1e3);
+        let mut table = vec![["module", "", "output shape", "size", "stride", "offset"].map(String::from)];
+        for row in &self.rows {
+            let [size, stride, offset] = [row.size.map(|n| n.to_string()), row.stride.map(number), row.offset.map(number)].map(pair);
+            table.push([row.path.clone(), row.layer.clone(), format!("{:?}", row.output), size, stride, offset]);
+        }
+        text_table::write(f, &table, 3, &[1])?;
+        write!(f, "pixels of input {:?}", self.input)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,462 @@
+//! Convolution layers. All start as PyTorch's: weight and bias uniform in ±1/√fan_in, which for the weight is Kaiming's bound with a = √5.
+
+use std::sync::Arc;
+
+use super::norm::{BatchNorm2d, Running};
+use super::pair::{Pair, product, short};
+use super::prepared_cache::{Key, PreparedCache, Source, version};
+use crate::autograd::is_grad_enabled;
+use crate::error::{Error, Result};
+use crate::nn::init::{layer_default, layer_seed};
+use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
+use crate::nn::module::parameter::Parameter;
+use crate::nn::module::visitor::Visitor;
+use crate::nn::module::{Module, Part};
+use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Moments, PreparedConv2d};
+use crate::tensor::Tensor;
+use crate::tensor::meta::is_meta;
+use crate::tensor::shape::try_numel;
+use crate::visit_fields;
+
+/// Weight `[first, second / groups, kernel…]` and bias; `None` when the channels do not divide into the groups, or memory cannot hold them.
+fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) -> Option<Vec<usize>> {
+    if groups == 0 || !first.is_multiple_of(groups) || !second.is_multiple_of(groups) {
+        return None;
+    }
+    let mut shape = vec![first, second / groups];
+    shape.extend(kernel);
+    try_numel(&shape).map(|_| shape)
+}
+
+/// The parameters of a convolution. Empty when the options do not make sense: a builder cannot fail, so `forward` does.
+fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) -> (Parameter, Option<Parameter>) {
+    let outputs = if shape.is_some() { outputs } else { 0 };
+    let shape = shape.unwrap_or_else(|| vec![0]);
+    let fan_in = shape[1..].iter().product();
+    (layer_default(shape, fan_in, seed, 0), bias.then(|| layer_default(vec![outputs], fan_in, seed, 1)))
+}
+
+/// What every convolution asks before it runs.
+fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2], groups: usize, rank: usize) -> Result<()> {
+    let [inputs, outputs] = channels;
+    if weight.dims().len() < 2 {
+        let message = match groups > 0 && inputs.is_multiple_of(groups) && outputs.is_multiple_of(groups) {
+            true => "the weight has more elements than memory can hold".to_string(),
+            false => format!("{inputs} input and {outputs} output channels do not divide into {groups} groups"),
+        };
+        return Err(Error::argument(op, message));
+    }
+    if x.ndim() != rank {
+        let wanted = if rank == 4 { "[N, C, H, W]" } else { "[N, C, L]" };
+        return Err(Error::shape(op, format!("expected {wanted}, got shape {:?}", x.shape())));
+    }
+    if x.shape()[1] != inputs {
+        return Err(Error::shape(op, format!("expected {inputs} input channels, got shape {:?}", x.shape())));
+    }
+    Ok(())
+}
+
+/// `64→128, k3, s2, d2, g4`, without what is 1.
+pub(crate) fn describe(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
+    let mut text = format!("{}→{}, k{kernel}", channels[0], channels[1]);
+    for (letter, value) in [('s', stride), ('d', dilation), ('g', groups.to_string())] {
+        if value != "1" {
+            text.push_str(&format!(", {letter}{value}"));
+        }
+    }
+    text
+}
+
+/// Two-dimensional convolution (cross-correlation), with a weight `[out, in / groups, kH, kW]`.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{Conv2d, Module};
+///
+/// let conv = Conv2d::new(64, 128, 3).stride(2).padding(1).groups(4).bias(false);
+/// assert!(conv.weight.shape() == [128, 16, 3, 3]);
+/// assert!(conv.forward(&Tensor::zeros([2, 64, 8, 8]))?.shape() == [2, 128, 4, 4]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct Conv2d {
+    /// `[out, in / groups, kH, kW]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    options: Conv2dOptions,
+    seed: u64,
+    kept: PreparedCache,
+    path: LayerPath,
+}
+
+impl Conv2d {
+    /// A convolution with stride 1, no padding, no dilation, one group and a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> Conv2d {
+        let (kernel, seed) = (kernel.into().0, layer_seed());
+        let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &kernel), outputs, seed, true);
+        Conv2d {
+            weight,
+            bias,
+            channels: [inputs, outputs],
+            kernel,
+            options: Conv2dOptions::default(),
+            seed,
+            kept: PreparedCache::default(),
+            path: LayerPath::new(),
+        }
+    }
+
+    /// The step of the window.
+    pub fn stride(mut self, stride: impl Into<Pair>) -> Conv2d {
+        self.options.stride = stride.into().0;
+        self
+    }
+
+    /// Zeros on each side.
+    pub fn padding(mut self, padding: impl Into<Pair>) -> Conv2d {
+        self.options.padding = padding.into().0;
+        self
+    }
+
+    /// The distance between taps.
+    pub fn dilation(mut self, dilation: impl Into<Pair>) -> Conv2d {
+        self.options.dilation = dilation.into().0;
+        self
+    }
+
+    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn groups(mut self, groups: usize) -> Conv2d {
+        let [inputs, outputs] = self.channels;
+        self.options.groups = groups;
+        (self.weight, self.bias) = parameters(weight_shape(outputs, inputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
+        self
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> Conv2d {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+
+    /// `activation(norm(conv(x)) + shortcut)` in one pass, where no history is recorded and the parts fit together; elsewhere `None`.
+    pub(crate) fn fused(
+        &self,
+        norm: Option<&BatchNorm2d>,
+        x: &Tensor,
+        shortcut: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Option<Tensor>> {
+        let Some(prepared) = self.prepared(norm, x, shortcut).map_err(|error| self.path.locate(error, false, self.describe()))? else {
+            return Ok(None);
+        };
+        self.path.scope(self, x, || prepared.run(x, shortcut, activation)).map(Some)
+    }
+
+    /// The kept weights for an input like `x`; `None` where there is to be a history, in which case what was kept is dropped, where layers are
+    /// traced one by one, and where they have to run so to find out what is wrong.
+    fn prepared(&self, norm: Option<&BatchNorm2d>, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Option<Arc<PreparedConv2d>>> {
+        let &[n, c, h, w] = x.shape() else { return Ok(None) };
+        if is_tracing() || is_meta() {
+            return Ok(None);
+        }
+        let Ok(norm) = norm.map(|norm| norm.running(self.channels[1]).ok_or(())).transpose() else { return Ok(None) };
+        let frozen = self.weight.is_frozen() && self.bias.as_ref().is_none_or(Parameter::is_frozen);
+        let frozen = frozen && norm.as_ref().is_none_or(Running::is_frozen);
+        let wanted = |tensor: &Tensor| tensor.requires_grad();
+        if is_grad_enabled() && (!frozen || wanted(x) || shortcut.is_some_and(wanted)) {
+            self.kept.clear();
+            return Ok(None);
+        }
+        let [weight, bias, mean, var] = norm.as_ref().map_or([0; 4], Running::versions);
+        let versions = [self.weight.version(), version(self.bias.as_ref()), weight, bias, mean, var];
+        let source = Source { options: self.options, versions, eps: norm.as_ref().map_or(0.0, Running::eps) };
+        let prepared = self.kept.get(&Key::new([n, c, h, w], x.dtype(), source), || {
+            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            let values = norm.as_ref().map(|norm| norm.values(x.dtype())).transpose()?;
+            if let Some(None) = values {
+                return Ok(None);
+            }
+            let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+            PreparedConv2d::new(x, &self.weight.try_tensor()?, bias.as_ref(), values.flatten().as_ref(), self.options).map(Some)
+        })?;
+        let joins = |y: &PreparedConv2d| shortcut.is_none_or(|s| s.shape() == y.output_shape() && s.dtype() == x.dtype());
+        Ok(prepared.filter(|prepared| joins(prepared)))
+    }
+
+    /// As [`forward`](Module::forward), with a weight in place of the parameter that was computed from it: one that is masked, or normalised.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the weight has not the parameter's shape.
+    pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        self.path.scope(self, x, || Ok(self.with_weight(x, weight, false)?.0))
+    }
+
+    /// As [`forward`](Module::forward), with the moments of the result if this normalisation, which follows, will ask for them.
+    pub(crate) fn forward_for(&self, norm: &BatchNorm2d, x: &Tensor) -> Result<(Tensor, Option<Moments>)> {
+        if !norm.takes_statistics() {
+            return Ok((self.forward(x)?, None));
+        }
+        self.kept.clear();
+        let mut moments = None;
+        let y = self.path.scope(self, x, || {
+            let y;
+            (y, moments) = self.with_weight(x, &self.weight.try_tensor()?, true)?;
+            Ok(y)
+        })?;
+        Ok((y, moments))
+    }
+
+    fn with_weight(&self, x: &Tensor, weight: &Tensor, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
+        check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+        if weight.shape() != self.weight.dims() {
+            return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
+        }
+        x.conv2d_with(weight, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options, wants_moments)
+    }
+}
+
+impl Layer for Conv2d {
+    fn describe(&self) -> String {
+        let Conv2dOptions { stride, dilation, groups, .. } = self.options;
+        format!("Conv2d {}", describe(self.channels, short(self.kernel), short(stride), short(dilation), groups))
+    }
+
+    fn multiply_adds(&self, _input: &[usize], output: &[usize]) -> u64 {
+        product(output).saturating_mul(product(&self.weight.dims()[1..]))
+    }
+}
+
+impl Module for Conv2d {
+    /// # Shape
+    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels or is smaller than the kernel, [`Error::Argument`] when
+    /// channels do not divide into the groups or a stride is zero, [`Error::MixedDTypes`] when the input's dtype is not the weight's.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let kept = || -> Result<Option<Tensor>> {
+            let prepared = self.prepared(None, x, None)?;
+            prepared.map(|prepared| prepared.run(x, None, Activation::Linear)).transpose()
+        };
+        self.path.scope(self, x, || match kept()? {
+            Some(y) => Ok(y),
+            None => Ok(self.with_weight(x, &self.weight.try_tensor()?, false)?.0),
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        visit_fields!(v, self; weight, bias);
+    }
+
+    fn part(&self) -> Part<'_> {
+        Part::Convolution(self)
+    }
+}
+
+/// One-dimensional convolution (cross-correlation), with a weight `[out, in / groups, k]`.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{Conv1d, Module};
+///
+/// let conv = Conv1d::new(2, 8, 5).stride(2).padding(2);
+/// assert!(conv.forward(&Tensor::randn([4, 2, 100]))?.shape() == [4, 8, 50]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct Conv1d {
+    /// `[out, in / groups, k]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    channels: [usize; 2],
+    kernel: usize,
+    options: Conv1dOptions,
+    seed: u64,
+    path: LayerPath,
+}
+
+impl Conv1d {
+    /// A convolution with stride 1, no padding, no dilation, one group and a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Conv1d {
+        let seed = layer_seed();
+        let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &[kernel]), outputs, seed, true);
+        Conv1d { weight, bias, channels: [inputs, outputs], kernel, options: Conv1dOptions::default(), seed, path: LayerPath::new() }
+    }
+
+    /// The step of the window.
+    pub fn stride(mut self, stride: usize) -> Conv1d {
+        self.options.stride = stride;
+        self
+    }
+
+    /// Zeros on each side.
+    pub fn padding(mut self, padding: usize) -> Conv1d {
+        self.options.padding = padding;
+        self
+    }
+
+    /// The distance between taps.
+    pub fn dilation(mut self, dilation: usize) -> Conv1d {
+        self.options.dilation = dilation;
+        self
+    }
+
+    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn groups(mut self, groups: usize) -> Conv1d {
+        let [inputs, outputs] = self.channels;
+        self.options.groups = groups;
+        (self.weight, self.bias) =
+            parameters(weight_shape(outputs, inputs, groups, &[self.kernel]), outputs, self.seed, self.bias.is_some());
+        self
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> Conv1d {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+}
+
+impl Layer for Conv1d {
+    fn describe(&self) -> String {
+        let Conv1dOptions { stride, dilation, groups, .. } = self.options;
+        let [kernel, stride, dilation] = [self.kernel, stride, dilation].map(|size| size.to_string());
+        format!("Conv1d {}", describe(self.channels, kernel, stride, dilation, groups))
+    }
+
+    fn multiply_adds(&self, _input: &[usize], output: &[usize]) -> u64 {
+        product(output).saturating_mul(product(&self.weight.dims()[1..]))
+    }
+}
+
+impl Module for Conv1d {
+    /// # Shape
+    /// `[N, in, L]` gives `[N, out, L']` with `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
+    ///
+    /// # Errors
+    /// As [`Conv2d`]'s.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.path.scope(self, x, || {
+            check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
+            x.conv1d(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options)
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}
+
+/// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input, with a weight `[in, out / groups, kH, kW]`.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{ConvTranspose2d, Module};
+///
+/// let upscale = ConvTranspose2d::new(16, 8, 2).stride(2);
+/// assert!(upscale.forward(&Tensor::randn([4, 16, 7, 7]))?.shape() == [4, 8, 14, 14]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct ConvTranspose2d {
+    /// `[in, out / groups, kH, kW]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    options: ConvTranspose2dOptions,
+    seed: u64,
+    path: LayerPath,
+}
+
+impl ConvTranspose2d {
+    /// A transposed convolution with stride 1, no padding, no dilation, one group and a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> ConvTranspose2d {
+        let (kernel, seed) = (kernel.into().0, layer_seed());
+        let (weight, bias) = parameters(weight_shape(inputs, outputs, 1, &kernel), outputs, seed, true);
+        let options = ConvTranspose2dOptions::default();
+        ConvTranspose2d { weight, bias, channels: [inputs, outputs], kernel, options, seed, path: LayerPath::new() }
+    }
+
+    /// The distance between the places where neighbouring inputs land.
+    pub fn stride(mut self, stride: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.stride = stride.into().0;
+        self
+    }
+
+    /// What is cut off on each side.
+    pub fn padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.padding = padding.into().0;
+        self
+    }
+
+    /// What is added at the bottom and on the right, to choose among the sizes that the convolution maps to one.
+    pub fn output_padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.output_padding = padding.into().0;
+        self
+    }
+
+    /// The distance between taps.
+    pub fn dilation(mut self, dilation: impl Into<Pair>) -> ConvTranspose2d {
+        self.options.dilation = dilation.into().0;
+        self
+    }
+
+    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn groups(mut self, groups: usize) -> ConvTranspose2d {
+        let [inputs, outputs] = self.channels;
+        self.options.groups = groups;
+        (self.weight, self.bias) = parameters(weight_shape(inputs, outputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
+        self
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> ConvTranspose2d {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+}
+
+impl Layer for ConvTranspose2d {
+    fn describe(&self) -> String {
+        let ConvTranspose2dOptions { stride, dilation, groups, .. } = self.options;
+        format!("ConvTranspose2d {}", describe(self.channels, short(self.kernel), short(stride), short(dilation), groups))
+    }
+
+    fn multiply_adds(&self, input: &[usize], _output: &[usize]) -> u64 {
+        product(input).saturating_mul(product(&self.weight.dims()[1..]))
+    }
+}
+
+impl Module for ConvTranspose2d {
+    /// # Shape
+    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`.
+    ///
+    /// # Errors
+    /// As [`Conv2d`]'s.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.path.scope(self, x, || {
+            check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            x.conv_transpose2d(
+                &self.weight.try_tensor()?,
+                self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(),
+                self.options,
+            )
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}

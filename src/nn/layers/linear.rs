@@ -1,0 +1,90 @@
+//! The dense layer.
+
+use super::pair::product;
+use crate::error::{Error, Result};
+use crate::nn::init::{layer_default, layer_seed};
+use crate::nn::module::Module;
+use crate::nn::module::layer::{Layer, LayerPath};
+use crate::nn::module::parameter::Parameter;
+use crate::nn::module::visitor::Visitor;
+use crate::tensor::Tensor;
+use crate::tensor::shape::try_numel;
+use crate::visit_fields;
+
+/// `x · weightᵀ + bias`, with a weight `[out, in]` and a bias `[out]`.
+///
+/// Both start uniform in ±1/√in, as PyTorch's.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{Linear, Module};
+///
+/// let fc = Linear::new(84, 10);
+/// assert!(fc.forward(&Tensor::zeros([64, 84]))?.shape() == [64, 10]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Parameter,
+    /// `[out]`.
+    pub bias: Option<Parameter>,
+    features: [usize; 2],
+    path: LayerPath,
+}
+
+impl Linear {
+    /// A layer from `inputs` features to `outputs`.
+    pub fn new(inputs: usize, outputs: usize) -> Linear {
+        let seed = layer_seed();
+        let sizes = if try_numel(&[outputs, inputs]).is_some() { [outputs, inputs] } else { [0, 0] };
+        Linear {
+            weight: layer_default(sizes.to_vec(), inputs, seed, 0),
+            bias: Some(layer_default(vec![sizes[0]], inputs, seed, 1)),
+            features: [inputs, outputs],
+            path: LayerPath::new(),
+        }
+    }
+
+    /// Without a bias, for `false`.
+    pub fn bias(mut self, bias: bool) -> Linear {
+        if !bias {
+            self.bias = None;
+        }
+        self
+    }
+}
+
+impl Layer for Linear {
+    fn describe(&self) -> String {
+        format!("Linear {}→{}", self.features[0], self.features[1])
+    }
+
+    fn multiply_adds(&self, _input: &[usize], output: &[usize]) -> u64 {
+        product(output).saturating_mul(self.features[0] as u64)
+    }
+}
+
+impl Module for Linear {
+    /// # Shape
+    /// `[…, in]` gives `[…, out]`.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the last size is not `in`, [`Error::MixedDTypes`] when the input's dtype is not the weight's.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.path.scope(self, x, || {
+            let [inputs, outputs] = self.features;
+            if self.weight.dims() != [outputs, inputs] {
+                return Err(Error::argument("linear", "the weight has more elements than memory can hold"));
+            }
+            if x.shape().last() != Some(&inputs) {
+                return Err(Error::shape("linear", format!("expected {inputs} input features, got shape {:?}", x.shape())));
+            }
+            x.linear(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref())
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}

@@ -1,0 +1,468 @@
+//! Normalisation layers.
+
+use std::any::Any;
+
+use super::activation::stateless;
+use super::prepared_cache::version;
+use crate::autograd::{is_recomputing, no_grad};
+use crate::error::{Error, Result};
+use crate::kernels::epilogue::Activation;
+use crate::nn::init::layer_constant;
+use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};
+use crate::nn::module::parameter::{Buffer, Parameter};
+use crate::nn::module::visitor::Visitor;
+use crate::nn::module::{Module, Part};
+use crate::ops::{Moments, RunningNorm};
+use crate::tensor::shape::try_numel;
+use crate::tensor::{DType, Tensor};
+use crate::visit_fields;
+
+/// Batch normalisation of images `[N, C, H, W]`; see [`BatchNorm`].
+pub type BatchNorm2d = BatchNorm<2>;
+
+/// Batch normalisation of features `[N, C]` or sequences `[N, C, L]`; see [`BatchNorm`].
+pub type BatchNorm1d = BatchNorm<1>;
+
+/// Batch normalisation (Ioffe and Szegedy, 2015): each channel to mean 0 and variance 1, then times `weight` plus `bias`.
+///
+/// In training with the batch's own statistics, the variance being the biased one, while running estimates, with the unbiased variance, follow
+/// them; in evaluation with the running estimates. The estimates follow under [`no_grad`](crate::no_grad) too, as in PyTorch.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{BatchNorm2d, Module};
+///
+/// let bn = BatchNorm2d::new(3);
+/// bn.forward(&Tensor::ones([4, 3, 8, 8]))?;
+/// assert_eq!(bn.running_mean.as_ref().expect("tracked by default").tensor().to_vec::<f32>()?, [0.1, 0.1, 0.1]);
+/// bn.eval();
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct BatchNorm<const SPATIAL: usize> {
+    /// The factor of each channel, `[C]`; starts at 1.
+    pub weight: Option<Parameter>,
+    /// The offset of each channel, `[C]`; starts at 0.
+    pub bias: Option<Parameter>,
+    /// The running mean of each channel, `[C]`; starts at 0.
+    pub running_mean: Option<Buffer>,
+    /// The running unbiased variance of each channel, `[C]`; starts at 1.
+    pub running_var: Option<Buffer>,
+    /// How many batches the running estimates have seen: `i64`, shape `[]`.
+    pub num_batches_tracked: Option<Buffer>,
+    channels: usize,
+    eps: f64,
+    momentum: Option<f64>,
+    training: TrainingMode,
+    path: LayerPath,
+}
+
+impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
+    /// For this many channels, with eps 1e-5, momentum 0.1, weight and bias, and running estimates.
+    pub fn new(channels: usize) -> Self {
+        // A size that memory cannot hold is reported by `forward`.
+        let held = if try_numel(&[channels]).is_some() { channels } else { 0 };
+        BatchNorm {
+            weight: Some(layer_constant(vec![held], 1.0)),
+            bias: Some(layer_constant(vec![held], 0.0)),
+            running_mean: Some(Buffer::new(Tensor::zeros([held]))),
+            running_var: Some(Buffer::new(Tensor::ones([held]))),
+            num_batches_tracked: Some(Buffer::new(Tensor::scalar(0i64))),
+            channels,
+            eps: 1e-5,
+            momentum: Some(0.1),
+            training: TrainingMode::new(),
+            path: LayerPath::new(),
+        }
+    }
+
+    /// What is added to the variance.
+    pub fn eps(mut self, eps: f64) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// The weight of a new batch in the running estimates; `None` makes them the plain average of all batches.
+    pub fn momentum(mut self, momentum: impl Into<Option<f64>>) -> Self {
+        self.momentum = momentum.into();
+        self
+    }
+
+    /// Without weight and bias, for `false`.
+    pub fn affine(mut self, affine: bool) -> Self {
+        if !affine {
+            (self.weight, self.bias) = (None, None);
+        }
+        self
+    }
+
+    /// Without running estimates, for `false`: evaluation uses the batch's statistics too.
+    pub fn track_running_stats(mut self, track: bool) -> Self {
+        if !track {
+            (self.running_mean, self.running_var, self.num_batches_tracked) = (None, None, None);
+        }
+        self
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let ranks = if SPATIAL == 2 { 4..=4 } else { 2..=3 };
+        if !ranks.contains(&x.ndim()) {
+            let wanted = if SPATIAL == 2 { "[N, C, H, W]" } else { "[N, C] or [N, C, L]" };
+            return Err(Error::shape("batch_norm", format!("expected {wanted}, got shape {:?}", x.shape())));
+        }
+        if x.shape()[1] != self.channels {
+            return Err(Error::shape("batch_norm", format!("expected {} channels, got shape {:?}", self.channels, x.shape())));
+        }
+        Ok(())
+    }
+
+    /// `activation(bn(x) + residual)`; the moments are those of `x`, if they are known.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward), and [`Error::Shape`] when the residual does not broadcast with its result.
+    pub(crate) fn forward_fused(
+        &self,
+        x: &Tensor,
+        moments: Option<Moments>,
+        residual: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        self.path.scope(self, x, || self.run(x, moments, residual, activation))
+    }
+
+    /// The running mean and variance if it evaluates with them; otherwise it normalises with the batch's own.
+    fn estimates(&self) -> Option<(&Buffer, &Buffer)> {
+        self.running_mean.as_ref().zip(self.running_var.as_ref()).filter(|_| !self.training.is_training())
+    }
+
+    /// Whether it normalises with the batch's own statistics.
+    pub(crate) fn takes_statistics(&self) -> bool {
+        self.estimates().is_none()
+    }
+
+    /// What `forward_fused` does, at this layer's place.
+    fn run(&self, x: &Tensor, moments: Option<Moments>, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+        self.check(x)?;
+        let weight = self.weight.as_ref().map(Parameter::tensor);
+        let bias = self.bias.as_ref().map(Parameter::tensor);
+        if let Some((mean, var)) = self.estimates() {
+            let running = (mean.tensor(), var.tensor());
+            let y = x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps)?;
+            return activation.apply_to_sum(y, residual);
+        }
+        if self.channels > 0 && x.numel() == self.channels {
+            let message = format!("expected more than one value per channel to take statistics of, got shape {:?}", x.shape());
+            return Err(Error::shape("batch_norm", message));
+        }
+        let fits = residual.is_none_or(|residual| residual.shape() == x.shape() && residual.dtype() == x.dtype());
+        let (inside, activation_inside) = if fits { (residual, activation) } else { (None, Activation::Linear) };
+        let batch = x.batch_norm_of(moments, weight.as_ref(), bias.as_ref(), self.eps, inside, activation_inside)?;
+        // An empty batch says nothing.
+        if self.training.is_training() && batch.count > 1 {
+            self.follow(&batch.mean, &batch.var, batch.count)?;
+        }
+        if fits { Ok(batch.output) } else { activation.apply_to_sum(batch.output, residual) }
+    }
+
+    /// Lets the running estimates follow a batch with this mean and biased variance of `count` values; one that a checkpoint computes again
+    /// has been followed.
+    fn follow(&self, mean: &Tensor, var: &Tensor, count: usize) -> Result<()> {
+        if is_recomputing() {
+            return Ok(());
+        }
+        let (Some(running_mean), Some(running_var)) = (&self.running_mean, &self.running_var) else { return Ok(()) };
+        no_grad(|| {
+            let mut batches = 1;
+            if let Some(tracked) = &self.num_batches_tracked {
+                tracked.update(|value| {
+                    *value = value.try_add_scalar(1.0)?;
+                    batches = value.cast(DType::I64)?.item::<i64>()?;
+                    Ok(())
+                })?;
+            }
+            let share = self.momentum.unwrap_or(1.0 / batches.max(1) as f64);
+            let unbiased = count as f64 / (count as f64 - 1.0);
+            for (running, batch, factor) in [(running_mean, mean, 1.0), (running_var, var, unbiased)] {
+                running.update(|value| {
+                    let batch = batch.cast(value.dtype())?.try_mul_scalar(share * factor)?;
+                    *value = value.try_mul_scalar(1.0 - share)?.add(&batch)?;
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A batch normalisation that evaluates with running estimates; what it does to a channel is a factor and an offset.
+pub(crate) struct Running<'a> {
+    weight: Option<&'a Parameter>,
+    bias: Option<&'a Parameter>,
+    mean: &'a Buffer,
+    var: &'a Buffer,
+    eps: f64,
+}
+
+impl BatchNorm2d {
+    pub(crate) fn path(&self) -> &LayerPath {
+        &self.path
+    }
+
+    /// This normalisation for a convolution before it to take over, where it has this many output channels: if it evaluates with running
+    /// estimates and everything has the shape it should have.
+    pub(crate) fn running(&self, channels: usize) -> Option<Running<'_>> {
+        let (Self { weight, bias, .. }, (mean, var)) = (self, self.estimates()?);
+        let fits = |parameter: &Parameter| parameter.dims() == [channels];
+        let fit = mean.dims() == [channels] && var.dims() == [channels] && weight.iter().all(fits) && bias.iter().all(fits);
+        let fit = fit && self.channels == channels;
+        fit.then_some(Running { weight: weight.as_ref(), bias: bias.as_ref(), mean, var, eps: self.eps })
+    }
+}
+
+impl Running<'_> {
+    pub(crate) fn versions(&self) -> [u64; 4] {
+        [version(self.weight), version(self.bias), self.mean.version(), self.var.version()]
+    }
+
+    pub(crate) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// Whether its parameters want gradients.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.weight.is_none_or(Parameter::is_frozen) && self.bias.is_none_or(Parameter::is_frozen)
+    }
+
+    /// The values, if all have this dtype.
+    pub(crate) fn values(&self, dtype: DType) -> Result<Option<RunningNorm>> {
+        let value = |parameter: Option<&Parameter>| parameter.map(|parameter| Ok::<_, Error>(parameter.try_tensor()?.detach())).transpose();
+        let norm = RunningNorm {
+            weight: value(self.weight)?,
+            bias: value(self.bias)?,
+            mean: self.mean.tensor(),
+            var: self.var.tensor(),
+            eps: self.eps,
+        };
+        let alike = |tensor: &Tensor| tensor.dtype() == dtype;
+        let all = norm.weight.iter().chain(&norm.bias).all(alike) && alike(&norm.mean) && alike(&norm.var);
+        Ok(all.then_some(norm))
+    }
+}
+
+impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
+    fn describe(&self) -> String {
+        format!("BatchNorm{SPATIAL}d {}", self.channels)
+    }
+}
+
+impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
+    /// # Shape
+    /// The input's.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the rank or the channels differ, or when statistics are to be taken of a single value
+    /// per channel.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_fused(x, None, None, Activation::Linear)
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        v.mode(&self.training);
+        visit_fields!(v, self; weight, bias, running_mean, running_var, num_batches_tracked);
+    }
+
+    fn part(&self) -> Part<'_> {
+        (self as &dyn Any).downcast_ref().map_or(Part::Other, Part::Normalisation)
+    }
+
+    fn type_name(&self) -> &str {
+        if SPATIAL == 2 { "BatchNorm2d" } else { "BatchNorm1d" }
+    }
+}
+
+/// Layer normalisation (Ba et al., 2016) over the last dimensions, then times `weight` plus `bias`.
+///
+/// # Shape
+/// `[…, normalized shape]`; the result has the input's.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{LayerNorm, Module};
+///
+/// let y = LayerNorm::new([64]).forward(&(&Tensor::randn([10, 64]) + 3.0))?;
+/// assert!(y.shape() == [10, 64] && y.mean(..)?.item::<f32>()?.abs() < 1e-4);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct LayerNorm {
+    /// Of the normalised shape; starts at 1.
+    pub weight: Option<Parameter>,
+    /// Of the normalised shape; starts at 0.
+    pub bias: Option<Parameter>,
+    shape: Vec<usize>,
+    eps: f64,
+    path: LayerPath,
+}
+
+impl LayerNorm {
+    /// Over last dimensions of this shape, with eps 1e-5, weight and bias.
+    pub fn new(shape: impl AsRef<[usize]>) -> LayerNorm {
+        let shape = shape.as_ref().to_vec();
+        // A size that memory cannot hold is reported by `forward`.
+        let held = if try_numel(&shape).is_some() { shape.clone() } else { vec![0] };
+        let (weight, bias) = (layer_constant(held.clone(), 1.0), layer_constant(held, 0.0));
+        LayerNorm { weight: Some(weight), bias: Some(bias), shape, eps: 1e-5, path: LayerPath::new() }
+    }
+
+    /// What is added to the variance.
+    pub fn eps(mut self, eps: f64) -> LayerNorm {
+        self.eps = eps;
+        self
+    }
+
+    /// Without weight and bias, for `false`.
+    pub fn affine(mut self, affine: bool) -> LayerNorm {
+        if !affine {
+            (self.weight, self.bias) = (None, None);
+        }
+        self
+    }
+}
+
+impl Layer for LayerNorm {
+    fn describe(&self) -> String {
+        format!("LayerNorm {:?}", self.shape)
+    }
+}
+
+impl Module for LayerNorm {
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the layer's, [`Error::MixedDTypes`] when its dtype is not
+    /// the weight's.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.path.scope(self, x, || {
+            if !x.shape().ends_with(&self.shape) {
+                return Err(Error::shape("layer_norm", format!("expected a shape that ends with {:?}, got {:?}", self.shape, x.shape())));
+            }
+            let (weight, bias) = (self.weight.as_ref().map(Parameter::tensor), self.bias.as_ref().map(Parameter::tensor));
+            x.layer_norm(&self.shape, weight.as_ref(), bias.as_ref(), self.eps)
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}
+
+/// Group normalisation (Wu and He, 2018): mean 0 and variance 1 over groups of channels, then times `weight` plus `bias` by channel.
+///
+/// # Shape
+/// `[N, C, …]`; the result has the input's.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{GroupNorm, Module};
+///
+/// let norm = GroupNorm::new(4, 32); // 4 groups of 8 channels
+/// assert!(norm.forward(&Tensor::randn([2, 32, 7, 7]))?.shape() == [2, 32, 7, 7]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct GroupNorm {
+    /// `[C]`; starts at 1.
+    pub weight: Option<Parameter>,
+    /// `[C]`; starts at 0.
+    pub bias: Option<Parameter>,
+    groups: usize,
+    channels: usize,
+    eps: f64,
+    path: LayerPath,
+}
+
+impl GroupNorm {
+    /// So many groups of so many channels in all, with eps 1e-5, weight and bias. When they do not divide, [`forward`](Module::forward) fails.
+    pub fn new(groups: usize, channels: usize) -> GroupNorm {
+        let held = if try_numel(&[channels]).is_some() { channels } else { 0 };
+        let (weight, bias) = (layer_constant(vec![held], 1.0), layer_constant(vec![held], 0.0));
+        GroupNorm { weight: Some(weight), bias: Some(bias), groups, channels, eps: 1e-5, path: LayerPath::new() }
+    }
+
+    /// What is added to the variance.
+    pub fn eps(mut self, eps: f64) -> GroupNorm {
+        self.eps = eps;
+        self
+    }
+
+    /// Without weight and bias, for `false`.
+    pub fn affine(mut self, affine: bool) -> GroupNorm {
+        if !affine {
+            (self.weight, self.bias) = (None, None);
+        }
+        self
+    }
+}
+
+impl Layer for GroupNorm {
+    fn describe(&self) -> String {
+        format!("GroupNorm {} in {} groups", self.channels, self.groups)
+    }
+}
+
+impl Module for GroupNorm {
+    /// # Errors
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels, [`Error::Argument`] when they do not divide into the
+    /// groups, [`Error::DType`] when the input's dtype is not the weight's.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.path.scope(self, x, || {
+            if x.ndim() < 2 || x.shape()[1] != self.channels {
+                return Err(Error::shape("group_norm", format!("expected {} channels, got shape {:?}", self.channels, x.shape())));
+            }
+            let (weight, bias) = (self.weight.as_ref().map(Parameter::tensor), self.bias.as_ref().map(Parameter::tensor));
+            x.group_norm(self.groups, weight.as_ref(), bias.as_ref(), self.eps)
+        })
+    }
+
+    fn visit(&self, v: &mut Visitor<'_>) {
+        v.layer(&self.path, self);
+        visit_fields!(v, self; weight, bias);
+    }
+}
+
+/// [`Tensor::local_response_norm`] as a layer: AlexNet's normalisation across channels (Krizhevsky et al., 2012).
+#[derive(Debug)]
+pub struct LocalResponseNorm {
+    size: usize,
+    alpha: f64,
+    beta: f64,
+    k: f64,
+    path: LayerPath,
+}
+
+impl LocalResponseNorm {
+    /// Over this many neighbouring channels, with alpha 1e-4, beta 0.75 and k 1.
+    pub fn new(size: usize) -> LocalResponseNorm {
+        LocalResponseNorm { size, alpha: 1e-4, beta: 0.75, k: 1.0, path: LayerPath::new() }
+    }
+
+    /// The factor of the mean square.
+    pub fn alpha(mut self, alpha: f64) -> LocalResponseNorm {
+        self.alpha = alpha;
+        self
+    }
+
+    /// The exponent.
+    pub fn beta(mut self, beta: f64) -> LocalResponseNorm {
+        self.beta = beta;
+        self
+    }
+
+    /// What is added to the mean square.
+    pub fn k(mut self, k: f64) -> LocalResponseNorm {
+        self.k = k;
+        self
+    }
+}
+
+stateless! {
+    LocalResponseNorm, |layer| format!("LocalResponseNorm {}", layer.size),
+        |x| x.local_response_norm(layer.size, layer.alpha, layer.beta, layer.k);
+}

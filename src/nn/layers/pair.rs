@@ -1,0 +1,33 @@
+//! Sizes as layers take them.
+
+/// Height and width; one number stands for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair(pub [usize; 2]);
+
+impl From<usize> for Pair {
+    fn from(size: usize) -> Pair {
+        Pair([size, size])
+    }
+}
+
+impl From<[usize; 2]> for Pair {
+    fn from(sizes: [usize; 2]) -> Pair {
+        Pair(sizes)
+    }
+}
+
+impl From<(usize, usize)> for Pair {
+    fn from((height, width): (usize, usize)) -> Pair {
+        Pair([height, width])
+    }
+}
+
+/// `3` for `[3, 3]`, `3×5` for others.
+pub(crate) fn short([height, width]: [usize; 2]) -> String {
+    if height == width { height.to_string() } else { format!("{height}×{width}") }
+}
+
+/// The product as a count, which stops at the largest one.
+pub(crate) fn product(sizes: &[usize]) -> u64 {
+    sizes.iter().fold(1u64, |n, &size| n.saturating_mul(size as u64))
+}

@@ -1,0 +1,315 @@
+//! Parameters and buffers: the only mutable things in a network.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::error::{Error, Result};
+use crate::tensor::create::or_panic;
+use crate::tensor::meta::is_meta;
+use crate::tensor::{DType, Tensor};
+
+/// A tensor that an optimiser changes; clones share it.
+///
+/// The current value is handed out as a leaf, the same leaf before and after an update, so that
+/// [`Gradients::get`](crate::autograd::Gradients::get) finds its gradient by `parameter.tensor()`.
+///
+/// ```
+/// use convnet::{Tensor, nn::Parameter};
+///
+/// let w = Parameter::new(Tensor::ones([2]));
+/// let grads = w.tensor().mul_scalar(3.0).sum(..)?.backward()?;
+/// assert_eq!(grads.get(&w.tensor()).expect("w took part").to_vec::<f32>()?, [3.0, 3.0]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Parameter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    shape: Vec<usize>,
+    value: RwLock<Value>,
+    version: AtomicU64,
+    frozen: AtomicBool,
+}
+
+/// A number that nothing has had before.
+fn new_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Asked again after it has failed.
+type InitFn = Box<dyn Fn() -> Result<Tensor> + Send + Sync>;
+
+enum Value {
+    Ready(Tensor),
+    /// Not yet asked for: a layer whose options are still being set, or whose weights come from a file, draws no numbers and takes no memory.
+    Pending(InitFn),
+}
+
+impl Parameter {
+    /// A parameter with this initial value.
+    pub fn new(value: Tensor) -> Parameter {
+        Parameter::with_value(value.shape().to_vec(), Value::Ready(value.with_grad()))
+    }
+
+    /// A parameter of this shape whose initial value, `f32`, is computed when somebody asks for it.
+    pub(crate) fn lazy(shape: Vec<usize>, init: impl Fn(&[usize]) -> Result<Tensor> + Send + Sync + 'static) -> Parameter {
+        let of = shape.clone();
+        Parameter::with_value(shape, Value::Pending(Box::new(move || Ok(init(&of)?.with_grad()))))
+    }
+
+    fn with_value(shape: Vec<usize>, value: Value) -> Parameter {
+        let (value, version) = (RwLock::new(value), AtomicU64::new(new_version()));
+        Parameter { shared: Arc::new(Shared { shape, value, version, frozen: AtomicBool::new(false) }) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Value> {
+        self.shared.value.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Value> {
+        self.shared.value.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks a change; to be called with the new value in place and the lock still held, so that who sees the version sees the value.
+    fn renew_version(&self) {
+        self.shared.version.store(new_version(), Ordering::Release);
+    }
+
+    /// The current value: a leaf that wants a gradient, or a plain tensor while the parameter is frozen.
+    ///
+    /// # Panics
+    /// When the initial value has not been drawn yet and memory cannot hold it; [`try_tensor`](Parameter::try_tensor) returns the error.
+    #[track_caller]
+    pub fn tensor(&self) -> Tensor {
+        or_panic(self.try_tensor())
+    }
+
+    /// As [`tensor`](Parameter::tensor), for initial values of any size.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the initial value has not been drawn yet and memory cannot hold it.
+    pub fn try_tensor(&self) -> Result<Tensor> {
+        let leaf = self.leaf()?;
+        Ok(if self.is_frozen() { leaf.detach() } else { leaf })
+    }
+
+    /// The leaf under which gradients are found, frozen or not.
+    pub(crate) fn leaf(&self) -> Result<Tensor> {
+        if let Value::Ready(value) = &*self.read() {
+            return Ok(value.clone());
+        }
+        if is_meta() {
+            // Nothing is drawn for a meta run, which asks for shapes.
+            return Ok(Tensor::try_full(self.dims(), 0.0, DType::F32)?.with_grad());
+        }
+        Ok(self.write().ready()?.clone())
+    }
+
+    /// The size of each dimension.
+    pub fn shape(&self) -> Vec<usize> {
+        self.shared.shape.clone()
+    }
+
+    pub(crate) fn dims(&self) -> &[usize] {
+        &self.shared.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match &*self.read() {
+            Value::Ready(value) => value.dtype(),
+            Value::Pending(_) => DType::F32,
+        }
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        // A layer may be built that no memory holds: its parameters have not been drawn yet.
+        self.shared.shape.iter().fold(1, |count: usize, &size| count.saturating_mul(size))
+    }
+
+    /// Replaces the value, which takes on the dtype of the new one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shape differs, [`Error::DType`] unless the new value is floating point.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        value.expect_float("parameter")?;
+        self.replace(value)
+    }
+
+    /// In a meta run nothing is replaced: what it computes are no values.
+    fn replace(&self, value: &Tensor) -> Result<()> {
+        if self.dims() != value.shape() {
+            return Err(Error::shape("parameter", format!("expected shape {:?}, got {:?}", self.dims(), value.shape())));
+        }
+        if is_meta() {
+            return Ok(());
+        }
+        let mut current = self.write();
+        // What was pending need not be computed to be replaced.
+        *current = Value::Ready(match &*current {
+            Value::Ready(old) => value.detach().with_node(old.node().cloned()),
+            Value::Pending(_) => value.with_grad(),
+        });
+        self.renew_version();
+        Ok(())
+    }
+
+    /// Gives a parameter that nobody has asked for yet another initial value, drawn when somebody does; replaces the value of others.
+    pub(crate) fn start_with(&self, init: impl Fn(&[usize]) -> Result<Tensor> + Send + Sync + 'static) -> Result<()> {
+        let shape = self.shared.shape.clone();
+        let mut value = self.write();
+        if let Value::Pending(pending) = &mut *value {
+            *pending = Box::new(move || Ok(init(&shape)?.with_grad()));
+            self.renew_version();
+            return Ok(());
+        }
+        drop(value);
+        self.replace(&init(&shape)?)
+    }
+
+    /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same. Not in a meta run.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
+        if is_meta() {
+            return Ok(());
+        }
+        let mut guard = self.write();
+        let current = guard.ready()?;
+        let node = current.node().cloned();
+        let result = change(current);
+        let value = std::mem::replace(current, Tensor::scalar(0u8));
+        *current = value.with_node(node);
+        debug_assert_eq!(current.shape(), self.dims());
+        self.renew_version();
+        result
+    }
+
+    /// Another number after each change of the value, and another for each parameter: what was derived from a value is current while the
+    /// version that was read before it is the same.
+    pub(crate) fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
+
+    /// Whether gradients are switched off for this parameter.
+    pub fn is_frozen(&self) -> bool {
+        self.shared.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Switches gradients off or on.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.shared.frozen.store(frozen, Ordering::Relaxed);
+    }
+
+    /// Tells parameters apart: clones have one key.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.shared) as usize
+    }
+}
+
+impl Value {
+    fn ready(&mut self) -> Result<&mut Tensor> {
+        if let Value::Pending(init) = self {
+            *self = Value::Ready(init()?);
+        }
+        match self {
+            Value::Ready(value) => Ok(value),
+            Value::Pending(_) => unreachable!("made ready above"),
+        }
+    }
+}
+
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parameter({:?}{})", self.dims(), if self.is_frozen() { ", frozen" } else { "" })
+    }
+}
+
+/// A tensor that belongs to a module's state and is saved with it, but that no optimiser changes: running statistics. Clones share it.
+#[derive(Clone)]
+pub struct Buffer {
+    // Frozen for ever, so that its tensor never wants a gradient.
+    inner: Parameter,
+}
+
+impl Buffer {
+    /// A buffer with this initial value, of any dtype.
+    pub fn new(value: Tensor) -> Buffer {
+        let inner = Parameter::new(value);
+        inner.set_frozen(true);
+        Buffer { inner }
+    }
+
+    /// The current value.
+    pub fn tensor(&self) -> Tensor {
+        self.inner.tensor()
+    }
+
+    /// The size of each dimension.
+    pub fn shape(&self) -> Vec<usize> {
+        self.inner.shape()
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shape differs.
+    pub fn set(&self, value: &Tensor) -> Result<()> {
+        self.inner.replace(value)
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
+        self.inner.update(change)
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        self.inner.key()
+    }
+
+    pub(crate) fn dims(&self) -> &[usize] {
+        self.inner.dims()
+    }
+
+    /// As [`Parameter::version`].
+    pub(crate) fn version(&self) -> u64 {
+        self.inner.version()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({:?})", self.inner.dims())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lazy_value_is_computed_once_and_not_at_all_when_it_is_replaced_first() {
+        let lazy = || Parameter::lazy(vec![2], |shape| Ok(Tensor::rand(shape)));
+        let (a, b) = (lazy(), Parameter::lazy(vec![2], |_| panic!("nobody asked")));
+        assert_eq!(a.tensor().to_vec::<f32>().unwrap(), a.tensor().to_vec::<f32>().unwrap());
+        b.set(&Tensor::ones([2])).unwrap();
+        assert_eq!(b.tensor().to_vec::<f32>().unwrap(), [1.0, 1.0]);
+        assert!(b.tensor().requires_grad());
+    }
+
+    #[test]
+    fn an_update_keeps_the_leaf() {
+        let w = Parameter::new(Tensor::ones([2]));
+        let loss = w.tensor().sum(..).unwrap();
+        w.update(|value| {
+            *value = value.mul_scalar(2.0);
+            Ok(())
+        })
+        .unwrap();
+        assert!(loss.backward().unwrap().get(&w.tensor()).is_some());
+        w.set_frozen(true);
+        assert!(!w.tensor().requires_grad() && w.leaf().unwrap().requires_grad());
+    }
+}

@@ -1,0 +1,303 @@
+//! The visitor: one walk over a network for everything that is done to all of it.
+//!
+//! A module names its parameters, buffers and children once, in [`Module::visit`]; collecting parameters, switching between training and
+//! evaluation, freezing, saving, loading and printing are receivers of what the walk meets. The walk knows the path at every point, and
+//! sets it in each layer, for error messages.
+//!
+//! # Which walk sets the paths
+//! A layer sees only the walk that reaches it, and `model.layer1.parameters()` reaches it as a walk over the whole model does, with a
+//! shorter path. The shorter one must not replace the longer one. A walk starts inside a model that was walked before when every layer that
+//! it meets has a path already, and these paths are those of the walk below one common prefix: `layer1.0.conv1` and `layer1.0.bn1` where the
+//! walk says `0.conv1` and `0.bn1`. Such a walk leaves all paths as they are. Any other walk starts at a root and sets all of them. Hence:
+//!
+//! - a part that is moved into another model gets its paths from the first walk over that model, unless the model consists of this part
+//!   alone and calls it by the same names;
+//! - [`Sequential::push`](crate::nn::Sequential::push) owns what it gets, so it always sets the paths;
+//! - a layer that stands in two places of a model has the first of its two paths;
+//! - a layer that was put into a part later (`model.layer1.downsample = Some(..)`) makes a walk over this part look like one over a root: a
+//!   walk over the model, such as `model.parameters()`, sets all paths right.
+
+use std::collections::HashSet;
+
+use super::Module;
+use super::layer::{Layer, LayerPath, TrainingMode};
+use super::parameter::{Buffer, Parameter};
+
+/// What a walk over a module meets, with its path.
+#[non_exhaustive]
+pub enum Item<'a> {
+    /// A module begins; what follows up to the matching [`Leave`](Item::Leave) is inside.
+    Enter {
+        /// The module's type.
+        type_name: &'a str,
+    },
+    /// A module ends.
+    Leave,
+    /// A layer that does its work itself; comes after the [`Enter`](Item::Enter) of the same path.
+    Layer(&'a dyn Layer),
+    /// A parameter.
+    Parameter(&'a Parameter),
+    /// A buffer.
+    Buffer(&'a Buffer),
+    /// A switch between training and evaluation.
+    TrainingMode(&'a TrainingMode),
+}
+
+/// Walks a module tree and hands each [`Item`] with its path to a receiver.
+///
+/// ```
+/// use convnet::nn::{Item, Linear, Module, ReLU, Sequential, Visitor};
+///
+/// let net = Sequential::new().push(Linear::new(2, 3)).push(ReLU);
+/// let mut names = vec![];
+/// Visitor::walk(&net, &mut |path, item| {
+///     if let Item::Parameter(_) = item {
+///         names.push(path.to_string());
+///     }
+/// });
+/// assert_eq!(names, ["0.weight", "0.bias"]);
+/// ```
+pub struct Visitor<'a> {
+    path: String,
+    receive: &'a mut dyn FnMut(&str, Item<'_>),
+    purpose: Purpose,
+}
+
+/// What a walk does where it meets a layer.
+enum Purpose {
+    /// Sets its path. These are the addresses of those that have theirs: a layer in two places keeps the first path.
+    Set(HashSet<usize>),
+    /// Leaves its path as it is.
+    Leave,
+    /// Finds out whether all layers, whose addresses these are, have the walk's paths below one prefix.
+    Compare { prefix: Option<String>, met: HashSet<usize>, same: bool },
+    /// Looks for the prefix of one of them.
+    Find(Option<String>),
+}
+
+impl Purpose {
+    /// Whether nothing that the walk still meets can change the outcome.
+    fn is_reached(&self) -> bool {
+        match self {
+            Purpose::Find(found) => found.is_some(),
+            Purpose::Compare { same, .. } => !same,
+            Purpose::Set(_) | Purpose::Leave => false,
+        }
+    }
+
+    fn meet(&mut self, path: &str, layer_path: &LayerPath) {
+        let address = std::ptr::from_ref(layer_path).addr();
+        match self {
+            Purpose::Set(met) => {
+                if met.insert(address) {
+                    layer_path.set(path);
+                }
+            }
+            Purpose::Leave => {}
+            Purpose::Compare { prefix, met, same } => {
+                if met.insert(address) {
+                    let current = layer_path.get();
+                    match (current.as_deref().and_then(|current| prefix_of(current, path)), &prefix) {
+                        (Some(found), Some(prefix)) => *same = found == prefix,
+                        (Some(found), None) => *prefix = Some(found.to_string()),
+                        (None, _) => *same = false,
+                    }
+                }
+            }
+            Purpose::Find(found) => {
+                if let Some(current) = layer_path.get() {
+                    *found = prefix_of(&current, path).map(str::to_string);
+                }
+            }
+        }
+    }
+}
+
+/// `layer1.0` for `layer1.0.conv1` and `conv1`; `None` when the one does not end with the names of the other.
+fn prefix_of<'a>(path: &'a str, end: &str) -> Option<&'a str> {
+    if end.is_empty() {
+        return Some(path);
+    }
+    let rest = path.strip_suffix(end)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_suffix('.') }
+}
+
+impl Visitor<'_> {
+    /// Walks `module`. Paths that the receiver gets start at `module`; the layers' own paths are set too, unless `module` is a part of a
+    /// model that was walked before.
+    pub fn walk<M: Module + ?Sized>(module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) {
+        let compare = Purpose::Compare { prefix: None, met: HashSet::new(), same: true };
+        let purpose = match Visitor::run("", compare, module, &mut |_, _| ()) {
+            Purpose::Compare { prefix: Some(_), same: true, .. } => Purpose::Leave,
+            _ => Purpose::Set(HashSet::new()),
+        };
+        Visitor::run("", purpose, module, receive);
+    }
+
+    /// Sets the paths of the layers in `module`, which stands at `path`, whatever they were.
+    pub(crate) fn set_paths<M: Module + ?Sized>(path: &str, module: &M) {
+        Visitor::run(path, Purpose::Set(HashSet::new()), module, &mut |_, _| ());
+    }
+
+    /// The path of a module that does not know it itself: that of a layer inside, without the layer's path from here. `None` when there is
+    /// no layer inside, or no walk has passed.
+    pub(crate) fn find_path<M: Module + ?Sized>(module: &M) -> Option<String> {
+        match Visitor::run("", Purpose::Find(None), module, &mut |_, _| ()) {
+            Purpose::Find(found) => found,
+            _ => None,
+        }
+    }
+
+    fn run<M: Module + ?Sized>(path: &str, purpose: Purpose, module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) -> Purpose {
+        let mut visitor = Visitor { path: path.to_string(), receive, purpose };
+        visitor.inside(module);
+        visitor.purpose
+    }
+
+    /// The path of the module that is being visited, empty for the root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// A parameter, buffer or child by its name; [`visit_fields!`](crate::visit_fields) calls this.
+    pub fn field<T: Visit + ?Sized>(&mut self, name: &str, field: &T) {
+        field.visit_as(name, self);
+    }
+
+    /// A parameter.
+    pub fn parameter(&mut self, name: &str, parameter: &Parameter) {
+        self.at(name, |v| (v.receive)(&v.path, Item::Parameter(parameter)));
+    }
+
+    /// A buffer.
+    pub fn buffer(&mut self, name: &str, buffer: &Buffer) {
+        self.at(name, |v| (v.receive)(&v.path, Item::Buffer(buffer)));
+    }
+
+    /// A child module.
+    pub fn module<M: Module + ?Sized>(&mut self, name: &str, module: &M) {
+        self.at(name, |v| v.inside(module));
+    }
+
+    /// The place of the visited module, whose path the walk sets, and what it is.
+    pub fn layer(&mut self, layer_path: &LayerPath, layer: &dyn Layer) {
+        self.purpose.meet(&self.path, layer_path);
+        (self.receive)(&self.path, Item::Layer(layer));
+    }
+
+    /// A child whose parent knows its place for it.
+    pub(crate) fn child(&mut self, name: &str, layer_path: &LayerPath, module: &dyn Module) {
+        self.at(name, |v| {
+            v.purpose.meet(&v.path, layer_path);
+            v.inside(module);
+        });
+    }
+
+    /// The switch between training and evaluation of the visited module.
+    pub fn mode(&mut self, mode: &TrainingMode) {
+        (self.receive)(&self.path, Item::TrainingMode(mode));
+    }
+
+    fn inside<M: Module + ?Sized>(&mut self, module: &M) {
+        (self.receive)(&self.path, Item::Enter { type_name: module.type_name() });
+        module.visit(self);
+        (self.receive)(&self.path, Item::Leave);
+    }
+
+    fn at(&mut self, name: &str, body: impl FnOnce(&mut Self)) {
+        if self.purpose.is_reached() {
+            return;
+        }
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        body(self);
+        self.path.truncate(length);
+    }
+}
+
+/// What may stand in [`visit_fields!`](crate::visit_fields): parameters, buffers, modules, and options of these.
+pub trait Visit {
+    /// Shows itself to the visitor under this name.
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>);
+}
+
+impl<M: Module + ?Sized> Visit for M {
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
+        visitor.module(name, self);
+    }
+}
+
+impl Visit for Parameter {
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
+        visitor.parameter(name, self);
+    }
+}
+
+impl Visit for Option<Parameter> {
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
+        if let Some(parameter) = self {
+            visitor.parameter(name, parameter);
+        }
+    }
+}
+
+impl Visit for Buffer {
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
+        visitor.buffer(name, self);
+    }
+}
+
+impl Visit for Option<Buffer> {
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
+        if let Some(buffer) = self {
+            visitor.buffer(name, buffer);
+        }
+    }
+}
+
+impl Visit for TrainingMode {
+    fn visit_as(&self, _name: &str, visitor: &mut Visitor<'_>) {
+        visitor.mode(self);
+    }
+}
+
+/// Names fields to a [`Visitor`]: `visit_fields!(v, self; conv1, bn1, body => "0")` visits each under its own name, or the one given.
+///
+/// ```
+/// use convnet::nn::{Conv2d, Module, Parameter, Visitor};
+/// use convnet::{Result, Tensor, visit_fields};
+///
+/// struct Scaled {
+///     conv: Conv2d,
+///     shortcut: Option<Conv2d>,
+///     gain: Parameter,
+/// }
+///
+/// impl Module for Scaled {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         self.conv.forward(x)?.mul(&self.gain.tensor())?.add(&self.shortcut.forward(x)?)
+///     }
+///     fn visit(&self, v: &mut Visitor<'_>) {
+///         visit_fields!(v, self; conv, shortcut => "downsample", gain);
+///     }
+/// }
+///
+/// let block = Scaled { conv: Conv2d::new(4, 4, 1), shortcut: None, gain: Parameter::new(Tensor::ones([1])) };
+/// let names: Vec<String> = block.named_parameters().into_iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["conv.weight", "conv.bias", "gain"]);
+/// ```
+#[macro_export]
+macro_rules! visit_fields {
+    ($visitor:expr, $this:expr; $($field:ident $(=> $name:expr)?),* $(,)?) => {
+        $($crate::visit_fields!(@one $visitor, $this, $field $(, $name)?);)*
+    };
+    (@one $visitor:expr, $this:expr, $field:ident) => {
+        $crate::nn::Visitor::field($visitor, stringify!($field), &$this.$field)
+    };
+    (@one $visitor:expr, $this:expr, $field:ident, $name:expr) => {
+        $crate::nn::Visitor::field($visitor, $name, &$this.$field)
+    };
+}

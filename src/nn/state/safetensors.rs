@@ -1,0 +1,234 @@
+//! The safetensors format: a length, a JSON header, then the tensors' bytes, little-endian, without gaps.
+//!
+//! The header is read and checked by the `safetensors` crate: every tensor's bytes lie inside the file, follow one another, and are as many
+//! as its shape and dtype say. So nothing is allocated here that the file does not fill.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::state_dict::StateDict;
+use crate::error::{Error, Result, short};
+use crate::io::atomic_file::write_atomically;
+use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
+
+/// The longest header that readers accept.
+const LONGEST_HEADER: usize = 100_000_000;
+
+pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
+    if state.contains_key("__metadata__") {
+        return Err(Error::format(path, "a tensor cannot be called `__metadata__` in a safetensors file; rename it"));
+    }
+    if let Some((name, reason)) = state.unreadable().next() {
+        let message = format!("tensor {} was not read ({reason}) and would be lost; `remove` it from the state dict first", short(name));
+        return Err(Error::format(path, message));
+    }
+    // Wide types first keeps every tensor aligned, which Python's readers rely on.
+    let mut tensors: Vec<(&str, &Tensor)> = state.iter().collect();
+    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
+    let header = header(&tensors);
+    if header.len() > LONGEST_HEADER {
+        return Err(Error::format(path, format!("a header of {} bytes is longer than readers accept", header.len())));
+    }
+    write_atomically(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        tensors.iter().try_for_each(|(_, tensor)| write_elements(out, tensor))
+    })
+}
+
+fn header(tensors: &[(&str, &Tensor)]) -> String {
+    let mut header = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        let dtype = match tensor.dtype() {
+            DType::U8 => "U8",
+            DType::I64 => "I64",
+            DType::F32 => "F32",
+            DType::F64 => "F64",
+        };
+        let end = offset + tensor.numel() * tensor.dtype().size();
+        let (name, shape) = (json_string(name), tensor.shape());
+        header.push_str(&format!(r#",{name}:{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{offset},{end}]}}"#));
+        offset = end;
+    }
+    header.push('}');
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    header
+}
+
+fn json_string(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c < ' ' => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Row by row, little-endian.
+pub(crate) fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
+    let tensor = tensor.to_format(MemoryFormat::RowMajor).map_err(io::Error::other)?;
+    with_dtype!(tensor.dtype(), T => {
+        let data = tensor.data::<T>();
+        if cfg!(target_endian = "little") {
+            return out.write_all(bytemuck::cast_slice(data));
+        }
+        data.iter().try_for_each(|x| out.write_all(x.to_le_bytes().as_ref()))
+    })
+}
+
+pub(crate) fn load(path: &Path) -> Result<StateDict> {
+    let bytes = read_file(path)?;
+    if let Some(what) = other_kind(&bytes) {
+        return Err(Error::format(path, format!("not a safetensors file: {what}")));
+    }
+    let malformed = |error| Error::format(path, format!("not a safetensors file: {error}"));
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
+    let data = &bytes[size_of::<u64>() + header..];
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_by(|(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
+    let mut state = StateDict::new();
+    for (name, info) in tensors {
+        let fail = |message: &str| Error::format(path, format!("tensor {name}: {message}"));
+        if shape::try_numel(&info.shape).is_none() {
+            return Err(fail(&format!("shape {:?} has more elements than memory can hold", info.shape)));
+        }
+        let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or_else(|| fail("its data lie outside the file"))?;
+        if !is_supported(info.dtype) {
+            let reason = format!("dtype {:?} is not supported; F64, F32, F16, BF16, BOOL and integers up to I64 are", info.dtype);
+            state.insert_unreadable(name, reason);
+            continue;
+        }
+        let tensor = decode(info.dtype, &info.shape, bytes).map_err(|message| fail(&message))?;
+        state.insert(name, tensor);
+    }
+    restore_tied(&mut state, metadata.metadata().iter().flatten());
+    state.check_readable().map_err(|message| Error::format(path, message))?;
+    Ok(state)
+}
+
+fn is_supported(dtype: Dtype) -> bool {
+    use Dtype::*;
+    matches!(dtype, F64 | F32 | F16 | BF16 | BOOL | U8 | I8 | U16 | I16 | U32 | I32 | I64)
+}
+
+/// Hugging Face's convention: where tensors share memory one is stored, and the metadata map each other name to its name.
+fn restore_tied<'a>(state: &mut StateDict, metadata: impl Iterator<Item = (&'a String, &'a String)>) {
+    let mut tied: Vec<_> = metadata.filter(|(removed, _)| !state.contains_key(removed)).collect();
+    tied.sort();
+    // Looked up before any is added: a name stands for a stored tensor.
+    let tied: Vec<_> = tied.into_iter().filter_map(|(removed, kept)| Some((removed.clone(), state.get(kept)?.clone()))).collect();
+    for (name, tensor) in tied {
+        state.insert(name, tensor);
+    }
+}
+
+/// What a file is that is certainly not of the safetensors format, and what to do with it.
+pub(crate) fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let start = &bytes[..bytes.len().min(512)];
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") || start.starts_with(b"\x80") && start.get(7) != Some(&0) {
+        Some("it looks like what torch.save or numpy.savez writes; read it with `weights::load` and then `load_state_dict`")
+    } else if start.starts_with(b"version https://git-lfs") {
+        Some("a Git LFS pointer in place of the file; run `git lfs pull` in its repository, or download the file itself")
+    } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") || text.starts_with(b"<?xml") {
+        Some("an HTML or XML page in place of the file; the address led to a page, not to the download")
+    } else {
+        None
+    }
+}
+
+/// All of a regular file, of which no more is read than its size said.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let metadata = fs::metadata(path).map_err(Error::io(path))?;
+    if metadata.is_dir() {
+        return Err(Error::io(path)(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file")));
+    }
+    if !metadata.is_file() {
+        return Err(Error::io(path)(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")));
+    }
+    let length = usize::try_from(metadata.len()).map_err(|_| Error::format(path, "is larger than memory"))?;
+    let mut bytes = vec![];
+    bytes.try_reserve_exact(length).map_err(|_| Error::format(path, format!("its {length} bytes do not fit into memory")))?;
+    File::open(path).and_then(|file| file.take(metadata.len()).read_to_end(&mut bytes)).map_err(Error::io(path))?;
+    Ok(bytes)
+}
+
+fn decode(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
+    match dtype {
+        Dtype::F32 => elements(shape, bytes, f32::from_le_bytes),
+        Dtype::F64 => elements(shape, bytes, f64::from_le_bytes),
+        Dtype::F16 => elements(shape, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
+        Dtype::BF16 => elements(shape, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        Dtype::U8 => elements(shape, bytes, |b: [u8; 1]| b[0]),
+        Dtype::BOOL => elements(shape, bytes, |b: [u8; 1]| u8::from(b[0] != 0)),
+        Dtype::I8 => elements(shape, bytes, |b| i64::from(i8::from_le_bytes(b))),
+        Dtype::I16 => elements(shape, bytes, |b| i64::from(i16::from_le_bytes(b))),
+        Dtype::U16 => elements(shape, bytes, |b| i64::from(u16::from_le_bytes(b))),
+        Dtype::I32 => elements(shape, bytes, |b| i64::from(i32::from_le_bytes(b))),
+        Dtype::U32 => elements(shape, bytes, |b| i64::from(u32::from_le_bytes(b))),
+        Dtype::I64 => elements(shape, bytes, i64::from_le_bytes),
+        other => Err(format!("dtype {other:?} is not supported")),
+    }
+}
+
+fn elements<const N: usize, T: Element>(shape: &[usize], bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Result<Tensor, String> {
+    let (values, rest) = bytes.as_chunks::<N>();
+    if !rest.is_empty() || shape::try_numel(shape) != Some(values.len()) {
+        return Err(format!("{} bytes do not make shape {shape:?}", bytes.len()));
+    }
+    Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| {
+        out.iter_mut().zip(values).for_each(|(x, &value)| *x = decode(value));
+    })
+    .map_err(|error| error.to_string())
+}
+
+/// IEEE half precision: a sign, 5 bits of exponent, 10 of mantissa.
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
+    let sign = u32::from(half & 0x8000) << 16;
+    let (exponent, mantissa) = (u32::from(half >> 10) & 0x1f, u32::from(half & 0x3ff));
+    match exponent {
+        // Subnormals: mantissa · 2⁻²⁴, exact in f32.
+        0 => f32::from_bits(sign | (mantissa as f32 * 2.0f32.powi(-24)).to_bits()),
+        0x1f => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
+        _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | mantissa << 13),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_decodes_as_the_standard_says() {
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x0400, 6.103_515_6e-5),
+            (0x3555, 0.333_251_95),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+        ];
+        for (half, expected) in cases {
+            assert_eq!(f16_to_f32(half), expected, "{half:#x}");
+        }
+        assert_eq!(f16_to_f32(0x8000).to_bits(), (-0.0f32).to_bits());
+        assert!(f16_to_f32(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn names_are_quoted_for_json() {
+        assert_eq!(json_string("a\"b\\c\nd"), "\"a\\\"b\\\\c\\u000ad\"");
+    }
+}

@@ -1,0 +1,313 @@
+//! State dicts: a network's parameters and buffers by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+
+use super::safetensors;
+use crate::error::{Error, Result, short};
+use crate::nn::module::Module;
+use crate::nn::module::visitor::{Item, Visitor};
+use crate::tensor::Tensor;
+
+/// Tensors by name, in order of insertion.
+///
+/// ```
+/// use convnet::nn::{Linear, Module};
+///
+/// let (a, b) = (Linear::new(2, 3), Linear::new(2, 3));
+/// b.load_state_dict(&a.state_dict())?;
+/// assert_eq!(a.state_dict().keys().collect::<Vec<_>>(), ["weight", "bias"]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct StateDict {
+    entries: Vec<(String, Tensor)>,
+    index: HashMap<String, usize>,
+    /// Why tensors of the file could not be read, by name.
+    unreadable: BTreeMap<String, String>,
+}
+
+impl StateDict {
+    /// One without entries.
+    pub fn new() -> StateDict {
+        StateDict::default()
+    }
+
+    /// Adds a tensor, or replaces the one of that name in its place and returns it. History is dropped.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
+        let (name, tensor) = (name.into(), tensor.detach());
+        self.unreadable.remove(&name);
+        if let Some(&at) = self.index.get(&name) {
+            return Some(std::mem::replace(&mut self.entries[at].1, tensor));
+        }
+        self.index.insert(name.clone(), self.entries.len());
+        self.entries.push((name, tensor));
+        None
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&at| &self.entries[at].1)
+    }
+
+    /// The tensor of this name, or the reason why there is none.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the file that was loaded has this tensor in a form that is not read, such as a dtype without a counterpart
+    /// here, and when there is no such name.
+    pub fn try_get(&self, name: &str) -> Result<&Tensor> {
+        self.get(name).ok_or_else(|| match self.unreadable.get(name) {
+            Some(reason) => Error::StateDict(format!("tensor {} cannot be read: {reason}", short(name))),
+            None => Error::StateDict(format!("has no tensor {}", short(name))),
+        })
+    }
+
+    /// Names of tensors that the loaded file has and that could not be read, each with the reason. They are not among [`keys`](Self::keys)
+    /// and are not counted by [`len`](Self::len); [`remove`](Self::remove) forgets one.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.unreadable.iter().map(|(name, reason)| (name.as_str(), reason.as_str()))
+    }
+
+    /// Notes that a file has this tensor, and why it is not read.
+    pub(crate) fn insert_unreadable(&mut self, name: impl Into<String>, reason: impl Into<String>) {
+        let name = name.into();
+        if !self.contains_key(&name) {
+            self.unreadable.insert(name, reason.into());
+        }
+    }
+
+    /// With other names; the order stays.
+    pub(crate) fn with_keys(self, rename: impl Fn(&str) -> String) -> StateDict {
+        let mut state: StateDict = self.entries.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+        for (name, reason) in self.unreadable {
+            state.insert_unreadable(rename(&name), reason);
+        }
+        state
+    }
+
+    /// # Errors
+    /// The first reason, when tensors of a file could not be read and no other is there.
+    pub(crate) fn check_readable(&self) -> Result<(), String> {
+        match self.unreadable.iter().next() {
+            Some((name, reason)) if self.is_empty() => Err(format!("tensor {}: {reason}", short(name))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// Takes a tensor out; the order of the others stays.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.unreadable.remove(name);
+        let at = self.index.remove(name)?;
+        self.index.values_mut().filter(|other| **other > at).for_each(|other| *other -= 1);
+        Some(self.entries.remove(at).1)
+    }
+
+    /// The number of tensors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The names, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Names and tensors, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Writes a safetensors file, which Python's `safetensors` reads: beside the target, synced, then renamed.
+    ///
+    /// A crash leaves the old file or the new one; the temporary file of a killed process is removed by the next save to the same path. The
+    /// new file has the old one's permissions. A symbolic link is followed, also to a file that is yet to be created. Devices and named pipes
+    /// are written to instead of replaced; a pipe waits for a reader.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        safetensors::save(self, path.as_ref())
+    }
+
+    /// Reads a safetensors file. `F16` and `BF16` become `f32`; integers other than `U8` become `i64`, `BOOL` becomes `u8`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not what it should be or holds a dtype that has no
+    /// counterpart here; both name the path.
+    pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
+        safetensors::load(path.as_ref())
+    }
+}
+
+impl<S: Into<String>> FromIterator<(S, Tensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (S, Tensor)>>(entries: I) -> StateDict {
+        let mut state = StateDict::new();
+        for (name, tensor) in entries {
+            state.insert(name, tensor);
+        }
+        state
+    }
+}
+
+impl IntoIterator for StateDict {
+    type Item = (String, Tensor);
+    type IntoIter = std::vec::IntoIter<(String, Tensor)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
+
+impl fmt::Debug for StateDict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// What loading a state dict did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// How many tensors were set.
+    pub loaded: usize,
+    /// Keys of the module that the state dict does not have.
+    pub missing: Vec<String>,
+    /// Keys of the state dict that the module does not have.
+    pub unexpected: Vec<String>,
+    /// Keys whose shapes differ, each with both shapes: `fc.weight: expected [10, 84], got [100, 84]`.
+    pub misshapen: Vec<String>,
+    /// Keys whose tensors the file has in a form that is not read, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors loaded", self.loaded)?;
+        for (what, keys) in self.faults() {
+            write!(f, "; {} {what}: {}", keys.len(), listed(keys, MOST_LISTED))?;
+        }
+        Ok(())
+    }
+}
+
+impl LoadReport {
+    fn faults(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        [("missing", &self.missing[..]), ("unexpected", &self.unexpected), ("misshapen", &self.misshapen), ("unreadable", &self.unreadable)]
+            .into_iter()
+            .filter(|(_, keys)| !keys.is_empty())
+    }
+}
+
+/// How many keys of a kind a message lists; the report has them all.
+const MOST_LISTED: usize = 20;
+
+/// The first keys, and how many more there are.
+fn listed(keys: &[String], most: usize) -> String {
+    let first: Vec<&str> = keys.iter().take(most).map(String::as_str).collect();
+    let more = keys.len().saturating_sub(most);
+    if more > 0 { format!("{}, and {more} more", first.join(", ")) } else { first.join(", ") }
+}
+
+/// Fails when memory cannot hold a parameter that has not been drawn yet.
+pub(crate) fn of<M: Module + ?Sized>(module: &M) -> Result<StateDict> {
+    let (mut state, mut outcome) = (StateDict::new(), Ok(()));
+    Visitor::walk(module, &mut |path, item| {
+        let value = match item {
+            Item::Parameter(parameter) => parameter.leaf(),
+            Item::Buffer(buffer) => Ok(buffer.tensor()),
+            _ => return,
+        };
+        match value {
+            Ok(value) => drop(state.insert(path, value)),
+            Err(error) if outcome.is_ok() => outcome = Err(error),
+            Err(_) => {}
+        }
+    });
+    outcome.map(|()| state)
+}
+
+/// A parameter or buffer and the value it will have.
+type Assignment<'a> = (Target, &'a Tensor);
+
+enum Target {
+    Parameter(crate::nn::Parameter),
+    Buffer(crate::nn::Buffer),
+}
+
+/// What fits and what does not; nothing is changed yet.
+fn compare<'a, M: Module + ?Sized>(module: &M, state: &'a StateDict) -> (Vec<Assignment<'a>>, LoadReport) {
+    let (mut assignments, mut report, mut known) = (vec![], LoadReport::default(), std::collections::HashSet::new());
+    Visitor::walk(module, &mut |path, item| {
+        let (target, shape) = match item {
+            Item::Parameter(parameter) => (Target::Parameter(parameter.clone()), parameter.shape()),
+            Item::Buffer(buffer) => (Target::Buffer(buffer.clone()), buffer.shape()),
+            _ => return,
+        };
+        known.insert(path.to_string());
+        match state.get(path) {
+            Some(value) if value.shape() == shape => assignments.push((target, value)),
+            Some(value) => report.misshapen.push(format!("{path}: expected {shape:?}, got {:?}", value.shape())),
+            None if state.unreadable.contains_key(path) => {
+                report.unreadable.push(format!("{path}: {}", state.unreadable[path]));
+            }
+            None if path.rsplit('.').next() == Some("num_batches_tracked") => {}
+            None => report.missing.push(path.to_string()),
+        }
+    });
+    report.unexpected = state.keys().filter(|&key| !known.contains(key)).map(String::from).collect();
+    report.loaded = assignments.len();
+    (assignments, report)
+}
+
+fn assign(assignments: Vec<Assignment<'_>>) -> Result<()> {
+    for (target, value) in assignments {
+        match target {
+            Target::Parameter(parameter) => parameter.set(&value.cast(parameter.dtype())?)?,
+            Target::Buffer(buffer) => buffer.set(&value.cast(buffer.tensor().dtype())?)?,
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn load_strict<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
+    let (assignments, report) = compare(module, state);
+    // Weights of another architecture: hundreds of names would say no more than a few.
+    let foreign = report.loaded == 0 && report.misshapen.is_empty() && !report.missing.is_empty() && !report.unexpected.is_empty();
+    let most = if foreign { 3 } else { MOST_LISTED };
+    let mut faults: Vec<String> = report.faults().map(|(what, keys)| format!("{} {what} ({})", keys.len(), listed(keys, most))).collect();
+    if foreign {
+        let keys = report.missing.len() + report.unreadable.len();
+        faults.insert(
+            0,
+            format!(
+                "none of {keys} keys fits; the state dict has keys such as {}",
+                listed(&report.unexpected[..report.unexpected.len().min(3)], 3)
+            ),
+        );
+    }
+    if !faults.is_empty() {
+        return Err(Error::StateDict(faults.join("; ")));
+    }
+    assign(assignments)?;
+    Ok(report)
+}
+
+pub(crate) fn load_matching<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
+    let (assignments, report) = compare(module, state);
+    if assignments.is_empty() {
+        return Err(Error::StateDict(format!("nothing fits: {report}")));
+    }
+    assign(assignments)?;
+    Ok(report)
+}

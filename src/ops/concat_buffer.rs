@@ -1,0 +1,96 @@
+//! Feature maps that grow by a few channels at a time, for inference: dense blocks without a concatenation in each layer.
+//!
+//! The maps of all layers lie in one channels-last buffer as wide as the last needs; each layer reads a pixel's first channels and adds its own
+//! behind them.
+
+use super::fused_conv::RunningNorm;
+use crate::error::{Error, Result};
+use crate::kernels::epilogue::Activation;
+use crate::kernels::growing;
+use crate::profiling::hooks::operation;
+use crate::tensor::shape::try_numel;
+use crate::tensor::{MemoryFormat, Tensor, with_float};
+
+const OP: &str = "cat";
+
+/// See the module.
+pub(crate) struct GrowingMaps {
+    maps: Tensor,
+    used: usize,
+}
+
+impl GrowingMaps {
+    /// Maps `[N, C, H, W]` that are going to have this many channels.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when these are fewer, or more than memory can hold, [`Error::DType`] unless they are floating point.
+    pub(crate) fn new(first: &Tensor, channels: usize) -> Result<GrowingMaps> {
+        let &[n, _, h, w] = first.shape() else {
+            return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", first.shape())));
+        };
+        let shape = [n, channels, h, w];
+        if try_numel(&shape).is_none() {
+            return Err(Error::shape(OP, format!("maps of shape {shape:?} have more elements than memory can hold")));
+        }
+        let maps = with_float!(first.dtype(), OP, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {})?);
+        let mut growing = GrowingMaps { maps, used: 0 };
+        growing.push(first)?;
+        Ok(growing)
+    }
+
+    /// How many channels there are so far.
+    pub(crate) fn channels(&self) -> usize {
+        self.used
+    }
+
+    /// All of the maps, those that are still to come with any values.
+    pub(crate) fn maps(&self) -> &Tensor {
+        &self.maps
+    }
+
+    /// Adds channels.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the other sizes differ or there is no room, [`Error::DType`] when the type does.
+    pub(crate) fn push(&mut self, new: &Tensor) -> Result<()> {
+        let _op = operation(OP);
+        let room = self.maps.shape()[1] - self.used;
+        let (&[n, _, h, w], &[m, added, rows, columns]) = (self.maps.shape(), new.shape()) else {
+            return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", new.shape())));
+        };
+        if [n, h, w] != [m, rows, columns] || added > room {
+            let maps = self.maps.shape();
+            return Err(Error::shape(OP, format!("maps of shape {:?} do not fit into the last {room} of {maps:?}", new.shape())));
+        }
+        new.expect_dtype(OP, self.maps.dtype())?;
+        let new = new.to_format(MemoryFormat::ChannelsLast)?;
+        let (pitch, used) = (self.maps.shape()[1], self.used);
+        with_float!(new.dtype(), OP, T => {
+            let maps = self.maps.data_mut::<T>().expect("nobody has seen the maps yet");
+            growing::put(maps, pitch, used, new.data(), added);
+        });
+        self.used += added;
+        Ok(())
+    }
+
+    /// `activation(norm(maps so far))`; the normalisation has as many channels and the maps' dtype.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the maps are floating point.
+    pub(crate) fn normalised(&self, norm: &RunningNorm, activation: Activation) -> Result<Tensor> {
+        let _op = operation("batch_norm");
+        let &[n, pitch, h, w] = self.maps.shape() else { unreachable!("made with four dimensions") };
+        let [scale, offset] = norm.factors()?;
+        Ok(with_float!(self.maps.dtype(), OP, T => {
+            Tensor::build(&[n, self.used, h, w], MemoryFormat::ChannelsLast, |y: &mut [T]| {
+                growing::affine(self.maps.data(), pitch, [&scale, &offset], activation, y);
+            })?
+        }))
+    }
+
+    /// The maps, when all channels are there.
+    pub(crate) fn finish(self) -> Tensor {
+        debug_assert_eq!(self.used, self.maps.shape()[1]);
+        self.maps
+    }
+}

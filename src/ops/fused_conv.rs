@@ -1,0 +1,123 @@
+//! Convolutions prepared for inference: batch normalisation folded into the weights, these laid out for the kernel and one size of input.
+
+use super::conv::{Conv2dOptions, ConvPass, Pass};
+use crate::error::Result;
+use crate::kernels::conv::Prepared;
+use crate::kernels::epilogue::{Activation, Epilogue};
+use crate::kernels::memory::{Buffer, catching};
+use crate::kernels::simd::Real;
+use crate::profiling::hooks::operation;
+use crate::tensor::{DType, Element, MemoryFormat, Tensor};
+
+/// Batch normalisation with running statistics, all `[C]` and of the convolution's dtype.
+pub(crate) struct RunningNorm {
+    pub(crate) weight: Option<Tensor>,
+    pub(crate) bias: Option<Tensor>,
+    pub(crate) mean: Tensor,
+    pub(crate) var: Tensor,
+    pub(crate) eps: f64,
+}
+
+impl RunningNorm {
+    /// The factor and the offset that the normalisation is for each channel.
+    pub(crate) fn factors(&self) -> Result<[Vec<f64>; 2]> {
+        let values = |tensor: &Tensor| tensor.cast(DType::F64)?.to_vec::<f64>();
+        let mut scale: Vec<f64> = values(&self.var)?.iter().map(|var| 1.0 / (var + self.eps).sqrt()).collect();
+        if let Some(weight) = &self.weight {
+            scale.iter_mut().zip(values(weight)?).for_each(|(scale, weight)| *scale *= weight);
+        }
+        let mut offset = self.bias.as_ref().map_or_else(|| Ok(vec![0.0; scale.len()]), values)?;
+        offset.iter_mut().zip(values(&self.mean)?).zip(&scale).for_each(|((offset, mean), scale)| *offset -= mean * scale);
+        Ok([scale, offset])
+    }
+}
+
+/// A convolution for inputs of one shape and dtype, with its weights as they were.
+pub(crate) struct PreparedConv2d {
+    pass: Pass,
+    kernel: Kernel,
+}
+
+enum Kernel {
+    F32(Weights<f32>),
+    F64(Weights<f64>),
+}
+
+struct Weights<T> {
+    prepared: Prepared<T>,
+    bias: Option<Buffer<T>>,
+}
+
+impl PreparedConv2d {
+    /// Of inputs like `x`; the algorithm is the one set by [`with_algorithm`](super::with_algorithm).
+    ///
+    /// # Errors
+    /// As [`Tensor::conv2d`].
+    pub(crate) fn new(
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        norm: Option<&RunningNorm>,
+        options: Conv2dOptions,
+    ) -> Result<PreparedConv2d> {
+        let _op = operation("conv2d");
+        let pass = Pass::of_conv2d(x, weight, bias, options)?;
+        let kernel = match x.dtype() {
+            DType::F64 => Kernel::F64(Weights::new(&pass, weight, bias, norm)?),
+            _ => Kernel::F32(Weights::new(&pass, weight, bias, norm)?),
+        };
+        Ok(PreparedConv2d { pass, kernel })
+    }
+
+    /// The result's shape.
+    pub(crate) fn output_shape(&self) -> [usize; 4] {
+        self.pass.output_shape()
+    }
+
+    /// `activation(norm(conv(x)) + residual)`, channels-last and without history. The residual has the result's shape and dtype.
+    pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+        let _op = operation(self.pass.op);
+        self.pass.tell(ConvPass::Forward, true, x.dtype());
+        match &self.kernel {
+            Kernel::F32(weights) => weights.run(&self.output_shape(), x, residual, activation),
+            Kernel::F64(weights) => weights.run(&self.output_shape(), x, residual, activation),
+        }
+    }
+}
+
+impl<T: Real + Element> Weights<T> {
+    fn new(pass: &Pass, weight: &Tensor, bias: Option<&Tensor>, norm: Option<&RunningNorm>) -> Result<Weights<T>> {
+        let weight = weight.to_format(MemoryFormat::RowMajor)?;
+        let (algorithm, geometry) = (pass.algorithm, &pass.geometry);
+        let Some(norm) = norm else {
+            return Ok(catching(|| {
+                let bias = bias.map(|bias| Buffer::copy_of(bias.data()));
+                Weights { prepared: Prepared::forward(algorithm, geometry, weight.data()), bias }
+            })?);
+        };
+        // Once for many runs: f64 throughout, so that each number is rounded once.
+        let wide = |x: T| x.to_f64().unwrap_or(f64::NAN);
+        let [scale, mut offset] = norm.factors()?;
+        if let Some(bias) = bias {
+            offset.iter_mut().zip(bias.data::<T>()).zip(&scale).for_each(|((offset, &bias), scale)| *offset += wide(bias) * scale);
+        }
+        let mut folded = Buffer::try_uncleared(weight.numel())?;
+        folded.copy_from_slice(weight.data::<T>());
+        let row = geometry.weights() / geometry.channels_out.max(1);
+        for (row, scale) in folded.chunks_exact_mut(row.max(1)).zip(&scale) {
+            row.iter_mut().for_each(|w| *w = T::of(wide(*w) * scale));
+        }
+        let mut bias = Buffer::try_uncleared(offset.len())?;
+        bias.iter_mut().zip(&offset).for_each(|(bias, &offset)| *bias = T::of(offset));
+        Ok(Weights { prepared: catching(|| Prepared::forward(algorithm, geometry, &folded))?, bias: Some(bias) })
+    }
+
+    fn run(&self, output: &[usize], x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+        let x = x.to_format(MemoryFormat::ChannelsLast)?;
+        let residual = residual.map(|residual| residual.to_format(MemoryFormat::ChannelsLast)).transpose()?;
+        Tensor::build(output, MemoryFormat::ChannelsLast, |y: &mut [T]| {
+            let residual = residual.as_ref().map(|residual| residual.data());
+            self.prepared.run(x.data(), Epilogue { residual, activation, ..Epilogue::bias(self.bias.as_deref()) }, y);
+        })
+    }
+}

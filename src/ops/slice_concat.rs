@@ -1,0 +1,482 @@
+//! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory format.
+
+use crate::error::{Error, Result};
+use crate::kernels::copy::{self, Window};
+use crate::kernels::memory;
+use crate::profiling::hooks::operation;
+use crate::tensor::meta::InputExtent;
+use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
+use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
+
+/// A tensor's memory around one of its dimensions, `[outer, size, inner]`.
+pub(crate) fn outer_axis_inner(shape: &[usize], format: MemoryFormat, axis: usize) -> [usize; 3] {
+    if shape.contains(&0) {
+        return [0, shape[axis], 0];
+    }
+    let dims = physical(shape, format);
+    let at = position(shape.len(), format, axis);
+    [numel(&dims[..at]), dims[at], numel(&dims[at + 1..])]
+}
+
+/// Where a dimension comes in the order of memory.
+fn position(rank: usize, format: MemoryFormat, axis: usize) -> usize {
+    if format == MemoryFormat::ChannelsLast && rank == 4 { [0, 3, 1, 2][axis] } else { axis }
+}
+
+/// A part of one dimension, in the tensor's memory format, without history.
+fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Result<Tensor> {
+    let mut shape = x.shape().to_vec();
+    shape[axis] = length;
+    let [outer, size, inner] = outer_axis_inner(x.shape(), x.memory_format(), axis);
+    with_dtype!(x.dtype(), T => Tensor::build(&shape, x.memory_format(), |y: &mut [T]| {
+        let from = Window { start: start * inner, steps: [0, size * inner] };
+        copy::copy_box([1, outer, length * inner], x.data(), from, y, Window { start: 0, steps: [0, length * inner] });
+    }))
+}
+
+/// The inverse of [`cut`]: `x` as a part of one dimension of `shape`, zeros around it.
+fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor> {
+    let [outer, length, inner] = outer_axis_inner(x.shape(), x.memory_format(), axis);
+    let size = shape[axis];
+    with_dtype!(x.dtype(), T => Tensor::build(shape, x.memory_format(), |y: &mut [T]| {
+        copy::fill(y, T::default());
+        let to = Window { start: start * inner, steps: [0, size * inner] };
+        copy::copy_box([1, outer, length * inner], x.data(), Window { start: 0, steps: [0, length * inner] }, y, to);
+    }))
+}
+
+/// A list for this many tensors; fails where these alone, without elements, are more than memory holds.
+fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
+    // A handle, its shape and its storage.
+    const BYTES: usize = 256;
+    let mut list = Vec::new();
+    let fits = count.checked_mul(BYTES).is_some_and(|bytes| memory::check(bytes).is_ok()) && list.try_reserve_exact(count).is_ok();
+    if fits { Ok(list) } else { Err(Error::argument(op, format!("{count} tensors are more than memory can hold"))) }
+}
+
+impl Tensor {
+    /// The part `start .. start + length` of a dimension.
+    ///
+    /// # Shape
+    /// The input's with `length` in that dimension; the input's memory format.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist or a range that exceeds it.
+    pub fn narrow(&self, dim: impl Dim, start: usize, length: usize) -> Result<Tensor> {
+        let _op = operation("narrow");
+        let axis = resolve_size("narrow", dim, self.shape())?;
+        let size = self.shape()[axis];
+        if start.checked_add(length).is_none_or(|end| end > size) {
+            let message = format!("{length} elements from {start} exceed dimension {axis} of shape {:?}", self.shape());
+            return Err(Error::argument("narrow", message));
+        }
+        if length == size {
+            return Ok(self.clone());
+        }
+        let x = self.shape().to_vec();
+        let y = cut(self, axis, start, length)?.record("narrow", [self], move |grad, _wanted| Ok([Some(put(grad, axis, start, &x)?)]));
+        let shift = |from_end: usize| if axis + from_end == self.ndim() && axis > 1 { start as isize } else { 0 };
+        Ok(y.with_input_extent_shifted([shift(2), shift(1)]))
+    }
+
+    /// Cuts a dimension into `chunks` parts of one size, of which the last may be smaller; fewer when the sizes come out so, as in PyTorch.
+    ///
+    /// # Shape
+    /// As [`narrow`](Tensor::narrow)'s.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist or no chunks.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let sizes: Vec<usize> = Tensor::zeros([7, 2]).chunk(3, 0)?.iter().map(|part| part.shape()[0]).collect();
+    /// assert_eq!(sizes, [3, 3, 1]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn chunk(&self, chunks: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
+        let axis = resolve_size("chunk", dim, self.shape())?;
+        if chunks == 0 {
+            return Err(Error::argument("chunk", "expected at least one chunk"));
+        }
+        let size = self.shape()[axis];
+        if size > 0 {
+            return self.split(size.div_ceil(chunks), axis);
+        }
+        let mut parts = room_for("chunk", chunks)?;
+        parts.resize(chunks, self.clone());
+        Ok(parts)
+    }
+
+    /// Cuts a dimension into parts of `size`, of which the last may be smaller.
+    ///
+    /// # Shape
+    /// As [`narrow`](Tensor::narrow)'s.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist, or a size of 0 where the dimension has elements.
+    pub fn split(&self, size: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
+        let axis = resolve_size("split", dim, self.shape())?;
+        let total = self.shape()[axis];
+        if total == 0 {
+            return Ok(vec![self.clone()]);
+        }
+        if size == 0 {
+            return Err(Error::argument("split", format!("parts of size 0 do not cover dimension {axis} of shape {:?}", self.shape())));
+        }
+        let mut parts = room_for("split", total.div_ceil(size))?;
+        for start in (0..total).step_by(size) {
+            parts.push(self.narrow(axis, start, size.min(total - start))?);
+        }
+        Ok(parts)
+    }
+
+    /// Joins tensors along a dimension.
+    ///
+    /// # Shape
+    /// The tensors' shape, which must be one in all other dimensions, with the sum of their sizes in this one. Channels-last when any of them
+    /// is, else row-major. Dtypes promote: u8 < i64 < f32 < f64. As in PyTorch, tensors of shape `[0]` may stand among others and are left out.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an empty list or a dimension that does not exist, [`Error::Shape`] when the other dimensions differ.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let (a, b) = (Tensor::zeros([2, 3, 4, 4]), Tensor::ones([2, 5, 4, 4]));
+    /// assert!(Tensor::cat(&[&a, &b], 1)?.shape() == [2, 8, 4, 4]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn cat(tensors: &[&Tensor], dim: impl Dim) -> Result<Tensor> {
+        let _op = operation("cat");
+        let left_out = |t: &Tensor| t.shape() == [0];
+        let Some(&first) = tensors.iter().find(|t| !left_out(t)).or(tensors.first()) else {
+            return Err(Error::argument("cat", "expected at least one tensor, got an empty list"));
+        };
+        let axis = resolve_size("cat", dim, first.shape())?;
+        let mut shape = first.shape().to_vec();
+        shape[axis] = 0;
+        let (mut dtype, mut format) = (DType::U8, MemoryFormat::RowMajor);
+        // Where each tensor's part starts, and how long it is.
+        let mut parts = Vec::with_capacity(tensors.len());
+        for (index, tensor) in tensors.iter().enumerate() {
+            dtype = dtype.max(tensor.dtype());
+            let skipped = left_out(tensor) && shape.len() != 1;
+            let alike = |(at, (a, b)): (usize, (&usize, &usize))| at == axis || a == b;
+            let joins = tensor.ndim() == shape.len() && tensor.shape().iter().zip(&shape).enumerate().all(alike);
+            if !skipped && !joins {
+                let (other, shape) = (first.shape(), tensor.shape());
+                let message = format!("tensor {index} of shape {shape:?} does not join {other:?} along dimension {axis}");
+                return Err(Error::shape("cat", message));
+            }
+            if tensor.memory_format() == MemoryFormat::ChannelsLast {
+                format = MemoryFormat::ChannelsLast;
+            }
+            let length = if skipped { 0 } else { tensor.shape()[axis] };
+            parts.push((shape[axis], length));
+            shape[axis] = shape[axis].checked_add(length).ok_or_else(|| too_large("cat", tensors.len()))?;
+        }
+        try_numel(&shape).ok_or_else(|| too_large("cat", tensors.len()))?;
+        let [_, _, inner] = outer_axis_inner(&shape, format, axis);
+        let input = |t: &&Tensor| if left_out(t) { t.cast(dtype) } else { t.to_format(format)?.cast(dtype) };
+        let inputs = tensors.iter().map(input).collect::<Result<Vec<_>>>()?;
+        let y = with_dtype!(dtype, T => Tensor::build(&shape, format, |y: &mut [T]| {
+            let runs: Vec<(&[T], usize)> = inputs.iter().zip(&parts).map(|(x, &(_, length))| (x.data(), length * inner)).collect();
+            copy::join(&runs, y);
+        })?);
+        let shapes: Vec<Vec<usize>> = tensors.iter().map(|t| t.shape().to_vec()).collect();
+        Ok(y.record_many("cat", tensors, move |grad, wanted| {
+            let of_part = |((&(start, length), shape), &wanted): ((&(usize, usize), &Vec<usize>), &bool)| {
+                let alike = shape.len() == grad.ndim();
+                wanted.then(|| if alike { cut(grad, axis, start, length) } else { Tensor::try_full(shape, 0.0, grad.dtype()) }).transpose()
+            };
+            parts.iter().zip(&shapes).zip(wanted).map(of_part).collect()
+        }))
+    }
+
+    /// Joins tensors of one shape along a new dimension.
+    ///
+    /// # Shape
+    /// The tensors' with their number inserted at `dim`; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an empty list or a dimension beyond the new ones, [`Error::Shape`] when the shapes differ.
+    pub fn stack(tensors: &[&Tensor], dim: impl Dim) -> Result<Tensor> {
+        let Some(&first) = tensors.first() else {
+            return Err(Error::argument("stack", "expected at least one tensor, got an empty list"));
+        };
+        let axis = resolve_dim("stack", dim, first.ndim() + 1)?;
+        if let Some((index, other)) = tensors.iter().enumerate().find(|(_, t)| t.shape() != first.shape()) {
+            let message = format!("tensor {index} has shape {:?}, the first {:?}", other.shape(), first.shape());
+            return Err(Error::shape("stack", message));
+        }
+        let parts = tensors.iter().map(|t| t.unsqueeze(axis)).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&parts.iter().collect::<Vec<_>>(), axis)
+    }
+
+    /// Surrounds the last two dimensions with a value: `padding` is left, right, top, bottom.
+    ///
+    /// # Shape
+    /// `[.., H, W]` becomes `[.., top + H + bottom, left + W + right]`; the input's memory format. Integer tensors take the value rounded
+    /// towards zero.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a tensor of fewer than two dimensions or a result that memory cannot hold.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let y = Tensor::ones([1, 2]).pad([1, 0, 0, 1], 7.0)?;
+    /// assert_eq!(y.to_vec::<f32>()?, [7.0, 1.0, 1.0, 7.0, 7.0, 7.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn pad(&self, padding: [usize; 4], value: f64) -> Result<Tensor> {
+        let _op = operation("pad");
+        let &[ref front @ .., height, width] = self.shape() else {
+            return Err(Error::shape("pad", format!("expected at least two dimensions, got shape {:?}", self.shape())));
+        };
+        if padding == [0; 4] {
+            return Ok(self.clone());
+        }
+        let [left, right, top, bottom] = padding;
+        let sum = |parts: [usize; 3]| parts.into_iter().try_fold(0usize, usize::checked_add);
+        let shape = sum([top, height, bottom]).zip(sum([left, width, right])).map(|(height, width)| [front, &[height, width]].concat());
+        let shape = shape.filter(|shape| try_numel(shape).is_some()).ok_or_else(|| {
+            Error::shape("pad", format!("padding {padding:?} of shape {:?} asks for more than memory can hold", self.shape()))
+        })?;
+        let inner = Inner { small: self.shape().to_vec(), large: shape, left, top };
+        let y = with_dtype!(self.dtype(), T => Tensor::build(&inner.large, self.memory_format(), |y: &mut [T]| {
+            copy::fill(y, value as T);
+            let (dims, window, dense) = inner.windows(self.memory_format());
+            copy::copy_box(dims, self.data(), dense, y, window);
+        })?);
+        Ok(y.record("pad", [self], move |grad, _wanted| {
+            let (dims, window, dense) = inner.windows(grad.memory_format());
+            Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&inner.small, grad.memory_format(), |x: &mut [T]| {
+                copy::copy_box(dims, grad.data(), window, x, dense);
+            })?))])
+        })
+        .with_input_extent_shifted([-(top as isize), -(left as isize)]))
+    }
+
+    /// Reverses the order along dimensions: one, several, or all (`..`).
+    ///
+    /// # Shape
+    /// The input's, and its memory format.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice.
+    pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
+        let _op = operation("flip");
+        let axes = resolve_dims("flip", &dims, self.ndim())?;
+        let map = self.ndim().checked_sub(2).filter(|&channels| channels > 1);
+        let turned = [0, 1].map(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
+        let y = flipped(self, &axes)?.record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes)?)]));
+        let Some(map) = map else { return Ok(y) };
+        let size = [self.shape()[map], self.shape()[map + 1]];
+        let scale = turned.map(|turned| if turned { -1.0 } else { 1.0 });
+        let place = |axis: usize, at: isize| if turned[axis] { size[axis] as isize - 1 - at } else { at };
+        Ok(y.with_input_extent(|| InputExtent::new(size, scale, |axis, at| [place(axis, at); 2])))
+    }
+}
+
+fn flipped(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
+    let mut y = x.detach();
+    for &axis in axes.iter().filter(|_| x.numel() > 0) {
+        let [_, size, inner] = outer_axis_inner(x.shape(), x.memory_format(), axis);
+        let backwards: Vec<usize> = (0..size).rev().collect();
+        y = with_dtype!(x.dtype(), T => Tensor::build(x.shape(), x.memory_format(), |out: &mut [T]| {
+            copy::select([size, inner], &backwards, y.data(), out);
+        })?);
+    }
+    Ok(y)
+}
+
+/// A map within a larger one, on the last two dimensions.
+struct Inner {
+    small: Vec<usize>,
+    large: Vec<usize>,
+    left: usize,
+    top: usize,
+}
+
+impl Inner {
+    /// The box of runs to copy, where it lies in the larger map, and where in the smaller.
+    fn windows(&self, format: MemoryFormat) -> ([usize; 3], Window, Window) {
+        if self.small.contains(&0) {
+            let nowhere = Window { start: 0, steps: [0, 0] };
+            return ([0; 3], nowhere, nowhere);
+        }
+        let rank = self.small.len();
+        // Channels-last rows hold the channels of each column.
+        let channels = if format == MemoryFormat::ChannelsLast { self.small[1] } else { 1 };
+        let maps = numel(&self.small[..rank - 2]) / channels;
+        let [height, width] = [rank - 2, rank - 1].map(|axis| self.small[axis]);
+        let (row, large_row) = (width * channels, self.large[rank - 1] * channels);
+        let large = Window { start: self.top * large_row + self.left * channels, steps: [self.large[rank - 2] * large_row, large_row] };
+        ([maps, height, row], large, Window { start: 0, steps: [height * row, row] })
+    }
+}
+
+fn too_large(op: &'static str, count: usize) -> Error {
+    Error::shape(op, format!("the {count} tensors together are more than memory can hold"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck;
+
+    /// `0, 1, 2, …` as `f64`, in either memory format.
+    fn counting(shape: &[usize], format: MemoryFormat) -> Tensor {
+        Tensor::arange(numel(shape)).cast(DType::F64).unwrap().with_shape(shape, MemoryFormat::RowMajor).to_format(format).unwrap()
+    }
+
+    const FORMATS: [MemoryFormat; 2] = [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast];
+
+    fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn narrow_takes_the_elements_that_an_ndarray_slice_has() {
+        for format in FORMATS {
+            let x = counting(&[2, 5, 3, 4], format);
+            for axis in 0..4 {
+                let y = x.narrow(axis, 1, x.shape()[axis] - 1).unwrap();
+                assert_eq!(y.memory_format(), format);
+                let view = x.view::<f64>().unwrap();
+                let slice = view.slice_axis(ndarray::Axis(axis), (1..).into());
+                assert_eq!(y.to_ndarray::<f64>().unwrap(), slice.to_owned(), "axis {axis}");
+            }
+        }
+    }
+
+    #[test]
+    fn cat_undoes_split_along_every_dimension_in_either_format() {
+        for format in FORMATS {
+            let x = counting(&[3, 5, 4, 7], format);
+            for axis in 0..4 {
+                let parts = x.split(2, axis).unwrap();
+                let y = Tensor::cat(&parts.iter().collect::<Vec<_>>(), axis).unwrap();
+                assert_eq!(y.memory_format(), format);
+                assert_eq!(y.to_vec::<f64>().unwrap(), x.to_vec::<f64>().unwrap(), "axis {axis}");
+            }
+        }
+    }
+
+    #[test]
+    fn cat_of_both_formats_is_channels_last() {
+        let (a, b) = (counting(&[2, 3, 2, 2], FORMATS[0]), counting(&[2, 1, 2, 2], FORMATS[1]));
+        let y = Tensor::cat(&[&a, &b], 1).unwrap();
+        assert_eq!(y.memory_format(), MemoryFormat::ChannelsLast);
+        assert_eq!(y.narrow(1, 0, 3).unwrap().to_vec::<f64>().unwrap(), a.to_vec::<f64>().unwrap());
+        assert_eq!(y.narrow(1, 3, 1).unwrap().to_vec::<f64>().unwrap(), b.to_vec::<f64>().unwrap());
+    }
+
+    #[test]
+    fn a_large_cat_is_right_where_several_tasks_share_it() {
+        let (a, b) = (counting(&[2, 64, 40, 30], FORMATS[1]), counting(&[2, 32, 40, 30], FORMATS[1]));
+        let y = Tensor::cat(&[&a, &b], 1).unwrap().to_ndarray::<f64>().unwrap();
+        let views = [a.view::<f64>().unwrap(), b.view::<f64>().unwrap()];
+        assert_eq!(y, ndarray::concatenate(ndarray::Axis(1), &views).unwrap());
+    }
+
+    #[test]
+    fn empty_one_dimensional_tensors_are_left_out_of_a_cat_and_dtypes_promote() {
+        let (none, x) = (Tensor::zeros([0]), Tensor::full([2, 3], 7.0, DType::I64));
+        let y = Tensor::cat(&[&none, &x], 1).unwrap();
+        assert!(y.shape() == [2, 3] && y.dtype() == DType::F32);
+        assert!(Tensor::cat(&[&none, &none], 0).unwrap().shape() == [0]);
+    }
+
+    #[test]
+    fn pad_surrounds_maps_of_any_rank_in_either_format() {
+        for (shape, format) in
+            [(&[2, 3][..], FORMATS[0]), (&[2, 2, 3], FORMATS[0]), (&[2, 3, 4, 5], FORMATS[0]), (&[2, 3, 4, 5], FORMATS[1])]
+        {
+            let x = counting(shape, format);
+            let y = x.pad([1, 2, 3, 0], -1.5).unwrap();
+            assert_eq!(y.memory_format(), format);
+            let rank = shape.len();
+            let (h, w) = (shape[rank - 2], shape[rank - 1]);
+            let inner = y.narrow(-2, 3, h).unwrap().narrow(-1, 1, w).unwrap();
+            assert_eq!(inner.to_vec::<f64>().unwrap(), x.to_vec::<f64>().unwrap());
+            let outside = y.to_vec::<f64>().unwrap().iter().filter(|&&y| y == -1.5).count();
+            assert_eq!(outside, y.numel() - x.numel());
+        }
+        assert!(Tensor::zeros([1, 0, 3]).pad([0, 0, 1, 1], 2.0).unwrap().to_vec::<f32>().unwrap() == [2.0; 6]);
+    }
+
+    #[test]
+    fn flip_reverses_and_keeps_the_format() {
+        for format in FORMATS {
+            let x = counting(&[2, 3, 2, 2], format);
+            let y = x.flip(..).unwrap();
+            assert_eq!(y.memory_format(), format);
+            let reversed: Vec<f64> = x.to_vec::<f64>().unwrap().into_iter().rev().collect();
+            assert_eq!(y.to_vec::<f64>().unwrap(), reversed);
+            let y = x.flip(-1).unwrap().narrow(3, 0, 1).unwrap();
+            assert_eq!(y.to_vec::<f64>().unwrap(), x.narrow(3, 1, 1).unwrap().to_vec::<f64>().unwrap());
+        }
+    }
+
+    #[test]
+    fn chunks_come_out_as_in_pytorch() {
+        let sizes = |n: usize, chunks: usize| -> Vec<usize> {
+            Tensor::zeros([n]).chunk(chunks, 0).unwrap().iter().map(|part| part.shape()[0]).collect()
+        };
+        assert_eq!(sizes(6, 4), [2, 2, 2]);
+        assert_eq!(sizes(7, 3), [3, 3, 1]);
+        assert_eq!(sizes(0, 3), [0, 0, 0]);
+        assert!(Tensor::zeros([2, 0]).split(0, 1).unwrap().len() == 1);
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        for format in FORMATS {
+            let (x, z) = (counting(&[2, 3, 2, 3], format), counting(&[2, 2, 2, 3], FORMATS[1]));
+            let check = |inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>| gradcheck(inputs, Default::default(), f).unwrap();
+            for axis in 0..4 {
+                check(std::slice::from_ref(&x), &|x| x[0].narrow(axis, 1, 1));
+                check(std::slice::from_ref(&x), &|x| x[0].flip(axis));
+            }
+            check(std::slice::from_ref(&x), &|x| x[0].pad([1, 0, 2, 1], 3.0));
+            check(&[x.clone(), z.clone()], &|x| Tensor::cat(&[&x[0], &x[1], &x[0]], 1));
+            check(&[x.clone(), x.clone()], &|x| Tensor::stack(&[&x[0], &x[1]], 2));
+        }
+    }
+
+    #[test]
+    fn errors_name_what_does_not_fit() {
+        let x = Tensor::zeros([2, 3]);
+        assert_eq!(message(x.narrow(1, 2, 2)), "narrow: 2 elements from 2 exceed dimension 1 of shape [2, 3]");
+        assert!(message(x.narrow(1, 2, usize::MAX)).contains("exceed dimension 1"));
+        assert_eq!(message(x.narrow(2, 0, 1)), "narrow: dimension 2 is outside a tensor with 2 dimensions");
+        assert_eq!(message(x.chunk(0, 0)), "chunk: expected at least one chunk");
+        assert!(message(Tensor::zeros([0]).chunk(usize::MAX, 0)).contains("more than memory can hold"));
+        assert!(message(x.split(0, 1)).contains("parts of size 0 do not cover dimension 1"));
+        assert_eq!(message(Tensor::cat(&[], 0)), "cat: expected at least one tensor, got an empty list");
+        let (a, b) = (Tensor::zeros([2, 3]), Tensor::zeros([4, 5]));
+        assert_eq!(message(Tensor::cat(&[&a, &b], 0)), "cat: tensor 1 of shape [4, 5] does not join [2, 3] along dimension 0");
+        assert!(message(Tensor::cat(&[&a, &Tensor::zeros([2, 3, 1])], 0)).contains("tensor 1 of shape [2, 3, 1]"));
+        assert!(message(Tensor::cat(&[&a], -3)).contains("dimension -3"));
+        let huge = Tensor::zeros([0, 1 << 58]);
+        assert!(message(Tensor::cat(&[&huge, &huge], 1)).contains("more than memory can hold"));
+        assert_eq!(message(Tensor::stack(&[], 0)), "stack: expected at least one tensor, got an empty list");
+        assert_eq!(message(Tensor::stack(&[&a, &b], 0)), "stack: tensor 1 has shape [4, 5], the first [2, 3]");
+        assert_eq!(message(Tensor::zeros([3]).pad([1; 4], 0.0)), "pad: expected at least two dimensions, got shape [3]");
+        for padding in [[usize::MAX, 1, 0, 0], [0, 0, 1 << 62, 0]] {
+            assert!(message(x.pad(padding, 0.0)).contains("more than memory can hold"));
+        }
+        assert!(message(x.flip([0, -2])).contains("named twice"));
+    }
+
+    #[test]
+    fn tensors_without_elements_may_be_large_in_other_dimensions() {
+        let x = Tensor::zeros([0, 1 << 56, 3]);
+        assert!(x.narrow(1, 5, 7).unwrap().shape() == [0, 7, 3]);
+        assert!(x.flip(..).unwrap().shape() == x.shape());
+        assert!(Tensor::cat(&[&x, &x], 0).unwrap().shape() == x.shape());
+    }
+}

@@ -1,0 +1,412 @@
+//! Learning-rate schedules.
+//!
+//! A [`LrSchedule`] is a function from the number of steps to a group's learning rate, given the rate the group began with. Attached to an
+//! optimiser it becomes a [`LrScheduler`], which counts the steps. What a step is (a batch, an epoch) is up to whoever calls
+//! [`LrScheduler::step`].
+
+mod one_cycle;
+mod plateau;
+
+pub use one_cycle::{Anneal, OneCycleLr};
+pub use plateau::{PlateauMode, ReduceLrOnPlateau, ThresholdMode};
+
+use std::f64::consts::PI;
+use std::fmt;
+
+use super::state::{self, OptimizerState, Reader};
+use crate::error::{Error, Result};
+use crate::optim::{Optimizer, check_range};
+use crate::tensor::Tensor;
+
+/// What a schedule says for one group and step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The momentum (Adam's first beta), when the schedule has a say in it.
+    pub momentum: Option<f64>,
+}
+
+impl Rates {
+    fn of(learning_rate: f64) -> Result<Rates> {
+        Ok(Rates { learning_rate, momentum: None })
+    }
+
+    fn set(&self, optimizer: &mut dyn Optimizer, group: usize) -> Result<()> {
+        optimizer.set_learning_rate(group, self.learning_rate)?;
+        self.momentum.map_or(Ok(()), |momentum| optimizer.set_momentum(group, momentum))
+    }
+}
+
+/// A learning rate as a function of the step.
+pub trait LrSchedule: Send {
+    /// Fails with [`Error::Argument`] for settings out of range; called when the schedule is attached.
+    ///
+    /// # Errors
+    /// As said.
+    fn check(&self) -> Result<()>;
+
+    /// The rates after `step` steps of the group number `group`, which began with the learning rate `base`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the schedule says nothing of this step or group.
+    fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates>;
+
+    /// Takes note of a metric before the rates of `step` are asked for.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the schedule needs a metric and there is none.
+    fn observe(&mut self, _step: u64, _metric: Option<f64>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Shows every number that [`observe`](LrSchedule::observe) changes, by name, for snapshots.
+    fn visit(&mut self, _visitor: &mut dyn FnMut(&'static str, &mut f64)) {}
+
+    /// Starts this schedule on an optimiser and sets the rates of step 0.
+    ///
+    /// # Errors
+    /// As [`check`](LrSchedule::check), and when the optimiser refuses the rates.
+    fn attach(self, optimizer: &mut dyn Optimizer) -> Result<LrScheduler<Self>>
+    where
+        Self: Sized,
+    {
+        LrScheduler::new(self, optimizer)
+    }
+}
+
+impl LrSchedule for Box<dyn LrSchedule> {
+    fn check(&self) -> Result<()> {
+        (**self).check()
+    }
+
+    fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates> {
+        (**self).at(step, group, base)
+    }
+
+    fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
+        (**self).observe(step, metric)
+    }
+
+    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+        (**self).visit(visitor);
+    }
+}
+
+/// A schedule at work: how many steps there have been, and what each group began with.
+#[derive(Clone, Debug)]
+pub struct LrScheduler<S> {
+    schedule: S,
+    step: u64,
+    bases: Vec<f64>,
+}
+
+impl<S: LrSchedule> LrScheduler<S> {
+    /// As [`LrSchedule::attach`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(schedule: S, optimizer: &mut dyn Optimizer) -> Result<LrScheduler<S>> {
+        schedule.check()?;
+        let scheduler = LrScheduler { schedule, step: 0, bases: optimizer.learning_rates() };
+        scheduler.apply(optimizer)?;
+        Ok(scheduler)
+    }
+
+    /// Goes one step on; call it after the optimiser's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the schedule needs a metric ([`ReduceLrOnPlateau`](super::ReduceLrOnPlateau): use
+    /// [`step_with`](LrScheduler::step_with)) or has ended, and when the optimiser has other groups than it was attached to.
+    pub fn step(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
+        self.advance(optimizer, None)
+    }
+
+    /// Goes one step on with a metric, such as the validation loss; schedules that need none ignore it.
+    ///
+    /// # Errors
+    /// As [`step`](LrScheduler::step).
+    pub fn step_with(&mut self, optimizer: &mut dyn Optimizer, metric: f64) -> Result<()> {
+        self.advance(optimizer, Some(metric))
+    }
+
+    fn advance(&mut self, optimizer: &mut dyn Optimizer, metric: Option<f64>) -> Result<()> {
+        self.schedule.observe(self.step + 1, metric)?;
+        self.step += 1;
+        let applied = self.apply(optimizer);
+        self.step -= u64::from(applied.is_err());
+        applied
+    }
+
+    /// Sets the rates of this step; on an error the optimiser is as it was.
+    fn apply(&self, optimizer: &mut dyn Optimizer) -> Result<()> {
+        if optimizer.num_groups() != self.bases.len() {
+            let message = format!("attached to {} parameter groups, the optimiser has {}", self.bases.len(), optimizer.num_groups());
+            return Err(Error::argument("schedule", message));
+        }
+        let groups = self.bases.iter().enumerate();
+        let rates = groups.map(|(group, &base)| self.schedule.at(self.step, group, base)).collect::<Result<Vec<Rates>>>()?;
+        let mut before = vec![];
+        for (group, rates) in rates.iter().enumerate() {
+            before.push(Rates { learning_rate: optimizer.learning_rate(group)?, momentum: optimizer.momentum_of(group)? });
+            if let Err(error) = rates.set(optimizer, group) {
+                before.iter().enumerate().try_for_each(|(group, rates)| rates.set(optimizer, group))?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many steps there have been.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// A snapshot of where the schedule stands; the settings are not part of it.
+    pub fn state(&self) -> OptimizerState
+    where
+        S: Clone,
+    {
+        let mut state = OptimizerState::default();
+        state.push("schedule.step".into(), state::count(self.step));
+        for (group, &base) in self.bases.iter().enumerate() {
+            state.push(format!("schedule.base.{group}"), Tensor::scalar(base));
+        }
+        self.schedule.clone().visit(&mut |name, value| state.push(format!("schedule.{name}"), Tensor::scalar(*value)));
+        state
+    }
+
+    /// Goes back to a snapshot and sets the optimiser's rates to those of its step, whatever they were; the optimiser's own snapshot may be
+    /// restored before or after.
+    ///
+    /// ```
+    /// use convnet::{Tensor, nn::Parameter};
+    /// use convnet::optim::{ExponentialLr, LinearWarmup, Optimizer, LrSchedule, Sgd};
+    ///
+    /// let new_optimizer = || Sgd::new([Parameter::new(Tensor::ones([2]))], 0.1);
+    /// let new_schedule = || LinearWarmup::new(5, ExponentialLr::new(0.9)).start_factor(0.1);
+    /// let mut optimizer = new_optimizer();
+    /// let mut schedule = new_schedule().attach(&mut optimizer)?;
+    /// for _ in 0..8 {
+    ///     schedule.step(&mut optimizer)?;
+    /// }
+    /// let (of_optimizer, of_schedule) = (optimizer.state(), schedule.state()); // for a checkpoint
+    ///
+    /// let mut restored = new_optimizer();
+    /// let mut schedule = new_schedule().attach(&mut restored)?;
+    /// restored.load_state(&of_optimizer)?;
+    /// schedule.load_state(&of_schedule, &mut restored)?;
+    /// assert_eq!(restored.learning_rates(), optimizer.learning_rates());
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the snapshot does not fit, and as [`step`](LrScheduler::step); nothing has changed then.
+    pub fn load_state(&mut self, state: &OptimizerState, optimizer: &mut dyn Optimizer) -> Result<()>
+    where
+        S: Clone,
+    {
+        let mut reader = Reader::new(state)?;
+        let step = reader.count("schedule.step")?;
+        let names = 0..self.bases.len();
+        let bases = names.map(|group| reader.number(&format!("schedule.base.{group}"))).collect::<Result<Vec<f64>>>()?;
+        let (mut schedule, mut outcome) = (self.schedule.clone(), Ok(()));
+        schedule.visit(&mut |name, value| reader.replace(&format!("schedule.{name}"), value, &mut outcome));
+        outcome?;
+        reader.finish()?;
+        let restored = LrScheduler { schedule, step, bases };
+        restored.apply(optimizer)?;
+        *self = restored;
+        Ok(())
+    }
+}
+
+/// The rate times `gamma` every `step_size` steps; PyTorch's `StepLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepLr {
+    step_size: u64,
+    gamma: f64,
+}
+
+impl StepLr {
+    /// With a gamma of 0.1.
+    pub fn new(step_size: u64) -> StepLr {
+        StepLr { step_size, gamma: 0.1 }
+    }
+
+    /// Sets the factor, at least 0.
+    #[must_use]
+    pub fn gamma(self, gamma: f64) -> StepLr {
+        StepLr { gamma, ..self }
+    }
+}
+
+impl LrSchedule for StepLr {
+    fn check(&self) -> Result<()> {
+        check_positive("StepLr", "the step size", self.step_size)?;
+        check_range("StepLr", "gamma", self.gamma, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        Rates::of(base * power(self.gamma, step / self.step_size.max(1)))
+    }
+}
+
+/// The rate times `gamma` at each milestone; PyTorch's `MultiStepLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MultiStepLr {
+    milestones: Vec<u64>,
+    gamma: f64,
+}
+
+impl MultiStepLr {
+    /// With a gamma of 0.1; milestones may come in any order, and one that is there twice counts twice.
+    pub fn new(milestones: impl IntoIterator<Item = u64>) -> MultiStepLr {
+        MultiStepLr { milestones: milestones.into_iter().collect(), gamma: 0.1 }
+    }
+
+    /// Sets the factor, at least 0.
+    #[must_use]
+    pub fn gamma(self, gamma: f64) -> MultiStepLr {
+        MultiStepLr { gamma, ..self }
+    }
+}
+
+impl LrSchedule for MultiStepLr {
+    fn check(&self) -> Result<()> {
+        check_range("MultiStepLr", "gamma", self.gamma, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        let passed = self.milestones.iter().filter(|&&milestone| milestone <= step).count();
+        Rates::of(base * power(self.gamma, passed as u64))
+    }
+}
+
+/// The rate times `gamma` at every step; PyTorch's `ExponentialLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExponentialLr {
+    gamma: f64,
+}
+
+impl ExponentialLr {
+    /// With this factor, at least 0.
+    pub fn new(gamma: f64) -> ExponentialLr {
+        ExponentialLr { gamma }
+    }
+}
+
+impl LrSchedule for ExponentialLr {
+    fn check(&self) -> Result<()> {
+        check_range("ExponentialLr", "gamma", self.gamma, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        Rates::of(base * power(self.gamma, step))
+    }
+}
+
+/// Half a cosine wave from the base rate down to a minimum in `steps` steps (Loshchilov & Hutter, 2017), and up again after them; PyTorch's
+/// `CosineAnnealingLR`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CosineAnnealingLr {
+    steps: u64,
+    minimum: f64,
+}
+
+impl CosineAnnealingLr {
+    /// With a minimum of 0.
+    pub fn new(steps: u64) -> CosineAnnealingLr {
+        CosineAnnealingLr { steps, minimum: 0.0 }
+    }
+
+    /// Sets the rate at the bottom (PyTorch's `eta_min`).
+    #[must_use]
+    pub fn minimum(self, minimum: f64) -> CosineAnnealingLr {
+        CosineAnnealingLr { minimum, ..self }
+    }
+}
+
+impl LrSchedule for CosineAnnealingLr {
+    fn check(&self) -> Result<()> {
+        check_positive("CosineAnnealingLr", "the number of steps", self.steps)?;
+        check_range("CosineAnnealingLr", "the minimum", self.minimum, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        let turn = PI * step as f64 / self.steps as f64;
+        Rates::of(self.minimum + (base - self.minimum) * (1.0 + turn.cos()) / 2.0)
+    }
+}
+
+/// A linear climb over the first steps to where another schedule starts, which then runs from its own step 0; PyTorch's `LinearLR` and
+/// another one in a `SequentialLR`.
+///
+/// ```
+/// use convnet::optim::{CosineAnnealingLr, LinearWarmup, LrSchedule};
+///
+/// let schedule = LinearWarmup::new(5, CosineAnnealingLr::new(90)).start_factor(0.1);
+/// assert!((schedule.at(0, 0, 1.0)?.learning_rate - 0.1).abs() < 1e-12);
+/// assert!((schedule.at(5, 0, 1.0)?.learning_rate - 1.0).abs() < 1e-12);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearWarmup<S> {
+    steps: u64,
+    start_factor: f64,
+    inner: S,
+}
+
+impl<S: LrSchedule> LinearWarmup<S> {
+    /// `steps` steps from a third of the first rate of `inner` on.
+    pub fn new(steps: u64, inner: S) -> LinearWarmup<S> {
+        LinearWarmup { steps, start_factor: 1.0 / 3.0, inner }
+    }
+
+    /// Sets the share of the first rate of the inner schedule with which to begin, in `[0, 1]`.
+    #[must_use]
+    pub fn start_factor(self, start_factor: f64) -> LinearWarmup<S> {
+        LinearWarmup { start_factor, ..self }
+    }
+}
+
+impl<S: LrSchedule> LrSchedule for LinearWarmup<S> {
+    fn check(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.start_factor) {
+            return Err(Error::argument("LinearWarmup", format!("the start factor must be in [0, 1], got {}", self.start_factor)));
+        }
+        self.inner.check()
+    }
+
+    fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates> {
+        if step >= self.steps {
+            return self.inner.at(step - self.steps, group, base);
+        }
+        let first = self.inner.at(0, group, base)?;
+        let factor = self.start_factor + (1.0 - self.start_factor) * step as f64 / self.steps as f64;
+        Ok(Rates { learning_rate: first.learning_rate * factor, ..first })
+    }
+
+    /// The inner schedule sees no metric of the warm-up.
+    fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
+        if step > self.steps { self.inner.observe(step - self.steps, metric) } else { Ok(()) }
+    }
+
+    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+        self.inner.visit(visitor);
+    }
+}
+
+pub(crate) fn check_positive(op: &'static str, name: &str, value: u64) -> Result<()> {
+    if value > 0 { Ok(()) } else { Err(Error::argument(op, format!("{name} must be positive, got 0"))) }
+}
+
+fn power(gamma: f64, exponent: u64) -> f64 {
+    gamma.powf(exponent as f64)
+}
+
+impl fmt::Debug for dyn LrSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LrSchedule")
+    }
+}

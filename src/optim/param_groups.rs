@@ -1,0 +1,410 @@
+//! What all optimisers share: groups, the walk over parameters, state.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::state::{self, OptimizerState, Reader};
+use crate::autograd::Gradients;
+use crate::error::{Error, Result};
+use crate::kernels::simd::Real;
+use crate::nn::Parameter;
+use crate::optim::{Optimizer, check_range};
+use crate::profiling::hooks::operation;
+use crate::tensor::{Tensor, with_float};
+
+/// The most state tensors that a parameter has.
+pub(crate) const MAX_SLOTS: usize = 3;
+
+/// Where an update stands.
+pub struct Progress {
+    /// Updates of this parameter, this one included.
+    pub(crate) step: u64,
+    /// Whether the state tensors were made for this update.
+    pub(crate) fresh: bool,
+}
+
+/// An optimiser's options, and its update with them.
+pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
+    /// The optimiser's name in messages and snapshots.
+    const NAME: &'static str;
+    /// Names of the state tensors.
+    const SLOTS: &'static [&'static str];
+
+    /// Fails for options out of range.
+    fn check(&self) -> Result<()>;
+    /// Which of the state tensors these options need.
+    fn needs(&self) -> [bool; MAX_SLOTS];
+    /// What the state tensors start with.
+    fn initial(&self) -> f64 {
+        0.0
+    }
+    /// The learning rate.
+    fn learning_rate(&mut self) -> &mut f64;
+    /// Momentum or what stands for it.
+    fn momentum(&mut self) -> Option<&mut f64>;
+    /// Shows every option under its name; flags are 0 and 1.
+    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64));
+    /// One update in place; state tensors that are not needed are empty.
+    fn update<T: Real>(&self, progress: &Progress, parameter: &mut [T], gradient: &[T], state: [&mut [T]; MAX_SLOTS]);
+}
+
+/// Shows a flag as a number; for [`UpdateRule::visit`].
+pub(crate) fn visit_flag(name: &'static str, flag: &mut bool, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+    let mut value = f64::from(u8::from(*flag));
+    visitor(name, &mut value);
+    *flag = value != 0.0;
+}
+
+struct Member {
+    parameter: Parameter,
+    steps: u64,
+    slots: [Option<Tensor>; MAX_SLOTS],
+}
+
+type Edit<R> = Box<dyn Fn(&mut R) + Send>;
+
+struct Group<R> {
+    options: R,
+    /// How the options differ from the defaults.
+    edit: Option<Edit<R>>,
+    members: Vec<Member>,
+}
+
+/// An optimiser with the options `R`; see [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW),
+/// [`RmsProp`](super::RmsProp), [`Adagrad`](super::Adagrad).
+pub struct GroupedOptimizer<R> {
+    defaults: R,
+    groups: Vec<Group<R>>,
+    known: HashSet<u64>,
+    /// What was wrong with the groups; `step` reports it.
+    defect: Option<String>,
+}
+
+impl<R: UpdateRule> GroupedOptimizer<R> {
+    pub(crate) fn with_options(parameters: impl IntoIterator<Item = Parameter>, defaults: R) -> Self {
+        let mut optimizer = GroupedOptimizer { defaults, groups: vec![], known: HashSet::new(), defect: None };
+        optimizer.push(parameters, None);
+        optimizer
+    }
+
+    /// Adds a group of parameters with options of its own: `edit` changes a copy of the optimiser's.
+    ///
+    /// Setters and `group` may come in any order: a setter changes every group, and what `edit` says stays said.
+    ///
+    /// ```
+    /// use convnet::{Tensor, nn::Parameter, optim::Sgd};
+    ///
+    /// let (weight, bias) = (Parameter::new(Tensor::ones([3, 2])), Parameter::new(Tensor::zeros([3])));
+    /// let optimizer = Sgd::new([weight], 0.1).weight_decay(5e-4).group([bias], |options| options.weight_decay = 0.0);
+    /// ```
+    #[must_use]
+    pub fn group(mut self, parameters: impl IntoIterator<Item = Parameter>, edit: impl Fn(&mut R) + Send + 'static) -> Self {
+        self.push(parameters, Some(Box::new(edit)));
+        self
+    }
+
+    /// The options of a group.
+    pub fn options(&self, group: usize) -> Option<&R> {
+        self.groups.get(group).map(|group| &group.options)
+    }
+
+    /// Changes the options of all groups, except what a group says itself.
+    pub(crate) fn set(mut self, change: impl Fn(&mut R)) -> Self {
+        change(&mut self.defaults);
+        for group in &mut self.groups {
+            change(&mut group.options);
+            if let Some(edit) = &group.edit {
+                edit(&mut group.options);
+            }
+        }
+        self
+    }
+
+    fn push(&mut self, parameters: impl IntoIterator<Item = Parameter>, edit: Option<Edit<R>>) {
+        let mut options = self.defaults.clone();
+        if let Some(edit) = &edit {
+            edit(&mut options);
+        }
+        let (mut members, mut here) = (vec![], HashSet::new());
+        for parameter in parameters {
+            let leaf = parameter.leaf().unwrap_or_else(|error| {
+                self.defect = Some(error.to_string());
+                Tensor::scalar(0u8)
+            });
+            if let Some(leaf) = leaf.node().map(|node| node.number) {
+                if self.known.contains(&leaf) {
+                    self.defect = Some(format!("{parameter:?} is in two groups"));
+                }
+                // Two layers that share a parameter both name it.
+                if !here.insert(leaf) {
+                    continue;
+                }
+            }
+            members.push(Member { parameter, steps: 0, slots: [const { None }; MAX_SLOTS] });
+        }
+        self.known.extend(here);
+        self.groups.push(Group { options, edit, members });
+    }
+
+    fn check_group(&self, group: usize) -> Result<()> {
+        if group < self.groups.len() {
+            return Ok(());
+        }
+        Err(Error::argument(R::NAME, format!("there are {} groups, no group {group}", self.groups.len())))
+    }
+
+    fn check(&self, gradients: &Gradients) -> Result<()> {
+        if let Some(defect) = &self.defect {
+            return Err(Error::argument(R::NAME, defect.clone()));
+        }
+        let mut found = false;
+        for group in &self.groups {
+            group.options.check()?;
+            for member in &group.members {
+                let leaf = member.parameter.leaf()?;
+                if let Some(gradient) = gradients.get(&leaf) {
+                    found = true;
+                    gradient.expect_float(R::NAME)?;
+                    leaf.expect_float(R::NAME)?;
+                    if gradient.shape() != leaf.shape() {
+                        let message = format!("a gradient {:?} does not fit a parameter {:?}", gradient.shape(), leaf.shape());
+                        return Err(Error::shape(R::NAME, message));
+                    }
+                }
+            }
+        }
+        if found { Ok(()) } else { Err(Error::argument(R::NAME, self.why_nothing_is_found(gradients))) }
+    }
+
+    /// The likely cause when no parameter has a gradient.
+    fn why_nothing_is_found(&self, gradients: &Gradients) -> String {
+        let parameters = || self.groups.iter().flat_map(|group| &group.members).map(|member| &member.parameter);
+        let (all, frozen) = (parameters().count(), parameters().filter(|parameter| parameter.is_frozen()).count());
+        if all == 0 {
+            return "there are no parameters; give the optimiser those of the network, `net.parameters()`".into();
+        }
+        if frozen == all {
+            return format!("all {all} parameters are frozen, so that none has a gradient; unfreeze some, or leave out this step");
+        }
+        let there = match gradients.len() {
+            0 => "there are no gradients at all".to_string(),
+            count => format!("the {count} gradients belong to other tensors"),
+        };
+        let frozen = if frozen == 0 { String::new() } else { format!(", {frozen} of them frozen,") };
+        format!(
+            "none of the {all} parameters{frozen} has a gradient: {there}. Was the optimiser made for another network than the one that the loss \
+             comes from (built or loaded anew since), or does the loss not depend on these parameters (`no_grad`, `detach`)?"
+        )
+    }
+}
+
+impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
+    fn step(&mut self, gradients: &Gradients) -> Result<()> {
+        let _op = operation(R::NAME);
+        self.check(gradients)?;
+        for group in &mut self.groups {
+            for member in &mut group.members {
+                member.step(&group.options, gradients)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn num_groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        self.groups.iter().flat_map(|group| &group.members).map(|member| member.parameter.clone()).collect()
+    }
+
+    fn learning_rate(&self, group: usize) -> Result<f64> {
+        self.check_group(group)?;
+        Ok(*self.groups[group].options.clone().learning_rate())
+    }
+
+    fn set_learning_rate(&mut self, group: usize, learning_rate: f64) -> Result<()> {
+        self.check_group(group)?;
+        check_range(R::NAME, "learning rate", learning_rate, f64::INFINITY)?;
+        *self.groups[group].options.learning_rate() = learning_rate;
+        Ok(())
+    }
+
+    fn momentum_of(&self, group: usize) -> Result<Option<f64>> {
+        self.check_group(group)?;
+        Ok(self.groups[group].options.clone().momentum().copied())
+    }
+
+    fn set_momentum(&mut self, group: usize, momentum: f64) -> Result<()> {
+        self.check_group(group)?;
+        check_range(R::NAME, "momentum", momentum, 1.0)?;
+        match self.groups[group].options.momentum() {
+            Some(current) => *current = momentum,
+            None => return Err(Error::argument(R::NAME, "this optimiser has no momentum")),
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> OptimizerState {
+        let mut state = OptimizerState::default();
+        for (index, group) in self.groups.iter().enumerate() {
+            group.options.clone().visit(&mut |name, value| {
+                state.push(format!("{}.group.{index}.{name}", R::NAME), Tensor::scalar(*value));
+            });
+        }
+        for (index, member) in self.groups.iter().flat_map(|group| &group.members).enumerate() {
+            state.push(format!("{}.param.{index}.step", R::NAME), state::count(member.steps));
+            for (name, slot) in R::SLOTS.iter().zip(&member.slots) {
+                if let Some(slot) = slot {
+                    state.push(format!("{}.param.{index}.{name}", R::NAME), slot.clone());
+                }
+            }
+        }
+        state
+    }
+
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
+        let mut reader = Reader::new(state)?;
+        let mut options = vec![];
+        for (index, group) in self.groups.iter().enumerate() {
+            let (mut loaded, mut outcome) = (group.options.clone(), Ok(()));
+            let full = |name| format!("{}.group.{index}.{name}", R::NAME);
+            loaded.visit(&mut |name, value| reader.replace(&full(name), value, &mut outcome));
+            outcome?;
+            loaded.check().map_err(|error| Error::StateDict(format!("group {index}: {error}")))?;
+            options.push(loaded);
+        }
+        let mut members = vec![];
+        for (index, member) in self.groups.iter().flat_map(|group| &group.members).enumerate() {
+            let steps = reader.count(&format!("{}.param.{index}.step", R::NAME))?;
+            let mut slots = [const { None }; MAX_SLOTS];
+            for (name, slot) in R::SLOTS.iter().zip(&mut slots) {
+                let name = format!("{}.param.{index}.{name}", R::NAME);
+                let Some(value) = reader.optional(&name) else { continue };
+                let expected = member.parameter.leaf()?;
+                if value.shape() != expected.shape() || value.dtype() != expected.dtype() {
+                    return Err(Error::StateDict(format!("{name} is {value:?}, its parameter {expected:?}")));
+                }
+                *slot = Some(value.detach());
+            }
+            members.push((steps, slots));
+        }
+        reader.finish()?;
+        for (group, options) in self.groups.iter_mut().zip(options) {
+            group.options = options;
+        }
+        for (member, loaded) in self.groups.iter_mut().flat_map(|group| &mut group.members).zip(members) {
+            (member.steps, member.slots) = loaded;
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    fn step<R: UpdateRule>(&mut self, options: &R, gradients: &Gradients) -> Result<()> {
+        let Some(gradient) = gradients.get(&self.parameter.leaf()?) else { return Ok(()) };
+        if self.parameter.is_frozen() {
+            return Ok(());
+        }
+        let (steps, slots) = (&mut self.steps, &mut self.slots);
+        self.parameter.update(|value| {
+            with_float!(value.dtype(), R::NAME, T => {
+                let format = value.memory_format();
+                let gradient = gradient.to_format(format)?.cast(value.dtype())?;
+                let mut fresh = false;
+                for (slot, _) in slots.iter_mut().zip(options.needs()).filter(|(_, needed)| *needed) {
+                    *slot = Some(match slot.take() {
+                        Some(state) => state.to_format(format)?.cast(value.dtype())?,
+                        None => {
+                            fresh = true;
+                            value.try_full_like(options.initial())?
+                        }
+                    });
+                }
+                let mut state: [&mut [T]; MAX_SLOTS] = [&mut [], &mut [], &mut []];
+                for ((slot, needed), state) in slots.iter_mut().zip(options.needs()).zip(&mut state) {
+                    if let Some(slot) = slot.as_mut().filter(|_| needed) {
+                        *state = slot.make_mut()?;
+                    }
+                }
+                *steps += 1;
+                options.update(&Progress { step: *steps, fresh }, value.make_mut()?, gradient.data(), state);
+                Ok(())
+            })
+        })
+    }
+}
+
+impl<R: UpdateRule> fmt::Debug for GroupedOptimizer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", R::NAME)?;
+        for (index, group) in self.groups.iter().enumerate() {
+            let comma = if index > 0 { "; " } else { "" };
+            write!(f, "{comma}{} parameters, {:?}", group.members.len(), group.options)?;
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::{Adam, Sgd};
+    use crate::tensor::{DType, MemoryFormat};
+
+    fn gradients(parameter: &Parameter, gradient: Tensor) -> Gradients {
+        let mut gradients = Gradients::default();
+        gradients.insert(&parameter.leaf().unwrap(), gradient);
+        gradients
+    }
+
+    #[test]
+    fn memory_formats_of_parameter_gradient_and_state_may_differ() {
+        let values = Tensor::randn([3, 4, 2, 5]).cast(DType::F64).unwrap();
+        let gradient = Tensor::randn([3, 4, 2, 5]).cast(DType::F64).unwrap();
+        let run = |first: MemoryFormat, second: MemoryFormat, of_gradient: MemoryFormat| {
+            let parameter = Parameter::new(values.to_format(first).unwrap());
+            let mut optimizer = Adam::new([parameter.clone()], 0.1).amsgrad(true);
+            optimizer.step(&gradients(&parameter, gradient.to_format(of_gradient).unwrap())).unwrap();
+            parameter.set(&parameter.tensor().to_format(second).unwrap()).unwrap();
+            optimizer.step(&gradients(&parameter, gradient.to_format(of_gradient).unwrap())).unwrap();
+            assert_eq!(parameter.tensor().memory_format(), second);
+            parameter.tensor().to_vec::<f64>().unwrap()
+        };
+        use MemoryFormat::{ChannelsLast, RowMajor};
+        let expected = run(RowMajor, RowMajor, RowMajor);
+        assert_ne!(expected, values.to_vec::<f64>().unwrap());
+        for formats in [(RowMajor, RowMajor, ChannelsLast), (ChannelsLast, RowMajor, RowMajor), (RowMajor, ChannelsLast, ChannelsLast)] {
+            assert_eq!(run(formats.0, formats.1, formats.2), expected, "{formats:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_is_in_place_unless_somebody_holds_the_value() {
+        let parameter = Parameter::new(Tensor::ones([4]));
+        let mut optimizer = Sgd::new([parameter.clone()], 0.5).momentum(0.9);
+        let place = |parameter: &Parameter| parameter.leaf().unwrap().data::<f32>().as_ptr();
+        let before = place(&parameter);
+        optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
+        assert_eq!(place(&parameter), before);
+        let place_of_state = |optimizer: &Sgd| optimizer.groups[0].members[0].slots[0].as_ref().unwrap().data::<f32>().as_ptr();
+        let state_before = place_of_state(&optimizer);
+        optimizer.step(&gradients(&parameter, Tensor::zeros([4]))).unwrap();
+        assert_eq!((place(&parameter), place_of_state(&optimizer)), (before, state_before));
+        let (held, snapshot) = (parameter.tensor(), optimizer.state());
+        optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
+        assert_ne!(place(&parameter), before);
+        assert!(held.to_vec::<f32>().unwrap().iter().all(|x| (x - 0.05).abs() < 1e-6));
+        assert_eq!(snapshot.get("sgd.param.0.momentum_buffer").unwrap().to_vec::<f32>().unwrap(), [0.9; 4]);
+    }
+
+    #[test]
+    fn state_follows_a_parameter_into_another_dtype() {
+        let parameter = Parameter::new(Tensor::ones([4]));
+        let mut optimizer = Sgd::new([parameter.clone()], 0.5).momentum(0.5);
+        optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
+        parameter.set(&parameter.tensor().cast(DType::F64).unwrap()).unwrap();
+        optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
+        assert_eq!(parameter.tensor().to_vec::<f64>().unwrap(), [-0.25; 4]);
+    }
+}

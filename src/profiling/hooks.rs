@@ -1,0 +1,399 @@
+//! Who watches operations as they run: the hooks of [`profile`](super::profile()) and [`explain`](super::explain()).
+//!
+//! An operation opens with [`operation`] and is timed until it returns; the operations that it is made of count as parts of it. A layer or
+//! block runs [`within`] its path, which the operations inside are booked under, and which a node remembers as its [`Origin`], so that the
+//! backward pass is booked there too. A [`convolution`] says besides what it is asked to compute, for [`explain`](super::explain()). All of it
+//! is the calling thread's: two threads that profile do not see each other. While nobody watches, a hook is one look at a flag of the thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::kernels::conv::{ConvAlgorithm, ConvGeometry, ConvPass};
+use crate::kernels::memory;
+use crate::tensor::DType;
+use crate::tensor::meta::is_meta;
+use crate::tensor::node::{Node, Origin};
+
+/// How many events a log keeps one by one; all are counted.
+const EVENTS: usize = 200_000;
+
+/// What an event is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// An operation.
+    Forward,
+    /// The backward pass of an operation.
+    Backward,
+    /// A layer or block, with all the operations inside.
+    Module,
+}
+
+/// Something that took time.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// The operation's name; empty for a module.
+    pub(crate) op: &'static str,
+    pub(crate) path: Arc<str>,
+    pub(crate) phase: Phase,
+    pub(crate) start: Instant,
+    pub(crate) time: Duration,
+    pub(crate) bytes: u64,
+    pub(crate) multiply_adds: u64,
+}
+
+/// A pass of a convolution: all that the choice of its algorithm depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Convolution {
+    /// As the kernel computes it; for a transposed convolution that is the convolution which leads back.
+    pub(crate) geometry: ConvGeometry,
+    pub(crate) pass: ConvPass,
+    /// Whether its weights are laid out for many calls.
+    pub(crate) kept: bool,
+    pub(crate) transposed: bool,
+    pub(crate) dtype: DType,
+    pub(crate) asked: ConvAlgorithm,
+}
+
+/// A kind of call: path, operation, what it computed.
+type Kind = (Arc<str>, &'static str, Convolution);
+
+/// What calls of one operation at one path came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Total {
+    pub(crate) calls: u64,
+    pub(crate) time: Duration,
+    pub(crate) bytes: u64,
+    pub(crate) multiply_adds: u64,
+}
+
+impl Total {
+    pub(crate) fn add(&mut self, other: &Total) {
+        self.calls += other.calls;
+        self.time += other.time;
+        self.bytes += other.bytes;
+        self.multiply_adds = self.multiply_adds.saturating_add(other.multiply_adds);
+    }
+}
+
+/// What a watcher saw.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// The first of them, in the order in which they ended.
+    pub(crate) events: Vec<Event>,
+    /// How many more there were.
+    pub(crate) left_out: u64,
+    /// By path, operation and phase; modules are not in it.
+    pub(crate) totals: HashMap<(Arc<str>, &'static str, Phase), Total>,
+    /// How many kinds had come before, and how many calls there were.
+    convolutions: HashMap<Kind, (usize, u64)>,
+}
+
+impl Log {
+    fn keep(&mut self, event: Event) {
+        if self.events.len() < EVENTS {
+            self.events.push(event);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn add(&mut self, event: Event) {
+        if event.phase != Phase::Module {
+            let Event { op, phase, time, bytes, multiply_adds, .. } = event;
+            let total = self.totals.entry((Arc::clone(&event.path), op, phase)).or_default();
+            total.add(&Total { calls: 1, time, bytes, multiply_adds });
+        }
+        self.keep(event);
+    }
+
+    fn count(&mut self, kind: Kind, calls: u64) {
+        let place = self.convolutions.len();
+        self.convolutions.entry(kind).or_insert((place, 0)).1 += calls;
+    }
+
+    /// The convolutions that ran, with the number of calls, in the order in which they were called first.
+    pub(crate) fn convolutions(&self) -> Vec<(&Kind, u64)> {
+        let mut all: Vec<_> = self.convolutions.iter().collect();
+        all.sort_unstable_by_key(|(_, (place, _))| *place);
+        all.into_iter().map(|(kind, (_, calls))| (kind, *calls)).collect()
+    }
+
+    /// Takes over what a watcher inside this one saw.
+    fn absorb(&mut self, inner: &Log) {
+        inner.events.iter().for_each(|event| self.keep(event.clone()));
+        self.left_out += inner.left_out;
+        for (key, total) in &inner.totals {
+            self.totals.entry(key.clone()).or_default().add(total);
+        }
+        inner.convolutions().into_iter().for_each(|(kind, calls)| self.count(kind.clone(), calls));
+    }
+}
+
+/// An operation that runs.
+struct Frame {
+    op: &'static str,
+    path: Arc<str>,
+    phase: Phase,
+    start: Instant,
+    requested: u64,
+    multiply_adds: u64,
+}
+
+struct State {
+    /// The logs of the watchers, the innermost last; it alone is written to.
+    logs: Vec<Log>,
+    /// The outermost operation that runs.
+    open: Option<Frame>,
+    /// The paths of the layers and blocks that run, the innermost last.
+    paths: Vec<Arc<str>>,
+}
+
+thread_local! {
+    static ON: Cell<bool> = const { Cell::new(false) };
+    static STATE: RefCell<State> = const { RefCell::new(State { logs: vec![], open: None, paths: vec![] }) };
+}
+
+/// Whether somebody watches this thread.
+#[inline]
+pub(crate) fn is_on() -> bool {
+    ON.get()
+}
+
+/// Runs `body` and returns what it did on this thread. Watchers nest: the outer one learns it all.
+pub(crate) fn watch<R>(body: impl FnOnce() -> R) -> (R, Log) {
+    /// Ends the hooks, on unwinding too.
+    struct Watch {
+        /// What was under way when the watch began.
+        outer: Option<Frame>,
+        ended: bool,
+    }
+    impl Watch {
+        fn end(&mut self) -> Log {
+            self.ended = true;
+            STATE.with_borrow_mut(|state| {
+                let log = state.logs.pop().unwrap_or_default();
+                if let Some(outer) = state.logs.last_mut() {
+                    outer.absorb(&log);
+                }
+                state.open = self.outer.take();
+                ON.set(!state.logs.is_empty());
+                log
+            })
+        }
+    }
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if !self.ended {
+                self.end();
+            }
+        }
+    }
+    let outer = STATE.with_borrow_mut(|state| {
+        state.logs.push(Log::default());
+        state.open.take()
+    });
+    ON.set(true);
+    let mut watch = Watch { outer, ended: false };
+    let value = body();
+    (value, watch.end())
+}
+
+/// Ends an operation, if it is one that is watched, when it goes out of scope.
+#[must_use = "the operation ends when this is dropped"]
+pub(crate) struct Operation {
+    open: bool,
+}
+
+impl Drop for Operation {
+    #[inline]
+    fn drop(&mut self) {
+        if self.open {
+            end();
+        }
+    }
+}
+
+/// The first line of every operation: it runs from here until what this returns is dropped. Inside another one it is a part of that.
+#[inline]
+pub(crate) fn operation(op: &'static str) -> Operation {
+    Operation { open: is_on() && begin(op, None, Phase::Forward) }
+}
+
+/// The backward pass of the operation that recorded this node.
+#[inline]
+pub(crate) fn backward(node: &Node) -> Operation {
+    let here = || match &node.origin {
+        Some(origin) => begin(origin.op, Some(Arc::clone(&origin.path)), Phase::Backward),
+        // Recorded when nobody watched.
+        None => begin(node.op, Some("".into()), Phase::Backward),
+    };
+    Operation { open: is_on() && here() }
+}
+
+/// Adds to the multiplications, each with its addition, of the operation that runs.
+#[inline]
+pub(crate) fn multiply_adds(count: impl FnOnce() -> u64) {
+    if is_on() {
+        STATE.with_borrow_mut(|state| {
+            if let Some(frame) = &mut state.open {
+                frame.multiply_adds = frame.multiply_adds.saturating_add(count());
+            }
+        });
+    }
+}
+
+/// Tells that the operation that runs computes a pass of a convolution, of so many multiplications, each with its addition.
+#[inline]
+pub(crate) fn convolution(of: impl FnOnce() -> (Convolution, u64)) {
+    if is_on() {
+        let (convolution, count) = of();
+        multiply_adds(|| count);
+        note(convolution);
+    }
+}
+
+#[cold]
+fn note(convolution: Convolution) {
+    if is_meta() {
+        return;
+    }
+    STATE.with_borrow_mut(|state| {
+        if let (Some(Frame { op, path, .. }), Some(log)) = (&state.open, state.logs.last_mut()) {
+            log.count((Arc::clone(path), op, convolution), 1);
+        }
+    });
+}
+
+#[cold]
+fn begin(op: &'static str, path: Option<Arc<str>>, phase: Phase) -> bool {
+    STATE.with_borrow_mut(|state| {
+        if state.open.is_some() {
+            return false;
+        }
+        let path = path.unwrap_or_else(|| state.path());
+        state.open = Some(Frame { op, path, phase, start: Instant::now(), requested: memory::requested(), multiply_adds: 0 });
+        true
+    })
+}
+
+#[cold]
+fn end() {
+    STATE.with_borrow_mut(|state| {
+        let (Some(frame), Some(log)) = (state.open.take(), state.logs.last_mut()) else { return };
+        let Frame { op, path, phase, start, requested, multiply_adds } = frame;
+        let bytes = memory::requested().wrapping_sub(requested);
+        log.add(Event { op, path, phase, start, time: start.elapsed(), bytes, multiply_adds });
+    });
+}
+
+impl State {
+    fn path(&self) -> Arc<str> {
+        self.paths.last().cloned().unwrap_or_else(|| "".into())
+    }
+}
+
+/// Runs `body` as the layer or block at `path`; only called while somebody watches.
+pub(crate) fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
+    struct Leave(Instant);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            STATE.with_borrow_mut(|state| {
+                if let (Some(path), Some(log)) = (state.paths.pop(), state.logs.last_mut()) {
+                    let (start, time) = (self.0, self.0.elapsed());
+                    log.add(Event { op: "", path, phase: Phase::Module, start, time, bytes: 0, multiply_adds: 0 });
+                }
+            });
+        }
+    }
+    // A child that says where it is inside a parent that said so for it.
+    let told = STATE.with_borrow_mut(|state| {
+        let told = state.paths.last() == Some(&path);
+        if !told {
+            state.paths.push(path);
+        }
+        told
+    });
+    if told {
+        return body();
+    }
+    let _leave = Leave(Instant::now());
+    body()
+}
+
+/// For a node that is made now: the operation that runs and where; `None` while nobody watches.
+pub(crate) fn origin() -> Option<Box<Origin>> {
+    if !is_on() {
+        return None;
+    }
+    STATE.with_borrow(|state| {
+        let frame = state.open.as_ref()?;
+        Some(Box::new(Origin { op: frame.op, path: Arc::clone(&frame.path) }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn an_operation_made_of_others_is_one() {
+        let ((), log) = watch(|| {
+            let _outer = operation("outer");
+            drop(operation("inner"));
+            multiply_adds(|| 7);
+        });
+        let totals: Vec<_> = log.totals.iter().map(|((path, op, phase), total)| (&**path, *op, *phase, total.calls)).collect();
+        assert_eq!(totals, [("", "outer", Phase::Forward, 1)]);
+        assert_eq!((log.events.len(), log.events[0].multiply_adds), (1, 7));
+    }
+
+    #[test]
+    fn the_outer_watcher_learns_what_the_inner_one_saw() {
+        let ((inner, value), outer) = watch(|| {
+            drop(operation("before"));
+            let (value, inner) = watch(|| within("here".into(), || drop(operation("inside"))));
+            drop(operation("after"));
+            (inner, value)
+        });
+        assert_eq!(value, ());
+        let names = |log: &Log| log.events.iter().map(|event| event.op).collect::<Vec<_>>();
+        assert_eq!((names(&inner), names(&outer)), (vec!["inside", ""], vec!["before", "inside", "", "after"]));
+        assert!(!is_on());
+    }
+
+    #[test]
+    fn nothing_is_left_behind_by_a_panic() {
+        let panics = || {
+            watch(|| {
+                within("layer".into(), || {
+                    let _op = operation("op");
+                    panic!("as the test wants");
+                })
+            })
+        };
+        let outer = watch(|| assert!(std::panic::catch_unwind(panics).is_err())).1;
+        assert_eq!(outer.events.iter().map(|event| event.op).collect::<Vec<_>>(), ["op", ""]);
+        assert!(!is_on());
+        STATE.with_borrow(|state| assert!(state.logs.is_empty() && state.open.is_none() && state.paths.is_empty()));
+    }
+
+    #[test]
+    fn a_log_keeps_so_many_events_and_counts_the_rest() {
+        let ((), log) = watch(|| (0..EVENTS + 5).for_each(|_| drop(operation("op"))));
+        assert_eq!((log.events.len(), log.left_out), (EVENTS, 5));
+        assert_eq!(log.totals.values().map(|total| total.calls).sum::<u64>(), EVENTS as u64 + 5);
+    }
+
+    #[test]
+    fn a_graph_recorded_before_the_watch_is_booked_without_a_path() {
+        let x = Tensor::ones([2]).with_grad();
+        let y = x.relu().sum(..).unwrap();
+        let (_, log) = watch(|| y.backward().unwrap());
+        let mut names: Vec<_> = log.totals.keys().map(|(path, op, phase)| (&**path, *op, *phase)).collect();
+        names.sort_by_key(|&(_, op, _)| op);
+        assert_eq!(names, [("", "relu", Phase::Backward), ("", "sum", Phase::Backward)]);
+    }
+}

@@ -1,0 +1,11 @@
+//! Observation of running operations: where time and memory go, which algorithms convolutions use.
+//!
+//! [`hooks`] is what operations and layers call. [`profile()`] and [`explain()`] install observers there; when none is active, a hook
+//! costs one thread-local check.
+
+mod explain;
+pub(crate) mod hooks;
+mod profile;
+
+pub use explain::{ConvChoice, Explanation, explain};
+pub use profile::{Cost, Profile, ProfileRow, profile};

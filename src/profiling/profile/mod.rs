@@ -1,0 +1,248 @@
+//! Where the time of a network goes.
+//!
+//! The hooks are in `profiling/hooks.rs`: operations time themselves, layers and blocks tell their paths. Here what they saw becomes a table
+//! and a file.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::hooks::{Event, Phase, Total, watch};
+use crate::error::Result;
+use crate::io::atomic_file::write_atomically;
+
+/// Runs `body` and returns its value and where its time went: by operation and by the path of the layer or block that called it, forward
+/// and backward.
+///
+/// The backward pass of an operation is booked under the operation and the path that recorded it. Layers that run in one kernel stand
+/// under the convolution's path. Paths are known once a walk from the root has told them, as `parameters()`, `eval()` or `train()` do;
+/// blocks made with [`nn::block`](crate::nn::block) have theirs from the layers inside.
+///
+/// What is seen is the calling thread's, with the threads that compute for it; other threads may profile at the same time. Profiles nest: the
+/// outer one has all that the inner ones saw. Nobody pays who does not profile: an operation then looks at one flag of its thread.
+///
+/// ```
+/// use convnet::nn::{Conv2d, Flatten, Linear, Module, ReLU, Sequential};
+/// use convnet::Tensor;
+///
+/// let net = Sequential::new().push_named("conv", Conv2d::new(1, 8, 3)).push(ReLU).push(Flatten).push_named("fc", Linear::new(8 * 36, 10));
+/// let (loss, profile) = convnet::profile(|| -> convnet::Result<f32> {
+///     let loss = net.forward(&Tensor::randn([16, 1, 8, 8]))?.cross_entropy(&Tensor::from_vec(vec![3i64; 16], [16])?)?;
+///     loss.backward()?;
+///     loss.item()
+/// });
+/// let conv = profile.get("conv", "conv2d").expect("it ran");
+/// assert_eq!((conv.forward.calls, conv.backward.calls), (1, 1));
+/// assert_eq!(conv.forward.multiply_adds, 16 * 8 * 6 * 6 * 9);
+/// println!("{profile}");
+/// profile.save_trace(std::env::temp_dir().join("convnet-trace.json"))?;
+/// # loss?;
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub fn profile<R>(body: impl FnOnce() -> R) -> (R, Profile) {
+    let start = Instant::now();
+    let (value, log) = watch(body);
+    let elapsed = start.elapsed();
+    let mut rows: HashMap<(Arc<str>, &'static str), ProfileRow> = HashMap::new();
+    for ((path, operation, phase), total) in log.totals {
+        let fresh = || ProfileRow { path: path.to_string(), operation, forward: Cost::default(), backward: Cost::default() };
+        let row = rows.entry((Arc::clone(&path), operation)).or_insert_with(fresh);
+        match phase {
+            Phase::Forward => row.forward = Cost::from(total),
+            Phase::Backward => row.backward = Cost::from(total),
+            Phase::Module => {}
+        }
+    }
+    let mut rows: Vec<ProfileRow> = rows.into_values().collect();
+    rows.sort_by(|a, b| b.time().cmp(&a.time()).then_with(|| (&a.path, a.operation).cmp(&(&b.path, b.operation))));
+    (value, Profile { rows, elapsed, start, events: log.events, left_out: log.left_out })
+}
+
+/// What calls came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cost {
+    /// How many there were; backward, an operation made of others that record by themselves has one for each of these.
+    pub calls: u64,
+    /// How long they took together.
+    pub time: Duration,
+    /// Bytes of memory that the calling thread asked for, given back or not.
+    pub bytes: u64,
+    /// Multiplications, each with its addition, of convolutions and matrix products.
+    pub multiply_adds: u64,
+}
+
+impl From<Total> for Cost {
+    fn from(Total { calls, time, bytes, multiply_adds }: Total) -> Cost {
+        Cost { calls, time, bytes, multiply_adds }
+    }
+}
+
+impl Cost {
+    /// Billions of floating-point operations in a second, a multiply-add being two; `None` where none are counted.
+    pub fn gflops(&self) -> Option<f64> {
+        let seconds = self.time.as_secs_f64();
+        (self.multiply_adds > 0 && seconds > 0.0).then(|| 2e-9 * self.multiply_adds as f64 / seconds)
+    }
+
+    fn add(&mut self, other: &Cost) {
+        self.calls += other.calls;
+        self.time += other.time;
+        self.bytes += other.bytes;
+        self.multiply_adds = self.multiply_adds.saturating_add(other.multiply_adds);
+    }
+}
+
+/// One operation at one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProfileRow {
+    /// The path of the layer or block; empty outside of all, and in sums over paths.
+    pub path: String,
+    /// The operation's name, as `conv2d`; an optimiser's for its steps.
+    pub operation: &'static str,
+    /// Forward.
+    pub forward: Cost,
+    /// Backward.
+    pub backward: Cost,
+}
+
+impl ProfileRow {
+    /// How long forward and backward took together.
+    pub fn time(&self) -> Duration {
+        self.forward.time + self.backward.time
+    }
+}
+
+/// What [`profile`] saw; prints as a table.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Profile {
+    /// By path and operation, those first that took longest.
+    pub rows: Vec<ProfileRow>,
+    /// From beginning to end. What the rows do not come to was spent outside of operations.
+    pub elapsed: Duration,
+    start: Instant,
+    events: Vec<Event>,
+    left_out: u64,
+}
+
+impl Profile {
+    /// The row of an operation at a path.
+    pub fn get(&self, path: &str, operation: &str) -> Option<&ProfileRow> {
+        self.rows.iter().find(|row| row.path == path && row.operation == operation)
+    }
+
+    /// Each operation, wherever it ran; those first that took longest.
+    pub fn by_operation(&self) -> Vec<ProfileRow> {
+        let mut rows: Vec<ProfileRow> = vec![];
+        for row in &self.rows {
+            match rows.iter_mut().find(|sum| sum.operation == row.operation) {
+                Some(sum) => {
+                    sum.forward.add(&row.forward);
+                    sum.backward.add(&row.backward);
+                }
+                None => rows.push(ProfileRow { path: String::new(), ..row.clone() }),
+            }
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.time()));
+        rows
+    }
+
+    /// The time of all operations together.
+    pub fn time(&self) -> Duration {
+        self.rows.iter().map(ProfileRow::time).sum()
+    }
+
+    /// Writes every operation, and the layers and blocks around them, as a file for `chrome://tracing` or <https://ui.perfetto.dev> (the trace
+    /// event format, JSON). The file holds the first 200,000 of them; its `otherData` says how many more there were.
+    ///
+    /// The file is written beside its target and renamed, so that a crash leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) with the path.
+    pub fn save_trace(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_atomically(path.as_ref(), |out| self.write_trace(out))
+    }
+
+    fn write_trace(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"left_out\":{}}},\"traceEvents\":[", self.left_out)?;
+        for (i, event) in self.events.iter().enumerate() {
+            let Event { op, path, phase, start, time, bytes, multiply_adds } = event;
+            let (name, category) = match phase {
+                Phase::Forward => (*op, "forward"),
+                Phase::Backward => (*op, "backward"),
+                Phase::Module => (if path.is_empty() { "network" } else { &**path }, "module"),
+            };
+            let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
+            let separator = if i == 0 { "" } else { "," };
+            write!(out, "{separator}\n{{\"name\":{},\"cat\":\"{category}\",\"ph\":\"X\",\"pid\":1,\"tid\":1,", Quoted(name))?;
+            write!(
+                out,
+                "\"ts\":{},\"dur\":{},\"args\":{{\"path\":{}",
+                micros(start.duration_since(self.start)),
+                micros(*time),
+                Quoted(path)
+            )?;
+            if *phase != Phase::Module {
+                write!(out, ",\"bytes\":{bytes},\"multiply_adds\":{multiply_adds}")?;
+            }
+            write!(out, "}}}}")?;
+        }
+        write!(out, "\n]}}")
+    }
+}
+
+/// Text as a JSON string.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"")?;
+        for letter in self.0.chars() {
+            match letter {
+                '"' | '\\' => write!(f, "\\{letter}")?,
+                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(letter))?,
+                _ => write!(f, "{letter}")?,
+            }
+        }
+        write!(f, "\"")
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = ["path", "operation", "calls", "forward ms", "backward ms", "share", "MiB", "GFLOP/s", "backward GFLOP/s"];
+        let millis = |cost: &Cost| if cost.calls == 0 { "-".to_string() } else { format!("{:.3}", cost.time.as_secs_f64() * 1e3) };
+        let rate = |cost: &Cost| cost.gflops().map_or("-".to_string(), |rate| format!("{rate:.1}"));
+        let share = |time: Duration| format!("{:.1} %", 100.0 * time.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-12));
+        let cells = |row: &ProfileRow, path: &str| {
+            let bytes = (row.forward.bytes + row.backward.bytes) as f64 / f64::from(1 << 20);
+            let calls = row.forward.calls.max(row.backward.calls).to_string();
+            let [path, operation] = [path, row.operation].map(str::to_string);
+            let [forward, backward] = [millis(&row.forward), millis(&row.backward)];
+            let (share, bytes) = (share(row.time()), format!("{bytes:.2}"));
+            [path, operation, calls, forward, backward, share, bytes, rate(&row.forward), rate(&row.backward)]
+        };
+        let mut table = vec![heads.map(String::from)];
+        table.extend(self.rows.iter().map(|row| cells(row, if row.path.is_empty() { "-" } else { &row.path })));
+        let head = table.len();
+        table.extend(self.by_operation().iter().map(|row| cells(row, "(everywhere)")));
+        let mut all = ProfileRow { path: String::new(), operation: "(all)", forward: Cost::default(), backward: Cost::default() };
+        for row in &self.rows {
+            all.forward.add(&row.forward);
+            all.backward.add(&row.backward);
+        }
+        table.push(cells(&all, "(everywhere)"));
+        crate::io::text_table::write(f, &table, 2, &[1, head, table.len() - 1])?;
+        let outside = self.elapsed.saturating_sub(self.time());
+        let [elapsed, rest] = [self.elapsed, outside].map(|time| time.as_secs_f64() * 1e3);
+        write!(f, "{elapsed:.3} ms, of which {rest:.3} ms ({}) outside of operations", share(outside))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! Switches of a thread that are set for as long as something runs.
+
+use std::cell::Cell;
+use std::thread::LocalKey;
+
+/// Runs `body` with the cell set to `value`; what it held before is put back, on unwinding too.
+pub(crate) fn with_value<T: Copy + 'static, R>(cell: &'static LocalKey<Cell<T>>, value: T, body: impl FnOnce() -> R) -> R {
+    struct Restore<T: Copy + 'static>(&'static LocalKey<Cell<T>>, T);
+    impl<T: Copy + 'static> Drop for Restore<T> {
+        fn drop(&mut self) {
+            self.0.set(self.1);
+        }
+    }
+    let _restore = Restore(cell, cell.replace(value));
+    body()
+}
