@@ -117,6 +117,17 @@ pub enum Error {
         /// What happened.
         message: String,
     },
+    /// An error of a user's dataset, transform, module or operation; see [`Error::other`] and [`Error::msg`].
+    #[error("{0}")]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An error with what was being done when it happened; see [`Context`].
+    #[error("{context}: {source}")]
+    Context {
+        /// What was being done.
+        context: String,
+        /// What happened.
+        source: Box<Error>,
+    },
     /// Training that cannot go on, such as a loss that is not a number.
     #[error("training: {0}")]
     Training(String),
@@ -155,6 +166,45 @@ impl Error {
         }
     }
 
+    /// Wraps an error of any type, so that datasets, transforms, modules and operations outside this crate return their own.
+    /// [`downcast_ref`](Error::downcast_ref) finds it again. An [`Error`] comes back as it is.
+    ///
+    /// ```
+    /// use convnet::Error;
+    ///
+    /// let error = "12a".parse::<u32>().map_err(Error::other).unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid digit found in string");
+    /// assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        match error.into().downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::Other(error),
+        }
+    }
+
+    /// Makes an error of a message.
+    pub fn msg(message: impl std::fmt::Display) -> Error {
+        Error::Other(message.to_string().into())
+    }
+
+    /// Finds the first error of type `E` in this error and its sources: the one that [`Error::other`] wrapped, below the layer, the
+    /// sample or the context that was put around it.
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(current) = error {
+            if let Some(found) = current.downcast_ref() {
+                return Some(found);
+            }
+            error = match current.downcast_ref() {
+                // The source of the wrapper is the wrapped error itself.
+                Some(Error::Other(wrapped)) => Some(&**wrapped),
+                _ => current.source(),
+            };
+        }
+        None
+    }
+
     pub(crate) fn shape(op: &'static str, message: impl Into<String>) -> Error {
         Error::Shape { op, message: message.into() }
     }
@@ -177,10 +227,84 @@ impl Error {
     }
 }
 
+/// Adds to an error what was being done, or makes one of a missing value.
+///
+/// ```
+/// use convnet::{Context, Result};
+///
+/// fn label(line: &str) -> Result<i64> {
+///     let (_, label) = line.split_once(',').context("a line needs a comma")?;
+///     label.parse().with_context(|| format!("label {label:?}"))
+/// }
+///
+/// assert_eq!(label("3.png").unwrap_err().to_string(), "a line needs a comma");
+/// assert_eq!(label("3.png,x").unwrap_err().to_string(), "label \"x\": invalid digit found in string");
+/// ```
+pub trait Context<T> {
+    /// Adds `context` in front of the error's message.
+    ///
+    /// # Errors
+    /// [`Error::Context`] around the error, which becomes an [`Error`] by [`Error::other`]; [`Error::Other`] for `None`.
+    fn context(self, context: impl std::fmt::Display) -> Result<T>;
+
+    /// As [`context`](Context::context), with a message that is only made when there is an error.
+    ///
+    /// # Errors
+    /// As [`context`](Context::context).
+    fn with_context<C: std::fmt::Display>(self, context: impl FnOnce() -> C) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for Result<T, E> {
+    fn context(self, context: impl std::fmt::Display) -> Result<T> {
+        self.with_context(|| context)
+    }
+
+    fn with_context<C: std::fmt::Display>(self, context: impl FnOnce() -> C) -> Result<T> {
+        self.map_err(|error| Error::Context { context: context().to_string(), source: Box::new(Error::other(error)) })
+    }
+}
+
+impl<T> Context<T> for Option<T> {
+    fn context(self, context: impl std::fmt::Display) -> Result<T> {
+        self.with_context(|| context)
+    }
+
+    fn with_context<C: std::fmt::Display>(self, context: impl FnOnce() -> C) -> Result<T> {
+        self.ok_or_else(|| Error::msg(context()))
+    }
+}
+
 /// A name from a file for a message: escaped, no longer than a line.
 pub(crate) fn short(name: &str) -> String {
     const LONGEST: usize = 80;
     let short: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     let dots = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
     format!("{short}{dots}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_users_are_found_below_layers_samples_and_contexts() {
+        let own: Result<(), _> = Err(std::fmt::Error);
+        let error = own.context("reading the table").unwrap_err();
+        let error = Error::Sample { index: 3, source: Box::new(error) };
+        let error = Error::Layer { path: "a.b".into(), layer: "Mine".into(), is_block: true, source: Box::new(error) };
+        assert!(error.to_string().starts_with("a.b (Mine): sample 3: reading the table: "), "{error}");
+        assert!(error.downcast_ref::<std::fmt::Error>().is_some());
+        assert!(error.downcast_ref::<std::io::Error>().is_none());
+        let io = Error::io("x")(std::io::Error::other("gone"));
+        assert!(io.downcast_ref::<std::io::Error>().is_some());
+    }
+
+    #[test]
+    fn an_error_of_this_crate_is_not_wrapped_again() {
+        let error = Error::other(Error::argument("pad", "no"));
+        assert!(matches!(error, Error::Argument { .. }));
+        let wrapped: Result<(), Error> = Err(error);
+        assert!(matches!(wrapped.context("here").unwrap_err(), Error::Context { source, .. } if matches!(*source, Error::Argument { .. })));
+        assert_eq!(None::<u8>.context("nothing there").unwrap_err().to_string(), "nothing there");
+    }
 }

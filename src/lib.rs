@@ -19,7 +19,7 @@ pub mod train;
 pub mod weights;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
-pub use error::{Error, Result};
+pub use error::{Context, Error, Result};
 pub use kernels::parallel::num_threads;
 pub use kernels::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};

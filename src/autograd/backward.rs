@@ -4,54 +4,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use super::checkpoint::INSIDE;
+use super::gradients::Gradients;
 use crate::error::{Error, Result};
 use crate::profiling::hooks;
 use crate::tensor::node::{BackwardFn, Edge, Node};
 use crate::tensor::{Tensor, compute};
-
-/// The gradients that a backward pass found, by leaf.
-///
-/// ```
-/// use convnet::Tensor;
-///
-/// let x = Tensor::from_vec(vec![3.0f32], [1])?.with_grad();
-/// let grads = (&x * &x).sum(..)?.backward()?;
-/// assert_eq!(grads.get(&x).expect("x took part").item::<f32>()?, 6.0);
-/// # Ok::<(), convnet::Error>(())
-/// ```
-#[derive(Debug, Default)]
-pub struct Gradients {
-    by_leaf: HashMap<u64, Tensor>,
-}
-
-impl Gradients {
-    /// The gradient of a leaf, with the leaf's shape; `None` when it took no part, or is no leaf.
-    pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
-        self.by_leaf.get(&leaf.node()?.number)
-    }
-
-    /// Takes the gradient of a leaf out.
-    pub fn remove(&mut self, leaf: &Tensor) -> Option<Tensor> {
-        self.by_leaf.remove(&leaf.node()?.number)
-    }
-
-    /// Puts a gradient in place of a leaf's, as clipping does. Nothing happens for a tensor that wants no gradient.
-    pub fn insert(&mut self, leaf: &Tensor, gradient: Tensor) {
-        if let Some(node) = leaf.node() {
-            self.by_leaf.insert(node.number, gradient);
-        }
-    }
-
-    /// The number of leaves that have a gradient.
-    pub fn len(&self) -> usize {
-        self.by_leaf.len()
-    }
-
-    /// Whether no leaf has a gradient.
-    pub fn is_empty(&self) -> bool {
-        self.by_leaf.is_empty()
-    }
-}
 
 /// How [`Tensor::backward_with`] walks.
 #[derive(Clone, Debug, Default)]
@@ -172,7 +129,7 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
         if node.is_leaf() {
-            gradients.by_leaf.insert(node.number, buffer.whole()?);
+            gradients.insert_number(node.number, buffer.whole()?);
             continue;
         }
         let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another pass", node.op));

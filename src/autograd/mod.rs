@@ -8,14 +8,16 @@
 mod backward;
 mod checkpoint;
 mod gradcheck;
+pub(crate) mod gradients;
 pub mod registry;
 
 use std::cell::Cell;
 
-pub use backward::{BackwardOptions, Gradients};
+pub use backward::BackwardOptions;
 pub(crate) use checkpoint::checkpoint;
 pub use checkpoint::is_recomputing;
 pub use gradcheck::{GradCheck, gradcheck};
+pub use gradients::Gradients;
 
 use crate::error::Result;
 use crate::profiling::hooks;

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use crate::autograd::Gradients;
+use crate::autograd::gradients::{Scale, norm_of};
 use crate::error::{Error, Result};
+use crate::kernels::elementwise;
 use crate::kernels::simd::Real;
-use crate::kernels::{elementwise, reduce};
 use crate::nn::Parameter;
-use crate::tensor::{Element, Tensor, with_float};
+use crate::tensor::Tensor;
 
 /// Scales all gradients by one factor so that their common Euclidean norm is at most `max_norm`; returns the norm they had.
 ///
@@ -31,18 +32,14 @@ use crate::tensor::{Element, Tensor, with_float};
 pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
     check_limit("clip_grad_norm", max_norm)?;
     let leaves = leaves(parameters)?;
-    let mut squares = 0.0;
-    for gradient in leaves.iter().filter_map(|leaf| gradients.get(leaf)) {
-        squares += with_float!(gradient.dtype(), "clip_grad_norm", T => sum_of_squares::<T>(gradient));
-    }
-    let norm = squares.sqrt();
+    let norm = norm_of(leaves.iter().filter_map(|leaf| gradients.get(leaf)))?;
     let factor = max_norm / (norm + 1e-6);
     // A factor that is not a number has to get through.
     if factor >= 1.0 {
         return Ok(norm);
     }
     for leaf in &leaves {
-        change(gradients, leaf, Scale { factor })?;
+        gradients.map(leaf, Scale { factor })?;
     }
     Ok(norm)
 }
@@ -54,7 +51,7 @@ pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_n
 pub fn clip_grad_value(parameters: &[Parameter], gradients: &mut Gradients, limit: f64) -> Result<()> {
     check_limit("clip_grad_value", limit)?;
     for leaf in leaves(parameters)? {
-        change(gradients, &leaf, Limit { limit })?;
+        gradients.map(&leaf, Limit { limit })?;
     }
     Ok(())
 }
@@ -74,29 +71,6 @@ fn leaves(parameters: &[Parameter]) -> Result<Vec<Tensor>> {
     Ok(leaves)
 }
 
-/// In f64 and a fixed order, so that f32 squares cannot overflow and the number of threads does not matter.
-fn sum_of_squares<T: Element + Into<f64>>(x: &Tensor) -> f64 {
-    let add = |sum: f64, x: T| {
-        let x: f64 = x.into();
-        sum + x * x
-    };
-    let mut sum = [0.0];
-    reduce::reduce([1, x.numel(), 1], x.data::<T>(), &mut sum, 0.0, add, |a, b| a + b);
-    sum[0]
-}
-
-#[derive(Clone, Copy)]
-struct Scale {
-    factor: f64,
-}
-
-impl elementwise::Unary for Scale {
-    #[inline(always)]
-    fn apply<T: Real>(self, x: T) -> T {
-        x * T::of(self.factor)
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Limit {
     limit: f64,
@@ -114,22 +88,4 @@ impl elementwise::Unary for Limit {
             x
         }
     }
-}
-
-/// Maps a leaf's gradient, in place when nobody else holds it.
-fn change<F: elementwise::Unary>(gradients: &mut Gradients, leaf: &Tensor, f: F) -> Result<()> {
-    fn run<T: Element + Real, F: elementwise::Unary>(mut gradient: Tensor, f: F) -> Result<Tensor> {
-        if let Some(data) = gradient.data_mut::<T>() {
-            elementwise::map_in_place(data, F::COST, |x| f.apply(x));
-            return Ok(gradient);
-        }
-        Tensor::build(gradient.shape(), gradient.memory_format(), |out: &mut [T]| {
-            elementwise::map(gradient.data(), out, F::COST, |x: T| f.apply(x));
-        })
-    }
-    gradients.get(leaf).map_or(Ok(()), |gradient| gradient.expect_float("clip"))?;
-    let Some(gradient) = gradients.remove(leaf) else { return Ok(()) };
-    let changed = with_float!(gradient.dtype(), "clip", T => run::<T, F>(gradient, f)?);
-    gradients.insert(leaf, changed);
-    Ok(())
 }

@@ -274,3 +274,12 @@ fn a_network_prints_as_a_tree() {
 )";
     assert_eq!(format!("{:?}", nested()), expected);
 }
+
+#[test]
+fn gradients_are_listed_by_the_names_of_parameters() {
+    let net = Sequential::new().push_named("a", Linear::new(2, 3)).push_named("b", Linear::new(3, 1).bias(false));
+    net.freeze("a.bias").unwrap();
+    let gradients = net.forward(&Tensor::ones([4, 2])).unwrap().sum(..).unwrap().backward().unwrap();
+    let names: Vec<String> = net.named_gradients(&gradients).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["a.weight", "b.weight"]);
+}

@@ -16,6 +16,7 @@ use super::inspect::summary::{self, Summary};
 use super::layers::conv::Conv2d;
 use super::layers::norm::BatchNorm2d;
 use super::state::state_dict::{self, LoadReport, StateDict};
+use crate::autograd::Gradients;
 use crate::error::{Error, Result};
 use crate::ops::Activation;
 use crate::tensor::{DType, Tensor};
@@ -80,6 +81,13 @@ pub trait Module: Send + Sync {
             Item::Parameter(parameter) => Some((parameter.key(), parameter.clone())),
             _ => None,
         })
+    }
+
+    /// Pairs each gradient with its parameter's path, in the order of [`named_parameters`](Module::named_parameters); parameters without
+    /// a gradient are left out.
+    fn named_gradients<'g>(&self, gradients: &'g Gradients) -> Vec<(String, &'g Tensor)> {
+        let named = self.named_parameters().into_iter();
+        named.filter_map(|(name, parameter)| Some((name, gradients.get(&parameter.leaf().ok()?)?))).collect()
     }
 
     /// The buffers, such as running statistics, in order, each once.
