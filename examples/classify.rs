@@ -1,7 +1,7 @@
 //! Classifies pictures with a network that was trained elsewhere.
 //!
 //! ```sh
-//! cargo run --release --features image --example classify -- --model resnet18 --weights resnet18-f37072fd.pth cat.jpg dog.png
+//! cargo run --release --example classify -- --model resnet18 --weights resnet18-f37072fd.pth cat.jpg dog.png
 //! ```
 //!
 //! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names. Pictures are JPEG or PNG files; each goes

@@ -1,5 +1,6 @@
 //! Convolutional networks on the CPU: tensors with reverse-mode autograd, the operations CNNs are made of, a layer API, classic
 //! architectures, and what it takes to train them.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

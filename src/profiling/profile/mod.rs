@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::hooks::{Event, Phase, Total, watch};
 use crate::error::Result;
 use crate::io::atomic_file::write_atomically;
@@ -178,38 +180,15 @@ impl Profile {
                 Phase::Module => (if path.is_empty() { "network" } else { &**path }, "module"),
             };
             let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-            let separator = if i == 0 { "" } else { "," };
-            write!(out, "{separator}\n{{\"name\":{},\"cat\":\"{category}\",\"ph\":\"X\",\"pid\":1,\"tid\":1,", Quoted(name))?;
-            write!(
-                out,
-                "\"ts\":{},\"dur\":{},\"args\":{{\"path\":{}",
-                micros(start.duration_since(self.start)),
-                micros(*time),
-                Quoted(path)
-            )?;
-            if *phase != Phase::Module {
-                write!(out, ",\"bytes\":{bytes},\"multiply_adds\":{multiply_adds}")?;
-            }
-            write!(out, "}}}}")?;
+            let args = match phase {
+                Phase::Module => json!({ "path": **path }),
+                _ => json!({ "path": **path, "bytes": bytes, "multiply_adds": multiply_adds }),
+            };
+            let (ts, dur) = (micros(start.duration_since(self.start)), micros(*time));
+            let event = json!({ "name": name, "cat": category, "ph": "X", "pid": 1, "tid": 1, "ts": ts, "dur": dur, "args": args });
+            write!(out, "{}\n{event}", if i == 0 { "" } else { "," })?;
         }
         write!(out, "\n]}}")
-    }
-}
-
-/// Text as a JSON string.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"")?;
-        for letter in self.0.chars() {
-            match letter {
-                '"' | '\\' => write!(f, "\\{letter}")?,
-                '\0'..='\x1f' => write!(f, "\\u{:04x}", u32::from(letter))?,
-                _ => write!(f, "{letter}")?,
-            }
-        }
-        write!(f, "\"")
     }
 }
 

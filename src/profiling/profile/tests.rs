@@ -174,11 +174,3 @@ fn a_panic_inside_leaves_no_profile_behind() {
     let ((), profile) = profile(|| drop(Tensor::ones([2]).exp()));
     assert_eq!(profile.rows.iter().map(|row| row.operation).collect::<Vec<_>>(), ["exp"]);
 }
-
-#[test]
-fn text_is_quoted_as_json_wants_it() {
-    let text = "a \"b\" \\ \n ü";
-    let quoted = Quoted(text).to_string();
-    assert_eq!(quoted, "\"a \\\"b\\\" \\\\ \\u000a ü\"");
-    assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), text);
-}
