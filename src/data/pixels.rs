@@ -74,8 +74,8 @@ impl Image {
     ///
     /// Pixels are those that `Image.open(path).convert("RGB")` has in Pillow 13, to the bit: gray is
     /// repeated, transparency is left out, and a camera's note of how it was held is not heeded.
-    /// Damaged files that Pillow opens open here. Gray PNG files of 16 bits give the upper 8, where
-    /// Pillow clips.
+    /// Damaged files that Pillow opens open here. Of 16 bits in PNG files the upper 8 count, but gray
+    /// without transparency is clipped at 255, as in Pillow: scale such files beforehand.
     ///
     /// ```
     /// use convnet::data::Image;

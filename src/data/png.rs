@@ -4,7 +4,9 @@
 //! What Pillow overlooks is overlooked: wrong checksums of image data, a missing end chunk, a
 //! palette that is missing or cut short (its missing colours are black), image data that ends
 //! after a complete row (the missing rows are black). Up to the image data each chunk's checksum
-//! has to be right. Transparency, gamma and profiles are not heeded.
+//! has to be right. Transparency, gamma and profiles are not heeded. Of samples of 16 bits the upper
+//! 8 count, except in gray pictures without transparency, where values above 255 become 255, as by
+//! Pillow's `convert("L")` and `convert("RGB")`.
 
 use fdeflate::{DecompressionError, Decompressor};
 
@@ -206,6 +208,12 @@ impl Header {
                 places.zip(line.as_chunks::<4>().0).for_each(|(out, &[r, g, b, _])| *out = [r, g, b]);
             }
             (_, 8) => self.draw_samples(line.iter().copied(), palette, out, step),
+            // Pillow opens gray pictures of 16 bits with all bits and clips them on conversion; of the
+            // other colours it reads the upper halves.
+            (Colour::Gray, 16) => {
+                let clipped = line.as_chunks::<2>().0.iter().map(|&[upper, lower]| if upper == 0 { lower } else { 255 });
+                self.draw_samples(clipped, palette, out, step);
+            }
             (_, 16) => self.draw_samples(line.iter().copied().step_by(2), palette, out, step),
             _ => {
                 let mask = (1 << depth) - 1;

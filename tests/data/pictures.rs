@@ -1,6 +1,7 @@
 //! Pictures from files, against Pillow's and torchvision's numbers (`fixtures/images.py`), and files that are out to do harm.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use convnet::data::{
@@ -222,6 +223,45 @@ fn headers_that_promise_too_much_are_refused_before_memory_is_asked_for() {
     assert!(sized(60_000, 60_000).contains(&format!("oversized: 60000×60000 pixels, {limit}")));
     assert!(sized(u32::MAX, u32::MAX).contains("oversized"));
     assert!(sized(12_000, 12_000).contains("cannot hold"));
+}
+
+/// A PNG file of samples of 16 bits in one row; `interlaced` files have two columns.
+fn png_of_16_bits(colour: u8, channels: usize, interlaced: bool, samples: &[u16]) -> Vec<u8> {
+    let chunk = |name: &[u8; 4], body: &[u8]| {
+        let named = [&name[..], body].concat();
+        [&(body.len() as u32).to_be_bytes(), &named[..], &crc(&named).to_be_bytes()].concat()
+    };
+    let width = samples.len() / channels;
+    let header = [&(width as u32).to_be_bytes()[..], &[0, 0, 0, 1, 16, colour, 0, 0, u8::from(interlaced)]].concat();
+    let mut encoder = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::fast());
+    for row in samples.chunks(if interlaced { channels } else { samples.len() }) {
+        let row: Vec<u8> = row.iter().flat_map(|sample| sample.to_be_bytes()).collect();
+        encoder.write_all(&[&[0][..], &row].concat()).unwrap();
+    }
+    let signature = b"\x89PNG\r\n\x1a\n".to_vec();
+    [signature, chunk(b"IHDR", &header), chunk(b"IDAT", &encoder.finish().unwrap()), chunk(b"IEND", b"")].concat()
+}
+
+#[test]
+fn png_files_of_16_bits_have_pillows_8_bits() {
+    // The levels are those of `Image.open(file).convert("RGB")` in Pillow 13.0.0.
+    let samples = [0, 1, 127, 128, 255, 256, 257, 511, 0x7FFF, 0x8000, 0xFF00, 0xFFFF];
+    let clipped = [0, 1, 127, 128, 255, 255, 255, 255, 255, 255, 255, 255];
+    let upper = [0, 0, 0, 0, 0, 1, 1, 1, 127, 128, 255, 255];
+    // Red, of which green and blue are copies.
+    let decoded = |colour, channels, interlaced, samples: &[u16]| {
+        let levels = levels(&Image::decode(&png_of_16_bits(colour, channels, interlaced, samples)).unwrap());
+        let (pixels, _) = levels.as_chunks::<3>();
+        pixels.iter().inspect(|pixel| assert_eq!([pixel[0]; 3], **pixel)).map(|pixel| pixel[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(decoded(0, 1, false, &samples), clipped, "gray");
+    assert_eq!(decoded(0, 1, true, &[3, 256]), [3, 255], "gray, interlaced");
+    let with_alpha: Vec<u16> = samples.iter().flat_map(|&sample| [sample, 0x1234]).collect();
+    assert_eq!(decoded(4, 2, false, &with_alpha), upper, "gray with alpha");
+    let colours: Vec<u16> = samples.iter().flat_map(|&sample| [sample; 3]).collect();
+    assert_eq!(decoded(2, 3, false, &colours), upper, "red, green, blue");
+    let colours: Vec<u16> = samples.iter().flat_map(|&sample| [sample, sample, sample, 0x1234]).collect();
+    assert_eq!(decoded(6, 4, false, &colours), upper, "red, green, blue, alpha");
 }
 
 /// PNG's checksum.
