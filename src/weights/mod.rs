@@ -17,10 +17,10 @@
 //! the others: [`StateDict::try_get`] says why it is not there. Tensors may share a storage and may be strided over it; each comes out dense, equal ones share their memory.
 //!
 //! **Files are not trusted.** A `.pth` file is a pickle, and a pickle can run any program when Python loads it. Here it is read by a machine
-//! that builds tensors, containers, numbers and strings; objects of other classes are inert, and a file that asks for what can run programs is
-//! refused. Sizes,
-//! offsets and directories are checked against the file, and what a file may make this process allocate is limited to eight bytes for each
-//! of its own (the widest conversion) and 64 MiB.
+//! that builds tensors, containers, numbers and strings. All other names, `os.system` and `builtins.eval` among them, stand for inert values:
+//! nothing is ever run, and only a tensor that depends on such a value is not read, for a reason that has the name. Sizes, offsets and
+//! directories are checked against the file, and what a file may make this process allocate is limited to eight bytes for each of its own
+//! (the widest conversion) and 64 MiB.
 //!
 //! ```
 //! use convnet::models::lenet5;
@@ -69,8 +69,8 @@ use crate::nn::state::safetensors::{other_kind, read_file};
 /// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See the [module](self).
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is none of these, is damaged, holds what has no counterpart here or
-/// asks for what is refused. Both name the path.
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is none of these, is damaged, or none of its tensors
+/// can be read. Both name the path.
 pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();
     if is_safetensors(path) {

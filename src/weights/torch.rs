@@ -52,10 +52,11 @@ pub(super) fn load_archive(archive: &Archive<'_>, prefix: &str, budget: &mut All
 /// Reads a file from before PyTorch 1.6.
 pub(super) fn load_legacy(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<StateDict> {
     let mut rest = bytes;
-    // Read also when it is another pickle, for the better message when it asks for what is refused.
-    pickle::read(&mut rest, budget)?;
+    // Read also when it is another pickle, to name the unknown objects in it.
+    let first = pickle::read(&mut rest, budget)?;
     if !bytes[..bytes.len() - rest.len()].ends_with(LEGACY_MAGIC) {
-        return Err("a pickle that torch.save did not write; save `model.state_dict()` with torch.save or safetensors".to_string());
+        let made_of = made_of(&first);
+        return Err(format!("a pickle that torch.save did not write; save `model.state_dict()` with torch.save or safetensors{made_of}"));
     }
     let version = pickle::read(&mut rest, budget)?.root;
     if version != Value::Int(1001) {
@@ -143,12 +144,17 @@ fn container<'c, 'a>(pickle: &'c Pickle<'a>, value: Value<'a>, budget: &mut Allo
     Ok(Some(Container::Module([parameters, part("_buffers").unwrap_or_default(), children], left_out)))
 }
 
-/// The tensors of the network in a pickle, by name.
-fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut AllocLimit) -> Parsed<StateDict> {
-    let made_of = match &pickle.unknown_names()[..] {
+/// What a message says of a pickle's unknown names.
+fn made_of(pickle: &Pickle<'_>) -> String {
+    match &pickle.unknown_names()[..] {
         [] => String::new(),
         names => format!("; it has objects of {}, which are not read", names.join(", ")),
-    };
+    }
+}
+
+/// The tensors of the network in a pickle, by name.
+fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut AllocLimit) -> Parsed<StateDict> {
+    let made_of = made_of(pickle);
     let none = |what: &str| format!("{what}; save `model.state_dict()`{made_of}");
     let mut root = container(pickle, pickle.root, budget)?.ok_or_else(|| none("holds no state dict"))?;
     for _ in 0..DEEPEST {

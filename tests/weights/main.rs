@@ -180,9 +180,12 @@ fn what_is_saved_loads_again_bit_for_bit() {
 #[test]
 fn what_is_asked_for_beyond_tensors_is_refused_by_name() {
     let cases = [
-        ("command2.pth", "`posix.system`"),
-        ("command4.pth", "`posix.system`"),
-        ("command.pkl", "`posix.system`"),
+        ("command2.pth", "holds no tensors; save `model.state_dict()`; it has objects of `posix.system`"),
+        ("command4.pth", "holds no tensors; save `model.state_dict()`; it has objects of `posix.system`"),
+        (
+            "command.pkl",
+            "a pickle that torch.save did not write; save `model.state_dict()` with torch.save or safetensors; it has objects of",
+        ),
         ("no_state_dict.pth", "no state dict"),
         ("objects.npz", "Python objects"),
         ("big_endian.npz", "big-endian"),
@@ -309,6 +312,55 @@ fn tensor_program(count: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Ve
         b"\x89ccollections\nOrderedDict\n)RtRs.".to_vec(),
     ]
     .concat()
+}
+
+#[test]
+fn names_of_functions_are_inert_and_hinder_only_the_tensors_that_depend_on_them() {
+    let names =
+        ["os\nsystem", "posix\nsystem", "subprocess\ncheck_output", "builtins\neval", "__builtin__\nexec", "shutil\nrmtree", "sys\nexit"];
+    let storage: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let good = tensor_program(2, 0, &[2], &[1]);
+    let folder = tempfile::tempdir().unwrap();
+    let created = folder.path().join("created");
+    let command = format!("touch {}", created.display());
+    let text = |s: &str| [&[0x8c, s.len() as u8], s.as_bytes()].concat();
+    for name in names {
+        let shown = format!("depends on `{}`", name.replace('\n', "."));
+        let call = [b"c".to_vec(), name.as_bytes().to_vec(), b"\n".to_vec(), text(&command), b"\x85R".to_vec()].concat();
+        let program = |parts: &[&[u8]]| [&good[..good.len() - 1], &parts.concat(), b"."].concat();
+        let load = |parts: &[&[u8]]| {
+            let state = load_bytes(&torch_archive(&program(parts), &storage)).unwrap();
+            assert_eq!(state.get("x").unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0], "{name}");
+            state
+        };
+        // The name itself, a call, the call of a call's result, and items and attributes for it.
+        let reference = call[..call.len() - text(&command).len() - 2].to_vec();
+        for value in
+            [&reference, &call, &[&call[..], b")R"].concat(), &[&call[..], b"K\x01K\x02s}b"].concat(), &[&call[..], b"K\x01a"].concat()]
+        {
+            assert_eq!(load(&[&text("y"), value, b"s"]).keys().collect::<Vec<_>>(), ["x"], "{name}");
+        }
+        // As the storage, the offset, the shape, the strides and the metadata of a tensor; as what a parameter wraps and as its class.
+        let number = [b'K', 0];
+        let stored =
+            [b"(".to_vec(), text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text("0"), text("cpu"), b"K\x02tQ".to_vec()].concat();
+        let arguments: [&[u8]; 5] = [&stored, &number, b"K\x02\x85", b"K\x01\x85", b"\x89)"];
+        for at in 0..4 {
+            let mut arguments = arguments;
+            arguments[at] = &call;
+            let rebuild = [b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec(), arguments.concat(), b"tR".to_vec()].concat();
+            let error = load(&[&text("y"), &rebuild, b"s"]).try_get("y").unwrap_err().to_string();
+            assert!(error.contains(&shown), "argument {at}: {error}");
+        }
+        let wrapped = [b"ctorch._utils\n_rebuild_parameter\n(".to_vec(), call.clone(), b"\x88)tR".to_vec()].concat();
+        let made = [b"c".to_vec(), name.as_bytes().to_vec(), b"\n(".to_vec(), arguments.concat(), b"tR".to_vec()].concat();
+        let filled = [b"ctorch.nn.parameter\nParameter\n)R(".to_vec(), call.clone(), b"\x88)tb".to_vec()].concat();
+        for value in [wrapped, made, filled] {
+            let error = load(&[&text("y"), &value, b"s"]).try_get("y").unwrap_err().to_string();
+            assert!(error.contains(&shown), "{error}");
+        }
+    }
+    assert!(!created.exists());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The names that a pickle may use, and what this machine makes of them.
 
 use super::super::elements::{StoredDType, UNREAD};
-use crate::weights::alloc_limit::{Parsed, quoted};
 
 /// What a name in a pickle stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,27 +26,10 @@ pub(in super::super) enum Global {
     Unknown(u32),
 }
 
-/// Modules whose functions act on the system. PyTorch refuses the first four even from trusted users.
-const HOSTILE_MODULES: &[&str] = &["sys", "os", "posix", "nt", "subprocess", "shutil", "socket", "runpy", "pty", "ctypes", "importlib"];
-
-/// Functions of `builtins` that run code or reach the system.
-const HOSTILE_BUILTINS: &[&str] = &["eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint"];
-
 /// The meaning of a name; `None` when it is unknown.
-///
-/// # Errors
-/// A name that nothing but an attack asks for.
-pub(super) fn lookup(module: &str, name: &str) -> Parsed<Option<Global>> {
+pub(super) fn lookup(module: &str, name: &str) -> Option<Global> {
     let builtin = matches!(module, "builtins" | "__builtin__");
-    let root = module.split('.').next().unwrap_or_default();
-    if HOSTILE_MODULES.contains(&root) || (builtin && HOSTILE_BUILTINS.contains(&name)) {
-        return Err(format!(
-            "the pickle asks for {}, which can run programs: the file is refused. If you trust its origin, load it with PyTorch in a sandbox and \
-             save `model.state_dict()` as safetensors",
-            quoted(&format!("{module}.{name}"))
-        ));
-    }
-    Ok(Some(match (module, name) {
+    Some(match (module, name) {
         ("collections", "OrderedDict" | "defaultdict" | "Counter") => Global::Dict,
         (_, "dict") if builtin => Global::Dict,
         (_, "set" | "frozenset" | "list" | "tuple") if builtin => Global::Sequence,
@@ -74,10 +56,10 @@ pub(super) fn lookup(module: &str, name: &str) -> Parsed<Option<Global>> {
             (Some(kind), _) => Global::Storage(Some(kind)),
             (None, Some(kind)) => Global::Dtype(kind),
             _ if name.ends_with("Tensor") => Global::TensorClass,
-            _ => return Ok(None),
+            _ => return None,
         },
-        _ => return Ok(None),
-    }))
+        _ => return None,
+    })
 }
 
 fn storage_kind(name: &str) -> Option<StoredDType> {

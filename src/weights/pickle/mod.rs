@@ -1,9 +1,10 @@
 //! A restricted unpickler: it builds tensors, containers, numbers and strings, and nothing else.
 //!
 //! A pickle is a program for a stack machine that may name any Python function and call it; that is how a pickle runs code. This machine
-//! knows a fixed list of names ([`Global`]), none of which does anything but describe data. What any other name makes is an inert
-//! [`Instance`]; names that only an attack uses are refused. Objects live in one flat list and refer to each other by index: neither building
-//! nor dropping them recurses, and cycles do no harm. Every instruction takes from the [`AllocLimit`], so that a short program cannot build much.
+//! knows a fixed list of names ([`Global`]), none of which does anything but describe data. What any other name makes, `os.system` among
+//! them, is an inert [`Instance`]: nothing is run, and a tensor that depends on one is not read. Objects live in one flat list and refer to
+//! each other by index: neither building nor dropping them recurses, and cycles do no harm. Every instruction takes from the [`AllocLimit`],
+//! so that a short program cannot build much.
 //!
 //! Binary protocols (2 to 5) are read; `torch.save` has never written another.
 
@@ -243,11 +244,11 @@ impl<'a> Machine<'a> {
             }
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
-                self.top_dict()?.push((key, value));
+                self.put(&[(key, value)])?;
             }
             b'u' => {
                 let entries = pairs(&self.pop_mark()?)?;
-                self.top_dict()?.extend(entries);
+                self.put(&entries)?;
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
@@ -270,7 +271,7 @@ impl<'a> Machine<'a> {
             }
             b'b' => {
                 let state = self.pop()?;
-                self.build(state)?;
+                self.build(state, budget)?;
             }
             b'Q' => {
                 let id = self.pop()?;
@@ -379,7 +380,7 @@ impl<'a> Machine<'a> {
     fn name(&mut self, module: &'a str, name: &'a str, budget: &mut AllocLimit) -> Parsed<()> {
         // Hashed below; a memoized name costs the file two bytes.
         budget.take(PER_ENTRY + module.len() + name.len())?;
-        let global = match globals::lookup(module, name)? {
+        let global = match globals::lookup(module, name) {
             Some(global) => global,
             None => {
                 let next = u32::try_from(self.names.len()).map_err(|_| "the pickle has too many names")?;
@@ -435,17 +436,20 @@ impl<'a> Machine<'a> {
     fn append(&mut self, values: &[Value<'a>]) -> Parsed<()> {
         match self.top_object()? {
             Object::Sequence(list) => list.extend_from_slice(values),
-            Object::Instance(_) => {}
+            Object::Instance(_) | Object::Unreadable(_) => {}
             _ => return Err(wrong_type()),
         }
         Ok(())
     }
 
-    fn top_dict(&mut self) -> Parsed<&mut Vec<(Value<'a>, Value<'a>)>> {
+    /// Adds entries to the mapping on top of the stack.
+    fn put(&mut self, new: &[(Value<'a>, Value<'a>)]) -> Parsed<()> {
         match self.top_object()? {
-            Object::Dict(entries) | Object::Instance(Instance { entries, .. }) => Ok(entries),
-            _ => Err(wrong_type()),
+            Object::Dict(entries) | Object::Instance(Instance { entries, .. }) => entries.extend_from_slice(new),
+            Object::Unreadable(_) => {}
+            _ => return Err(wrong_type()),
         }
+        Ok(())
     }
 
     fn remember(&mut self, key: u32, budget: &mut AllocLimit) -> Parsed<()> {
@@ -463,7 +467,25 @@ impl<'a> Machine<'a> {
     fn sequence(&self, value: Value<'a>) -> Parsed<&[Value<'a>]> {
         match self.object(value) {
             Some(Object::Sequence(values)) => Ok(values),
-            _ => Err(wrong_type()),
+            _ => Err(self.mismatch(value)),
+        }
+    }
+
+    /// Why a value is not what is expected in its place.
+    fn mismatch(&self, value: Value<'a>) -> String {
+        match (value, self.object(value)) {
+            (Value::Global(Global::Unknown(name)), _) => self.depends_on(name),
+            (_, Some(Object::Instance(instance))) => self.depends_on(instance.class),
+            (_, Some(Object::Unreadable(reason))) => reason.clone(),
+            _ => wrong_type(),
+        }
+    }
+
+    /// That something is made with an unknown name.
+    fn depends_on(&self, name: u32) -> String {
+        match self.names.get(name as usize) {
+            Some((module, name)) => format!("depends on {}, which is not read", quoted(&format!("{module}.{name}"))),
+            None => wrong_type(),
         }
     }
 

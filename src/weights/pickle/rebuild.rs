@@ -10,6 +10,9 @@ use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 /// Longer names of storages are refused: a short program could have them hashed again and again.
 const LONGEST_KEY: usize = 1024;
 
+/// Why a tensor that was made without arguments is not read, unless it gets its data afterwards.
+const NO_DATA: &str = "has no data";
+
 impl<'a> Machine<'a> {
     /// Calls a function or class.
     pub(super) fn call(&mut self, function: Value<'a>, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<()> {
@@ -18,15 +21,20 @@ impl<'a> Machine<'a> {
             // An instance that is called, such as a `functools.partial`.
             Value::Object(i) => match self.objects.get(i) {
                 Some(Object::Instance(instance)) => Global::Unknown(instance.class),
+                Some(Object::Unreadable(reason)) => {
+                    let object = self.unreadable(reason.clone(), budget)?;
+                    return self.push(object, budget);
+                }
                 _ => return Err(not_callable()),
             },
             _ => return Err(not_callable()),
         };
         let object = match function {
+            Global::Unknown(class) if self.is_about_elements(arguments) => self.unreadable(self.depends_on(class), budget)?,
             Global::Unknown(class) => Object::Instance(Instance { class, state: None, entries: vec![] }),
             Global::Dict => Object::Dict(self.copied_entries(arguments, budget)?),
             Global::Sequence => Object::Sequence(self.copied_values(arguments, budget)?),
-            _ => match self.tensor_of(function, self.sequence(arguments)?) {
+            _ => match self.sequence(arguments).and_then(|arguments| self.tensor_of(function, arguments)) {
                 Ok(tensor) => Object::Tensor(tensor),
                 Err(reason) => self.unreadable(reason, budget)?,
             },
@@ -35,22 +43,24 @@ impl<'a> Machine<'a> {
     }
 
     /// Sets the attributes of the object on top of the stack. Those of containers and tensors, such as `_metadata`, are not needed.
-    pub(super) fn build(&mut self, state: Value<'a>) -> Parsed<()> {
+    pub(super) fn build(&mut self, state: Value<'a>, budget: &mut AllocLimit) -> Parsed<()> {
         let Value::Object(at) = self.top()? else { return Ok(()) };
         match self.objects.get_mut(at) {
             Some(Object::Instance(instance)) => instance.state = Some(state),
             // Before PyTorch 0.4, a tensor was made empty and got its storage here, and a parameter its tensor.
-            Some(Object::Unreadable(_)) => {
+            Some(Object::Unreadable(reason)) if reason == NO_DATA => {
                 let tensor = match self.sequence(state) {
-                    Ok(&[storage, offset, size, stride, ..]) if self.is_storage(storage) => {
-                        self.tensor([storage, offset, size, stride], None, false).ok()
+                    Ok(&[storage, offset, size, stride, ..]) if !self.is_tensor(storage) => {
+                        self.tensor([storage, offset, size, stride], None, false)
                     }
-                    Ok(&[data, ..]) => self.tensor_behind(data).ok(),
-                    _ => None,
+                    Ok(&[data, ..]) => self.tensor_behind(data),
+                    // Attributes of an empty tensor.
+                    _ => return Ok(()),
                 };
-                if let Some(tensor) = tensor {
-                    self.objects[at] = Object::Tensor(tensor);
-                }
+                self.objects[at] = match tensor {
+                    Ok(tensor) => Object::Tensor(tensor),
+                    Err(reason) => self.unreadable(reason, budget)?,
+                };
             }
             _ => {}
         }
@@ -70,6 +80,14 @@ impl<'a> Machine<'a> {
         self.push(object, budget)
     }
 
+    /// Whether an argument is a tensor or a storage: the result of an unknown function is then taken for a tensor. More arguments than
+    /// these are not walked, as a short program may call many functions with one long list.
+    fn is_about_elements(&self, arguments: Value<'a>) -> bool {
+        let arguments = self.sequence(arguments).unwrap_or_default();
+        let holds_elements = |&value| matches!(self.object(value), Some(Object::Tensor(_) | Object::Storage(_) | Object::Unreadable(_)));
+        arguments.iter().take(8).any(holds_elements)
+    }
+
     fn unreadable(&self, reason: String, budget: &mut AllocLimit) -> Parsed<Object<'a>> {
         budget.take(2 * reason.len())?;
         Ok(Object::Unreadable(reason))
@@ -85,11 +103,12 @@ impl<'a> Machine<'a> {
         }
         let Ok(items) = self.sequence(source) else { return Ok(vec![]) };
         budget.take(items.len().saturating_mul(2 * PER_VALUE))?;
-        let entry = |&item| match self.sequence(item)? {
-            &[key, value] => Ok((key, value)),
-            _ => Err(wrong_type()),
+        // Of what an unknown function made, nothing is known.
+        let entry = |&item| match self.sequence(item) {
+            Ok(&[key, value]) => Some((key, value)),
+            _ => None,
         };
-        items.iter().map(entry).collect()
+        Ok(items.iter().filter_map(entry).collect())
     }
 
     fn copied_values(&self, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<Vec<Value<'a>>> {
@@ -115,7 +134,7 @@ impl<'a> Machine<'a> {
                 self.tensor([storage, offset, size, stride], dtype, negated)
             }
             (Global::Wrapper | Global::TensorClass, &[data, ..]) => self.tensor_behind(data),
-            (Global::TensorClass, []) => Err("has no data".to_string()),
+            (Global::TensorClass, []) => Err(NO_DATA.to_string()),
             // One level: a list that contains itself would go on for ever.
             (Global::FromType, &[Value::Global(inner @ (Global::Tensor | Global::Wrapper | Global::NotRead(_))), _, arguments, ..]) => {
                 self.tensor_of(inner, self.sequence(arguments)?)
@@ -130,9 +149,7 @@ impl<'a> Machine<'a> {
     fn tensor_behind(&self, value: Value<'a>) -> Parsed<TensorInfo> {
         match self.object(value) {
             Some(Object::Tensor(tensor)) => Ok(tensor.clone()),
-            Some(Object::Unreadable(reason)) => Err(reason.clone()),
-            Some(Object::Instance(instance)) => Err(self.depends_on(instance.class)),
-            _ => Err(wrong_type()),
+            _ => Err(self.mismatch(value)),
         }
     }
 
@@ -163,17 +180,14 @@ impl<'a> Machine<'a> {
         Ok(negated)
     }
 
-    fn is_storage(&self, value: Value<'a>) -> bool {
-        matches!(self.object(value), Some(Object::Storage(_)))
+    fn is_tensor(&self, value: Value<'a>) -> bool {
+        matches!(self.object(value), Some(Object::Tensor(_)))
     }
 
     fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<StoredDType>, negated: bool) -> Parsed<TensorInfo> {
-        let Value::Object(index) = storage else { return Err(wrong_type()) };
-        let storage = match self.objects.get(index) {
-            Some(Object::Storage(storage)) => storage,
-            Some(Object::Unreadable(reason)) => return Err(reason.clone()),
-            Some(Object::Instance(instance)) => return Err(self.depends_on(instance.class)),
-            _ => return Err(wrong_type()),
+        let (index, storage) = match (storage, self.object(storage)) {
+            (Value::Object(index), Some(Object::Storage(storage))) => (index, storage),
+            _ => return Err(self.mismatch(storage)),
         };
         let kind = dtype.or(storage.kind).ok_or("lies in an untyped storage and has no dtype")?;
         kind.dtype()?;
@@ -186,10 +200,10 @@ impl<'a> Machine<'a> {
             if values.len() > MOST_DIMENSIONS {
                 return Err(format!("has {} dimensions", values.len()));
             }
-            values.iter().map(|&value| natural(value)).collect()
+            values.iter().map(|&value| self.natural(value)).collect()
         };
         let (shape, strides) = (dims(size)?, dims(stride)?);
-        Ok(TensorInfo { storage: index, kind, view: View { offset: natural(offset)?, shape, strides, negated } })
+        Ok(TensorInfo { storage: index, kind, view: View { offset: self.natural(offset)?, shape, strides, negated } })
     }
 
     /// `("storage", type, key, location, count)`; the legacy format adds a window `(key, offset, count)` or `None`.
@@ -208,25 +222,19 @@ impl<'a> Machine<'a> {
         let window = match window {
             Value::None => None,
             window => match *self.sequence(window)? {
-                [_, offset, count] => Some((natural(offset)?, natural(count)?)),
+                [_, offset, count] => Some((self.natural(offset)?, self.natural(count)?)),
                 _ => return Err(wrong_type()),
             },
         };
-        Ok(Storage { key, kind, count: natural(count)?, window })
+        Ok(Storage { key, kind, count: self.natural(count)?, window })
     }
 
-    fn depends_on(&self, class: u32) -> String {
-        match self.names.get(class as usize) {
-            Some((module, name)) => format!("depends on {}, which is not read", quoted(&format!("{module}.{name}"))),
-            None => wrong_type(),
+    /// A size, stride, offset or count.
+    fn natural(&self, value: Value<'a>) -> Parsed<usize> {
+        match value {
+            Value::Int(value) => usize::try_from(value).map_err(|_| format!("has a size, stride or offset of {value}")),
+            _ => Err(self.mismatch(value)),
         }
-    }
-}
-
-fn natural(value: Value<'_>) -> Parsed<usize> {
-    match value {
-        Value::Int(value) => usize::try_from(value).map_err(|_| format!("has a size, stride or offset of {value}")),
-        _ => Err(wrong_type()),
     }
 }
 
