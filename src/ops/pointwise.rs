@@ -259,7 +259,8 @@ impl Pointwise for Square {
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        grad * (x + x)
+        // `x + x` would overflow where the gradient does not.
+        T::of(2.0) * (grad * x)
     }
 }
 

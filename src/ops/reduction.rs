@@ -1,11 +1,11 @@
 //! Reductions over one dimension, several, or all.
 
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::Binary;
+use crate::kernels::elementwise::{Binary, Unary};
 use crate::kernels::reduce::{larger, position, smaller};
 use crate::kernels::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
-use crate::tensor::compute::{reduce_with, zip, zip_with};
+use crate::tensor::compute::{map, reduce_with, zip, zip_with};
 use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::{physical, resolve_dims};
 use crate::tensor::{DType, Dims, MemoryFormat, Tensor, with_dtype, with_float};
@@ -75,14 +75,38 @@ pub(super) fn max_over_middle(op: &'static str, x: &Tensor, view: [usize; 3], sh
     }))
 }
 
-/// The square of a difference.
 #[derive(Clone, Copy)]
-struct SquaredDifference;
+struct Difference;
 
-impl Binary for SquaredDifference {
+impl Binary for Difference {
     #[inline(always)]
     fn apply<T: Real>(self, a: T, b: T) -> T {
-        (a - b) * (a - b)
+        a - b
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Square;
+
+impl Unary for Square {
+    #[inline(always)]
+    fn apply<T: Real>(self, x: T) -> T {
+        x * x
+    }
+}
+
+/// The sum of squared deviations from the mean of `number` elements, from the sums of squares and of deviations from about there.
+#[derive(Clone, Copy)]
+struct Corrected {
+    number: f64,
+}
+
+impl Binary for Corrected {
+    #[inline(always)]
+    fn apply<T: Real>(self, squares: T, error: T) -> T {
+        // Not below 0 by rounding; NaN stays.
+        let corrected = squares - error * error / T::of(self.number);
+        if corrected < T::zero() { T::zero() } else { corrected }
     }
 }
 
@@ -373,7 +397,8 @@ impl Tensor {
     /// The variance with a chosen correction: the sum of squared deviations over `n - correction`, as `torch.var`. A correction of 1 makes the
     /// estimate unbiased, 0 is the variance of the elements themselves. NaN or infinite when no degree of freedom is left.
     ///
-    /// Deviations are taken from the mean, in a second pass, so that a large mean costs no accuracy.
+    /// Deviations are taken from the mean, in a second pass, and the mean of the deviations, which is the mean's rounding error, is
+    /// subtracted, so that a large mean costs no accuracy.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
@@ -387,11 +412,14 @@ impl Tensor {
         let number = count(self, &axes);
         let freedom = (number - correction as f64).max(0.0);
         let mean = sums(self, &axes)?.try_div_scalar(number)?;
-        let kept = sums(&zip("var", self, &mean, SquaredDifference)?, &axes)?.try_div_scalar(freedom)?;
-        let saved = self.is_recorded().then(|| (self.detach(), mean));
+        let deviations = zip("var", self, &mean, Difference)?;
+        let error = sums(&deviations, &axes)?;
+        let squares = sums(&map("var", &deviations, Square)?, &axes)?;
+        let kept = zip("var", &squares, &error, Corrected { number })?.try_div_scalar(freedom)?;
+        let saved = self.is_recorded().then(|| (self.detach(), mean, error));
         self.finish_reduction("var", kept, &axes, keepdim, move |grad| {
-            let (x, mean) = saved.as_ref().expect("kept when recorded");
-            x.sub(mean)?.mul(&grad.try_mul_scalar(2.0 / freedom)?)
+            let (x, mean, error) = saved.as_ref().expect("kept when recorded");
+            x.sub(mean)?.sub(&error.try_div_scalar(number)?)?.mul(&grad.try_mul_scalar(2.0 / freedom)?)
         })
     }
 }
@@ -413,6 +441,32 @@ mod tests {
         let mut long = vec![0.0; 40_000];
         long[12_345] = f32::NAN;
         assert!(vector(&long).max(..).unwrap().item::<f32>().unwrap().is_nan());
+    }
+
+    #[test]
+    fn the_variance_beside_a_large_mean_keeps_its_digits() {
+        let x: Vec<f32> = (0..9999).map(|i| 1e4 + 0.006 * ((i * 7919 % 9999) as f32 / 9999.0 - 0.5)).collect();
+        let exact = |x: &[f32]| {
+            let n = x.len() as f64;
+            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+            x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / (n - 1.0)
+        };
+        let found = f64::from(vector(&x).var(..).unwrap().item::<f32>().unwrap());
+        // The deviations are exact; what remains is the rounding of some ten sums in f32.
+        assert!((found / exact(&x) - 1.0).abs() < 1e-6, "{found} is not {}", exact(&x));
+        let y = vector(&x).with_grad();
+        let gradient = y.var(..).unwrap().backward().unwrap().get(&y).unwrap().sum(..).unwrap().item::<f32>().unwrap();
+        // Gradients sum to zero; with the mean's rounding error of up to 5e-4 in each of them they would not.
+        assert!(gradient.abs() < 1e-5, "{gradient}");
+    }
+
+    #[test]
+    fn the_square_of_the_largest_numbers_has_a_gradient() {
+        let x = vector(&[3.4e38, -3.4e38]).with_grad();
+        let y = x.square().unwrap();
+        let options = crate::autograd::BackwardOptions { gradient: Some(vector(&[1e-30, 0.25])), ..Default::default() };
+        let gradient = y.backward_with(options).unwrap().get(&x).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(gradient, [2.0 * (1e-30 * 3.4e38), -1.7e38]);
     }
 
     /// Values and gradients are PyTorch's for `torch.tensor(3., requires_grad=True)`.
