@@ -21,7 +21,7 @@ pub enum Error {
         message: String,
     },
     /// An element type that an operation does not take.
-    #[error("{op}: expected {expected}, got {got}")]
+    #[error("{op}: expected {expected}, got {got}{}", conversion(expected))]
     DType {
         /// The operation.
         op: &'static str,
@@ -31,7 +31,9 @@ pub enum Error {
         got: DType,
     },
     /// An input of another floating-point type than what it is combined with.
-    #[error("{op}: {}", mixed(*input, name, *dtype))]
+    #[error(
+        "{op}: the input is {input}, the {name} {dtype}; convert either, with `.to_dtype(DType::{dtype:?})` or `.to_dtype(DType::{input:?})`"
+    )]
     MixedDTypes {
         /// The operation.
         op: &'static str,
@@ -71,7 +73,7 @@ pub enum Error {
         source: OutOfMemory,
     },
     /// An error from inside a network, with the path of the layer it comes from.
-    #[error("{}: {}", place(path, layer), if *is_block { source.to_string() } else { source.without_op() })]
+    #[error("{}: {}", place(path, layer), source.in_network(*is_block))]
     Layer {
         /// The path of the layer or block, such as `layer1.0.conv1`; empty for a root and before the first walk over the network.
         path: String,
@@ -82,7 +84,7 @@ pub enum Error {
         /// What happened there.
         source: Box<Error>,
     },
-    /// A state dict that does not fit a module; lists every key at fault.
+    /// A state dict that does not fit a module; counts the keys at fault and names the first of each kind.
     #[error("state dict: {0}")]
     StateDict(String),
     /// A sample of a dataset that could not be read or transformed.
@@ -145,25 +147,37 @@ fn place(path: &str, layer: &str) -> String {
     if path.is_empty() { layer.to_string() } else { format!("{path} ({layer})") }
 }
 
-/// `the input is f64, the weight f32; convert …`.
-fn mixed(input: DType, name: &str, dtype: DType) -> String {
-    let code = |dtype: DType| format!("to_dtype(DType::{dtype:?})");
-    format!(
-        "the input is {input}, the {name} {dtype}; convert the input with `x.{}` or the network with `model.{}`",
-        code(dtype),
-        code(input)
-    )
+/// The call that gives the expected type, where there is one.
+fn conversion(expected: &str) -> &'static str {
+    match expected {
+        "f32" | "f32 or f64" | "f32 or u8" => "; convert with `.to_dtype(DType::F32)`",
+        "f64" => "; convert with `.to_dtype(DType::F64)`",
+        "i64" => "; convert with `.to_dtype(DType::I64)`",
+        "u8" => "; convert with `.to_dtype(DType::U8)`",
+        _ => "",
+    }
 }
 
 impl Error {
-    /// The message without the operation's name, which the layer has said in its own words.
-    fn without_op(&self) -> String {
-        match self {
-            Error::Shape { message, .. } | Error::Argument { message, .. } | Error::Value { message, .. } => message.clone(),
-            Error::DType { expected, got, .. } => format!("expected {expected}, got {got}"),
-            Error::MixedDTypes { input, name, dtype, .. } => mixed(*input, name, *dtype),
-            other => other.to_string(),
-        }
+    /// The message of an error from inside a network, where types are those of the network's input and weights; without the operation's
+    /// name unless asked for, as a layer has said it in its own words.
+    fn in_network(&self, with_op: bool) -> String {
+        let (op, message) = match self {
+            Error::Shape { op, message } | Error::Argument { op, message } | Error::Value { op, message } => (op, message.clone()),
+            Error::DType { op, expected: expected @ "f32 or f64", got: got @ DType::U8 } => {
+                let scaled = "x.to_dtype(DType::F32)?.mul_scalar(1.0 / 255.0)";
+                let advice = format!("convert the input; the bytes of a picture are usually scaled to 0..1: `{scaled}`");
+                (op, format!("expected {expected}, got {got}; {advice}"))
+            }
+            Error::DType { op, expected, got } => (op, format!("expected {expected}, got {got}{}", conversion(expected))),
+            Error::MixedDTypes { op, input, name, dtype } => {
+                let of_input = format!("convert the input with `x.to_dtype(DType::{dtype:?})`");
+                let of_network = format!("the network with `model.to_dtype(DType::{input:?})`");
+                (op, format!("the input is {input}, the {name} {dtype}; {of_input} or {of_network}"))
+            }
+            other => return other.to_string(),
+        };
+        if with_op { format!("{op}: {message}") } else { message }
     }
 
     /// Wraps an error of any type, so that datasets, transforms, modules and operations outside this crate return their own.
@@ -280,6 +294,31 @@ pub(crate) fn short(name: &str) -> String {
     let short: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     let dots = if name.chars().nth(LONGEST).is_some() { "…" } else { "" };
     format!("{short}{dots}")
+}
+
+/// A message that quotes what a file or a caller chose, such as a shape of a million sizes: no longer than a few lines, without control
+/// characters.
+pub(crate) fn clipped(message: &str) -> String {
+    const LONGEST: usize = 300;
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut clipped: String = message.chars().take(LONGEST).map(plain).collect();
+    if message.chars().nth(LONGEST).is_some() {
+        clipped.push('…');
+    }
+    clipped
+}
+
+/// What to do about an input without the batch's dimension; nothing for other shapes.
+pub(crate) fn batch_hint(shape: &[usize], wanted: usize) -> &'static str {
+    if shape.len() + 1 == wanted { "; `x.unsqueeze(0)` makes a batch of one" } else { "" }
+}
+
+/// What to do about images that have their channels last; nothing for other shapes.
+pub(crate) fn channels_hint(shape: &[usize], channels: usize) -> &'static str {
+    match *shape {
+        [_, _, _, last] if last == channels => "; channels come second: `x.permute([0, 3, 1, 2])` takes [N, H, W, C] there",
+        _ => "",
+    }
 }
 
 #[cfg(test)]

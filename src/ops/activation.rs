@@ -473,17 +473,17 @@ mod tests {
     fn arguments_and_types_that_do_not_fit_are_refused() {
         let (x, integers) = (Tensor::ones([2, 6]), Tensor::arange(3));
         for (result, message) in [
-            (integers.tanh(), "tanh: expected f32 or f64, got i64"),
-            (integers.gelu(), "gelu: expected f32 or f64, got i64"),
-            (integers.clamp(0.0, 1.0), "clamp: expected f32 or f64, got i64"),
-            (integers.dropout(0.5), "dropout: expected f32 or f64, got i64"),
+            (integers.tanh(), "tanh: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
+            (integers.gelu(), "gelu: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
+            (integers.clamp(0.0, 1.0), "clamp: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
+            (integers.dropout(0.5), "dropout: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
             (x.dropout(1.5), "dropout: expected a probability between 0 and 1, got 1.5"),
             (x.dropout2d(f64::NAN), "dropout2d: expected a probability between 0 and 1, got NaN"),
             (Tensor::ones([6]).dropout2d(0.5), "dropout2d: expected [N, C, ..], got shape [6]"),
             (x.maxout(4), "maxout: 6 channels do not divide into groups of 4"),
             (x.maxout(0), "maxout: 6 channels do not divide into groups of 0"),
             (Tensor::ones([6]).maxout(2), "maxout: expected [N, C, ..], got shape [6]"),
-            (x.where_(&x, &x), "where_: expected u8, got f32"),
+            (x.where_(&x, &x), "where_: expected a condition of u8, as comparisons such as `gt` return, got f32"),
             (x.maximum(&Tensor::ones([4])), "maximum: shapes [2, 6] and [4] do not broadcast together"),
             (x.eq(&Tensor::ones([4])), "eq: shapes [2, 6] and [4] do not broadcast together"),
         ] {

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::elementwise::select;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{map_with, promote, zip_with};
@@ -183,7 +183,7 @@ impl Tensor {
     /// The common shape; channels-last when a 4-D operand of that shape is. The dtype is what `a` and `b` promote to.
     ///
     /// # Errors
-    /// [`Error::DType`](crate::Error::DType) unless `self` is u8, [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
+    /// [`Error::DType`] unless `self` is u8, [`Error::Shape`] when the shapes do not broadcast.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -195,7 +195,10 @@ impl Tensor {
     /// ```
     pub fn where_(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let _op = operation("where_");
-        self.expect_dtype("where_", DType::U8)?;
+        if self.dtype() != DType::U8 {
+            let expected = "a condition of u8, as comparisons such as `gt` return";
+            return Err(Error::DType { op: "where_", expected, got: self.dtype() });
+        }
         let shape = broadcast_shapes("where_", &broadcast_shapes("where_", self.shape(), a.shape())?, b.shape())?;
         let (dtype, condition) = (promote(a, b), self.detach());
         let asks = |t: &&Tensor| t.memory_format() == MemoryFormat::ChannelsLast && t.shape() == shape;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, batch_hint};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::kernels::moments::Moments;
@@ -212,13 +212,13 @@ impl Pass {
             let (x, w) = (x.shape(), weight.shape());
             return Err(Error::shape(
                 OP,
-                format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}"),
+                format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}{}", batch_hint(x, 4)),
             ));
         };
         let Conv2dOptions { stride, padding, dilation, groups } = options;
         check_operands(OP, x, weight, bias, channels_out)?;
         check_groups(OP, groups, &[("input", channels_in), ("output", channels_out)])?;
-        if group_in == 0 || group_in * groups != channels_in {
+        if group_in == 0 || group_in.checked_mul(groups) != Some(channels_in) {
             let (x, w, wanted) = (x.shape(), weight.shape(), group_in.saturating_mul(groups));
             return Err(Error::shape(OP, format!("weight {w:?} wants {wanted} input channels, input {x:?} has {channels_in}")));
         }
@@ -337,7 +337,7 @@ impl Tensor {
             let (x, w) = (self.shape(), weight.shape());
             return Err(Error::shape(
                 "conv1d",
-                format!("expected input [N, C, L] and weight [C_out, C_in / groups, k], got {x:?} and {w:?}"),
+                format!("expected input [N, C, L] and weight [C_out, C_in / groups, k], got {x:?} and {w:?}{}", batch_hint(x, 3)),
             ));
         };
         let Conv1dOptions { stride, padding, dilation, groups } = options;
@@ -361,7 +361,7 @@ impl Tensor {
             let (x, w) = (self.shape(), weight.shape());
             return Err(Error::shape(
                 OP,
-                format!("expected input [N, C, H, W] and weight [C_in, C_out / groups, kH, kW], got {x:?} and {w:?}"),
+                format!("expected input [N, C, H, W] and weight [C_in, C_out / groups, kH, kW], got {x:?} and {w:?}{}", batch_hint(x, 4)),
             ));
         };
         let _op = operation(OP);
@@ -377,7 +377,10 @@ impl Tensor {
         let mut output = [0; 2];
         for axis in 0..2 {
             if output_padding[axis] >= stride[axis].max(dilation[axis]) {
-                return Err(Error::argument(OP, format!("output padding {output_padding:?} must be less than stride or dilation")));
+                return Err(Error::argument(
+                    OP,
+                    format!("output padding {output_padding:?} must be less than stride {stride:?} or dilation {dilation:?}"),
+                ));
             }
             let kernel = [kh, kw][axis];
             let reach = kernel.checked_sub(1).and_then(|k| k.checked_mul(dilation[axis]));
@@ -518,7 +521,7 @@ mod tests {
             (x.conv2d(&zeros([4, 1, 3, 3]), Some(&zeros([5])), plain), "expected a bias [4], got shape [5]"),
             (
                 x.conv2d(&zeros([4, 1, 3, 3]).cast(DType::F64).unwrap(), None, plain),
-                "the input is f32, the weight f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`",
+                "the input is f32, the weight f64; convert either, with `.to_dtype(DType::F64)` or `.to_dtype(DType::F32)`",
             ),
             (
                 x.cast(DType::I64).unwrap().conv2d(&zeros([4, 1, 3, 3]).cast(DType::I64).unwrap(), None, plain),

@@ -214,13 +214,16 @@ mod tests {
         let wrong = message(x.index_select(1, &index(&[0, 3], &[2])));
         assert_eq!(wrong, "index_select: index 3 (element 1) is out of range for dimension 1 of size 3");
         assert!(message(x.index_select(0, &index(&[-1], &[1]))).contains("index -1 (element 0) is out of range for dimension 0 of size 2"));
-        assert_eq!(message(x.index_select(0, &x.reshape([6]).unwrap())), "index_select: expected i64, got f32");
+        assert_eq!(
+            message(x.index_select(0, &x.reshape([6]).unwrap())),
+            "index_select: expected i64, got f32; convert with `.to_dtype(DType::I64)`"
+        );
         assert!(message(x.index_select(0, &index(&[0, 1], &[1, 2]))).contains("got shape [1, 2]"));
         assert!(message(x.index_select(2, &index(&[0], &[1]))).contains("dimension 2"));
         assert!(message(Tensor::zeros([1 << 58, 0]).index_select(1, &index(&[0], &[1]))).contains("out of range"));
         assert!(message(x.gather(1, &index(&[0, 1, 2], &[3, 1]))).contains("indices of shape [3, 1] do not fit a tensor of shape [2, 3]"));
         assert!(message(x.gather(1, &index(&[0], &[1]))).contains("do not fit"));
         assert!(message(x.gather(1, &index(&[7], &[1, 1]))).contains("index 7 (element 0) is out of range for dimension 1 of size 3"));
-        assert_eq!(message(x.gather(0, &x)), "gather: expected i64, got f32");
+        assert_eq!(message(x.gather(0, &x)), "gather: expected i64, got f32; convert with `.to_dtype(DType::I64)`");
     }
 }

@@ -92,6 +92,9 @@ mod tests {
         assert_eq!(message(&[2, 4], 5), "local_response_norm: expected [N, C, L] or [N, C, H, W], got shape [2, 4]");
         assert_eq!(message(&[2, 4, 3], 0), "local_response_norm: the size must not be zero");
         let bytes = Tensor::full([1, 2, 3], 1.0, crate::DType::U8).local_response_norm(5, 1e-4, 0.75, 1.0);
-        assert_eq!(bytes.unwrap_err().to_string(), "local_response_norm: expected f32 or f64, got u8");
+        assert_eq!(
+            bytes.unwrap_err().to_string(),
+            "local_response_norm: expected f32 or f64, got u8; convert with `.to_dtype(DType::F32)`"
+        );
     }
 }

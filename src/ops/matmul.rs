@@ -222,16 +222,16 @@ mod tests {
             (ones(&[2, 3, 4]).matmul(&ones(&[3, 4, 5])), "matmul: shapes [2] and [3] do not broadcast together"),
             (
                 ones(&[2, 3]).matmul(&doubles),
-                "matmul: the input is f32, the other factor f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`",
+                "matmul: the input is f32, the other factor f64; convert either, with `.to_dtype(DType::F64)` or `.to_dtype(DType::F32)`",
             ),
-            (Tensor::arange(3).matmul(&ones(&[3])), "matmul: expected f32 or f64, got i64"),
+            (Tensor::arange(3).matmul(&ones(&[3])), "matmul: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
             (ones(&[2, 4]).linear(&weight, None), "linear: expected input [.., 3], got shape [2, 4]"),
             (ones(&[]).linear(&weight, None), "linear: expected input [.., 3], got shape []"),
             (ones(&[3]).linear(&ones(&[3]), None), "linear: expected a weight [out, in], got shape [3]"),
             (ones(&[3]).linear(&weight, Some(&ones(&[3]))), "linear: expected a bias [4], got shape [3]"),
             (
                 ones(&[3]).linear(&weight, Some(&doubles)),
-                "linear: the input is f32, the bias f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`",
+                "linear: the input is f32, the bias f64; convert either, with `.to_dtype(DType::F64)` or `.to_dtype(DType::F32)`",
             ),
         ] {
             assert_eq!(result.unwrap_err().to_string(), message);

@@ -315,7 +315,10 @@ impl Tensor {
         check_parameters("batch_norm", self, self.shape(), &[("shortcut", shortcut)])?;
         let count = maps.rows;
         if count == 1 {
-            let message = format!("expected more than one value per channel when training, got shape {:?}", self.shape());
+            let message = format!(
+                "expected more than one value per channel when training, got shape {:?}; use a larger batch, or running statistics (`eval()`)",
+                self.shape()
+            );
             return Err(Error::shape("batch_norm", message));
         }
         let moments = match moments {
@@ -703,17 +706,23 @@ mod tests {
         assert_eq!(message(x.batch_norm(Some((&three, &three)), None, None, 0.1)), expected);
         assert_eq!(
             message(x.batch_norm(None, None, Some(&wide), 0.1)),
-            "batch_norm: the input is f32, the bias f64; convert the input with `x.to_dtype(DType::F64)` or the network with `model.to_dtype(DType::F32)`"
+            "batch_norm: the input is f32, the bias f64; convert either, with `.to_dtype(DType::F64)` or `.to_dtype(DType::F32)`"
         );
         let one = Tensor::zeros([1, 4, 1, 1]).batch_norm(None, None, None, 0.1);
-        assert_eq!(message(one), "batch_norm: expected more than one value per channel when training, got shape [1, 4, 1, 1]");
+        assert_eq!(
+            message(one),
+            "batch_norm: expected more than one value per channel when training, got shape [1, 4, 1, 1]; use a larger batch, or running statistics (`eval()`)"
+        );
         let flat = Tensor::zeros([4]);
         assert_eq!(
             message(flat.batch_norm(None, None, None, 0.1)),
             "batch_norm: expected [N, C], [N, C, L] or [N, C, H, W], got shape [4]"
         );
         let integers = Tensor::full([2, 4], 0.0, DType::I64);
-        assert_eq!(message(integers.batch_norm(None, None, None, 0.1)), "batch_norm: expected f32 or f64, got i64");
+        assert_eq!(
+            message(integers.batch_norm(None, None, None, 0.1)),
+            "batch_norm: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"
+        );
         assert_eq!(message(flat.group_norm(2, None, None, 0.1)), "group_norm: expected [N, C, ..], got shape [4]");
         assert_eq!(message(x.group_norm(3, None, None, 0.1)), "group_norm: 3 groups do not divide the channels of shape [2, 4, 3]");
         assert_eq!(message(x.group_norm(0, None, None, 0.1)), "group_norm: 0 groups do not divide the channels of shape [2, 4, 3]");

@@ -5,7 +5,7 @@
 //! windows of more than 256 elements) and only when a gradient will be asked for.
 
 use super::conv::reach;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, batch_hint};
 use crate::kernels::geometry::Window;
 use crate::kernels::memory;
 use crate::kernels::pool::{self, Pooling};
@@ -41,7 +41,10 @@ fn map_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
     x.expect_float(op)?;
     match *x.shape() {
         [n, c, h, w] if c > 0 && h > 0 && w > 0 => Ok([n, c, h, w]),
-        _ => Err(Error::shape(op, format!("expected [N, C, H, W] of which only N may be 0, got shape {:?}", x.shape()))),
+        _ => Err(Error::shape(
+            op,
+            format!("expected [N, C, H, W] of which only N may be 0, got shape {:?}{}", x.shape(), batch_hint(x.shape(), 4)),
+        )),
     }
 }
 
@@ -349,13 +352,19 @@ mod tests {
         let dilation = Pool2dOptions { dilation: [2, 1], ..Default::default() };
         assert_eq!(message(x.avg_pool2d([2, 2], dilation)), "avg_pool2d: windows cannot be dilated, got dilation [2, 1]");
         let shape = |shape: &[usize]| message(Tensor::zeros(shape).avg_pool2d([2, 2], Default::default()));
-        assert_eq!(shape(&[3, 4, 4]), "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [3, 4, 4]");
+        assert_eq!(
+            shape(&[3, 4, 4]),
+            "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [3, 4, 4]; `x.unsqueeze(0)` makes a batch of one"
+        );
         assert_eq!(shape(&[2, 0, 4, 4]), "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [2, 0, 4, 4]");
         let flat = Tensor::zeros([2, 3, 0, 4]);
         let expected = "adaptive_max_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [2, 3, 0, 4]";
         assert_eq!(message(flat.adaptive_max_pool2d([1, 1])), expected);
         let integers = Tensor::full([1, 1, 2, 2], 0.0, DType::U8);
-        assert_eq!(message(integers.adaptive_avg_pool2d([1, 1])), "adaptive_avg_pool2d: expected f32 or f64, got u8");
+        assert_eq!(
+            message(integers.adaptive_avg_pool2d([1, 1])),
+            "adaptive_avg_pool2d: expected f32 or f64, got u8; convert with `.to_dtype(DType::F32)`"
+        );
         let expected = format!("adaptive_max_pool2d: the result [2, 3, {0}, {0}] has more elements than memory can hold", usize::MAX);
         assert_eq!(message(x.adaptive_max_pool2d([usize::MAX; 2])), expected);
     }

@@ -165,7 +165,7 @@ impl Tensor {
         };
         let _op = operation(op);
         if axes.iter().any(|&axis| self.shape()[axis] == 0) {
-            return Err(Error::shape(op, format!("there is none in no elements, got shape {:?} over dimensions {axes:?}", self.shape())));
+            return Err(Error::shape(op, format!("needs at least one element, got shape {:?} over dimensions {axes:?}", self.shape())));
         }
         let kept = with_dtype!(self.dtype(), T => match which {
             Extremum::Max => reduce_with(self, axes, T::LEAST, larger, larger)?,
@@ -185,7 +185,7 @@ impl Tensor {
             return Err(Error::argument(op, format!("takes one dimension or all, got {axes:?} of {} dimensions", self.ndim())));
         }
         if axes.iter().any(|&axis| self.shape()[axis] == 0) {
-            return Err(Error::shape(op, format!("there is none in no elements, got shape {:?} over dimensions {axes:?}", self.shape())));
+            return Err(Error::shape(op, format!("needs at least one element, got shape {:?} over dimensions {axes:?}", self.shape())));
         }
         // Over all, positions count in row-major order.
         let x = if all { self.to_format(MemoryFormat::RowMajor)? } else { self.detach() };
@@ -546,15 +546,15 @@ mod tests {
         for (result, message) in [
             (x.sum(3), "sum: dimension 3 is outside a tensor with 3 dimensions"),
             (x.mean([1, -2]), "mean: a dimension is named twice in [1, 1]"),
-            (integers.mean(0), "mean: expected f32 or f64, got i64"),
-            (integers.var(0), "var: expected f32 or f64, got i64"),
-            (integers.logsumexp(0), "logsumexp: expected f32 or f64, got i64"),
-            (none.max(1), "max: there is none in no elements, got shape [2, 0] over dimensions [1]"),
-            (none.min(..), "min: there is none in no elements, got shape [2, 0] over dimensions [0, 1]"),
-            (none.argmax(1), "argmax: there is none in no elements, got shape [2, 0] over dimensions [1]"),
+            (integers.mean(0), "mean: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
+            (integers.var(0), "var: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
+            (integers.logsumexp(0), "logsumexp: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
+            (none.max(1), "max: needs at least one element, got shape [2, 0] over dimensions [1]"),
+            (none.min(..), "min: needs at least one element, got shape [2, 0] over dimensions [0, 1]"),
+            (none.argmax(1), "argmax: needs at least one element, got shape [2, 0] over dimensions [1]"),
             (x.argmin([0, 1]), "argmin: takes one dimension or all, got [0, 1] of 3 dimensions"),
             (x.softmax(3), "softmax: dimension 3 is outside a tensor with 3 dimensions"),
-            (integers.log_softmax(0), "log_softmax: expected f32 or f64, got i64"),
+            (integers.log_softmax(0), "log_softmax: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),
         ] {
             assert_eq!(result.unwrap_err().to_string(), message);
         }

@@ -175,6 +175,9 @@ mod tests {
         assert!(message(&Tensor::zeros([1, 1, 0, 2]), [2, 2], MODES[1]).contains("cannot scale shape [1, 1, 0, 2]"));
         assert!(message(&x, [usize::MAX, 2], MODES[1]).contains("more than memory can hold"));
         assert!(message(&Tensor::zeros([0, 1, 2, 2]), [usize::MAX, 2], MODES[1]).contains("more than memory can hold"));
-        assert_eq!(message(&Tensor::full([1, 1, 2, 2], 1.0, DType::U8), [2, 2], MODES[1]), "interpolate: expected f32 or f64, got u8");
+        assert_eq!(
+            message(&Tensor::full([1, 1, 2, 2], 1.0, DType::U8), [2, 2], MODES[1]),
+            "interpolate: expected f32 or f64, got u8; convert with `.to_dtype(DType::F32)`"
+        );
     }
 }

@@ -60,7 +60,7 @@ fn check_limit(op: &'static str, limit: f64) -> Result<()> {
     if limit >= 0.0 {
         return Ok(());
     }
-    Err(Error::argument(op, format!("the limit must not be negative, got {limit}")))
+    Err(Error::argument(op, format!("the limit must be a number that is not negative, got {limit}")))
 }
 
 /// Each parameter's leaf, once.

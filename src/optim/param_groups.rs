@@ -150,7 +150,7 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         if group < self.groups.len() {
             return Ok(());
         }
-        Err(Error::argument(R::NAME, format!("there are {} groups, no group {group}", self.groups.len())))
+        Err(Error::argument(R::NAME, format!("there are {} groups, numbered from 0, and no group {group}", self.groups.len())))
     }
 
     fn check(&self, gradients: &Gradients) -> Result<()> {

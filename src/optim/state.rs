@@ -1,6 +1,6 @@
 //! Snapshots of optimisers and schedules.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::tensor::{DType, Tensor};
 
 /// What an optimiser or a schedule remembers, as named tensors, so that a checkpoint can hold it next to the weights.
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
         let mut entries = std::collections::HashMap::new();
         for (name, value) in state.iter() {
             if entries.insert(name, value).is_some() {
-                return Err(Error::StateDict(format!("{name} is there twice")));
+                return Err(Error::StateDict(format!("{} is there twice", short(name))));
             }
         }
         Ok(Reader { entries })
@@ -91,7 +91,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, name: &str) -> Result<&'a Tensor> {
-        self.optional(name).ok_or_else(|| Error::StateDict(format!("{name} is missing")))
+        self.optional(name)
+            .ok_or_else(|| Error::StateDict(format!("{name} is missing; the state is of another optimiser or of other parameters")))
     }
 
     /// A number.
@@ -129,7 +130,10 @@ impl<'a> Reader<'a> {
         }
         let mut names: Vec<&str> = self.entries.into_keys().collect();
         names.sort_unstable();
-        Err(Error::StateDict(format!("unexpected {}", names.join(", "))))
+        let more = if names.len() > 5 { format!(", and {} more", names.len() - 5) } else { String::new() };
+        let first: Vec<String> = names.into_iter().take(5).map(short).collect();
+        let of = "; the state is of another optimiser or of other parameters";
+        Err(Error::StateDict(format!("unexpected {}{more}{of}", first.join(", "))))
     }
 }
 

@@ -14,7 +14,7 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use ureq::http::{HeaderMap, Uri, header};
 
 use super::download::caches;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::io::atomic_file::write_atomically;
 use crate::io::download::{Checksum, Download, Limits, failure, limit_setters};
 
@@ -210,7 +210,13 @@ fn check(what: &str, name: &str, fits: bool) -> Result<()> {
     if fits && below && parts && name.chars().all(plain) {
         return Ok(());
     }
-    Err(Error::argument("hub", format!("{name:?} is no name of a {what} on the hub")))
+    Err(Error::argument(
+        "hub",
+        format!(
+            "\"{}\" is no name of a {what} on the hub; names have ASCII letters, digits and ._-+/ (a repository is `owner/name`)",
+            short(name)
+        ),
+    ))
 }
 
 /// Makes `path`, in `folder`, show what `blob` is: a relative link as the Python library makes it, or the same file where links need a privilege.

@@ -62,7 +62,7 @@ pub use timm_names::rename;
 #[cfg(feature = "download")]
 pub use crate::io::download::{Checksum, Download};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, clipped};
 use crate::nn::StateDict;
 use crate::nn::state::safetensors::{other_kind, read_file};
 
@@ -78,7 +78,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
     }
     let bytes = read_file(path)?;
     let readable = |state: StateDict| state.check_readable().map(|()| state);
-    parse(&bytes).and_then(readable).map_err(|message| Error::format(path, message))
+    parse(&bytes).and_then(readable).map_err(|message| Error::format(path, clipped(&message)))
 }
 
 /// A safetensors file starts with the length of its header, which starts with a brace.

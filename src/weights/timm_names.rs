@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::nn::StateDict;
 
 /// timm's VGG: convolutions where torchvision has linear layers.
@@ -80,7 +80,7 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
             _ => tensor,
         };
         if renamed.insert(name.as_str(), tensor).is_some() {
-            return Err(Error::StateDict(format!("two tensors are `{name}` in torchvision's names")));
+            return Err(Error::StateDict(format!("two tensors are `{}` in torchvision's names", short(name))));
         }
     }
     for (name, reason) in unreadable {
@@ -158,7 +158,7 @@ impl Blocks {
     }
 
     fn rename(&self, key: &str) -> Result<String> {
-        let unknown = || Error::StateDict(format!("`{key}` has no counterpart in torchvision's network"));
+        let unknown = || Error::StateDict(format!("`{}` has no counterpart in torchvision's network", short(key)));
         let (layer, parameter) = key.rsplit_once('.').ok_or_else(unknown)?;
         let after = self.after;
         let name = match (layer, self.family) {

@@ -437,7 +437,10 @@ fn what_goes_wrong_in_a_worker_ends_the_epoch_with_an_error() {
             "sample 9: data loader: its shape is [3, 2, 1], the first of its batch (sample 8) has [3, 2, 2]",
         ),
         (Broken(|| Ok((Tensor::zeros([1, 3, 2, 2]), 0))), "sample 9: image: expected shape [C, H, W], got [1, 3, 2, 2]"),
-        (Broken(|| Ok((Tensor::full([3, 2, 2], 0.0, DType::F64), 0))), "sample 9: image: expected f32 or u8, got f64"),
+        (
+            Broken(|| Ok((Tensor::full([3, 2, 2], 0.0, DType::F64), 0))),
+            "sample 9: image: expected f32 or u8, got f64; convert with `.to_dtype(DType::F32)`",
+        ),
     ];
     for (dataset, words) in cases {
         let dataset = Arc::new(dataset);
@@ -622,8 +625,14 @@ fn normalize_treats_each_channel_by_its_own_numbers() {
     let gray = transformed(&Normalize::new([0.1307], [0.3081]), Tensor::ones([1, 1, 1])).unwrap();
     assert_eq!(gray.item::<f32>().unwrap(), (1.0 - 0.1307f32) / 0.3081);
     let wrong = |mean: &[f64], std: &[f64]| complaint(transformed(&Normalize::new(mean, std), x.clone()));
-    assert_eq!(wrong(&[0.5], &[0.5]), "normalize: 1 means and 1 standard deviations do not fit an image of 3 channels");
-    assert_eq!(wrong(&[0.5; 3], &[0.5; 2]), "normalize: 3 means and 2 standard deviations do not fit an image of 3 channels");
+    assert_eq!(
+        wrong(&[0.5], &[0.5]),
+        "normalize: 1 means and 1 standard deviations do not fit an image of 3 channels; give one of each for each channel"
+    );
+    assert_eq!(
+        wrong(&[0.5; 3], &[0.5; 2]),
+        "normalize: 3 means and 2 standard deviations do not fit an image of 3 channels; give one of each for each channel"
+    );
     assert_eq!(wrong(&[0.5; 3], &[0.5, 0.0, 0.5]), "normalize: a standard deviation must be finite and not zero, got 0");
     assert!(wrong(&[0.5; 3], &[0.5, f64::NAN, 0.5]).contains("got NaN"));
     assert!(wrong(&[0.5, f64::INFINITY, 0.5], &[0.5; 3]).contains("a mean must be finite, got inf"));

@@ -145,7 +145,10 @@ fn batch_norm_refuses_what_has_no_statistics() {
     let bn = Sequential::new().push_named("bn", BatchNorm2d::new(3));
     let single = Tensor::ones([1, 3, 1, 1]);
     let error = bn.forward(&single).unwrap_err().to_string();
-    assert_eq!(error, "bn (BatchNorm2d 3): expected more than one value per channel to take statistics of, got shape [1, 3, 1, 1]");
+    assert_eq!(
+        error,
+        "bn (BatchNorm2d 3): expected more than one value per channel to take statistics of, got shape [1, 3, 1, 1]; use a larger batch, or running statistics (`eval()`)"
+    );
     bn.eval();
     assert!(bn.forward(&single).is_ok());
     bn.train();

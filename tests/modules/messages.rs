@@ -139,3 +139,107 @@ fn an_operator_panics_at_the_callers_line() {
     drop(std::panic::take_hook());
     places.into_iter().for_each(|(found, expected)| assert_eq!(found, expected));
 }
+
+#[test]
+fn a_picture_of_bytes_is_to_be_converted_and_scaled() {
+    let advice = "expected f32 or f64, got u8; convert the input; the bytes of a picture are usually scaled to 0..1: \
+                  `x.to_dtype(DType::F32)?.mul_scalar(1.0 / 255.0)`";
+    let picture = Tensor::full([1, 2, 3, 3], 200.0, DType::U8);
+    let layers: [Box<dyn Module>; 3] = [Box::new(Conv2d::new(2, 2, 1)), Box::new(MaxPool2d::new(2)), Box::new(BatchNorm2d::new(2))];
+    for layer in layers {
+        let found = layer.forward(&picture).unwrap_err().to_string();
+        assert!(found.ends_with(advice), "{found}");
+    }
+    // What the message says works.
+    let scaled = picture.to_dtype(DType::F32).unwrap().mul_scalar(1.0 / 255.0);
+    assert_eq!(Conv2d::new(2, 2, 1).forward(&scaled).unwrap().shape(), [1, 2, 3, 3]);
+
+    let product = Tensor::ones([1, 2]).matmul(&Tensor::full([2, 1], 1.0, DType::F64)).unwrap_err().to_string();
+    assert!(product.contains("to_dtype") && !product.contains("model"), "{product}");
+}
+
+#[test]
+fn shapes_that_miss_a_step_say_which() {
+    let message = |layer: &dyn Module, shape: &[usize]| layer.forward(&Tensor::zeros(shape)).unwrap_err().to_string();
+    let (conv, norm, linear) = (Conv2d::new(3, 2, 1), BatchNorm2d::new(3), Linear::new(12, 2));
+    for layer in [&conv as &dyn Module, &norm] {
+        assert!(message(layer, &[3, 4, 4]).ends_with("got shape [3, 4, 4]; `x.unsqueeze(0)` makes a batch of one"));
+        let found = message(layer, &[1, 4, 5, 3]);
+        assert!(found.ends_with("; channels come second: `x.permute([0, 3, 1, 2])` takes [N, H, W, C] there"), "{found}");
+        assert!(message(layer, &[1, 4, 5, 5]).ends_with("got shape [1, 4, 5, 5]"));
+    }
+    let found = message(&linear, &[1, 3, 2, 2]);
+    assert!(found.ends_with("got shape [1, 3, 2, 2]; `x.flatten(1, -1)`, or a `Flatten` before the layer, joins them"), "{found}");
+    assert!(message(&linear, &[1, 3, 2, 3]).ends_with("got shape [1, 3, 2, 3]"));
+    let x = Tensor::zeros([1, 3, 2, 2]);
+    assert!(linear.forward(&x.flatten(1, -1).unwrap()).is_ok());
+}
+
+#[test]
+fn a_weight_of_more_channels_than_can_be_counted_is_an_error() {
+    let options = convnet::ops::Conv2dOptions { groups: usize::MAX, ..Default::default() };
+    let error = Tensor::zeros([1, 0, 1, 1]).conv2d(&Tensor::zeros([0, 2, 1, 1]), None, options).unwrap_err();
+    assert!(error.to_string().contains("wants 18446744073709551615 input channels"), "{error}");
+}
+
+#[test]
+fn a_file_of_another_kind_names_the_function_that_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pth");
+    let pth = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/weights/module.pth");
+    for bytes in [std::fs::read(pth).unwrap(), b"PK\x03\x04".to_vec(), b"\x80\x02\x8a\nl\xfc".to_vec()] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Linear::new(2, 2).load(&path).unwrap_err().to_string();
+        assert!(error.contains("read it with `weights::load` and then `load_state_dict`"), "{error}");
+    }
+}
+
+#[test]
+fn weights_of_another_architecture_are_summarised() {
+    let other: StateDict = (0..500).map(|i| (format!("block.{i}.conv.weight"), Tensor::zeros([1]))).collect();
+    let net = Sequential::new().push(Linear::new(2, 2)).push(Linear::new(2, 2));
+    let error = net.load_state_dict(&other).unwrap_err().to_string();
+    let start = "state dict: none of 4 keys fits; the state dict has keys such as block.0.conv.weight, block.1.conv.weight, \
+                 block.2.conv.weight; 4 missing (0.weight, 0.bias, 1.weight, and 1 more); 500 unexpected (";
+    assert!(error.starts_with(start) && error.ends_with(", and 497 more)") && error.len() < 350, "{error}");
+    // Where some fit, every kind is counted and its first names are listed.
+    let mut partly = other;
+    partly.insert("0.weight", Tensor::zeros([2, 2]));
+    let error = net.load_state_dict(&partly).unwrap_err().to_string();
+    assert!(error.contains("3 missing (0.bias, 1.weight, 1.bias)") && error.ends_with(", and 480 more)"), "{error}");
+}
+
+#[test]
+fn messages_do_not_grow_with_what_files_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.safetensors");
+    let long = "x".repeat(100_000);
+    let ones = vec!["1"; 50_000].join(",");
+    let headers = [
+        format!(r#"{{"{long}":{{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"{long}":{{"dtype":"F8_E5M2","shape":[4],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"{long}":{{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}}}"#),
+        format!(r#"{{"a":{{"dtype":"{long}","shape":[1],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"a":{{"dtype":"F32","shape":[{ones},2],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"a":{{"dtype":"F32","shape":[0,4294967296,4294967296,4294967296,{ones}],"data_offsets":[0,0]}}}}"#),
+        format!(r#"{{"a":"{long}"}}"#),
+        format!(r#"{{"{long}"#),
+        // Good files whose names or shapes do not fit.
+        format!(r#"{{"{long}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"weight":{{"dtype":"F32","shape":[{ones}],"data_offsets":[0,4]}}}}"#),
+    ];
+    for header in headers {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 4]);
+        std::fs::write(&path, bytes).unwrap();
+        let errors = [
+            Linear::new(2, 2).load(&path).unwrap_err(),
+            Linear::new(2, 2).load_matching(&StateDict::load(&path).unwrap_or_default()).unwrap_err(),
+        ];
+        for error in errors {
+            let message = error.to_string();
+            assert!(message.chars().count() < 1000, "{} characters: {}", message.len(), &message[..300]);
+        }
+    }
+}

@@ -125,7 +125,7 @@ impl ImageFolderOptions {
         }
         classes.sort();
         if classes.is_empty() {
-            return Err(Error::format(root, "no folders of classes here"));
+            return Err(Error::format(root, "no folders of classes here; expected one for each class, with its pictures in it"));
         }
         let (mut samples, mut empty) = (Vec::new(), Vec::new());
         for (label, (name, folder)) in (0i64..).zip(&classes) {

@@ -31,7 +31,7 @@ impl Transform for CenterCrop {
     fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
         let ([height, width], [channels, from_height, from_width]) = (self.size, image.shape());
         if height == 0 || width == 0 {
-            return Err(Error::argument("center crop", format!("cannot crop to {height}×{width}")));
+            return Err(Error::argument("center crop", format!("cannot crop to {height}×{width}: height and width must be at least 1")));
         }
         if [height, width] == [from_height, from_width] {
             return Ok(());

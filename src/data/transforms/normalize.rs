@@ -39,7 +39,9 @@ impl Normalize {
     fn check(&self, channels: usize) -> Result<()> {
         let (means, stds) = (self.mean.len(), self.std.len());
         if means != channels || stds != channels {
-            let message = format!("{means} means and {stds} standard deviations do not fit an image of {channels} channels");
+            let message = format!(
+                "{means} means and {stds} standard deviations do not fit an image of {channels} channels; give one of each for each channel"
+            );
             return Err(Error::argument("normalize", message));
         }
         // The narrowed numbers are judged: a deviation may vanish, or a mean overflow, in f32.

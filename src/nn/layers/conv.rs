@@ -6,7 +6,7 @@ use super::norm::{BatchNorm2d, Running};
 use super::pair::{Pair, product, short};
 use super::prepared_cache::{Key, PreparedCache, Source, version};
 use crate::autograd::is_grad_enabled;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::nn::init::{layer_default, layer_seed};
 use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
 use crate::nn::module::parameter::Parameter;
@@ -48,10 +48,11 @@ fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2],
     }
     if x.ndim() != rank {
         let wanted = if rank == 4 { "[N, C, H, W]" } else { "[N, C, L]" };
-        return Err(Error::shape(op, format!("expected {wanted}, got shape {:?}", x.shape())));
+        return Err(Error::shape(op, format!("expected {wanted}, got shape {:?}{}", x.shape(), batch_hint(x.shape(), rank))));
     }
     if x.shape()[1] != inputs {
-        return Err(Error::shape(op, format!("expected {inputs} input channels, got shape {:?}", x.shape())));
+        let hint = channels_hint(x.shape(), inputs);
+        return Err(Error::shape(op, format!("expected {inputs} input channels, got shape {:?}{hint}", x.shape())));
     }
     Ok(())
 }

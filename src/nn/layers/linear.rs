@@ -77,7 +77,13 @@ impl Module for Linear {
                 return Err(Error::argument("linear", "the weight has more elements than memory can hold"));
             }
             if x.shape().last() != Some(&inputs) {
-                return Err(Error::shape("linear", format!("expected {inputs} input features, got shape {:?}", x.shape())));
+                let hint = match x.shape() {
+                    [_, rest @ ..] if rest.len() > 1 && try_numel(rest) == Some(inputs) => {
+                        "; `x.flatten(1, -1)`, or a `Flatten` before the layer, joins them"
+                    }
+                    _ => "",
+                };
+                return Err(Error::shape("linear", format!("expected {inputs} input features, got shape {:?}{hint}", x.shape())));
             }
             x.linear(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref())
         })

@@ -5,7 +5,7 @@ use std::any::Any;
 use super::activation::stateless;
 use super::prepared_cache::version;
 use crate::autograd::{is_recomputing, no_grad};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::kernels::epilogue::Activation;
 use crate::nn::init::layer_constant;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};
@@ -107,10 +107,14 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         let ranks = if SPATIAL == 2 { 4..=4 } else { 2..=3 };
         if !ranks.contains(&x.ndim()) {
             let wanted = if SPATIAL == 2 { "[N, C, H, W]" } else { "[N, C] or [N, C, L]" };
-            return Err(Error::shape("batch_norm", format!("expected {wanted}, got shape {:?}", x.shape())));
+            return Err(Error::shape(
+                "batch_norm",
+                format!("expected {wanted}, got shape {:?}{}", x.shape(), batch_hint(x.shape(), *ranks.start())),
+            ));
         }
         if x.shape()[1] != self.channels {
-            return Err(Error::shape("batch_norm", format!("expected {} channels, got shape {:?}", self.channels, x.shape())));
+            let hint = channels_hint(x.shape(), self.channels);
+            return Err(Error::shape("batch_norm", format!("expected {} channels, got shape {:?}{hint}", self.channels, x.shape())));
         }
         Ok(())
     }
@@ -150,7 +154,10 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             return activation.apply_to_sum(y, residual);
         }
         if self.channels > 0 && x.numel() == self.channels {
-            let message = format!("expected more than one value per channel to take statistics of, got shape {:?}", x.shape());
+            let message = format!(
+                "expected more than one value per channel to take statistics of, got shape {:?}; use a larger batch, or running statistics (`eval()`)",
+                x.shape()
+            );
             return Err(Error::shape("batch_norm", message));
         }
         let fits = residual.is_none_or(|residual| residual.shape() == x.shape() && residual.dtype() == x.dtype());

@@ -17,7 +17,7 @@ use super::layers::conv::Conv2d;
 use super::layers::norm::BatchNorm2d;
 use super::state::state_dict::{self, LoadReport, StateDict};
 use crate::autograd::Gradients;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, short};
 use crate::ops::Activation;
 use crate::tensor::{DType, Tensor};
 
@@ -121,7 +121,8 @@ pub trait Module: Send + Sync {
     /// A missing `num_batches_tracked` is overlooked, as in PyTorch, which did not always write it.
     ///
     /// # Errors
-    /// [`Error::StateDict`] listing all keys that are missing, unexpected or of another shape; then nothing is changed.
+    /// [`Error::StateDict`] when keys are missing, unexpected, unreadable or of another shape, with the number and the first names of each
+    /// kind ([`load_matching`](Module::load_matching) reports them all); then nothing is changed.
     fn load_state_dict(&self, state: &StateDict) -> Result<LoadReport> {
         state_dict::load_strict(self, state)
     }
@@ -178,7 +179,7 @@ pub trait Module: Send + Sync {
     /// [`Error::DType`] unless the dtype is floating point.
     fn to_dtype(&self, dtype: DType) -> Result<()> {
         if !dtype.is_float() {
-            return Err(Error::DType { op: "to_dtype", expected: "f32 or f64", got: dtype });
+            return Err(Error::DType { op: "to_dtype", expected: "a floating-point type, DType::F32 or DType::F64", got: dtype });
         }
         for parameter in self.parameters() {
             parameter.update(|value| {
@@ -204,7 +205,8 @@ pub trait Module: Send + Sync {
         state_dict::of(self)?.save(path)
     }
 
-    /// Reads a safetensors file and [loads](Module::load_state_dict) it, strictly.
+    /// Reads a safetensors file and [loads](Module::load_state_dict) it, strictly. [`weights::load`](crate::weights::load) reads files of
+    /// other kinds.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Format`] with the path, [`Error::StateDict`] when it does not fit.
@@ -317,7 +319,7 @@ fn set_frozen(module: &(impl Module + ?Sized), op: &'static str, prefix: &str, f
         [] => "the network has no parts".to_string(),
         near => format!("near names are {}", near.join(", ")),
     };
-    Err(Error::argument(op, format!("there is no module or parameter at path {prefix:?}; {near}")))
+    Err(Error::argument(op, format!("there is no module or parameter at path \"{}\"; {near}", short(prefix))))
 }
 
 /// The five paths that are written most alike, the best first.

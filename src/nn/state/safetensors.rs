@@ -10,7 +10,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 
 use super::state_dict::StateDict;
-use crate::error::{Error, Result, short};
+use crate::error::{Error, Result, clipped, short};
 use crate::io::atomic_file::write_atomically;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 
@@ -78,14 +78,14 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
     if let Some(what) = other_kind(&bytes) {
         return Err(Error::format(path, format!("not a safetensors file: {what}")));
     }
-    let malformed = |error| Error::format(path, format!("not a safetensors file: {error}"));
+    let malformed = |error| Error::format(path, clipped(&format!("not a safetensors file: {error}")));
     let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
     let data = &bytes[size_of::<u64>() + header..];
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     tensors.sort_by(|(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
     let mut state = StateDict::new();
     for (name, info) in tensors {
-        let fail = |message: &str| Error::format(path, format!("tensor {name}: {message}"));
+        let fail = |message: &str| Error::format(path, clipped(&format!("tensor {}: {message}", short(&name))));
         if shape::try_numel(&info.shape).is_none() {
             return Err(fail(&format!("shape {:?} has more elements than memory can hold", info.shape)));
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::safetensors;
-use crate::error::{Error, Result, short};
+use crate::error::{Error, Result, clipped, short};
 use crate::nn::module::Module;
 use crate::nn::module::visitor::{Item, Visitor};
 use crate::tensor::Tensor;
@@ -212,11 +212,18 @@ impl LoadReport {
 /// How many keys of a kind a message lists; the report has them all.
 const MOST_LISTED: usize = 20;
 
-/// The first keys, and how many more there are.
+/// The first keys, as many as make a few lines, and how many more there are.
 fn listed(keys: &[String], most: usize) -> String {
-    let first: Vec<&str> = keys.iter().take(most).map(String::as_str).collect();
-    let more = keys.len().saturating_sub(most);
-    if more > 0 { format!("{}, and {more} more", first.join(", ")) } else { first.join(", ") }
+    const LONGEST: usize = 500;
+    let mut text = String::new();
+    for (index, key) in keys.iter().enumerate() {
+        if index == most || text.len() > LONGEST {
+            return format!("{text}, and {} more", keys.len() - index);
+        }
+        let comma = if index > 0 { ", " } else { "" };
+        text.push_str(&format!("{comma}{}", clipped(key)));
+    }
+    text
 }
 
 /// Fails when memory cannot hold a parameter that has not been drawn yet.

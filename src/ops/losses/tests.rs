@@ -170,7 +170,10 @@ fn errors_name_labels_positions_and_shapes() {
         message(x.nll_loss(&Tensor::zeros([2]))),
         "nll_loss: expected class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts), got f32"
     );
-    assert_eq!(message(labels(&[0], &[1]).cross_entropy(&labels(&[0], &[]))), "cross_entropy: expected f32 or f64, got i64");
+    assert_eq!(
+        message(labels(&[0], &[1]).cross_entropy(&labels(&[0], &[]))),
+        "cross_entropy: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"
+    );
     assert!(
         message(Tensor::scalar(0f32).cross_entropy(&labels(&[0], &[]))).contains("expected [C], [N, C] or [N, C, d1, ..], got shape []")
     );
@@ -193,7 +196,10 @@ fn errors_name_labels_positions_and_shapes() {
     assert!(message(x.l1_loss(&y)).starts_with("l1_loss: input [2, 3]"));
     assert!(message(x.smooth_l1_loss(&y)).starts_with("smooth_l1_loss: input [2, 3]"));
     assert!(message(x.smooth_l1_loss_with(&x, -1.0, Reduction::Mean)).contains("beta must not be negative, got -1"));
-    assert_eq!(message(labels(&[1], &[1]).mse_loss(&labels(&[1], &[1]))), "mse_loss: expected f32 or f64, got i64");
+    assert_eq!(
+        message(labels(&[1], &[1]).mse_loss(&labels(&[1], &[1]))),
+        "mse_loss: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"
+    );
     assert!(message(x.binary_cross_entropy_with_logits(&y)).contains("wants a target of its shape, got [3]"));
     let heavy = BceOptions { pos_weight: Some(Tensor::ones([2])), ..Default::default() };
     assert!(

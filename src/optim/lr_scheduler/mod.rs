@@ -141,7 +141,9 @@ impl<S: LrSchedule> LrScheduler<S> {
     /// Sets the rates of this step; on an error the optimiser is as it was.
     fn apply(&self, optimizer: &mut dyn Optimizer) -> Result<()> {
         if optimizer.num_groups() != self.bases.len() {
-            let message = format!("attached to {} parameter groups, the optimiser has {}", self.bases.len(), optimizer.num_groups());
+            let (bases, groups) = (self.bases.len(), optimizer.num_groups());
+            let message =
+                format!("attached to {bases} parameter groups, the optimiser has {groups}; attach the schedule once all groups are added");
             return Err(Error::argument("schedule", message));
         }
         let groups = self.bases.iter().enumerate();

@@ -119,12 +119,18 @@ impl LrSchedule for OneCycleLr {
 
     fn at(&self, step: u64, group: usize, _base: f64) -> Result<Rates> {
         if step > self.total_steps {
-            return Err(Error::argument("OneCycleLr", format!("step {step} is past the {} steps of the cycle", self.total_steps)));
+            return Err(Error::argument(
+                "OneCycleLr",
+                format!("step {step} is past the {} steps of the cycle; `total_steps` has to cover the whole training", self.total_steps),
+            ));
         }
         let max = match self.max_rates[..] {
             [rate] => rate,
             _ => *self.max_rates.get(group).ok_or_else(|| {
-                Error::argument("OneCycleLr", format!("{} maximal rates say nothing of group {group}", self.max_rates.len()))
+                Error::argument(
+                    "OneCycleLr",
+                    format!("there are {} maximal rates and none for group {group}; give one, or one for each group", self.max_rates.len()),
+                )
             })?,
         };
         let first = max / self.div_factor;
