@@ -17,6 +17,9 @@ const LEGACY_MAGIC: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 const WRAPPERS: &[&str] =
     &["state_dict", "model_state_dict", "model", "net", "network", "weights", "model_ema", "ema", "params", "state_dict_ema"];
 
+/// What `DataParallel`, `DistributedDataParallel` and `AveragedModel` call the network.
+const DATA_PARALLEL: &str = "module.";
+
 /// How deep dicts may nest.
 const DEEPEST: usize = 32;
 
@@ -191,24 +194,30 @@ fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut Alloc
     Ok(strip(state))
 }
 
-/// Takes off what wrappers put before all names: `DataParallel` and `AveragedModel` `module.`, `torch.compile` `_orig_mod.`.
+/// Takes off what wrappers put into names: `torch.compile` `_orig_mod.` before those of each module that it compiles, `DataParallel` and
+/// `AveragedModel` `module.` before all.
 ///
 /// A single number without a wrapper's prefix, such as `AveragedModel`'s `n_averaged`, does not count; `n_averaged` itself is left out.
 fn strip(mut state: StateDict) -> StateDict {
+    let without_compile = |key: &str| key.split('.').filter(|part| *part != "_orig_mod").collect::<Vec<_>>().join(".");
+    // Two names that would become one stay as they are.
+    let names: HashSet<String> = state.keys().map(without_compile).collect();
+    if names.len() == state.len() && !names.contains("") {
+        state = state.with_keys(without_compile);
+    }
     // More wrappers than any network has.
     for _ in 0..8 {
         let counts = |(key, tensor): &(&str, &Tensor)| key.contains('.') || tensor.numel() > 1;
-        let wraps = |prefix: &&&str| {
-            let mut keys = state.iter().filter(counts).map(|(key, _)| key).peekable();
-            keys.peek().is_some() && keys.all(|key| key.starts_with(**prefix))
-        };
-        let Some(prefix) = ["module.", "_orig_mod."].iter().find(wraps) else { break };
-        let lost = |key: &str| key.strip_prefix(prefix).is_some_and(|rest| state.contains_key(rest));
-        if state.keys().any(lost) {
+        let keys: Vec<&str> = state.iter().filter(counts).map(|(key, _)| key).collect();
+        if keys.is_empty() || !keys.iter().all(|key| key.starts_with(DATA_PARALLEL)) {
+            break;
+        }
+        let inner = |key: &str| key.strip_prefix(DATA_PARALLEL).unwrap_or(key).to_string();
+        if state.keys().any(|key| key.starts_with(DATA_PARALLEL) && state.contains_key(&inner(key))) {
             break;
         }
         state.remove("n_averaged");
-        state = state.with_keys(|key| key.strip_prefix(prefix).unwrap_or(key).to_string());
+        state = state.with_keys(inner);
     }
     state
 }

@@ -225,6 +225,8 @@ fn a_whole_module_loads_as_its_state_dict() {
         state.keys().collect::<Vec<_>>(),
         ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
     );
+    // `left_out` is not persistent.
+    assert_eq!(checkpoint("module_legacy.pth").keys().collect::<Vec<_>>(), ["weight", "mean", "inner.weight", "inner.mean"]);
     assert_eq!(weights::load(fixture("module.pth")).unwrap().keys().collect::<Vec<_>>(), ["weight", "bias"]);
 }
 
@@ -236,8 +238,39 @@ fn the_network_is_found_under_every_usual_key_and_loses_its_wrappers() {
 }
 
 #[test]
+fn what_torch_compile_puts_into_names_is_taken_off_wherever_it_stands() {
+    let state = checkpoint("compiled.pth");
+    assert_eq!(state.keys().collect::<Vec<_>>(), ["layer1.0.weight", "layer1.1.weight", "fc.weight", "fc.bias"]);
+}
+
+#[test]
+fn a_tensor_that_is_not_dense_is_an_error_only_when_it_is_asked_for() {
+    let reasons = [
+        ("quantized", "`.dequantize()`"),
+        ("per_channel", "`.dequantize()`"),
+        ("coo", "`.to_dense()`"),
+        ("csr", "`.to_dense()`"),
+        ("meta", "on the meta device"),
+        ("nested", "is nested"),
+        ("jagged", "is nested"),
+        ("numpy", "of another device"),
+    ];
+    for name in ["unread.pth", "unread_legacy.pth"] {
+        let state = checkpoint(name);
+        assert_eq!(state.keys().collect::<Vec<_>>(), ["good", "cpu", "after"], "{name}");
+        assert!(state.iter().all(|(_, tensor)| tensor.to_vec::<f32>().unwrap() == [1.0, 2.0]), "{name}");
+        for (key, reason) in reasons {
+            let error = state.try_get(key).expect_err(key).to_string();
+            assert!(error.contains(reason), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_tensor_of_an_unknown_dtype_is_an_error_only_when_it_is_asked_for() {
-    for (name, reason) in [("dtypes.pth", "complex64"), ("dtypes.npz", "<c8"), ("dtypes.safetensors", "C64")] {
+    for (name, reason) in
+        [("dtypes.pth", "complex64"), ("dtypes_legacy.pth", "complex64"), ("dtypes.npz", "<c8"), ("dtypes.safetensors", "C64")]
+    {
         let state = checkpoint(name);
         assert_eq!(state.keys().collect::<Vec<_>>(), ["good"], "{name}");
         let error = state.try_get("complex").unwrap_err().to_string();

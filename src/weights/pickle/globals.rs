@@ -41,6 +41,9 @@ pub(super) fn lookup(module: &str, name: &str) -> Option<Global> {
         ("torch._tensor" | "torch.tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => Global::FromType,
         ("torch._utils", "_rebuild_qtensor") => Global::NotRead("is quantized; save it after `.dequantize()`"),
         ("torch._utils", "_rebuild_sparse_tensor") => Global::NotRead("is sparse; save it after `.to_dense()`"),
+        ("torch._utils", "_rebuild_nested_tensor") | ("torch.nested._internal.nested_tensor", "_rebuild_njt") => {
+            Global::NotRead("is nested; save it after `.to_padded_tensor()`")
+        }
         ("torch._utils", "_rebuild_meta_tensor_no_storage") => Global::NotRead("is on the meta device and has no values"),
         ("torch._utils", "_rebuild_wrapper_subclass") => {
             Global::NotRead("is of a tensor subclass without elements in the file; save it as a plain tensor")
