@@ -39,6 +39,21 @@ pub(super) const UNREAD: &[Unread] = &[
     Unread { name: "float4_e2m1fn_x2", storage: "", size: 1 },
 ];
 
+impl Unread {
+    /// Why a tensor of this type is not read.
+    pub(super) fn reason(&self) -> String {
+        format!("dtype {} is not supported; floating point of 16 to 64 bits, bool and integers up to i64 are", self.name)
+    }
+}
+
+/// An element type that a pickle names: one that is read, or one that is only recognised.
+pub(super) type NamedDType = Result<StoredDType, &'static Unread>;
+
+/// Bytes of one element in the file.
+pub(super) fn named_size(dtype: NamedDType) -> usize {
+    dtype.map_or_else(|unread| unread.size, StoredDType::size)
+}
+
 /// An element type as files have it, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum StoredDType {
@@ -54,7 +69,6 @@ pub(super) enum StoredDType {
     U16,
     U32,
     Bool,
-    Unread(&'static Unread),
 }
 
 impl StoredDType {
@@ -65,7 +79,6 @@ impl StoredDType {
             StoredDType::F16 | StoredDType::Bf16 | StoredDType::I16 | StoredDType::U16 => 2,
             StoredDType::F32 | StoredDType::I32 | StoredDType::U32 => 4,
             StoredDType::F64 | StoredDType::I64 => 8,
-            StoredDType::Unread(unread) => unread.size,
         }
     }
 
@@ -74,22 +87,13 @@ impl StoredDType {
     }
 
     /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values `u8`.
-    ///
-    /// # Errors
-    /// The reason why it has no counterpart.
-    pub(super) fn dtype(self) -> Parsed<DType> {
-        Ok(match self {
+    fn dtype(self) -> DType {
+        match self {
             StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 => DType::F32,
             StoredDType::F64 => DType::F64,
             StoredDType::U8 | StoredDType::Bool => DType::U8,
             StoredDType::I8 | StoredDType::I16 | StoredDType::I32 | StoredDType::I64 | StoredDType::U16 | StoredDType::U32 => DType::I64,
-            StoredDType::Unread(unread) => {
-                return Err(format!(
-                    "dtype {} is not supported; floating point of 16 to 64 bits, bool and integers up to i64 are",
-                    unread.name
-                ));
-            }
-        })
+        }
     }
 }
 
@@ -155,7 +159,7 @@ pub(super) fn tensor(kind: StoredDType, view: &View, bytes: &[u8], budget: &mut 
     if !bytes.len().is_multiple_of(kind.size()) {
         return Err(format!("{} bytes are no whole number of {kind:?}", bytes.len()));
     }
-    let (count, dtype) = (view.checked_numel(bytes.len() / kind.size())?, kind.dtype()?);
+    let (count, dtype) = (view.checked_numel(bytes.len() / kind.size())?, kind.dtype());
     if view.negated && !kind.is_float() {
         return Err(format!("{kind:?} with the negative bit is not supported"));
     }
@@ -173,7 +177,6 @@ pub(super) fn tensor(kind: StoredDType, view: &View, bytes: &[u8], budget: &mut 
         StoredDType::U16 => gather(view, bytes, |b| i64::from(u16::from_le_bytes(b))),
         StoredDType::U32 => gather(view, bytes, |b| i64::from(u32::from_le_bytes(b))),
         StoredDType::Bool => gather(view, bytes, |[b]| u8::from(b != 0)),
-        StoredDType::Unread(_) => return Err("a dtype without a counterpart".to_string()),
     }
     .map_err(|error| error.to_string())
 }

@@ -74,7 +74,8 @@ pub(super) fn load_legacy(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<State
     let pickle = pickle::read(&mut rest, budget)?;
     let keys = pickle::read(&mut rest, budget)?;
     let keys = keys.sequence(keys.root).ok_or("a legacy PyTorch file without a list of storages")?;
-    let sizes: HashMap<&str, usize> = pickle.storages().map(|storage| (storage.key, storage.kind.map_or(1, StoredDType::size))).collect();
+    let sizes: HashMap<&str, usize> =
+        pickle.storages().map(|storage| (storage.key, storage.kind.map_or(1, elements::named_size))).collect();
     let mut storages = Streamed(HashMap::new());
     for &key in keys {
         let Value::Text(key) = key else { return Err("a legacy PyTorch file with a storage that has no name".to_string()) };
@@ -293,7 +294,7 @@ impl<'c, 'a, S: Storages> Collector<'c, 'a, S> {
         if let Some(tensor) = self.known.get(&key) {
             return Ok(tensor.clone());
         }
-        let size = storage.kind.map_or(1, StoredDType::size);
+        let size = storage.kind.map_or(1, elements::named_size);
         let bytes = self.storages.bytes(storage.key, self.budget)?;
         if storage.count.checked_mul(size) != Some(bytes.len()) {
             return Err(format!("its storage has {} bytes and should have {} elements of {size}", bytes.len(), storage.count));

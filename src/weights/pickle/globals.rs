@@ -1,6 +1,6 @@
 //! The names that a pickle may use, and what this machine makes of them.
 
-use super::super::elements::{StoredDType, UNREAD};
+use super::super::elements::{NamedDType, StoredDType, UNREAD};
 
 /// What a name in a pickle stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,8 +10,8 @@ pub(in super::super) enum Global {
     /// `torch.Size`, sets, lists.
     Sequence,
     /// `None` for an untyped storage.
-    Storage(Option<StoredDType>),
-    Dtype(StoredDType),
+    Storage(Option<NamedDType>),
+    Dtype(NamedDType),
     /// `_rebuild_tensor` and its successors.
     Tensor,
     /// `_rebuild_parameter`, and what else wraps a tensor as its first argument.
@@ -65,8 +65,8 @@ pub(super) fn lookup(module: &str, name: &str) -> Option<Global> {
     })
 }
 
-fn storage_kind(name: &str) -> Option<StoredDType> {
-    Some(match name.strip_suffix("Storage")? {
+fn storage_kind(name: &str) -> Option<NamedDType> {
+    Some(Ok(match name.strip_suffix("Storage")? {
         "Half" => StoredDType::F16,
         "BFloat16" => StoredDType::Bf16,
         "Float" => StoredDType::F32,
@@ -77,12 +77,12 @@ fn storage_kind(name: &str) -> Option<StoredDType> {
         "Long" => StoredDType::I64,
         "Byte" => StoredDType::U8,
         "Bool" => StoredDType::Bool,
-        other => return UNREAD.iter().find(|unread| !other.is_empty() && unread.storage == other).map(StoredDType::Unread),
-    })
+        other => return UNREAD.iter().find(|unread| !other.is_empty() && unread.storage == other).map(Err),
+    }))
 }
 
-fn dtype_kind(name: &str) -> Option<StoredDType> {
-    Some(match name {
+fn dtype_kind(name: &str) -> Option<NamedDType> {
+    Some(Ok(match name {
         "float16" | "half" => StoredDType::F16,
         "bfloat16" => StoredDType::Bf16,
         "float32" | "float" => StoredDType::F32,
@@ -95,6 +95,6 @@ fn dtype_kind(name: &str) -> Option<StoredDType> {
         "uint16" => StoredDType::U16,
         "uint32" => StoredDType::U32,
         "bool" => StoredDType::Bool,
-        other => return UNREAD.iter().find(|unread| unread.name == other).map(StoredDType::Unread),
-    })
+        other => return UNREAD.iter().find(|unread| unread.name == other).map(Err),
+    }))
 }

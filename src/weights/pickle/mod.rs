@@ -16,7 +16,7 @@ use std::collections::HashMap;
 pub(super) use globals::Global;
 
 use super::alloc_limit::{AllocLimit, Parsed, quoted};
-use super::elements::{StoredDType, View};
+use super::elements::{NamedDType, StoredDType, View};
 
 /// What a value in a container may take: its place, twice when a vector grows, for a moment three times.
 const PER_VALUE: usize = 3 * size_of::<Value<'static>>();
@@ -63,7 +63,7 @@ pub(super) enum Object<'a> {
 pub(super) struct Storage<'a> {
     pub(super) key: &'a str,
     /// `None` for an untyped storage, which counts bytes.
-    pub(super) kind: Option<StoredDType>,
+    pub(super) kind: Option<NamedDType>,
     pub(super) count: usize,
     /// The part that is meant, as offset and count.
     pub(super) window: Option<(usize, usize)>,

@@ -3,7 +3,7 @@
 //! What makes a tensor and is not understood becomes [`Object::Unreadable`] with the reason, not an error: whether it matters depends on
 //! whether the tensor is wanted. What is made with an unknown name becomes an [`Instance`], which does nothing.
 
-use super::super::elements::{MOST_DIMENSIONS, StoredDType, View};
+use super::super::elements::{MOST_DIMENSIONS, NamedDType, Unread, View};
 use super::{Global, Instance, Machine, Object, PER_VALUE, Storage, TensorInfo, Value, wrong_type};
 use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 
@@ -184,13 +184,12 @@ impl<'a> Machine<'a> {
         matches!(self.object(value), Some(Object::Tensor(_)))
     }
 
-    fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<StoredDType>, negated: bool) -> Parsed<TensorInfo> {
+    fn tensor(&self, [storage, offset, size, stride]: [Value<'a>; 4], dtype: Option<NamedDType>, negated: bool) -> Parsed<TensorInfo> {
         let (index, storage) = match (storage, self.object(storage)) {
             (Value::Object(index), Some(Object::Storage(storage))) => (index, storage),
             _ => return Err(self.mismatch(storage)),
         };
-        let kind = dtype.or(storage.kind).ok_or("lies in an untyped storage and has no dtype")?;
-        kind.dtype()?;
+        let kind = dtype.or(storage.kind).ok_or("lies in an untyped storage and has no dtype")?.map_err(Unread::reason)?;
         if negated && !kind.is_float() {
             return Err(format!("has the negative bit over {kind:?}; save it after `.resolve_neg()`"));
         }
