@@ -52,6 +52,10 @@ pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, 
 /// `c[k, n] = Σ_m a[m, k] · b[m, n]`: the first operand is read transposed.
 pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut [T]) {
     assert!(a.len() == m * k && b.len() == m * n && c.len() == k * n);
+    if c.is_empty() {
+        // Rows without elements may be of any number; nothing is laid out for them.
+        return;
+    }
     let parts = m.div_ceil(PART).max(1);
     // Tasks are (part of the sum, block of the result's rows); the parts' sums are added in order.
     let mut partial = Buffer::zeroed(if parts > 1 { (parts - 1) * k * n } else { 0 });

@@ -366,6 +366,14 @@ fn strides_and_dilations_beyond_the_input_cost_no_more_than_small_ones() -> Resu
 }
 
 #[test]
+fn rows_without_elements_take_no_memory_in_products_and_their_gradients() -> Result<()> {
+    let x = Tensor::zeros([7, 1 << 20, 0]).with_grad();
+    let (result, _, most) = measured(|| backward(&convnet::nn::Linear::new(0, 0).forward(&x)?));
+    assert!(matches!(result, Ok(Ok(()))) && most < 1 << 16, "{most} bytes");
+    Ok(())
+}
+
+#[test]
 fn no_channels_divide_into_any_number_of_pieces() -> Result<()> {
     let x = Tensor::zeros([2, 0, 3]);
     for pieces in [1, 2, usize::MAX] {
