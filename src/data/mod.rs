@@ -19,6 +19,8 @@
 //! ```
 
 mod datasets;
+#[cfg(feature = "image")]
+mod decode;
 pub mod idx;
 mod image;
 #[cfg(feature = "image")]

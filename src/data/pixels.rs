@@ -1,11 +1,6 @@
-//! Pictures from files: JPEG and PNG, by content.
+//! What all decoders of picture files share: their result and the limit on its size.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use crate::data::{Image, jpeg, png};
-use crate::error::{Error, Result};
-use crate::nn::state::safetensors::read_file;
 
 /// A decoded picture, pixel by pixel.
 pub(crate) struct Pixels {
@@ -19,8 +14,9 @@ pub(crate) struct Pixels {
 /// Pillow's limit: what `Image.open` refuses as a decompression bomb.
 static MAX_PIXELS: AtomicUsize = AtomicUsize::new(178_956_970);
 
-/// Sets how many pixels a picture may have that [`Image::open`] and [`Image::decode`] read, for the
-/// whole process. Larger ones are errors. 178,956,970 by default, which is Pillow's limit.
+/// Sets how many pixels a picture may have that [`Image::open`](super::Image::open) and
+/// [`Image::decode`](super::Image::decode) read, for the whole process. Larger ones are errors.
+/// 178,956,970 by default, which is Pillow's limit.
 ///
 /// Below the limit, memory still grows with what a file's data can fill and not with what its
 /// header promises.
@@ -67,79 +63,4 @@ pub(crate) fn reserved<T>(length: usize) -> Result<Vec<T>, String> {
 pub(crate) fn zeroed<T: Clone>(length: usize, zero: T) -> Result<Vec<T>, String> {
     drop(reserved::<T>(length)?);
     Ok(vec![zero; length])
-}
-
-impl Image {
-    /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of bytes](Image::is_bytes).
-    ///
-    /// Pixels are those that `Image.open(path).convert("RGB")` has in Pillow 13, to the bit: gray is
-    /// repeated, transparency is left out, and a camera's note of how it was held is not heeded.
-    /// Damaged files that Pillow opens open here. Of 16 bits in PNG files the upper 8 count, but gray
-    /// without transparency is clipped at 255, as in Pillow: scale such files beforehand.
-    ///
-    /// ```
-    /// use convnet::data::Image;
-    ///
-    /// # std::env::set_current_dir("tests/fixtures/images").unwrap();
-    /// let tensor = Image::open("rgb.jpg")?.to_tensor(); // in [0, 1]
-    /// assert_eq!(tensor.shape(), [3, 37, 53]);
-    /// # Ok::<(), convnet::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is of another kind,
-    /// damaged, truncated, has more pixels than [`set_max_pixels`] allows, or promises more than its
-    /// data can fill.
-    pub fn open(path: impl AsRef<Path>) -> Result<Image> {
-        let mut image = Image::default();
-        image.read(path.as_ref())?;
-        Ok(image)
-    }
-
-    /// As [`open`](Self::open), from a file's content.
-    ///
-    /// # Errors
-    /// [`Error::Value`] where `open` has [`Error::Format`].
-    pub fn decode(bytes: &[u8]) -> Result<Image> {
-        let mut image = Image::default();
-        image.set_encoded(bytes).map_err(|message| Error::value("image", message))?;
-        Ok(image)
-    }
-
-    /// Overwrites the image with a file's.
-    pub(crate) fn read(&mut self, path: &Path) -> Result<()> {
-        self.set_encoded(&read_file(path)?).map_err(|message| Error::format(path, message))
-    }
-
-    fn set_encoded(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let pixels = match bytes {
-            [0xFF, 0xD8, ..] => jpeg::decode(bytes)?,
-            [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
-            [] => return Err("an empty file".to_string()),
-            _ => return Err("neither a JPEG nor a PNG file".to_string()),
-        };
-        let colours = match pixels.channels {
-            1 => expanded(&pixels.bytes, |&[gray]| [gray; 3])?,
-            4 => expanded(&pixels.bytes, without_black)?,
-            _ => pixels.bytes,
-        };
-        self.set_bytes([3, pixels.height, pixels.width], &colours, 255.0).map_err(|error| error.to_string())
-    }
-}
-
-fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>, String> {
-    let (pixels, _) = bytes.as_chunks::<N>();
-    let mut colours = reserved(3 * pixels.len())?;
-    colours.extend(pixels.iter().flat_map(colour));
-    Ok(colours)
-}
-
-/// Inks to light, as Pillow does it; files have inks inverted, as Adobe's programs write them.
-fn without_black(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
-    let white = u32::from(k);
-    [c, m, y].map(|value| {
-        // The product in 255ths, rounded.
-        let product = u32::from(255 - value) * white + 128;
-        white.saturating_sub((product + (product >> 8)) >> 8) as u8
-    })
 }

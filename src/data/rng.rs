@@ -3,7 +3,7 @@
 use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::tensor::rng::with_generator_at;
+use crate::tensor::rng::{below, unit, with_generator_at};
 
 /// What a generator is for; keeps the streams of one seed apart.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ impl Rng {
 
     /// Uniform in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+        unit(&mut self.generator)
     }
 
     /// Uniform in `[low, high)`; `low` when they are equal.
@@ -64,18 +64,7 @@ impl Rng {
 
     /// Uniform in `0..bound`; 0 when the bound is 0 or 1.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound < 2 {
-            return 0;
-        }
-        // Lemire's multiplication: the high half is uniform once the low halves that occur once too often are rejected.
-        let bound = bound as u64;
-        let threshold = bound.wrapping_neg() % bound;
-        loop {
-            let product = u128::from(self.bits()) * u128::from(bound);
-            if product as u64 >= threshold {
-                return (product >> 64) as usize;
-            }
-        }
+        below(&mut self.generator, bound as u64) as usize
     }
 
     /// Puts a slice into random order (Fisher and Yates).
@@ -104,16 +93,6 @@ mod tests {
         let first = |seed, epoch, index| Rng::for_sample(seed, epoch, index).bits();
         let all = [first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1)];
         assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])), "{all:?}");
-    }
-
-    #[test]
-    fn numbers_below_a_bound_are_evenly_spread() {
-        let mut random = Rng::for_sample(5, 0, 0);
-        let mut counts = [0; 7];
-        (0..70_000).for_each(|_| counts[random.below(7)] += 1);
-        // A count's standard deviation is √(70000 · 1/7 · 6/7) ≈ 93; six of them are never seen.
-        assert!(counts.iter().all(|&count: &i32| (count - 10_000).abs() < 560), "{counts:?}");
-        assert_eq!([random.below(0), random.below(1)], [0, 0]);
     }
 
     #[test]

@@ -71,12 +71,13 @@ fn replace(target: &Path, old: Option<&Metadata>, write: impl FnOnce(&mut dyn Wr
     write(&mut out)?;
     out.flush()?;
     drop(out);
-    temporary.file.sync_all()?;
     temporary.rename(target)
 }
 
-/// Renames a file such that the new name lasts through a crash, where the system lets directories be synced.
-pub(crate) fn rename_and_sync(from: &Path, to: &Path) -> io::Result<()> {
+/// Syncs a file, renames it and syncs its folder: after a crash at any instant, `to` is the old file or
+/// the whole new one. A system that cannot sync folders may lose the new name in a crash.
+pub(crate) fn sync_and_rename(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    file.sync_all()?;
     fs::rename(from, to)?;
     let _ = File::open(folder_of(to)).and_then(|folder| folder.sync_all());
     Ok(())
@@ -159,7 +160,7 @@ impl Temporary {
     }
 
     fn rename(mut self, target: &Path) -> io::Result<()> {
-        rename_and_sync(&self.path, target)?;
+        sync_and_rename(&self.file, &self.path, target)?;
         self.renamed = true;
         Ok(())
     }

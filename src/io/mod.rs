@@ -1,7 +1,10 @@
-//! Files below the level of formats: atomic replacement, gzip, text tables, downloads.
+//! Files below the level of formats: reading whole, atomic replacement, gzip, text tables, downloads.
 
 pub(crate) mod atomic_file;
 #[cfg(feature = "download")]
 pub(crate) mod download;
 pub(crate) mod gzip;
+mod read;
 pub(crate) mod text_table;
+
+pub(crate) use read::read_file;

@@ -14,12 +14,12 @@
 //! Layers start as PyTorch's do. A layer takes one number from the generator when it is made, the seed of its weights, which are drawn when
 //! they are first asked for: a network whose weights are loaded from a file draws none.
 
-use rand::{Rng, RngExt, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::nn::{Item, Module, Parameter, Visitor};
-use crate::tensor::rng::{fill_normal, with_generator};
+use crate::tensor::rng::{fill_normal, seeded, short_unit, with_generator};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor};
 
@@ -176,11 +176,7 @@ fn checked<'a>(op: &'static str, shape: &'a [usize]) -> Result<&'a [usize]> {
 
 fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64) -> Result<Tensor> {
     Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
-        // 24 bits are all that an f32 in [0, 1) takes.
-        out.iter_mut().for_each(|x| {
-            let unit = f64::from(generator.next_u32() >> 8) * 2f64.powi(-24);
-            *x = (low + (high - low) * unit) as f32;
-        });
+        out.iter_mut().for_each(|x| *x = (low + (high - low) * short_unit(generator)) as f32);
     })
 }
 
@@ -209,7 +205,7 @@ fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64)
 
 /// The seed of a layer's weights, taken from this thread's generator.
 pub(super) fn layer_seed() -> u64 {
-    with_generator(|generator| generator.random())
+    with_generator(ChaCha8Rng::next_u64)
 }
 
 /// PyTorch's default for dense and convolutional layers, weight and bias alike: uniform in ±1/√fan_in, which for the weight is Kaiming's bound
@@ -217,7 +213,7 @@ pub(super) fn layer_seed() -> u64 {
 pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream: u64) -> Parameter {
     let bound = if fan_in == 0 { 0.0 } else { 1.0 / (fan_in as f64).sqrt() };
     Parameter::lazy(shape, move |shape| {
-        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        let mut generator = seeded(seed);
         generator.set_stream(stream);
         draw_uniform(&mut generator, shape, -bound, bound)
     })
@@ -273,7 +269,7 @@ pub(crate) fn initialise<M: Module>(module: M, choose: impl Fn(ParamInfo<'_>) ->
             let Some(start) = choose(ParamInfo { layer: &layer, path, name, shape: &parameter.shape() }) else { return };
             let seed = layer_seed();
             let set = parameter.start_with(move |shape| {
-                let mut generator = ChaCha8Rng::seed_from_u64(seed);
+                let mut generator = seeded(seed);
                 match start {
                     Init::Constant(value) => Tensor::try_full(shape, value, DType::F32),
                     Init::Normal(std) => draw_normal(&mut generator, shape, |z| Some(std * z)),

@@ -1,7 +1,5 @@
 //! New tensors.
 
-use rand::RngExt;
-
 use super::shape::{numel, try_numel};
 use super::storage::Storage;
 use super::{DType, Element, MemoryFormat, Tensor, rng, with_dtype};
@@ -104,8 +102,9 @@ impl Tensor {
     /// When `bound` is not positive.
     #[track_caller]
     pub fn randint(bound: i64, shape: impl AsRef<[usize]>) -> Tensor {
+        assert!(bound > 0, "randint: the bound must be at least 1, got {bound}");
         or_panic(Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [i64]| {
-            rng::with_generator(|generator| out.iter_mut().for_each(|x| *x = generator.random_range(0..bound)));
+            rng::with_generator(|generator| out.iter_mut().for_each(|x| *x = rng::below(generator, bound as u64) as i64));
         }))
     }
 

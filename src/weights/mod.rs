@@ -64,8 +64,9 @@ pub use timm_names::rename;
 pub use crate::io::download::{Checksum, Download};
 
 use crate::error::{Error, Result, clipped};
+use crate::io::read_file;
 use crate::nn::StateDict;
-use crate::nn::state::safetensors::{other_kind, read_file};
+use crate::nn::state::safetensors::other_kind;
 
 /// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See the [module](self).
 ///

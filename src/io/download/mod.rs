@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use checksum::Checksum;
 pub(crate) use transfer::failure;
 
-use super::atomic_file::{end_of_links, folder_of, rename_and_sync};
+use super::atomic_file::{end_of_links, folder_of, sync_and_rename};
 use crate::error::{Error, Result};
 
 /// How often a mirror that breaks off, having sent something, is asked to go on.
@@ -115,8 +115,7 @@ impl Download {
             return Ok(());
         }
         self.fill(&mut part)?;
-        part.file.sync_all().map_err(Error::io(&part.path))?;
-        rename_and_sync(&part.path, path).map_err(Error::io(path))
+        sync_and_rename(&part.file, &part.path, path).map_err(Error::io(path))
     }
 
     fn is_done(&self, path: &Path) -> Result<bool> {

@@ -3,8 +3,7 @@
 //! The header is read and checked by the `safetensors` crate: every tensor's bytes lie inside the file, follow one another, and are as many
 //! as its shape and dtype say. So nothing is allocated here that the file does not fill.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -12,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::state_dict::StateDict;
 use crate::error::{Error, Result, clipped, short};
 use crate::io::atomic_file::write_atomically;
+use crate::io::read_file;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 
 /// The longest header that readers accept.
@@ -132,22 +132,6 @@ pub(crate) fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// All of a regular file, of which no more is read than its size said.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let metadata = fs::metadata(path).map_err(Error::io(path))?;
-    if metadata.is_dir() {
-        return Err(Error::io(path)(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file")));
-    }
-    if !metadata.is_file() {
-        return Err(Error::io(path)(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")));
-    }
-    let length = usize::try_from(metadata.len()).map_err(|_| Error::format(path, "is larger than memory"))?;
-    let mut bytes = vec![];
-    bytes.try_reserve_exact(length).map_err(|_| Error::format(path, format!("its {length} bytes do not fit into memory")))?;
-    File::open(path).and_then(|file| file.take(metadata.len()).read_to_end(&mut bytes)).map_err(Error::io(path))?;
-    Ok(bytes)
 }
 
 fn decode(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
