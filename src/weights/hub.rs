@@ -169,14 +169,14 @@ impl Entry {
     fn of(headers: &HeaderMap) -> Result<Entry, String> {
         let commit = text(headers, "x-repo-commit").ok_or("the server does not say of which commit the file is; not a hub?")?;
         if !is_commit(commit) {
-            return Err(format!("the server calls the file's commit {commit:?}, expected 40 hexadecimal digits"));
+            return Err(format!("the server calls the file's commit `{}`, expected 40 hexadecimal digits", short(commit)));
         }
         let tag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag")).ok_or("the server does not tell the file's checksum")?;
         let name = tag.trim_start_matches("W/").trim_matches('"').to_string();
         let checksum = match name.len() {
             64 if is_hex(&name) => Checksum::File { sha256: name.clone() },
             40 if is_hex(&name) => Checksum::GitBlob { sha1: name.clone() },
-            _ => return Err(format!("the server names the file {tag:?}, expected a sha256 or a sha1")),
+            _ => return Err(format!("the server names the file `{}`, expected a sha256 or a sha1", short(tag))),
         };
         Ok(Entry { commit: commit.to_string(), name, checksum })
     }

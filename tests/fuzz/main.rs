@@ -7,6 +7,8 @@
 //! CONVNET_FUZZ=20000 cargo test --all-features --test fuzz -- --nocapture
 //! ```
 
+#[path = "../weights/archive.rs"]
+mod archive;
 mod generator;
 mod idx;
 mod mutate;

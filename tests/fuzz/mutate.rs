@@ -66,21 +66,29 @@ pub fn inputs() -> usize {
     std::env::var("CONVNET_FUZZ").map_or(300, |inputs| inputs.parse().expect("CONVNET_FUZZ is a number"))
 }
 
-/// Reads mutations of the seeds and asserts that none panics, takes longer than [`LONGEST`] or holds
-/// more than `per_byte` bytes of memory for each byte of the file. `read` says whether it could be
-/// read; `repair` is applied to half of the mutations, to get beyond checksums.
+/// Reads mutations of the seeds, as [`run_made`] does; `repair` is applied to half of the mutations, to
+/// get beyond checksums.
 pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut [u8]), read: impl Fn(&[u8]) -> bool) {
-    let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
-    let inputs = inputs();
-    for number in 0..inputs {
-        let mut random = Rng::for_sample(12, 0, number as u64);
+    let make = |random: &mut Rng| {
         let mut file = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(4) {
-            mutate(&mut file, seeds, &mut random);
+            mutate(&mut file, seeds, random);
         }
         if random.below(2) == 0 {
             repair(&mut file);
         }
+        file
+    };
+    run_made(name, per_byte, make, read);
+}
+
+/// Reads files that `make` makes and asserts that none panics, takes longer than [`LONGEST`] or holds
+/// more than `per_byte` bytes of memory for each byte of the file. `read` says whether it could be read.
+pub fn run_made(name: &str, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>, read: impl Fn(&[u8]) -> bool) {
+    let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
+    let inputs = inputs();
+    for number in 0..inputs {
+        let file = make(&mut Rng::for_sample(12, 0, number as u64));
         let (result, time, most) = measured(|| read(&file));
         let Ok(ok) = result else { panic!("{name}: input {number} panics: {}", file.escape_ascii()) };
         assert!(time < LONGEST, "{name}: input {number} takes {time:?}: {}", file.escape_ascii());
@@ -99,7 +107,8 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
     assert!(readable > 0 && readable < inputs, "{name}: {readable} of {inputs} inputs are readable");
 }
 
-fn mutate(file: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Rng) {
+/// Changes one place of a file: a bit, a byte, a few bytes removed, repeated or taken from a seed.
+pub fn mutate(file: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Rng) {
     if file.is_empty() {
         return file.push(random.bits() as u8);
     }

@@ -81,19 +81,3 @@ pub fn archive(entries: &[Entry]) -> Vec<u8> {
     bytes.extend([0; 2]);
     bytes
 }
-
-/// Names and contents of an archive whose entries are stored.
-pub fn read(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let number = |at: usize, width: usize| bytes[at..at + width].iter().rev().fold(0usize, |n, &byte| n << 8 | usize::from(byte));
-    let end = bytes.len() - 22;
-    let (count, mut at) = (number(end + 10, 2), number(end + 16, 4));
-    let mut entries = vec![];
-    for _ in 0..count {
-        let (size, name, extra, comment, local) =
-            (number(at + 20, 4), number(at + 28, 2), number(at + 30, 2), number(at + 32, 2), number(at + 42, 4));
-        let start = local + 30 + number(local + 26, 2) + number(local + 28, 2);
-        entries.push((String::from_utf8(bytes[at + 46..at + 46 + name].to_vec()).unwrap(), bytes[start..start + size].to_vec()));
-        at += 46 + name + extra + comment;
-    }
-    entries
-}

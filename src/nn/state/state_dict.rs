@@ -73,7 +73,7 @@ impl StateDict {
     pub(crate) fn insert_unreadable(&mut self, name: impl Into<String>, reason: impl Into<String>) {
         let name = name.into();
         if !self.contains_key(&name) {
-            self.unreadable.insert(name, reason.into());
+            self.unreadable.insert(name, clipped(&reason.into()));
         }
     }
 
