@@ -146,16 +146,13 @@ fn most_probable(probabilities: &Tensor, top: usize) -> convnet::Result<Vec<Vec<
 struct Pictures(Vec<PathBuf>);
 
 impl Dataset for Pictures {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         self.0.len()
     }
 
-    fn get(&self, index: usize) -> convnet::Result<(Tensor, i64)> {
-        Ok((Image::open(&self.0[index])?.to_tensor(), 0))
-    }
-
-    fn load(&self, index: usize, image: &mut Image, _random: &mut Rng) -> convnet::Result<i64> {
-        *image = Image::open(&self.0[index])?;
-        Ok(0)
+    fn get(&self, index: usize, _: &mut Rng) -> convnet::Result<(Image, i64)> {
+        Ok((Image::open(&self.0[index])?, 0))
     }
 }

@@ -29,40 +29,32 @@ impl Image {
     /// damaged, truncated, has more pixels than [`set_max_pixels`] allows, or promises more than its
     /// data can fill.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
-        let mut image = Image::default();
-        image.read(path.as_ref())?;
-        Ok(image)
+        let path = path.as_ref();
+        decode(&read_file(path)?).map_err(|message| Error::format(path, message))
     }
 
-    /// As [`open`](Self::open), from a file's content.
+    /// Decodes a file's content as [`open`](Self::open) does.
     ///
     /// # Errors
     /// [`Error::Value`] where `open` has [`Error::Format`].
     pub fn decode(bytes: &[u8]) -> Result<Image> {
-        let mut image = Image::default();
-        image.set_encoded(bytes).map_err(|message| Error::value("image", message))?;
-        Ok(image)
+        decode(bytes).map_err(|message| Error::value("image", message))
     }
+}
 
-    /// Overwrites the image with a file's.
-    pub(crate) fn read(&mut self, path: &Path) -> Result<()> {
-        self.set_encoded(&read_file(path)?).map_err(|message| Error::format(path, message))
-    }
-
-    fn set_encoded(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let pixels = match bytes {
-            [0xFF, 0xD8, ..] => jpeg::decode(bytes)?,
-            [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
-            [] => return Err("an empty file".to_string()),
-            _ => return Err("neither a JPEG nor a PNG file".to_string()),
-        };
-        let colours = match pixels.channels {
-            1 => expanded(&pixels.bytes, |&[gray]| [gray; 3])?,
-            4 => expanded(&pixels.bytes, without_black)?,
-            _ => pixels.bytes,
-        };
-        self.set_bytes([3, pixels.height, pixels.width], &colours, 255.0).map_err(|error| error.to_string())
-    }
+fn decode(bytes: &[u8]) -> Result<Image, String> {
+    let pixels = match bytes {
+        [0xFF, 0xD8, ..] => jpeg::decode(bytes)?,
+        [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
+        [] => return Err("an empty file".to_string()),
+        _ => return Err("neither a JPEG nor a PNG file".to_string()),
+    };
+    let colours = match pixels.channels {
+        1 => expanded(&pixels.bytes, |&[gray]| [gray; 3])?,
+        4 => expanded(&pixels.bytes, without_black)?,
+        _ => pixels.bytes,
+    };
+    Image::from_bytes([3, pixels.height, pixels.width], &colours, 255.0).map_err(|error| error.to_string())
 }
 
 fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>, String> {

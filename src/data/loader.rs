@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor};
 
+/// A dataset for classification.
+type LabelledImages = dyn Dataset<Sample = (Image, i64)>;
+
 /// Images and labels of some samples.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -33,7 +36,7 @@ pub struct Batch {
 /// See [the module](super) for an example.
 #[derive(Clone)]
 pub struct DataLoader {
-    dataset: Arc<dyn Dataset>,
+    dataset: Arc<LabelledImages>,
     batch: usize,
     seed: Option<u64>,
     workers: usize,
@@ -44,7 +47,7 @@ pub struct DataLoader {
 
 impl DataLoader {
     /// Batches of `batch` samples, in the dataset's order, made on the calling thread. An `Arc` of a dataset is a dataset too.
-    pub fn new(dataset: impl Dataset + 'static, batch: usize) -> DataLoader {
+    pub fn new(dataset: impl Dataset<Sample = (Image, i64)> + 'static, batch: usize) -> DataLoader {
         let dataset = Arc::new(dataset);
         DataLoader { dataset, batch, seed: None, workers: 0, prefetch: None, drop_last: false, transforms: Vec::new() }
     }
@@ -81,7 +84,7 @@ impl DataLoader {
     }
 
     /// The dataset.
-    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+    pub fn dataset(&self) -> &Arc<dyn Dataset<Sample = (Image, i64)>> {
         &self.dataset
     }
 
@@ -127,7 +130,7 @@ impl DataLoader {
         let window = self.prefetch.unwrap_or(self.workers.saturating_mul(2)).max(1);
         let pool = Pool::start(&builder, self.workers.min(window).min(count), window);
         let invalid = (self.batch == 0).then(|| Error::argument("data loader", "a batch needs at least one sample, got batches of 0"));
-        Epoch { builder, pool, image: Image::default(), next: 0, invalid }
+        Epoch { builder, pool, next: 0, invalid }
     }
 }
 
@@ -139,7 +142,7 @@ impl fmt::Debug for DataLoader {
 
 /// What all batches of an epoch are made by.
 struct SampleBuilder {
-    dataset: Arc<dyn Dataset>,
+    dataset: Arc<LabelledImages>,
     transforms: Vec<Arc<dyn Transform>>,
     order: Vec<usize>,
     batch: usize,
@@ -149,26 +152,29 @@ struct SampleBuilder {
 }
 
 impl SampleBuilder {
-    /// Makes one batch, `image` being scratch, or fails early once it is not wanted. Panics inside of datasets and transforms become errors.
-    fn make(&self, number: usize, image: &mut Image, wanted: impl Fn() -> bool) -> Result<Batch> {
+    /// Makes one batch, or fails early once it is not wanted. Panics inside of datasets and transforms
+    /// become errors.
+    fn make(&self, number: usize, wanted: impl Fn() -> bool) -> Result<Batch> {
         let start = number * self.batch;
         let samples = &self.order[start..self.order.len().min(start.saturating_add(self.batch))];
+        let (first, label) = self.sample(samples[0])?;
         let mut labels = Vec::with_capacity(samples.len());
-        labels.push(self.sample(samples[0], image)?);
+        labels.push(label);
 
-        let [channels, height, width] = image.shape();
+        let [channels, height, width] = first.shape();
         let shape = [samples.len(), channels, height, width];
         if try_numel(&shape).is_none() {
             return Err(Error::shape("data loader", format!("a batch of shape {shape:?} is more than memory can hold")));
         }
         let images = Tensor::try_build(&shape, MemoryFormat::ChannelsLast, |out: &mut [f32]| {
-            let size = image.pixels().len();
-            out[..size].copy_from_slice(image.pixels());
+            let size = first.pixels().len();
+            out[..size].copy_from_slice(first.pixels());
             for (i, &index) in samples.iter().enumerate().skip(1) {
                 if !wanted() {
                     return Err(Error::value("data loader", format!("batch {number} is not wanted any more")));
                 }
-                labels.push(self.sample(index, image)?);
+                let (image, label) = self.sample(index)?;
+                labels.push(label);
                 if image.shape() != shape[1..] {
                     let message = format!(
                         "its shape is {:?}, the first of its batch (sample {}) has {:?}; a `Resize` makes them alike",
@@ -185,16 +191,15 @@ impl SampleBuilder {
         Ok(Batch { images, labels: Tensor::from_slice(&labels, [labels.len()])? })
     }
 
-    fn sample(&self, index: usize, image: &mut Image) -> Result<i64> {
-        let load = || {
-            let mut random = Rng::for_sample(self.seed, self.epoch, index as u64);
-            let label = self.dataset.load(index, image, &mut random)?;
-            self.transforms.iter().try_for_each(|transform| transform.apply(image, &mut random))?;
-            Ok(label)
+    fn sample(&self, index: usize) -> Result<(Image, i64)> {
+        let get = || {
+            let mut rng = Rng::for_sample(self.seed, self.epoch, index as u64);
+            let (mut image, label) = self.dataset.get(index, &mut rng)?;
+            self.transforms.iter().try_for_each(|transform| transform.apply(&mut image, &mut rng))?;
+            Ok((image, label))
         };
-        let load = || Rng::tensors_of_sample(self.seed, self.epoch, index as u64, load);
-        // Scratch may be half written after a panic; the next sample overwrites it.
-        panic::catch_unwind(AssertUnwindSafe(load))
+        let get = || Rng::tensors_of_sample(self.seed, self.epoch, index as u64, get);
+        panic::catch_unwind(AssertUnwindSafe(get))
             .unwrap_or_else(|panic| Err(Error::value("data loader", format!("the dataset or a transform panicked: {}", words(&*panic)))))
             .map_err(|error| of_sample(index, error))
     }
@@ -214,7 +219,6 @@ pub struct Epoch {
     builder: Arc<SampleBuilder>,
     /// `None` makes batches on the calling thread.
     pool: Option<Pool>,
-    image: Image,
     next: usize,
     invalid: Option<Error>,
 }
@@ -231,7 +235,7 @@ impl Iterator for Epoch {
         }
         let batch = match &self.pool {
             Some(pool) => pool.shared.take(self.next),
-            None => self.builder.make(self.next, &mut self.image, || true),
+            None => self.builder.make(self.next, || true),
         };
         self.next = if batch.is_ok() { self.next + 1 } else { self.builder.count };
         if self.next == self.builder.count {
@@ -314,11 +318,10 @@ impl Shared {
     }
 
     fn work(&self, builder: &SampleBuilder) {
-        let mut image = Image::default();
         while let Some(number) = self.claim() {
             let wanted = || number < self.end.load(Ordering::Relaxed);
             // Whatever happens, the consumer must not wait for ever.
-            let batch = panic::catch_unwind(AssertUnwindSafe(|| builder.make(number, &mut image, wanted)))
+            let batch = panic::catch_unwind(AssertUnwindSafe(|| builder.make(number, wanted)))
                 .unwrap_or_else(|panic| Err(Error::value("data loader", format!("batch {number}: {}", words(&*panic)))));
             if !wanted() {
                 return;

@@ -22,6 +22,11 @@ pub struct Rng {
 }
 
 impl Rng {
+    /// Returns a generator for use outside of a loader.
+    pub fn new(seed: u64) -> Rng {
+        Rng::for_sample(seed, 0, 0)
+    }
+
     /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this seed hands to the dataset
     /// and then to the transforms.
     pub fn for_sample(seed: u64, epoch: u64, index: u64) -> Rng {

@@ -18,10 +18,10 @@ const CIFAR: [[f64; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 /// picture comes that way. LeNet sees 28×28 in gray with MNIST's normalisation, CIFAR's ResNets 32×32 with CIFAR's.
 ///
 /// ```
-/// use convnet::{data::Image, data::Rng, data::Transform, models};
+/// use convnet::{data::Image, models};
 ///
 /// let mut image = Image::new(3, 375, 500)?;
-/// models::preprocessing("efficientnet_b4")?.apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+/// image.apply(&models::preprocessing("efficientnet_b4")?)?;
 /// assert_eq!(image.shape(), [3, 380, 380]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -54,7 +54,7 @@ pub fn preprocessing(name: &str) -> Result<ImageClassification> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Image, Rng, Transform};
+    use crate::data::Image;
     use crate::models::all;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
             let expected = if model.name == "efficientnet_b2" { [3, 288, 288] } else { model.input };
             assert_eq!(preprocessing.shape(), expected, "{}", model.name);
             let mut image = Image::new(3, 50, 60).unwrap();
-            preprocessing.apply(&mut image, &mut Rng::for_sample(0, 0, 0)).unwrap();
+            image.apply(&preprocessing).unwrap();
             assert_eq!(image.shape(), expected, "{}", model.name);
         }
         assert!(preprocessing("nonsense").is_err());

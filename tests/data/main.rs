@@ -62,11 +62,11 @@ fn images_and_labels_come_out_as_they_are_in_the_file() {
     let mnist = Mnist::train(dir.path()).unwrap();
     assert_eq!(mnist.len(), 25);
     assert_eq!(mnist.classes()[7], "7");
-    let (image, label) = mnist.get(13).unwrap();
-    assert_eq!((image.shape(), image.dtype(), label), (&[1, 2, 3][..], DType::F32, 3));
+    let (image, label) = mnist.get(13, &mut rng()).unwrap();
+    assert_eq!((image.shape(), label), ([1, 2, 3], 3));
     let expected: Vec<f32> = (78..84u8).map(|byte| f32::from(byte) / 255.0).collect();
-    assert_eq!(image.to_vec::<f32>().unwrap(), expected);
-    assert_eq!(complaint(mnist.get(25)), "Mnist: there is no sample 25, the dataset has 25");
+    assert_eq!(image.pixels(), expected);
+    assert_eq!(complaint(mnist.get(25, &mut rng())), "Mnist: there is no sample 25, the dataset has 25");
 }
 
 #[test]
@@ -307,34 +307,41 @@ fn the_real_mnist_has_its_known_counts_and_mean() {
 fn the_digits_are_those_of_the_archive() {
     let all = Digits::all();
     assert_eq!((all.len(), Digits::train().len(), Digits::test().len()), (1797, 1438, 359));
-    let (image, label) = all.get(0).unwrap();
+    let (image, label) = all.get(0, &mut rng()).unwrap();
     let first_rows = [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0, 0.0, 0.0, 13.0, 15.0, 10.0, 15.0, 5.0, 0.0].map(|x: f32| x / 16.0);
-    assert_eq!((&image.to_vec::<f32>().unwrap()[..16], label), (&first_rows[..], 0));
+    assert_eq!((&image.pixels()[..16], label), (&first_rows[..], 0));
     // The counts that the archive's documentation gives for its test half.
     let mut counts = [0; 10];
-    (0..1797).for_each(|i| counts[all.get(i).unwrap().1 as usize] += 1);
+    (0..1797).for_each(|i| counts[all.get(i, &mut rng()).unwrap().1 as usize] += 1);
     assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
 }
 
 #[test]
 fn every_fifth_digit_is_for_testing() {
     let (all, train, test) = (Digits::all(), Digits::train(), Digits::test());
-    let pixels = |digits: &Digits, i| digits.get(i).unwrap().0.to_vec::<f32>().unwrap();
+    let pixels = |digits: &Digits, i| digits.get(i, &mut rng()).unwrap().0.pixels().to_vec();
     assert_eq!(pixels(&test, 7), pixels(&all, 7 * 5 + 4));
     assert_eq!(pixels(&train, 7), pixels(&all, 8));
 }
 
-/// Samples that can be told apart: the label is the index, pixels count from it.
+/// A generator for samples that draw nothing.
+fn rng() -> Rng {
+    Rng::new(0)
+}
+
+/// Samples that differ: the label is the index, pixels count from it.
 struct Counting(usize);
 
 impl Dataset for Counting {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         self.0
     }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+    fn get(&self, index: usize, _: &mut Rng) -> Result<(Image, i64)> {
         let pixels = (0..12).map(|i| (index * 12 + i) as f32).collect();
-        Ok((Tensor::from_vec(pixels, [3, 2, 2])?, index as i64))
+        Ok((Image::from_tensor(&Tensor::from_vec(pixels, [3, 2, 2])?)?, index as i64))
     }
 }
 
@@ -415,15 +422,17 @@ fn batches_of_no_samples_are_an_error() {
 }
 
 /// Fails in its own way at sample 9.
-struct Broken(fn() -> Result<(Tensor, i64)>);
+struct Broken(fn() -> Result<(Image, i64)>);
 
 impl Dataset for Broken {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         100
     }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        if index == 9 { (self.0)() } else { Counting(100).get(index) }
+    fn get(&self, index: usize, rng: &mut Rng) -> Result<(Image, i64)> {
+        if index == 9 { (self.0)() } else { Counting(100).get(index, rng) }
     }
 }
 
@@ -431,14 +440,17 @@ impl Dataset for Broken {
 fn what_goes_wrong_in_a_worker_ends_the_epoch_with_an_error() {
     let cases: [(Broken, &str); 5] = [
         (Broken(|| panic!("of all things")), "sample 9: data loader: the dataset or a transform panicked: of all things"),
-        (Broken(|| Counting(0).get(0).and(Err(Error::Training("no luck".into())))), "sample 9: training: no luck"),
+        (Broken(|| Counting(0).get(0, &mut rng()).and(Err(Error::Training("no luck".into())))), "sample 9: training: no luck"),
         (
-            Broken(|| Ok((Tensor::zeros([3, 2, 1]), 0))),
+            Broken(|| Ok((Image::new(3, 2, 1)?, 0))),
             "sample 9: data loader: its shape is [3, 2, 1], the first of its batch (sample 8) has [3, 2, 2]",
         ),
-        (Broken(|| Ok((Tensor::zeros([1, 3, 2, 2]), 0))), "sample 9: image: expected shape [C, H, W], got [1, 3, 2, 2]"),
         (
-            Broken(|| Ok((Tensor::full([3, 2, 2], 0.0, DType::F64), 0))),
+            Broken(|| Ok((Image::from_tensor(&Tensor::zeros([1, 3, 2, 2]))?, 0))),
+            "sample 9: image: expected shape [C, H, W], got [1, 3, 2, 2]",
+        ),
+        (
+            Broken(|| Ok((Image::from_tensor(&Tensor::full([3, 2, 2], 0.0, DType::F64))?, 0))),
             "sample 9: image: expected f32 or u8, got f64; convert with `.to_dtype(DType::F32)`",
         ),
     ];
@@ -458,13 +470,15 @@ fn what_goes_wrong_in_a_worker_ends_the_epoch_with_an_error() {
 struct Watched(Arc<AtomicUsize>);
 
 impl Dataset for Watched {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         1_000_000
     }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+    fn get(&self, index: usize, rng: &mut Rng) -> Result<(Image, i64)> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Counting(0).get(index)
+        Counting(0).get(index, rng)
     }
 }
 
@@ -474,24 +488,20 @@ struct Noisy {
 }
 
 impl Dataset for Noisy {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         50
     }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        let noise = Tensor::randn([1, 3, 3]).add(&Tensor::rand([1, 3, 3]))?;
-        Ok((noise, index as i64))
-    }
-
-    fn load(&self, index: usize, image: &mut Image, random: &mut Rng) -> Result<i64> {
+    fn get(&self, index: usize, rng: &mut Rng) -> Result<(Image, i64)> {
         if self.of_tensors {
-            let (tensor, label) = self.get(index)?;
-            image.set_tensor(&tensor)?;
-            return Ok(label);
+            let noise = Tensor::randn([1, 3, 3]).add(&Tensor::rand([1, 3, 3]))?;
+            return Ok((Image::from_tensor(&noise)?, index as i64));
         }
-        *image = Image::new(1, 3, 3)?;
-        image.pixels_mut().iter_mut().for_each(|x| *x = random.unit() as f32);
-        Ok(index as i64)
+        let mut image = Image::new(1, 3, 3)?;
+        image.pixels_mut().iter_mut().for_each(|x| *x = rng.unit() as f32);
+        Ok((image, index as i64))
     }
 }
 
@@ -536,11 +546,13 @@ struct Failing {
 }
 
 impl Dataset for Failing {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         2000
     }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+    fn get(&self, index: usize, rng: &mut Rng) -> Result<(Image, i64)> {
         match index {
             1 => {
                 self.begun.wait();
@@ -555,7 +567,7 @@ impl Dataset for Failing {
             self.asked.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(2));
         }
-        Counting(0).get(index)
+        Counting(0).get(index, rng)
     }
 }
 
@@ -603,17 +615,15 @@ fn workers_stay_within_the_bound_of_what_is_made_ahead() {
 
 #[test]
 fn bytes_and_floats_from_a_dataset_mean_the_same() {
-    let mut image = Image::new(2, 1, 2).unwrap();
-    image.set_tensor(&Tensor::from_vec(vec![0u8, 51, 102, 255], [2, 1, 2]).unwrap()).unwrap();
+    let image = Image::from_tensor(&Tensor::from_vec(vec![0u8, 51, 102, 255], [2, 1, 2]).unwrap()).unwrap();
     assert_eq!(image.pixels(), [0.0, 0.4, 0.2, 1.0], "channels are side by side");
     assert_eq!(image.to_tensor().to_vec::<f32>().unwrap(), [0.0, 0.2, 0.4, 1.0]);
     assert!(Image::new(usize::MAX, 2, 2).is_err() && Image::new(1 << 20, 1 << 20, 1 << 15).is_err());
 }
 
 fn transformed(transform: &dyn convnet::data::Transform, tensor: Tensor) -> Result<Tensor> {
-    let mut image = Image::default();
-    image.set_tensor(&tensor)?;
-    transform.apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+    let mut image = Image::from_tensor(&tensor)?;
+    transform.apply(&mut image, &mut rng())?;
     Ok(image.to_tensor())
 }
 

@@ -46,7 +46,7 @@ fn assert_is(image: &Image, expected: &Tensor, name: &str) {
 
 fn applied(transform: &dyn Transform, image: &Image) -> Image {
     let mut image = image.clone();
-    transform.apply(&mut image, &mut Rng::for_sample(0, 0, 0)).unwrap();
+    transform.apply(&mut image, &mut Rng::new(0)).unwrap();
     image
 }
 
@@ -96,8 +96,7 @@ fn bytes_and_floats_of_any_size_are_scaled_to_pillows_values_in_its_order_of_pas
         let filter = if words[0] == "bicubic" { ResizeFilter::Bicubic } else { ResizeFilter::Bilinear };
         let [height, width] = [from.shape()[0], from.shape()[1]];
         let planes = from.reshape([height as isize, width as isize, -1]).unwrap().permute([2, 0, 1]).unwrap();
-        let mut image = Image::default();
-        image.set_tensor(&planes).unwrap();
+        let image = Image::from_tensor(&planes).unwrap();
         let image = applied(&Resize::new([to_height, to_width]).interpolation(filter), &image);
         let expected = cases.get(&format!("{name} to")).unwrap();
         if expected.dtype() == DType::F32 {
@@ -152,9 +151,9 @@ fn an_image_knows_whether_it_is_of_bytes() {
     for transform in [&Resize::new([9, 8]) as &dyn Transform, &CenterCrop::new([60, 60]), &Grayscale] {
         assert!(applied(transform, &image).is_bytes());
     }
-    image.set_tensor(&Tensor::full([3, 2, 2], 0.3, DType::F32)).unwrap();
+    image = Image::from_tensor(&Tensor::full([3, 2, 2], 0.3, DType::F32)).unwrap();
     assert!(!image.is_bytes());
-    image.set_tensor(&Tensor::from_vec(vec![7u8; 12], [3, 2, 2]).unwrap()).unwrap();
+    image = Image::from_tensor(&Tensor::from_vec(vec![7u8; 12], [3, 2, 2]).unwrap()).unwrap();
     assert!(image.is_bytes());
     image.pixels_mut()[0] = 0.3;
     assert!(!image.is_bytes());
@@ -328,17 +327,16 @@ fn other_files_are_told_apart() {
 
 #[test]
 fn a_thin_picture_is_not_scaled_to_gigabytes() {
-    let mut random = Rng::for_sample(0, 0, 0);
     let thin = || Image::new(3, 65_535, 1).unwrap();
-    let message = Resize::shorter(256).apply(&mut thin(), &mut random).unwrap_err().to_string();
+    let message = thin().apply(&Resize::shorter(256)).unwrap_err().to_string();
     assert!(message.contains("it is too thin"), "{message}");
     // Columns first, so that what lies between the passes is no larger than the result.
-    Resize::new([224, 600]).apply(&mut thin(), &mut random).unwrap();
-    Resize::new([224, 224]).apply(&mut thin(), &mut random).unwrap();
-    assert!(CenterCrop::new([0, 3]).apply(&mut thin(), &mut random).is_err());
-    assert!(CenterCrop::new([usize::MAX, 3]).apply(&mut thin(), &mut random).is_err());
-    assert!(Resize::shorter(usize::MAX).apply(&mut thin(), &mut random).is_err());
-    assert!(Grayscale.apply(&mut Image::new(2, 4, 4).unwrap(), &mut random).is_err());
+    thin().apply(&Resize::new([224, 600])).unwrap();
+    thin().apply(&Resize::new([224, 224])).unwrap();
+    assert!(thin().apply(&CenterCrop::new([0, 3])).is_err());
+    assert!(thin().apply(&CenterCrop::new([usize::MAX, 3])).is_err());
+    assert!(thin().apply(&Resize::shorter(usize::MAX)).is_err());
+    assert!(Image::new(2, 4, 4).unwrap().apply(&Grayscale).is_err());
 }
 
 /// A folder of pictures, listed by path below it and by fixture.
@@ -458,9 +456,9 @@ fn folders_are_classes_in_order_and_what_lies_below_belongs_to_them() {
     let samples = samples(&pictures, &dir);
     let expected = [("Zebra/x.jpg", 0), ("cat/x.png", 1), ("dog/10.jpg", 2), ("dog/2.jpg", 2), ("dog/a/z.jpeg", 2), ("dog/b/a.PNG", 2)];
     assert_eq!(samples, expected.map(|(path, label)| (path.to_string(), label)));
-    let (image, label) = pictures.get(5).unwrap();
-    assert_eq!((image.shape(), label), (&[3, 37, 53][..], 2));
-    assert!(pictures.get(6).unwrap_err().to_string().contains("there is no sample 6, the dataset has 6"));
+    let (image, label) = pictures.get(5, &mut Rng::new(0)).unwrap();
+    assert_eq!((image.shape(), label), ([3, 37, 53], 2));
+    assert!(pictures.get(6, &mut Rng::new(0)).unwrap_err().to_string().contains("there is no sample 6, the dataset has 6"));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 
 use super::in_memory::{DIGIT_CLASSES, Table};
+use crate::data::Image;
+use crate::data::dataset::forward_dataset;
 
 const SAMPLES: usize = 1797;
 const PIXELS: usize = 8 * 8;
@@ -22,17 +24,19 @@ static EMBEDDED: &[u8] = include_bytes!("digits.bin.gz");
 /// LeNet stays near 0.94, which measures new writers more than the network.
 ///
 /// ```
-/// use convnet::data::{DataLoader, Dataset, Digits, Resize};
+/// use convnet::data::{DataLoader, Dataset, Digits, Resize, Rng};
 ///
 /// let test = Digits::test();
-/// let (image, label) = test.get(0)?;
+/// let (image, label) = test.get(0, &mut Rng::new(0))?;
 /// assert!(image.shape() == [1, 8, 8] && label == 4);
 /// let large = DataLoader::new(test, 100).transform(Resize::new([28, 28]));
 /// assert!(large.epoch(0).next().expect("four batches")?.images.shape() == [100, 1, 28, 28]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Digits(pub(crate) Table);
+pub struct Digits(Table);
+
+forward_dataset!([] Digits, (Image, i64), self => self.0);
 
 impl Digits {
     /// The 1,438 samples for training.

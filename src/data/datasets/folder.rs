@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use crate::data::{Dataset, Image, Rng};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
 
 /// Pictures in one folder for each class (torchvision's `ImageFolder`): `root/cat/0001.jpg`, `root/dog/any/where/below.png`.
 ///
@@ -66,14 +65,6 @@ impl ImageFolder {
     /// The path and the label of each sample.
     pub fn samples(&self) -> &[(PathBuf, i64)] {
         &self.samples
-    }
-
-    fn read(&self, index: usize, image: &mut Image) -> Result<i64> {
-        let Some((path, label)) = self.samples.get(index) else {
-            return Err(Error::argument("ImageFolder", format!("there is no sample {index}, the dataset has {}", self.samples.len())));
-        };
-        image.read(path)?;
-        Ok(*label)
     }
 }
 
@@ -227,18 +218,17 @@ impl Walk {
 }
 
 impl Dataset for ImageFolder {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         self.samples.len()
     }
 
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        let mut image = Image::default();
-        let label = self.read(index, &mut image)?;
-        Ok((image.to_tensor(), label))
-    }
-
-    fn load(&self, index: usize, image: &mut Image, _random: &mut Rng) -> Result<i64> {
-        self.read(index, image)
+    fn get(&self, index: usize, _: &mut Rng) -> Result<(Image, i64)> {
+        let Some((path, label)) = self.samples.get(index) else {
+            return Err(Error::argument("ImageFolder", format!("there is no sample {index}, the dataset has {}", self.samples.len())));
+        };
+        Ok((Image::open(path)?, *label))
     }
 
     fn classes(&self) -> Vec<String> {

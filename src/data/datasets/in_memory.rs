@@ -2,7 +2,6 @@
 
 use crate::data::{Dataset, Image, Rng};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
 
 /// The classes of datasets of digits.
 pub(crate) const DIGIT_CLASSES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -22,33 +21,20 @@ pub(crate) struct Table {
     pub(crate) classes: [&'static str; 10],
 }
 
-impl Table {
-    /// The bytes and the label of one image.
-    pub(crate) fn sample(&self, index: usize) -> Result<(&[u8], i64)> {
-        let size = self.shape.iter().product::<usize>();
-        let Some(&label) = self.labels.get(index) else {
-            return Err(Error::argument(self.name, format!("there is no sample {index}, the dataset has {}", self.labels.len())));
-        };
-        Ok((&self.pixels[index * size..][..size], i64::from(label)))
-    }
-}
-
 impl Dataset for Table {
+    type Sample = (Image, i64);
+
     fn len(&self) -> usize {
         self.labels.len()
     }
 
-    fn load(&self, index: usize, image: &mut Image, _random: &mut Rng) -> Result<i64> {
-        let (bytes, label) = self.sample(index)?;
-        image.set_bytes(self.shape, bytes, f32::from(self.white))?;
-        Ok(label)
-    }
-
-    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
-        let mut image = Image::default();
-        let (bytes, label) = self.sample(index)?;
-        image.set_bytes(self.shape, bytes, f32::from(self.white))?;
-        Ok((image.try_to_tensor()?, label))
+    fn get(&self, index: usize, _: &mut Rng) -> Result<(Image, i64)> {
+        let size = self.shape.iter().product::<usize>();
+        let Some(&label) = self.labels.get(index) else {
+            return Err(Error::argument(self.name, format!("there is no sample {index}, the dataset has {}", self.labels.len())));
+        };
+        let image = Image::from_bytes(self.shape, &self.pixels[index * size..][..size], f32::from(self.white))?;
+        Ok((image, i64::from(label)))
     }
 
     fn classes(&self) -> Vec<String> {

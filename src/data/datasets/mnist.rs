@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::in_memory::{DIGIT_CLASSES, Table};
+use crate::data::Image;
+use crate::data::dataset::forward_dataset;
 use crate::data::idx::{self, ElementType, Raw};
 use crate::error::{Error, Result};
 
@@ -25,11 +27,15 @@ use crate::error::{Error, Result};
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Mnist(pub(crate) Table);
+pub struct Mnist(Table);
+
+forward_dataset!([] Mnist, (Image, i64), self => self.0);
 
 /// Fashion-MNIST: 60,000 and 10,000 pictures of clothes in MNIST's format (Xiao, Rasul and Vollgraf, 2017).
 #[derive(Clone)]
-pub struct FashionMnist(pub(crate) Table);
+pub struct FashionMnist(Table);
+
+forward_dataset!([] FashionMnist, (Image, i64), self => self.0);
 
 impl Mnist {
     /// The training set, from `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` in `dir`.

@@ -1,14 +1,14 @@
-use super::Transform;
-use crate::data::{Image, Rng};
+use super::Deterministic;
+use crate::data::Image;
 use crate::error::{Error, Result};
 
 /// Cuts out the middle; where the image is smaller than that, black surrounds it (torchvision's `CenterCrop`).
 ///
 /// ```
-/// use convnet::data::{CenterCrop, Image, Rng, Transform};
+/// use convnet::data::{CenterCrop, Image};
 ///
 /// let mut image = Image::new(3, 256, 341)?;
-/// CenterCrop::new([224, 224]).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+/// image.apply(&CenterCrop::new([224, 224]))?;
 /// assert_eq!(image.shape(), [3, 224, 224]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -27,8 +27,8 @@ impl CenterCrop {
     }
 }
 
-impl Transform for CenterCrop {
-    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
+impl Deterministic for CenterCrop {
+    fn transform(&self, image: &mut Image) -> Result<()> {
         let ([height, width], [channels, from_height, from_width]) = (self.size, image.shape());
         if height == 0 || width == 0 {
             return Err(Error::argument("center crop", format!("cannot crop to {height}×{width}: height and width must be at least 1")));

@@ -1,5 +1,5 @@
-use super::Transform;
-use crate::data::{Image, Rng};
+use super::Deterministic;
+use crate::data::Image;
 use crate::error::{Error, Result};
 
 /// Makes one channel, the brightness, of red, green and blue (torchvision's `Grayscale`, ITU-R 601-2); an image of one channel stays as
@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 /// An [image of bytes](Image::is_bytes) gets Pillow's values, rounded.
 ///
 /// ```
-/// use convnet::data::{Grayscale, Image, Rng, Transform};
+/// use convnet::data::{Grayscale, Image};
 ///
 /// let mut image = Image::new(3, 20, 30)?;
-/// Grayscale.apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+/// image.apply(&Grayscale)?;
 /// assert_eq!(image.shape(), [1, 20, 30]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grayscale;
 
-impl Transform for Grayscale {
-    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
+impl Deterministic for Grayscale {
+    fn transform(&self, image: &mut Image) -> Result<()> {
         let [channels, height, width] = image.shape();
         match channels {
             1 => return Ok(()),

@@ -17,11 +17,13 @@ pub use resize::{Resize, ResizeFilter};
 use super::{Image, Rng};
 use crate::error::Result;
 
-/// Changes one image.
+/// Changes one image, at random or not.
 ///
-/// Whatever is random about it comes from `random`, which belongs to the sample alone: so the result does not depend on threads. Several
-/// transforms in turn are a tuple, a [`Compose`], or several calls of [`DataLoader::transform`](super::DataLoader::transform). A closure
-/// `|image: &mut Image, random: &mut Rng| -> Result<()>` is a transform too.
+/// What is random about it comes from `rng`, which belongs to the sample alone, so that the result
+/// does not depend on threads. Several transforms in turn are a tuple, a [`Compose`], or several
+/// calls of [`DataLoader::transform`](super::DataLoader::transform). A closure
+/// `|image: &mut Image, rng: &mut Rng| -> Result<()>` is a transform too. Transforms that draw nothing
+/// are [`Deterministic`] as well, which [`Image::apply`] takes.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Digits, Image, Normalize, Rng, Resize};
@@ -39,32 +41,68 @@ pub trait Transform: Send + Sync {
     ///
     /// # Errors
     /// When the transform's arguments make no sense, or do not fit the image.
-    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()>;
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()>;
 }
 
 impl<F: Fn(&mut Image, &mut Rng) -> Result<()> + Send + Sync> Transform for F {
-    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
-        self(image, random)
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+        self(image, rng)
     }
 }
 
+/// A transform that draws no random numbers: [`Image::apply`] needs no generator for it.
+///
+/// ```
+/// use convnet::data::{CenterCrop, Image, Normalize, Resize};
+///
+/// let mut image = Image::new(1, 40, 60)?;
+/// image.apply(&(Resize::shorter(32), CenterCrop::new([28, 28]), Normalize::new([0.5], [0.5])))?;
+/// assert_eq!(image.shape(), [1, 28, 28]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub trait Deterministic: Transform {
+    /// Changes the image.
+    ///
+    /// # Errors
+    /// When the transform's arguments make no sense, or do not fit the image.
+    fn transform(&self, image: &mut Image) -> Result<()>;
+}
+
+macro_rules! deterministic {
+    ($($name:ident),+) => {
+        $(impl Transform for $name {
+            fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
+                self.transform(image)
+            }
+        })+
+    };
+}
+deterministic!(CenterCrop, Grayscale, ImageClassification, Normalize, Resize);
+
 impl Transform for Box<dyn Transform> {
-    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
-        (**self).apply(image, random)
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+        (**self).apply(image, rng)
     }
 }
 
 impl Transform for Arc<dyn Transform> {
-    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
-        (**self).apply(image, random)
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+        (**self).apply(image, rng)
     }
 }
 
 macro_rules! tuple {
     ($($name:ident $index:tt),+) => {
         impl<$($name: Transform),+> Transform for ($($name,)+) {
-            fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
-                $(self.$index.apply(image, random)?;)+
+            fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+                $(self.$index.apply(image, rng)?;)+
+                Ok(())
+            }
+        }
+
+        impl<$($name: Deterministic),+> Deterministic for ($($name,)+) {
+            fn transform(&self, image: &mut Image) -> Result<()> {
+                $(self.$index.transform(image)?;)+
                 Ok(())
             }
         }
@@ -107,7 +145,7 @@ impl Compose {
 }
 
 impl Transform for Compose {
-    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
-        self.steps.iter().try_for_each(|step| step.apply(image, random))
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+        self.steps.iter().try_for_each(|step| step.apply(image, rng))
     }
 }

@@ -1,5 +1,5 @@
-use super::Transform;
-use crate::data::{Image, Rng};
+use super::Deterministic;
+use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
@@ -12,10 +12,10 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// `(x - mean) / std`, channel by channel.
 ///
 /// ```
-/// use convnet::data::{Image, Normalize, Rng, Transform};
+/// use convnet::data::{Image, Normalize};
 ///
 /// let mut black = Image::new(1, 2, 2)?;
-/// Normalize::new([0.5], [0.25]).apply(&mut black, &mut Rng::for_sample(0, 0, 0))?;
+/// black.apply(&Normalize::new([0.5], [0.25]))?;
 /// assert_eq!(black.pixels(), [-2.0; 4]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -55,8 +55,8 @@ impl Normalize {
     }
 }
 
-impl Transform for Normalize {
-    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
+impl Deterministic for Normalize {
+    fn transform(&self, image: &mut Image) -> Result<()> {
         self.check(image.channels())?;
         match (&self.mean[..], &self.std[..]) {
             (&[mean], &[std]) => {

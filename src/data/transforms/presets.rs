@@ -1,15 +1,15 @@
-use super::{CenterCrop, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Normalize, Resize, ResizeFilter, Transform};
-use crate::data::{Image, Rng};
+use super::{CenterCrop, Deterministic, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Normalize, Resize, ResizeFilter};
+use crate::data::Image;
 use crate::error::Result;
 
 /// What a picture goes through before it is classified: its shorter side is scaled, its middle cut out, its channels normalised
 /// (torchvision's `ImageClassification` preset). [`models::preprocessing`](crate::models::preprocessing) has the one of each model.
 ///
 /// ```
-/// use convnet::data::{Image, ImageClassification, Rng, Transform};
+/// use convnet::data::{Image, ImageClassification};
 ///
 /// let mut image = Image::new(3, 375, 500)?;
-/// ImageClassification::new(224).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+/// image.apply(&ImageClassification::new(224))?;
 /// assert_eq!(image.shape(), [3, 224, 224]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -61,13 +61,14 @@ impl ImageClassification {
     }
 }
 
-impl Transform for ImageClassification {
-    fn apply(&self, image: &mut Image, random: &mut Rng) -> Result<()> {
+impl Deterministic for ImageClassification {
+    fn transform(&self, image: &mut Image) -> Result<()> {
         if self.mean.len() == 1 {
-            Grayscale.apply(image, random)?;
+            image.apply(&Grayscale)?;
         }
-        Resize::shorter(self.resize).interpolation(self.interpolation).apply(image, random)?;
-        CenterCrop::new([self.crop, self.crop]).apply(image, random)?;
-        Normalize::new(&self.mean, &self.std).apply(image, random)
+        image.apply(&Resize::shorter(self.resize).interpolation(self.interpolation))?;
+        image.apply(&CenterCrop::new([self.crop, self.crop]))?;
+        image.apply(&Normalize::new(&self.mean, &self.std))?;
+        Ok(())
     }
 }

@@ -1,5 +1,5 @@
-use super::Transform;
-use crate::data::{Image, Rng};
+use super::Deterministic;
+use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
@@ -44,12 +44,12 @@ impl ResizeFilter {
 /// width shrinks by; rounding in between makes the order visible.
 ///
 /// ```
-/// use convnet::data::{Image, ResizeFilter, Rng, Resize, Transform};
+/// use convnet::data::{Image, Resize, ResizeFilter};
 ///
 /// let mut image = Image::new(3, 480, 640)?;
-/// Resize::shorter(256).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+/// image.apply(&Resize::shorter(256))?;
 /// assert_eq!(image.shape(), [3, 256, 341]);
-/// Resize::new([32, 32]).interpolation(ResizeFilter::Bicubic).apply(&mut image, &mut Rng::for_sample(0, 0, 0))?;
+/// image.apply(&Resize::new([32, 32]).interpolation(ResizeFilter::Bicubic))?;
 /// assert_eq!(image.shape(), [3, 32, 32]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -102,8 +102,8 @@ impl Size {
     }
 }
 
-impl Transform for Resize {
-    fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
+impl Deterministic for Resize {
+    fn transform(&self, image: &mut Image) -> Result<()> {
         let [channels, from_height, from_width] = image.shape();
         let [height, width] = self.size.of(from_height, from_width);
         let refuse = |why: &str| {
