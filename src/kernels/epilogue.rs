@@ -61,10 +61,16 @@ impl Activation {
         x
     }
 
-    /// The bounds within which a clamp's derivative is 1, as [`Real::vector_within`] takes them.
+    /// A clamp's gradient for a vector: `grad` where the derivative at `z` is 1, else zero. At NaN
+    /// the rectifier has the derivative 1 and a clamp with two bounds 0, as [`chain`](Self::chain)
+    /// has it and as in PyTorch.
     #[inline(always)]
-    pub(crate) fn bounds<S: Simd, T: Real>(self, simd: S) -> [T::Vector<S>; 2] {
-        [self.lowest(), self.highest()].map(|bound: Option<T>| T::splat(simd, bound.unwrap_or(T::nan())))
+    pub(crate) fn chain_clamp<S: Simd, T: Real>(self, simd: S, z: T::Vector<S>, grad: T::Vector<S>) -> T::Vector<S> {
+        match [self.lowest(), self.highest()].map(|bound| bound.map(|bound| T::splat(simd, bound))) {
+            [Some(low), Some(high)] => T::vector_within(simd, z, [low, high], grad),
+            [Some(low), None] => T::vector_unless_below(simd, z, low, grad),
+            _ => grad,
+        }
     }
 }
 

@@ -79,7 +79,9 @@ pub trait Real: Scalar + Float + Math {
     fn vector_lower<S: Simd>(simd: S, x: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
     /// In each lane `x` where `a` and `b` are equal, else zero.
     fn vector_where_equal<S: Simd>(simd: S, a_b: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
-    /// In each lane zero where `z` is `low` or less, or `high` or more, else `x`; a bound that is NaN is none, and so is one for NaN.
+    /// In each lane zero where `z` is `low` or less, else `x`: `x` where `z` is NaN.
+    fn vector_unless_below<S: Simd>(simd: S, z: Self::Vector<S>, low: Self::Vector<S>, x: Self::Vector<S>) -> Self::Vector<S>;
+    /// In each lane `x` where `z` lies between the bounds and is neither of them, else zero: zero where `z` is NaN.
     fn vector_within<S: Simd>(simd: S, z: Self::Vector<S>, low_high: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
     /// A whole number from 0 to 255 as a byte; of others, some byte.
     fn to_byte(self) -> u8;
@@ -181,9 +183,13 @@ impl Real for f32 {
         simd.select_f32s(simd.equal_f32s(a, b), x, simd.splat_f32s(0.0))
     }
     #[inline(always)]
+    fn vector_unless_below<S: Simd>(simd: S, z: S::f32s, low: S::f32s, x: S::f32s) -> S::f32s {
+        simd.select_f32s(simd.less_than_or_equal_f32s(z, low), simd.splat_f32s(0.0), x)
+    }
+    #[inline(always)]
     fn vector_within<S: Simd>(simd: S, z: S::f32s, [low, high]: [S::f32s; 2], x: S::f32s) -> S::f32s {
-        let outside = simd.or_m32s(simd.less_than_or_equal_f32s(z, low), simd.less_than_or_equal_f32s(high, z));
-        simd.select_f32s(outside, simd.splat_f32s(0.0), x)
+        let inside = simd.and_m32s(simd.less_than_f32s(low, z), simd.less_than_f32s(z, high));
+        simd.select_f32s(inside, x, simd.splat_f32s(0.0))
     }
     #[inline(always)]
     fn vector_sum<S: Simd>(simd: S, x: S::f32s) -> f32 {
@@ -268,9 +274,13 @@ impl Real for f64 {
         simd.select_f64s(simd.equal_f64s(a, b), x, simd.splat_f64s(0.0))
     }
     #[inline(always)]
+    fn vector_unless_below<S: Simd>(simd: S, z: S::f64s, low: S::f64s, x: S::f64s) -> S::f64s {
+        simd.select_f64s(simd.less_than_or_equal_f64s(z, low), simd.splat_f64s(0.0), x)
+    }
+    #[inline(always)]
     fn vector_within<S: Simd>(simd: S, z: S::f64s, [low, high]: [S::f64s; 2], x: S::f64s) -> S::f64s {
-        let outside = simd.or_m64s(simd.less_than_or_equal_f64s(z, low), simd.less_than_or_equal_f64s(high, z));
-        simd.select_f64s(outside, simd.splat_f64s(0.0), x)
+        let inside = simd.and_m64s(simd.less_than_f64s(low, z), simd.less_than_f64s(z, high));
+        simd.select_f64s(inside, x, simd.splat_f64s(0.0))
     }
     #[inline(always)]
     fn vector_sum<S: Simd>(simd: S, x: S::f64s) -> f64 {

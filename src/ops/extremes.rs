@@ -2,6 +2,7 @@
 //! formulas in `f64` that are exact in the limit.
 
 use crate::error::Result;
+use crate::kernels::epilogue::Activation;
 use crate::ops::{BceOptions, Reduction};
 use crate::tensor::{DType, Tensor};
 
@@ -229,6 +230,25 @@ fn gradients_at_nan_do_not_depend_on_the_length() {
         let y = x.clamp(bounds[0], bounds[1]).unwrap();
         assert!(y.to_vec::<f64>().unwrap().iter().all(|y| y.is_nan()));
         assert_eq!(y.sum(..).unwrap().backward().unwrap().get(&x).unwrap().to_vec::<f64>().unwrap(), [0.0; 3]);
+    }
+}
+
+/// As [`gradients_at_nan_do_not_depend_on_the_length`] has it for the activations alone.
+#[test]
+fn gradients_at_nan_are_the_same_in_one_pass_with_a_normalisation() {
+    for (activation, slope) in [(Activation::Relu, 1.0), (Activation::Relu6, 0.0)] {
+        for (dtype, channels) in [DType::F32, DType::F64].into_iter().flat_map(|dtype| [(dtype, 1), (dtype, 100)]) {
+            let bias = Tensor::zeros([channels]).to_dtype(dtype).unwrap().with_grad();
+            // NaN comes from the input, and with it into all that is normalised, or from the shortcut.
+            let values = |value: f64| Tensor::full([4, channels], value, dtype);
+            let of_bias = |x: &Tensor, shortcut: Option<&Tensor>| {
+                let y = x.batch_norm_act(None, Some(&bias), 1e-5, shortcut, activation).unwrap().output;
+                y.sum(..).unwrap().backward().unwrap().get(&bias).unwrap().to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap()
+            };
+            for found in [of_bias(&values(f64::NAN), None), of_bias(&values(1.0), Some(&values(f64::NAN)))] {
+                assert!(found.iter().all(|&found| found == 4.0 * slope), "{activation:?} in {dtype}: {found:?}");
+            }
+        }
     }
 }
 

@@ -169,7 +169,7 @@ impl<T: Real> Pass<T> for Gradient<'_, T> {
             };
             if self.activation.clamps() {
                 let z = T::vector_add(simd, T::vector_mul(simd, deviation, scale), load(shift, lane));
-                g = T::vector_within(simd, z, self.activation.bounds::<S, T>(simd), g);
+                g = self.activation.chain_clamp::<S, T>(simd, z, g);
             }
             let dx = T::vector_add(simd, T::vector_mul(simd, g, scale), T::vector_mul(simd, deviation, load(slope, lane)));
             T::store::<S, MASKED>(simd, mask, to, T::vector_add(simd, dx, load(offset, lane)));

@@ -194,10 +194,10 @@ impl<T: Real> Pass<T> for Products<'_, T> {
                 Grad::Behind(grad) if self.activation.clamps() => {
                     let z = T::vector_mul(simd, deviation, load(self.factors[1], lane));
                     let z = T::vector_add(simd, z, load(self.factors[2], lane));
-                    T::vector_within(simd, z, self.activation.bounds::<S, T>(simd), load(grad, at))
+                    self.activation.chain_clamp::<S, T>(simd, z, load(grad, at))
                 }
                 Grad::InPlace(grad, Seen::Output(y)) if self.activation.clamps() => {
-                    let g = T::vector_within(simd, load(y, at), self.activation.bounds::<S, T>(simd), load(grad, at));
+                    let g = self.activation.chain_clamp::<S, T>(simd, load(y, at), load(grad, at));
                     T::store::<S, MASKED>(simd, mask, grad.as_mut_ptr().add(at), g);
                     g
                 }
