@@ -31,8 +31,8 @@ pub mod simd;
 pub mod skinny;
 pub mod softmax;
 pub mod stream;
+mod thread_pool;
 pub(crate) mod tile;
-mod workers;
 
 /// Whether a test of so many elementary operations ends in reasonable time: under Miri each takes microseconds.
 #[cfg(test)]

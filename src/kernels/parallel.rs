@@ -1,18 +1,20 @@
-//! Threads: regions of tasks, on workers and the calling thread.
+//! Threads: regions of tasks, on the threads of a rayon pool and the calling thread.
 //!
-//! Work is cut by the size of the problem, never by the number of threads, and every task writes a place of its own, so results are the
-//! same bits whatever the number of threads. Each thread begins with a share of neighbouring tasks, the same from region to region, and helps
-//! with the others' when it is done: what a thread wrote in one layer it mostly reads in the next, from its own caches, which matters where those
-//! of two cores are far apart. The caller takes its share instead of sleeping. Work that takes less time than waking a thread stays on the caller.
+//! Work is cut by the size of the problem, never by the number of threads, and every task writes a
+//! part that no other task touches, so results are the same bits whatever the number of threads.
+//! Each thread begins with a share of neighbouring tasks, the same from region to region, and helps
+//! with the others' when it is done: what a thread wrote in one layer it mostly reads in the next,
+//! from its own caches, which matters where those of two cores are far apart. The caller takes its
+//! share instead of sleeping. Work that takes less time than waking a thread stays on the caller.
 
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::thread::available_parallelism;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use super::workers::{Workers, is_forked};
+use super::thread_pool::{Team, is_forked, notice_forks};
 
 /// Below this many elementary operations (some microseconds of one core) a region is not worth another thread's attention.
 const WORTH_WAKING: usize = if cfg!(miri) { 100 } else { 100_000 };
@@ -23,106 +25,90 @@ const MOST_SHARES: usize = 16;
 /// More than any machine has use for.
 const MOST_THREADS: usize = 4096;
 
+/// A rayon pool and the team of its threads that watch for regions.
+#[derive(Clone)]
+struct Pool {
+    team: Arc<Team>,
+    /// `None` for the pool that rayon's functions use on the calling thread.
+    rayon: Option<Arc<rayon::ThreadPool>>,
+}
+
+/// The threads for callers that are not on a thread of a rayon pool.
 enum Threads {
-    /// As many as [`default_count`] says; not started yet.
-    Default,
+    /// Rayon's global pool.
+    Global,
     /// The caller alone.
     One,
-    /// The caller and these.
-    More(Arc<Workers>),
+    /// The pool of [`set_num_threads`].
+    Own(Pool),
 }
 
-static THREADS: RwLock<Threads> = RwLock::new(Threads::Default);
+static THREADS: RwLock<Threads> = RwLock::new(Threads::Global);
 
-fn set(threads: Threads) {
-    // The old ones end when the last region on them has.
-    let old = std::mem::replace(&mut *THREADS.write().unwrap_or_else(PoisonError::into_inner), threads);
-    drop(old);
-}
+/// The team of rayon's global pool, which starts with it; `None` where its threads cannot be
+/// started: there, operations run on their callers.
+static GLOBAL: LazyLock<Option<Arc<Team>>> = LazyLock::new(|| {
+    notice_forks();
+    // Rayon panics when its global pool cannot be started.
+    catch_unwind(rayon::current_num_threads).ok().map(Team::new)
+});
 
-/// The number of threads where nobody has set one; asked of the system once.
-fn default_count() -> usize {
-    // Miri counts one core, and has to see threads.
-    if cfg!(miri) {
-        return 2;
+impl Pool {
+    /// The pool that serves this thread: the one it belongs to, or else the one of
+    /// [`set_num_threads`], or else the global one. `None` for one thread, the caller.
+    fn current() -> Option<Pool> {
+        if is_forked() {
+            return None;
+        }
+        let global = |team| Pool { team, rayon: None };
+        let pool = match Team::of_this_thread() {
+            Some(team) => Some(global(team)),
+            None => match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
+                Threads::Global => GLOBAL.clone().map(global),
+                Threads::One => None,
+                Threads::Own(pool) => Some(pool.clone()),
+            },
+        };
+        pool.filter(|pool| pool.team.threads() > 1)
     }
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| {
-        let variable = std::env::var("RAYON_NUM_THREADS").ok();
-        // A machine that does not tell gets no threads that it may not have.
-        asked_for(variable.as_deref()).unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).min(MOST_THREADS)
-    })
 }
 
-/// The number in the variable, read as rayon reads it, so that one variable sets both in a program that uses both: what is no number, and 0, ask
-/// for nothing.
-fn asked_for(variable: Option<&str>) -> Option<usize> {
-    variable?.parse().ok().filter(|&count| count > 0)
-}
-
-/// The caller and so many others that they are `count`.
-fn threads(count: usize) -> io::Result<Threads> {
-    if count > MOST_THREADS {
-        return Err(io::Error::other(format!("{count} threads are more than the {MOST_THREADS} that make sense")));
-    }
-    Ok(if count <= 1 { Threads::One } else { Threads::More(Arc::new(Workers::start(count - 1)?)) })
-}
-
-/// Sets the number of threads that operations use, the caller's included; 0 returns to the default: the cores that this
-/// process may use, unless `RAYON_NUM_THREADS` says otherwise.
-///
-/// Several processes on one machine should share its cores: each takes all of them by default, and between two layers its threads watch for
-/// work for a moment, which slows the others down. Give each process its part, by this function or the variable. Threads that outnumber the
-/// cores of their process do not watch; they gain nothing either.
-///
-/// A process that is forked after the threads have started (by the first larger operation) computes on the calling thread alone, since a fork
-/// copies one thread only. Fork while no other thread computes: what it was doing, such as taking memory, is never finished in the child, which
-/// may then wait for it for ever. Forking before the first operation, and starting programs (`std::process::Command`), have neither limit.
+/// Sets the number of threads that operations use where the caller is not on a thread of a rayon
+/// pool; 0 returns to rayon's global pool. See [`crate::set_num_threads`].
 ///
 /// # Errors
-/// When the system cannot start that many threads, or this process was forked from one whose threads had started and `count` is above 1.
+/// When the system cannot start that many threads, or this process was forked from one whose
+/// threads had started and `count` is above 1.
 pub fn set_num_threads(count: usize) -> io::Result<()> {
     if is_forked() {
         // The lock below may be held by a thread that is not there.
         let refused = || io::Error::other(format!("a forked process has one thread for operations, {count} were asked for"));
         return if count > 1 { Err(refused()) } else { Ok(()) };
     }
-    set(if count == 0 { Threads::Default } else { threads(count)? });
+    if count > MOST_THREADS {
+        return Err(io::Error::other(format!("{count} threads are more than the {MOST_THREADS} that make sense")));
+    }
+    let threads = match count {
+        0 => Threads::Global,
+        1 => Threads::One,
+        _ => {
+            notice_forks();
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("convnet-{i}"));
+            let pool = builder.build().map_err(io::Error::other)?;
+            Threads::Own(Pool { team: Team::new(count), rayon: Some(Arc::new(pool)) })
+        }
+    };
+    // The threads of the one before end when the last region on them has.
+    let old = std::mem::replace(&mut *THREADS.write().unwrap_or_else(PoisonError::into_inner), threads);
+    drop(old);
     Ok(())
 }
 
-/// The number of threads that operations use, the caller's included.
+/// The number of threads that operations use when they are called here, the caller's included: that
+/// of the rayon pool that this thread belongs to, or else of
+/// [`set_num_threads`](crate::set_num_threads), or else of rayon's global pool, which this starts.
 pub fn num_threads() -> usize {
-    if is_forked() {
-        return 1;
-    }
-    match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
-        Threads::Default => default_count(),
-        Threads::One => 1,
-        Threads::More(workers) => workers.count() + 1,
-    }
-}
-
-/// The threads beside the caller, if there are any; started if need be.
-fn workers() -> Option<Arc<Workers>> {
-    if is_forked() {
-        return None;
-    }
-    match &*THREADS.read().unwrap_or_else(PoisonError::into_inner) {
-        Threads::Default => {}
-        Threads::One => return None,
-        Threads::More(workers) => return Some(Arc::clone(workers)),
-    }
-    // Where no thread can be started, the caller alone does it.
-    let new = threads(default_count()).unwrap_or(Threads::One);
-    let mut threads = THREADS.write().unwrap_or_else(PoisonError::into_inner);
-    if let Threads::Default = *threads {
-        *threads = new;
-    }
-    match &*threads {
-        Threads::More(workers) => Some(Arc::clone(workers)),
-        _ => None,
-    }
+    Pool::current().map_or(1, |pool| pool.team.threads())
 }
 
 /// Runs `body(0), …, body(tasks - 1)`, in any order and at the same time when `work`, the whole region's elementary operations, is worth it.
@@ -143,15 +129,16 @@ struct Claimed(AtomicUsize);
 /// As [`for_each`], compiled once for all bodies.
 fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)) {
     let in_order = |task: usize, range: &Range<usize>| if backwards { range.end - 1 - task } else { range.start + task };
-    let workers = if tasks < 2 || work < WORTH_WAKING { None } else { workers() };
-    let Some(workers) = workers else { return (0..tasks).for_each(|task| body(in_order(task, &(0..tasks)))) };
-    let shares = (workers.count() + 1).min(tasks).min(MOST_SHARES);
+    let pool = if tasks < 2 || work < WORTH_WAKING { None } else { Pool::current() };
+    let Some(pool) = pool else { return (0..tasks).for_each(|task| body(in_order(task, &(0..tasks)))) };
+    let threads = pool.team.threads().min(tasks);
+    let shares = threads.min(MOST_SHARES);
     let start = |share: usize| tasks / shares * share + share.min(tasks % shares);
     let claimed: [Claimed; MOST_SHARES] = Default::default();
     let from_own_share_on = |thread: usize| {
         for share in (0..shares).map(|turn| (thread + turn) % shares) {
             let range = start(share)..start(share + 1);
-            // Looked at first: claiming takes the line from whoever has it.
+            // Load first: `fetch_add` takes exclusive ownership of the cache line.
             while claimed[share].0.load(Ordering::Relaxed) < range.len() {
                 let task = claimed[share].0.fetch_add(1, Ordering::Relaxed);
                 if task < range.len() {
@@ -160,7 +147,7 @@ fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)
             }
         }
     };
-    workers.join(workers.count().min(tasks - 1), &from_own_share_on);
+    pool.team.join(pool.rayon.as_deref(), threads - 1, &from_own_share_on);
 }
 
 /// Runs `body(i, chunk)` for each run of `length` elements of `data` (the last may be shorter).
@@ -295,7 +282,7 @@ mod tests {
         if passes_alone("threads_that_outnumber_the_cores_sleep_while_there_is_nothing_to_do") {
             return;
         }
-        set_num_threads(available_parallelism().unwrap().get() + 6).unwrap();
+        set_num_threads(std::thread::available_parallelism().unwrap().get() + 6).unwrap();
         let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
         for _ in 0..2000 {
             for_each(8, usize::MAX, |_| ());
@@ -358,15 +345,6 @@ mod tests {
         }
         every_element_is_visited_once();
         set_num_threads(0).unwrap();
-    }
-
-    #[test]
-    fn the_variable_asks_for_a_number_of_threads_or_for_nothing() {
-        assert_eq!(asked_for(Some("3")), Some(3));
-        for nothing in [None, Some("0"), Some(""), Some("all"), Some("-1"), Some("99999999999999999999999")] {
-            assert_eq!(asked_for(nothing), None, "{nothing:?}");
-        }
-        assert!((1..=MOST_THREADS).contains(&default_count()));
     }
 
     #[test]
