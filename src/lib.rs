@@ -25,20 +25,50 @@ pub use kernels::parallel::num_threads;
 pub use kernels::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
-pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed};
+pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed, manual_seed_all};
 
 /// What tensors' memory is doing, and its limit; freed buffers are recycled.
 pub mod memory {
     pub use crate::kernels::memory::{MemoryStats, OutOfMemory, limit, set_limit, stats, trim};
 }
 
-/// Sets the number of threads that operations use, the caller's included; 0 returns to the default: the cores that this process
-/// may use, unless the environment variable `RAYON_NUM_THREADS` says otherwise, which is looked at once.
+/// Sets the number of threads that operations use, the caller's included, by making a rayon pool for
+/// them; 0 returns to rayon's global pool, which is the default.
 ///
-/// Results do not depend on it: work is split by problem size.
+/// Operations run on the caller and on threads of one rayon pool: the one that the caller is in
+/// (that of [`ThreadPool::install`](rayon::ThreadPool::install), of a parallel iterator or of any
+/// other job), or else the one made here, or else the global one. The variable `RAYON_NUM_THREADS`
+/// and [`ThreadPoolBuilder`](rayon::ThreadPoolBuilder) size the global pool as in any program, by
+/// default with a thread for each core that this process may use. So `set_num_threads` has no effect
+/// on what is called from a thread of a rayon pool. Operations may be called from within parallel
+/// iterators: they use the threads of that pool that have nothing else to do, never more.
+///
+/// Results do not depend on any of this, to the bit: work is split by problem size.
+///
+/// ```
+/// use convnet::Tensor;
+///
+/// let product = || Tensor::ones([200, 200]).matmul(&Tensor::ones([200, 200]))?.sum(..)?.item::<f32>();
+/// convnet::set_num_threads(3)?;
+/// assert_eq!((convnet::num_threads(), product()?), (3, 8e6));
+/// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
+/// assert_eq!(pool.install(|| (convnet::num_threads(), product().ok())), (2, Some(8e6)));
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// Several processes on one machine should share its cores: each takes all of them by default, and
+/// a thread that has helped with an operation spins for the next for a moment, which slows the
+/// others down. Give each process its part, by this function or the variable. Threads that outnumber
+/// the cores of their process do not spin; they gain nothing either.
+///
+/// A process that is forked after the first larger operation computes on the calling thread alone,
+/// since a fork copies one thread only; there, calls with a `count` above 1 fail. Fork while no other
+/// thread computes: what it was doing, such as taking memory, is never finished in the child, which
+/// may then wait for it for ever. Forking before anything has used rayon, and starting programs
+/// ([`std::process::Command`]), have neither limit.
 ///
 /// # Errors
-/// [`Error::Argument`] when the system cannot start that many threads.
+/// [`Error::Argument`] when the system cannot start that many threads, or in such a forked process.
 pub fn set_num_threads(count: usize) -> Result<()> {
     kernels::parallel::set_num_threads(count).map_err(|error| Error::Argument { op: "set_num_threads", message: error.to_string() })
 }

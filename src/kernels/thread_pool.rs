@@ -53,7 +53,7 @@ static FORKED: AtomicBool = AtomicBool::new(false);
 static WATCHERS: AtomicUsize = AtomicUsize::new(0);
 
 /// The cores that this process may use; without a limit where the system does not say.
-static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(usize::MAX, usize::from));
+pub(super) static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(usize::MAX, usize::from));
 
 thread_local! {
     /// The team of the pool that this thread belongs to, once it has run or watched a region.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use dtype::{DType, Element};
 pub(crate) use dtype::{with_dtype, with_float};
 use node::Node;
-pub use rng::manual_seed;
+pub use rng::{manual_seed, manual_seed_all};
 pub use shape::{Dim, Dims, MemoryFormat, ReshapeDims};
 use storage::Storage;
 

@@ -3,18 +3,64 @@
 //! The generator is ChaCha8 with an explicit seed: its stream of bits is part of the algorithm's
 //! definition. How bits become seeds and numbers is written here, since `rand` does not promise its
 //! own mappings from one release to the next: a seed gives the same numbers in every release. Each
-//! thread has its own generator; without [`manual_seed`] it starts from the system's entropy.
+//! thread has its own generator: [`manual_seed`] seeds this thread's, [`manual_seed_all`] those of
+//! the whole program. Without either it starts from the system's entropy.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-thread_local! {
-    static GENERATOR: RefCell<ChaCha8Rng> = RefCell::new(ChaCha8Rng::from_rng(&mut rand::rng()));
+/// The program's seed, once there is one, and how many streams of it have been given out.
+static PROGRAM: Mutex<Option<(u64, u64)>> = Mutex::new(None);
+/// Grows with each call of [`manual_seed_all`].
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+/// The epoch of a generator that [`with_generator_at`] lends: no seed of the program replaces it.
+const LENT: u64 = u64::MAX;
+
+struct Generator {
+    rng: ChaCha8Rng,
+    /// The program's seed that it follows or has come after.
+    epoch: u64,
 }
 
-/// Makes everything random on this thread repeat from here: initial weights, dropout, [`Tensor::randn`](crate::Tensor::randn).
+impl Generator {
+    /// The generator of a thread that draws for the first time.
+    fn new() -> Generator {
+        Generator::of_program().unwrap_or_else(|| Generator { rng: ChaCha8Rng::from_rng(&mut rand::rng()), epoch: 0 })
+    }
+
+    /// The next stream of the program's seed, if there is one.
+    fn of_program() -> Option<Generator> {
+        let mut program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seed, streams) = program.as_mut()?;
+        let mut rng = seeded(*seed);
+        *streams += 1;
+        rng.set_stream(*streams);
+        Some(Generator { rng, epoch: EPOCH.load(Ordering::Relaxed) })
+    }
+
+    /// Follows the program's seed when that is newer.
+    fn update(&mut self) {
+        if self.epoch != LENT
+            && self.epoch != EPOCH.load(Ordering::Relaxed)
+            && let Some(newer) = Generator::of_program()
+        {
+            *self = newer;
+        }
+    }
+}
+
+thread_local! {
+    /// `None` until this thread draws: only threads that draw take a stream of the program's seed.
+    static GENERATOR: RefCell<Option<Generator>> = const { RefCell::new(None) };
+}
+
+/// Seeds this thread's generator: everything random on this thread repeats from here, such as
+/// initial weights, dropout and [`Tensor::randn`](crate::Tensor::randn). Other threads' generators
+/// stay as they are; [`manual_seed_all`] seeds those as well.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -26,12 +72,48 @@ thread_local! {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub fn manual_seed(seed: u64) {
-    GENERATOR.set(seeded(seed));
+    let epoch = EPOCH.load(Ordering::Relaxed);
+    GENERATOR.set(Some(Generator { rng: seeded(seed), epoch }));
+}
+
+/// Seeds the generators of the whole program: this thread's as [`manual_seed`] does, and those of
+/// all other threads, whether they run already or start later, as of their next random number.
+///
+/// Each of the other threads gets a stream that differs from all others'. The streams are given
+/// out in the order in which the threads first draw after this call. Where that order is not fixed,
+/// as in a rayon pool, seed each piece of work with [`manual_seed`] instead. A thread's own
+/// [`manual_seed`] afterwards takes precedence there. Data loaders need neither: each of their
+/// samples has a generator made from the loader's seed.
+///
+/// ```
+/// use convnet::Tensor;
+///
+/// let draw = || {
+///     convnet::manual_seed_all(42);
+///     let here = Tensor::randn([3]).to_vec::<f32>()?;
+///     let there = std::thread::spawn(|| Tensor::randn([3]).to_vec::<f32>()).join().expect("no panic")?;
+///     Ok::<_, convnet::Error>((here, there))
+/// };
+/// let (here, there) = draw()?;
+/// assert_ne!(here, there);
+/// assert_eq!((here, there), draw()?);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub fn manual_seed_all(seed: u64) {
+    let mut program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+    *program = Some((seed, 0));
+    let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
+    drop(program);
+    GENERATOR.set(Some(Generator { rng: seeded(seed), epoch }));
 }
 
 /// Runs `body` with this thread's generator.
 pub(crate) fn with_generator<R>(body: impl FnOnce(&mut ChaCha8Rng) -> R) -> R {
-    GENERATOR.with_borrow_mut(body)
+    GENERATOR.with_borrow_mut(|generator| {
+        let generator = generator.get_or_insert_with(Generator::new);
+        generator.update();
+        body(&mut generator.rng)
+    })
 }
 
 /// Returns a copy of this thread's generator in its present state.
@@ -41,13 +123,13 @@ pub(crate) fn generator() -> ChaCha8Rng {
 
 /// Runs `body` with this thread's generator in the given state, then restores the earlier state.
 pub(crate) fn with_generator_at<R>(state: &ChaCha8Rng, body: impl FnOnce() -> R) -> R {
-    struct Restore(ChaCha8Rng);
+    struct Restore(Option<Generator>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            GENERATOR.set(self.0.clone());
+            GENERATOR.set(self.0.take());
         }
     }
-    let _restore = Restore(GENERATOR.replace(state.clone()));
+    let _restore = Restore(GENERATOR.replace(Some(Generator { rng: state.clone(), epoch: LENT })));
     body()
 }
 
@@ -116,6 +198,8 @@ pub(crate) fn fill_normal(generator: &mut ChaCha8Rng, out: &mut [f64]) {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     // Pinned: a change of these numbers would change every seeded run. Those of `seeded`, `unit`,
@@ -159,5 +243,62 @@ mod tests {
         for (found, pinned) in numbers.iter().zip([0.1279348383147464, 0.3166966320029613, -1.095928063849364]) {
             assert!((found - pinned).abs() < 1e-14, "{numbers:?}");
         }
+    }
+
+    fn draw() -> u64 {
+        with_generator(|generator| generator.next_u64())
+    }
+
+    /// In a process of its own: other tests' threads would take streams meanwhile.
+    #[test]
+    fn the_programs_seed_reaches_all_threads_in_the_order_in_which_they_first_draw() {
+        const NAME: &str = "tensor::rng::tests::the_programs_seed_reaches_all_threads_in_the_order_in_which_they_first_draw";
+        if std::env::var_os("CONVNET_TEST_ALONE").is_none() && !cfg!(miri) {
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = alone.args([NAME, "--exact"]).env("CONVNET_TEST_ALONE", "1").output().unwrap();
+            assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+            return;
+        }
+        let elsewhere = || thread::spawn(draw).join().unwrap();
+        let all = || {
+            manual_seed_all(9);
+            [draw(), elsewhere(), elsewhere(), draw()]
+        };
+        let first = all();
+        assert_eq!(all(), first);
+        assert!(first.iter().enumerate().all(|(i, x)| !first[..i].contains(x)), "no stream is given out twice: {first:?}");
+        manual_seed(9);
+        assert_eq!([draw(), draw()], [first[0], first[3]], "the calling thread is seeded as by `manual_seed`");
+
+        // A running thread follows the program's seed, and goes before it with one of its own.
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (answer, answered) = std::sync::mpsc::channel();
+        let running = thread::spawn(move || {
+            for seed in asked {
+                Option::into_iter(seed).for_each(manual_seed);
+                answer.send(draw()).unwrap();
+            }
+        });
+        let there = |seed: Option<u64>| {
+            ask.send(seed).unwrap();
+            answered.recv().unwrap()
+        };
+        let before = there(None);
+        // A generator that was lent to a sample or to a step that is repeated keeps its numbers, and
+        // the thread that only borrowed takes no stream.
+        let lent = seeded(3);
+        let seeded_meanwhile = || {
+            thread::spawn(|| manual_seed_all(9)).join().unwrap();
+            draw()
+        };
+        let borrowed = thread::scope(|scope| scope.spawn(|| with_generator_at(&lent, seeded_meanwhile)).join().unwrap());
+        assert_eq!(borrowed, seeded(3).next_u64());
+        assert_eq!(there(None), first[1]);
+        assert_ne!(before, first[1]);
+        assert_eq!(there(Some(9)), first[0]);
+        assert_eq!(there(None), first[3]);
+        assert_eq!(elsewhere(), first[2]);
+        drop(ask);
+        running.join().unwrap();
     }
 }

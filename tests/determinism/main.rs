@@ -1,6 +1,7 @@
 //! The same seed gives the same bits, whatever the number of threads.
 
 mod layers;
+mod pools;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +25,11 @@ fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
 /// The bits of all parameters after 50 steps with `threads` threads computing and `workers` loading.
 fn train(threads: usize, workers: usize) -> Result<Vec<(String, Vec<u32>)>> {
     convnet::set_num_threads(threads)?;
+    train_here(workers)
+}
+
+/// As [`train`], with the threads that serve the caller.
+fn train_here(workers: usize) -> Result<Vec<(String, Vec<u32>)>> {
     convnet::manual_seed(7);
     let model = lenet5(10);
     let loader = DataLoader::new(Digits::train(), 64).shuffle(7).workers(workers);
@@ -58,6 +64,11 @@ fn lenet_training_gives_the_same_bits_with_any_number_of_threads_twice() {
 /// The bits of a step's gradients on small pictures, and of the statistics that it leaves behind.
 fn step(name: &str, threads: usize) -> Result<Vec<(String, Vec<u32>)>> {
     convnet::set_num_threads(threads)?;
+    step_here(name)
+}
+
+/// As [`step`], with the threads that serve the caller.
+fn step_here(name: &str) -> Result<Vec<(String, Vec<u32>)>> {
     convnet::manual_seed(5);
     let model = models::create(name, 10)?;
     let x = Tensor::randn([4, 3, 64, 64]);
