@@ -184,7 +184,8 @@ fn every_optimiser_follows_pytorch_in_f64() {
     follow::<f64>(1e-10);
 }
 
-/// Rounding differs in order; 50 steps on a smooth problem do not blow it up beyond 1e-5 of the largest element.
+/// Rounding differs in order; 50 steps on a smooth problem do not blow it up beyond 1e-5 of the
+/// largest element.
 #[test]
 fn every_optimiser_follows_pytorch_in_f32() {
     follow::<f32>(1e-5);
@@ -447,7 +448,8 @@ fn reducing_on_a_plateau_follows_pytorch_also_across_a_snapshot() {
     }
 }
 
-/// Saves after each of 40 steps, restores into a new optimiser and schedule, and compares all rates from there on, bit by bit.
+/// Saves after each of 40 steps, restores into a new optimiser and schedule, and compares all rates
+/// from there on, bit by bit.
 fn continues_from_every_step<S: LrSchedule + Clone>(name: &str, schedule: S) {
     let metrics = numbers(&FIXTURE["metrics"]);
     let rates = |optimizer: &Sgd| {

@@ -9,8 +9,8 @@ use crate::error::Result;
 ///
 /// Implement [`len`](Self::len) and [`get`](Self::get). Random numbers come from the generator that
 /// `get` is given: it belongs to the sample, the epoch and the loader's seed, so that the loader's
-/// threads do not change what is drawn. Random tensors are reproducible as well: while a loader asks
-/// for a sample, `Tensor::rand` and its like draw from another generator of that sample.
+/// threads do not change what is drawn. Random tensors are reproducible as well: while a loader
+/// asks for a sample, `Tensor::rand` and its like draw from another generator of that sample.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Dataset, Image, Rng};
@@ -66,7 +66,8 @@ use crate::error::Result;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub trait Dataset: Send + Sync {
-    /// The type of a sample; `(Image, i64)`, an image and its class, for a [`DataLoader`](super::DataLoader).
+    /// The type of a sample; `(Image, i64)`, an image and its class, for a
+    /// [`DataLoader`](super::DataLoader).
     type Sample;
 
     /// Returns the number of samples.

@@ -8,12 +8,13 @@ use crate::error::{Error, Result};
 use crate::io::read_file;
 
 impl Image {
-    /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of bytes](Image::is_bytes).
+    /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of
+    /// bytes](Image::is_bytes).
     ///
-    /// Pixels are those that `Image.open(path).convert("RGB")` has in Pillow 13, to the bit: gray is
-    /// repeated, transparency is left out, and a camera's note of how it was held is not heeded.
-    /// Damaged files that Pillow opens open here. Of 16 bits in PNG files the upper 8 count, but gray
-    /// without transparency is clipped at 255, as in Pillow: scale such files beforehand.
+    /// Pixels are those that `Image.open(path).convert("RGB")` has in Pillow 13, to the bit: gray
+    /// is repeated, transparency is left out, and a camera's note of how it was held is not heeded.
+    /// Damaged files that Pillow opens open here. Of 16 bits in PNG files the upper 8 count, but
+    /// gray without transparency is clipped at 255, as in Pillow: scale such files beforehand.
     ///
     /// ```
     /// use convnet::data::Image;
@@ -26,8 +27,8 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is of another kind,
-    /// damaged, truncated, has more pixels than [`set_max_pixels`] allows, or promises more than its
-    /// data can fill.
+    /// damaged, truncated, has more pixels than [`set_max_pixels`] allows, or promises more than
+    /// its data can fill.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
         decode(&read_file(path)?).map_err(|message| Error::format(path, message))

@@ -1,10 +1,11 @@
 //! IDX files: the format of MNIST and its relatives.
 //!
-//! Two zero bytes, a byte for the element type, a byte for the number of dimensions, each dimension as a big-endian `u32`, then the
-//! elements, big-endian, the last dimension contiguous. Files may be compressed with gzip; the content tells.
+//! Two zero bytes, a byte for the element type, a byte for the number of dimensions, each dimension
+//! as a big-endian `u32`, then the elements, big-endian, the last dimension contiguous. Files may
+//! be compressed with gzip; the content tells.
 //!
-//! A file is not trusted: it has to be exactly as long as its header says, and what is allocated is bounded by a limit and by what the file
-//! can contain.
+//! A file is not trusted: it has to be exactly as long as its header says, and what is allocated is
+//! bounded by a limit and by what the file can contain.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -23,16 +24,19 @@ const MOST_EXPANSION: u64 = 1032;
 
 /// Reads an IDX file, plain or gzip, as a tensor of the shape its header gives.
 ///
-/// Unsigned bytes become `u8`, `float` and `double` become `f32` and `f64`; signed bytes, shorts and ints become `i64`.
+/// Unsigned bytes become `u8`, `float` and `double` become `f32` and `f64`; signed bytes, shorts
+/// and ints become `i64`.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read or memory does not suffice, [`Error::Format`] when it is not an IDX file, has more or less data
-/// than its header says, does not decompress, or makes a tensor of more than [`DEFAULT_LIMIT`].
+/// [`Error::Io`] when the file cannot be read or memory does not suffice, [`Error::Format`] when it
+/// is not an IDX file, has more or less data than its header says, does not decompress, or makes a
+/// tensor of more than [`DEFAULT_LIMIT`].
 pub fn read(path: impl AsRef<Path>) -> Result<Tensor> {
     read_with_limit(path, DEFAULT_LIMIT)
 }
 
-/// As [`read`], with another bound on the bytes of the tensor. A signed byte becomes an `i64` and counts 8.
+/// As [`read`], with another bound on the bytes of the tensor. A signed byte becomes an `i64` and
+/// counts 8.
 ///
 /// # Errors
 /// As [`read`].
@@ -142,7 +146,8 @@ impl Raw {
         read_header(path, reader, &mut dims)?;
         let shape: Vec<usize> = numbers(path, &dims, |bytes| u32::from_be_bytes(bytes) as usize)?;
 
-        // A size of 0 does not excuse the others: no sample of 2³² × 2³² can be, not even in a table of none.
+        // A size of 0 does not excuse the others: no sample of 2³² × 2³² can be, not even in a
+        // table of none.
         let sizes: Vec<usize> = shape.iter().copied().filter(|&size| size > 0).collect();
         let in_memory = try_numel(&sizes).and_then(|count| element.size_in_memory().checked_mul(count as u64));
         let Some(count) = try_numel(&shape).filter(|_| in_memory.is_some_and(|bytes| bytes <= limit)) else {

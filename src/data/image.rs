@@ -61,8 +61,8 @@ impl Image {
         &self.pixels
     }
 
-    /// Returns whether every value is known to be a whole number of 255ths in `[0, 1]`. Resizing keeps
-    /// this, by rounding, and so do cropping and flipping; writing through
+    /// Returns whether every value is known to be a whole number of 255ths in `[0, 1]`. Resizing
+    /// keeps this, by rounding, and so do cropping and flipping; writing through
     /// [`pixels_mut`](Self::pixels_mut) or [`replace`](Self::replace) does not.
     pub fn is_bytes(&self) -> bool {
         self.bytes
@@ -104,8 +104,8 @@ impl Image {
         Ok(())
     }
 
-    /// Replaces the image as [`replace`](Self::replace) does, by a `draw` that makes whole 255ths of
-    /// whole 255ths.
+    /// Replaces the image as [`replace`](Self::replace) does, by a `draw` that makes whole 255ths
+    /// of whole 255ths.
     pub(crate) fn resample(&mut self, channels: usize, height: usize, width: usize, draw: impl FnOnce(&Image, &mut [f32])) -> Result<()> {
         let bytes = self.bytes;
         self.replace(channels, height, width, draw)?;

@@ -1,8 +1,10 @@
 //! Batches, made ahead of time.
 //!
-//! Worker threads claim batch numbers from a counter, make whole batches, and put them where the consumer takes them in order. A worker
-//! waits when it is too far ahead of the consumer; dropping the iterator stops the workers after the sample that each is at, and joins
-//! them. What a batch holds depends on its number, the seed and the epoch alone, so the number of workers changes nothing but the speed.
+//! Worker threads claim batch numbers from a counter, make whole batches, and put them where the
+//! consumer takes them in order. A worker waits when it is too far ahead of the consumer; dropping
+//! the iterator stops the workers after the sample that each is at, and joins them. What a batch
+//! holds depends on its number, the seed and the epoch alone, so the number of workers changes
+//! nothing but the speed.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -46,26 +48,29 @@ pub struct DataLoader {
 }
 
 impl DataLoader {
-    /// Batches of `batch` samples, in the dataset's order, made on the calling thread. An `Arc` of a dataset is a dataset too.
+    /// Batches of `batch` samples, in the dataset's order, made on the calling thread. An `Arc` of
+    /// a dataset is a dataset too.
     pub fn new(dataset: impl Dataset<Sample = (Image, i64)> + 'static, batch: usize) -> DataLoader {
         let dataset = Arc::new(dataset);
         DataLoader { dataset, batch, seed: None, workers: 0, prefetch: None, drop_last: false, transforms: Vec::new() }
     }
 
-    /// Shuffles each epoch in another way; the seed decides how, and what the dataset and the transforms draw (without a call of this, they
-    /// draw from seed 0).
+    /// Shuffles each epoch in another way; the seed decides how, and what the dataset and the
+    /// transforms draw (without a call of this, they draw from seed 0).
     pub fn shuffle(mut self, seed: u64) -> DataLoader {
         self.seed = Some(seed);
         self
     }
 
-    /// Makes batches on this many threads of the loader's own; 0, the default, makes them on the calling thread when they are asked for.
+    /// Makes batches on this many threads of the loader's own; 0, the default, makes them on the
+    /// calling thread when they are asked for.
     pub fn workers(mut self, workers: usize) -> DataLoader {
         self.workers = workers;
         self
     }
 
-    /// How many batches the workers may be ahead, at least one; two for each worker by default. Without workers it has no effect.
+    /// How many batches the workers may be ahead, at least one; two for each worker by default.
+    /// Without workers it has no effect.
     pub fn prefetch(mut self, batches: usize) -> DataLoader {
         self.prefetch = Some(batches);
         self
@@ -106,11 +111,13 @@ impl DataLoader {
         self.len() == 0
     }
 
-    /// The batches of an epoch; workers start at once. The same seed and epoch give the same batches, however many workers there are.
+    /// The batches of an epoch; workers start at once. The same seed and epoch give the same
+    /// batches, however many workers there are.
     ///
     /// # Errors
-    /// The iterator ends with the first error: [`Error::Argument`] for batches of no samples, [`Error::Sample`] when the dataset or a
-    /// transform fails or panics, or when an image's shape differs from that of the first in its batch.
+    /// The iterator ends with the first error: [`Error::Argument`] for batches of no samples,
+    /// [`Error::Sample`] when the dataset or a transform fails or panics, or when an image's shape
+    /// differs from that of the first in its batch.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         let seed = self.seed.unwrap_or(0);
         let mut order: Vec<usize> = (0..self.dataset.len()).collect();
@@ -152,8 +159,8 @@ struct SampleBuilder {
 }
 
 impl SampleBuilder {
-    /// Makes one batch, or fails early once it is not wanted. Panics inside of datasets and transforms
-    /// become errors.
+    /// Makes one batch, or fails early once it is not wanted. Panics inside of datasets and
+    /// transforms become errors.
     fn make(&self, number: usize, wanted: impl Fn() -> bool) -> Result<Batch> {
         let start = number * self.batch;
         let samples = &self.order[start..self.order.len().min(start.saturating_add(self.batch))];
@@ -284,7 +291,8 @@ struct State {
 }
 
 impl Pool {
-    /// Starts workers. When the system has no thread to give, those that did start do the work, or the caller does.
+    /// Starts workers. When the system has no thread to give, those that did start do the work, or
+    /// the caller does.
     fn start(builder: &Arc<SampleBuilder>, workers: usize, window: usize) -> Option<Pool> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),

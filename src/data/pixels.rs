@@ -58,8 +58,8 @@ pub(crate) fn reserved<T>(length: usize) -> Result<Vec<T>, String> {
     Ok(vector)
 }
 
-/// A vector of zeros. Whether there is memory for it is tried first, since only a vector that is made
-/// of zeros at once costs nothing before it is written to.
+/// A vector of zeros. Whether there is memory for it is tried first, since only a vector that is
+/// made of zeros at once costs nothing before it is written to.
 pub(crate) fn zeroed<T: Clone>(length: usize, zero: T) -> Result<Vec<T>, String> {
     drop(reserved::<T>(length)?);
     Ok(vec![zero; length])

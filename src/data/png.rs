@@ -2,10 +2,10 @@
 //!
 //! The chunks are walked here, and only the compressed stream goes to a decoder of another crate.
 //! What Pillow overlooks is overlooked: wrong checksums of image data, a missing end chunk, a
-//! palette that is missing or cut short (its missing colours are black), image data that ends
-//! after a complete row (the missing rows are black). Up to the image data each chunk's checksum
-//! has to be right. Transparency, gamma and profiles are not heeded. Of samples of 16 bits the upper
-//! 8 count, except in gray pictures without transparency, where values above 255 become 255, as by
+//! palette that is missing or cut short (its missing colours are black), image data that ends after
+//! a complete row (the missing rows are black). Up to the image data each chunk's checksum has to
+//! be right. Transparency, gamma and profiles are not heeded. Of samples of 16 bits the upper 8
+//! count, except in gray pictures without transparency, where values above 255 become 255, as by
 //! Pillow's `convert("L")` and `convert("RGB")`.
 
 use fdeflate::{DecompressionError, Decompressor};
@@ -153,7 +153,8 @@ impl Header {
             }
     }
 
-    /// Each pass's first column and row, steps, and columns and rows; without interlacing there is one.
+    /// Each pass's first column and row, steps, and columns and rows; without interlacing there is
+    /// one.
     fn passes(&self) -> impl Iterator<Item = ([usize; 4], [usize; 2])> {
         let passes = if self.interlaced { &PASSES[..] } else { &[[0, 0, 1, 1]] };
         let sizes = passes.iter().map(|&pass| {
@@ -208,8 +209,8 @@ impl Header {
                 places.zip(line.as_chunks::<4>().0).for_each(|(out, &[r, g, b, _])| *out = [r, g, b]);
             }
             (_, 8) => self.draw_samples(line.iter().copied(), palette, out, step),
-            // Pillow opens gray pictures of 16 bits with all bits and clips them on conversion; of the
-            // other colours it reads the upper halves.
+            // Pillow opens gray pictures of 16 bits with all bits and clips them on conversion; of
+            // the other colours it reads the upper halves.
             (Colour::Gray, 16) => {
                 let clipped = line.as_chunks::<2>().0.iter().map(|&[upper, lower]| if upper == 0 { lower } else { 255 });
                 self.draw_samples(clipped, palette, out, step);

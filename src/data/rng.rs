@@ -15,7 +15,8 @@ pub(crate) enum Purpose {
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).
 ///
-/// The loader gives every sample another one, so that datasets and transforms that draw from nothing else are deterministic.
+/// The loader gives every sample another one, so that datasets and transforms that draw from
+/// nothing else are deterministic.
 #[derive(Clone, Debug)]
 pub struct Rng {
     generator: ChaCha8Rng,
@@ -27,13 +28,14 @@ impl Rng {
         Rng::for_sample(seed, 0, 0)
     }
 
-    /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this seed hands to the dataset
-    /// and then to the transforms.
+    /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this
+    /// seed hands to the dataset and then to the transforms.
     pub fn for_sample(seed: u64, epoch: u64, index: u64) -> Rng {
         Rng::keyed(Purpose::Samples, seed, epoch, index)
     }
 
-    /// Runs `body` with a generator of the sample's in place of the thread's, from which `Tensor::randn` and the like draw.
+    /// Runs `body` with a generator of the sample's in place of the thread's, from which
+    /// `Tensor::randn` and the like draw.
     pub(crate) fn tensors_of_sample<R>(seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
         with_generator_at(&Rng::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
     }

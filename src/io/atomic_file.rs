@@ -1,9 +1,11 @@
 //! Files that are whole at every instant.
 //!
-//! A file is written under a temporary name beside its target, synced and renamed. The temporary name is random and the file is created
-//! exclusively, so that two writers never share one, in containers with equal process numbers neither. While a writer is at work it holds
-//! the system's advisory lock on its temporary file, which ends with the process: a temporary file that can be locked is a leftover of a
-//! killed writer, and the next save to the same target removes it. A file system without locks keeps its leftovers.
+//! A file is written under a temporary name beside its target, synced and renamed. The temporary
+//! name is random and the file is created exclusively, so that two writers never share one, in
+//! containers with equal process numbers neither. While a writer is at work it holds the system's
+//! advisory lock on its temporary file, which ends with the process: a temporary file that can be
+//! locked is a leftover of a killed writer, and the next save to the same target removes it. A file
+//! system without locks keeps its leftovers.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, BufWriter, Write};
@@ -17,10 +19,12 @@ const ATTEMPTS: usize = 40;
 /// The capacity of the buffer before the file.
 const BUFFER: usize = 1 << 20;
 
-/// Writes a file beside `path`, syncs it and renames it over `path`; a crash, or an error from `write`, leaves what was there before.
+/// Writes a file beside `path`, syncs it and renames it over `path`; a crash, or an error from
+/// `write`, leaves what was there before.
 ///
-/// The new file has the old one's permissions (and owner, where the system lets the process set it). A symbolic link stays one: the file
-/// that it points to is replaced, or created. What is neither a file nor a directory, such as `/dev/null` or a named pipe, is written to.
+/// The new file has the old one's permissions (and owner, where the system lets the process set
+/// it). A symbolic link stays one: the file that it points to is replaced, or created. What is
+/// neither a file nor a directory, such as `/dev/null` or a named pipe, is written to.
 ///
 /// # Errors
 /// [`Error::Io`] with the path.
@@ -42,7 +46,8 @@ fn write_into(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>)
     out.flush()
 }
 
-/// The path that symbolic links lead to, whether there is a file or not; `path` itself when it is no link.
+/// The path that symbolic links lead to, whether there is a file or not; `path` itself when it is
+/// no link.
 pub(crate) fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     let mut end = path.to_path_buf();
     for _ in 0..ATTEMPTS {
@@ -74,8 +79,8 @@ fn replace(target: &Path, old: Option<&Metadata>, write: impl FnOnce(&mut dyn Wr
     temporary.rename(target)
 }
 
-/// Syncs a file, renames it and syncs its folder: after a crash at any instant, `to` is the old file or
-/// the whole new one. A system that cannot sync folders may lose the new name in a crash.
+/// Syncs a file, renames it and syncs its folder: after a crash at any instant, `to` is the old
+/// file or the whole new one. A system that cannot sync folders may lose the new name in a crash.
 pub(crate) fn sync_and_rename(file: &File, from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(from, to)?;
@@ -99,7 +104,8 @@ fn keep_permissions(_file: &File, _old: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// What the names of all temporary files of a target begin with: the target's name, shortened so that a file system takes the whole.
+/// What the names of all temporary files of a target begin with: the target's name, shortened so
+/// that a file system takes the whole.
 fn temporary_prefix(target: &Path) -> io::Result<String> {
     let name = target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))?;
     Ok(format!(".{}.", name.to_string_lossy().chars().take(48).collect::<String>()))
@@ -111,7 +117,8 @@ fn is_temporary(name: &str, prefix: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Removes the temporary files whose writers are gone. What cannot be listed, opened or locked stays.
+/// Removes the temporary files whose writers are gone. What cannot be listed, opened or locked
+/// stays.
 fn remove_leftovers(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -120,7 +127,8 @@ fn remove_leftovers(folder: &Path, prefix: &str) {
             continue;
         }
         let path = entry.path();
-        // Some network file systems lock only what is open for writing; a file that is read-only opens for reading.
+        // Some network file systems lock only what is open for writing; a file that is read-only
+        // opens for reading.
         let opened = File::options().write(true).open(&path).or_else(|_| File::open(&path));
         if let Ok(file) = opened
             && file.try_lock().is_ok()
@@ -146,7 +154,8 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            // Between creation and lock, another writer may take the file for a leftover: it holds the lock then, or has removed the file.
+            // Between creation and lock, another writer may take the file for a leftover: it holds
+            // the lock then, or has removed the file.
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => continue,
                 Ok(()) | Err(TryLockError::Error(_)) => {}
@@ -186,7 +195,8 @@ mod tests {
         names
     }
 
-    /// Runs the named test of this module once more, in a process that finds `path` in `CONVNET_TEST_PATH`.
+    /// Runs the named test of this module once more, in a process that finds `path` in
+    /// `CONVNET_TEST_PATH`.
     fn again_in_a_process(test: &str, path: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([&format!("io::atomic_file::tests::{test}"), "--exact", "--nocapture"]).env("CONVNET_TEST_PATH", path);

@@ -1,7 +1,8 @@
 //! Reading gzip at a cost in proportion to what comes out.
 //!
-//! A gzip file may consist of any number of members, and a deflate stream of any number of blocks, all of them empty: without limits a small
-//! file costs seconds and a large one minutes before its first byte.
+//! A gzip file may consist of any number of members, and a deflate stream of any number of blocks,
+//! all of them empty: without limits a small file costs seconds and a large one minutes before its
+//! first byte.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,10 +12,12 @@ use flate2::bufread::GzDecoder;
 const SPARE_MEMBERS: u64 = 1000;
 /// Writers of many members (bgzip) put up to 64 KiB into each.
 const MEMBER: u64 = 1024;
-/// The bytes of a file that are accepted beyond twice its content: a header may have a name, a comment and an extra field of 64 KiB each.
+/// The bytes of a file that are accepted beyond twice its content: a header may have a name, a
+/// comment and an extra field of 64 KiB each.
 const SPARE_INPUT: u64 = 256 * 1024;
 
-/// The content of all members of a gzip file, one after the other. Members and blocks that hold next to nothing are an error.
+/// The content of all members of a gzip file, one after the other. Members and blocks that hold
+/// next to nothing are an error.
 pub(crate) struct GzipReader<R> {
     /// `None` after an error.
     decoder: Option<GzDecoder<Metered<R>>>,
@@ -32,7 +35,8 @@ impl<R: BufRead> GzipReader<R> {
 impl<R: BufRead> Read for GzipReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while let Some(decoder) = &mut self.decoder {
-            // The most that may lie before the next bytes of content, however few of them there are.
+            // The most that may lie before the next bytes of content, however few of them there
+            // are.
             decoder.get_mut().allowed = SPARE_INPUT.saturating_add(self.produced.saturating_add(out.len() as u64).saturating_mul(2));
             let count = decoder.read(out)?;
             self.produced += count as u64;

@@ -1,4 +1,5 @@
-//! Files below the level of formats: reading whole, atomic replacement, gzip, text tables, downloads.
+//! Files below the level of formats: reading whole, atomic replacement, gzip, text tables,
+//! downloads.
 
 pub(crate) mod atomic_file;
 #[cfg(feature = "download")]

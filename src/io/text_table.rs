@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Writes rows of cells in aligned columns, those from `right` on aligned right, with a rule before each of the rows `ruled` (the number of
-/// rows stands for the end).
+/// Writes rows of cells in aligned columns, those from `right` on aligned right, with a rule before
+/// each of the rows `ruled` (the number of rows stands for the end).
 pub(crate) fn write<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]], right: usize, ruled: &[usize]) -> fmt::Result {
     let widths: [usize; N] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let rule = |f: &mut fmt::Formatter<'_>| writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * (N - 1)));

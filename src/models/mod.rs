@@ -23,6 +23,7 @@ mod mobilenet;
 mod nin;
 mod options;
 mod preprocessing;
+mod published;
 #[cfg(test)]
 mod receptive_fields;
 mod resnet;
@@ -56,6 +57,7 @@ pub use mobilenet::{
 pub use nin::{MlpConv, Nin, nin, nin_maxout};
 pub use options::ModelOptions;
 pub use preprocessing::preprocessing;
+pub use published::{PublishedWeights, published};
 pub use resnet::{
     Attention, BasicBlock, Bottleneck, Projection, RESNET18, RESNET34, RESNET50, RESNET101, RESNET152, RESNEXT50_32X4D, ResNet,
     ResNetBlock, ResNetConfig, WIDE_RESNET50_2, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, wide_resnet50_2,

@@ -7,7 +7,8 @@ use crate::kernels::optim::{self, update};
 use crate::kernels::simd::Real;
 use crate::nn::Parameter;
 
-/// Adagrad (Duchi et al., 2011), as PyTorch's: the gradient is divided by the root of the sum of all its squares so far, plus epsilon.
+/// Adagrad (Duchi et al., 2011), as PyTorch's: the gradient is divided by the root of the sum of
+/// all its squares so far, plus epsilon.
 ///
 /// Step `t` (from 1) has the learning rate `learning_rate / (1 + (t - 1) · learning_rate_decay)`.
 pub type Adagrad = GroupedOptimizer<AdagradOptions>;
@@ -21,7 +22,8 @@ pub struct AdagradOptions {
     pub learning_rate_decay: f64,
     /// The factor of the L2 penalty, at least 0; 0 by default.
     pub weight_decay: f64,
-    /// What the sums start with, at least 0; 0 by default. It counts when a parameter meets its first gradient.
+    /// What the sums start with, at least 0; 0 by default. It counts when a parameter meets its
+    /// first gradient.
     pub initial_accumulator: f64,
     /// Keeps the denominator from zero; 1e-10 by default.
     pub epsilon: f64,

@@ -9,12 +9,14 @@ use crate::nn::Parameter;
 
 /// Adam (Kingma & Ba, 2015), as PyTorch's; weight decay is an L2 penalty, added to the gradient.
 ///
-/// With `m` and `v` the running means of the gradient and its square, both corrected for starting at zero:
-/// `p ← p - learning_rate · m / (√v + epsilon)`. AMSGrad (Reddi et al., 2018) uses the largest `v` so far.
+/// With `m` and `v` the running means of the gradient and its square, both corrected for starting
+/// at zero: `p ← p - learning_rate · m / (√v + epsilon)`. AMSGrad (Reddi et al., 2018) uses the
+/// largest `v` so far.
 pub type Adam = GroupedOptimizer<AdamOptions<false>>;
 
-/// Adam with decoupled weight decay (Loshchilov & Hutter, 2019), as PyTorch's `AdamW`: `p` first shrinks by `learning_rate · weight_decay`,
-/// which is 0.01 by default, and the moments know nothing of it.
+/// Adam with decoupled weight decay (Loshchilov & Hutter, 2019), as PyTorch's `AdamW`: `p` first
+/// shrinks by `learning_rate · weight_decay`, which is 0.01 by default, and the moments know
+/// nothing of it.
 pub type AdamW = GroupedOptimizer<AdamOptions<true>>;
 
 /// The options of [`Adam`] and [`AdamW`].

@@ -10,11 +10,13 @@ use crate::kernels::simd::Real;
 use crate::nn::Parameter;
 use crate::tensor::Tensor;
 
-/// Scales all gradients by one factor so that their common Euclidean norm is at most `max_norm`; returns the norm they had.
+/// Scales all gradients by one factor so that their common Euclidean norm is at most `max_norm`;
+/// returns the norm they had.
 ///
-/// As PyTorch's `clip_grad_norm_` with `error_if_nonfinite=False`: the factor is `min(1, max_norm / (norm + 1e-6))`. An infinite norm
-/// makes finite elements zero and infinite ones NaN, a norm that is not a number makes every element NaN; check what is returned to skip
-/// such a step. Parameters without a gradient count for nothing.
+/// As PyTorch's `clip_grad_norm_` with `error_if_nonfinite=False`: the factor is `min(1, max_norm /
+/// (norm + 1e-6))`. An infinite norm makes finite elements zero and infinite ones NaN, a norm that
+/// is not a number makes every element NaN; check what is returned to skip such a step. Parameters
+/// without a gradient count for nothing.
 ///
 /// # Errors
 /// [`Error::Argument`] when `max_norm` is negative or not a number.
@@ -44,7 +46,8 @@ pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_n
     Ok(norm)
 }
 
-/// Limits every element of the gradients to `[-limit, limit]`, as PyTorch's `clip_grad_value_`; NaN stays NaN.
+/// Limits every element of the gradients to `[-limit, limit]`, as PyTorch's `clip_grad_value_`; NaN
+/// stays NaN.
 ///
 /// # Errors
 /// [`Error::Argument`] when `limit` is negative or not a number.

@@ -1,8 +1,9 @@
 //! Optimisers, learning-rate schedules, gradient clipping.
 //!
-//! An optimiser owns groups of parameters. Each group has options of its own, and each parameter has state (velocity, moments, …) that is
-//! updated in place with it, in one pass. What differs from one optimiser to the next is its options and its kernel; groups, state dicts
-//! and the walk over parameters are [`GroupedOptimizer`]'s, once.
+//! An optimiser owns groups of parameters. Each group has options of its own, and each parameter
+//! has state (velocity, moments, …) that is updated in place with it, in one pass. What differs
+//! from one optimiser to the next is its options and its kernel; groups, state dicts and the walk
+//! over parameters are [`GroupedOptimizer`]'s, once.
 //!
 //! ```
 //! use convnet::{Tensor, nn::Parameter};
@@ -47,15 +48,16 @@ use crate::nn::Parameter;
 
 /// Changes parameters by their gradients.
 pub trait Optimizer: Send {
-    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) are left as they are, with their state. At least
-    /// one must have a gradient.
+    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) are left
+    /// as they are, with their state. At least one must have a gradient.
     ///
-    /// Options are checked here, since setters cannot fail. An error leaves every parameter and all state as they were.
+    /// Options are checked here, since setters cannot fail. An error leaves every parameter and all
+    /// state as they were.
     ///
     /// # Errors
-    /// [`Error::Argument`] for options out of range, for a parameter that is in two groups and when no parameter has a gradient, as with
-    /// those of another network, [`Error::Shape`] for a gradient (put there
-    /// by hand) of another shape than its parameter's.
+    /// [`Error::Argument`] for options out of range, for a parameter that is in two groups and when
+    /// no parameter has a gradient, as with those of another network, [`Error::Shape`] for a
+    /// gradient (put there by hand) of another shape than its parameter's.
     fn step(&mut self, gradients: &Gradients) -> Result<()>;
 
     /// The number of parameter groups.
@@ -73,7 +75,8 @@ pub trait Optimizer: Send {
     /// Sets the learning rate of a group.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no such group, or for a negative or infinite rate or one that is not a number.
+    /// [`Error::Argument`] when there is no such group, or for a negative or infinite rate or one
+    /// that is not a number.
     fn set_learning_rate(&mut self, group: usize, learning_rate: f64) -> Result<()>;
 
     /// The momentum of a group, or Adam's first beta; `None` for an optimiser that has neither.
@@ -85,16 +88,20 @@ pub trait Optimizer: Send {
     /// Sets the momentum of a group, or Adam's first beta.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no such group, for an optimiser that has no momentum, and for a value outside `[0, 1)`.
+    /// [`Error::Argument`] when there is no such group, for an optimiser that has no momentum, and
+    /// for a value outside `[0, 1)`.
     fn set_momentum(&mut self, group: usize, momentum: f64) -> Result<()>;
 
-    /// A snapshot of all options and state. It shares memory with the optimiser until the next step.
+    /// A snapshot of all options and state. It shares memory with the optimiser until the next
+    /// step.
     fn state(&self) -> OptimizerState;
 
-    /// Goes back to a snapshot, so that training continues with the same bits; the parameters' values are not part of it.
+    /// Goes back to a snapshot, so that training continues with the same bits; the parameters'
+    /// values are not part of it.
     ///
     /// # Errors
-    /// [`Error::StateDict`] when the snapshot is another kind of optimiser's or does not fit the parameters; nothing has changed then.
+    /// [`Error::StateDict`] when the snapshot is another kind of optimiser's or does not fit the
+    /// parameters; nothing has changed then.
     fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
 
     /// The learning rates of all groups.

@@ -70,8 +70,8 @@ struct Group<R> {
     members: Vec<Member>,
 }
 
-/// An optimiser with the options `R`; see [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW),
-/// [`RmsProp`](super::RmsProp), [`Adagrad`](super::Adagrad).
+/// An optimiser with the options `R`; see [`Sgd`](super::Sgd), [`Adam`](super::Adam),
+/// [`AdamW`](super::AdamW), [`RmsProp`](super::RmsProp), [`Adagrad`](super::Adagrad).
 pub struct GroupedOptimizer<R> {
     defaults: R,
     groups: Vec<Group<R>>,
@@ -87,9 +87,11 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         optimizer
     }
 
-    /// Adds a group of parameters with options of its own: `edit` changes a copy of the optimiser's.
+    /// Adds a group of parameters with options of its own: `edit` changes a copy of the
+    /// optimiser's.
     ///
-    /// Setters and `group` may come in any order: a setter changes every group, and what `edit` says stays said.
+    /// Setters and `group` may come in any order: a setter changes every group, and what `edit`
+    /// says stays said.
     ///
     /// ```
     /// use convnet::{Tensor, nn::Parameter, optim::Sgd};

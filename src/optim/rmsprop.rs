@@ -9,8 +9,8 @@ use crate::nn::Parameter;
 
 /// RMSprop (Hinton's Coursera lecture 6e, 2012; centered: Graves, 2013), as PyTorch's.
 ///
-/// The gradient is divided by the root of its running mean square (of its running variance when centered) plus epsilon; with momentum, the
-/// quotients go through a velocity.
+/// The gradient is divided by the root of its running mean square (of its running variance when
+/// centered) plus epsilon; with momentum, the quotients go through a velocity.
 pub type RmsProp = GroupedOptimizer<RmsPropOptions>;
 
 /// The options of [`RmsProp`].

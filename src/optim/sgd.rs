@@ -9,8 +9,9 @@ use crate::nn::Parameter;
 
 /// Stochastic gradient descent with momentum (Sutskever et al., 2013), as PyTorch's `SGD`.
 ///
-/// With `g` the gradient plus `weight_decay · p`: `v ← momentum · v + (1 - dampening) · g` (the first `v` is `g`), and
-/// `p ← p - learning_rate · v`, or with Nesterov's variant `p - learning_rate · (g + momentum · v)`.
+/// With `g` the gradient plus `weight_decay · p`: `v ← momentum · v + (1 - dampening) · g` (the
+/// first `v` is `g`), and `p ← p - learning_rate · v`, or with Nesterov's variant `p -
+/// learning_rate · (g + momentum · v)`.
 pub type Sgd = GroupedOptimizer<SgdOptions>;
 
 /// The options of [`Sgd`].

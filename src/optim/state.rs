@@ -3,10 +3,12 @@
 use crate::error::{Error, Result, short};
 use crate::tensor::{DType, Tensor};
 
-/// What an optimiser or a schedule remembers, as named tensors, so that a checkpoint can hold it next to the weights.
+/// What an optimiser or a schedule remembers, as named tensors, so that a checkpoint can hold it
+/// next to the weights.
 ///
-/// Names read `sgd.param.3.momentum_buffer`, `adam.group.0.learning_rate`, `schedule.step`. Parameters are counted over all groups. Numbers
-/// are tensors of shape `[]`: `f64`, so that nothing is rounded, or `i64` for counts.
+/// Names read `sgd.param.3.momentum_buffer`, `adam.group.0.learning_rate`, `schedule.step`.
+/// Parameters are counted over all groups. Numbers are tensors of shape `[]`: `f64`, so that
+/// nothing is rounded, or `i64` for counts.
 ///
 /// ```
 /// use convnet::{Tensor, nn::Parameter};

@@ -30,8 +30,9 @@ impl Metrics {
     /// Counts a batch: its mean loss (one element), logits `[N, C]` and labels `[N]`.
     ///
     /// # Errors
-    /// [`Error::Training`] for a loss that is not a finite number: the weights, or the data, are beyond repair, and another step would only
-    /// spread it. [`Error::Shape`] and [`Error::DType`] when the tensors are not as said above. Then nothing is counted.
+    /// [`Error::Training`] for a loss that is not a finite number: the weights, or the data, are
+    /// beyond repair, and another step would only spread it. [`Error::Shape`] and [`Error::DType`]
+    /// when the tensors are not as said above. Then nothing is counted.
     pub fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &Tensor) -> Result<()> {
         let &[count, _] = logits.shape() else {
             return Err(Error::shape("metrics", format!("expected logits [N, C], got {:?}", logits.shape())));
@@ -74,11 +75,12 @@ impl Metrics {
     }
 }
 
-/// Cross-entropy and accuracy of a model on all that a loader has, in evaluation mode and without recording; the model's mode is as before
-/// afterwards.
+/// Cross-entropy and accuracy of a model on all that a loader has, in evaluation mode and without
+/// recording; the model's mode is as before afterwards.
 ///
 /// # Errors
-/// What the loader or the model returns, and [`Error::Training`] for a loss that is not a finite number.
+/// What the loader or the model returns, and [`Error::Training`] for a loss that is not a finite
+/// number.
 pub fn evaluate<M: Module + ?Sized>(model: &M, loader: &DataLoader) -> Result<Metrics> {
     let was_training = model.is_training();
     model.eval();

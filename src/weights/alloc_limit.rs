@@ -13,8 +13,9 @@ const CONSTANT: usize = 64 << 20;
 
 /// Bytes that a file may still make this process allocate.
 ///
-/// Compressed entries, overlapping views, expanded (stride 0) tensors and pickles that mention one object a million times are all ways in
-/// which a small file asks for much memory. Whatever is allocated on a file's word is taken from here first.
+/// Compressed entries, overlapping views, expanded (stride 0) tensors and pickles that mention one
+/// object a million times are all ways in which a small file asks for much memory. Whatever is
+/// allocated on a file's word is taken from here first.
 pub(crate) struct AllocLimit {
     left: usize,
     file: usize,

@@ -1,4 +1,4 @@
-//! Weights fetched once and kept.
+//! Downloads of weights, kept in a cache.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,43 +7,54 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::io::download::{Checksum, Download};
 
-/// Fetches a file of weights into [`cache_folder`], unless it is there already, and returns its path for [`load`](super::load).
+/// Fetches a file of weights into [`cache_folder`], unless it is there already, and returns its
+/// path for [`load`](super::load).
 ///
-/// What is there is checked against the sha256 each time; when it is right, no server is asked. Otherwise the file gets its name only when
-/// it is whole and right, and a transfer that breaks off goes on at the next call. At most 1 GiB is accepted; a [`Download`] has other
-/// limits, mirrors and time-outs.
+/// `sha256` has 64 hexadecimal digits as `sha256sum` prints them, or their first 8 or more:
+/// torchvision publishes 8 at the end of its files' names, and `models::published` has them. Eight
+/// digits show damage and mix-ups; only all 64 show a forged file.
+///
+/// An existing file is checked against the sha256 each time; when it is right, no server is asked.
+/// Otherwise the file gets its name only when it is whole and right, and a transfer that breaks off
+/// goes on at the next call. At most 1 GiB is accepted; a [`Download`] has other limits, mirrors
+/// and time-outs.
 ///
 /// ```no_run
 /// use convnet::weights;
 ///
-/// let sha256 = "aaeed00891b7136390c8d30e03ae0169965b01d8ed697b42063873fbd3aebe33"; // as `sha256sum` prints it
-/// let path = weights::download("https://example.org/resnet18.pth", sha256)?;
+/// let path = weights::download("https://download.pytorch.org/models/resnet18-f37072fd.pth", "f37072fd")?;
 /// let state = weights::load(path)?;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
 /// # Errors
-/// As [`Download::to`]; [`Error::Argument`] when the sha256 is not 64 hexadecimal digits, or there is no home for a cache folder.
+/// [`Error::Download`] when the address does not give the right content, [`Error::Io`] when the
+/// file cannot be written, [`Error::Argument`] when the sha256 is not 8 to 64 hexadecimal digits,
+/// or no folder for caches is known.
 pub fn download(url: &str, sha256: &str) -> Result<PathBuf> {
     download_into(cache_folder()?, url, sha256)
 }
 
-/// As [`download`], into a folder of one's own, which is made when there is none.
+/// Fetches a file of weights as [`download`] does, into another folder, which is made when there is
+/// none.
 ///
 /// # Errors
-/// As [`download`].
+/// [`Error::Download`] when the address does not give the right content, [`Error::Io`] when the
+/// file cannot be written, [`Error::Argument`] when the sha256 is not 8 to 64 hexadecimal digits.
 pub fn download_into(folder: impl AsRef<Path>, url: &str, sha256: &str) -> Result<PathBuf> {
-    if sha256.len() != 64 || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(Error::argument("download", format!("a sha256 has 64 hexadecimal digits, got {sha256:?}")));
+    if !(8..=64).contains(&sha256.len()) || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        let message = format!("expected a sha256 of 64 hexadecimal digits, or its first 8 or more, got {sha256:?}");
+        return Err(Error::argument("download", message));
     }
     let sha256 = sha256.to_ascii_lowercase();
     // Files of different content never share a name.
-    let path = folder.as_ref().join(format!("{}-{}", &sha256[..16], file_name(url)));
+    let path = folder.as_ref().join(format!("{}-{}", &sha256[..sha256.len().min(16)], file_name(url)));
     Download::new([url], Checksum::File { sha256 }).to(&path)?;
     Ok(path)
 }
 
-/// The last part of an address, of characters that mean nothing to a file system.
+/// Returns the last part of an address, with an underscore for each character that may mean
+/// something to a file system.
 fn file_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let last = path.rsplit('/').next().unwrap_or_default();
@@ -52,8 +63,8 @@ fn file_name(url: &str) -> String {
     last.chars().skip(start).map(plain).collect()
 }
 
-/// Where [`download`] keeps files: `convnet/weights` in `$XDG_CACHE_HOME`, or else in the system's folder for caches (`~/.cache`,
-/// `~/Library/Caches`, `%LOCALAPPDATA%`).
+/// Returns the folder in which [`download`] keeps files: `convnet/weights` in `$XDG_CACHE_HOME`, or
+/// else in the system's folder for caches (`~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`).
 ///
 /// # Errors
 /// [`Error::Argument`] when none of these is known.
@@ -61,7 +72,7 @@ pub fn cache_folder() -> Result<PathBuf> {
     Ok(caches(|name| env::var_os(name), env::home_dir())?.join("convnet").join("weights"))
 }
 
-/// The folder for the caches of all programs.
+/// Returns the folder for the caches of all programs.
 pub(super) fn caches(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<PathBuf> {
     // A relative path there is invalid, says the XDG specification.
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -84,7 +95,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_cache_is_where_the_environment_says_if_that_is_absolute() {
+    fn cache_is_where_the_environment_says_if_that_is_absolute() {
         let place = |xdg: Option<&str>, home: Option<&str>| {
             caches(|name| xdg.filter(|_| name == "XDG_CACHE_HOME").map(OsString::from), home.map(PathBuf::from))
         };
@@ -97,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_after_the_end_of_its_address() {
+    fn file_is_named_after_the_end_of_its_address() {
         assert_eq!(file_name("https://example.org/models/resnet18-f37072fd.pth?download=true#x"), "resnet18-f37072fd.pth");
         assert_eq!(file_name("https://example.org/a%2f..\\é:b"), "a_2f..___b");
         assert_eq!(file_name("https://example.org/"), "");

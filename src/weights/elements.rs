@@ -86,7 +86,8 @@ impl StoredDType {
         matches!(self, StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 | StoredDType::F64)
     }
 
-    /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values `u8`.
+    /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values
+    /// `u8`.
     fn dtype(self) -> DType {
         match self {
             StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 => DType::F32,
@@ -103,12 +104,14 @@ pub(super) struct View {
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
-    /// Whether the elements' signs are inverted, which is PyTorch's negative bit; floating point only.
+    /// Whether the elements' signs are inverted, which is PyTorch's negative bit; floating point
+    /// only.
     pub(super) negated: bool,
 }
 
 impl View {
-    /// All elements, the last dimension contiguous, or the first in Fortran's order. `None` when that is more than memory can hold.
+    /// All elements, the last dimension contiguous, or the first in Fortran's order. `None` when
+    /// that is more than memory can hold.
     pub(super) fn dense(shape: Vec<usize>, fortran: bool) -> Option<View> {
         let (mut strides, mut step) = (vec![0; shape.len()], 1usize);
         let mut put = |axis: usize| {
@@ -140,7 +143,8 @@ impl View {
             return Err(format!("{} sizes and {} strides do not make a tensor", shape.len(), strides.len()));
         }
         let too_large = || format!("shape {shape:?} has more elements than memory can hold");
-        // Without the zeros, so that strides and partial products of an empty tensor can be worked out as well.
+        // Without the zeros, so that strides and partial products of an empty tensor can be worked
+        // out as well.
         let extents: Vec<usize> = shape.iter().map(|&dim| dim.max(1)).collect();
         let count = shape::try_numel(&extents).ok_or_else(too_large)?;
         if shape.contains(&0) {

@@ -1,8 +1,9 @@
 //! Weights from the Hugging Face hub, in the cache that its Python library uses too.
 //!
-//! The hub answers a question for a file with the commit that it is of and with its name in the cache: the sha256 of large files, git's sha1
-//! of small ones. So every file is checked. `hf-hub` says how the cache is laid out; its own client is not used, since it waits and reads
-//! without limits and makes paths of whatever a server answers.
+//! The hub answers a question for a file with the commit that it is of and with its name in the
+//! cache: the sha256 of large files, git's sha1 of small ones. So every file is checked. `hf-hub`
+//! says how the cache is laid out; its own client is not used, since it waits and reads without
+//! limits and makes paths of whatever a server answers.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,7 +19,8 @@ use crate::error::{Error, Result, short};
 use crate::io::atomic_file::write_atomically;
 use crate::io::download::{Checksum, Download, Limits, failure, limit_setters};
 
-/// Fetches a file of a model's repository on the Hugging Face hub, unless the cache has it, and returns its path for [`load`](super::load).
+/// Fetches a file of a model's repository on the Hugging Face hub, unless the cache has it, and
+/// returns its path for [`load`](super::load).
 ///
 /// See [`Hub`] for other revisions, endpoints and folders.
 ///
@@ -60,8 +62,9 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The hub at `$HF_ENDPOINT`, or else `https://huggingface.co`; the cache in `$HF_HUB_CACHE`, `$HF_HOME/hub`, or
-    /// `huggingface/hub` in the folder for caches, as for the Python library; the branch `main`.
+    /// The hub at `$HF_ENDPOINT`, or else `https://huggingface.co`; the cache in `$HF_HUB_CACHE`,
+    /// `$HF_HOME/hub`, or `huggingface/hub` in the folder for caches, as for the Python library;
+    /// the branch `main`.
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no home for a cache folder.
@@ -97,12 +100,14 @@ impl Hub {
 
     limit_setters!();
 
-    /// The path of a file of a model's repository. What the cache has is returned without asking a server, also when its branch has moved
-    /// on since; a commit as the [revision](Self::revision) says exactly what is wanted.
+    /// The path of a file of a model's repository. What the cache has is returned without asking a
+    /// server, also when its branch has moved on since; a commit as the [revision](Self::revision)
+    /// says exactly what is wanted.
     ///
     /// # Errors
-    /// [`Error::Argument`] for names that are none of a repository, revision or file; [`Error::Download`] when the hub does not have the
-    /// file, does not tell its checksum, or sends another one; [`Error::Io`] when the cache cannot be written.
+    /// [`Error::Argument`] for names that are none of a repository, revision or file;
+    /// [`Error::Download`] when the hub does not have the file, does not tell its checksum, or
+    /// sends another one; [`Error::Io`] when the cache cannot be written.
     pub fn file(&self, repo: &str, file: &str) -> Result<PathBuf> {
         check("repository", repo, repo.split('/').count() <= 2)?;
         check("revision", &self.revision, true)?;
@@ -140,7 +145,8 @@ impl Hub {
         cached.get(file)
     }
 
-    /// What the hub knows of a file. A renamed repository is followed, the way to where the bytes lie is not.
+    /// What the hub knows of a file. A renamed repository is followed, the way to where the bytes
+    /// lie is not.
     fn ask(&self, url: &str) -> Result<Entry> {
         let mut address = url.to_string();
         for _ in 0..5 {
@@ -219,7 +225,8 @@ fn check(what: &str, name: &str, fits: bool) -> Result<()> {
     ))
 }
 
-/// Makes `path`, in `folder`, show what `blob` is: a relative link as the Python library makes it, or the same file where links need a privilege.
+/// Makes `path`, in `folder`, show what `blob` is: a relative link as the Python library makes it,
+/// or the same file where links need a privilege.
 fn link(blob: &Path, path: &Path, folder: &Path) -> io::Result<()> {
     if path.exists() {
         return Ok(());

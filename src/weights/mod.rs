@@ -8,20 +8,26 @@
 //! | `torch.save` (zip archive, and the stream of pickles before PyTorch 1.6) | the tensors of a state dict, also one inside a checkpoint |
 //! | `numpy.savez`, `savez_compressed` | all arrays |
 //!
-//! Half precision becomes `f32`, integers become `i64`, bytes and truth values `u8`. Big-endian files are refused.
+//! Half precision becomes `f32`, integers become `i64`, bytes and truth values `u8`. Big-endian
+//! files are refused.
 //!
-//! In what `torch.save` wrote, the state dict may be the file's root or be in it under `state_dict`, `model_state_dict`, `model`, `net`,
-//! `network`, `weights`, `model_ema`, `ema` or `params`; a whole module counts as its state dict. Dicts in dicts get names with dots; what is
-//! no tensor is passed over. `_orig_mod.` (`torch.compile`) is taken off wherever it stands in a name, and `module.` (`DataParallel`) where all
-//! names start with it, with `AveragedModel`'s `n_averaged`. A tensor of a dtype without a counterpart, a quantized, sparse or nested one,
-//! or one that is made in an unknown way does not hinder the others: [`StateDict::try_get`] says why it is not there. Tensors may share a
-//! storage and may be strided over it; each comes out dense, equal ones share their memory.
+//! In what `torch.save` wrote, the state dict may be the file's root or be in it under
+//! `state_dict`, `model_state_dict`, `model`, `net`, `network`, `weights`, `model_ema`, `ema` or
+//! `params`; a whole module counts as its state dict. Dicts in dicts get names with dots; what is
+//! no tensor is passed over. `_orig_mod.` (`torch.compile`) is taken off wherever it stands in a
+//! name, and `module.` (`DataParallel`) where all names start with it, with `AveragedModel`'s
+//! `n_averaged`. A tensor of a dtype without a counterpart, a quantized, sparse or nested one, or
+//! one that is made in an unknown way does not hinder the others: [`StateDict::try_get`] says why
+//! it is not there. Tensors may share a storage and may be strided over it; each comes out dense,
+//! equal ones share their memory.
 //!
-//! **Files are not trusted.** A `.pth` file is a pickle, and a pickle can run any program when Python loads it. Here it is read by a machine
-//! that builds tensors, containers, numbers and strings. All other names, `os.system` and `builtins.eval` among them, stand for inert values:
-//! nothing is ever run, and only a tensor that depends on such a value is not read, for a reason that has the name. Sizes, offsets and
-//! directories are checked against the file, and what a file may make this process allocate is limited to eight bytes for each of its own
-//! (the widest conversion) and 64 MiB.
+//! **Files are not trusted.** A `.pth` file is a pickle, and a pickle can run any program when
+//! Python loads it. Here it is read by a machine that builds tensors, containers, numbers and
+//! strings. All other names, `os.system` and `builtins.eval` among them, stand for inert values:
+//! nothing is ever run, and only a tensor that depends on such a value is not read, for a reason
+//! that has the name. Sizes, offsets and directories are checked against the file, and what a file
+//! may make this process allocate is limited to eight bytes for each of its own (the widest
+//! conversion) and 64 MiB.
 //!
 //! ```
 //! use convnet::models::lenet5;
@@ -68,11 +74,12 @@ use crate::io::read_file;
 use crate::nn::StateDict;
 use crate::nn::state::safetensors::other_kind;
 
-/// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See the [module](self).
+/// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See
+/// the [module](self).
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is none of these, is damaged, or none of its tensors
-/// can be read. Both name the path.
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is none of these, is
+/// damaged, or none of its tensors can be read. Both name the path.
 pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();
     if is_safetensors(path) {
@@ -113,11 +120,13 @@ fn parse(bytes: &[u8]) -> Parsed<StateDict> {
     }
 }
 
-/// Writes a state dict beside the target, synced, then renamed; `.safetensors` or `.npz`, by the name's extension. Python's `safetensors` and
-/// `numpy.load` read them. Links, permissions and crashes are treated as by [`StateDict::save`].
+/// Writes a state dict beside the target, synced, then renamed; `.safetensors` or `.npz`, by the
+/// name's extension. Python's `safetensors` and `numpy.load` read them. Links, permissions and
+/// crashes are treated as by [`StateDict::save`].
 ///
 /// # Errors
-/// [`Error::Io`] with the path; [`Error::Format`] for another extension, and for more than an `.npz` file can hold here (4 GiB).
+/// [`Error::Io`] with the path; [`Error::Format`] for another extension, and for more than an
+/// `.npz` file can hold here (4 GiB).
 pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
     let path = path.as_ref();
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! NumPy's archives: a zip of `.npy` files, each a text header (a Python dict literal) and the elements.
+//! NumPy's archives: a zip of `.npy` files, each a text header (a Python dict literal) and the
+//! elements.
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! Other libraries' names for the same networks.
 //!
-//! timm builds EfficientNet and the MobileNets from numbered stages of blocks with named layers; torchvision numbers all of them. The tables
-//! below say what a layer of a block is called there, by the kind of block. timm's DenseNet has torchvision's names already.
+//! timm builds EfficientNet and the MobileNets from numbered stages of blocks with named layers;
+//! torchvision numbers all of them. The tables below say what a layer of a block is called there,
+//! by the kind of block. timm's DenseNet has torchvision's names already.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +12,8 @@ use crate::nn::StateDict;
 /// timm's VGG: convolutions where torchvision has linear layers.
 const VGG: &[(&str, &str)] = &[("pre_logits.fc1", "classifier.0"), ("pre_logits.fc2", "classifier.3"), ("head.fc", "classifier.6")];
 
-/// How timm's layers in a block are called in torchvision, where a layer is a convolution and its normalisation.
+/// How timm's layers in a block are called in torchvision, where a layer is a convolution and its
+/// normalisation.
 type Block = &'static [(&'static str, &'static str)];
 
 const SEPARABLE: Block = &[("conv_dw", "0.0"), ("bn1", "0.1"), ("conv_pw", "1.0"), ("bn2", "1.1")];
@@ -39,10 +41,13 @@ enum Family {
     MobileNetV3,
 }
 
-/// Renames a timm checkpoint of VGG, DenseNet, EfficientNet, MobileNetV2 or MobileNetV3 to torchvision's names, and flattens what is a 1×1
-/// convolution there and a linear layer here; the classifier of a CIFAR ResNet that is called `linear` becomes `fc`. Another state dict comes back as it is, torchvision's own and MobileNetV1's, whose names here are timm's, among them.
+/// Renames a timm checkpoint of VGG, DenseNet, EfficientNet, MobileNetV2 or MobileNetV3 to
+/// torchvision's names, and flattens what is a 1×1 convolution there and a linear layer here; the
+/// classifier of a CIFAR ResNet that is called `linear` becomes `fc`. Another state dict comes back
+/// as it is, torchvision's own and MobileNetV1's, whose names here are timm's, among them.
 ///
-/// timm's MobileNetV3 and EfficientNet may use another `eps` in normalisation than torchvision's; that is no part of a checkpoint.
+/// timm's MobileNetV3 and EfficientNet may use another `eps` in normalisation than torchvision's;
+/// that is no part of a checkpoint.
 ///
 /// ```
 /// use convnet::nn::StateDict;
@@ -55,7 +60,8 @@ enum Family {
 /// ```
 ///
 /// # Errors
-/// [`Error::StateDict`] when it is one of these networks and has a layer that torchvision's does not have.
+/// [`Error::StateDict`] when it is one of these networks and has a layer that torchvision's does
+/// not have.
 pub fn rename(state: StateDict) -> Result<StateDict> {
     let names: HashMap<String, String> = if state.contains_key("pre_logits.fc1.weight") {
         state.keys().map(|key| (key.to_string(), vgg(key))).collect()
@@ -89,7 +95,8 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
     Ok(renamed)
 }
 
-/// A residual network for CIFAR as in akamaster's `pytorch_resnet_cifar10`: three stages, and a classifier called `linear`.
+/// A residual network for CIFAR as in akamaster's `pytorch_resnet_cifar10`: three stages, and a
+/// classifier called `linear`.
 fn is_cifar_resnet(state: &StateDict) -> bool {
     let has = |key| state.contains_key(key);
     has("linear.weight") && has("layer3.0.conv1.weight") && !has("layer4.0.conv1.weight") && !has("fc.weight")

@@ -1,4 +1,5 @@
-//! What `torch.save` writes: a zip archive (since PyTorch 1.6) or a stream of pickles followed by the storages (before).
+//! What `torch.save` writes: a zip archive (since PyTorch 1.6) or a stream of pickles followed by
+//! the storages (before).
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -131,7 +132,8 @@ fn get<'a>(entries: &[(Value<'a>, Value<'a>)], key: &str) -> Option<Value<'a>> {
 /// Dicts and modules, whose entries have names.
 enum Container<'c, 'a> {
     Dict(&'c [(Value<'a>, Value<'a>)]),
-    /// The parameters, buffers and children of a whole `nn.Module`, and the names of buffers that its state dict leaves out.
+    /// The parameters, buffers and children of a whole `nn.Module`, and the names of buffers that
+    /// its state dict leaves out.
     Module([&'c [(Value<'a>, Value<'a>)]; 3], Option<&'c [Value<'a>]>),
 }
 
@@ -195,10 +197,11 @@ fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut Alloc
     Ok(strip(state))
 }
 
-/// Takes off what wrappers put into names: `torch.compile` `_orig_mod.` before those of each module that it compiles, `DataParallel` and
-/// `AveragedModel` `module.` before all.
+/// Takes off what wrappers put into names: `torch.compile` `_orig_mod.` before those of each module
+/// that it compiles, `DataParallel` and `AveragedModel` `module.` before all.
 ///
-/// A single number without a wrapper's prefix, such as `AveragedModel`'s `n_averaged`, does not count; `n_averaged` itself is left out.
+/// A single number without a wrapper's prefix, such as `AveragedModel`'s `n_averaged`, does not
+/// count; `n_averaged` itself is left out.
 fn strip(mut state: StateDict) -> StateDict {
     let without_compile = |key: &str| key.split('.').filter(|part| *part != "_orig_mod").collect::<Vec<_>>().join(".");
     // Two names that would become one stay as they are.

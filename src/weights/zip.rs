@@ -1,7 +1,9 @@
-//! Zip archives, as far as NumPy and PyTorch write them: stored or deflated entries, ZIP64, no encryption.
+//! Zip archives, as far as NumPy and PyTorch write them: stored or deflated entries, ZIP64, no
+//! encryption.
 //!
-//! Only the central directory is believed, and only as far as it is consistent: it must end where the end record starts, every entry must
-//! lie before it, have a local header of the same name, overlap no other, and have the checksum that is promised (if one is). What a lenient reader
+//! Only the central directory is believed, and only as far as it is consistent: it must end where
+//! the end record starts, every entry must lie before it, have a local header of the same name,
+//! overlap no other, and have the checksum that is promised (if one is). What a lenient reader
 //! would guess at is an error.
 
 use std::borrow::Cow;
@@ -209,7 +211,8 @@ fn entry<'a>(bytes: &'a [u8], position: usize, directory: usize) -> Parsed<(Entr
     Ok((entry, (local, end), next))
 }
 
-/// Replaces sizes that do not fit 32 bits by those of the ZIP64 field, which has just these, in this order.
+/// Replaces sizes that do not fit 32 bits by those of the ZIP64 field, which has just these, in
+/// this order.
 fn widen(sizes: &mut [u64; 3], mut extra: &[u8]) -> Parsed<()> {
     let full = u64::from(u32::MAX);
     if sizes.iter().all(|&size| size != full) {

@@ -193,7 +193,8 @@ fn the_limit_counts_what_the_numbers_become() {
             assert!(message.contains(&limit) && message.ends_with("as i64") == (becomes > size as u64), "{message}");
         }
     }
-    // 1 MB of gzip that unpacks to what its header says, a GiB of signed bytes, which would take 8 GiB: refused by the header.
+    // 1 MB of gzip that unpacks to what its header says, a GiB of signed bytes, which would take 8
+    // GiB: refused by the header.
     fs::write(&path, gzip(&idx_file(9, &[1 << 30], &[0; 1 << 20]))).unwrap();
     assert_complains(idx::read(&path), "file", "more than the limit of 1073741824 bytes as i64");
 }
@@ -539,7 +540,8 @@ fn a_loader_on_the_calling_thread_leaves_the_threads_generator_where_it_was() {
     assert_eq!(after(true), after(false));
 }
 
-/// The first batch fails at its second sample, once the second batch has begun, whose samples take their time.
+/// The first batch fails at its second sample, once the second batch has begun, whose samples take
+/// their time.
 struct Failing {
     asked: Arc<AtomicUsize>,
     begun: std::sync::Barrier,
@@ -650,7 +652,8 @@ fn normalize_treats_each_channel_by_its_own_numbers() {
 
 #[test]
 fn resize_agrees_with_torchvision() {
-    // torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True) for x = (arange(2 * 4 * 5) ** 2 % 17) as [1, 2, 4, 5].
+    // torch.nn.functional.interpolate(x, size, mode="bilinear", antialias=True) for x = (arange(2 *
+    // 4 * 5) ** 2 % 17) as [1, 2, 4, 5].
     let x: Vec<f32> = (0..40).map(|i| (i * i % 17) as f32).collect();
     let x = Tensor::from_vec(x, [2, 4, 5]).unwrap();
     for (size, expected) in RESIZED {

@@ -1,4 +1,5 @@
-//! Pictures from files, against Pillow's and torchvision's numbers (`fixtures/images.py`), and files that are out to do harm.
+//! Pictures from files, against Pillow's and torchvision's numbers (`fixtures/images.py`), and
+//! files that are out to do harm.
 
 use std::fs;
 use std::io::Write;
@@ -138,7 +139,8 @@ fn the_preset_gives_torchvisions_numbers() {
         assert_eq!(image.shape(), [3, 24, 24]);
         let expected = expected().get(&format!("{name} preset")).unwrap().to_vec::<f32>().unwrap();
         for (found, expected) in image.pixels().iter().zip(expected) {
-            // A quotient, a difference and a quotient of numbers up to 3: a unit or two in the last place of f32.
+            // A quotient, a difference and a quotient of numbers up to 3: a unit or two in the last
+            // place of f32.
             assert!((found - expected).abs() < 1e-6, "{name}: {found} in place of {expected}");
         }
     }
@@ -174,9 +176,9 @@ fn refused(bytes: &[u8]) -> String {
 fn a_truncated_picture_is_an_error_wherever_it_ends() {
     for name in ["420.jpg", "progressive.jpg", "restarts.jpg", "tiny.jpg", "rgb.png", "palette.png"] {
         let bytes = fs::read(fixture(name)).unwrap();
-        // As in Pillow, a PNG file is complete when its rows are: what follows are checksums of 4 bytes each
-        // and the last chunk of 12 bytes, and a few bytes of compressed data may only end the stream.
-        // The end marker of a JPEG file with a single scan is not missed.
+        // As in Pillow, a PNG file is complete when its rows are: what follows are checksums of 4
+        // bytes each and the last chunk of 12 bytes, and a few bytes of compressed data may only
+        // end the stream. The end marker of a JPEG file with a single scan is not missed.
         let end = bytes.len()
             - if name.ends_with(".png") {
                 12 + 4 + 4 + 4
@@ -201,7 +203,8 @@ fn headers_that_promise_too_much_are_refused_before_memory_is_asked_for() {
     jpeg[frame + 5..frame + 7].fill(0);
     assert!(refused(&jpeg).contains("no pixels"));
 
-    // A size that the limit allows, but not the data; Huffman and arithmetic codes, 114 bytes and two thousand.
+    // A size that the limit allows, but not the data; Huffman and arithmetic codes, 114 bytes and
+    // two thousand.
     for (marker, [high, low], padding) in [(0xC0, [0x0F, 0xFF], 0), (0xC2, [0x27, 0x10], 0), (0xC9, [0x27, 0x10], 2000)] {
         let mut jpeg = nothing_new(16, 1);
         let frame = jpeg.windows(2).position(|bytes| bytes == [0xFF, 0xC2]).unwrap();
@@ -270,7 +273,8 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// A picture of this size, in `scans` scans of 30 bytes that say of every block that nothing is new in it.
+/// A picture of this size, in `scans` scans of 30 bytes that say of every block that nothing is new
+/// in it.
 fn nothing_new(size: u16, scans: usize) -> Vec<u8> {
     let [high, low] = size.to_be_bytes();
     let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];
@@ -356,8 +360,8 @@ fn samples(pictures: &ImageFolder, root: &tempfile::TempDir) -> Vec<(String, i64
     pictures.samples().iter().map(|(path, label)| (below(path), *label)).collect()
 }
 
-/// What torchvision 0.29's `ImageFolder` gives for these files, except that it takes the names with a dot too:
-/// `[path for path, _ in ImageFolder(root).samples]`.
+/// What torchvision 0.29's `ImageFolder` gives for these files, except that it takes the names with
+/// a dot too: `[path for path, _ in ImageFolder(root).samples]`.
 #[test]
 fn samples_come_in_torchvisions_order() {
     let expected = [

@@ -49,6 +49,18 @@ fn weights_are_fetched_once_and_then_come_from_the_cache_without_a_server() {
 }
 
 #[test]
+fn first_eight_digits_of_a_sha256_are_enough_as_torchvision_publishes_them() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, request| serve(request, CONTENT));
+    let path = weights::download_into(cache.path(), &file_of(&server), &SHA256[..8]).unwrap();
+    assert_eq!(path, cache.path().join("aaeed008-net.bin"));
+    assert_eq!(fs::read(&path).unwrap(), CONTENT);
+    fs::write(&path, &CONTENT[1..]).unwrap();
+    weights::download_into(cache.path(), &file_of(&server), &SHA256[..8]).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), CONTENT);
+}
+
+#[test]
 fn a_cached_file_that_was_damaged_is_fetched_anew() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(|_, request| serve(request, CONTENT));
@@ -65,7 +77,8 @@ fn weights_of_another_sha256_are_not_kept() {
     let server = Server::start(|_, request| serve(request, &CONTENT[1..]));
     assert_refused(weights::download_into(cache.path(), &file_of(&server), SHA256), "its sha256 is");
     assert_eq!(files(cache.path()), [""; 0]);
-    for wrong in ["", "f37072fd", &SHA256[1..], &SHA256.replace('a', "g")] {
+    assert_refused(weights::download_into(cache.path(), &file_of(&server), "f37072fd"), "expected f37072fd");
+    for wrong in ["", &SHA256[..7], &format!("{SHA256}0"), &SHA256.replace('a', "g")] {
         assert_refused(weights::download_into(cache.path(), &file_of(&server), wrong), "64 hexadecimal digits");
     }
 }

@@ -1,6 +1,8 @@
-//! Weights from files: each format gives the same tensors, and hostile files give errors, whatever they do.
+//! Weights from files: each format gives the same tensors, and hostile files give errors, whatever
+//! they do.
 //!
-//! The files are made by fixtures/weights.py; `expected.safetensors` holds what PyTorch has for them, converted to this crate's types.
+//! The files are made by fixtures/weights.py; `expected.safetensors` holds what PyTorch has for
+//! them, converted to this crate's types.
 
 mod archive;
 
@@ -57,7 +59,8 @@ fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     (result, (PEAK.get() - before) as usize)
 }
 
-/// What a file of this length may make `load` allocate: the documented bound, the file itself, and what the tensor pool and messages add.
+/// What a file of this length may make `load` allocate: the documented bound, the file itself, and
+/// what the tensor pool and messages add.
 fn allowance(length: usize) -> usize {
     9 * length + (64 << 20) + (8 << 20)
 }
@@ -373,7 +376,8 @@ fn names_of_functions_are_inert_and_hinder_only_the_tensors_that_depend_on_them(
         {
             assert_eq!(load(&[&text("y"), value, b"s"]).keys().collect::<Vec<_>>(), ["x"], "{name}");
         }
-        // As the storage, the offset, the shape, the strides and the metadata of a tensor; as what a parameter wraps and as its class.
+        // As the storage, the offset, the shape, the strides and the metadata of a tensor; as what
+        // a parameter wraps and as its class.
         let number = [b'K', 0];
         let stored =
             [b"(".to_vec(), text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text("0"), text("cpu"), b"K\x02tQ".to_vec()].concat();

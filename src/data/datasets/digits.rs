@@ -14,14 +14,17 @@ static EMBEDDED: &[u8] = include_bytes!("digits.bin.gz");
 
 /// 1,797 handwritten digits of 8×8 pixels, embedded in the crate: real data without a download.
 ///
-/// This is the test half of *Optical Recognition of Handwritten Digits* by E. Alpaydin and C. Kaynak (1998), UCI Machine Learning
-/// Repository, [doi 10.24432/C50P49](https://doi.org/10.24432/C50P49), licensed [CC BY
-/// 4.0](https://creativecommons.org/licenses/by/4.0/), in the order in which scikit-learn distributes it. A pixel counts the inked dots
-/// in a 4×4 block of the scan: 0 to 16, here divided by 16.
+/// This is the test half of *Optical Recognition of Handwritten Digits* by E. Alpaydin and C.
+/// Kaynak (1998), UCI Machine Learning Repository, [doi
+/// 10.24432/C50P49](https://doi.org/10.24432/C50P49), licensed [CC BY
+/// 4.0](https://creativecommons.org/licenses/by/4.0/), in the order in which scikit-learn
+/// distributes it. A pixel counts the inked dots in a 4×4 block of the scan: 0 to 16, here divided
+/// by 16.
 ///
-/// Every fifth sample (those whose index leaves 4 when divided by 5) is in the test set, 359 of them; the other 1,438 are for training.
-/// The file is not cut in two because its last part was written by people who wrote none of the rest: tested on the last fifth, a plain
-/// LeNet stays near 0.94, which measures new writers more than the network.
+/// Every fifth sample (those whose index leaves 4 when divided by 5) is in the test set, 359 of
+/// them; the other 1,438 are for training. The file is not cut in two because its last part was
+/// written by people who wrote none of the rest: tested on the last fifth, a plain LeNet stays near
+/// 0.94, which measures new writers more than the network.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Dataset, Digits, Resize, Rng};

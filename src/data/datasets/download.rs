@@ -35,15 +35,18 @@ const FASHION_MNIST: [(&str, &str); 4] = [
 const LARGEST: u64 = 64 << 20;
 
 impl Mnist {
-    /// Fetches what is missing of the four files into `dir` (12 MB), for [`train`](Self::train) and [`test`](Self::test) to read.
+    /// Fetches what is missing of the four files into `dir` (12 MB), for [`train`](Self::train) and
+    /// [`test`](Self::test) to read.
     ///
     /// # Errors
-    /// As [`Download::to`]; [`Error::Format`] when `dir` has a file of another content whose name would be preferred.
+    /// As [`Download::to`]; [`Error::Format`] when `dir` has a file of another content whose name
+    /// would be preferred.
     pub fn download(dir: impl AsRef<Path>) -> Result<()> {
         Mnist::download_from(dir, &MIRRORS_OF_MNIST)
     }
 
-    /// As [`download`](Self::download), from addresses to which `train-images-idx3-ubyte.gz` and so on are appended.
+    /// As [`download`](Self::download), from addresses to which `train-images-idx3-ubyte.gz` and so
+    /// on are appended.
     ///
     /// # Errors
     /// As [`download`](Self::download).
@@ -55,7 +58,8 @@ impl Mnist {
 }
 
 impl FashionMnist {
-    /// Fetches what is missing of the four files into `dir` (31 MB), for [`train`](Self::train) and [`test`](Self::test) to read.
+    /// Fetches what is missing of the four files into `dir` (31 MB), for [`train`](Self::train) and
+    /// [`test`](Self::test) to read.
     ///
     /// # Errors
     /// As [`Mnist::download`].
@@ -63,7 +67,8 @@ impl FashionMnist {
         FashionMnist::download_from(dir, &MIRRORS_OF_FASHION_MNIST)
     }
 
-    /// As [`download`](Self::download), from addresses to which `train-images-idx3-ubyte.gz` and so on are appended.
+    /// As [`download`](Self::download), from addresses to which `train-images-idx3-ubyte.gz` and so
+    /// on are appended.
     ///
     /// # Errors
     /// As [`download`](Self::download).

@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use crate::data::{Dataset, Image, Rng};
 use crate::error::{Error, Result};
 
-/// Pictures in one folder for each class (torchvision's `ImageFolder`): `root/cat/0001.jpg`, `root/dog/any/where/below.png`.
+/// Pictures in one folder for each class (torchvision's `ImageFolder`): `root/cat/0001.jpg`,
+/// `root/dog/any/where/below.png`.
 ///
-/// Classes are the folders' names in order, labels count them. Samples come class by class, within a class in torchvision's order: by the
-/// whole path of the folder, byte by byte (`a-b/3.jpg` before `a/x/2.jpg`, since `-` is less than `/`), then by the file's name. JPEG and PNG
-/// files are taken, by their extension; they are read when they are asked for, on the loader's threads.
+/// Classes are the folders' names in order, labels count them. Samples come class by class, within
+/// a class in torchvision's order: by the whole path of the folder, byte by byte (`a-b/3.jpg`
+/// before `a/x/2.jpg`, since `-` is less than `/`), then by the file's name. JPEG and PNG files are
+/// taken, by their extension; they are read when they are asked for, on the loader's threads.
 ///
-/// Names that begin with a dot (`.git`, the `._1.jpg` of macOS) are left out, which torchvision does not do. Links are followed, and several
-/// links to one folder are each walked; a link to a folder that it lies in is not.
+/// Names that begin with a dot (`.git`, the `._1.jpg` of macOS) are left out, which torchvision
+/// does not do. Links are followed, and several links to one folder are each walked; a link to a
+/// folder that it lies in is not.
 ///
 /// ```
 /// use convnet::data::{CenterCrop, DataLoader, Dataset, ImageFolder, Resize};
@@ -43,16 +46,17 @@ pub struct ImageFolder {
 /// How deep folders may lie in each other.
 const DEEPEST: usize = 64;
 
-/// How often a folder may be found in a class by different links. Links to folders with links multiply: a few dozen make more paths than can
-/// be walked.
+/// How often a folder may be found in a class by different links. Links to folders with links
+/// multiply: a few dozen make more paths than can be walked.
 const MOST_VISITS: usize = 1000;
 
 impl ImageFolder {
     /// The pictures below a folder, of which none is opened yet.
     ///
     /// # Errors
-    /// [`Error::Io`] when a folder cannot be read; [`Error::Format`] when there are no classes, classes have no pictures (all of them are
-    /// named), a folder's name is not Unicode, folders lie too deep in each other, or links lead to one more than 1000 times.
+    /// [`Error::Io`] when a folder cannot be read; [`Error::Format`] when there are no classes,
+    /// classes have no pictures (all of them are named), a folder's name is not Unicode, folders
+    /// lie too deep in each other, or links lead to one more than 1000 times.
     pub fn new(root: impl AsRef<Path>) -> Result<ImageFolder> {
         ImageFolder::options().open(root)
     }
@@ -96,7 +100,8 @@ impl ImageFolderOptions {
         ImageFolderOptions { allow_empty, ..self }
     }
 
-    /// Sets which files are samples, in place of those whose extension is `jpg`, `jpeg` or `png`; called with each file's path.
+    /// Sets which files are samples, in place of those whose extension is `jpg`, `jpeg` or `png`;
+    /// called with each file's path.
     pub fn is_valid_file(self, is_valid_file: impl Fn(&Path) -> bool + 'static) -> ImageFolderOptions {
         ImageFolderOptions { is_valid_file: Some(Box::new(is_valid_file)), ..self }
     }
@@ -194,7 +199,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// Collects the files in a folder and below. Links may lead in a circle: no folder is entered from inside itself.
+    /// Collects the files in a folder and below. Links may lead in a circle: no folder is entered
+    /// from inside itself.
     fn enter(&mut self, folder: &Path) -> Result<()> {
         if self.inside.len() > DEEPEST {
             return Err(Error::format(folder, format!("more than {DEEPEST} folders in each other")));

@@ -9,7 +9,8 @@ use crate::data::dataset::forward_dataset;
 use crate::data::idx::{self, ElementType, Raw};
 use crate::error::{Error, Result};
 
-/// MNIST: 60,000 and 10,000 handwritten digits of 28×28 pixels (LeCun, Bottou, Bengio and Haffner, 1998).
+/// MNIST: 60,000 and 10,000 handwritten digits of 28×28 pixels (LeCun, Bottou, Bengio and Haffner,
+/// 1998).
 ///
 /// ```
 /// use convnet::data::{DataLoader, Mnist, Normalize};
@@ -31,7 +32,8 @@ pub struct Mnist(Table);
 
 forward_dataset!([] Mnist, (Image, i64), self => self.0);
 
-/// Fashion-MNIST: 60,000 and 10,000 pictures of clothes in MNIST's format (Xiao, Rasul and Vollgraf, 2017).
+/// Fashion-MNIST: 60,000 and 10,000 pictures of clothes in MNIST's format (Xiao, Rasul and
+/// Vollgraf, 2017).
 #[derive(Clone)]
 pub struct FashionMnist(Table);
 
@@ -40,17 +42,18 @@ forward_dataset!([] FashionMnist, (Image, i64), self => self.0);
 impl Mnist {
     /// The training set, from `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` in `dir`.
     ///
-    /// The files may be plain or gzip (`….gz`), may be called `train-images.idx3-ubyte`, and may lie in torchvision's `MNIST/raw` below
-    /// `dir`.
+    /// The files may be plain or gzip (`….gz`), may be called `train-images.idx3-ubyte`, and may
+    /// lie in torchvision's `MNIST/raw` below `dir`.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is damaged, a label exceeds 9, or there are not
-    /// as many labels as images.
+    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
+    /// damaged, a label exceeds 9, or there are not as many labels as images.
     pub fn train(dir: impl AsRef<Path>) -> Result<Mnist> {
         read("Mnist", dir.as_ref(), "MNIST", "train", DIGIT_CLASSES).map(Mnist)
     }
 
-    /// The test set, from `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`; see [`train`](Self::train).
+    /// The test set, from `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`; see
+    /// [`train`](Self::train).
     ///
     /// # Errors
     /// As [`train`](Self::train).
@@ -113,8 +116,8 @@ fn read_bytes(path: &Path, rank: usize, what: &str) -> Result<Raw> {
     Ok(raw)
 }
 
-/// The first file of these names, plain before compressed. A directory of such a name (some archives unpack that way) is passed over
-/// while there is a file.
+/// The first file of these names, plain before compressed. A directory of such a name (some
+/// archives unpack that way) is passed over while there is a file.
 pub(crate) fn find(name: &str, dir: &Path, folder: &str, stem: &str, kind: &str) -> Result<PathBuf> {
     let below = dir.join(folder).join("raw");
     let candidates: Vec<PathBuf> = [dir, &below]

@@ -22,8 +22,8 @@ impl Default for Conditioning {
 /// The statistics bin of decisions that are as likely as not.
 const EVEN: u8 = 113;
 
-/// The coder's registers are libjpeg's: `interval` is A, `code` is C with the bits to come below it,
-/// of which there are `count`.
+/// The coder's registers are libjpeg's: `interval` is A, `code` is C with the bits to come below
+/// it, of which there are `count`.
 pub(super) struct Arithmetic<'a> {
     source: Source<'a>,
     interval: u64,
@@ -284,9 +284,9 @@ impl Coder for Arithmetic<'_> {
     }
 }
 
-/// The states of a bin: how likely the unlikely decision is, in 0x10000ths of the interval, the next
-/// state after it and after the other one, and whether it becomes the likely one (T.81, table D.3).
-/// The last one is an even chance that stays so.
+/// The states of a bin: how likely the unlikely decision is, in 0x10000ths of the interval, the
+/// next state after it and after the other one, and whether it becomes the likely one (T.81, table
+/// D.3). The last one is an even chance that stays so.
 #[rustfmt::skip]
 const STATES: [(u16, u8, u8, u8); 114] = [
     (0x5A1D, 1, 1, 1), (0x2586, 14, 2, 0), (0x1114, 16, 3, 0), (0x080B, 18, 4, 0), (0x03D8, 20, 5, 0), (0x01DA, 23, 6, 0),

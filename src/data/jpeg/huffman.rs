@@ -10,7 +10,8 @@ const QUICK: u32 = 9;
 pub(super) struct Table {
     /// Length and symbol by the next [`QUICK`] bits; length 0 where the code is longer.
     quick: Box<[(u8, u8); 1 << QUICK]>,
-    /// For each length: the largest code of it (-1 if none), and what to add to a code for its symbol's index.
+    /// For each length: the largest code of it (-1 if none), and what to add to a code for its
+    /// symbol's index.
     long: [(i32, i32); 17],
     symbols: Box<[u8]>,
 }
@@ -56,7 +57,8 @@ impl Table {
             let (last, offset) = self.long[length as usize];
             if code <= last {
                 bits.skip(length);
-                // A shorter code than this length's first cannot get here: it would have been found before.
+                // A shorter code than this length's first cannot get here: it would have been found
+                // before.
                 return usize::try_from(code + offset).ok().and_then(|index| self.symbols.get(index)).copied().unwrap_or(0);
             }
         }

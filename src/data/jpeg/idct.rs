@@ -1,4 +1,5 @@
-//! The inverse transform of a block: libjpeg's accurate integer one (`jidctint.c`, after Loeffler, Ligtenberg and Moschytz, 1989).
+//! The inverse transform of a block: libjpeg's accurate integer one (`jidctint.c`, after Loeffler,
+//! Ligtenberg and Moschytz, 1989).
 //!
 //! Coefficients that no encoder writes overflow: then the result is that of libjpeg-turbo's SIMD
 //! version, which keeps 16 bits of products, of some sums and, clamped, between the passes.

@@ -1,14 +1,16 @@
-//! JPEG to pixels as libjpeg-turbo 3 makes them, to the bit: sequential and progressive coding, with Huffman or arithmetic codes
-//! (ITU-T T.81), 8 bits a sample.
+//! JPEG to pixels as libjpeg-turbo 3 makes them, to the bit: sequential and progressive coding,
+//! with Huffman or arithmetic codes (ITU-T T.81), 8 bits a sample.
 //!
-//! Networks were trained on what that library decodes, by way of Pillow. T.81 leaves the inverse transform's rounding and the whole of
-//! chroma upsampling open, and other decoders differ from it by up to 20 levels at coloured edges; so the arithmetic here is libjpeg's: its
-//! accurate integer transform ([`idct`]), its triangle filter for chroma and its fixed-point colours ([`output`]).
+//! Networks were trained on what that library decodes, by way of Pillow. T.81 leaves the inverse
+//! transform's rounding and the whole of chroma upsampling open, and other decoders differ from it
+//! by up to 20 levels at coloured edges; so the arithmetic here is libjpeg's: its accurate integer
+//! transform ([`idct`]), its triangle filter for chroma and its fixed-point colours ([`output`]).
 //!
-//! A file is walked once: tables and headers here, entropy-coded data in [`scan`], which fills each component's coefficients; they become
-//! pixels when the last scan has ended, estimated where scans are missing ([`smooth`]). Files are not trusted: every length and index is
-//! checked, memory grows with what the data can fill, and the work that many scans may cause is limited. Damaged data gives the pixels that
-//! libjpeg guesses; truncated files are errors, as in Pillow.
+//! A file is walked once: tables and headers here, entropy-coded data in [`scan`], which fills each
+//! component's coefficients; they become pixels when the last scan has ended, estimated where scans
+//! are missing ([`smooth`]). Files are not trusted: every length and index is checked, memory grows
+//! with what the data can fill, and the work that many scans may cause is limited. Damaged data
+//! gives the pixels that libjpeg guesses; truncated files are errors, as in Pillow.
 
 mod arithmetic;
 mod huffman;
@@ -47,15 +49,16 @@ const WALKED_BLOCKS_PER_BYTE: usize = 64;
 
 type Parsed<T> = Result<T, String>;
 
-/// Decodes a file that starts as a JPEG does, to gray, red-green-blue, or cyan-magenta-yellow-black.
+/// Decodes a file that starts as a JPEG does, to gray, red-green-blue, or
+/// cyan-magenta-yellow-black.
 pub(super) fn decode(bytes: &[u8]) -> Parsed<Pixels> {
     let mut decoder = Decoder { bytes, at: 2, ..Decoder::default() };
     loop {
         match decoder.segment() {
             Ok(true) => {}
             Ok(false) => break,
-            // A single scan's picture is complete without an end marker. (Pillow opens such files by chance:
-            // when libjpeg has not read ahead beyond the end.)
+            // A single scan's picture is complete without an end marker. (Pillow opens such files
+            // by chance: when libjpeg has not read ahead beyond the end.)
             Err(error) if decoder.complete && error.starts_with("truncated") => break,
             Err(error) => return Err(error),
         }

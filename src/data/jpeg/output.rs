@@ -97,8 +97,8 @@ impl Plane {
         &self.samples[y.min(self.height - 1) * self.stride..][..self.width]
     }
 
-    /// The picture's line `y`: where samples are twice as wide or high as pixels, by a triangle (libjpeg's "fancy" upsampling), else
-    /// repeated.
+    /// The picture's line `y`: where samples are twice as wide or high as pixels, by a triangle
+    /// (libjpeg's "fancy" upsampling), else repeated.
     fn line(&self, y: usize, out: &mut [u8]) {
         let wide = self.width > 2;
         match self.spread {
@@ -127,7 +127,8 @@ impl Plane {
         }
     }
 
-    /// The row of samples that a line falls on, the other one that is near, and how their mean is rounded.
+    /// The row of samples that a line falls on, the other one that is near, and how their mean is
+    /// rounded.
     fn neighbours(&self, y: usize) -> (&[u8], &[u8], i32) {
         let near = y / 2;
         let (far, bias) = if y.is_multiple_of(2) { (near.saturating_sub(1), 1) } else { (near + 1, 2) };
@@ -135,8 +136,9 @@ impl Plane {
     }
 }
 
-/// Two values of each sample, the left one weighed with its left neighbour, three to one, and the right one with its right; at the ends
-/// without. `value` is in sixteenths when four of it are added up, and `bias` what the left and the right ones are rounded with.
+/// Two values of each sample, the left one weighed with its left neighbour, three to one, and the
+/// right one with its right; at the ends without. `value` is in sixteenths when four of it are
+/// added up, and `bias` what the left and the right ones are rounded with.
 fn triangle(width: usize, out: &mut [u8], value: impl Fn(usize) -> i32, bias: [i32; 2]) {
     for (x, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate().take(width) {
         let neighbours = [x.saturating_sub(1), (x + 1).min(width - 1)];

@@ -12,9 +12,11 @@ pub(super) struct Scan {
     pub(super) progressive: bool,
     /// The first and the last coefficient, in the file's order.
     pub(super) band: [usize; 2],
-    /// Where an earlier scan of these coefficients stopped (0: there was none), and where this one stops, as bit positions.
+    /// Where an earlier scan of these coefficients stopped (0: there was none), and where this one
+    /// stops, as bit positions.
     pub(super) bits: [u32; 2],
-    /// Components, each with the numbers of its tables for the first coefficient and for the others.
+    /// Components, each with the numbers of its tables for the first coefficient and for the
+    /// others.
     pub(super) members: Vec<Member>,
     pub(super) restart_interval: usize,
 }

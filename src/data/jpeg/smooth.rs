@@ -62,7 +62,8 @@ pub(super) fn smooth(component: &mut Component, rows: usize, last_good: usize, s
         let level_too = bits[1..=LAST].iter().all(|&bit| bit == -1);
         let in_unit = if unit + 1 < rows { factor } else { (height + factor - 1) % factor + 1 };
         for y in 0..in_unit {
-            // Which rows there are is counted as libjpeg counts it, which is off in a last unit that is not full.
+            // Which rows there are is counted as libjpeg counts it, which is off in a last unit
+            // that is not full.
             let (number, count, row) = (unit * in_unit + y, rows * in_unit, unit * factor + y);
             let above = row - usize::from(number > 0);
             let below = row + usize::from(number + 1 < count);

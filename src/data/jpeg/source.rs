@@ -1,4 +1,5 @@
-//! Bytes of entropy-coded data and the markers between them, with libjpeg's recovery from lost ones.
+//! Bytes of entropy-coded data and the markers between them, with libjpeg's recovery from lost
+//! ones.
 
 use super::Parsed;
 

@@ -2,7 +2,8 @@ use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
 
-/// Cuts out the middle; where the image is smaller than that, black surrounds it (torchvision's `CenterCrop`).
+/// Cuts out the middle; where the image is smaller than that, black surrounds it (torchvision's
+/// `CenterCrop`).
 ///
 /// ```
 /// use convnet::data::{CenterCrop, Image};

@@ -2,8 +2,8 @@ use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
 
-/// Makes one channel, the brightness, of red, green and blue (torchvision's `Grayscale`, ITU-R 601-2); an image of one channel stays as
-/// it is.
+/// Makes one channel, the brightness, of red, green and blue (torchvision's `Grayscale`, ITU-R
+/// 601-2); an image of one channel stays as it is.
 ///
 /// An [image of bytes](Image::is_bytes) gets Pillow's values, rounded.
 ///

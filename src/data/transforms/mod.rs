@@ -1,4 +1,5 @@
-//! What happens to an image between the dataset and the batch; names and semantics are torchvision's.
+//! What happens to an image between the dataset and the batch; names and semantics are
+//! torchvision's.
 
 mod crop;
 mod grayscale;
@@ -21,9 +22,9 @@ use crate::error::Result;
 ///
 /// What is random about it comes from `rng`, which belongs to the sample alone, so that the result
 /// does not depend on threads. Several transforms in turn are a tuple, a [`Compose`], or several
-/// calls of [`DataLoader::transform`](super::DataLoader::transform). A closure
-/// `|image: &mut Image, rng: &mut Rng| -> Result<()>` is a transform too. Transforms that draw nothing
-/// are [`Deterministic`] as well, which [`Image::apply`] takes.
+/// calls of [`DataLoader::transform`](super::DataLoader::transform). A closure `|image: &mut Image,
+/// rng: &mut Rng| -> Result<()>` is a transform too. Transforms that draw nothing are
+/// [`Deterministic`] as well, which [`Image::apply`] takes.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Digits, Image, Normalize, Rng, Resize};

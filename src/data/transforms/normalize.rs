@@ -3,7 +3,8 @@ use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
-/// The mean of ImageNet's training set, red, green and blue, as torchvision's models were trained with.
+/// The mean of ImageNet's training set, red, green and blue, as torchvision's models were trained
+/// with.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 
 /// The standard deviation of ImageNet's training set, to [`IMAGENET_MEAN`].
@@ -21,8 +22,8 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] when a standard deviation is zero, a number is not finite, or the image has another number of
-/// channels than there are means and deviations.
+/// Applying it gives [`Error::Argument`] when a standard deviation is zero, a number is not finite,
+/// or the image has another number of channels than there are means and deviations.
 #[derive(Clone, Debug)]
 pub struct Normalize {
     mean: Vec<f32>,

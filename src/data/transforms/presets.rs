@@ -2,8 +2,9 @@ use super::{CenterCrop, Deterministic, Grayscale, IMAGENET_MEAN, IMAGENET_STD, N
 use crate::data::Image;
 use crate::error::Result;
 
-/// What a picture goes through before it is classified: its shorter side is scaled, its middle cut out, its channels normalised
-/// (torchvision's `ImageClassification` preset). [`models::preprocessing`](crate::models::preprocessing) has the one of each model.
+/// What a picture goes through before it is classified: its shorter side is scaled, its middle cut
+/// out, its channels normalised (torchvision's `ImageClassification` preset).
+/// [`models::preprocessing`](crate::models::preprocessing) has the one of each model.
 ///
 /// ```
 /// use convnet::data::{Image, ImageClassification};
@@ -15,7 +16,8 @@ use crate::error::Result;
 /// ```
 ///
 /// # Errors
-/// Applying it gives what its parts do; see [`Resize`], [`CenterCrop`], [`Grayscale`] and [`Normalize`].
+/// Applying it gives what its parts do; see [`Resize`], [`CenterCrop`], [`Grayscale`] and
+/// [`Normalize`].
 #[derive(Clone, Debug)]
 pub struct ImageClassification {
     crop: usize,
@@ -26,7 +28,8 @@ pub struct ImageClassification {
 }
 
 impl ImageClassification {
-    /// A square of this size, of a picture scaled to 256 on its shorter side, bilinear, with ImageNet's mean and deviation.
+    /// A square of this size, of a picture scaled to 256 on its shorter side, bilinear, with
+    /// ImageNet's mean and deviation.
     pub fn new(crop: usize) -> ImageClassification {
         ImageClassification {
             crop,

@@ -34,14 +34,14 @@ impl ResizeFilter {
     }
 }
 
-/// Scales an image with antialiasing: when it becomes smaller, each pixel is a weighted mean of all that it covers (torchvision's
-/// `Resize(size, antialias=True)`).
+/// Scales an image with antialiasing: when it becomes smaller, each pixel is a weighted mean of all
+/// that it covers (torchvision's `Resize(size, antialias=True)`).
 ///
 /// Values are those that Pillow 13 computes, to the bit: for an [image of bytes](Image::is_bytes)
 /// those of its images of bytes, which is what torchvision's transforms give for PIL images; for
-/// others those of its images of floats (mode `F`), which are not rounded to bytes. As in Pillow 13,
-/// columns are scaled before rows where the height shrinks, and by more pixels than twice what the
-/// width shrinks by; rounding in between makes the order visible.
+/// others those of its images of floats (mode `F`), which are not rounded to bytes. As in Pillow
+/// 13, columns are scaled before rows where the height shrinks, and by more pixels than twice what
+/// the width shrinks by; rounding in between makes the order visible.
 ///
 /// ```
 /// use convnet::data::{Image, Resize, ResizeFilter};
@@ -55,8 +55,8 @@ impl ResizeFilter {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] when either size, or the image, is empty, or when the image is so thin that it would grow beyond
-/// all proportion on the way.
+/// Applying it gives [`Error::Argument`] when either size, or the image, is empty, or when the
+/// image is so thin that it would grow beyond all proportion on the way.
 #[derive(Clone, Debug)]
 pub struct Resize {
     size: Size,
@@ -69,7 +69,8 @@ enum Size {
     Shorter(usize),
 }
 
-/// What a thin image may become: scaled to a width of its own, an image of one column and sixteen million rows would take gigabytes.
+/// What a thin image may become: scaled to a width of its own, an image of one column and sixteen
+/// million rows would take gigabytes.
 const LARGEST: usize = 1 << 24;
 
 impl Resize {
@@ -78,7 +79,8 @@ impl Resize {
         Resize { size: Size::Exact(size), interpolation: ResizeFilter::default() }
     }
 
-    /// The shorter side to this length, the other in proportion (rounded down): torchvision's `Resize(256)`.
+    /// The shorter side to this length, the other in proportion (rounded down): torchvision's
+    /// `Resize(256)`.
     pub fn shorter(length: usize) -> Resize {
         Resize { size: Size::Shorter(length), interpolation: ResizeFilter::default() }
     }
@@ -163,7 +165,8 @@ impl Sample for f32 {
     }
 }
 
-/// Pillow's fixed point: 8 bits for the value, 2 for what the cubic overshoots, the rest for the weights.
+/// Pillow's fixed point: 8 bits for the value, 2 for what the cubic overshoots, the rest for the
+/// weights.
 const PRECISION: u32 = 32 - 8 - 2;
 
 impl Sample for u8 {
@@ -225,7 +228,8 @@ struct Scale {
 }
 
 impl Scale {
-    /// Pillow's rule since version 13: the height shrinks, and by more than twice what the width does.
+    /// Pillow's rule since version 13: the height shrinks, and by more than twice what the width
+    /// does.
     fn columns_first(&self) -> bool {
         let shrinks = |axis: usize| self.from[axis] as i128 - self.to[axis] as i128;
         shrinks(0) > 0 && shrinks(0) > 2 * shrinks(1)

@@ -1,8 +1,9 @@
 //! Fetching files over HTTP without trusting servers or the network.
 //!
-//! A file is written to `NAME.part` beside its target, and renamed only when its checksum is right: what has the final name is whole. An
-//! interrupted transfer goes on where it stopped, at the next attempt or the next run; a partial file that turns out not to fit is thrown
-//! away. Mirrors are tried in turn.
+//! A file is written to `NAME.part` beside its target, and renamed only when its checksum is right:
+//! what has the final name is whole. An interrupted transfer goes on where it stopped, at the next
+//! attempt or the next run; a partial file that turns out not to fit is thrown away. Mirrors are
+//! tried in turn.
 
 mod checksum;
 mod transfer;
@@ -91,12 +92,14 @@ impl Download {
 
     limit_setters!();
 
-    /// Fetches the file to `path`, unless what is there already has the right content. Makes the directory when there is none.
+    /// Fetches the file to `path`, unless what is there already has the right content. Makes the
+    /// directory when there is none.
     ///
     /// # Errors
-    /// [`Error::Download`] when no address gives the right content; it tells what each did. A transfer that was cut off leaves
-    /// `path` with `.part` appended, where the next call goes on. [`Error::Io`] when the file cannot be written, [`Error::Format`] when
-    /// `path` is a directory, [`Error::Argument`] without addresses.
+    /// [`Error::Download`] when no address gives the right content; it tells what each did. A
+    /// transfer that was cut off leaves `path` with `.part` appended, where the next call goes on.
+    /// [`Error::Io`] when the file cannot be written, [`Error::Format`] when `path` is a directory,
+    /// [`Error::Argument`] without addresses.
     pub fn to(&self, path: impl AsRef<Path>) -> Result<()> {
         // A symbolic link stays one: the file that it points to is written.
         let path = &end_of_links(path.as_ref()).map_err(Error::io(path.as_ref()))?;

@@ -73,7 +73,8 @@ impl Download {
 }
 
 impl Limits {
-    /// A client that waits no longer than allowed; with no redirects allowed, a redirect is its answer.
+    /// A client that waits no longer than allowed; with no redirects allowed, a redirect is its
+    /// answer.
     fn agent(&self, url: &str, redirects: u32) -> Agent {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)

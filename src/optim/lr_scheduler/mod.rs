@@ -1,8 +1,8 @@
 //! Learning-rate schedules.
 //!
-//! A [`LrSchedule`] is a function from the number of steps to a group's learning rate, given the rate the group began with. Attached to an
-//! optimiser it becomes a [`LrScheduler`], which counts the steps. What a step is (a batch, an epoch) is up to whoever calls
-//! [`LrScheduler::step`].
+//! A [`LrSchedule`] is a function from the number of steps to a group's learning rate, given the
+//! rate the group began with. Attached to an optimiser it becomes a [`LrScheduler`], which counts
+//! the steps. What a step is (a batch, an epoch) is up to whoever calls [`LrScheduler::step`].
 
 mod one_cycle;
 mod plateau;
@@ -40,13 +40,15 @@ impl Rates {
 
 /// A learning rate as a function of the step.
 pub trait LrSchedule: Send {
-    /// Fails with [`Error::Argument`] for settings out of range; called when the schedule is attached.
+    /// Fails with [`Error::Argument`] for settings out of range; called when the schedule is
+    /// attached.
     ///
     /// # Errors
     /// As said.
     fn check(&self) -> Result<()>;
 
-    /// The rates after `step` steps of the group number `group`, which began with the learning rate `base`.
+    /// The rates after `step` steps of the group number `group`, which began with the learning rate
+    /// `base`.
     ///
     /// # Errors
     /// [`Error::Argument`] when the schedule says nothing of this step or group.
@@ -116,13 +118,15 @@ impl<S: LrSchedule> LrScheduler<S> {
     /// Goes one step on; call it after the optimiser's.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the schedule needs a metric ([`ReduceLrOnPlateau`](super::ReduceLrOnPlateau): use
-    /// [`step_with`](LrScheduler::step_with)) or has ended, and when the optimiser has other groups than it was attached to.
+    /// [`Error::Argument`] when the schedule needs a metric
+    /// ([`ReduceLrOnPlateau`](super::ReduceLrOnPlateau): use [`step_with`](LrScheduler::step_with))
+    /// or has ended, and when the optimiser has other groups than it was attached to.
     pub fn step(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
         self.advance(optimizer, None)
     }
 
-    /// Goes one step on with a metric, such as the validation loss; schedules that need none ignore it.
+    /// Goes one step on with a metric, such as the validation loss; schedules that need none ignore
+    /// it.
     ///
     /// # Errors
     /// As [`step`](LrScheduler::step).
@@ -178,8 +182,8 @@ impl<S: LrSchedule> LrScheduler<S> {
         state
     }
 
-    /// Goes back to a snapshot and sets the optimiser's rates to those of its step, whatever they were; the optimiser's own snapshot may be
-    /// restored before or after.
+    /// Goes back to a snapshot and sets the optimiser's rates to those of its step, whatever they
+    /// were; the optimiser's own snapshot may be restored before or after.
     ///
     /// ```
     /// use convnet::{Tensor, nn::Parameter};
@@ -203,7 +207,8 @@ impl<S: LrSchedule> LrScheduler<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StateDict`] when the snapshot does not fit, and as [`step`](LrScheduler::step); nothing has changed then.
+    /// [`Error::StateDict`] when the snapshot does not fit, and as [`step`](LrScheduler::step);
+    /// nothing has changed then.
     pub fn load_state(&mut self, state: &OptimizerState, optimizer: &mut dyn Optimizer) -> Result<()>
     where
         S: Clone,
@@ -262,7 +267,8 @@ pub struct MultiStepLr {
 }
 
 impl MultiStepLr {
-    /// With a gamma of 0.1; milestones may come in any order, and one that is there twice counts twice.
+    /// With a gamma of 0.1; milestones may come in any order, and one that is there twice counts
+    /// twice.
     pub fn new(milestones: impl IntoIterator<Item = u64>) -> MultiStepLr {
         MultiStepLr { milestones: milestones.into_iter().collect(), gamma: 0.1 }
     }
@@ -308,8 +314,8 @@ impl LrSchedule for ExponentialLr {
     }
 }
 
-/// Half a cosine wave from the base rate down to a minimum in `steps` steps (Loshchilov & Hutter, 2017), and up again after them; PyTorch's
-/// `CosineAnnealingLR`.
+/// Half a cosine wave from the base rate down to a minimum in `steps` steps (Loshchilov & Hutter,
+/// 2017), and up again after them; PyTorch's `CosineAnnealingLR`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CosineAnnealingLr {
     steps: u64,
@@ -341,8 +347,8 @@ impl LrSchedule for CosineAnnealingLr {
     }
 }
 
-/// A linear climb over the first steps to where another schedule starts, which then runs from its own step 0; PyTorch's `LinearLR` and
-/// another one in a `SequentialLR`.
+/// A linear climb over the first steps to where another schedule starts, which then runs from its
+/// own step 0; PyTorch's `LinearLR` and another one in a `SequentialLR`.
 ///
 /// ```
 /// use convnet::optim::{CosineAnnealingLr, LinearWarmup, LrSchedule};

@@ -24,11 +24,11 @@ impl Anneal {
     }
 }
 
-/// One cycle (Smith & Topin, 2018): the rate climbs to a maximum and falls far below where it began, the momentum does the opposite; PyTorch's
-/// `OneCycleLR`.
+/// One cycle (Smith & Topin, 2018): the rate climbs to a maximum and falls far below where it
+/// began, the momentum does the opposite; PyTorch's `OneCycleLR`.
 ///
-/// The optimiser's own rate plays no part. There are `total_steps` rates, for as many optimiser steps; the step after the last repeats
-/// the last rate, further ones are an error.
+/// The optimiser's own rate plays no part. There are `total_steps` rates, for as many optimiser
+/// steps; the step after the last repeats the last rate, further ones are an error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OneCycleLr {
     max_rates: Vec<f64>,
@@ -43,8 +43,8 @@ pub struct OneCycleLr {
 }
 
 impl OneCycleLr {
-    /// PyTorch's defaults: a climb of 30 % of the steps, cosines, momentum between 0.85 and 0.95, start at a 25th of the maximum, end at a
-    /// 10,000th of the start.
+    /// PyTorch's defaults: a climb of 30 % of the steps, cosines, momentum between 0.85 and 0.95,
+    /// start at a 25th of the maximum, end at a 10,000th of the start.
     pub fn new(max_learning_rate: f64, total_steps: u64) -> OneCycleLr {
         OneCycleLr {
             max_rates: vec![max_learning_rate],
@@ -76,7 +76,8 @@ impl OneCycleLr {
         OneCycleLr { anneal, ..self }
     }
 
-    /// Sets the bounds between which the momentum (Adam's first beta) cycles; `None` leaves it alone, which Adagrad needs.
+    /// Sets the bounds between which the momentum (Adam's first beta) cycles; `None` leaves it
+    /// alone, which Adagrad needs.
     #[must_use]
     pub fn momentum(self, bounds: impl Into<Option<[f64; 2]>>) -> OneCycleLr {
         OneCycleLr { momentum: bounds.into(), ..self }

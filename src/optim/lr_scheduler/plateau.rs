@@ -22,9 +22,11 @@ pub enum ThresholdMode {
     Absolute,
 }
 
-/// The rate times a factor when a metric has not improved for more than `patience` steps; PyTorch's `ReduceLROnPlateau`.
+/// The rate times a factor when a metric has not improved for more than `patience` steps; PyTorch's
+/// `ReduceLROnPlateau`.
 ///
-/// Each step needs the metric: [`LrScheduler::step_with`](crate::optim::LrScheduler::step_with). A metric that is not a number is no improvement.
+/// Each step needs the metric: [`LrScheduler::step_with`](crate::optim::LrScheduler::step_with). A
+/// metric that is not a number is no improvement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReduceLrOnPlateau {
     mode: PlateauMode,
@@ -43,7 +45,8 @@ pub struct ReduceLrOnPlateau {
 }
 
 impl ReduceLrOnPlateau {
-    /// PyTorch's defaults: lower is better, factor 0.1, patience 10, relative threshold 1e-4, no cooldown, changes up to 1e-8 are not made.
+    /// PyTorch's defaults: lower is better, factor 0.1, patience 10, relative threshold 1e-4, no
+    /// cooldown, changes up to 1e-8 are not made.
     pub fn new() -> ReduceLrOnPlateau {
         ReduceLrOnPlateau {
             mode: PlateauMode::Min,
@@ -132,7 +135,8 @@ impl LrSchedule for ReduceLrOnPlateau {
         let (mut learning_rate, mut left) = (base, self.reductions);
         while left >= 1.0 {
             let next = (learning_rate * self.factor).max(self.min_learning_rate);
-            // Written so that nothing but a fall goes on: further reductions would change nothing either.
+            // Written so that nothing but a fall goes on: further reductions would change nothing
+            // either.
             if learning_rate - next > self.epsilon {
                 (learning_rate, left) = (next, left - 1.0);
             } else {

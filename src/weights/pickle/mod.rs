@@ -1,10 +1,12 @@
 //! A restricted unpickler: it builds tensors, containers, numbers and strings, and nothing else.
 //!
-//! A pickle is a program for a stack machine that may name any Python function and call it; that is how a pickle runs code. This machine
-//! knows a fixed list of names ([`Global`]), none of which does anything but describe data. What any other name makes, `os.system` among
-//! them, is an inert [`Instance`]: nothing is run, and a tensor that depends on one is not read. Objects live in one flat list and refer to
-//! each other by index: neither building nor dropping them recurses, and cycles do no harm. Every instruction takes from the [`AllocLimit`],
-//! so that a short program cannot build much.
+//! A pickle is a program for a stack machine that may name any Python function and call it; that is
+//! how a pickle runs code. This machine knows a fixed list of names ([`Global`]), none of which
+//! does anything but describe data. What any other name makes, `os.system` among them, is an inert
+//! [`Instance`]: nothing is run, and a tensor that depends on one is not read. Objects live in one
+//! flat list and refer to each other by index: neither building nor dropping them recurses, and
+//! cycles do no harm. Every instruction takes from the [`AllocLimit`], so that a short program
+//! cannot build much.
 //!
 //! Binary protocols (2 to 5) are read; `torch.save` has never written another.
 
@@ -18,7 +20,8 @@ pub(super) use globals::Global;
 use super::alloc_limit::{AllocLimit, Parsed, quoted};
 use super::elements::{NamedDType, StoredDType, View};
 
-/// What a value in a container may take: its place, twice when a vector grows, for a moment three times.
+/// What a value in a container may take: its place, twice when a vector grows, for a moment three
+/// times.
 const PER_VALUE: usize = 3 * size_of::<Value<'static>>();
 
 /// What one instruction may allocate besides an object: places on the stack and in a container.
@@ -30,7 +33,8 @@ const PER_OBJECT: usize = 3 * size_of::<Object<'static>>();
 /// What an entry of the memo or a name may take, in a hash map that grows.
 const PER_ENTRY: usize = 160;
 
-/// A Python value; what is larger than a number or a piece of the file is an index of [`Pickle::objects`].
+/// A Python value; what is larger than a number or a piece of the file is an index of
+/// [`Pickle::objects`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -432,7 +436,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Appends to the list on top of the stack. What is appended to an object of an unknown class is not kept.
+    /// Appends to the list on top of the stack. What is appended to an object of an unknown class
+    /// is not kept.
     fn append(&mut self, values: &[Value<'a>]) -> Parsed<()> {
         match self.top_object()? {
             Object::Sequence(list) => list.extend_from_slice(values),

@@ -1,7 +1,8 @@
 //! Calls and attributes: how a pickle describes tensors, containers and everything else.
 //!
-//! What makes a tensor and is not understood becomes [`Object::Unreadable`] with the reason, not an error: whether it matters depends on
-//! whether the tensor is wanted. What is made with an unknown name becomes an [`Instance`], which does nothing.
+//! What makes a tensor and is not understood becomes [`Object::Unreadable`] with the reason, not an
+//! error: whether it matters depends on whether the tensor is wanted. What is made with an unknown
+//! name becomes an [`Instance`], which does nothing.
 
 use super::super::elements::{MOST_DIMENSIONS, NamedDType, Unread, View};
 use super::{Global, Instance, Machine, Object, PER_VALUE, Storage, TensorInfo, Value, wrong_type};
@@ -42,12 +43,14 @@ impl<'a> Machine<'a> {
         self.push(object, budget)
     }
 
-    /// Sets the attributes of the object on top of the stack. Those of containers and tensors, such as `_metadata`, are not needed.
+    /// Sets the attributes of the object on top of the stack. Those of containers and tensors, such
+    /// as `_metadata`, are not needed.
     pub(super) fn build(&mut self, state: Value<'a>, budget: &mut AllocLimit) -> Parsed<()> {
         let Value::Object(at) = self.top()? else { return Ok(()) };
         match self.objects.get_mut(at) {
             Some(Object::Instance(instance)) => instance.state = Some(state),
-            // Before PyTorch 0.4, a tensor was made empty and got its storage here, and a parameter its tensor.
+            // Before PyTorch 0.4, a tensor was made empty and got its storage here, and a parameter
+            // its tensor.
             Some(Object::Unreadable(reason)) if reason == NO_DATA => {
                 let tensor = match self.sequence(state) {
                     Ok(&[storage, offset, size, stride, ..]) if !self.is_tensor(storage) => {
@@ -80,8 +83,9 @@ impl<'a> Machine<'a> {
         self.push(object, budget)
     }
 
-    /// Whether an argument is a tensor or a storage: the result of an unknown function is then taken for a tensor. More arguments than
-    /// these are not walked, as a short program may call many functions with one long list.
+    /// Whether an argument is a tensor or a storage: the result of an unknown function is then
+    /// taken for a tensor. More arguments than these are not walked, as a short program may call
+    /// many functions with one long list.
     fn is_about_elements(&self, arguments: Value<'a>) -> bool {
         let arguments = self.sequence(arguments).unwrap_or_default();
         let holds_elements = |&value| matches!(self.object(value), Some(Object::Tensor(_) | Object::Storage(_) | Object::Unreadable(_)));
@@ -153,7 +157,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Bits of a tensor beside its storage: `{"neg": True}` means that the elements' signs are inverted.
+    /// Bits of a tensor beside its storage: `{"neg": True}` means that the elements' signs are
+    /// inverted.
     fn negative_bit(&self, metadata: &[Value<'a>]) -> Parsed<bool> {
         let entries = match *metadata {
             [] | [Value::None] => return Ok(false),
@@ -164,7 +169,8 @@ impl<'a> Machine<'a> {
             _ => return Err(format!("has {} arguments after the known ones", metadata.len())),
         };
         let mut negated = false;
-        // Of `neg` and `conj`; a longer dict is not understood and would be walked again for each tensor.
+        // Of `neg` and `conj`; a longer dict is not understood and would be walked again for each
+        // tensor.
         if entries.len() > 2 {
             return Err(format!("has {} metadata, of which `neg` and `conj` are understood", entries.len()));
         }
@@ -205,7 +211,8 @@ impl<'a> Machine<'a> {
         Ok(TensorInfo { storage: index, kind, view: View { offset: self.natural(offset)?, shape, strides, negated } })
     }
 
-    /// `("storage", type, key, location, count)`; the legacy format adds a window `(key, offset, count)` or `None`.
+    /// `("storage", type, key, location, count)`; the legacy format adds a window `(key, offset,
+    /// count)` or `None`.
     fn storage(&self, id: Value<'a>) -> Parsed<Storage<'a>> {
         let (kind, key, count, window) = match *self.sequence(id)? {
             [Value::Text("storage"), Value::Global(Global::Storage(kind)), Value::Text(key), _, count] => (kind, key, count, Value::None),
