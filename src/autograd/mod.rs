@@ -12,19 +12,24 @@ pub(crate) mod gradients;
 pub mod registry;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 pub use backward::BackwardOptions;
 pub(crate) use checkpoint::checkpoint;
 pub use checkpoint::is_recomputing;
 pub use gradcheck::{GradCheck, gradcheck};
 pub use gradients::Gradients;
+use registry::Extent;
 
 use crate::error::Result;
 use crate::profiling::hooks;
 use crate::tensor::Tensor;
 use crate::tensor::guard::with_value;
-use crate::tensor::meta::{InputExtent, MOST_PLACES, is_meta};
+use crate::tensor::meta::{InputExtent, MOST_PLACES, NodeExtent, is_meta};
 use crate::tensor::node::{BackwardFn, Node};
+
+/// From the shape of an operation's output, the windows of its positions in each input.
+type Extents<'a> = &'a dyn Fn(&[usize]) -> Vec<Option<InputExtent>>;
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
@@ -78,94 +83,111 @@ impl Tensor {
         self.requires_grad() && is_grad_enabled()
     }
 
-    /// This result of the operation `op` on `inputs`, with its rule recorded if any input wants a gradient.
+    /// Records this result of the operation `op` on `inputs`, with its backward rule, if any input requires a gradient.
     ///
-    /// The rule gets the result's gradient (of this tensor's shape) and, for each input, whether its gradient is wanted. It returns one
-    /// gradient for each input: of the input's shape or, for inputs that were broadcast, of the result's; of any floating dtype; `None` for
-    /// what is not wanted. One that is the same all along some dimensions of the input may have size 1 there, if it has as many dimensions.
-    /// It must hold on to nothing with history: keep `x.detach()`.
+    /// The rule gets the result's gradient (of this tensor's shape) and, for each input, whether its
+    /// gradient is wanted. It returns one gradient for each input: of the input's shape or, for inputs that
+    /// were broadcast, of the result's; of any floating dtype; `None` for what is not wanted. A gradient that
+    /// is constant along some dimensions of the input may have size 1 there, if it has as many dimensions.
+    /// The rule must not capture tensors with history: capture `x.detach()`.
     pub(crate) fn record<const N: usize>(
         self,
         op: &'static str,
         inputs: [&Tensor; N],
         rule: impl Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
     ) -> Tensor {
-        self.record_many(op, &inputs, move |grad, wanted| {
-            let wanted = wanted.try_into().expect("as many flags as inputs");
-            rule(grad, wanted).map(Vec::from)
-        })
+        self.attach(op, &inputs, None, move || borrowing(rule))
     }
 
-    /// As [`record`](Tensor::record) for a number of inputs that only the caller knows.
-    pub(crate) fn record_many(
+    /// As [`record`](Tensor::record), for an operation that the registry lists with [`Extent::Window`].
+    /// From the result's shape, `extents` gives the windows that the result's positions have in each input;
+    /// `None` for an input that is read as a whole. It is called in meta runs only, when the output has at most [`MOST_PLACES`] positions a side.
+    pub(crate) fn record_window<const N: usize>(
+        self,
+        op: &'static str,
+        inputs: [&Tensor; N],
+        extents: impl Fn(&[usize]) -> [Option<InputExtent>; N],
+        rule: impl Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
+    ) -> Tensor {
+        self.attach(op, &inputs, Some(&|output| Vec::from(extents(output))), move || borrowing(rule))
+    }
+
+    /// As [`record_window`](Tensor::record_window), for any number of inputs.
+    pub(crate) fn record_window_many(
         self,
         op: &'static str,
         inputs: &[&Tensor],
+        extents: Extents<'_>,
         rule: impl Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     ) -> Tensor {
-        self.attach(op, inputs, move || BackwardFn::Gradients(Box::new(move |grad, wanted| rule(&grad, wanted))))
+        self.attach(op, inputs, Some(extents), move || BackwardFn::Gradients(Box::new(move |grad, wanted| rule(&grad, wanted))))
     }
 
-    /// As [`record`](Tensor::record), with a rule that owns the gradient, so that it can use its memory for what it returns.
+    /// As [`record`](Tensor::record), with a rule that owns the gradient, so that it can reuse its memory.
     pub(crate) fn record_owning<const N: usize>(
         self,
         op: &'static str,
         inputs: [&Tensor; N],
         rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
     ) -> Tensor {
-        self.attach(op, &inputs, move || {
-            BackwardFn::Gradients(Box::new(move |grad, wanted| {
-                rule(grad, wanted.try_into().expect("as many flags as inputs")).map(Vec::from)
-            }))
-        })
+        self.attach(op, &inputs, None, move || owning(rule))
     }
 
-    fn attach(self, op: &'static str, inputs: &[&Tensor], rule: impl FnOnce() -> BackwardFn) -> Tensor {
-        debug_assert!(registry::is_registered(op), "operation {op} is missing from the registry");
+    /// Checks the operation against the registry, then attaches a node to its result when it is recorded.
+    fn attach(self, op: &'static str, inputs: &[&Tensor], extents: Option<Extents<'_>>, rule: impl FnOnce() -> BackwardFn) -> Tensor {
+        if cfg!(debug_assertions) {
+            let extent = registry::extent(op).unwrap_or_else(|| panic!("operation {op} is missing from the registry"));
+            let gives = extents.is_some();
+            assert_eq!(gives, extent == Extent::Window, "{op} is registered as {extent:?}, windows given: {gives}");
+        }
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;
         }
         if let Some(node) = checkpoint::meet(inputs) {
             return self.with_node(Some(node));
         }
-        let edges = inputs.iter().map(|input| input.edge()).collect();
-        // Nobody walks back through a meta run, so what its rules would keep is let go.
-        let rule = (!is_meta()).then(rule);
-        let mut y = self.with_node(Some(Node::new(op, edges, rule)));
-        if let Some(origin) = hooks::origin()
-            && let Some(node) = y.node_mut()
-        {
-            node.origin = Some(origin);
-        }
-        y
-    }
-
-    /// As [`with_input_extent`](Tensor::with_input_extent), where each place of the output is one of the input, so many further.
-    pub(crate) fn with_input_extent_shifted(self, shift: [isize; 2]) -> Tensor {
-        let size = match *self.shape() {
-            [_, _, .., height, width] if self.ndim() >= 4 => [height, width],
-            [_, _, width] => [1, width],
-            _ => return self,
-        };
-        self.with_input_extent(|| InputExtent::new(size, [1.0, 1.0], |axis, at| [at + shift[axis]; 2]))
-    }
-
-    /// As [`with_input_extent`](Tensor::with_input_extent), of an operation along one dimension: if that is no dimension of the map, it stays at its place.
-    pub(crate) fn with_input_extent_all_channels(self, axis: usize) -> Tensor {
-        let of_map = axis > 1 && axis + 2 >= self.ndim();
-        if of_map { self } else { self.with_input_extent_shifted([0, 0]) }
-    }
-
-    /// This freshly recorded result, with the places that it was computed from; asked for in a meta run only,
-    /// and of maps of up to [`MOST_PLACES`] a side.
-    pub(crate) fn with_input_extent(mut self, reach: impl FnOnce() -> InputExtent) -> Tensor {
-        let map = &self.shape()[self.ndim().min(2)..];
+        let mut node = new_node(op, inputs, rule);
         if is_meta()
-            && map.iter().all(|&size| size <= MOST_PLACES)
-            && let Some(node) = self.node_mut()
+            && let Some(node) = Arc::get_mut(&mut node)
         {
-            node.reach = Some(Box::new(reach()));
+            node.extent = node_extent(op, self.shape(), extents);
         }
-        self
+        self.with_node(Some(node))
+    }
+}
+
+fn borrowing<const N: usize>(rule: impl Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static) -> BackwardFn {
+    owning(move |grad, wanted| rule(&grad, wanted))
+}
+
+fn owning<const N: usize>(rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static) -> BackwardFn {
+    BackwardFn::Gradients(Box::new(move |grad, wanted| {
+        let wanted = wanted.try_into().expect("as many flags as inputs");
+        rule(grad, wanted).map(Vec::from)
+    }))
+}
+
+/// Makes the node of an operation. In a meta run it has no rule: there is no backward pass, so what the
+/// rule captured is dropped.
+fn new_node(op: &'static str, inputs: &[&Tensor], rule: impl FnOnce() -> BackwardFn) -> Arc<Node> {
+    let edges = inputs.iter().map(|input| input.edge()).collect();
+    let mut node = Node::new(op, edges, (!is_meta()).then(rule));
+    if let Some(origin) = hooks::origin()
+        && let Some(node) = Arc::get_mut(&mut node)
+    {
+        node.origin = Some(origin);
+    }
+    node
+}
+
+/// What the output of an operation of this shape is computed from, by the registry. Maps that are too large
+/// to list all positions count as read as a whole; [receptive fields](crate::nn::Module::receptive_field) refuse them.
+#[cold]
+fn node_extent(op: &str, output: &[usize], extents: Option<Extents<'_>>) -> NodeExtent {
+    let listed = output[output.len().min(2)..].iter().all(|&size| size <= MOST_PLACES);
+    match (registry::extent(op), extents) {
+        (Some(Extent::Pointwise), _) => NodeExtent::Pointwise,
+        (Some(Extent::Window), Some(extents)) if listed => NodeExtent::Windows(extents(output)),
+        _ => NodeExtent::Global,
     }
 }

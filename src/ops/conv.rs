@@ -315,13 +315,14 @@ impl Tensor {
         let (y, moments) = pass.forward(self, weight, bias, wants_moments)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
-        let y = y.record(pass.op, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
+        let extents = |_: &[usize]| [Some(reach(&pass.geometry.window)), None, None];
+        let y = y.record_window(pass.op, [self, weight, bias.unwrap_or(&none)], extents, move |grad, wanted| {
             let of_x = if wanted[0] { Some(pass.input_gradient(grad, &w, None)?) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(x, grad, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
         });
-        Ok((y.with_input_extent(|| reach(&pass.geometry.window)), moments))
+        Ok((y, moments))
     }
 
     /// One-dimensional convolution.
@@ -405,13 +406,13 @@ impl Tensor {
         let y = pass.input_gradient(self, weight, bias)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
-        Ok(y.record(OP, [self, weight, bias.unwrap_or(&none)], move |grad, wanted| {
+        let extents = |_: &[usize]| [Some(reach_back(&window)), None, None];
+        Ok(y.record_window(OP, [self, weight, bias.unwrap_or(&none)], extents, move |grad, wanted| {
             let of_x = if wanted[0] { Some(pass.forward(grad, &w, None, false)?.0) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(grad, x, w.shape())).transpose()?;
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
-        })
-        .with_input_extent(|| reach_back(&window)))
+        }))
     }
 
     /// The patches that a kernel sees, as columns (im2col).

@@ -6,6 +6,7 @@ use super::slice_concat::outer_axis_inner;
 use crate::error::{Error, Result};
 use crate::kernels::copy;
 use crate::profiling::hooks::operation;
+use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{resolve_dim, strides, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
 
@@ -63,14 +64,18 @@ impl Tensor {
             copy::select([size, inner], &at, self.data(), y);
         })?);
         let x = self.shape().to_vec();
-        Ok(y.record("index_select", [self], move |grad, _wanted| {
-            let [_, size, inner] = outer_axis_inner(&x, grad.memory_format(), axis);
-            Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&x, grad.memory_format(), |dx: &mut [T]| {
+        Ok(y.record_window(
+            "index_select",
+            [self],
+            |y| [InputExtent::along(y, axis)],
+            move |grad, _wanted| {
+                let [_, size, inner] = outer_axis_inner(&x, grad.memory_format(), axis);
+                Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&x, grad.memory_format(), |dx: &mut [T]| {
                 copy::fill(dx, T::default());
                 copy::select_add([size, inner], &at, grad.data(), dx);
             })?))])
-        })
-        .with_input_extent_all_channels(axis))
+            },
+        ))
     }
 
     /// One element for each index: along dimension 1 of a matrix, `y[i, j] = x[i, index[i, j]]`.

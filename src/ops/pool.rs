@@ -119,7 +119,7 @@ impl Tensor {
         let _op = operation("max_pool2d");
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
-        Ok(self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false))?.with_input_extent(|| reach(&window)))
+        self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false), &|| reach(&window))
     }
 
     /// The largest element of each of `h × w` windows that share the map out; any size, larger than the map too.
@@ -133,12 +133,18 @@ impl Tensor {
         let _op = operation("adaptive_max_pool2d");
         let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
         let shape = pooled_shape("adaptive_max_pool2d", self, output)?;
-        Ok(self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output))?.with_input_extent(|| shares([h, w], output)))
+        self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output), &|| shares([h, w], output))
     }
 
-    fn max_pool(&self, op: &'static str, shape: [usize; 4], pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
+    fn max_pool(
+        &self,
+        op: &'static str,
+        shape: [usize; 4],
+        pooling: impl FnOnce() -> Pooling,
+        extent: &dyn Fn() -> InputExtent,
+    ) -> Result<Tensor> {
         if shape.contains(&0) {
-            return self.nothing(op, shape);
+            return self.nothing(op, shape, extent);
         }
         expect_tables([shape[2], shape[3]])?;
         let pooling = pooling();
@@ -157,7 +163,7 @@ impl Tensor {
                 }
                 Ok(())
             })?;
-            Ok(y.record(op, [self], move |grad, _wanted| {
+            Ok(y.record_window(op, [self], |_| [Some(extent())], move |grad, _wanted| {
                 let grad = grad.to_format(format)?;
                 let at = winners.as_ref().expect("kept when recorded");
                 Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| if pooling.fits_byte() {
@@ -194,7 +200,7 @@ impl Tensor {
         let shape = pooled_shape("avg_pool2d", self, window.output)?;
         let whole_map = window.output == [1, 1] && kernel == window.input && options.padding == [0, 0];
         let pooling = || Pooling::sliding(&window, options.count_include_pad);
-        Ok(self.average_pool("avg_pool2d", shape, whole_map, pooling)?.with_input_extent(|| reach(&window)))
+        self.average_pool("avg_pool2d", shape, whole_map, pooling, &|| reach(&window))
     }
 
     /// The average of each of `h × w` windows that share the map out; `[1, 1]` is global average pooling (Lin et al., 2013).
@@ -209,13 +215,20 @@ impl Tensor {
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
         let pooling = || Pooling::adaptive([h, w], output);
-        Ok(self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling)?.with_input_extent(|| shares([h, w], output)))
+        self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling, &|| shares([h, w], output))
     }
 
     /// With `whole_map`, there is one window, which covers all of it.
-    fn average_pool(&self, op: &'static str, shape: [usize; 4], whole_map: bool, pooling: impl FnOnce() -> Pooling) -> Result<Tensor> {
+    fn average_pool(
+        &self,
+        op: &'static str,
+        shape: [usize; 4],
+        whole_map: bool,
+        pooling: impl FnOnce() -> Pooling,
+        extent: &dyn Fn() -> InputExtent,
+    ) -> Result<Tensor> {
         if shape.contains(&0) {
-            return self.nothing(op, shape);
+            return self.nothing(op, shape, extent);
         }
         expect_tables([shape[2], shape[3]])?;
         let pooling = pooling();
@@ -224,7 +237,7 @@ impl Tensor {
         let (channels, x_shape) = (shape[1], self.shape().to_vec());
         with_float!(self.dtype(), op, T => {
             let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y))?;
-            Ok(y.record(op, [self], move |grad, _wanted| {
+            Ok(y.record_window(op, [self], |_| [Some(extent())], move |grad, _wanted| {
                 let grad = grad.to_format(format)?;
                 if whole_map {
                     // The same at each place: left to the walk.
@@ -237,10 +250,10 @@ impl Tensor {
     }
 
     /// A result without elements, whose input's gradient is zero. No tables are built: the sizes beside a 0 may be anything.
-    fn nothing(&self, op: &'static str, shape: [usize; 4]) -> Result<Tensor> {
+    fn nothing(&self, op: &'static str, shape: [usize; 4], extent: &dyn Fn() -> InputExtent) -> Result<Tensor> {
         let zeros = self.detach();
         let y = Tensor::try_full(shape, 0.0, self.dtype())?;
-        Ok(y.record(op, [self], move |_grad, _wanted| Ok([Some(zeros.try_full_like(0.0)?)])))
+        Ok(y.record_window(op, [self], |_| [Some(extent())], move |_grad, _wanted| Ok([Some(zeros.try_full_like(0.0)?)])))
     }
 }
 

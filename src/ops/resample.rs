@@ -82,9 +82,12 @@ impl Tensor {
         }
         if n == 0 || c == 0 {
             let y = with_dtype!(self.dtype(), T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {})?);
-            return Ok(y.record("interpolate", [self], move |grad, _wanted| {
-                Ok([Some(Tensor::try_full([n, c, height, width], 0.0, grad.dtype())?)])
-            }));
+            return Ok(y.record_window(
+                "interpolate",
+                [self],
+                |_| [None],
+                move |grad, _wanted| Ok([Some(Tensor::try_full([n, c, height, width], 0.0, grad.dtype())?)]),
+            ));
         }
         expect_tables(size)?;
         let (x, dims) = (self.to_format(MemoryFormat::ChannelsLast)?, [height, width, c]);
@@ -97,7 +100,8 @@ impl Tensor {
                 Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| bilinear(dims, &rows, &columns, x.data(), y))?
             }),
         };
-        Ok(y.record("interpolate", [self], move |grad, _wanted| {
+        let extents = |_: &[usize]| [Some(mode.reach([height, width], size))];
+        Ok(y.record_window("interpolate", [self], extents, move |grad, _wanted| {
             let grad = grad.to_format(MemoryFormat::ChannelsLast)?;
             Ok([Some(with_float!(grad.dtype(), "interpolate", T => {
                 let [rows, columns] = mode.taps::<T>([height, width], size);
@@ -105,8 +109,7 @@ impl Tensor {
                     bilinear_backward(dims, &rows, &columns, grad.data(), dx);
                 })?
             }))])
-        })
-        .with_input_extent(|| mode.reach([height, width], size)))
+        }))
     }
 }
 

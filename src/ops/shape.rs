@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernels::layout;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::repeat_to;
+use crate::tensor::meta::{InputExtent, map_size};
 use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, try_numel};
 use crate::tensor::{Dim, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
@@ -27,7 +28,9 @@ impl Tensor {
         let shape = resolve_shape(self.shape(), &shape.sizes())?;
         let y = self.to_format(MemoryFormat::RowMajor)?.with_shape(&shape, MemoryFormat::RowMajor);
         let x = self.shape().to_vec();
-        Ok(y.record("reshape", [self], move |grad, _wanted| Ok([Some(grad.reshape(x.as_slice())?)])))
+        // Other dimensions may be merged or split, as long as height and width stay.
+        let extents = |y: &[usize]| [InputExtent::shifted(y, [0, 0]).filter(|_| map_size(y) == map_size(self.shape()))];
+        Ok(y.record_window("reshape", [self], extents, move |grad, _wanted| Ok([Some(grad.reshape(x.as_slice())?)])))
     }
 
     /// The dimensions `start` to `end`, both included, made one.
@@ -109,8 +112,9 @@ impl Tensor {
         let mut inverse = vec![0; dims.len()];
         dims.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
         let maps_stay = dims.len() >= 4 && dims.ends_with(&[dims.len() - 2, dims.len() - 1]);
-        let y = permuted(self, &dims)?.record("permute", [self], move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)]));
-        Ok(if maps_stay { y.with_input_extent_shifted([0, 0]) } else { y })
+        let y = permuted(self, &dims)?;
+        let extents = |y: &[usize]| [InputExtent::shifted(y, [0, 0]).filter(|_| maps_stay)];
+        Ok(y.record_window("permute", [self], extents, move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)])))
     }
 
     /// Two dimensions exchanged.

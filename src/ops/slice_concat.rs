@@ -54,6 +54,11 @@ fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
     if fits { Ok(list) } else { Err(Error::argument(op, format!("{count} tensors are more than memory can hold"))) }
 }
 
+/// The shift along height and width of an operation that moves positions along one of `ndim` dimensions.
+fn along_map(axis: usize, ndim: usize, shift: isize) -> [isize; 2] {
+    [2, 1].map(|from_end| if axis > 1 && axis + from_end == ndim { shift } else { 0 })
+}
+
 impl Tensor {
     /// The part `start .. start + length` of a dimension.
     ///
@@ -74,9 +79,9 @@ impl Tensor {
             return Ok(self.clone());
         }
         let x = self.shape().to_vec();
-        let y = cut(self, axis, start, length)?.record("narrow", [self], move |grad, _wanted| Ok([Some(put(grad, axis, start, &x)?)]));
-        let shift = |from_end: usize| if axis + from_end == self.ndim() && axis > 1 { start as isize } else { 0 };
-        Ok(y.with_input_extent_shifted([shift(2), shift(1)]))
+        let y = cut(self, axis, start, length)?;
+        let extents = |y: &[usize]| [InputExtent::shifted(y, along_map(axis, y.len(), start as isize))];
+        Ok(y.record_window("narrow", [self], extents, move |grad, _wanted| Ok([Some(put(grad, axis, start, &x)?)])))
     }
 
     /// Cuts a dimension into `chunks` parts of one size, of which the last may be smaller; fewer when the sizes come out so, as in PyTorch.
@@ -185,7 +190,17 @@ impl Tensor {
             copy::join(&runs, y);
         })?);
         let shapes: Vec<Vec<usize>> = tensors.iter().map(|t| t.shape().to_vec()).collect();
-        Ok(y.record_many("cat", tensors, move |grad, wanted| {
+        let extents = |y: &[usize]| {
+            // The sizes of the inputs before one shift its positions.
+            let mut start = 0;
+            let mut of_input = |input: &&Tensor| {
+                let shift = along_map(axis, y.len(), -(start as isize));
+                start += if input.ndim() == y.len() { input.shape()[axis] } else { 0 };
+                InputExtent::shifted(y, shift).filter(|_| input.ndim() == y.len())
+            };
+            tensors.iter().map(&mut of_input).collect()
+        };
+        Ok(y.record_window_many("cat", tensors, &extents, move |grad, wanted| {
             let of_part = |((&(start, length), shape), &wanted): ((&(usize, usize), &Vec<usize>), &bool)| {
                 let alike = shape.len() == grad.ndim();
                 wanted.then(|| if alike { cut(grad, axis, start, length) } else { Tensor::try_full(shape, 0.0, grad.dtype()) }).transpose()
@@ -250,13 +265,13 @@ impl Tensor {
             let (dims, window, dense) = inner.windows(self.memory_format());
             copy::copy_box(dims, self.data(), dense, y, window);
         })?);
-        Ok(y.record("pad", [self], move |grad, _wanted| {
+        let extents = |y: &[usize]| [InputExtent::shifted(y, [-(top as isize), -(left as isize)])];
+        Ok(y.record_window("pad", [self], extents, move |grad, _wanted| {
             let (dims, window, dense) = inner.windows(grad.memory_format());
             Ok([Some(with_dtype!(grad.dtype(), T => Tensor::build(&inner.small, grad.memory_format(), |x: &mut [T]| {
                 copy::copy_box(dims, grad.data(), window, x, dense);
             })?))])
-        })
-        .with_input_extent_shifted([-(top as isize), -(left as isize)]))
+        }))
     }
 
     /// Reverses the order along dimensions: one, several, or all (`..`).
@@ -271,12 +286,14 @@ impl Tensor {
         let axes = resolve_dims("flip", &dims, self.ndim())?;
         let map = self.ndim().checked_sub(2).filter(|&channels| channels > 1);
         let turned = [0, 1].map(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
-        let y = flipped(self, &axes)?.record("flip", [self], move |grad, _wanted| Ok([Some(flipped(grad, &axes)?)]));
-        let Some(map) = map else { return Ok(y) };
-        let size = [self.shape()[map], self.shape()[map + 1]];
         let scale = turned.map(|turned| if turned { -1.0 } else { 1.0 });
-        let place = |axis: usize, at: isize| if turned[axis] { size[axis] as isize - 1 - at } else { at };
-        Ok(y.with_input_extent(|| InputExtent::new(size, scale, |axis, at| [place(axis, at); 2])))
+        let extent = |map: usize| {
+            let size = [self.shape()[map], self.shape()[map + 1]];
+            let place = |axis: usize, at: isize| if turned[axis] { size[axis] as isize - 1 - at } else { at };
+            InputExtent::new(size, scale, |axis, at| [place(axis, at); 2])
+        };
+        let y = flipped(self, &axes)?;
+        Ok(y.record_window("flip", [self], |_| [map.map(extent)], move |grad, _wanted| Ok([Some(flipped(grad, &axes)?)])))
     }
 }
 

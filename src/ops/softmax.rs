@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::kernels::softmax::{self, Kind};
 use crate::profiling::hooks::operation;
 use crate::tensor::create::outer_axis_inner;
+use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{physical, resolve_dim};
 use crate::tensor::{Dim, Tensor, with_float};
 
@@ -22,14 +23,18 @@ fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<
     };
     let y = with_float!(x.dtype(), op, T => Tensor::build(x.shape(), format, |y: &mut [T]| softmax::forward(kind, view, x.data(), y))?);
     let kept = x.is_recorded().then(|| y.detach());
-    Ok(y.record(op, [x], move |grad, _wanted| {
-        let y = kept.as_ref().expect("kept when recorded");
-        let grad = grad.to_format(format)?;
-        Ok([Some(with_float!(y.dtype(), op, T => Tensor::build(y.shape(), format, |out: &mut [T]| {
+    Ok(y.record_window(
+        op,
+        [x],
+        |y| [InputExtent::along(y, axis)],
+        move |grad, _wanted| {
+            let y = kept.as_ref().expect("kept when recorded");
+            let grad = grad.to_format(format)?;
+            Ok([Some(with_float!(y.dtype(), op, T => Tensor::build(y.shape(), format, |out: &mut [T]| {
             softmax::backward(kind, view, y.data(), grad.data(), out);
         })?))])
-    })
-    .with_input_extent_all_channels(axis))
+        },
+    ))
 }
 
 impl Tensor {

@@ -175,11 +175,6 @@ impl Tensor {
         self.node.as_ref()
     }
 
-    /// The node while nobody else has seen it.
-    pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {
-        Arc::get_mut(self.node.as_mut()?)
-    }
-
     pub(crate) fn with_node(mut self, node: Option<Arc<Node>>) -> Tensor {
         self.node = node;
         self

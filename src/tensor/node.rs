@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::meta::InputExtent;
+use super::meta::NodeExtent;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -41,8 +41,8 @@ pub(crate) struct Node {
     pub(crate) rule: Mutex<Option<BackwardFn>>,
     /// Known while somebody watches operations run.
     pub(crate) origin: Option<Box<Origin>>,
-    /// Known in a meta run, of operations that do not stay at their place.
-    pub(crate) reach: Option<Box<InputExtent>>,
+    /// Known in a meta run; `Global` otherwise.
+    pub(crate) extent: NodeExtent,
     leaf: bool,
 }
 
@@ -50,7 +50,15 @@ impl Node {
     pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<BackwardFn>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let leaf = rule.is_none() && inputs.is_empty();
-        Arc::new(Node { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, rule: Mutex::new(rule), origin: None, reach: None, leaf })
+        Arc::new(Node {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            op,
+            inputs,
+            rule: Mutex::new(rule),
+            origin: None,
+            extent: NodeExtent::Global,
+            leaf,
+        })
     }
 
     pub(crate) fn is_leaf(&self) -> bool {

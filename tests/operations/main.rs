@@ -33,10 +33,12 @@ fn enough(op: &str) -> usize {
 #[test]
 fn every_operation_has_cases_enough() {
     let cases = |op: &str| FIXTURE.cases.iter().filter(|case| case.op == op).count();
-    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| match dropout::OPERATIONS.iter().find(|(random, _)| *random == op) {
-        Some(_) if cases(op) > 0 => Err("has cases, though it is random and operations/dropout.rs tests it".into()),
-        None if cases(op) < enough(op) => Err(format!("has {} cases, not {}", cases(op), enough(op)).into()),
-        _ => Ok(()),
+    every(OPERATIONS.iter().map(|&(op, _)| (op.to_string(), op)), |op| {
+        match dropout::OPERATIONS.iter().find(|(random, _)| *random == op) {
+            Some(_) if cases(op) > 0 => Err("has cases, though it is random and operations/dropout.rs tests it".into()),
+            None if cases(op) < enough(op) => Err(format!("has {} cases, not {}", cases(op), enough(op)).into()),
+            _ => Ok(()),
+        }
     });
 }
 
@@ -54,7 +56,7 @@ fn a_profile_sees_every_operation_and_its_backward() {
         }
     };
     let seen = convnet::profile(run_cases).1.by_operation();
-    every(OPERATIONS.iter().map(|&op| (op.to_string(), op)), |op| {
+    every(OPERATIONS.iter().map(|&(op, _)| (op.to_string(), op)), |op| {
         let row = seen.iter().find(|row| row.operation == op).ok_or("is not timed: it has to begin with `operation`")?;
         if row.forward.calls > 0 && row.backward.calls > 0 { Ok(()) } else { Err(format!("{row:?}").into()) }
     });
@@ -119,7 +121,7 @@ fn gradients_of_every_registered_operation_agree_with_central_differences() {
         checked.borrow_mut().insert(op.to_string());
     }
     // Cases have further names, for what is composed of several operations.
-    let unchecked: Vec<_> = OPERATIONS.iter().filter(|op| !checked.borrow().contains(**op)).collect();
+    let unchecked: Vec<_> = OPERATIONS.iter().map(|(op, _)| op).filter(|op| !checked.borrow().contains(**op)).collect();
     assert!(unchecked.is_empty(), "no case has its gradient compared with central differences: {unchecked:?}");
 }
 

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::io::text_table;
 use crate::nn::module::Module;
 use crate::nn::module::layer::Call;
-use crate::tensor::meta::{InputExtent, MOST_PLACES};
+use crate::tensor::meta::{InputExtent, MOST_PLACES, NodeExtent, map_size};
 use crate::tensor::node::{Edge, Node};
 
 /// What the units of a layer see of the network's input.
@@ -165,15 +165,6 @@ fn collect(node: &Arc<Node>, graph: &mut BTreeMap<u64, Arc<Node>>) {
     }
 }
 
-/// Height and width: the last two dimensions of four or more; of three, `[N, C, L]`, one row.
-fn map_size(shape: &[usize]) -> Option<[usize; 2]> {
-    match *shape {
-        [_, _, length] => Some([1, length]),
-        [_, _, .., height, width] => Some([height, width]),
-        _ => None,
-    }
-}
-
 /// The fields of the units of one tensor.
 #[derive(Clone)]
 struct Field {
@@ -189,59 +180,6 @@ struct Axis {
     seen: Arc<[Seen]>,
 }
 
-/// Operations that stay at their place in maps of one size; of the others those that tell no [`InputExtent`] see everything.
-const STAYING: &[&str] = &[
-    "abs",
-    "add",
-    "add_scalar",
-    "batch_norm",
-    "cat",
-    "clamp",
-    "cos",
-    "div",
-    "div_scalar",
-    "dropout",
-    "dropout2d",
-    "elu",
-    "exp",
-    "expand",
-    "gelu",
-    "gelu_tanh",
-    "hardsigmoid",
-    "hardswish",
-    "leaky_relu",
-    "ln",
-    "local_response_norm",
-    "max",
-    "maximum",
-    "maxout",
-    "min",
-    "minimum",
-    "mish",
-    "mul",
-    "mul_scalar",
-    "neg",
-    "pow",
-    "recip",
-    "relu",
-    "relu6",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softplus",
-    "sqrt",
-    "square",
-    "stochastic_depth",
-    "sub",
-    "sub_scalar",
-    "sum",
-    "tanh",
-    "to_dtype",
-    "to_memory_format",
-    "var",
-    "where_",
-];
-
 impl Field {
     fn of_input(size: [usize; 2]) -> Field {
         Field { axes: size.map(|size| Axis { stride: 1.0, first: 0.0, last: 0.0, seen: (0..size).map(|at| (at, at)).collect() }) }
@@ -250,28 +188,29 @@ impl Field {
     /// The field of `node`'s output, of this shape, by way of one of its inputs, whose field this is.
     fn through(&self, node: &Node, edge: &Edge, shape: &[usize]) -> Field {
         let (from, to) = (map_size(&edge.shape), map_size(shape));
-        if let Some(reach) = &node.reach {
-            return Field { axes: [0, 1].map(|axis| self.axes[axis].through(reach, axis)) };
+        match &node.extent {
+            NodeExtent::Windows(extents) => {
+                let input = node.inputs.iter().position(|other| std::ptr::eq(other, edge));
+                match input.and_then(|input| extents.get(input)?.as_ref()) {
+                    Some(extent) => Field { axes: [0, 1].map(|axis| self.axes[axis].through(extent, axis)) },
+                    None => self.gathered(to),
+                }
+            }
+            NodeExtent::Pointwise => self.pointwise(edge.shape.len() == shape.len(), from, to),
+            NodeExtent::Global => self.gathered(to),
         }
+    }
+
+    /// The field behind a pointwise operation that makes a map of size `to` of one of size `from`. One row or column, such as
+    /// the mean of a map, depends on everything that it was reduced from, and belongs to all positions that it is combined with.
+    fn pointwise(&self, same_dims: bool, from: Option<[usize; 2]>, to: Option<[usize; 2]>) -> Field {
         let (Some(from), Some(to)) = (from, to) else { return self.gathered(to) };
-        // One row or column, of the mean of a map for instance, sees all that it was reduced from, and is there for all that it is combined with.
         let fits = (0..2).all(|axis| from[axis] == to[axis] || from[axis] == 1 || to[axis] == 1);
-        if node.op == "cat" && edge.shape.len() == shape.len() && from != to {
-            // Along height or width: the inputs before this one push it back, and where the others are there is nothing of it.
-            let before = node.inputs.iter().take_while(|other| !std::ptr::eq(*other, edge)).filter_map(|other| map_size(&other.shape));
-            let start = before.fold([0; 2], |sum, size| [0, 1].map(|axis| sum[axis] + size[axis] as isize));
-            let shift = [0, 1].map(|axis| if from[axis] == to[axis] { 0 } else { start[axis] });
-            let reach = InputExtent::new(to, [1.0, 1.0], |axis, at| [at - shift[axis]; 2]);
-            return Field { axes: [0, 1].map(|axis| self.axes[axis].through(&reach, axis)) };
+        if !same_dims || !fits {
+            return self.gathered(Some(to));
         }
-        if node.op == "reshape" && from == to {
-            return self.clone();
-        }
-        if STAYING.contains(&node.op) && edge.shape.len() == shape.len() && fits {
-            let spread = |axis: usize| if from[axis] == to[axis] { self.axes[axis].clone() } else { self.axes[axis].gathered(to[axis]) };
-            return Field { axes: [0, 1].map(spread) };
-        }
-        self.gathered(Some(to))
+        let spread = |axis: usize| if from[axis] == to[axis] { self.axes[axis].clone() } else { self.axes[axis].gathered(to[axis]) };
+        Field { axes: [0, 1].map(spread) }
     }
 
     /// Units that see all that any of these see.

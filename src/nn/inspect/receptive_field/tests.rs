@@ -6,7 +6,6 @@
 
 use super::*;
 use crate::autograd::BackwardOptions;
-use crate::autograd::registry::OPERATIONS;
 use crate::nn::module::layer::trace;
 use crate::nn::{AdaptiveAvgPool2d, AvgPool2d, Conv1d, Conv2d, ConvTranspose2d, Sequential, Visitor, block};
 use crate::ops::{ConvAlgorithm, Interpolation, with_algorithm};
@@ -100,13 +99,6 @@ fn check_exactly<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: us
         }
     }
     compared
-}
-
-#[test]
-fn operations_that_stay_are_registered() {
-    for op in STAYING {
-        assert!(OPERATIONS.contains(op), "{op}");
-    }
 }
 
 /// A forward pass in a closure.
