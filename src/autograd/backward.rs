@@ -98,9 +98,11 @@ impl GradBuffer {
     }
 }
 
-/// Gradients on their way.
+/// The state of a backward pass: the gradients of nodes that it has yet to run.
 struct BackwardPass {
     pending: HashMap<u64, GradBuffer>,
+    /// Of joint nodes, for each output.
+    pending_joint: HashMap<u64, Vec<Option<Tensor>>>,
     queue: BinaryHeap<Newest>,
 }
 
@@ -117,14 +119,28 @@ impl BackwardPass {
         self.pending.insert(to.number, buffer);
         Ok(())
     }
+
+    /// Sets the gradient of one of `of` outputs of a joint node.
+    fn accumulate_joint(&mut self, joint: &Arc<Node>, index: usize, of: usize, gradient: Tensor) {
+        let queue = &mut self.queue;
+        let gradients = self.pending_joint.entry(joint.number).or_insert_with(|| {
+            queue.push(Newest(Arc::clone(joint)));
+            vec![None; of]
+        });
+        gradients[index] = Some(gradient);
+    }
 }
 
 fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
     let mut gradients = Gradients::default();
-    let mut pass = BackwardPass { pending: HashMap::new(), queue: BinaryHeap::new() };
+    let mut pass = BackwardPass { pending: HashMap::new(), pending_joint: HashMap::new(), queue: BinaryHeap::new() };
     pass.accumulate(root, GradBuffer { shape: start.shape().into(), sum: start })?;
     while let Some(Newest(node)) = pass.queue.pop() {
-        let buffer = pass.pending.remove(&node.number).expect("a queued node has a gradient");
+        let Some(mut buffer) = pass.pending.remove(&node.number) else {
+            let gradients = pass.pending_joint.remove(&node.number).expect("a queued node has a gradient");
+            with_rule(&node, retain_graph, |rule| run_joint(&node, rule, &gradients, &mut pass))?;
+            continue;
+        };
         if node.op == INSIDE {
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
@@ -132,19 +148,29 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients
             gradients.insert_number(node.number, buffer.whole()?);
             continue;
         }
-        let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another pass", node.op));
-        let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
-        let rule = slot.take().ok_or_else(again)?;
-        let passed = run_node(&node, &rule, buffer, &mut pass);
-        if retain_graph {
-            *slot = Some(rule);
+        if node.retains_grad() {
+            let whole = buffer.whole()?;
+            gradients.insert_inner(node.number, whole.clone());
+            buffer = GradBuffer { shape: whole.shape().into(), sum: whole };
         }
-        passed?;
+        with_rule(&node, retain_graph, |rule| run_node(&node, rule, buffer, &mut pass))?;
     }
     Ok(gradients)
 }
 
-/// Hands a node's gradient on.
+/// Runs `body` with a node's rule, which is dropped afterwards unless the graph is retained.
+fn with_rule(node: &Node, retain_graph: bool, body: impl FnOnce(&BackwardFn) -> Result<()>) -> Result<()> {
+    let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another pass", node.op));
+    let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
+    let rule = slot.take().ok_or_else(again)?;
+    let passed = body(&rule);
+    if retain_graph {
+        *slot = Some(rule);
+    }
+    passed
+}
+
+/// Passes a node's gradient on to its inputs.
 fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut BackwardPass) -> Result<()> {
     let rule = match rule {
         BackwardFn::Gradients(rule) => rule,
@@ -152,18 +178,48 @@ fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut Backw
             let again = replay()?;
             return again.node().map_or(Ok(()), |node| pass.accumulate(node, buffer));
         }
+        &BackwardFn::Output { index, of } => {
+            let joint = node.inputs[0].node.as_ref().expect("an output's input is the joint node");
+            pass.accumulate_joint(joint, index, of, buffer.whole()?);
+            return Ok(());
+        }
+        BackwardFn::Joint(_) => unreachable!("a joint node has no gradient of its own"),
     };
     let _watched = hooks::backward(node);
-    let wanted: Vec<bool> = node.inputs.iter().map(|input| input.node.is_some()).collect();
-    let returned = rule(buffer.whole()?, &wanted)?;
-    for (input, returned) in node.inputs.iter().zip(returned) {
+    let returned = rule(buffer.whole()?, &wanted(node))?;
+    deliver(node, returned, pass)
+}
+
+/// Passes the gradients of an operation's outputs on to its inputs.
+fn run_joint(node: &Node, rule: &BackwardFn, gradients: &[Option<Tensor>], pass: &mut BackwardPass) -> Result<()> {
+    let BackwardFn::Joint(rule) = rule else { unreachable!("only outputs of a joint node pass it gradients") };
+    let _watched = hooks::backward(node);
+    let returned = rule(gradients, &wanted(node))?;
+    deliver(node, returned, pass)
+}
+
+/// For each input of a node whether its gradient is wanted.
+fn wanted(node: &Node) -> Vec<bool> {
+    node.inputs.iter().map(|input| input.node.is_some()).collect()
+}
+
+/// Adds the gradients that a rule returned to those of the inputs that require one.
+fn deliver(node: &Node, returned: Vec<Option<Tensor>>, pass: &mut BackwardPass) -> Result<()> {
+    let (op, given, inputs) = (node.op, returned.len(), node.inputs.len());
+    if given != inputs {
+        return Err(Error::Backward(format!("{op}: backward returned {given} gradients for {inputs} inputs")));
+    }
+    for (index, (input, returned)) in node.inputs.iter().zip(returned).enumerate() {
         let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
+        if let Some(misfit) = input.misfit(&returned) {
+            return Err(Error::Backward(format!("{op}: backward returned {misfit}, for input {index}")));
+        }
         pass.accumulate(source, received(returned, input)?)?;
     }
     Ok(())
 }
 
-/// What a rule returned for an input, as the pass sums it up.
+/// The gradient that a rule returned for an input, summed over broadcast dimensions.
 fn received(returned: Tensor, input: &Edge) -> Result<GradBuffer> {
     Ok(GradBuffer { sum: compute::sum_to(&returned.cast(input.dtype)?, &input.shape)?, shape: Arc::clone(&input.shape) })
 }

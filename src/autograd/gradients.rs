@@ -37,17 +37,25 @@ use crate::tensor::{Element, Tensor, compute, with_float};
 pub struct Gradients {
     // Ordered by the leaves' numbers, so that sums over all gradients have a fixed order.
     by_leaf: BTreeMap<u64, Tensor>,
+    /// Of inner tensors marked by [`retain_grad`](Tensor::retain_grad).
+    inner: BTreeMap<u64, Tensor>,
 }
 
 impl Gradients {
-    /// Returns the gradient of a leaf, with the leaf's shape; `None` when the leaf did not take part, or is none.
-    pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
-        self.by_leaf.get(&leaf.node()?.number)
+    /// Returns the gradient of a leaf, or of an inner tensor that was marked by
+    /// [`retain_grad`](Tensor::retain_grad), with the tensor's shape; `None` when the tensor did not take
+    /// part, or is neither.
+    ///
+    /// All other functions but [`remove`](Gradients::remove) concern leaves only.
+    pub fn get(&self, tensor: &Tensor) -> Option<&Tensor> {
+        let number = tensor.node()?.number;
+        self.by_leaf.get(&number).or_else(|| self.inner.get(&number))
     }
 
-    /// Takes the gradient of a leaf out.
-    pub fn remove(&mut self, leaf: &Tensor) -> Option<Tensor> {
-        self.by_leaf.remove(&leaf.node()?.number)
+    /// Takes the gradient of a leaf or of a marked inner tensor out.
+    pub fn remove(&mut self, tensor: &Tensor) -> Option<Tensor> {
+        let number = tensor.node()?.number;
+        self.by_leaf.remove(&number).or_else(|| self.inner.remove(&number))
     }
 
     /// Replaces the gradient of a leaf. Does nothing for a tensor that does not require a gradient.
@@ -59,6 +67,10 @@ impl Gradients {
 
     pub(super) fn insert_number(&mut self, leaf: u64, gradient: Tensor) {
         self.by_leaf.insert(leaf, gradient);
+    }
+
+    pub(super) fn insert_inner(&mut self, node: u64, gradient: Tensor) {
+        self.inner.insert(node, gradient);
     }
 
     /// Returns the number of leaves that have a gradient.

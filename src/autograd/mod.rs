@@ -7,6 +7,7 @@
 
 mod backward;
 mod checkpoint;
+mod custom;
 mod gradcheck;
 pub(crate) mod gradients;
 pub mod registry;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use backward::BackwardOptions;
 pub(crate) use checkpoint::checkpoint;
 pub use checkpoint::is_recomputing;
+pub use custom::CustomOp;
 pub use gradcheck::{GradCheck, gradcheck};
 pub use gradients::Gradients;
 use registry::Extent;
@@ -76,6 +78,28 @@ impl Tensor {
     /// Whether a gradient will flow through this tensor.
     pub fn requires_grad(&self) -> bool {
         self.node().is_some()
+    }
+
+    /// Lets backward passes keep the gradient of this tensor, which is no leaf: [`Gradients::get`] returns it.
+    ///
+    /// Does nothing for a tensor that does not require a gradient, and for one from inside a
+    /// [checkpoint](crate::nn::checkpoint()), whose graph is recorded later.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![3.0f32], [1])?.with_grad();
+    /// let y = x.square()?;
+    /// y.retain_grad();
+    /// let grads = y.mul_scalar(5.0).backward()?;
+    /// assert_eq!(grads.get(&y).expect("kept").item::<f32>()?, 5.0);
+    /// assert_eq!(grads.get(&x).expect("a leaf").item::<f32>()?, 30.0);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn retain_grad(&self) {
+        if let Some(node) = self.node().filter(|node| !node.is_leaf() && !is_recomputing()) {
+            node.retain_grad();
+        }
     }
 
     /// Whether an operation on this tensor, here and now, has to keep what its backward needs.
@@ -146,12 +170,7 @@ impl Tensor {
         if let Some(node) = checkpoint::meet(inputs) {
             return self.with_node(Some(node));
         }
-        let mut node = new_node(op, inputs, rule);
-        if is_meta()
-            && let Some(node) = Arc::get_mut(&mut node)
-        {
-            node.extent = node_extent(op, self.shape(), extents);
-        }
+        let node = new_node(op, inputs, || node_extent(op, self.shape(), extents), rule);
         self.with_node(Some(node))
     }
 }
@@ -167,15 +186,20 @@ fn owning<const N: usize>(rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Ten
     }))
 }
 
-/// Makes the node of an operation. In a meta run it has no rule: there is no backward pass, so what the
-/// rule captured is dropped.
-fn new_node(op: &'static str, inputs: &[&Tensor], rule: impl FnOnce() -> BackwardFn) -> Arc<Node> {
+/// Makes the node of an operation. In a meta run it has no rule, since there is no backward pass, but knows
+/// its extent.
+fn new_node(op: &'static str, inputs: &[&Tensor], extent: impl FnOnce() -> NodeExtent, rule: impl FnOnce() -> BackwardFn) -> Arc<Node> {
     let edges = inputs.iter().map(|input| input.edge()).collect();
     let mut node = Node::new(op, edges, (!is_meta()).then(rule));
     if let Some(origin) = hooks::origin()
         && let Some(node) = Arc::get_mut(&mut node)
     {
         node.origin = Some(origin);
+    }
+    if is_meta()
+        && let Some(node) = Arc::get_mut(&mut node)
+    {
+        node.extent = extent();
     }
     node
 }

@@ -1,21 +1,29 @@
 //! The node that a tensor carries: what `autograd` made of its history, opaque to this floor.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::meta::NodeExtent;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// How a backward walk gets past a node.
+/// What a backward pass runs at a node.
 pub(crate) enum BackwardFn {
-    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted. It owns the gradient, and may overwrite it if
-    /// it is the only one to hold it.
+    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted. It owns
+    /// the gradient, and may overwrite it when it holds the only handle.
     Gradients(Box<dyn Fn(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>),
-    /// Computes the output anew, recorded: its gradient belongs to the node of the one that comes back. Holds its inputs itself.
+    /// Computes the output again, recorded; the gradient goes to the node of that tensor. Holds its inputs itself.
     Replay(Box<dyn Fn() -> Result<Tensor> + Send + Sync>),
+    /// Passes the gradient on to the joint node, the only input, as that of output `index` of `of`.
+    Output { index: usize, of: usize },
+    /// Maps the gradients of several outputs, `None` where one has none, to the inputs' gradients. Each
+    /// output of the operation has a node with [`Output`](BackwardFn::Output), whose input this node is.
+    Joint(JointRule),
 }
+
+/// The backward rule of an operation with several outputs.
+pub(crate) type JointRule = Box<dyn Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 
 /// An input of a recorded operation: its node, if it has one, and the shape and dtype its gradient must have.
 pub(crate) struct Edge {
@@ -37,28 +45,55 @@ pub(crate) struct Node {
     /// The operation's name.
     pub(crate) op: &'static str,
     pub(crate) inputs: Vec<Edge>,
-    /// Gone once a backward walk has passed.
+    /// `None` once a backward pass has used it.
     pub(crate) rule: Mutex<Option<BackwardFn>>,
-    /// Known while somebody watches operations run.
+    /// Known when a profile was active.
     pub(crate) origin: Option<Box<Origin>>,
     /// Known in a meta run; `Global` otherwise.
     pub(crate) extent: NodeExtent,
     leaf: bool,
+    /// Whether a backward pass keeps the gradient of this node's output.
+    retains_grad: AtomicBool,
+}
+
+impl Edge {
+    /// Says why a rule's gradient does not belong to this input, `None` when it does: when it has the
+    /// input's shape, when the input's shape broadcasts to its shape, or when it has size 1 along
+    /// dimensions in which it is constant.
+    pub(crate) fn misfit(&self, gradient: &Tensor) -> Option<String> {
+        if !gradient.dtype().is_float() {
+            return Some(format!("a gradient of {}, expected f32 or f64", gradient.dtype()));
+        }
+        let extra = gradient.ndim().checked_sub(self.shape.len());
+        let agree = |(&got, &wanted): (&usize, &usize)| got == wanted || wanted == 1 || (got == 1 && extra == Some(0));
+        let fits = extra.is_some_and(|extra| gradient.shape()[extra..].iter().zip(&*self.shape).all(agree));
+        (!fits).then(|| format!("a gradient of shape {:?}, expected {:?}", gradient.shape(), self.shape))
+    }
 }
 
 impl Node {
     pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<BackwardFn>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let leaf = rule.is_none() && inputs.is_empty();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Node {
-            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            number,
             op,
             inputs,
             rule: Mutex::new(rule),
             origin: None,
             extent: NodeExtent::Global,
             leaf,
+            retains_grad: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn retain_grad(&self) {
+        self.retains_grad.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn retains_grad(&self) -> bool {
+        self.retains_grad.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_leaf(&self) -> bool {
