@@ -37,6 +37,5 @@ pub use layers::{
     Dropout2d, ELU, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, LocalResponseNorm,
     LogSoftmax, MaxPool2d, Maxout, Pair, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, StochasticDepth, Tanh, Upsample,
 };
-pub(crate) use layers::{describe_convolution, short_size};
 pub use module::{Buffer, ChannelScale, Item, Layer, LayerPath, Module, Parameter, Part, TrainingMode, Visit, Visitor, block};
 pub use state::{LoadReport, StateDict};

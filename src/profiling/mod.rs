@@ -8,4 +8,5 @@ pub(crate) mod hooks;
 mod profile;
 
 pub use explain::{ConvChoice, Explanation, explain};
+pub(crate) use explain::{describe_convolution, short_size};
 pub use profile::{Cost, Profile, ProfileRow, profile};

@@ -13,6 +13,7 @@ use crate::nn::module::parameter::Parameter;
 use crate::nn::module::visitor::Visitor;
 use crate::nn::module::{Module, Part};
 use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Moments, PreparedConv2d};
+use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
 use crate::tensor::shape::try_numel;
@@ -55,17 +56,6 @@ fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2],
         return Err(Error::shape(op, format!("expected {inputs} input channels, got shape {:?}{hint}", x.shape())));
     }
     Ok(())
-}
-
-/// `64→128, k3, s2, d2, g4`, without what is 1.
-pub(crate) fn describe(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
-    let mut text = format!("{}→{}, k{kernel}", channels[0], channels[1]);
-    for (letter, value) in [('s', stride), ('d', dilation), ('g', groups.to_string())] {
-        if value != "1" {
-            text.push_str(&format!(", {letter}{value}"));
-        }
-    }
-    text
 }
 
 /// Two-dimensional convolution (cross-correlation), with a weight `[out, in / groups, kH, kW]`.

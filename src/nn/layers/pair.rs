@@ -22,10 +22,7 @@ impl From<(usize, usize)> for Pair {
     }
 }
 
-/// `3` for `[3, 3]`, `3×5` for others.
-pub(crate) fn short([height, width]: [usize; 2]) -> String {
-    if height == width { height.to_string() } else { format!("{height}×{width}") }
-}
+pub(crate) use crate::profiling::short_size as short;
 
 /// The product as a count, which stops at the largest one.
 pub(crate) fn product(sizes: &[usize]) -> u64 {

@@ -8,10 +8,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::hooks::{Convolution, watch};
+use crate::kernels::conv::{ConvAlgorithm, ConvPass};
 use crate::kernels::parallel::num_threads;
 use crate::kernels::simd::instruction_set;
-use crate::nn::{describe_convolution, short_size};
-use crate::ops::{Conv2dOptions, ConvAlgorithm, ConvPass};
 use crate::tensor::DType;
 
 /// Runs `body` and returns its value and, for each convolution that ran, forward and backward, which algorithm computed it and why: what was
@@ -68,8 +67,14 @@ pub struct ConvChoice {
     pub weight: [usize; 4],
     /// The shape of the output.
     pub output: [usize; 4],
-    /// Stride, padding, dilation and groups.
-    pub options: Conv2dOptions,
+    /// The step of the kernel along height and width.
+    pub stride: [usize; 2],
+    /// The zeros on either side, along height and width.
+    pub padding: [usize; 2],
+    /// The distance between neighbouring taps, along height and width.
+    pub dilation: [usize; 2],
+    /// The number of groups.
+    pub groups: usize,
     /// The type of the elements.
     pub dtype: DType,
     /// What was asked for: [`Auto`](ConvAlgorithm::Auto), or what [`with_algorithm`](crate::with_algorithm) wanted.
@@ -109,7 +114,10 @@ impl ConvChoice {
             input: maps[0],
             weight: [g.channels_out, g.group_in(), window.kernel[0], window.kernel[1]],
             output: maps[1],
-            options: Conv2dOptions { stride: window.stride, padding: window.padding, dilation: window.dilation, groups: g.groups },
+            stride: window.stride,
+            padding: window.padding,
+            dilation: window.dilation,
+            groups: g.groups,
             dtype,
             asked,
             ran: choice.ran,
@@ -141,7 +149,7 @@ impl ConvChoice {
 
     /// As `64→128, k3, s2 @56×56 ×16`: channels, kernel, what is not 1, size of the input, batch.
     fn geometry(&self) -> String {
-        let Conv2dOptions { stride, dilation, groups, .. } = self.options;
+        let &ConvChoice { stride, dilation, groups, .. } = self;
         let ([batch, inputs, height, width], [_, outputs, ..], [_, _, kh, kw]) = (self.input, self.output, self.weight);
         let convolution = describe_convolution([inputs, outputs], short_size([kh, kw]), short_size(stride), short_size(dilation), groups);
         let operation = if self.operation == "conv2d" { String::new() } else { format!("{} ", self.operation) };
@@ -158,6 +166,22 @@ impl ConvChoice {
             None => costs,
         }
     }
+}
+
+/// Describes a convolution as `64→128, k3, s2, d2, g4`, without what is 1.
+pub(crate) fn describe_convolution(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
+    let mut text = format!("{}→{}, k{kernel}", channels[0], channels[1]);
+    for (letter, value) in [('s', stride), ('d', dilation), ('g', groups.to_string())] {
+        if value != "1" {
+            text.push_str(&format!(", {letter}{value}"));
+        }
+    }
+    text
+}
+
+/// Writes a size along height and width: `3` for `[3, 3]`, `3×5` for others.
+pub(crate) fn short_size([height, width]: [usize; 2]) -> String {
+    if height == width { height.to_string() } else { format!("{height}×{width}") }
 }
 
 /// What [`explain`] saw; prints as a table.

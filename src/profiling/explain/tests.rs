@@ -1,6 +1,6 @@
 use super::*;
 use crate::nn::{BatchNorm2d, Conv2d, Module, ReLU, Sequential};
-use crate::ops::{Conv1dOptions, ConvTranspose2dOptions};
+use crate::ops::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
 use crate::{Tensor, no_grad, with_algorithm};
 
 const PASSES: [ConvPass; 3] = [ConvPass::Forward, ConvPass::InputGradient, ConvPass::WeightGradient];
@@ -22,7 +22,8 @@ fn the_cheapest_of_what_fits_runs_unless_one_is_forced() {
     assert_eq!(explanation.choices.iter().map(|choice| choice.pass).collect::<Vec<_>>(), PASSES);
     for choice in &explanation.choices {
         assert_eq!((choice.input, choice.weight, choice.output), ([2, 64, 28, 28], [64, 64, 3, 3], [2, 64, 28, 28]));
-        assert_eq!((choice.options, choice.dtype, choice.calls), (options, DType::F32, 1));
+        assert_eq!((choice.stride, choice.padding, choice.dilation, choice.groups), ([1, 1], [1, 1], [1, 1], 1));
+        assert_eq!((choice.dtype, choice.calls), (DType::F32, 1));
         assert_eq!((choice.asked, choice.ran), (ConvAlgorithm::Auto, choice.candidates[0].0));
         assert!(choice.candidates.is_sorted_by(|a, b| a.1 <= b.1) && choice.candidates[0].1 > 0.0);
         assert!(choice.candidates.iter().any(|(algorithm, _)| *algorithm == ConvAlgorithm::Winograd4));
@@ -159,7 +160,7 @@ fn a_transposed_convolution_has_the_shapes_and_passes_that_its_caller_sees() {
     assert_eq!(explanation.choices.iter().map(|choice| choice.pass).collect::<Vec<_>>(), PASSES);
     for choice in &explanation.choices {
         assert_eq!((choice.input, choice.weight, choice.output), ([2, 8, 5, 6], [8, 3, 2, 2], [2, 3, 10, 12]));
-        assert_eq!((choice.operation, choice.options.stride), ("conv_transpose2d", [2, 2]));
+        assert_eq!((choice.operation, choice.stride), ("conv_transpose2d", [2, 2]));
     }
     assert!(explanation.to_string().contains("  conv_transpose2d 8→3, k2, s2 @5×6 ×2  "), "{explanation}");
 }
