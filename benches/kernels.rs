@@ -1,7 +1,8 @@
-//! Each kernel by itself, on shapes of real networks, all threads: `cargo bench --bench kernels`, or one group of it with a filter, as in
-//! `cargo bench --bench kernels -- conv2d/backward`.
+//! Each kernel by itself, on shapes of real networks, all threads: `cargo bench --bench kernels`,
+//! or one group of it with a filter, as in `cargo bench --bench kernels -- conv2d/backward`.
 //!
-//! Backward means all gradients that an operation has, its input's too except for the first layer's 3 channels.
+//! Backward means all gradients that an operation has, its input's too except for the first layer's
+//! 3 channels.
 
 #[path = "../examples/workload/operation.rs"]
 mod operation;
@@ -23,7 +24,8 @@ fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     group
 }
 
-/// Benchmarks an operation forward and backward; it is made when its turn comes, so that one that a filter leaves out is not.
+/// Benchmarks an operation forward and backward; it is built just before it is timed, so that those
+/// that a filter leaves out are not built.
 fn both(c: &mut Criterion, op: &str, name: &str, make: impl Fn() -> Operation) {
     let mut step = None;
     group(c, &format!("{op}/forward")).bench_function(name, |b| {

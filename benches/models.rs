@@ -1,5 +1,6 @@
-//! Whole models, the first that the registry has of each paper, all threads: inference on one picture, and a training step on a few.
-//! `cargo bench --bench models`, or one of them with a filter, as in `cargo bench --bench models -- resnet18`.
+//! Whole models, the first that the registry has of each paper, all threads: inference on one
+//! picture, and a training step on a few. `cargo bench --bench models`, or one of them with a
+//! filter, as in `cargo bench --bench models -- resnet18`.
 
 #[path = "../examples/workload/model.rs"]
 mod model;
@@ -32,7 +33,8 @@ fn families(c: &mut Criterion) {
             .sampling_mode(SamplingMode::Flat)
             .warm_up_time(Duration::from_millis(100))
             .measurement_time(Duration::from_secs(1));
-        // A model is made when its turn comes, so that one that a filter leaves out is not.
+        // A model is built just before it is timed, so that those that a filter leaves out are not
+        // built.
         let mut step = None;
         group.bench_function("inference, 1 image", |b| {
             let step = step.get_or_insert_with(|| subject(1).inference());

@@ -10,7 +10,7 @@ What follows `--` goes to `workload`, and says what the others run. For each eng
 and the quartiles in brackets; above 1, ours is faster. Machines change their speed within seconds, and stretches that lie side by side share
 it: believe the ratio, not the times.
 
-Engines: pytorch (channels-last), pytorch-nchw, both with glibc's allocator told to keep its memory; pytorch-default (channels-last, the allocator
+Engines: pytorch (channels-last), pytorch-nchw, both with glibc's allocator set to keep its memory; pytorch-default (channels-last, the allocator
 as it is); onnxruntime and openvino for inference, in f32. Needs: pip install torch torchvision timm onnx onnxscript onnxruntime openvino.
 """
 import argparse

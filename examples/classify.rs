@@ -4,8 +4,9 @@
 //! cargo run --release --example classify -- --model resnet18 --weights resnet18-f37072fd.pth cat.jpg dog.png
 //! ```
 //!
-//! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names. Pictures are JPEG or PNG files; each goes
-//! through what the model's library puts it through.
+//! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names.
+//! Pictures are JPEG or PNG files; each is resized, cropped and normalised as the model's library
+//! does it.
 
 use std::error::Error;
 use std::fs;
@@ -19,7 +20,7 @@ use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, Rng};
 use convnet::nn::Module;
 use convnet::{Tensor, models, no_grad, weights};
 
-/// Tell what pictures show, with the most probable classes first.
+/// Classify pictures; prints the most probable classes first.
 #[derive(Parser)]
 struct Options {
     /// JPEG or PNG files
@@ -31,10 +32,11 @@ struct Options {
     /// Its weights: .pth, .safetensors or .npz
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
-    /// How many classes to tell of each picture
+    /// How many classes to print for each picture
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Text file with the name of a class on each line, in the order of labels [default: ImageNet's 1,000]
+    /// Text file with the name of a class on each line, in the order of labels [default: ImageNet's
+    /// 1,000]
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Pictures that go through the network together
@@ -105,7 +107,7 @@ fn run(options: Options) -> Fallible<()> {
         let times = format!("{:.1} ms per picture, {:.1} ms of it in the network\n", 1e3 * all, 1e3 * in_network);
         tables.chain([times]).collect::<Vec<_>>().join("\n")
     };
-    // Whoever reads may stop reading, which is no reason to complain.
+    // A pipe that the reader closed, as `head` does, is no error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
@@ -142,7 +144,8 @@ fn most_probable(probabilities: &Tensor, top: usize) -> convnet::Result<Vec<Vec<
     Ok(probabilities.to_vec::<f32>()?.chunks_exact(classes).map(sorted).collect())
 }
 
-/// Files as a dataset, so that the loader reads and prepares the next batch while the network works on this one.
+/// Files as a dataset, so that the loader reads and prepares the next batch while the network works
+/// on this one.
 struct Pictures(Vec<PathBuf>);
 
 impl Dataset for Pictures {

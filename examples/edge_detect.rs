@@ -1,7 +1,8 @@
 //! Edge detection by convolution, with a kernel that is given, then with the same kernel learned.
 //!
-//! A kernel that subtracts the pixel on the right from the one on the left answers where the brightness changes from column to column: at
-//! vertical edges. Gradient descent finds the same nine numbers from nothing but a picture and its edges.
+//! A kernel that subtracts the pixel on the right from the one on the left answers where the
+//! brightness changes from column to column: at vertical edges. Gradient descent finds the same
+//! nine numbers from nothing but a picture and its edges.
 //!
 //! ```sh
 //! cargo run --release --example edge_detect            # pictures go to out/
@@ -73,9 +74,11 @@ fn learn(image: &Tensor, edges: &Tensor) -> Result<Tensor> {
     Ok(kernel.tensor().detach())
 }
 
-/// A disc and a box on a sky that brightens downwards, with some grain: `[1, 1, HEIGHT, WIDTH]` in `[0, 1]`.
+/// A disc and a box on a sky that brightens downwards, with some grain: `[1, 1, HEIGHT, WIDTH]` in
+/// `[0, 1]`.
 ///
-/// The grain matters to learning: on smooth areas, neighbouring pixels are alike, and many kernels give the same answer.
+/// The grain matters to learning: on smooth areas, neighbouring pixels are alike, and many kernels
+/// give the same answer.
 fn picture() -> Result<Tensor> {
     let pixel = |y: usize, x: usize| {
         let (dy, dx) = (y as f32 - 52.0, x as f32 - 50.0);

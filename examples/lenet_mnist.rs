@@ -1,7 +1,7 @@
 //! Trains LeNet-5 on MNIST, or on the digits that come with the crate.
 //!
 //! ```sh
-//! cargo run --release --example lenet_mnist                      # MNIST if it lies in data/mnist or data, else the embedded digits
+//! cargo run --release --example lenet_mnist                      # MNIST if it is in data/mnist or data, else the embedded digits
 //! cargo run --release --example lenet_mnist -- --data some/dir   # MNIST from there
 //! ```
 
@@ -20,13 +20,14 @@ use convnet::train::{Metrics, evaluate};
 use convnet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Where MNIST is looked for when nobody says.
+/// Where MNIST is looked for without `--data`.
 const PLACES: [&str; 2] = ["data/mnist", "data"];
 
 /// Train LeNet-5 on MNIST, or on the digits that come with the crate.
 #[derive(Parser)]
 struct Options {
-    /// Directory with MNIST's four files, plain or gzip [default: data/mnist or data if they are there, else the embedded digits]
+    /// Directory with MNIST's four files, plain or gzip [default: data/mnist or data if they are
+    /// there, else the embedded digits]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Passes over the training set [default: 5 for MNIST, 60 for the embedded digits]
@@ -130,12 +131,12 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line. Whoever reads may stop reading, which is no reason to stop training.
+/// Prints a line. A closed pipe at the other end is no reason to stop training.
 fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// What to train on, and how long and how fast unless somebody says otherwise.
+/// What to train on, with the default number of epochs, batch size and learning rate.
 struct Data {
     train: DataLoader,
     test: DataLoader,
@@ -155,7 +156,7 @@ impl Data {
         }
         for dir in PLACES {
             match Data::mnist(Path::new(dir), options) {
-                // No MNIST here: look on. A damaged one is worth a word.
+                // Without MNIST here, the next place is tried; a damaged file is reported.
                 Err(Error::Io { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 found => return found,
             }
@@ -197,7 +198,7 @@ fn progress_bar(epoch: u64, epochs: u64, images: u64) -> ProgressBar {
     bar
 }
 
-/// Finds out before the training that its result has no place to go.
+/// Checks before the training that the weights can be written.
 fn check_writable(path: &Path) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = |kind, message: &str| Err(Error::Io { path: path.into(), source: std::io::Error::new(kind, message) });

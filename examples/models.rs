@@ -1,4 +1,5 @@
-//! Prints the registered architectures: input, parameters, multiply-adds for one input, and the paper.
+//! Prints the registered architectures: input, parameters, multiply-adds for one input, and the
+//! paper.
 //!
 //! ```sh
 //! cargo run --release --example models            # all of them
@@ -13,7 +14,7 @@ use convnet::models;
 fn main() -> Result<(), Box<dyn Error>> {
     let word = std::env::args().nth(1).unwrap_or_default();
     match print(&word, io::stdout().lock()) {
-        // Whoever reads may stop reading, which is no reason to complain.
+        // A pipe that the reader closed, as `head` does, is no error.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => Ok(()),
         result => result,
     }

@@ -1,7 +1,8 @@
 //! Exclusive or: the smallest problem that needs a hidden layer.
 //!
-//! No line separates the inputs whose answer is 1 from the others (Minsky & Papert, 1969), so a linear model ends at a coin toss; one hidden
-//! layer, trained by backpropagation (Rumelhart, Hinton & Williams, 1986), solves it.
+//! No line separates the inputs whose answer is 1 from the others (Minsky & Papert, 1969), so a
+//! linear model does no better than chance; one hidden layer, trained by backpropagation
+//! (Rumelhart, Hinton & Williams, 1986), solves it.
 //!
 //! ```sh
 //! cargo run --release --example xor_mlp
@@ -26,7 +27,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Trains a model, prints the truth table that it learned, and returns how many of its four rows are right.
+/// Trains a model, prints the truth table that it learned, and returns how many of its four rows
+/// are right.
 fn train(name: &str, model: &impl Module, inputs: &Tensor, targets: &Tensor) -> Result<usize> {
     let mut optimizer = Adam::new(model.parameters(), 0.05);
     let mut last = f32::NAN;
@@ -42,7 +44,7 @@ fn train(name: &str, model: &impl Module, inputs: &Tensor, targets: &Tensor) -> 
     let mut right = 0;
     for ((input, target), answer) in inputs.to_vec::<f32>()?.chunks(2).zip(targets.to_vec::<f32>()?).zip(answers) {
         println!("  {}  {}  {target:>7}  {answer:>7.3}", input[0], input[1]);
-        // An answer in the middle is no answer.
+        // An answer near 0.5 counts as wrong.
         right += usize::from((answer - target).abs() < 0.4);
     }
     Ok(right)

@@ -1,5 +1,6 @@
-//! Gradient checkpointing: the same bits as without, in less memory. The counters of memory belong to the whole process: only the last test
-//! here works with more than some hundred kilobytes, and looks at them.
+//! Gradient checkpointing: the same bits as without, in less memory. The counters of memory belong
+//! to the whole process: only the last test here uses more than a few hundred kilobytes, and reads
+//! them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-/// A part of a network with all that a second run could get wrong.
+/// A part of a network with everything that a second run could repeat wrongly.
 fn stage(inputs: usize, outputs: usize) -> Sequential {
     Sequential::new()
         .push(Conv2d::new(inputs, outputs, 3).padding(1))
@@ -100,7 +101,7 @@ fn values_that_are_used_inside_and_outside_several_times_get_sums_with_the_same_
         manual_seed(3);
         let leaf = || Tensor::randn([1000]).with_grad();
         let (x, z, w) = (leaf(), leaf(), leaf());
-        // With history, and captured rather than passed.
+        // A recorded tensor, captured rather than passed.
         let h = x.mul(&w).unwrap().sin().unwrap();
         let (captured, weight) = (h.clone(), w.clone());
         let body = move |inputs: &[Tensor]| -> Result<Tensor> {
@@ -196,7 +197,7 @@ impl Module for Counter {
 }
 
 #[test]
-fn a_module_runs_once_more_for_each_checkpoint_around_it_and_can_tell() {
+fn a_module_runs_once_more_for_each_checkpoint_around_it_and_can_detect_it() {
     let counter = |weight| Counter { weight: Parameter::new(weight), runs: AtomicUsize::new(0), batches: AtomicUsize::new(0) };
     let module = Arc::new(counter(Tensor::ones([2])));
     let once = Checkpoint::from(module.clone());
@@ -241,7 +242,7 @@ fn a_second_run_that_cannot_repeat_the_first_is_refused() {
     let body = move |inputs: &[Tensor]| inputs[0].narrow(0, 0, 4 + runs.fetch_add(1, Ordering::Relaxed));
     let loss = nn::checkpoint(&[&x], body).unwrap().sum(..).unwrap();
     assert!(loss.backward().unwrap_err().to_string().contains("narrow"));
-    // What went wrong leaves no trace.
+    // A failure leaves no state behind.
     let y = x.mul(&x).unwrap().sum(..).unwrap();
     assert!(!is_recomputing() && y.backward().is_ok());
 }

@@ -29,7 +29,8 @@ fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
     }
     assert!(stats().reuses > before.reuses, "the steps needed no memory at all: this test looks at the wrong counter");
 
-    // With several, how many hold scratch memory at the same time differs from step to step; it settles all the same.
+    // With several, how many hold scratch memory at the same time differs from step to step; it
+    // still becomes constant.
     convnet::set_num_threads(2).unwrap();
     for _ in 0..50 {
         step().unwrap();
@@ -53,7 +54,7 @@ fn inference_in_steady_state_asks_for_none_and_training_drops_what_it_kept() {
         model.eval();
         let batches = [2, 1].map(|n| Tensor::randn([n, 3, 64, 64]));
         let pass = || batches.iter().for_each(|x| drop(no_grad(|| model.forward(x)).unwrap()));
-        // With a history to come nothing is kept; this draws the weights.
+        // While the graph is recorded nothing is kept; this draws the weights.
         drop(model.forward(&batches[0]).unwrap());
         let untouched = stats().in_use;
         for _ in 0..2 {

@@ -592,7 +592,7 @@ fn clipping_follows_pytorch() {
     }
     let problem = Problem::new::<f64>();
     let mut grads = problem.loss().backward().unwrap();
-    // A gradient that somebody else holds is not overwritten.
+    // A gradient that is shared is not overwritten.
     let held = grads.get(&problem.parameters["w2"].tensor()).unwrap().clone();
     let before = held.to_vec::<f64>().unwrap();
     clip_grad_value(&problem.all(), &mut grads, 0.05).unwrap();

@@ -1,4 +1,4 @@
-//! A network learns: the whole way from the data to the accuracy.
+//! Training from the data to the accuracy.
 
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
 use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
@@ -11,7 +11,7 @@ fn digits(set: Digits) -> DataLoader {
     DataLoader::new(set, 64).transform(Resize::new([28, 28])).transform(Normalize::new([0.3], [0.35]))
 }
 
-/// Trains a LeNet on the digits and returns its accuracy on those it has not seen.
+/// Trains a LeNet on the digits and returns its accuracy on the test digits.
 fn train(lr: f64, epochs: u64) -> Result<f64> {
     convnet::manual_seed(1);
     let (train, model) = (digits(Digits::train()).shuffle(1).workers(1), lenet5(10));
@@ -39,7 +39,7 @@ fn lenet_learns_the_digits_in_twelve_epochs() {
 }
 
 #[test]
-fn a_learning_rate_beyond_reason_ends_in_an_error_that_says_so() {
+fn a_learning_rate_that_is_too_high_ends_in_an_error_that_says_so() {
     let error = train(1e6, 2).unwrap_err();
     assert!(matches!(error, Error::Training(_)), "{error}");
     let message = error.to_string();

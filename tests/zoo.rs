@@ -1,7 +1,8 @@
-//! Every registered architecture against torchvision's, timm's or the paper's reference: keys, shapes, parameters, logits, loss, gradients.
+//! Every registered architecture against torchvision's, timm's or the paper's reference: keys,
+//! shapes, parameters, logits, loss, gradients.
 //!
-//! `fixtures/models.py` made the numbers and says how each weight comes from its name. `ZOO=resnet cargo test --test zoo` looks only at the
-//! names that contain this word.
+//! `fixtures/models.py` made the numbers and says how each weight comes from its name. `ZOO=resnet
+//! cargo test --test zoo` looks only at the names that contain this word.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -162,29 +163,31 @@ impl Row {
         self.0["noise"][of].as_f64().expect("a number")
     }
 
-    /// What the loss of a training step may differ by: through a hundred layers that divide by the deviation of a few values, what f32 rounds
-    /// grows.
+    /// What the loss of a training step may differ by: through a hundred layers that divide by the
+    /// deviation of a few values, what f32 rounds grows.
     fn tolerance_of_loss(&self, dtype: DType) -> f64 {
         if dtype == DType::F32 { tolerance(dtype) + 20.0 * self.noise(1) } else { tolerance(dtype) }
     }
 
-    /// What gradients may differ by, of their norm. In f32 only a missing or wrong part shows: rounding decides on which side of zero some
-    /// unit is, and batch statistics of a few values amplify what follows from layer to layer, by how much PyTorch's own noise tells. In
-    /// f64, where that does not happen at these weights, all digits must agree but for that noise.
+    /// What gradients may differ by, of their norm. In f32 only a missing or wrong part shows:
+    /// rounding decides on which side of zero some unit is, and batch statistics of a few values
+    /// amplify what follows from layer to layer; PyTorch's own noise shows by how much. In f64,
+    /// where that does not happen at these weights, all digits must agree but for that noise.
     fn tolerance_of_gradients(&self, dtype: DType) -> f64 {
         let noise = self.noise(2);
         if dtype == DType::F32 { 0.1 + 5.0 * noise } else { tolerance(dtype) + 20.0 * noise * 2f64.powi(-29) }
     }
 }
 
-/// Of the logits' spread, or of the loss: some hundred roundings, and small changes in a layer are far above.
+/// Of the logits' spread, or of the loss: some hundred roundings, and small changes in a layer are
+/// far above.
 fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F32 { 1e-4 } else { 1e-9 }
 }
 
 fn close(what: &str, found: f64, expected: f64, scale: f64, tolerance: f64) -> Check {
     let difference = (found - expected).abs() / scale;
-    // A NaN is not close to anything.
+    // A NaN compares as different.
     if difference <= tolerance {
         return Ok(());
     }
@@ -241,8 +244,8 @@ fn every_model_has_the_references_keys_shapes_and_number_of_parameters() {
     });
 }
 
-/// Compares the logits in evaluation, where layers run as one, with the fixture and with what the layers give one by one, as they run where
-/// there is to be a history.
+/// Compares the logits in evaluation, where layers run as one, with the fixture and with what the
+/// layers give one by one, as they run while the graph is recorded.
 fn logits_agree(net: &Net, row: &Row, dtype: DType) -> Check<Tensor> {
     net.model.eval();
     let logits = no_grad(|| net.model.forward(&row.input(dtype)?).map_err(Box::<dyn Error>::from))?;
@@ -265,7 +268,8 @@ fn logits_agree(net: &Net, row: &Row, dtype: DType) -> Check<Tensor> {
     Ok(logits)
 }
 
-/// The norm of a parameter's gradient, and its product with numbers that see a transposed or negated one.
+/// The norm of a parameter's gradient, and its product with numbers that see a transposed or
+/// negated one.
 fn measures(name: &str, parameter: &Parameter, gradients: &Gradients) -> Check<[f64; 2]> {
     let gradient = gradients.get(&parameter.tensor()).ok_or_else(|| format!("no gradient reaches {name}"))?;
     if gradient.shape() != parameter.shape() {
@@ -315,7 +319,8 @@ fn every_parameter_gets_a_gradient(net: &Net, row: &Row) -> Check {
     Ok(())
 }
 
-/// Another network gives the same logits, bit for bit, with the state that this one saved, and with any number of threads.
+/// Another network gives the same logits, bit for bit, with the state that this one saved, and with
+/// any number of threads.
 fn saved_and_loaded_is_the_same(name: &str, net: &Net, row: &Row, logits: &Tensor) -> Check {
     let mut state = net.model.state_dict();
     if row.number("parameters") as usize <= LARGEST_FILE {
@@ -358,7 +363,7 @@ fn every_model_computes_what_the_reference_does_and_keeps_it_through_saving() {
     });
 }
 
-/// Twice packed: see `fixtures/pth.py`.
+/// Compressed twice: see `fixtures/pth.py`.
 fn unpacked(name: &str) -> Check<Vec<u8>> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/weights").join(format!("{name}.pth.gz"));
     let mut bytes = vec![];

@@ -1,7 +1,8 @@
-//! How fast things run. Alone it prints a table of operations and models; with `--scaling` how a model's time grows with the number of images
-//! and their size. It takes about a minute.
+//! How fast things run. Alone it prints a table of operations and models; with `--scaling` how a
+//! model's time grows with the number of images and their size. It takes about a minute.
 //!
-//! With a model or an operation it runs a stretch of steps at a time, on request: for timing this crate and another program in turn.
+//! With a model or an operation it runs a stretch of steps at a time, on request: for timing this
+//! crate and another program in turn.
 //!
 //! ```sh
 //! cargo run --release --example workload
@@ -10,8 +11,9 @@
 //! cargo run --release --example workload -- --op "conv2d in=64 out=64 k=3 s=1 p=1 g=1" --batch 16 --size 56 --mode backward
 //! ```
 //!
-//! For these it prints `ready` when warm. Then, for each line `N` on standard input, it runs N steps and prints the seconds they took. At the end of
-//! input it prints one JSON line with the peak resident memory.
+//! For these it prints `ready` when warm. Then, for each line `N` on standard input, it runs N
+//! steps and prints the seconds they took. At the end of input it prints one JSON line with the
+//! peak resident memory.
 
 mod model;
 mod operation;
@@ -28,7 +30,8 @@ use clap::{Parser, ValueEnum};
 use model::Subject;
 use operation::Operation;
 
-/// Times a table of operations and models; or runs steps of one of them on request and tells how long they took.
+/// Times a table of operations and models; or runs steps of one of them on request and prints how
+/// long they took.
 #[derive(Parser)]
 #[command(
     group = clap::ArgGroup::new("subject").args(["model", "op"]),
@@ -41,7 +44,8 @@ struct Options {
     /// An operation and its geometry
     #[arg(long)]
     op: Option<String>,
-    /// Print how inference time grows with the number of images and with their size, of the model [default: resnet18]
+    /// Print how inference time grows with the number of images and with their size, of the model
+    /// [default: resnet18]
     #[arg(long, conflicts_with_all = ["op", "batch", "size", "mode", "classes", "explain", "profile"])]
     scaling: bool,
     /// Images in a step
@@ -62,7 +66,8 @@ struct Options {
     /// Print which algorithm computes each convolution of a step, and why, on standard error
     #[arg(long, requires = "subject")]
     explain: bool,
-    /// Print where the time of the steps went on standard error, and write it to a file for chrome://tracing or Perfetto
+    /// Print where the time of the steps went on standard error, and write it to a file for
+    /// chrome://tracing or Perfetto
     #[arg(long, num_args = 0..=1, value_name = "TRACE.json", requires = "subject")]
     profile: Option<Option<PathBuf>>,
 }
@@ -71,7 +76,8 @@ struct Options {
 enum Mode {
     /// A model's forward pass, in evaluation
     Infer,
-    /// A model's forward pass, cross-entropy, backward pass, and SGD with momentum 0.9 and weight decay 1e-4
+    /// A model's forward pass, cross-entropy, backward pass, and SGD with momentum 0.9 and weight
+    /// decay 1e-4
     Train,
     /// An operation's forward pass
     Forward,
@@ -85,7 +91,7 @@ type Step = Box<dyn FnMut() -> convnet::Result<()>>;
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads may stop reading, which is no reason to complain.
+        // A pipe that the reader closed, as `head` does, is no error.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("workload: {error}");
@@ -162,13 +168,13 @@ fn machine() -> String {
     format!("{}, {threads} thread{}", convnet::instruction_set(), if threads == 1 { "" } else { "s" })
 }
 
-/// The one in the middle.
+/// The median.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The most memory that this process has had, as Linux tells it.
+/// The peak resident memory of this process, `VmHWM` in Linux's `/proc/self/status`.
 fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

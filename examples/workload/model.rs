@@ -12,8 +12,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// As many images of the model's own size, or of another one if it takes that; 10 classes for grey and 32×32 images, else 1000, unless it
-    /// is said.
+    /// Makes `batch` images of the model's own size, or of `size` if it takes that; without
+    /// `classes`, 10 for grey and 32×32 images, else 1000.
     pub fn new(name: &str, batch: usize, size: Option<usize>, classes: Option<usize>) -> Result<Subject> {
         let [channels, mut height, mut width] = models::info(name)?.input;
         let small = channels == 1 || height == 32;
@@ -32,7 +32,8 @@ impl Subject {
         move || no_grad(|| model.forward(&images)).map(drop)
     }
 
-    /// A forward pass, cross-entropy, the backward pass, and SGD with momentum 0.9 and weight decay 1e-4.
+    /// A forward pass, cross-entropy, the backward pass, and SGD with momentum 0.9 and weight decay
+    /// 1e-4.
     pub fn training(self) -> Result<impl FnMut() -> Result<()>> {
         let Subject { model, images, classes } = self;
         model.train();

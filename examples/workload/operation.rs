@@ -44,7 +44,8 @@ impl Operation {
         Operation { x, leaves, run: Box::new(run) }
     }
 
-    /// `conv2d in=64 out=64 k=3` on so many images of so many pixels a side.
+    /// Parses an operation such as `conv2d in=64 out=64 k=3`, on `batch` images of `size` × `size`
+    /// pixels.
     pub fn parse(spec: &str, batch: usize, size: usize) -> Result<Operation, Box<dyn Error>> {
         let (name, geometry) = words(spec)?;
         let get = |key: &str| geometry.get(key).copied();
@@ -89,7 +90,8 @@ impl Operation {
         move || no_grad(|| run(&x, &leaves)).map(drop)
     }
 
-    /// All its gradients; the first operand's too unless that is images of 3 channels, which nobody wants the gradient of.
+    /// Computes all gradients; that of the first operand too, unless it is images of 3 channels,
+    /// which are a network's input.
     pub fn backward(self) -> convnet::Result<impl FnMut() -> convnet::Result<()>> {
         let Operation { x, leaves, run } = self;
         let leaves: Vec<Tensor> = leaves.iter().map(Tensor::with_grad).collect();
@@ -106,7 +108,7 @@ pub fn images(batch: usize, channels: usize, size: usize) -> convnet::Result<Ten
     Tensor::randn([batch, channels, size, size]).to_memory_format(MemoryFormat::ChannelsLast)
 }
 
-/// `conv2d in=64 out=64 k=3` as a name and numbers.
+/// Splits `conv2d in=64 out=64 k=3` into a name and numbers.
 fn words(spec: &str) -> Result<(String, BTreeMap<String, usize>), Box<dyn Error>> {
     let mut words = spec.split_whitespace();
     let name = words.next().ok_or("an empty operation")?;

@@ -1,4 +1,5 @@
-//! How fast the machine multiplies and adds in registers: what no kernel can exceed without doing less work.
+//! How fast the machine multiplies and adds in registers: what no kernel can exceed without doing
+//! less work.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -6,12 +7,14 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Sums that do not wait for each other: as many as the latency of two units takes, and no more than 16 registers hold.
+/// Sums that do not wait for each other: as many as the latency of two units takes, and no more
+/// than 16 registers hold.
 const CHAINS: usize = 12;
 /// Steps of each, for some milliseconds.
 const STEPS: usize = 1 << 20;
 
-/// Billions of floating-point operations in a second, on so many threads at once, with the instruction set that the crate uses.
+/// Billions of floating-point operations in a second, on `threads` threads at once, with the
+/// instruction set that the crate uses.
 pub fn peak(threads: usize) -> f64 {
     let together = Barrier::new(threads);
     let one = || {
@@ -41,10 +44,10 @@ struct MultiplyAdd;
 impl WithSimd for MultiplyAdd {
     type Output = usize;
 
-    /// Runs them all and returns how many operations that were.
+    /// Runs all steps and returns the number of floating-point operations.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> usize {
-        // They tend to 1, so that no number gets slow.
+        // The values tend to 1, so that none becomes subnormal, which would be slow.
         let [factor, addend] = black_box([0.75f32, 0.25]).map(|x| simd.splat_f32s(x));
         let mut sums = [simd.splat_f32s(black_box(0.5)); CHAINS];
         for _ in 0..STEPS {

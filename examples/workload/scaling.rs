@@ -1,6 +1,7 @@
 //! How the time of a model's inference grows with the number of images and with their size.
 //!
-//! Each row is timed in turn with the one before, so that the ratio of the two does not depend on what else the machine does.
+//! Each row is timed in turn with the one before, so that the ratio of the two does not depend on
+//! what else the machine does.
 
 use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
@@ -43,7 +44,8 @@ pub fn print(name: &str) -> Fallible<()> {
     Ok(())
 }
 
-/// A table of cases, which are numbers of images and their sizes; one that the model refuses is a row that says so.
+/// A table of cases, which are numbers of images and their sizes; one that the model refuses is a
+/// row that says so.
 fn rows<const N: usize>(model: &dyn Module, channels: usize, what: &str, cases: [[usize; 2]; N]) -> Fallible<()> {
     writeln!(stdout(), "\n{what:>8}{:>12}{:>14}{:>14}{:>8}", "ms", "ms per image", "ns per pixel", "ratio")?;
     let mut before: Option<Case> = None;

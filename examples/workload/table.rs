@@ -1,7 +1,8 @@
-//! A table of operations and models: milliseconds, GFLOP/s, and the share of what the machine could do in registers just then.
+//! A table of operations and models: milliseconds, GFLOP/s, and the share of what the machine could
+//! do in registers just then.
 //!
-//! Most machines change their speed from one moment to the next, so each sample is taken between two measurements of the peak, and the share is
-//! the median of the samples' own.
+//! Most machines change their speed from one moment to the next, so each sample is taken between
+//! two measurements of the peak, and the share is the median over the samples.
 
 use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ where
 {
     write!(stdout(), "{label:44}")?;
     stdout().flush()?;
-    // One is gone before the other is made.
+    // The first model is dropped before the second is made, so that both are not in memory at once.
     write!(stdout(), "{}", measure(first()?)?)?;
     stdout().flush()?;
     writeln!(stdout(), "{}", measure(second()?)?)?;

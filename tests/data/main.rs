@@ -88,7 +88,7 @@ fn plain_and_gzip_files_are_found_under_each_of_their_names() {
 }
 
 #[test]
-fn missing_files_are_an_error_that_tells_how_to_get_them() {
+fn missing_files_are_an_error_that_says_how_to_get_them() {
     let dir = tempfile::tempdir().unwrap();
     let result = Mnist::train(dir.path());
     assert!(matches!(&result, Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound));
@@ -148,7 +148,7 @@ fn a_damaged_image_file_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_label_above_nine_is_an_error_that_tells_where() {
+fn a_label_above_nine_is_an_error_that_says_where() {
     let mut wrong = labels(20);
     wrong[8 + 5] = 17;
     let dir = mnist_dir(&images(20), &wrong);
@@ -156,10 +156,11 @@ fn a_label_above_nine_is_an_error_that_tells_where() {
 }
 
 #[test]
-fn a_header_that_lies_costs_no_memory() {
+fn a_wrong_header_costs_no_memory() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lie");
-    // 999 MB announced, 16 bytes there: refused before anything is allocated, plain or compressed.
+    // 999 MB announced, 16 bytes present: refused before anything is allocated, plain or
+    // compressed.
     let lie = idx_file(8, &[999_000, 1000], &[0; 16]);
     fs::write(&path, &lie).unwrap();
     assert_complains(idx::read(&path), "lie", "truncated");
@@ -181,7 +182,7 @@ fn a_gzip_bomb_is_read_no_further_than_its_header_says() {
 }
 
 #[test]
-fn the_limit_counts_what_the_numbers_become() {
+fn the_limit_counts_the_bytes_of_the_tensor() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     for (code, size, becomes) in [(8, 1, 1), (9, 1, 8), (0x0B, 2, 8), (0x0C, 4, 8), (0x0D, 4, 4), (0x0E, 8, 8)] {
@@ -200,7 +201,7 @@ fn the_limit_counts_what_the_numbers_become() {
 }
 
 #[test]
-fn a_size_of_zero_does_not_let_huge_other_sizes_in() {
+fn a_size_of_zero_does_not_allow_huge_other_sizes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let deep = [&[0][..], &[u32::MAX; 254]].concat();
@@ -217,7 +218,7 @@ fn a_size_of_zero_does_not_let_huge_other_sizes_in() {
 }
 
 #[test]
-fn gzip_that_holds_next_to_nothing_is_refused_without_reading_on() {
+fn gzip_that_inflates_to_almost_nothing_is_refused_without_reading_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nothing");
     let data = gzip(&idx_file(8, &[10], &[7; 10]));
@@ -422,7 +423,7 @@ fn batches_of_no_samples_are_an_error() {
     }
 }
 
-/// Fails in its own way at sample 9.
+/// A dataset that fails at sample 9.
 struct Broken(fn() -> Result<(Image, i64)>);
 
 impl Dataset for Broken {
@@ -467,7 +468,7 @@ fn what_goes_wrong_in_a_worker_ends_the_epoch_with_an_error() {
     }
 }
 
-/// Knows how many samples were asked for, and how many of its handles are alive.
+/// A dataset that counts the samples read and its live handles.
 struct Watched(Arc<AtomicUsize>);
 
 impl Dataset for Watched {
@@ -514,7 +515,7 @@ fn a_dataset_that_draws_random_numbers_gives_the_same_bits_whatever_the_number_o
         for workers in [0, 1, 3, 7] {
             assert!(content(&loader(workers, 3), 1) == expected, "{workers} workers, tensors: {of_tensors}");
         }
-        // A sample keeps its noise in another order, and has another one in another epoch.
+        // The noise of a sample is the same in another order and differs in another epoch.
         let by_sample = |(labels, pixels): (Vec<Vec<i64>>, Vec<f32>)| {
             let mut rows: Vec<(i64, Vec<f32>)> = labels.concat().into_iter().zip(pixels.chunks(9).map(<[f32]>::to_vec)).collect();
             rows.sort_by_key(|(label, _)| *label);
@@ -577,11 +578,12 @@ impl Dataset for Failing {
 fn an_epoch_that_ends_stops_its_workers_between_samples() {
     let asked = Arc::new(AtomicUsize::new(0));
     let dataset = Failing { asked: Arc::clone(&asked), begun: std::sync::Barrier::new(2) };
-    // The failure ends the epoch as a drop does, and waits for the worker at the second batch.
+    // The failure ends the epoch as dropping it does, and waits for the worker that makes the
+    // second batch.
     assert!(DataLoader::new(dataset, 1000).workers(2).epoch(0).next().unwrap().is_err());
     // One sample or two; the whole batch takes two seconds, which is the slack for a busy machine.
     assert!(asked.load(Ordering::SeqCst) < 500, "{asked:?}");
-    // Dropped without having been asked: 10 ms a sample would make it 10 s a batch.
+    // Dropped before any batch is taken: at 10 ms a sample a batch would take 10 s.
     let slow = |_: &mut Image, _: &mut Rng| {
         std::thread::sleep(Duration::from_millis(10));
         Ok(())
@@ -598,7 +600,7 @@ fn dropping_an_epoch_early_stops_its_threads() {
     let mut epoch = loader.epoch(0);
     epoch.next().unwrap().unwrap();
     drop((epoch, loader));
-    // The threads held the dataset, so they have ended once ours is the last handle.
+    // The threads hold the dataset, so they have ended when only this handle is left.
     assert_eq!(Arc::strong_count(&asked), 1);
     assert!(asked.load(Ordering::SeqCst) <= 10 * (1 + 6));
     drop(DataLoader::new(Counting(100), 10).workers(2).epoch(0));
@@ -706,7 +708,7 @@ const RESIZED: &[([usize; 2], &[f32])] = &[
 ];
 
 #[test]
-fn transforms_in_a_tuple_a_compose_and_separate_calls_are_the_same() {
+fn transforms_in_a_tuple_in_compose_and_in_separate_calls_are_the_same() {
     let steps = || (Resize::new([6, 6]), Normalize::new([0.3], [0.4]));
     let first = |loader: DataLoader| loader.epoch(0).next().unwrap().unwrap().images.to_vec::<f32>().unwrap();
     let loader = || DataLoader::new(Digits::test(), 8);

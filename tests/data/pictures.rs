@@ -32,7 +32,7 @@ fn levels(image: &Image) -> Vec<u8> {
     image.pixels().iter().map(|x| (x * 255.0).round() as u8).collect()
 }
 
-/// That an image is the expected one, `[H, W, C]` or `[H, W]` of bytes, to the bit.
+/// Asserts that an image is the expected one, `[H, W, C]` or `[H, W]` of bytes, to the bit.
 fn assert_is(image: &Image, expected: &Tensor, name: &str) {
     assert_eq!(expected.dtype(), DType::U8);
     let [channels, height, width] = image.shape();
@@ -159,7 +159,7 @@ fn an_image_knows_whether_it_is_of_bytes() {
     assert!(image.is_bytes());
     image.pixels_mut()[0] = 0.3;
     assert!(!image.is_bytes());
-    // Without rounding, a mean is what it is.
+    // A mean is not rounded.
     image.pixels_mut().copy_from_slice(&[0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1]);
     assert_eq!(applied(&Resize::new([1, 1]), &image).pixels(), [0.05; 3]);
     assert!((applied(&Grayscale, &image).pixels()[1] - 0.1 * (0.2989 + 0.587 + 0.114)).abs() < 1e-7);
@@ -178,7 +178,7 @@ fn a_truncated_picture_is_an_error_wherever_it_ends() {
         let bytes = fs::read(fixture(name)).unwrap();
         // As in Pillow, a PNG file is complete when its rows are: what follows are checksums of 4
         // bytes each and the last chunk of 12 bytes, and a few bytes of compressed data may only
-        // end the stream. The end marker of a JPEG file with a single scan is not missed.
+        // end the stream. A JPEG file with a single scan is complete without its end marker.
         let end = bytes.len()
             - if name.ends_with(".png") {
                 12 + 4 + 4 + 4
@@ -194,7 +194,7 @@ fn a_truncated_picture_is_an_error_wherever_it_ends() {
 }
 
 #[test]
-fn headers_that_promise_too_much_are_refused_before_memory_is_asked_for() {
+fn headers_of_huge_pictures_are_refused_before_memory_is_allocated() {
     let mut jpeg = fs::read(fixture("420.jpg")).unwrap();
     let frame = jpeg.windows(2).position(|bytes| bytes == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 9].fill(0xFF);
@@ -315,7 +315,7 @@ fn a_white_picture_of_36_million_pixels_opens_by_default() {
 }
 
 #[test]
-fn other_files_are_told_apart() {
+fn other_kinds_of_file_are_recognised() {
     assert_eq!(refused(b""), "an empty file");
     assert_eq!(refused(b"GIF89a"), "neither a JPEG nor a PNG file");
     let mut lossless = fs::read(fixture("gray.jpg")).unwrap();
@@ -334,7 +334,7 @@ fn a_thin_picture_is_not_scaled_to_gigabytes() {
     let thin = || Image::new(3, 65_535, 1).unwrap();
     let message = thin().apply(&Resize::shorter(256)).unwrap_err().to_string();
     assert!(message.contains("it is too thin"), "{message}");
-    // Columns first, so that what lies between the passes is no larger than the result.
+    // Columns come first, so that the image between the passes is no larger than the result.
     thin().apply(&Resize::new([224, 600])).unwrap();
     thin().apply(&Resize::new([224, 224])).unwrap();
     assert!(thin().apply(&CenterCrop::new([0, 3])).is_err());
@@ -409,7 +409,7 @@ fn each_link_to_a_folder_is_walked_and_circles_end() {
 
 #[cfg(unix)]
 #[test]
-fn links_that_multiply_beyond_measure_are_an_error() {
+fn links_that_multiply_without_bound_are_an_error() {
     let dir = folder(&[("a/0/1.jpg", "tiny.jpg")]);
     // Two links in each folder to the next one: 2³⁰ paths.
     for level in 0..30 {
@@ -444,7 +444,7 @@ fn a_predicate_chooses_files_and_empty_classes_are_allowed_on_request() {
 }
 
 #[test]
-fn folders_are_classes_in_order_and_what_lies_below_belongs_to_them() {
+fn folders_are_classes_in_order_and_files_in_subfolders_belong_to_them() {
     let dir = folder(&[
         ("dog/2.jpg", "420.jpg"),
         ("dog/10.jpg", "422.jpg"),
@@ -479,7 +479,7 @@ fn pictures_of_a_folder_come_in_the_same_batches_with_any_number_of_workers() {
 }
 
 #[test]
-fn folders_that_are_no_dataset_and_pictures_that_are_none_are_errors_that_name_them() {
+fn folders_without_classes_and_files_that_are_no_pictures_are_errors_that_name_them() {
     let complaint = |dir: &tempfile::TempDir| ImageFolder::new(dir.path()).unwrap_err().to_string();
     assert!(complaint(&folder(&[])).contains("no folders of classes"));
     assert!(complaint(&folder(&[("a/1.jpg", "420.jpg"), ("b/1.txt", "420.jpg")])).contains("for the classes b;"));

@@ -1,4 +1,5 @@
-//! The convolutions of all registered networks, each kind once and at a size that takes milliseconds.
+//! The convolutions of all registered networks, each kind once and at a size that takes
+//! milliseconds.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -8,7 +9,8 @@ use convnet::nn::Module;
 use convnet::ops::Conv2dOptions;
 use convnet::{ConvAlgorithm, Tensor, models, with_algorithm};
 
-/// What the work of a pass is cut down to, and that of the sixteenth part of layers that are left larger.
+/// What the work of a pass is reduced to, and that of the sixteenth part of layers that are left
+/// larger.
 const SMALL: usize = 2 << 20;
 const LARGE: usize = 24 << 20;
 
@@ -78,7 +80,7 @@ impl Layer {
         [0, 1].map(|axis| (self.output[axis] - 1) * self.stride[axis] + self.extent(axis) - 2 * self.padding(axis))
     }
 
-    /// What the kernel sees, from its first tap to its last.
+    /// The extent of the kernel, from its first tap to its last.
     fn extent(&self, axis: usize) -> usize {
         (self.kernel[axis] - 1) * self.dilation[axis] + 1
     }
@@ -87,7 +89,8 @@ impl Layer {
         (self.extent(axis) - 1) / 2
     }
 
-    /// The same on a map as large as this much work allows, but no smaller than what a kernel sees.
+    /// The same on a map as large as this much work allows, but no smaller than the kernel's
+    /// extent.
     fn within(mut self, work: usize) -> Layer {
         // Reading an element takes as long as some multiplications.
         let cost = |layer: &Layer| layer.multiply_adds() + 8 * layer.channels[0] * layer.input()[0] * layer.input()[1];
@@ -97,7 +100,7 @@ impl Layer {
         self
     }
 
-    /// Whether an algorithm is another than what is taken in its place.
+    /// Whether an algorithm differs from its fallback.
     fn takes(&self, algorithm: ConvAlgorithm) -> bool {
         match algorithm {
             Winograd2 | Winograd4 => {
@@ -106,7 +109,7 @@ impl Layer {
                 (3..=most).contains(&taps[0]) && taps[0] == taps[1] && (self.dilation, self.groups) == ([1; 2], 1)
             }
             Depthwise => self.channels[0].min(self.channels[1]) / self.groups <= 64,
-            // It knows no threads, and takes its time.
+            // The naive algorithm uses no threads and is slow.
             Naive => self.multiply_adds() < 100_000,
             _ => true,
         }

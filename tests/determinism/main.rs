@@ -22,7 +22,8 @@ fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
     Ok(tensor.to_vec()?.into_iter().map(f32::to_bits).collect())
 }
 
-/// The bits of all parameters after 50 steps with `threads` threads computing and `workers` loading.
+/// The bits of all parameters after 50 steps with `threads` threads computing and `workers`
+/// loading.
 fn train(threads: usize, workers: usize) -> Result<Vec<(String, Vec<u32>)>> {
     convnet::set_num_threads(threads)?;
     train_here(workers)
@@ -79,7 +80,8 @@ fn step_here(name: &str) -> Result<Vec<(String, Vec<u32>)>> {
     floating.map(|(name, tensor)| Ok((name, bits(&tensor)?))).collect()
 }
 
-/// Between them every kind of layer: all norms, poolings and activations, shortcuts, joins, squeezes, shuffles, dropout.
+/// Between them every kind of layer: all norms, poolings and activations, shortcuts, joins,
+/// squeezes, shuffles, dropout.
 #[test]
 fn a_training_step_of_each_kind_of_network_gives_the_same_bits_with_any_number_of_threads() {
     let _turn = threads_for_me();

@@ -1,4 +1,4 @@
-//! Downloads, from a server on this machine that misbehaves in every way a server can.
+//! Downloads, from a server on this machine that misbehaves in many ways.
 
 use std::fs;
 use std::io::Write;
@@ -39,13 +39,13 @@ impl Target {
         download(urls).to(self.path())
     }
 
-    /// That the file is there, whole, and nothing else.
+    /// Asserts that the whole file is there, and nothing else.
     fn assert_whole(&self) {
         assert_eq!(fs::read(self.path()).unwrap(), CONTENT);
         assert_eq!(fs::read_dir(self.dir.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
-    /// That there is no file, and an error that says this.
+    /// Asserts that there is no file, and an error that contains this text.
     fn assert_failed(&self, result: Result<()>, words: &str) {
         assert!(matches!(result, Err(Error::Download { .. })), "{result:?}");
         let message = result.unwrap_err().to_string();
@@ -98,7 +98,7 @@ fn a_refusal_makes_it_ask_the_next_mirror() {
 }
 
 #[test]
-fn the_error_tells_what_each_mirror_did() {
+fn the_error_lists_what_each_mirror_did() {
     let gone = Server::start(|_, _| answer("404 Not Found\r\nContent-Length: 0", b""));
     let wrong = Server::start(|_, _| ok(b"something else"));
     let target = Target::new();
@@ -243,7 +243,7 @@ fn an_oversized_file_is_refused_announced_or_not() {
 }
 
 #[test]
-fn nobody_at_the_address_is_an_error() {
+fn an_address_without_a_server_is_an_error() {
     let target = Target::new();
     target.assert_failed(target.fetch(&["http://127.0.0.1:1/file".into()]), "download of http://127.0.0.1:1/file");
     for url in ["", "nonsense", "ftp://127.0.0.1/file", "http://"] {

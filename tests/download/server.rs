@@ -1,4 +1,4 @@
-//! A server on this machine that says and does what a test wants.
+//! A server on this machine whose answers a test chooses.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -69,7 +69,7 @@ impl Server {
                 let number = seen.lock().unwrap().len();
                 seen.lock().unwrap().push(request.clone());
                 let Answer { bytes, hang } = respond(number, &request);
-                // A client that has had enough closes its end: not the server's concern.
+                // A client may close its end early, which is no error here.
                 let _ = stream.write_all(&bytes);
                 if hang {
                     hanging.push(stream);

@@ -148,7 +148,7 @@ fn paths(server: &Server) -> Vec<String> {
 }
 
 #[test]
-fn a_file_of_the_hub_lies_in_the_cache_as_the_python_library_has_it() {
+fn a_file_of_the_hub_is_in_the_cache_where_the_python_library_puts_it() {
     let cache = tempfile::tempdir().unwrap();
     let server = hub(|request| serve(request, CONTENT), SHA256);
     let reader = reader(&server, cache.path());
@@ -193,7 +193,7 @@ fn large_files_of_the_hub_come_from_another_host_and_renamed_repositories_are_fo
         path if path.starts_with("/old/") => {
             answer(&format!("307 Temporary Redirect\r\nLocation: {}\r\nContent-Length: 0", path.replace("old", "org")), b"")
         }
-        // What stands for the store's `ETag` must not be taken for the file's.
+        // The `ETag` of the store must not be taken for the file's.
         _ => answer(
             &format!(
                 "302 Found\r\nLocation: {there}\r\nContent-Length: 0\r\nX-Repo-Commit: {COMMIT}\r\nX-Linked-ETag: \"{SHA256}\"\r\nETag: \"x\""
@@ -209,7 +209,7 @@ fn large_files_of_the_hub_come_from_another_host_and_renamed_repositories_are_fo
 }
 
 #[test]
-fn what_the_hub_sends_wrong_too_short_or_too_much_is_no_file() {
+fn wrong_short_or_long_content_from_the_hub_is_not_kept() {
     let cases: [(fn(&Request) -> Answer, &str); 5] = [
         (|request| serve(request, &CONTENT[1..]), "its sha256 is"),
         (|_| answer("200 OK\r\nContent-Length: 81", &CONTENT[..0]), "broke off after 0 bytes"),
@@ -245,7 +245,7 @@ fn a_transfer_from_the_hub_that_breaks_off_goes_on_at_the_next_call() {
 }
 
 #[test]
-fn an_answer_that_is_none_of_a_hub_is_an_error_and_writes_nothing() {
+fn an_answer_that_no_hub_gives_is_an_error_and_writes_nothing() {
     let cases = [
         ("200 OK".to_string(), "of which commit"),
         (format!("200 OK\r\nX-Repo-Commit: {COMMIT}"), "does not tell the file's checksum"),
@@ -268,7 +268,7 @@ fn an_answer_that_is_none_of_a_hub_is_an_error_and_writes_nothing() {
 }
 
 #[test]
-fn names_that_are_none_of_the_hub_are_refused_before_anything_is_asked() {
+fn invalid_names_are_refused_before_any_request() {
     let server = Server::start(|_, request| serve(request, CONTENT));
     let cache = tempfile::tempdir().unwrap();
     let hub = reader(&server, cache.path());

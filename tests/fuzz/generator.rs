@@ -1,4 +1,5 @@
-//! What operations and layers are called with: shapes, values, dimensions and options, odd ones among them.
+//! What operations and layers are called with: shapes, values, dimensions and options, odd ones
+//! among them.
 
 use convnet::data::Rng;
 use convnet::nn::Activation;
@@ -178,7 +179,8 @@ impl Generator {
     }
 
     fn filled<T: Element>(&mut self, shape: &[usize], mut value: impl FnMut(&mut Self) -> T) -> Result<Tensor> {
-        // Of a shape with a 0, the other sizes may be of any magnitude; of one without, that was made from it, they may not.
+        // Of a shape with a 0, the other sizes may be of any magnitude; of one without, that was
+        // made from it, they may not.
         let product = if shape.contains(&0) { Some(0) } else { shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)) };
         let shape: Vec<usize> = match product {
             Some(0..=65_536) => shape.to_vec(),

@@ -66,7 +66,8 @@ fn a_mutated_idx_file_is_a_tensor_or_an_error_in_proportion() {
     mutate::run("IDX", &plain(), PER_BYTE, |_| {}, reader());
 }
 
-/// A byte of a deflate stream makes 1032 at most; the vector that they go to may be three times as large while it grows.
+/// A byte of a deflate stream makes 1032 at most; the vector that they go to may be three times as
+/// large while it grows.
 const PER_PACKED_BYTE: usize = 1032 * (3 + 8);
 
 #[test]
@@ -78,7 +79,7 @@ fn a_mutated_gzip_of_idx_is_a_tensor_or_an_error_in_proportion() {
 fn with_right_checksum(file: &mut [u8]) {
     let Some(end) = file.len().checked_sub(8).filter(|&end| end > 10) else { return };
     let mut content = vec![];
-    // What unpacks before an error is as good as any.
+    // The bytes unpacked before an error are used as they are.
     let _ = DeflateDecoder::new(&file[10..end]).take(1 << 20).read_to_end(&mut content);
     let mut crc = flate2::Crc::new();
     crc.update(&content);

@@ -66,8 +66,8 @@ pub fn inputs() -> usize {
     std::env::var("CONVNET_FUZZ").map_or(300, |inputs| inputs.parse().expect("CONVNET_FUZZ is a number"))
 }
 
-/// Reads mutations of the seeds, as [`run_made`] does; `repair` is applied to half of the mutations, to
-/// get beyond checksums.
+/// Reads mutations of the seeds, as [`run_made`] does; `repair` is applied to half of the
+/// mutations, to get beyond checksums.
 pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut [u8]), read: impl Fn(&[u8]) -> bool) {
     let make = |random: &mut Rng| {
         let mut file = seeds[random.below(seeds.len())].clone();
@@ -82,8 +82,9 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
     run_made(name, per_byte, make, read);
 }
 
-/// Reads files that `make` makes and asserts that none panics, takes longer than [`LONGEST`] or holds
-/// more than `per_byte` bytes of memory for each byte of the file. `read` says whether it could be read.
+/// Reads files that `make` makes and asserts that none panics, takes longer than [`LONGEST`] or
+/// holds more than `per_byte` bytes of memory for each byte of the file. `read` says whether it
+/// could be read.
 pub fn run_made(name: &str, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>, read: impl Fn(&[u8]) -> bool) {
     let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
     let inputs = inputs();

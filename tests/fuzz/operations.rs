@@ -10,8 +10,8 @@ use super::mutate::{LONGEST, inputs, measured};
 
 type Call = fn(&mut Generator) -> Result<Tensor>;
 
-/// What the calls may hold together; larger results are errors. A call at the limit takes well below
-/// [`LONGEST`] without optimization too.
+/// What the calls may hold together; larger results are errors. A call at the limit takes well
+/// below [`LONGEST`] without optimization too.
 const LIMIT: usize = 4 << 20;
 
 /// Calls by name; those of the registry's operations, and others.

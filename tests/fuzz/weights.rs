@@ -18,8 +18,8 @@ fn seeds(names: &[&str]) -> Vec<Vec<u8>> {
     names.iter().map(|name| fs::read(folder.join(name)).unwrap()).collect()
 }
 
-/// Asserts that a file is a state dict in proportion to it, or an error that names it; returns whether
-/// it is a state dict.
+/// Asserts that a file is a state dict in proportion to it, or an error that names it; returns
+/// whether it is a state dict.
 fn load(path: &Path, file: &[u8]) -> bool {
     fs::write(path, file).unwrap();
     match convnet::weights::load(path) {
@@ -43,8 +43,8 @@ fn run(kind: &str, names: &[&str]) {
     mutate::run(kind, &seeds(names), PER_BYTE, |_| {}, |file| load(&path, file));
 }
 
-/// Mutates what is inside archives, names and contents of a few entries, and writes checksums and sizes
-/// that fit it: mutations of the bytes of an archive rarely get beyond these.
+/// Mutates what is inside archives, names and contents of a few entries, and writes checksums and
+/// sizes that fit it: mutations of the bytes of an archive rarely get beyond these.
 fn run_inside(kind: &str, names: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");

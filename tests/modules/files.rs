@@ -18,7 +18,7 @@ fn some_state() -> StateDict {
     .collect()
 }
 
-/// A safetensors file of this header and so many bytes of data.
+/// Returns a safetensors file of this header and data.
 fn file_of(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
@@ -95,7 +95,7 @@ fn errors_of_files_name_the_path() {
     for path in ["", "/", ".."] {
         assert!(some_state().save(path).is_err() && StateDict::load(path).is_err(), "{path:?}");
     }
-    // A file in place of a folder cannot be written into, whoever asks.
+    // A file in place of a folder cannot be written into, even by root.
     std::fs::write(folder.path("file"), b"").unwrap();
     assert!(some_state().save(folder.path("file/f")).unwrap_err().to_string().contains("file/f"));
     assert!(StateDict::load(folder.path("file")).unwrap_err().to_string().contains("not a safetensors file"));
@@ -116,7 +116,7 @@ fn half_precision_and_small_integers_are_widened() {
 }
 
 #[test]
-fn lying_headers_are_refused() {
+fn wrong_headers_are_refused() {
     let folder = Folder::new();
     let entry = |dtype: &str, shape: &str, offsets: &str| {
         file_of(&format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#), &[0; 8])

@@ -53,7 +53,8 @@ fn every_layer_gives_the_shapes_and_keys_that_pytorch_gives() {
         let found: Vec<String> = layer.state_dict().iter().map(|(name, t)| format!("{name}{:?}", t.shape())).collect();
         assert_eq!(found.join(" "), keys, "{layer:?}");
         assert_eq!(layer.summary(x.shape()).unwrap().rows.len(), 1, "{layer:?} reports its run");
-        // Inputs of a rank or with channels that do not fit, and of another dtype, are errors or results, never panics.
+        // Inputs of a rank or with channels that do not fit, and of another dtype, are errors or
+        // results, never panics.
         for bad in [Tensor::zeros([]), Tensor::zeros([3]), Tensor::zeros([0, 0, 0, 0]), Tensor::zeros([2, 5, 9, 7]), Tensor::arange(6)] {
             if let Err(error) = layer.forward(&bad) {
                 assert!(matches!(error, Error::Layer { .. }), "{layer:?}: {error}");
@@ -106,7 +107,8 @@ fn assert_close(a: &[f32], b: &[f64]) {
 
 #[test]
 fn batch_norm_follows_pytorch() {
-    // bn = torch.nn.BatchNorm2d(2); x = torch.arange(16.).reshape(2, 2, 2, 2) ** 2 / 10; bn(x); …; bn(x * 2 - 3); …; bn.eval(); bn(x)
+    // bn = torch.nn.BatchNorm2d(2); x = torch.arange(16.).reshape(2, 2, 2, 2) ** 2 / 10; bn(x); …;
+    // bn(x * 2 - 3); …; bn.eval(); bn(x)
     let x = Tensor::from_vec((0..16).map(|i| (i * i) as f32 / 10.0).collect(), [2, 2, 2, 2]).unwrap();
     let statistics = |bn: &BatchNorm2d| -> (Vec<f32>, Vec<f32>, i64) {
         let of = |buffer: &Option<Buffer>| buffer.as_ref().unwrap().tensor();
@@ -141,7 +143,7 @@ fn batch_norm_follows_pytorch() {
 }
 
 #[test]
-fn batch_norm_refuses_what_has_no_statistics() {
+fn batch_norm_refuses_inputs_without_statistics() {
     let bn = Sequential::new().push_named("bn", BatchNorm2d::new(3));
     let single = Tensor::ones([1, 3, 1, 1]);
     let error = bn.forward(&single).unwrap_err().to_string();
@@ -196,7 +198,7 @@ fn fused_helpers_are_the_layers_one_after_the_other() {
 }
 
 #[test]
-fn initialisers_have_the_spread_they_promise() {
+fn initialisers_have_their_documented_spread() {
     manual_seed(11);
     let shape = [64, 32, 3, 3];
     let spread = |t: &Tensor| {
@@ -211,7 +213,8 @@ fn initialisers_have_the_spread_they_promise() {
         (init::xavier_uniform(shape, init::Gain::Tanh), 5.0 / 3.0 * (2.0 / (fan_in + fan_out)).sqrt()),
         (init::normal(shape, 0.0, 0.3), 0.3),
         (init::uniform(shape, -0.3, 0.3), 0.3 / 3f64.sqrt()),
-        // A normal distribution cut at two deviations keeps this share of its own.
+        // The standard deviation of a normal distribution truncated at two deviations, as a share
+        // of the original's.
         (init::truncated_normal(shape, 0.0, 0.1, -0.2, 0.2), 0.1 * 0.773_741_f64.sqrt()),
         (init::constant(shape, 0.7), 0.7),
     ];

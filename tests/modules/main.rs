@@ -76,7 +76,7 @@ fn an_error_names_the_path_of_the_layer_it_comes_from() {
     assert_eq!(error.to_string(), "layer1.0.conv1 (Conv2d 64→64, k3): expected 64 input channels, got shape [2, 3, 56, 56]");
     let error = nested().forward(&Tensor::zeros([2, 64, 3, 3])).unwrap_err();
     assert_eq!(error.to_string(), "fc (Linear 128→10): expected 128 input features, got shape [2, 288]");
-    // The layer inside is named, not the ones around it, and the cause is at hand.
+    // The layer inside is named, not the ones around it, and the cause is its source.
     let Error::Layer { path, source, .. } = error else { panic!("not an error from a layer") };
     assert!(path == "fc" && matches!(*source, Error::Shape { .. }));
 }

@@ -40,7 +40,7 @@ fn every_layer_says_which_of_input_and_weights_is_f64_and_what_to_do() {
 }
 
 #[test]
-fn labels_that_are_not_class_numbers_are_named_so() {
+fn labels_that_are_not_class_numbers_are_reported_as_such() {
     let x = Tensor::zeros([2, 3]);
     for labels in [Tensor::zeros([2]), Tensor::full([2], 0.0, DType::F64), Tensor::full([2], 0.0, DType::U8)] {
         for error in [x.cross_entropy(&labels), x.nll_loss(&labels)] {
@@ -141,7 +141,7 @@ fn an_operator_panics_at_the_callers_line() {
 }
 
 #[test]
-fn a_picture_of_bytes_is_to_be_converted_and_scaled() {
+fn the_error_about_a_picture_of_bytes_advises_conversion_and_scaling() {
     let advice = "expected f32 or f64, got u8; convert the input; the bytes of a picture are usually scaled to 0..1: \
                   `x.to_dtype(DType::F32)?.mul_scalar(1.0 / 255.0)`";
     let picture = Tensor::full([1, 2, 3, 3], 200.0, DType::U8);
@@ -150,7 +150,7 @@ fn a_picture_of_bytes_is_to_be_converted_and_scaled() {
         let found = layer.forward(&picture).unwrap_err().to_string();
         assert!(found.ends_with(advice), "{found}");
     }
-    // What the message says works.
+    // The call that the message advises works.
     let scaled = picture.to_dtype(DType::F32).unwrap().mul_scalar(1.0 / 255.0);
     assert_eq!(Conv2d::new(2, 2, 1).forward(&scaled).unwrap().shape(), [1, 2, 3, 3]);
 
@@ -159,7 +159,7 @@ fn a_picture_of_bytes_is_to_be_converted_and_scaled() {
 }
 
 #[test]
-fn shapes_that_miss_a_step_say_which() {
+fn errors_about_shapes_name_the_missing_step() {
     let message = |layer: &dyn Module, shape: &[usize]| layer.forward(&Tensor::zeros(shape)).unwrap_err().to_string();
     let (conv, norm, linear) = (Conv2d::new(3, 2, 1), BatchNorm2d::new(3), Linear::new(12, 2));
     for layer in [&conv as &dyn Module, &norm] {
@@ -210,7 +210,7 @@ fn weights_of_another_architecture_are_summarised() {
 }
 
 #[test]
-fn messages_do_not_grow_with_what_files_say() {
+fn messages_do_not_grow_with_the_content_of_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.safetensors");
     let long = "x".repeat(100_000);

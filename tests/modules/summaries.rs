@@ -1,4 +1,4 @@
-//! Summaries: what a network costs, without running it.
+//! Summaries: the cost of a network, without running it.
 
 use convnet::nn::*;
 use convnet::{Result, Tensor, manual_seed, no_grad, visit_fields};
@@ -74,7 +74,7 @@ fn a_summary_lists_blocks_over_their_layers_and_layers_that_did_not_run() {
 }
 
 #[test]
-fn a_summary_computes_nothing_and_leaves_nothing_behind() {
+fn a_summary_computes_nothing_and_leaves_no_state_behind() {
     let net = || {
         manual_seed(5);
         let net = Sequential::new().push(Conv2d::new(3, 8, 3)).push(BatchNorm2d::new(8)).push(ReLU).push(Conv2d::new(8, 8, 3));

@@ -18,8 +18,9 @@ const fn layer(batch: usize, channels: [usize; 2], size: usize, kernel: usize, s
     Layer { batch, channels, size, kernel, stride, groups }
 }
 
-/// Stems, stages, squeezes and classifiers of the classic networks. Sums have up to 4608 products forward and backward, and up to 50,176 (the
-/// maps of a batch of 16 at 56×56) in the weights' gradients.
+/// Stems, stages, squeezes and classifiers of the classic networks. Sums have up to 4608 products
+/// forward and backward, and up to 50,176 (the maps of a batch of 16 at 56×56) in the weights'
+/// gradients.
 const LAYERS: &[Layer] = &[
     layer(2, [1, 6], 28, 5, 1, 1),
     layer(1, [3, 64], 64, 7, 2, 1),
@@ -51,17 +52,17 @@ impl Layer {
         [group_in * self.kernel.pow(2), group_out * met.pow(2), self.batch * self.output().pow(2)][pass]
     }
 
-    /// Whether an algorithm computes this pass itself, and does not leave it to another.
+    /// Whether an algorithm computes this pass itself instead of falling back to another.
     fn takes(&self, algorithm: ConvAlgorithm, pass: usize) -> bool {
         match algorithm {
             Winograd2 | Winograd4 => {
                 let most = if algorithm == Winograd2 { 3 } else { 5 };
-                // An input gradient has no such form where there is a stride.
+                // There is no such form of an input gradient for strides above 1.
                 self.groups == 1 && (3..=most).contains(&self.kernel.div_ceil(self.stride)) && (self.stride == 1 || pass != 1)
             }
             // Few channels in a group of the map that it reads.
             Depthwise => self.channels[usize::from(pass == 1)] / self.groups <= 64,
-            // It takes 100 times as long as others.
+            // The naive algorithm takes 100 times as long as others.
             Naive => self.multiply_adds() < 30_000_000,
             _ => true,
         }
@@ -91,7 +92,8 @@ impl Layer {
     }
 }
 
-/// The largest error and its root mean square, both as parts of the largest magnitude that the exact result has.
+/// The largest error and its root mean square, both as parts of the largest magnitude that the
+/// exact result has.
 fn errors(found: &[f64], exact: &[f64]) -> [f64; 2] {
     assert_eq!(found.len(), exact.len());
     let scale = exact.iter().fold(0.0, |scale: f64, x| scale.max(x.abs()));
@@ -101,9 +103,11 @@ fn errors(found: &[f64], exact: &[f64]) -> [f64; 2] {
     [largest, (squares / exact.len() as f64).sqrt()]
 }
 
-/// What the largest error may be, for sums of so many products. Transforms of six points multiply by numbers up to 8, and the products cancel.
+/// The largest error allowed, for sums of `terms` products. Transforms of six points multiply by
+/// numbers up to 8, and the products cancel.
 ///
-/// Longer sums than a network's layers have, as a depthwise weight gradient's over all pixels of a batch, may err as the root of their length.
+/// The error of sums longer than a network's layers have, such as a depthwise weight gradient's
+/// over all pixels of a batch, may grow with the root of their length.
 fn bound(algorithm: ConvAlgorithm, terms: usize) -> f64 {
     match algorithm {
         Naive => 1e-7, // in f64, and rounded once
@@ -121,7 +125,7 @@ fn bound_of_rms(algorithm: ConvAlgorithm) -> f64 {
 fn every_algorithm_is_as_close_to_f64_as_it_claims() {
     convnet::manual_seed(11);
     println!(
-        "Errors of f32: largest and root mean square, as parts of the largest magnitude of the exact result; over sums of so many products"
+        "Errors of f32: largest and root mean square, as parts of the largest magnitude of the exact result; over sums of the given number of products"
     );
     println!("{:28} {:9} {:>24} {:>24} {:>24}", "", "", PASSES[0], PASSES[1], PASSES[2]);
     let mut failures = vec![];

@@ -1,4 +1,5 @@
-//! Running cases and comparing what comes out; every failure of a test is collected and reported with its operation and case.
+//! Running cases and comparing what comes out; every failure of a test is collected and reported
+//! with its operation and case.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +14,8 @@ pub type Check = Result<(), Box<dyn Error>>;
 
 /// The numbers that count as equal to PyTorch's, relative to the largest magnitude of a tensor.
 fn tolerance(float: DType) -> f64 {
-    // f64: what different orders of summation leave, with room. f32: the same, and inputs are exact in both.
+    // f64: what different orders of summation leave, with room. f32: the same, and inputs are exact
+    // in both.
     if float == DType::F64 { 1e-10 } else { 1e-5 }
 }
 
@@ -45,7 +47,8 @@ pub fn every<T>(items: impl IntoIterator<Item = (String, T)>, check: impl Fn(T) 
     assert!(failures.is_empty(), "{} of {count} failed\n{}", failures.len(), failures.join("\n"));
 }
 
-/// What an operation gave: its output, and a gradient for each leaf among its tensors, by name.
+/// The results of an operation: its output, and a gradient for each leaf among its tensors, by
+/// name.
 pub struct Outcome {
     pub output: Tensor,
     pub gradients: Vec<(String, Tensor)>,
@@ -72,7 +75,8 @@ pub fn outcome(
     Ok(Outcome { output, gradients })
 }
 
-/// Runs a case with its 4-D tensors in the one format and the gradient from above in the other, and compares with PyTorch.
+/// Runs a case with its 4-D tensors in one format and the upstream gradient in the other, and
+/// compares with PyTorch.
 pub fn agrees_with_pytorch(case: &Case, float: DType, inputs: MemoryFormat, from_above: MemoryFormat) -> Check {
     let tensors = case.tensors(float, inputs)?;
     let stored = case.numbers("upstream");
@@ -95,7 +99,8 @@ pub fn agrees_with_pytorch(case: &Case, float: DType, inputs: MemoryFormat, from
     Ok(())
 }
 
-/// Whether a tensor has the expected shape and, within `tolerance` of the largest magnitude, the expected values; NaN is equal to NaN.
+/// Whether a tensor has the expected shape and, within `tolerance` of the largest magnitude, the
+/// expected values; NaN is equal to NaN.
 fn compare(what: &str, expected: &Numbers, found: &Tensor, tolerance: f64) -> Check {
     if found.shape() != expected.shape {
         return Err(format!("{what} has shape {:?}, not {:?}", found.shape(), expected.shape).into());
@@ -103,7 +108,8 @@ fn compare(what: &str, expected: &Numbers, found: &Tensor, tolerance: f64) -> Ch
     close(what, &expected.values, &values(found)?, tolerance)
 }
 
-/// Whether values agree within `tolerance` of the largest magnitude expected; integers, truth values and infinities thus exactly.
+/// Whether values agree within `tolerance` of the largest magnitude expected; integers, truth
+/// values and infinities thus exactly.
 pub fn close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) -> Check {
     let largest = expected.iter().filter(|v| v.is_finite()).fold(0.0f64, |largest, v| largest.max(v.abs()));
     let agree = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= tolerance * largest;

@@ -1,4 +1,5 @@
-//! Dropout is random: what is fixed is its rate, its scale, and that the gradient goes where the values went.
+//! Dropout is random: the tests check its rate, its scale, and that the gradient passes where the
+//! values do.
 
 use convnet::autograd::BackwardOptions;
 use convnet::{DType, MemoryFormat, Result, Tensor};
@@ -25,7 +26,8 @@ fn numbers(x: &Tensor) -> Vec<f64> {
     super::check::values(x).expect("any dtype can be read")
 }
 
-/// Whether the share of zeros is within five standard deviations of `rate`, over `independent` draws.
+/// Whether the share of zeros is within five standard deviations of `rate`, over `independent`
+/// draws.
 fn assert_rate(y: &[f64], rate: f64, independent: usize) {
     let share = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
     let deviation = (rate * (1.0 - rate) / independent as f64).sqrt();
@@ -73,7 +75,7 @@ fn stochastic_depth_drops_whole_samples_and_scales_the_others() -> Result<()> {
 }
 
 #[test]
-fn the_gradient_of_dropout_takes_the_path_of_the_values() -> Result<()> {
+fn the_gradient_of_dropout_passes_where_the_values_do() -> Result<()> {
     for format in [MemoryFormat::RowMajor, MemoryFormat::ChannelsLast] {
         for dropout in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
             let (x, y) = dropped(DType::F64, format, |x| dropout(x, 0.4))?;

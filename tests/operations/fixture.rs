@@ -1,4 +1,5 @@
-//! The cases of `tests/fixtures/ops.json` and their numbers; the script beside it says what they are.
+//! The cases of `tests/fixtures/ops.json` and their numbers; the script beside it says what they
+//! are.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 pub struct Fixture {
     pub cases: Vec<Case>,
-    /// Shapes to compare the crate with itself at, without expected numbers.
+    /// Shapes at which the crate is compared with itself, without expected numbers.
     pub large: Vec<Large>,
     numbers: BTreeMap<String, Numbers>,
 }

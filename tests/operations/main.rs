@@ -1,6 +1,8 @@
-//! Every operation against PyTorch, central differences, and itself: in both precisions, both memory formats, with one thread and several.
+//! Every operation against PyTorch, central differences, and itself: in both precisions, both
+//! memory formats, with one thread and several.
 //!
-//! The cases are data, `tests/fixtures/ops.json`, made by the script beside it; one interpreter, `operations/run.rs`, calls the operations.
+//! The cases are data, `tests/fixtures/ops.json`, made by the script beside it; one interpreter,
+//! `operations/run.rs`, calls the operations.
 
 mod accuracy;
 mod check;
@@ -83,7 +85,7 @@ fn forward_and_gradients_agree_with_pytorch_in_channels_last() {
 }
 
 #[test]
-fn the_gradient_from_above_may_come_in_the_other_memory_format() {
+fn the_upstream_gradient_may_have_the_other_memory_format() {
     every_case(|case| {
         agrees_with_pytorch(case, DType::F64, ChannelsLast, RowMajor)?;
         agrees_with_pytorch(case, DType::F64, RowMajor, ChannelsLast)
@@ -94,7 +96,8 @@ fn the_gradient_from_above_may_come_in_the_other_memory_format() {
 fn gradients_of_every_registered_operation_agree_with_central_differences() {
     let checked = RefCell::new(BTreeSet::new());
     every_case(|case| {
-        // The differences need a smooth neighbourhood and an f64 output; the largest cases would take long.
+        // The differences need a smooth neighbourhood and an f64 output; the largest cases would
+        // take long.
         let tensors = case.tensors(DType::F64, RowMajor)?;
         let inputs: Vec<Tensor> = case.inputs.iter().map(|name| tensors[name.as_str()].detach()).collect();
         let smooth = !["ties", "nan", "extreme"].iter().any(|flag| case.has(flag));
@@ -125,8 +128,8 @@ fn gradients_of_every_registered_operation_agree_with_central_differences() {
     assert!(unchecked.is_empty(), "no case has its gradient compared with central differences: {unchecked:?}");
 }
 
-/// Checks the gradients by central differences. Whether that tells anything: some gradient of an input is not zero, as differences
-/// of a function that ignores its inputs are.
+/// Checks the gradients by central differences. Whether that shows anything: some gradient of an
+/// input is not zero, as differences of a function that ignores its inputs are.
 fn gradcheck_compares(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> convnet::Result<Tensor>) -> convnet::Result<bool> {
     gradcheck(inputs, GradCheck::default(), &function)?;
     let leaves: Vec<Tensor> = inputs.iter().map(Tensor::with_grad).collect();
@@ -205,7 +208,8 @@ fn large_inputs_give_the_same_bits_with_one_thread_and_three() {
 fn large_inputs_give_the_same_numbers_in_either_memory_format() {
     every(large_cases(), |(large, float)| {
         let (row_major, channels_last) = (run_large(large, float, RowMajor)?, run_large(large, float, ChannelsLast)?);
-        // In f32 a sum of 300,000 numbers around zero keeps four digits; a misread layout keeps none.
+        // In f32 a sum of 300,000 numbers around zero keeps four digits; a misread layout keeps
+        // none.
         let tolerance = if float == DType::F32 { 1e-3 } else { 1e-10 };
         close("the output", &values(&row_major.output)?, &values(&channels_last.output)?, tolerance)?;
         for ((name, a), (_, b)) in row_major.gradients.iter().zip(&channels_last.gradients) {

@@ -1,4 +1,4 @@
-//! Results that no memory holds are errors at once, and work is in proportion to the result.
+//! Results that memory cannot hold are errors at once, and work is in proportion to the result.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const ALGORITHMS: [ConvAlgorithm; 7] = [
     ConvAlgorithm::Naive,
 ];
 
-/// More than any of these calls takes where nothing is wrong, on a machine that does other things too.
+/// More time than any of these calls takes when nothing is wrong, on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
 fn within_reason<R>(name: &str, run: impl FnOnce() -> R) -> R {
@@ -27,7 +27,7 @@ fn within_reason<R>(name: &str, run: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Innermost cause of an error from inside a network.
+/// Returns the innermost cause of an error from inside a network.
 fn cause(error: &Error) -> &Error {
     match error {
         Error::Layer { source, .. } => cause(source),
@@ -99,7 +99,7 @@ fn summaries_and_receptive_fields_of_huge_inputs_take_no_memory() {
     let summary = within_reason("summary", || net.summary([1 << 16, 1, 1 << 10, 1 << 10])).unwrap();
     assert!(summary.to_string().contains("65536"), "{summary}");
     within_reason("receptive_field", || net.receptive_field([1, 1, 1 << 16, 1 << 16])).unwrap();
-    // So many places along one side are more than a list holds.
+    // The positions along one side are more than a list can hold.
     let line = within_reason("receptive_field", || net.receptive_field([1, 1, 1 << 45, 8]));
     assert!(line.expect_err("a line of 35 trillion places").to_string().contains("at most 65536 along a side"));
     // Windows that reach far into the padding, and taps far apart.
@@ -143,7 +143,7 @@ fn no_output_channels_give_the_empty_result_in_every_algorithm() {
                 Ok((y.to_vec::<f32>()?, y.sum(..)?.backward()?))
             });
             if let Ok((y, gradients)) = result {
-                // From no channels comes the bias.
+                // The result without input channels is the bias.
                 assert_eq!(y, vec![1.0; 2 * out * 36], "{name}");
                 assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), vec![0.0; 2 * input * 16], "{name}");
                 assert_eq!(gradients.get(&w).unwrap().shape(), w.shape(), "{name}");
@@ -169,7 +169,7 @@ fn a_transposed_convolution_without_elements_takes_no_time_whatever_the_stride()
 
 #[test]
 fn a_convolution_with_huge_padding_and_stride_takes_time_and_memory_for_its_results_only() {
-    // One pixel of the input meets a window: the first and the last window lie in the padding.
+    // One pixel of the input meets a window: the first and the last window cover padding only.
     let p = 1 << 26;
     let options = Conv2dOptions { padding: [p, 0], stride: [p, 1], ..Default::default() };
     for algorithm in ALGORITHMS {
@@ -198,7 +198,7 @@ fn shapes_that_cannot_be_addressed_are_refused_though_they_have_no_elements() {
         assert!(Tensor::zeros([0]).reshape(shape).is_err());
         assert!(Tensor::zeros([1, 1, 1]).expand(shape).is_err());
     }
-    // What is left can be printed, copied and normalised.
+    // The result can be printed, copied and normalised.
     let x = Tensor::zeros([0, 1 << 10, 1 << 40]);
     assert_eq!(x.to_string(), "[]\n[0, 1024, 1099511627776] f32");
     assert_eq!(Tensor::zeros([1 << 40, 0]).to_string(), "[]\n[1099511627776, 0] f32");
@@ -241,7 +241,8 @@ fn operations_on_tensors_without_elements_take_no_time_however_large_the_other_s
     let sizes = [[0, 2, 1 << 50, 1], [0, 1 << 50, 1, 2], [1 << 50, 2, 0, 1], [2, 1 << 50, 1, 0], [2, 0, 1, 1 << 50], [2, 0, 1 << 50, 1]];
     for shape in sizes {
         for (name, operation) in operations {
-            // With its backward pass; an error is a right answer where the result has elements that memory cannot hold.
+            // With its backward pass; an error is right where the result has elements that memory
+            // cannot hold.
             let x = Tensor::zeros(shape).with_grad();
             let start = Instant::now();
             let gradients = operation(&x).and_then(|y| y.sum(..)?.backward());

@@ -82,7 +82,7 @@ fn values(tensor: &Tensor) -> Vec<u64> {
     }
 }
 
-/// Bit for bit, dtypes and shapes included; the order is the file's own.
+/// Asserts equality bit for bit, dtypes and shapes included; the order may differ.
 fn assert_same(loaded: &StateDict, expected: &StateDict, what: &str) {
     let sorted = |state: &StateDict| {
         let mut keys: Vec<String> = state.keys().map(String::from).collect();
@@ -107,7 +107,7 @@ fn load_bytes(bytes: &[u8]) -> convnet::Result<StateDict> {
         };
     }
     TARGET.with(|(_, path)| {
-        // A new file each time: to overwrite one costs some systems a sync.
+        // A new file each time: overwriting one costs a sync on some systems.
         let _ = fs::remove_file(path);
         fs::write(path, bytes).unwrap();
         let (result, peak) = peak(|| weights::load(path));
@@ -181,7 +181,7 @@ fn what_is_saved_loads_again_bit_for_bit() {
 }
 
 #[test]
-fn what_is_asked_for_beyond_tensors_is_refused_by_name() {
+fn a_pickle_that_calls_anything_but_tensor_functions_is_refused_by_name() {
     let cases = [
         ("command2.pth", "holds no tensors; save `model.state_dict()`; it has objects of `posix.system`"),
         ("command4.pth", "holds no tensors; save `model.state_dict()`; it has objects of `posix.system`"),
@@ -212,7 +212,7 @@ fn a_tensor_with_the_negative_bit_loads_with_its_sign() {
 }
 
 #[test]
-fn what_stands_beside_the_tensors_of_a_checkpoint_does_not_hinder_them() {
+fn tensors_load_whatever_else_a_checkpoint_holds() {
     for name in ["companions.pth", "companions_legacy3.pth"] {
         let state = checkpoint(name);
         assert_eq!(state.get("w").unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0], "{name}");
@@ -241,7 +241,7 @@ fn the_network_is_found_under_every_usual_key_and_loses_its_wrappers() {
 }
 
 #[test]
-fn what_torch_compile_puts_into_names_is_taken_off_wherever_it_stands() {
+fn the_prefix_of_torch_compile_is_removed_anywhere_in_a_name() {
     let state = checkpoint("compiled.pth");
     assert_eq!(state.keys().collect::<Vec<_>>(), ["layer1.0.weight", "layer1.1.weight", "fc.weight", "fc.bias"]);
 }
@@ -309,7 +309,7 @@ fn entries_that_are_visited_again_and_again_are_charged() {
 }
 
 #[test]
-fn files_of_other_kinds_say_what_they_are() {
+fn errors_about_files_of_other_kinds_name_the_kind() {
     refused(b"", "an empty file");
     refused(b"<!DOCTYPE html>", "an HTML or XML page");
     refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer");
@@ -351,7 +351,7 @@ fn tensor_program(count: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Ve
 }
 
 #[test]
-fn names_of_functions_are_inert_and_hinder_only_the_tensors_that_depend_on_them() {
+fn names_of_functions_are_inert_and_only_tensors_that_depend_on_them_are_unreadable() {
     let names =
         ["os\nsystem", "posix\nsystem", "subprocess\ncheck_output", "builtins\neval", "__builtin__\nexec", "shutil\nrmtree", "sys\nexit"];
     let storage: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -458,7 +458,7 @@ fn every_instruction_meets_an_empty_stack_and_a_short_rest_without_a_panic() {
             for front in [&b"\x80\x02"[..], b"\x80\x02(", b"\x80\x02N", b"\x80\x02NNNN", b"\x80\x02)))", b"\x80\x02(((", b"\x80\x02NNN(1("]
             {
                 let program = [front, &[instruction], tail, b"."].concat();
-                // An empty dict is a whole pickle.
+                // An empty dict is a complete pickle.
                 let tensors = load_bytes(&torch_archive(&program, b"")).map_or(0, |state| state.len());
                 assert_eq!(tensors, 0, "{program:?}");
             }
@@ -467,7 +467,7 @@ fn every_instruction_meets_an_empty_stack_and_a_short_rest_without_a_panic() {
 }
 
 #[test]
-fn zip_directories_that_lie_are_refused() {
+fn wrong_zip_directories_are_refused() {
     let npy = |values: usize| {
         [
             b"\x93NUMPY\x01\0\x3c\0".to_vec(),
@@ -499,7 +499,7 @@ fn zip_directories_that_lie_are_refused() {
     refused(&lie(&|entry| entry.local_name = "y.npy".into()), "another name");
     refused(&archive(&[stored("x.npy", &one), stored("x.npy", &one)]), "two entries");
 
-    // The second entry lies inside the first.
+    // The second entry is inside the first.
     let inner = archive(&[stored("y.npy", &one)]);
     let mut hidden = stored("y.npy", &one);
     hidden.offset = 30 + "x.npy".len() as u32;
@@ -524,7 +524,7 @@ fn a_deflate_bomb_is_bounded_by_what_the_file_justifies() {
     let bomb = deflated("x.npy", &zeros);
     assert!(bomb.content.len() < 1_000_000);
     refused(&archive(std::slice::from_ref(&bomb)), "more memory than");
-    // The directory says less, or more, than comes out.
+    // The directory states a smaller, or a larger, size than the entry inflates to.
     for size in [1000, 110_000] {
         let mut lying = deflated("x.npy", &zeros[..100_000]);
         lying.size = size;
@@ -546,7 +546,7 @@ fn a_zip_archive_with_checksums_gives_the_right_tensors_or_an_error() {
         let original = fs::read(fixture(name)).unwrap();
         let mut loaded = 0;
         for seed in 0..1000 {
-            // Values only: a shorter name in the directory is another file, whole in itself.
+            // Only values change: a shorter name in the directory would make another valid file.
             let mut bytes = original.clone();
             let mut random = Rng::for_sample(0, 0, seed);
             let at = random.below(bytes.len());
@@ -576,7 +576,7 @@ fn timm_checkpoints_get_torchvisions_names_and_shapes() {
     }
     assert_eq!(networks.len(), 8);
     for (network, rows) in networks {
-        // Sizes beyond 8 stand as 8: a VGG whole takes 500 MB.
+        // Sizes beyond 8 are reduced to 8: a whole VGG takes 500 MB.
         let shape = |text: &str| -> Vec<usize> { serde_json::from_str(text).unwrap() };
         let small = |text: &str| shape(text).into_iter().map(|dim| if dim == 25088 { 49 * 8 } else { dim.min(8) }).collect::<Vec<_>>();
         let timm: StateDict = rows.iter().rev().map(|&[name, _, theirs, _]| (name, Tensor::zeros(small(theirs)))).collect();
@@ -591,7 +591,7 @@ fn timm_checkpoints_get_torchvisions_names_and_shapes() {
 }
 
 #[test]
-fn a_network_of_timms_that_torchvision_does_not_have_is_an_error_and_mobilenet_v1_stays() {
+fn a_timm_network_that_torchvision_lacks_is_an_error_and_mobilenet_v1_stays() {
     let state = |names: &[&str]| names.iter().map(|&name| (name, Tensor::zeros([1]))).collect::<StateDict>();
     let odd = state(&["conv_stem.weight", "blocks.1.0.conv_pwl.weight", "blocks.0.0.conv_exp.weight"]);
     let error = weights::rename(odd).unwrap_err().to_string();
