@@ -1,6 +1,7 @@
 //! Functions of one element and their gradients over the whole range of `f32` and `f64`, against
 //! formulas in `f64` that are exact in the limit.
 
+use crate::autograd::registry::OPERATIONS;
 use crate::error::Result;
 use crate::kernels::epilogue::Activation;
 use crate::ops::{BceOptions, Reduction};
@@ -154,6 +155,16 @@ const CASES: &[Case] = &[
     Case { name: "ln", function: |x| x.ln(), value: f64::ln, slope: |x| 1.0 / x },
     Case { name: "sqrt", function: |x| x.sqrt(), value: f64::sqrt, slope: |x| 0.5 / x.sqrt() },
     Case { name: "square", function: |x| x.square(), value: |x| x * x, slope: |x| 2.0 * x },
+    Case { name: "sin", function: |x| x.sin(), value: f64::sin, slope: f64::cos },
+    Case { name: "cos", function: |x| x.cos(), value: f64::cos, slope: |x| -x.sin() },
+    Case { name: "pow 0", function: |x| x.pow(0.0), value: |_| 1.0, slope: |_| 0.0 },
+    Case { name: "pow 0.25", function: |x| x.pow(0.25), value: |x| x.powf(0.25), slope: |x| 0.25 * x.powf(-0.75) },
+    Case { name: "pow 0.5", function: |x| x.pow(0.5), value: f64::sqrt, slope: |x| 0.5 / x.sqrt() },
+    Case { name: "pow 1", function: |x| x.pow(1.0), value: |x| x, slope: |_| 1.0 },
+    Case { name: "pow 2", function: |x| x.pow(2.0), value: |x| x * x, slope: |x| 2.0 * x },
+    Case { name: "pow 3", function: |x| x.pow(3.0), value: |x| x * x * x, slope: |x| 3.0 * x * x },
+    Case { name: "pow -1", function: |x| x.pow(-1.0), value: |x| 1.0 / x, slope: |x| -1.0 / (x * x) },
+    Case { name: "pow -1.5", function: |x| x.pow(-1.5), value: |x| x.powf(-1.5), slope: |x| -1.5 * x.powf(-2.5) },
     Case { name: "recip", function: |x| x.recip(), value: |x| 1.0 / x, slope: |x| -1.0 / (x * x) },
     Case {
         name: "clamp between bounds",
@@ -174,6 +185,76 @@ const CASES: &[Case] = &[
         slope: |x| if x < 1.0 { 1.0 } else { 0.0 },
     },
 ];
+
+/// Recorded operations without a [`Case`], by reason.
+const EXCEPTIONS: &[(&str, &[&str])] = &[
+    (
+        "arithmetic, a comparison or a choice, rounded once",
+        &[
+            "add",
+            "add_scalar",
+            "div",
+            "div_scalar",
+            "max",
+            "maximum",
+            "maxout",
+            "min",
+            "minimum",
+            "mul",
+            "mul_scalar",
+            "neg",
+            "sub",
+            "sub_scalar",
+            "to_dtype",
+            "where_",
+        ],
+    ),
+    ("elements are left out by chance, the others scaled", &["dropout", "dropout2d", "stochastic_depth"]),
+    (
+        "elements are moved or repeated",
+        &["cat", "expand", "flip", "fold", "gather", "index_select", "narrow", "pad", "permute", "reshape", "to_memory_format", "unfold"],
+    ),
+    (
+        "a loss, tested at the ends of the range below",
+        &["binary_cross_entropy_with_logits", "cross_entropy", "l1_loss", "mse_loss", "nll_loss", "smooth_l1_loss"],
+    ),
+    (
+        "a result depends on several elements",
+        &[
+            "adaptive_avg_pool2d",
+            "adaptive_max_pool2d",
+            "avg_pool2d",
+            "batch_norm",
+            "conv1d",
+            "conv2d",
+            "conv_transpose2d",
+            "group_norm",
+            "interpolate",
+            "layer_norm",
+            "linear",
+            "local_response_norm",
+            "log_softmax",
+            "logsumexp",
+            "matmul",
+            "max_pool2d",
+            "softmax",
+            "sum",
+            "var",
+        ],
+    ),
+];
+
+#[test]
+fn every_operation_has_a_case_or_a_reason_to_have_none() {
+    let excepted: Vec<&str> = EXCEPTIONS.iter().flat_map(|(_, operations)| *operations).copied().collect();
+    let recorded: Vec<&str> = OPERATIONS.iter().map(|&(operation, _)| operation).collect();
+    for operation in &recorded {
+        let has_case = CASES.iter().any(|case| case.name.split(' ').next() == Some(*operation));
+        assert!(has_case != excepted.contains(operation), "{operation} needs either a case or a reason to have none");
+    }
+    let unknown: Vec<&&str> = excepted.iter().filter(|name| !recorded.contains(name)).collect();
+    assert!(unknown.is_empty(), "not operations: {unknown:?}");
+}
 
 /// The values of `f` at `x` and the gradient of their sum.
 fn outcome(f: fn(&Tensor) -> Result<Tensor>, x: &[f64], dtype: DType) -> [Vec<f64>; 2] {
@@ -281,4 +362,40 @@ fn losses_are_right_at_the_ends_of_the_range() {
     let near = Tensor::full([1], 1e-30, DType::F32);
     let smooth = near.smooth_l1_loss_with(&Tensor::zeros([1]), 1e-29, Reduction::Mean).unwrap().item::<f32>().unwrap();
     assert!((smooth / 5e-32 - 1.0).abs() < 1e-6, "{smooth}");
+}
+
+/// The probabilities and logarithms are in f64 what PyTorch 2.15 has in f32: infinite logits of the
+/// right sign make all of a row NaN, and -∞ is a class without probability.
+#[test]
+fn infinite_logits_are_classes_without_probability_or_make_the_row_nan() {
+    let (low, high, nan) = (f64::NEG_INFINITY, f64::INFINITY, f64::NAN);
+    let (p, q) = (1.0 / (1.0 + 1f64.exp()), 1.0 / (1.0 + (-1f64).exp()));
+    let same = |found: &[f64], expected: &[f64]| {
+        let close = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() < 1e-6;
+        found.len() == expected.len() && found.iter().zip(expected).all(close)
+    };
+    let wide = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();
+    let rows = [[low, 0.0, 1.0], [high, 0.0, 1.0], [high, high, 1.0], [low, low, low], [high, low, 0.0], [nan, 0.0, 1.0]];
+    for (dtype, row) in [DType::F32, DType::F64].into_iter().flat_map(|dtype| rows.map(|row| (dtype, row))) {
+        let finite = row == rows[0];
+        let or_nan = |expected: [f64; 3]| if finite { expected } else { [nan; 3] };
+        // The dimension is the last one, or columns side by side.
+        for width in [1, 20] {
+            let x = Tensor::from_slice(&row, [1, 3, 1]).unwrap().expand([1, 3, width]).unwrap().to_dtype(dtype).unwrap().with_grad();
+            let column = |tensor: &Tensor| wide(&tensor.narrow(2, width - 1, 1).unwrap());
+            let slope = |y: &Tensor| column(y.narrow(1, 1, 1).unwrap().sum(..).unwrap().backward().unwrap().get(&x).unwrap());
+            let [softmax, log] = [x.softmax(1).unwrap(), x.log_softmax(1).unwrap()];
+            assert!(same(&column(&softmax), &or_nan([0.0, p, q])), "softmax of {row:?}: {:?}", column(&softmax));
+            assert!(same(&slope(&softmax), &or_nan([0.0, p * q, -p * q])), "softmax of {row:?}: {:?}", slope(&softmax));
+            assert!(same(&column(&log), &or_nan([low, p.ln(), q.ln()])), "log_softmax of {row:?}: {:?}", column(&log));
+            assert!(same(&slope(&log), &or_nan([0.0, q, -q])), "log_softmax of {row:?}: {:?}", slope(&log));
+        }
+        for (label, loss, slopes) in [(0i64, high, [-1.0, p, q]), (1, -p.ln(), [0.0, p - 1.0, q])] {
+            let x = Tensor::from_slice(&row, [1, 3]).unwrap().to_dtype(dtype).unwrap().with_grad();
+            let y = x.cross_entropy(&Tensor::from_slice(&[label], [1]).unwrap()).unwrap();
+            let found = wide(y.backward().unwrap().get(&x).unwrap());
+            assert!(same(&wide(&y), &[if finite { loss } else { nan }]), "cross_entropy of {row:?} at {label}: {:?}", wide(&y));
+            assert!(same(&found, &or_nan(slopes)), "cross_entropy of {row:?} at {label}: {found:?}");
+        }
+    }
 }

@@ -144,7 +144,8 @@ impl Tensor {
         pointwise(self, Cos)
     }
 
-    /// `xᵖ`; NaN for negative `x` unless the exponent is whole.
+    /// `xᵖ`; NaN for negative `x` unless the exponent is whole. The exponents 2 and 0.5 give the square and
+    /// the square root.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -160,7 +161,11 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn pow(&self, exponent: f64) -> Result<Tensor> {
-        if exponent == 2.0 { self.square() } else { pointwise(self, Pow { exponent }) }
+        match exponent {
+            2.0 => self.square(),
+            0.5 => self.sqrt(),
+            _ => pointwise(self, Pow { exponent }),
+        }
     }
 
     /// `x` within bounds: `min` below `min`, and then `max` above `max`, an infinite one meaning none. NaN stays NaN, and a bound that is NaN
