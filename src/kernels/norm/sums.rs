@@ -27,9 +27,12 @@ impl Pairs {
 }
 
 /// Two sums of each lane: those of a block of rows, and those of the blocks before it.
+///
+/// The latter are `f64`: a sum's rounding error is one for all of a channel's gradients, so that the
+/// sums of the layers in front, whose terms all but cancel, show it many times larger.
 struct LaneSums<'a, T> {
     block: [&'a mut [T]; 2],
-    total: [&'a mut [T]; 2],
+    total: [&'a mut [f64]; 2],
 }
 
 impl<T: Real> LaneSums<'_, T> {
@@ -38,7 +41,7 @@ impl<T: Real> LaneSums<'_, T> {
     fn end_block(&mut self) {
         for (total, block) in self.total.iter_mut().zip(&mut self.block) {
             for (total, block) in total.iter_mut().zip(block.iter_mut()) {
-                *total += *block;
+                *total += block.to_f64().unwrap_or(f64::NAN);
                 *block = T::zero();
             }
         }
@@ -64,10 +67,10 @@ fn halves<T>(slice: &mut [T]) -> [&mut [T]; 2] {
 }
 
 /// Folds lanes into channels.
-fn fold_lanes<T: Real>(lanes: &[T], sums: &mut [f64]) {
+fn fold_lanes(lanes: &[f64], sums: &mut [f64]) {
     sums.fill(0.0);
     for row in lanes.chunks_exact(sums.len()) {
-        sums.iter_mut().zip(row).for_each(|(sum, &lane)| *sum += lane.to_f64().unwrap_or(f64::NAN));
+        sums.iter_mut().zip(row).for_each(|(sum, lane)| *sum += lane);
     }
 }
 
@@ -77,10 +80,9 @@ fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<
     let mut partial = Buffer::uncleared(tasks * 2 * maps.channels);
     parallel::chunks_mut(&mut partial, 2 * maps.channels, work, |task, sums| {
         let (chunk, lanes) = (maps.chunk(task), maps.lanes());
-        let mut scratch = Buffer::<T>::zeroed(4 * lanes);
-        let (first, second) = scratch.split_at_mut(2 * lanes);
-        let ([block, total], [more_block, more_total]) = (halves(first), halves(second));
-        add(&chunk, LaneSums { block: [block, more_block], total: [total, more_total] });
+        let (mut block, mut total) = (Buffer::<T>::zeroed(2 * lanes), Buffer::<f64>::zeroed(2 * lanes));
+        add(&chunk, LaneSums { block: halves(&mut block), total: halves(&mut total) });
+        let [first, second] = halves(&mut total);
         let (sums, more) = sums.split_at_mut(maps.channels);
         fold_lanes(first, sums);
         fold_lanes(second, more);
