@@ -229,7 +229,7 @@ fn every_optimiser_continues_with_the_same_bits_after_a_round_trip_of_its_state(
 }
 
 #[test]
-fn an_update_has_the_same_bits_whatever_the_number_of_threads() {
+fn update_has_the_same_bits_whatever_the_number_of_threads() {
     let run = |threads: usize| {
         convnet::set_num_threads(threads).unwrap();
         let start = Tensor::from_vec((0..100_003).map(|i| (i * 7919 % 1013) as f32 / 999.0 - 0.5).collect(), [100_003]).unwrap();
@@ -250,7 +250,7 @@ fn an_update_has_the_same_bits_whatever_the_number_of_threads() {
 }
 
 #[test]
-fn a_snapshot_that_does_not_fit_is_refused_and_changes_nothing() {
+fn snapshot_that_does_not_fit_is_refused_and_changes_nothing() {
     let problem = Problem::new::<f64>();
     let mut adam = Adam::new(problem.all(), 0.01);
     adam.step(&problem.loss().backward().unwrap()).unwrap();
@@ -350,7 +350,7 @@ fn frozen_parameters_and_repeated_ones_are_not_updated_or_updated_once() {
 }
 
 #[test]
-fn an_optimiser_that_finds_no_gradient_of_its_parameters_names_the_likely_cause() {
+fn optimiser_that_finds_no_gradient_of_its_parameters_names_the_likely_cause() {
     let (problem, other) = (Problem::new::<f64>(), Problem::new::<f64>());
     let grads = problem.loss().backward().unwrap();
     let before = other.bits();
@@ -494,7 +494,7 @@ fn every_schedule_restored_into_a_new_optimiser_has_its_rates_at_once_and_from_t
 }
 
 #[test]
-fn a_schedule_that_cannot_be_restored_leaves_itself_and_the_optimiser_as_they_were() {
+fn schedule_that_cannot_be_restored_leaves_itself_and_the_optimiser_as_they_were() {
     let mut optimizer = scheduled();
     let mut schedule = ExponentialLr::new(0.5).attach(&mut optimizer).unwrap();
     schedule.step(&mut optimizer).unwrap();
@@ -516,7 +516,7 @@ fn a_schedule_that_cannot_be_restored_leaves_itself_and_the_optimiser_as_they_we
 }
 
 #[test]
-fn a_warm_up_before_a_plateau_hides_its_metrics() {
+fn warm_up_before_a_plateau_hides_its_metrics() {
     let mut optimizer = scheduled();
     let warm = LinearWarmup::new(4, ReduceLrOnPlateau::new().patience(1).factor(0.5)).start_factor(0.0);
     let mut schedule = warm.attach(&mut optimizer).unwrap();
@@ -558,7 +558,7 @@ fn schedules_with_settings_out_of_range_are_not_attached() {
 }
 
 #[test]
-fn a_cycle_ends_and_needs_an_optimiser_with_momentum() {
+fn cycle_ends_and_needs_an_optimiser_with_momentum() {
     let mut optimizer = scheduled();
     let mut schedule = OneCycleLr::new(0.1, 3).attach(&mut optimizer).unwrap();
     for _ in 0..3 {

@@ -11,10 +11,10 @@ impl Image {
     /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of
     /// bytes](Image::is_bytes).
     ///
-    /// Pixels are those that `Image.open(path).convert("RGB")` has in Pillow 13, to the bit: gray
-    /// is repeated, transparency is left out, and a camera's note of how it was held is not heeded.
-    /// Damaged files that Pillow opens open here. Of 16 bits in PNG files the upper 8 count, but
-    /// gray without transparency is clipped at 255, as in Pillow: scale such files beforehand.
+    /// Pixels are those of `Image.open(path).convert("RGB")` in Pillow 13, to the bit: gray is
+    /// repeated, transparency is dropped, and the orientation tag of cameras (EXIF) is ignored.
+    /// Damaged files that Pillow opens are opened too. Of 16 bits in PNG files the upper 8 count,
+    /// but gray without transparency is clipped at 255, as in Pillow: scale such files beforehand.
     ///
     /// ```
     /// use convnet::data::Image;
@@ -26,9 +26,9 @@ impl Image {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is of another kind,
-    /// damaged, truncated, has more pixels than [`set_max_pixels`] allows, or promises more than
-    /// its data can fill.
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is of another format,
+    /// damaged, truncated, has more pixels than [`set_max_pixels`](super::set_max_pixels) allows,
+    /// or promises more than its data can fill.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
         decode(&read_file(path)?).map_err(|message| Error::format(path, message))
@@ -37,7 +37,9 @@ impl Image {
     /// Decodes a file's content as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// [`Error::Value`] where `open` has [`Error::Format`].
+    /// [`Error::Value`] when the content is of another format, damaged, truncated, has more pixels
+    /// than [`set_max_pixels`](super::set_max_pixels) allows, or promises more than its data can
+    /// fill.
     pub fn decode(bytes: &[u8]) -> Result<Image> {
         decode(bytes).map_err(|message| Error::value("image", message))
     }
@@ -65,7 +67,7 @@ fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) 
     Ok(colours)
 }
 
-/// Inks to light, as Pillow does it; files have inks inverted, as Adobe's programs write them.
+/// Converts inks to light as Pillow does; files have inks inverted, as Adobe's programs write them.
 fn without_black(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     let white = u32::from(k);
     [c, m, y].map(|value| {

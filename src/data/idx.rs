@@ -1,10 +1,10 @@
 //! IDX files: the format of MNIST and its relatives.
 //!
-//! Two zero bytes, a byte for the element type, a byte for the number of dimensions, each dimension
-//! as a big-endian `u32`, then the elements, big-endian, the last dimension contiguous. Files may
-//! be compressed with gzip; the content tells.
+//! A file has two zero bytes, a byte for the element type, a byte for the number of dimensions,
+//! each dimension as a big-endian `u32`, then the elements, big-endian, the last dimension
+//! contiguous. Files may be compressed with gzip, which is recognised by the content.
 //!
-//! A file is not trusted: it has to be exactly as long as its header says, and what is allocated is
+//! A file is not trusted: it must be exactly as long as its header says, and allocations are
 //! bounded by a limit and by what the file can contain.
 
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use crate::tensor::shape::try_numel;
 /// The largest tensor that [`read`] makes: 1 GiB. MNIST's largest relative, EMNIST, has 0.64 GB.
 pub const DEFAULT_LIMIT: u64 = 1 << 30;
 
-/// No deflate stream expands further.
+/// The largest ratio by which a deflate stream expands.
 const MOST_EXPANSION: u64 = 1032;
 
 /// Reads an IDX file, plain or gzip, as a tensor of the shape its header gives.
@@ -35,11 +35,12 @@ pub fn read(path: impl AsRef<Path>) -> Result<Tensor> {
     read_with_limit(path, DEFAULT_LIMIT)
 }
 
-/// As [`read`], with another bound on the bytes of the tensor. A signed byte becomes an `i64` and
-/// counts 8.
+/// Reads an IDX file as [`read`] does, with another bound on the bytes of the tensor. A signed byte
+/// becomes an `i64` and counts 8.
 ///
 /// # Errors
-/// As [`read`].
+/// [`Error::Io`] when the file cannot be read or memory does not suffice, [`Error::Format`] when it
+/// is not an IDX file, is damaged, or makes a tensor of more than `limit` bytes.
 pub fn read_with_limit(path: impl AsRef<Path>, limit: u64) -> Result<Tensor> {
     let path = path.as_ref();
     let Raw { shape, element, data } = Raw::read(path, limit)?;
@@ -84,7 +85,7 @@ impl ElementType {
         })
     }
 
-    /// Bytes in the file.
+    /// Returns the number of bytes in the file.
     fn size(self) -> u64 {
         match self {
             ElementType::U8 | ElementType::I8 => 1,
@@ -94,7 +95,7 @@ impl ElementType {
         }
     }
 
-    /// Bytes in the tensor, whose integers are `u8` or `i64`.
+    /// Returns the number of bytes in the tensor, whose integers are `u8` or `i64`.
     fn size_in_memory(self) -> u64 {
         match self {
             ElementType::I8 | ElementType::I16 | ElementType::I32 => 8,
@@ -103,7 +104,7 @@ impl ElementType {
     }
 }
 
-/// A file's content as it is.
+/// The content of a file, not yet converted.
 pub(crate) struct Raw {
     pub(crate) shape: Vec<usize>,
     pub(crate) element: ElementType,
@@ -146,7 +147,7 @@ impl Raw {
         read_header(path, reader, &mut dims)?;
         let shape: Vec<usize> = numbers(path, &dims, |bytes| u32::from_be_bytes(bytes) as usize)?;
 
-        // A size of 0 does not excuse the others: no sample of 2³² × 2³² can be, not even in a
+        // The sizes besides a 0 are checked too: a sample of 2³² × 2³² cannot exist, not even in a
         // table of none.
         let sizes: Vec<usize> = shape.iter().copied().filter(|&size| size > 0).collect();
         let in_memory = try_numel(&sizes).and_then(|count| element.size_in_memory().checked_mul(count as u64));
@@ -166,7 +167,7 @@ impl Raw {
             _ => {}
         }
 
-        // Grows with what arrives: for a compressed file the header's size is only a promise.
+        // The vector grows with the data: the header of a compressed file may promise any size.
         let mut data = Vec::new();
         if matches!(length, Length::Exactly(_)) {
             data.try_reserve_exact(bytes as usize).map_err(|error| Error::io(path)(error.into()))?;
@@ -184,7 +185,7 @@ impl Raw {
     }
 }
 
-/// What is known of the length of a file's content, header included, before it is read.
+/// What is known about the length of a file's content, header included, before it is read.
 enum Length {
     Exactly(u64),
     AtMost(u64),
@@ -208,7 +209,7 @@ fn read_header(path: &Path, reader: &mut impl Read, out: &mut [u8]) -> Result<()
     Ok(())
 }
 
-/// Tells what the system could not do, such as give memory, from what is wrong with a gzip stream.
+/// Separates failures of the system, such as a lack of memory, from damage to the gzip stream.
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| match error.raw_os_error() {
         Some(_) => Error::io(path)(error),
@@ -223,10 +224,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lack_of_memory_is_not_called_damage() {
+    fn lack_of_memory_is_not_reported_as_damage() {
         let error = read_error(Path::new("train.gz"))(io::ErrorKind::OutOfMemory.into());
         assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory), "{error}");
-        // What a vector that grows reports.
+        // The error of a vector that cannot grow.
         let error = read_error(Path::new("train.gz"))(Vec::<u8>::new().try_reserve(usize::MAX).unwrap_err().into());
         assert!(matches!(error, Error::Io { .. }), "{error}");
         let error = read_error(Path::new("train.gz"))(io::Error::new(io::ErrorKind::InvalidInput, "corrupt deflate stream"));

@@ -1,10 +1,10 @@
-//! Batches, made ahead of time.
+//! The loader: batches, made ahead of time on worker threads.
 //!
 //! Worker threads claim batch numbers from a counter, make whole batches, and put them where the
-//! consumer takes them in order. A worker waits when it is too far ahead of the consumer; dropping
-//! the iterator stops the workers after the sample that each is at, and joins them. What a batch
-//! holds depends on its number, the seed and the epoch alone, so the number of workers changes
-//! nothing but the speed.
+//! consumer takes them in order. A worker waits when it is too far ahead of the consumer. Dropping
+//! the iterator stops each worker after its current sample and joins it. The content of a batch
+//! depends only on its number, the seed and the epoch, so the number of workers changes nothing but
+//! the speed.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::tensor::{MemoryFormat, Tensor};
 /// A dataset for classification.
 type LabelledImages = dyn Dataset<Sample = (Image, i64)>;
 
-/// Images and labels of some samples.
+/// Images and labels of several samples.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// `[B, C, H, W]`, `f32`; channels-last in memory.
@@ -48,35 +48,35 @@ pub struct DataLoader {
 }
 
 impl DataLoader {
-    /// Batches of `batch` samples, in the dataset's order, made on the calling thread. An `Arc` of
-    /// a dataset is a dataset too.
+    /// Makes a loader of batches of `batch` samples, in the dataset's order, made on the calling
+    /// thread. An `Arc` of a dataset is a dataset too.
     pub fn new(dataset: impl Dataset<Sample = (Image, i64)> + 'static, batch: usize) -> DataLoader {
         let dataset = Arc::new(dataset);
         DataLoader { dataset, batch, seed: None, workers: 0, prefetch: None, drop_last: false, transforms: Vec::new() }
     }
 
-    /// Shuffles each epoch in another way; the seed decides how, and what the dataset and the
-    /// transforms draw (without a call of this, they draw from seed 0).
+    /// Shuffles the samples, differently in each epoch. The seed decides the order and the random
+    /// numbers of datasets and transforms; without this call they draw from seed 0.
     pub fn shuffle(mut self, seed: u64) -> DataLoader {
         self.seed = Some(seed);
         self
     }
 
-    /// Makes batches on this many threads of the loader's own; 0, the default, makes them on the
-    /// calling thread when they are asked for.
+    /// Sets the number of threads that make batches; 0, the default, makes them on the calling
+    /// thread when they are asked for.
     pub fn workers(mut self, workers: usize) -> DataLoader {
         self.workers = workers;
         self
     }
 
-    /// How many batches the workers may be ahead, at least one; two for each worker by default.
-    /// Without workers it has no effect.
+    /// Sets how many batches the workers may be ahead, at least one; two for each worker by
+    /// default. Without workers it has no effect.
     pub fn prefetch(mut self, batches: usize) -> DataLoader {
         self.prefetch = Some(batches);
         self
     }
 
-    /// Whether to leave out the last batch when it is smaller than the others. Off by default.
+    /// Sets whether to leave out the last batch when it is smaller than the others; off by default.
     pub fn drop_last(mut self, drop_last: bool) -> DataLoader {
         self.drop_last = drop_last;
         self
@@ -88,12 +88,12 @@ impl DataLoader {
         self
     }
 
-    /// The dataset.
+    /// Returns the dataset.
     pub fn dataset(&self) -> &Arc<dyn Dataset<Sample = (Image, i64)>> {
         &self.dataset
     }
 
-    /// The number of batches in an epoch.
+    /// Returns the number of batches in an epoch.
     pub fn len(&self) -> usize {
         self.batches_of(self.dataset.len())
     }
@@ -106,13 +106,13 @@ impl DataLoader {
         }
     }
 
-    /// Whether an epoch has no batches.
+    /// Returns whether an epoch has no batches.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The batches of an epoch; workers start at once. The same seed and epoch give the same
-    /// batches, however many workers there are.
+    /// Returns the batches of an epoch; workers start at once. The same seed and epoch give the
+    /// same batches with any number of workers.
     ///
     /// # Errors
     /// The iterator ends with the first error: [`Error::Argument`] for batches of no samples,
@@ -147,7 +147,7 @@ impl fmt::Debug for DataLoader {
     }
 }
 
-/// What all batches of an epoch are made by.
+/// What the batches of an epoch are made from.
 struct SampleBuilder {
     dataset: Arc<LabelledImages>,
     transforms: Vec<Arc<dyn Transform>>,
@@ -207,7 +207,9 @@ impl SampleBuilder {
         };
         let get = || Rng::tensors_of_sample(self.seed, self.epoch, index as u64, get);
         panic::catch_unwind(AssertUnwindSafe(get))
-            .unwrap_or_else(|panic| Err(Error::value("data loader", format!("the dataset or a transform panicked: {}", words(&*panic)))))
+            .unwrap_or_else(|panic| {
+                Err(Error::value("data loader", format!("the dataset or a transform panicked: {}", message_of(&*panic))))
+            })
             .map_err(|error| of_sample(index, error))
     }
 }
@@ -216,8 +218,8 @@ fn of_sample(index: usize, error: Error) -> Error {
     Error::Sample { index, source: Box::new(error) }
 }
 
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
+/// Returns the message of a panic.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
@@ -252,7 +254,7 @@ impl Iterator for Epoch {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // The lower bound is what an error leaves.
+        // The lower bound is 1, since an error ends the iterator.
         let left = self.builder.count - self.next.min(self.builder.count) + usize::from(self.invalid.is_some());
         (left.min(1), Some(left))
     }
@@ -291,8 +293,8 @@ struct State {
 }
 
 impl Pool {
-    /// Starts workers. When the system has no thread to give, those that did start do the work, or
-    /// the caller does.
+    /// Starts workers. When the system gives fewer threads than asked for, the started ones do the
+    /// work; without any, the caller does.
     fn start(builder: &Arc<SampleBuilder>, workers: usize, window: usize) -> Option<Pool> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -314,7 +316,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.end_at(0);
         for thread in self.threads.drain(..) {
-            // Workers do not panic: `SampleBuilder::sample` catches what user code throws.
+            // Workers do not panic: `SampleBuilder::sample` catches panics of users' code.
             let _ = thread.join();
         }
     }
@@ -328,9 +330,9 @@ impl Shared {
     fn work(&self, builder: &SampleBuilder) {
         while let Some(number) = self.claim() {
             let wanted = || number < self.end.load(Ordering::Relaxed);
-            // Whatever happens, the consumer must not wait for ever.
+            // A panic must become a batch too, or the consumer would wait for ever.
             let batch = panic::catch_unwind(AssertUnwindSafe(|| builder.make(number, wanted)))
-                .unwrap_or_else(|panic| Err(Error::value("data loader", format!("batch {number}: {}", words(&*panic)))));
+                .unwrap_or_else(|panic| Err(Error::value("data loader", format!("batch {number}: {}", message_of(&*panic)))));
             if !wanted() {
                 return;
             }
@@ -346,13 +348,14 @@ impl Shared {
 
     /// Stops the work on batches from this number on.
     fn end_at(&self, number: usize) {
-        // With the lock held, so that no worker is between its look at the end and its sleep.
+        // The lock is held, so that no worker is between reading the end and going to sleep.
         let _state = self.lock();
         self.end.fetch_min(number, Ordering::Relaxed);
         self.room.notify_all();
     }
 
-    /// The next batch to make, once it is near enough.
+    /// Returns the number of the next batch to make, once it is within the window; `None` at the
+    /// end.
     fn claim(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -367,7 +370,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a batch.
+    /// Waits for a batch and returns it.
     fn take(&self, number: usize) -> Result<Batch> {
         let mut state = self.lock();
         loop {

@@ -1,4 +1,4 @@
-//! What all decoders of picture files share: their result and the limit on its size.
+//! The result of all decoders of picture files, and the limit on its size.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +11,7 @@ pub(crate) struct Pixels {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Pillow's limit: what `Image.open` refuses as a decompression bomb.
+/// Pillow's limit, beyond which `Image.open` refuses a file as a decompression bomb.
 static MAX_PIXELS: AtomicUsize = AtomicUsize::new(178_956_970);
 
 /// Sets how many pixels a picture may have that [`Image::open`](super::Image::open) and
@@ -33,7 +33,7 @@ pub fn set_max_pixels(pixels: usize) {
     MAX_PIXELS.store(pixels, Ordering::Relaxed);
 }
 
-/// How many pixels a picture may have; see [`set_max_pixels`].
+/// Returns how many pixels a picture may have; see [`set_max_pixels`].
 pub fn max_pixels() -> usize {
     MAX_PIXELS.load(Ordering::Relaxed)
 }
@@ -50,7 +50,7 @@ pub(crate) fn check_size(width: usize, height: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// An empty vector with room for `length` elements.
+/// Returns an empty vector with room for `length` elements.
 pub(crate) fn reserved<T>(length: usize) -> Result<Vec<T>, String> {
     let mut vector = Vec::new();
     let bytes = length.saturating_mul(size_of::<T>());
@@ -58,8 +58,8 @@ pub(crate) fn reserved<T>(length: usize) -> Result<Vec<T>, String> {
     Ok(vector)
 }
 
-/// A vector of zeros. Whether there is memory for it is tried first, since only a vector that is
-/// made of zeros at once costs nothing before it is written to.
+/// Returns a vector of zeros. Whether memory suffices is tried first, on another vector: only one
+/// that is made of zeros at once costs nothing before it is written to.
 pub(crate) fn zeroed<T: Clone>(length: usize, zero: T) -> Result<Vec<T>, String> {
     drop(reserved::<T>(length)?);
     Ok(vec![zero; length])

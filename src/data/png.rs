@@ -1,22 +1,23 @@
-//! PNG to pixels, as Pillow 13 reads the format (ISO/IEC 15948).
+//! PNG decoder that gives the pixels of Pillow 13 (ISO/IEC 15948).
 //!
-//! The chunks are walked here, and only the compressed stream goes to a decoder of another crate.
-//! What Pillow overlooks is overlooked: wrong checksums of image data, a missing end chunk, a
+//! The chunks are read here, and only the compressed stream goes to a decoder of another crate.
+//! Errors that Pillow ignores are ignored: wrong checksums of image data, a missing end chunk, a
 //! palette that is missing or cut short (its missing colours are black), image data that ends after
-//! a complete row (the missing rows are black). Up to the image data each chunk's checksum has to
-//! be right. Transparency, gamma and profiles are not heeded. Of samples of 16 bits the upper 8
-//! count, except in gray pictures without transparency, where values above 255 become 255, as by
+//! a complete row (the missing rows are black). Up to the image data each chunk's checksum must be
+//! right. Transparency, gamma and profiles are ignored. Of samples of 16 bits the upper 8 count,
+//! except in gray pictures without transparency, where values above 255 become 255, as with
 //! Pillow's `convert("L")` and `convert("RGB")`.
 
 use fdeflate::{DecompressionError, Decompressor};
 
 use super::pixels::{Pixels, check_size, reserved};
 
-/// Deflate's best: 258 bytes of output for two bits.
+/// The best ratio of deflate: 258 bytes of output for two bits.
 const MOST_BYTES_PER_BYTE: usize = 1032;
 
-/// How much of the image data is decompressed before its rows are counted, as in Pillow: a wrong
-/// checksum of the stream beyond the piece that completes the picture is not seen.
+/// The number of bytes of image data that are decompressed before their rows are counted, as in
+/// Pillow: a wrong checksum of the stream beyond the piece that completes the picture is not
+/// noticed.
 const PIECE: usize = 1 << 16;
 
 /// The first column and row of each interlaced pass, and the steps to the next ones (Adam7).
@@ -94,7 +95,7 @@ impl<'a> Iterator for Chunks<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    /// The body of a complete chunk with the right checksum.
+    /// Returns the body of a complete chunk with the right checksum.
     fn checked(&self) -> Result<&'a [u8], String> {
         let name = self.name.escape_ascii();
         if !self.name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_') {
@@ -153,8 +154,8 @@ impl Header {
             }
     }
 
-    /// Each pass's first column and row, steps, and columns and rows; without interlacing there is
-    /// one.
+    /// Returns, for each pass, its first column and row, its steps, and its columns and rows;
+    /// without interlacing there is one pass.
     fn passes(&self) -> impl Iterator<Item = ([usize; 4], [usize; 2])> {
         let passes = if self.interlaced { &PASSES[..] } else { &[[0, 0, 1, 1]] };
         let sizes = passes.iter().map(|&pass| {
@@ -164,12 +165,12 @@ impl Header {
         sizes.filter(|&(_, [columns, rows])| columns > 0 && rows > 0)
     }
 
-    /// The bytes of a row, without its filter.
+    /// Returns the number of bytes of a row, without its filter.
     fn row(&self, columns: usize) -> Option<usize> {
         Some(columns.checked_mul(self.bits_per_pixel())?.div_ceil(8))
     }
 
-    /// The bytes of all rows with their filters.
+    /// Returns the number of bytes of all rows with their filters.
     fn bytes(&self) -> Option<usize> {
         self.passes().try_fold(0usize, |sum, (_, [columns, rows])| sum.checked_add((self.row(columns)? + 1).checked_mul(rows)?))
     }
@@ -199,7 +200,7 @@ impl Header {
         Ok(Pixels { width: self.width, height: self.height, channels, bytes: pixels })
     }
 
-    /// Writes a row's pixels to each `step`-th place.
+    /// Writes the pixels of a row, `step` places apart.
     fn draw(&self, line: &[u8], palette: &[[u8; 3]; 256], out: &mut [u8], step: usize) {
         let depth = self.depth;
         match (self.colour, depth) {
@@ -268,7 +269,7 @@ fn inflate(chunks: &[&[u8]], total: usize) -> Result<Vec<u8>, String> {
     for mut piece in chunks.iter().flat_map(|chunk| chunk.chunks(PIECE)) {
         loop {
             if written == out.len() && written < total {
-                // Grows with what has come, not with what the header promises.
+                // The buffer grows with the data, not with the promise of the header.
                 let more = (2 * written).max(4 * length).clamp(PIECE, total.max(PIECE)).min(total) - written;
                 out.try_reserve_exact(more).map_err(|_| too_large(total))?;
                 out.resize(written + more, 0);
@@ -280,7 +281,7 @@ fn inflate(chunks: &[&[u8]], total: usize) -> Result<Vec<u8>, String> {
             }
         }
         if written == total {
-            // The checksum counts where it follows at once.
+            // The checksum is only checked when it follows at once.
             if stream.read(piece, &mut out, written, false) == Err(DecompressionError::WrongChecksum) {
                 return Err(damaged(DecompressionError::WrongChecksum));
             }
@@ -323,8 +324,8 @@ fn unfilter<const B: usize>(filter: u8, line: &mut [u8], above: &[u8]) -> Result
     Ok(())
 }
 
-/// Of the left, the upper and the upper left value the one nearest to left + upper - upper left, in
-/// the order of few steps that `stb_image` has.
+/// Returns the left, upper or upper left value that is nearest to left + upper - upper left, with
+/// the few steps of `stb_image`.
 #[inline(always)]
 fn paeth(left: u8, up: u8, corner: u8) -> u8 {
     let bound = 3 * i16::from(corner) - i16::from(left) - i16::from(up);

@@ -1,11 +1,11 @@
-//! The generator that datasets and transforms draw from.
+//! The random generator of datasets and transforms.
 
 use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::tensor::rng::{below, unit, with_generator_at};
 
-/// What a generator is for; keeps the streams of one seed apart.
+/// The use of a generator, which keeps the streams of one seed apart.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Shuffle = 1,
@@ -15,8 +15,8 @@ pub(crate) enum Purpose {
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).
 ///
-/// The loader gives every sample another one, so that datasets and transforms that draw from
-/// nothing else are deterministic.
+/// The loader gives each sample a separate generator, so that datasets and transforms that draw
+/// from nothing else are deterministic.
 #[derive(Clone, Debug)]
 pub struct Rng {
     generator: ChaCha8Rng,
@@ -28,19 +28,21 @@ impl Rng {
         Rng::for_sample(seed, 0, 0)
     }
 
-    /// The generator of a sample in an epoch: what a [`DataLoader`](super::DataLoader) with this
-    /// seed hands to the dataset and then to the transforms.
+    /// Returns the generator of a sample in an epoch: the one that a
+    /// [`DataLoader`](super::DataLoader) with this seed hands to the dataset and then to the
+    /// transforms.
     pub fn for_sample(seed: u64, epoch: u64, index: u64) -> Rng {
         Rng::keyed(Purpose::Samples, seed, epoch, index)
     }
 
-    /// Runs `body` with a generator of the sample's in place of the thread's, from which
-    /// `Tensor::randn` and the like draw.
+    /// Runs `body` with a generator of the sample in place of the thread's, from which
+    /// `Tensor::randn` and its like draw.
     pub(crate) fn tensors_of_sample<R>(seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
         with_generator_at(&Rng::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
     }
 
-    /// The numbers are the cipher's key, so different ones give unrelated streams.
+    /// Returns a generator whose key is made of these numbers, so that different ones give
+    /// unrelated streams.
     pub(crate) fn keyed(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> Rng {
         let mut key = [0; 32];
         for (part, number) in key.chunks_exact_mut(8).zip([seed, epoch, index, purpose as u64]) {
@@ -49,32 +51,32 @@ impl Rng {
         Rng { generator: ChaCha8Rng::from_seed(key) }
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.generator.next_u64()
     }
 
-    /// Uniform in `[0, 1)`.
+    /// Returns a number uniform in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
         unit(&mut self.generator)
     }
 
-    /// Uniform in `[low, high)`; `low` when they are equal.
+    /// Returns a number uniform in `[low, high)`; `low` when they are equal.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
 
-    /// Uniform in `0..bound`; 0 when the bound is 0 or 1.
+    /// Returns a number uniform in `0..bound`; 0 when the bound is 0 or 1.
     pub fn below(&mut self, bound: usize) -> usize {
         below(&mut self.generator, bound as u64) as usize
     }
 
-    /// Puts a slice into random order (Fisher and Yates).
+    /// Shuffles a slice (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_of_a_sample_never_changes() {
+    fn stream_of_a_sample_is_pinned() {
         // Pinned: a change here would change every augmented training run.
         let mut random = Rng::for_sample(1, 2, 3);
         assert_eq!([random.bits(), random.bits()], PINNED);
@@ -96,14 +98,14 @@ mod tests {
     const PINNED: [u64; 2] = [10_524_200_955_395_800_979, 7_007_766_858_581_985_048];
 
     #[test]
-    fn seed_epoch_and_index_each_give_another_stream() {
+    fn seed_epoch_and_index_each_change_the_stream() {
         let first = |seed, epoch, index| Rng::for_sample(seed, epoch, index).bits();
         let all = [first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1)];
         assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])), "{all:?}");
     }
 
     #[test]
-    fn a_shuffle_keeps_every_item() {
+    fn shuffle_keeps_every_item() {
         let mut items: Vec<usize> = (0..1000).collect();
         Rng::for_sample(0, 0, 0).shuffle(&mut items);
         assert!(items.iter().enumerate().filter(|&(i, &item)| i == item).count() < 10);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+    fn failed_write_leaves_the_old_file_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         write_atomically(&path, |out| out.write_all(b"old")).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_removes_no_other_writers_file_and_the_last_one_wins() {
+    fn writer_removes_no_other_writers_file_and_the_last_one_wins() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         write_atomically(&path, |out| {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leftover_of_a_killed_writer_goes_with_the_next_save_to_the_same_file() {
+    fn leftover_of_a_killed_writer_goes_with_the_next_save_to_the_same_file() {
         if let Some(path) = std::env::var_os("CONVNET_TEST_PATH") {
             let endless = write_atomically(Path::new(&path), |out| {
                 out.write_all(b"half")?;
@@ -289,7 +289,7 @@ mod tests {
         use std::io::BufRead;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let test = "the_leftover_of_a_killed_writer_goes_with_the_next_save_to_the_same_file";
+        let test = "leftover_of_a_killed_writer_goes_with_the_next_save_to_the_same_file";
         let mut writer = again_in_a_process(test, &path).spawn().unwrap();
         let lines = io::BufReader::new(writer.stdout.take().unwrap()).lines();
         assert!(lines.map(|line| line.unwrap()).any(|line| line.ends_with("begun")));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_as_long_as_file_systems_allow_is_saved() {
+    fn name_as_long_as_file_systems_allow_is_saved() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n".repeat(255));
         write_atomically(&path, |out| out.write_all(b"whole")).unwrap();
@@ -330,7 +330,7 @@ mod tests {
         use super::*;
 
         #[test]
-        fn the_permissions_of_the_old_file_are_kept_from_the_first_byte_on() {
+        fn permissions_of_the_old_file_are_kept_from_the_first_byte_on() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("file");
             for mode in [0o600, 0o640, 0o444, 0o755] {
@@ -349,7 +349,7 @@ mod tests {
         }
 
         #[test]
-        fn a_symbolic_link_stays_one_and_its_target_is_replaced_or_created() {
+        fn symbolic_link_stays_one_and_its_target_is_replaced_or_created() {
             let folder = tempfile::tempdir().unwrap();
             fs::create_dir(folder.path().join("elsewhere")).unwrap();
             let (link, second, target) = (folder.path().join("link"), folder.path().join("second"), folder.path().join("elsewhere/file"));
@@ -366,7 +366,7 @@ mod tests {
         }
 
         #[test]
-        fn a_link_into_a_missing_folder_and_a_link_to_itself_are_errors() {
+        fn link_into_a_missing_folder_and_a_link_to_itself_are_errors() {
             let folder = tempfile::tempdir().unwrap();
             symlink("nowhere/file", folder.path().join("lost")).unwrap();
             symlink("round", folder.path().join("round")).unwrap();

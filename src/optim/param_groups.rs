@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_is_in_place_unless_somebody_holds_the_value() {
+    fn update_is_in_place_unless_somebody_holds_the_value() {
         let parameter = Parameter::new(Tensor::ones([4]));
         let mut optimizer = Sgd::new([parameter.clone()], 0.5).momentum(0.9);
         let place = |parameter: &Parameter| parameter.leaf().unwrap().data::<f32>().as_ptr();

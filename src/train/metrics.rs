@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_not_finite_stops_with_the_batch_and_a_hint() {
+    fn loss_that_is_not_finite_stops_with_the_batch_and_a_hint() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut metrics = Metrics::default();
             let logits = Tensor::zeros([1, 2]);

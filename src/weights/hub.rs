@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_is_where_the_python_library_has_it() {
+    fn cache_is_where_the_python_library_has_it() {
         let place = |set: &[&str]| {
             let variable = |name: &str| set.contains(&name).then(|| OsString::from(format!("/{name}")));
             default_cache(variable, Some("/home/me".into())).unwrap()

@@ -133,7 +133,7 @@ fn pictures_are_scaled_and_cropped_to_pillows_pixels() {
 }
 
 #[test]
-fn the_preset_gives_torchvisions_numbers() {
+fn preset_gives_torchvisions_numbers() {
     for name in ["420.jpg", "progressive.jpg", "rgb.png"] {
         let image = applied(&ImageClassification::new(24).resize(28), &Image::open(fixture(name)).unwrap());
         assert_eq!(image.shape(), [3, 24, 24]);
@@ -147,7 +147,7 @@ fn the_preset_gives_torchvisions_numbers() {
 }
 
 #[test]
-fn an_image_knows_whether_it_is_of_bytes() {
+fn image_knows_whether_it_is_of_bytes() {
     let mut image = Image::open(fixture("rgb.png")).unwrap();
     assert!(image.is_bytes());
     for transform in [&Resize::new([9, 8]) as &dyn Transform, &CenterCrop::new([60, 60]), &Grayscale] {
@@ -173,7 +173,7 @@ fn refused(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_truncated_picture_is_an_error_wherever_it_ends() {
+fn truncated_picture_is_an_error_wherever_it_ends() {
     for name in ["420.jpg", "progressive.jpg", "restarts.jpg", "tiny.jpg", "rgb.png", "palette.png"] {
         let bytes = fs::read(fixture(name)).unwrap();
         // As in Pillow, a PNG file is complete when its rows are: what follows are checksums of 4
@@ -303,7 +303,7 @@ fn scans_without_end_are_refused() {
 }
 
 #[test]
-fn a_white_picture_of_36_million_pixels_opens_by_default() {
+fn white_picture_of_36_million_pixels_opens_by_default() {
     let row = vec![255; 6000];
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, 6000, 6000);
@@ -330,7 +330,7 @@ fn other_kinds_of_file_are_recognised() {
 }
 
 #[test]
-fn a_thin_picture_is_not_scaled_to_gigabytes() {
+fn thin_picture_is_not_scaled_to_gigabytes() {
     let thin = || Image::new(3, 65_535, 1).unwrap();
     let message = thin().apply(&Resize::shorter(256)).unwrap_err().to_string();
     assert!(message.contains("it is too thin"), "{message}");
@@ -424,7 +424,7 @@ fn links_that_multiply_without_bound_are_an_error() {
 }
 
 #[test]
-fn a_predicate_chooses_files_and_empty_classes_are_allowed_on_request() {
+fn predicate_chooses_files_and_empty_classes_are_allowed_on_request() {
     let dir = folder(&[("cat/1.jpg", "tiny.jpg"), ("cat/2.picture", "tiny.jpg"), ("dog/1.txt", "tiny.jpg"), ("eel/1.txt", "tiny.jpg")]);
     let complaint = ImageFolder::new(dir.path()).unwrap_err().to_string();
     assert!(

@@ -1,4 +1,4 @@
-//! The handwritten digits that come with the crate.
+//! Handwritten digits, embedded in the crate.
 
 use std::io::Read;
 
@@ -21,10 +21,10 @@ static EMBEDDED: &[u8] = include_bytes!("digits.bin.gz");
 /// distributes it. A pixel counts the inked dots in a 4×4 block of the scan: 0 to 16, here divided
 /// by 16.
 ///
-/// Every fifth sample (those whose index leaves 4 when divided by 5) is in the test set, 359 of
-/// them; the other 1,438 are for training. The file is not cut in two because its last part was
-/// written by people who wrote none of the rest: tested on the last fifth, a plain LeNet stays near
-/// 0.94, which measures new writers more than the network.
+/// Every fifth sample (with an index of 4 modulo 5) is in the test set, 359 of them; the other
+/// 1,438 are for training. The file is not cut in two because its last part was written by people
+/// who wrote none of the rest: tested on the last fifth, a plain LeNet stays near 0.94, which
+/// measures new writers more than the network.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Dataset, Digits, Resize, Rng};
@@ -42,17 +42,17 @@ pub struct Digits(Table);
 forward_dataset!([] Digits, (Image, i64), self => self.0);
 
 impl Digits {
-    /// The 1,438 samples for training.
+    /// Returns the 1,438 samples for training.
     pub fn train() -> Digits {
         Digits::only(|index| index % 5 != 4)
     }
 
-    /// The 359 samples for testing.
+    /// Returns the 359 samples for testing.
     pub fn test() -> Digits {
         Digits::only(|index| index % 5 == 4)
     }
 
-    /// All 1,797 samples in their original order.
+    /// Returns all 1,797 samples in their original order.
     pub fn all() -> Digits {
         Digits::only(|_| true)
     }

@@ -1,4 +1,4 @@
-//! Fetching the datasets.
+//! Downloads of datasets.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const MIRRORS_OF_FASHION_MNIST: [&str; 2] = [
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
 ];
 
-/// Of the content: the four files are about in several compressions.
+/// Checksums and lengths of the content: the four files exist in several compressions.
 const MNIST: [(&str, &str, u64); 4] = [
     ("train-images", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 47_040_016),
     ("train-labels", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 60_008),
@@ -23,7 +23,7 @@ const MNIST: [(&str, &str, u64); 4] = [
     ("t10k-labels", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 10_008),
 ];
 
-/// Of the compressed files, of which there is one version.
+/// Checksums of the compressed files, of which there is one version.
 const FASHION_MNIST: [(&str, &str); 4] = [
     ("train-images", "08dc20ab1689590a0bcd66e874647b6ee8464e2d501b5a3f1f78831db19a3fdc"),
     ("train-labels", "b0197879cbda89f3dc7b894f9fd52b858e68ea4182b6947c9d8c2b67e5f18dcc"),
@@ -35,21 +35,23 @@ const FASHION_MNIST: [(&str, &str); 4] = [
 const LARGEST: u64 = 64 << 20;
 
 impl Mnist {
-    /// Fetches what is missing of the four files into `dir` (12 MB), for [`train`](Self::train) and
-    /// [`test`](Self::test) to read.
+    /// Fetches the missing ones of the four files into `dir` (12 MB), for [`train`](Self::train)
+    /// and [`test`](Self::test) to read.
     ///
     /// # Errors
-    /// As [`Download::to`]; [`Error::Format`] when `dir` has a file of another content whose name
-    /// would be preferred.
+    /// [`Error::Download`] when no mirror gives the right content, [`Error::Io`] when a file cannot
+    /// be written, [`Error::Format`] when `dir` has a file of another content whose name would be
+    /// preferred.
     pub fn download(dir: impl AsRef<Path>) -> Result<()> {
         Mnist::download_from(dir, &MIRRORS_OF_MNIST)
     }
 
-    /// As [`download`](Self::download), from addresses to which `train-images-idx3-ubyte.gz` and so
-    /// on are appended.
+    /// Fetches the files as [`download`](Self::download) does, from addresses to which
+    /// `train-images-idx3-ubyte.gz` and so on are appended.
     ///
     /// # Errors
-    /// As [`download`](Self::download).
+    /// [`Error::Download`] when no mirror gives the right content, [`Error::Io`] when a file cannot
+    /// be written, [`Error::Format`] when `dir` has a file of another content.
     pub fn download_from(dir: impl AsRef<Path>, mirrors: &[&str]) -> Result<()> {
         MNIST.iter().try_for_each(|&(stem, sha256, length)| {
             fetch("Mnist", dir.as_ref(), "MNIST", stem, mirrors, Checksum::Unpacked { sha256: sha256.into(), length })
@@ -58,20 +60,23 @@ impl Mnist {
 }
 
 impl FashionMnist {
-    /// Fetches what is missing of the four files into `dir` (31 MB), for [`train`](Self::train) and
-    /// [`test`](Self::test) to read.
+    /// Fetches the missing ones of the four files into `dir` (31 MB), for [`train`](Self::train)
+    /// and [`test`](Self::test) to read.
     ///
     /// # Errors
-    /// As [`Mnist::download`].
+    /// [`Error::Download`] when no mirror gives the right content, [`Error::Io`] when a file cannot
+    /// be written, [`Error::Format`] when `dir` has a file of another content whose name would be
+    /// preferred.
     pub fn download(dir: impl AsRef<Path>) -> Result<()> {
         FashionMnist::download_from(dir, &MIRRORS_OF_FASHION_MNIST)
     }
 
-    /// As [`download`](Self::download), from addresses to which `train-images-idx3-ubyte.gz` and so
-    /// on are appended.
+    /// Fetches the files as [`download`](Self::download) does, from addresses to which
+    /// `train-images-idx3-ubyte.gz` and so on are appended.
     ///
     /// # Errors
-    /// As [`download`](Self::download).
+    /// [`Error::Download`] when no mirror gives the right content, [`Error::Io`] when a file cannot
+    /// be written, [`Error::Format`] when `dir` has a file of another content.
     pub fn download_from(dir: impl AsRef<Path>, mirrors: &[&str]) -> Result<()> {
         FASHION_MNIST.iter().try_for_each(|&(stem, sha256)| {
             fetch("FashionMnist", dir.as_ref(), "FashionMNIST", stem, mirrors, Checksum::File { sha256: sha256.into() })

@@ -1,4 +1,4 @@
-//! Labelled pictures in folders.
+//! Labelled pictures in one folder for each class.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,14 +12,15 @@ use crate::error::{Error, Result};
 /// Pictures in one folder for each class (torchvision's `ImageFolder`): `root/cat/0001.jpg`,
 /// `root/dog/any/where/below.png`.
 ///
-/// Classes are the folders' names in order, labels count them. Samples come class by class, within
-/// a class in torchvision's order: by the whole path of the folder, byte by byte (`a-b/3.jpg`
-/// before `a/x/2.jpg`, since `-` is less than `/`), then by the file's name. JPEG and PNG files are
-/// taken, by their extension; they are read when they are asked for, on the loader's threads.
+/// Classes are the folders' names in order; labels are their positions. Samples come class by
+/// class, within a class in torchvision's order: by the whole path of the folder, byte by byte
+/// (`a-b/3.jpg` before `a/x/2.jpg`, since `-` is less than `/`), then by the file's name. Files
+/// with the extensions of JPEG and PNG are samples; they are read when they are asked for, on the
+/// loader's threads.
 ///
-/// Names that begin with a dot (`.git`, the `._1.jpg` of macOS) are left out, which torchvision
-/// does not do. Links are followed, and several links to one folder are each walked; a link to a
-/// folder that it lies in is not.
+/// Names that begin with a dot (`.git`, the `._1.jpg` of macOS) are left out, unlike in
+/// torchvision. Links are followed, and each of several links to one folder is; a link to an
+/// enclosing folder is not.
 ///
 /// ```
 /// use convnet::data::{CenterCrop, DataLoader, Dataset, ImageFolder, Resize};
@@ -43,36 +44,36 @@ pub struct ImageFolder {
     samples: Vec<(PathBuf, i64)>,
 }
 
-/// How deep folders may lie in each other.
+/// The greatest depth of nested folders.
 const DEEPEST: usize = 64;
 
-/// How often a folder may be found in a class by different links. Links to folders with links
-/// multiply: a few dozen make more paths than can be walked.
+/// The most times that a folder may be found in a class by different links. Links to folders with
+/// links multiply: a few dozen make more paths than can be visited.
 const MOST_VISITS: usize = 1000;
 
 impl ImageFolder {
-    /// The pictures below a folder, of which none is opened yet.
+    /// Lists the pictures below a folder, without opening any.
     ///
     /// # Errors
     /// [`Error::Io`] when a folder cannot be read; [`Error::Format`] when there are no classes,
     /// classes have no pictures (all of them are named), a folder's name is not Unicode, folders
-    /// lie too deep in each other, or links lead to one more than 1000 times.
+    /// are nested too deeply, or links lead to one more than 1000 times.
     pub fn new(root: impl AsRef<Path>) -> Result<ImageFolder> {
         ImageFolder::options().open(root)
     }
 
-    /// Settings other than those of [`new`](Self::new).
+    /// Returns settings, to be changed and [opened](ImageFolderOptions::open).
     pub fn options() -> ImageFolderOptions {
         ImageFolderOptions { allow_empty: false, is_valid_file: None }
     }
 
-    /// The path and the label of each sample.
+    /// Returns the path and the label of each sample.
     pub fn samples(&self) -> &[(PathBuf, i64)] {
         &self.samples
     }
 }
 
-/// How an [`ImageFolder`] is read.
+/// Settings of an [`ImageFolder`].
 ///
 /// ```
 /// use convnet::data::{Dataset, ImageFolder};
@@ -95,7 +96,7 @@ pub struct ImageFolderOptions {
 }
 
 impl ImageFolderOptions {
-    /// Whether classes without pictures are accepted. They keep their labels. Off by default.
+    /// Sets whether classes without pictures are accepted. They keep their labels. Off by default.
     pub fn allow_empty(self, allow_empty: bool) -> ImageFolderOptions {
         ImageFolderOptions { allow_empty, ..self }
     }
@@ -109,7 +110,8 @@ impl ImageFolderOptions {
     /// Finds the pictures below a folder.
     ///
     /// # Errors
-    /// As [`ImageFolder::new`].
+    /// [`Error::Io`] when a folder cannot be read, [`Error::Format`] when the folders are no
+    /// dataset (see [`ImageFolder::new`]).
     pub fn open(&self, root: impl AsRef<Path>) -> Result<ImageFolder> {
         let root = root.as_ref();
         let (folders, _) = entries(root)?;
@@ -126,11 +128,11 @@ impl ImageFolderOptions {
         let (mut samples, mut empty) = (Vec::new(), Vec::new());
         for (label, (name, folder)) in (0i64..).zip(&classes) {
             let before = samples.len();
-            let mut walk = Walk { inside: vec![canonical(root)?], visits: HashMap::new(), found: Vec::new() };
-            walk.enter(folder)?;
+            let mut traversal = Traversal { inside: vec![canonical(root)?], visits: HashMap::new(), found: Vec::new() };
+            traversal.enter(folder)?;
             // Compared as text: as a `Path`, `a/x` would come before `a-b`.
-            walk.found.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
-            samples.extend(walk.found.into_iter().filter(|path| self.takes(path)).map(|path| (path, label)));
+            traversal.found.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+            samples.extend(traversal.found.into_iter().filter(|path| self.takes(path)).map(|path| (path, label)));
             if samples.len() == before {
                 empty.push(name.as_str());
             }
@@ -158,7 +160,7 @@ impl fmt::Debug for ImageFolderOptions {
     }
 }
 
-/// The folder and the name of a file, as bytes.
+/// Returns the folder and the name of a file, as bytes.
 fn sort_key(path: &Path) -> (Option<&[u8]>, Option<&[u8]>) {
     (path.parent().map(|folder| folder.as_os_str().as_encoded_bytes()), path.file_name().map(|name| name.as_encoded_bytes()))
 }
@@ -167,7 +169,8 @@ fn canonical(folder: &Path) -> Result<PathBuf> {
     fs::canonicalize(folder).map_err(Error::io(folder))
 }
 
-/// The folders and the files in a folder, links followed, without names that begin with a dot.
+/// Returns the folders and the files in a folder, links followed, without names that begin with a
+/// dot.
 fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
@@ -179,7 +182,7 @@ fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => folders.push(path),
             Ok(_) => files.push(path),
-            // A link that leads nowhere, or to itself.
+            // A link to nothing, or to itself.
             Err(_) if path.is_symlink() => {}
             // Removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -189,18 +192,18 @@ fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((folders, files))
 }
 
-/// A walk through a class's folders.
-struct Walk {
+/// The traversal of a class's folders.
+struct Traversal {
     /// The folders from the root to the current one, without links.
     inside: Vec<PathBuf>,
-    /// How often each folder has been entered.
+    /// The number of times that each folder has been entered.
     visits: HashMap<PathBuf, usize>,
     found: Vec<PathBuf>,
 }
 
-impl Walk {
-    /// Collects the files in a folder and below. Links may lead in a circle: no folder is entered
-    /// from inside itself.
+impl Traversal {
+    /// Collects the files in a folder and below. Links may form a circle: no folder is entered from
+    /// inside itself.
     fn enter(&mut self, folder: &Path) -> Result<()> {
         if self.inside.len() > DEEPEST {
             return Err(Error::format(folder, format!("more than {DEEPEST} folders in each other")));

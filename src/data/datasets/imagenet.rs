@@ -1,4 +1,4 @@
-//! What ImageNet's classes are called.
+//! The names of ImageNet's classes.
 
 /// The names of ImageNet's 1,000 classes (ILSVRC 2012), label by label, as torchvision has them.
 ///
@@ -8,7 +8,8 @@
 // From `torchvision.models._meta._IMAGENET_CATEGORIES`, torchvision 0.29.
 pub static IMAGENET_CLASSES: [&str; 1000] = lines(include_str!("imagenet_classes.txt"));
 
-/// The lines of a text, each with its end; compiling fails when there are fewer or more.
+/// Splits a text into its lines, each of which has an end; a wrong number of lines does not
+/// compile.
 const fn lines<const N: usize>(mut text: &'static str) -> [&'static str; N] {
     let mut found = [""; N];
     let mut i = 0;

@@ -1,4 +1,4 @@
-//! Small images of one size in memory, as bytes.
+//! Datasets of small images of one size in memory, as bytes.
 
 use crate::data::{Dataset, Image, Rng};
 use crate::error::{Error, Result};
@@ -15,9 +15,9 @@ pub(crate) struct Table {
     /// One image after the other, each `[H, W, C]`.
     pub(crate) pixels: Vec<u8>,
     pub(crate) labels: Vec<u8>,
-    /// What stands for 1.0.
+    /// The byte that stands for 1.0.
     pub(crate) white: u8,
-    /// What the labels mean.
+    /// The names of the labels.
     pub(crate) classes: [&'static str; 10],
 }
 

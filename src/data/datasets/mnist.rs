@@ -40,10 +40,11 @@ pub struct FashionMnist(Table);
 forward_dataset!([] FashionMnist, (Image, i64), self => self.0);
 
 impl Mnist {
-    /// The training set, from `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` in `dir`.
+    /// Reads the training set, from `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` in
+    /// `dir`.
     ///
-    /// The files may be plain or gzip (`….gz`), may be called `train-images.idx3-ubyte`, and may
-    /// lie in torchvision's `MNIST/raw` below `dir`.
+    /// The files may be plain or gzip (`….gz`), may be called `train-images.idx3-ubyte`, and may be
+    /// in torchvision's `MNIST/raw` below `dir`.
     ///
     /// # Errors
     /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
@@ -52,29 +53,34 @@ impl Mnist {
         read("Mnist", dir.as_ref(), "MNIST", "train", DIGIT_CLASSES).map(Mnist)
     }
 
-    /// The test set, from `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`; see
+    /// Reads the test set, from `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`; see
     /// [`train`](Self::train).
     ///
     /// # Errors
-    /// As [`train`](Self::train).
+    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
+    /// damaged.
     pub fn test(dir: impl AsRef<Path>) -> Result<Mnist> {
         read("Mnist", dir.as_ref(), "MNIST", "t10k", DIGIT_CLASSES).map(Mnist)
     }
 }
 
 impl FashionMnist {
-    /// The training set; files as [`Mnist::train`]'s, in `dir` or in `FashionMNIST/raw` below it.
+    /// Reads the training set; files are named as [`Mnist::train`]'s, in `dir` or in
+    /// `FashionMNIST/raw` below it.
     ///
     /// # Errors
-    /// As [`Mnist::train`].
+    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
+    /// damaged.
     pub fn train(dir: impl AsRef<Path>) -> Result<FashionMnist> {
         read("FashionMnist", dir.as_ref(), "FashionMNIST", "train", CLOTHES).map(FashionMnist)
     }
 
-    /// The test set; files as [`Mnist::test`]'s, in `dir` or in `FashionMNIST/raw` below it.
+    /// Reads the test set; files are named as [`Mnist::test`]'s, in `dir` or in `FashionMNIST/raw`
+    /// below it.
     ///
     /// # Errors
-    /// As [`Mnist::train`].
+    /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
+    /// damaged.
     pub fn test(dir: impl AsRef<Path>) -> Result<FashionMnist> {
         read("FashionMnist", dir.as_ref(), "FashionMNIST", "t10k", CLOTHES).map(FashionMnist)
     }
@@ -116,7 +122,7 @@ fn read_bytes(path: &Path, rank: usize, what: &str) -> Result<Raw> {
     Ok(raw)
 }
 
-/// The first file of these names, plain before compressed. A directory of such a name (some
+/// Returns the first file of these names, plain before compressed. A directory of such a name (some
 /// archives unpack that way) is passed over while there is a file.
 pub(crate) fn find(name: &str, dir: &Path, folder: &str, stem: &str, kind: &str) -> Result<PathBuf> {
     let below = dir.join(folder).join("raw");

@@ -1,4 +1,4 @@
-//! Datasets: MNIST and its siblings, embedded digits, folders of pictures, arrays in memory.
+//! Datasets: MNIST and Fashion-MNIST, embedded digits, folders of pictures.
 
 mod digits;
 #[cfg(feature = "download")]

@@ -19,7 +19,7 @@ impl Default for Conditioning {
     }
 }
 
-/// The statistics bin of decisions that are as likely as not.
+/// The statistics bin of decisions with equal probabilities.
 const EVEN: u8 = 113;
 
 /// The coder's registers are libjpeg's: `interval` is A, `code` is C with the bits to come below
@@ -39,7 +39,7 @@ pub(super) struct Arithmetic<'a> {
     /// The last first coefficient, and the kind of its difference, by component.
     last: [i32; 4],
     context: [usize; 4],
-    /// Whether an impossible number has come up: nothing counts until the next restart.
+    /// Whether an impossible number was decoded: nothing counts until the next restart.
     broken: bool,
     truncated: bool,
 }
@@ -68,7 +68,7 @@ impl<'a> Arithmetic<'a> {
         self.source.end()
     }
 
-    /// Zeros follow a marker, which is legal here.
+    /// Returns the next byte; zeros after a marker, which is legal here.
     fn byte(&mut self) -> u64 {
         match self.source.byte() {
             Some(byte) => u64::from(byte),
@@ -79,8 +79,8 @@ impl<'a> Arithmetic<'a> {
         }
     }
 
-    /// The next decision by a bin's statistics, which it updates (D.2). The highest bit of a bin is
-    /// the likelier decision, the others are its state.
+    /// Returns the next decision by a bin's statistics, which it updates (D.2). The highest bit of
+    /// a bin is the likelier decision, the others are its state.
     fn decide(&mut self, bin: u8) -> (bool, u8) {
         while self.interval < 0x8000 {
             self.count -= 1;
@@ -131,7 +131,8 @@ impl<'a> Arithmetic<'a> {
         decision
     }
 
-    /// Doubles a magnitude while the decisions from `bin` on say so; returns it and the last bin.
+    /// Doubles a magnitude as long as the decisions from `bin` on are true; returns it and the last
+    /// bin.
     fn magnitude(&mut self, mut magnitude: i32, mut bin: usize, decide: impl Fn(&mut Self, usize) -> bool) -> Option<(i32, usize)> {
         while decide(self, bin) {
             magnitude <<= 1;
@@ -144,7 +145,7 @@ impl<'a> Arithmetic<'a> {
         Some((magnitude, bin))
     }
 
-    /// The bits below a magnitude's highest one, and its sign.
+    /// Returns a number from its magnitude's lower bits and its sign.
     fn finish(&mut self, magnitude: i32, negative: bool, decide: impl Fn(&mut Self) -> bool) -> i32 {
         let (mut value, mut bit) = (magnitude, magnitude >> 1);
         while bit > 0 {
@@ -156,7 +157,7 @@ impl<'a> Arithmetic<'a> {
         if negative { -value - 1 } else { value + 1 }
     }
 
-    /// The first coefficient (F.2.4.1); `None` when its code is broken.
+    /// Decodes the first coefficient (F.2.4.1); `None` when its code is broken.
     fn first(&mut self, Member { component, dc, .. }: Member) -> Option<i32> {
         let bin = self.context[component];
         if !self.dc(dc, bin) {
@@ -177,7 +178,7 @@ impl<'a> Arithmetic<'a> {
         Some(self.last[component])
     }
 
-    /// A band's coefficients (F.2.4.2), shifted by `low`.
+    /// Decodes a band's coefficients (F.2.4.2), shifted by `low`.
     fn others(&mut self, table: usize, band: [usize; 2], low: u32, block: &mut [i16; 64]) {
         let mut k = band[0];
         while k <= band[1] {
@@ -208,7 +209,7 @@ impl<'a> Arithmetic<'a> {
         }
     }
 
-    /// One more bit of a band (G.1.3.3).
+    /// Decodes one more bit of a band (G.1.3.3).
     fn refine(&mut self, table: usize, block: &mut [i16; 64]) {
         let one = 1i16 << self.low;
         let end = (1..=self.band[1]).rev().find(|&k| block[usize::from(ZIGZAG[k])] != 0).unwrap_or(0);
@@ -251,7 +252,7 @@ impl Coder for Arithmetic<'_> {
         Ok(())
     }
 
-    /// Never: zeros follow the end of the data, and what is broken is left out block by block.
+    /// Returns false: zeros follow the end of the data, and broken blocks are left out one by one.
     fn is_out(&self) -> bool {
         false
     }

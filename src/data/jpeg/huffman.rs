@@ -17,7 +17,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// From the number of codes of each length, and the symbols in order of their codes.
+    /// Makes a table from the number of codes of each length, and the symbols in order of their
+    /// codes.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Parsed<Table> {
         let mut table = Table { quick: Box::new([(0, 0); 1 << QUICK]), long: [(-1, 0); 17], symbols: symbols.into() };
         let (mut code, mut index) = (0u32, 0usize);
@@ -43,7 +44,7 @@ impl Table {
         Ok(table)
     }
 
-    /// The next symbol; 0 after 17 bits that are no code, as libjpeg has it.
+    /// Returns the next symbol; 0 after 17 bits that are no code, as libjpeg does.
     #[inline]
     pub(super) fn decode(&self, bits: &mut Bits<'_>) -> u8 {
         bits.fill();
@@ -57,8 +58,7 @@ impl Table {
             let (last, offset) = self.long[length as usize];
             if code <= last {
                 bits.skip(length);
-                // A shorter code than this length's first cannot get here: it would have been found
-                // before.
+                // A code below this length's first one would have been found at a shorter length.
                 return usize::try_from(code + offset).ok().and_then(|index| self.symbols.get(index)).copied().unwrap_or(0);
             }
         }
@@ -82,7 +82,7 @@ pub(super) struct Bits<'a> {
     /// The next bits, from the highest one down.
     word: u64,
     count: u32,
-    /// How many of those are beyond the data's end.
+    /// How many of these bits are beyond the end of the data.
     beyond: u32,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Bits<'a> {
         Bits { source: Source::new(data), word: 0, count: 0, beyond: 0 }
     }
 
-    /// Makes sure of 48 bits at least: a code and what follows it.
+    /// Reads until there are at least 48 bits: a code and what follows it.
     #[inline]
     fn fill(&mut self) {
         if self.count >= 48 {
@@ -110,7 +110,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next bits; there have to be that many after a `fill`. At most 16.
+    /// Returns the next bits, at most 16 and no more than are left of a `fill`.
     #[inline]
     fn peek(&self, count: u32) -> u32 {
         (self.word >> 32) as u32 >> (32 - count)
@@ -134,14 +134,15 @@ impl<'a> Bits<'a> {
         bits
     }
 
-    /// Takes a number of so many bits with its sign (T.81, F.2.2.1).
+    /// Takes a signed number of `count` bits (T.81, F.2.2.1).
     #[inline]
     pub(super) fn signed(&mut self, size: u32) -> i32 {
         let bits = self.take(size) as i32;
         if size > 0 && bits < 1 << (size - 1) { bits - (1 << size) + 1 } else { bits }
     }
 
-    /// Whether bits beyond the end of the data were taken, an error when that is the file's end.
+    /// Returns whether bits beyond the end of the data were taken; an error when the file ends
+    /// there.
     #[inline]
     pub(super) fn ran_out(&self) -> Parsed<bool> {
         let out = self.beyond > self.count;
@@ -150,18 +151,19 @@ impl<'a> Bits<'a> {
 
     /// Passes the next restart marker; returns whether data follows.
     pub(super) fn restart(&mut self) -> Parsed<bool> {
-        // What is left in the word was before the marker, which a fill does not pass.
+        // The remaining bits of the word come before the marker, which a fill does not pass.
         (self.word, self.count, self.beyond) = (0, 0, 0);
         self.source.restart()
     }
 
-    /// Where the data ended: at a marker or at the file's end.
+    /// Returns where the data ended: at a marker or at the end of the file.
     pub(super) fn end(&self) -> usize {
         self.source.end()
     }
 }
 
-/// The tables that sequential files without tables have (T.81, annex K.3), as motion JPEG's frames.
+/// The tables of sequential files without tables (T.81, annex K.3), such as the frames of motion
+/// JPEG.
 pub(super) fn standard_tables() -> [[(&'static [u8; 16], &'static [u8]); 2]; 2] {
     [[(&DC_LUMINANCE, &SIZES), (&DC_CHROMINANCE, &SIZES)], [(&AC_LUMINANCE.0, &AC_LUMINANCE.1), (&AC_CHROMINANCE.0, &AC_CHROMINANCE.1)]]
 }

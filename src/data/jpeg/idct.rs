@@ -1,8 +1,8 @@
 //! The inverse transform of a block: libjpeg's accurate integer one (`jidctint.c`, after Loeffler,
 //! Ligtenberg and Moschytz, 1989).
 //!
-//! Coefficients that no encoder writes overflow: then the result is that of libjpeg-turbo's SIMD
-//! version, which keeps 16 bits of products, of some sums and, clamped, between the passes.
+//! Coefficients that no encoder writes may overflow: the result is then that of libjpeg-turbo's
+//! SIMD version, which keeps 16 bits of products, of some sums and, clamped, between the passes.
 
 use std::num::Wrapping;
 
@@ -16,7 +16,7 @@ const fn fixed(value: i32) -> Fixed {
     Wrapping(value)
 }
 
-/// `out[y · stride + x]` = the block's sample there.
+/// Writes the samples of a block to `out[y · stride + x]`.
 pub(super) fn idct(coefficients: &[i16; 64], quantisation: &[u16; 64], out: &mut [u8], stride: usize) {
     let value = |i: usize| fixed(i32::from(coefficients[i].wrapping_mul(quantisation[i] as i16)));
     if coefficients[8..].iter().all(|&coefficient| coefficient == 0) {
@@ -53,7 +53,7 @@ fn sample(value: Fixed) -> u8 {
     (value + fixed(128)).0.clamp(0, 255) as u8
 }
 
-/// Eight values, scaled by 2¹³.
+/// Transforms eight values; the results are scaled by 2¹³.
 #[inline(always)]
 fn transform([x0, x1, x2, x3, x4, x5, x6, x7]: [Fixed; 8]) -> [Fixed; 8] {
     // Rotation by √2·c6, then butterflies: the even half.

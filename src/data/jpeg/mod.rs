@@ -1,14 +1,14 @@
-//! JPEG to pixels as libjpeg-turbo 3 makes them, to the bit: sequential and progressive coding,
-//! with Huffman or arithmetic codes (ITU-T T.81), 8 bits a sample.
+//! JPEG decoder that gives the pixels of libjpeg-turbo 3, to the bit: sequential and progressive
+//! coding, with Huffman or arithmetic codes (ITU-T T.81), 8 bits a sample.
 //!
-//! Networks were trained on what that library decodes, by way of Pillow. T.81 leaves the inverse
-//! transform's rounding and the whole of chroma upsampling open, and other decoders differ from it
-//! by up to 20 levels at coloured edges; so the arithmetic here is libjpeg's: its accurate integer
+//! Networks were trained on pixels from that library, by way of Pillow. T.81 does not fix the
+//! rounding of the inverse transform or the upsampling of chroma, and other decoders differ by up
+//! to 20 levels at coloured edges. The arithmetic here is therefore libjpeg's: its accurate integer
 //! transform ([`idct`]), its triangle filter for chroma and its fixed-point colours ([`output`]).
 //!
-//! A file is walked once: tables and headers here, entropy-coded data in [`scan`], which fills each
-//! component's coefficients; they become pixels when the last scan has ended, estimated where scans
-//! are missing ([`smooth`]). Files are not trusted: every length and index is checked, memory grows
+//! A file is read once: tables and headers here, entropy-coded data in [`scan`], which fills each
+//! component's coefficients. They become pixels after the last scan, estimated where scans are
+//! missing ([`smooth`]). Files are not trusted: every length and index is checked, memory grows
 //! with what the data can fill, and the work that many scans may cause is limited. Damaged data
 //! gives the pixels that libjpeg guesses; truncated files are errors, as in Pillow.
 
@@ -34,16 +34,18 @@ const ZIGZAG: [u8; 64] = [
     35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// Photographs have ten or so; each of them walks all blocks, however short it is.
+/// The most scans that are read. Photographs have about ten; each scan visits all blocks, however
+/// short it is.
 const MOST_SCANS: usize = 100;
 
-/// How many blocks of 64 samples a byte may hold: a block takes a bit at least in Huffman codes.
+/// The most blocks of 64 samples for each byte: a block takes at least one bit in Huffman codes.
 /// Arithmetic codes have no such limit; this one gives as many pixels for a byte as the best
 /// compression of PNG files.
 const HUFFMAN_BLOCKS_PER_BYTE: usize = 8;
 const ARITHMETIC_BLOCKS_PER_BYTE: usize = 128;
 
-/// How many blocks all scans together may walk: a number for any file, and for each of its bytes.
+/// The most blocks that all scans together may visit: a number for any file, and for each of its
+/// bytes.
 const WALKED_BLOCKS: usize = 1 << 22;
 const WALKED_BLOCKS_PER_BYTE: usize = 64;
 
@@ -80,11 +82,11 @@ struct Decoder<'a> {
     conditioning: Conditioning,
     restart_interval: usize,
     jfif: bool,
-    /// What Adobe's marker says of the colours.
+    /// The colour transform of Adobe's marker.
     adobe: Option<u8>,
     frame: Option<Frame>,
     scans: usize,
-    /// How many blocks the scans have walked.
+    /// The number of blocks that the scans have visited.
     walked: usize,
     /// Whether a sequential scan of all components has ended before the file did.
     complete: bool,
@@ -127,9 +129,9 @@ impl<'a> Decoder<'a> {
         Ok(byte)
     }
 
-    /// Reads up to the next marker and what belongs to it; false at the end.
+    /// Reads the next marker and its segment; returns false at the end.
     fn segment(&mut self) -> Parsed<bool> {
-        // Whatever lies between segments is passed over, as libjpeg does.
+        // Bytes between segments are passed over, as in libjpeg.
         while self.byte()? != 0xFF {}
         let mut marker = self.byte()?;
         while marker == 0xFF {
@@ -164,7 +166,7 @@ impl<'a> Decoder<'a> {
                 [high, low] => self.restart_interval = usize::from(u16::from_be_bytes([high, low])),
                 _ => return Err("its restart interval is damaged".to_string()),
             },
-            // What the colours mean is settled when the first scan starts.
+            // The meaning of the colours is settled when the first scan starts.
             0xE0 if self.scans == 0 => self.jfif |= matches!(self.body()?, [b'J', b'F', b'I', b'F', 0, rest @ ..] if rest.len() >= 9),
             0xEE if self.scans == 0 => {
                 if let [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..] = *self.body()? {
@@ -177,7 +179,7 @@ impl<'a> Decoder<'a> {
         Ok(true)
     }
 
-    /// What belongs to a marker, by the length in front of it.
+    /// Returns the body of a segment, by the length in front of it.
     fn body(&mut self) -> Parsed<&'a [u8]> {
         let length = usize::from(u16::from_be_bytes([self.byte()?, self.byte()?]));
         let end = self.at + length.checked_sub(2).ok_or("a segment has no length")?;

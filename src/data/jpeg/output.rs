@@ -1,4 +1,4 @@
-//! Coefficients to pixels: transform, upsampling, colours.
+//! Conversion of coefficients to pixels: transform, upsampling, colours.
 
 use super::idct::idct;
 use super::{Component, Frame, Parsed, smooth};
@@ -11,7 +11,7 @@ struct Plane {
     /// Without what fills the last blocks.
     width: usize,
     height: usize,
-    /// How many columns and rows of the picture a sample covers.
+    /// The number of columns and rows of the picture that a sample covers.
     spread: [usize; 2],
 }
 
@@ -23,7 +23,7 @@ enum Colours {
     Ycck,
 }
 
-/// What the components mean, by libjpeg's rules.
+/// The meaning of the components, by libjpeg's rules.
 fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
     let ids: Vec<u8> = frame.components.iter().map(|component| component.id).collect();
     match (ids.len(), adobe) {
@@ -37,7 +37,7 @@ fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
     }
 }
 
-/// `scans` is how many scans there were.
+/// Makes the pixels of a frame after `scans` scans.
 pub(super) fn pixels(mut frame: Frame, scans: usize, jfif: bool, adobe: Option<u8>) -> Parsed<Pixels> {
     let colours = colours(&frame, jfif, adobe);
     let (width, height, sampling) = (frame.width, frame.height, frame.sampling);
@@ -65,7 +65,8 @@ pub(super) fn pixels(mut frame: Frame, scans: usize, jfif: bool, adobe: Option<u
     Ok(Pixels { width, height, channels, bytes })
 }
 
-/// Luminance and colour differences to red, green and blue, in libjpeg's sixteen-bit fixed point.
+/// Converts luminance and colour differences to red, green and blue, in libjpeg's sixteen-bit fixed
+/// point.
 fn rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     const HALF: i32 = 1 << 15;
     let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
@@ -97,8 +98,8 @@ impl Plane {
         &self.samples[y.min(self.height - 1) * self.stride..][..self.width]
     }
 
-    /// The picture's line `y`: where samples are twice as wide or high as pixels, by a triangle
-    /// (libjpeg's "fancy" upsampling), else repeated.
+    /// Returns the picture's line `y`: by a triangle (libjpeg's "fancy" upsampling) where samples
+    /// are twice as wide or high as pixels, else repeated.
     fn line(&self, y: usize, out: &mut [u8]) {
         let wide = self.width > 2;
         match self.spread {
@@ -127,8 +128,8 @@ impl Plane {
         }
     }
 
-    /// The row of samples that a line falls on, the other one that is near, and how their mean is
-    /// rounded.
+    /// Returns the row of samples that covers a line, the nearer neighbouring row, and how their
+    /// mean is rounded.
     fn neighbours(&self, y: usize) -> (&[u8], &[u8], i32) {
         let near = y / 2;
         let (far, bias) = if y.is_multiple_of(2) { (near.saturating_sub(1), 1) } else { (near + 1, 2) };
@@ -136,9 +137,9 @@ impl Plane {
     }
 }
 
-/// Two values of each sample, the left one weighed with its left neighbour, three to one, and the
-/// right one with its right; at the ends without. `value` is in sixteenths when four of it are
-/// added up, and `bias` what the left and the right ones are rounded with.
+/// Makes two values of each sample: the left one weighted with the left neighbour, three to one,
+/// and the right one with the right neighbour; at the ends the sample alone. `value` is in
+/// sixteenths when four of it are summed, and `bias` is what rounds the left and the right ones.
 fn triangle(width: usize, out: &mut [u8], value: impl Fn(usize) -> i32, bias: [i32; 2]) {
     for (x, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate().take(width) {
         let neighbours = [x.saturating_sub(1), (x + 1).min(width - 1)];

@@ -1,13 +1,14 @@
-//! Scans: entropy-coded data to coefficients, sequential (T.81, annex F) and progressive (annex G).
+//! Scans: decoding of entropy-coded data to coefficients, sequential (T.81, annex F) and
+//! progressive (annex G).
 //!
-//! Damaged data decodes as libjpeg decodes it: what is no code stands for zero, coefficients beyond
-//! a block's end fall on its last place, and where a marker ends the data too early, blocks stay as
-//! they are up to the next restart.
+//! Damaged data decodes as in libjpeg: invalid codes stand for zero, coefficients beyond a block's
+//! end go to its last place, and where a marker ends the data too early, blocks keep their values
+//! up to the next restart.
 
 use super::huffman::{Bits, Table};
 use super::{Frame, Parsed, ZIGZAG};
 
-/// What a scan's header says.
+/// The header of a scan.
 pub(super) struct Scan {
     pub(super) progressive: bool,
     /// The first and the last coefficient, in the file's order.
@@ -28,7 +29,7 @@ pub(super) struct Member {
     pub(super) ac: usize,
 }
 
-/// What a scan does to a block.
+/// The effect of a scan on a block.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Pass {
     Sequential,
@@ -40,9 +41,9 @@ pub(super) enum Pass {
 
 /// A way of coding coefficients.
 pub(super) trait Coder {
-    /// Passes a restart marker and forgets what came before it.
+    /// Passes a restart marker and resets the state.
     fn restart(&mut self) -> Parsed<()>;
-    /// Whether nothing can be decoded before the next restart.
+    /// Returns whether nothing can be decoded before the next restart.
     fn is_out(&self) -> bool;
     fn block(&mut self, member: Member, block: &mut [i16; 64]) -> Parsed<()>;
     /// Called after each unit, of one block or several.
@@ -60,7 +61,8 @@ impl Scan {
         }
     }
 
-    /// Whether the scan reads first coefficients from the start, and whether it reads others.
+    /// Returns whether the scan reads first coefficients from the start, and whether it reads
+    /// others.
     pub(super) fn reads(&self) -> [bool; 2] {
         let pass = self.pass();
         [matches!(pass, Pass::Sequential | Pass::First), matches!(pass, Pass::Sequential | Pass::Others | Pass::RefineOthers)]
@@ -69,7 +71,7 @@ impl Scan {
     pub(super) fn check(&self, frame: &Frame) -> Parsed<()> {
         let ([start, end], [high, low]) = (self.band, self.bits);
         let band = if start == 0 { end == 0 } else { start <= end && end < 64 && self.members.len() == 1 };
-        // Sequential files have nothing to say here.
+        // Sequential files do not use this field.
         if self.progressive && !(band && low <= 13 && (high == 0 || high == low + 1)) {
             return Err(format!("a scan of coefficients {start} to {end}, bits {high} to {low}, makes no sense"));
         }
@@ -80,7 +82,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Decodes into the frame's coefficients.
+    /// Decodes the scan into the frame's coefficients.
     pub(super) fn run<C: Coder>(&self, frame: &mut Frame, coder: &mut C) -> Parsed<()> {
         let mut to_restart = self.restart_interval;
         let mut next_unit = |coder: &mut C, row: usize, last_good_row: &mut usize| {
@@ -140,7 +142,7 @@ pub(super) struct Huffman<'a> {
     tables: [&'a [Option<Table>; 4]; 2],
     /// The last first coefficient, by component.
     last: [i32; 4],
-    /// How many blocks to come have nothing new in this band.
+    /// The number of blocks to come that have nothing new in this band.
     run: u32,
     out: bool,
 }
@@ -163,12 +165,12 @@ impl<'a> Huffman<'a> {
         Ok(Huffman { bits: Bits::new(data), pass: scan.pass(), band, low, tables, last: [0; 4], run: 0, out: false })
     }
 
-    /// Where the data ended: at a marker or at the file's end.
+    /// Returns where the data ended: at a marker or at the end of the file.
     pub(super) fn end(&self) -> usize {
         self.bits.end()
     }
 
-    /// The first coefficient, which is coded as the difference to that of the block before.
+    /// Decodes the first coefficient, which is coded as the difference to that of the block before.
     #[inline]
     fn first(&mut self, member: Member) -> i32 {
         let Some(Some(table)) = self.tables[0].get(member.dc) else { return 0 };
@@ -198,7 +200,7 @@ impl<'a> Huffman<'a> {
         }
     }
 
-    /// A band's first bits.
+    /// Decodes the first bits of a band.
     fn others(&mut self, member: Member, block: &mut [i16; 64]) {
         if self.run > 0 {
             self.run -= 1;
@@ -224,7 +226,7 @@ impl<'a> Huffman<'a> {
         }
     }
 
-    /// One more bit of a band.
+    /// Decodes one more bit of a band.
     fn refine(&mut self, member: Member, block: &mut [i16; 64]) {
         let one = 1i16 << self.low;
         let correct = |value: &mut i16, bits: &mut Bits<'_>| {
@@ -308,7 +310,7 @@ impl Coder for Huffman<'_> {
     }
 }
 
-/// A coefficient by its number in the file's order; beyond the block, the last one.
+/// Returns a coefficient by its number in the file's order; beyond the block, the last one.
 #[inline]
 fn place(block: &mut [i16; 64], k: usize) -> &mut i16 {
     &mut block[usize::from(ZIGZAG[k.min(63)])]

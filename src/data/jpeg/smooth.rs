@@ -1,17 +1,17 @@
-//! Block smoothing: what libjpeg-turbo 3 puts in place of coefficients that a progressive file's
+//! Block smoothing: the estimate of libjpeg-turbo 3 for coefficients that a progressive file's
 //! scans have not given (`jdcoefct.c`; after T.81, annex K.8, on 5×5 blocks).
 //!
 //! The first coefficients of a block and of its neighbours are the levels of a surface. Its slopes
-//! and curvatures estimate the low frequencies that are zero so far and not known to be exact. As
-//! long as nothing but first coefficients has come, the level itself is smoothed too.
+//! and curvatures estimate the low frequencies that are still zero and not known to be exact. While
+//! only first coefficients are known, the level itself is smoothed too.
 
 use super::{Component, Frame, ZIGZAG};
 
 /// The last coefficient, in the file's order, that is estimated.
 const LAST: usize = 9;
 
-/// How exactly a component's coefficients are known: the position of the last bit that has come, by
-/// coefficient in the file's order, and -1 before any has. Also before the latest scan.
+/// How exactly a component's coefficients are known: the position of the last bit received, by
+/// coefficient in the file's order, and -1 before any. Also before the latest scan.
 #[derive(Clone)]
 pub(super) struct Precision {
     now: [i32; 64],
@@ -25,7 +25,7 @@ impl Default for Precision {
 }
 
 impl Precision {
-    /// Notes the scan with this number, the first being 1.
+    /// Records the scan with this number, the first being 1.
     pub(super) fn update(&mut self, number: usize, [start, end]: [usize; 2], low: u32) {
         for k in start.min(1)..=end.max(LAST) {
             self.before[k] = if number > 1 { self.now[k] } else { 0 };
@@ -34,8 +34,8 @@ impl Precision {
     }
 }
 
-/// Whether a file is smoothed: each component's level is known, some coefficient is not, and no
-/// quantisation table stands in the way.
+/// Returns whether a file is smoothed: each component's level is known, some coefficient is not,
+/// and the quantisation tables allow it.
 pub(super) fn is_useful(frame: &Frame) -> bool {
     let ready = |component: &Component| {
         let steps = component.quantisation.is_some_and(|table| (0..=LAST).all(|k| table[usize::from(ZIGZAG[k])] != 0));
@@ -47,7 +47,7 @@ pub(super) fn is_useful(frame: &Frame) -> bool {
 }
 
 /// Replaces a component's coefficients by smoothed ones. `rows` is the number of rows of units,
-/// `last_good` the last one that the latest scan had data for, `scans` how many scans there were.
+/// `last_good` the last one that the latest scan had data for, `scans` the number of scans.
 pub(super) fn smooth(component: &mut Component, rows: usize, last_good: usize, scans: usize) {
     let Some(table) = component.quantisation else { return };
     let levels: Vec<i16> = component.coefficients.iter().map(|block| block[0]).collect();
@@ -62,8 +62,8 @@ pub(super) fn smooth(component: &mut Component, rows: usize, last_good: usize, s
         let level_too = bits[1..=LAST].iter().all(|&bit| bit == -1);
         let in_unit = if unit + 1 < rows { factor } else { (height + factor - 1) % factor + 1 };
         for y in 0..in_unit {
-            // Which rows there are is counted as libjpeg counts it, which is off in a last unit
-            // that is not full.
+            // Rows are counted as libjpeg counts them, which is off in a last unit that is not
+            // full.
             let (number, count, row) = (unit * in_unit + y, rows * in_unit, unit * factor + y);
             let above = row - usize::from(number > 0);
             let below = row + usize::from(number + 1 < count);
@@ -119,7 +119,7 @@ fn estimate(block: &mut [i16; 64], window: &Kernel, table: &[u16; 64], bits: &[i
         if bits[k] != 0 && block[place] == 0 {
             let (mut size, sign) = value(kernel, table[place]);
             if bits[k] > 0 {
-                // Larger ones would have shown in the bits that have come.
+                // Larger ones would have shown in the bits received.
                 size = size.min((1 << bits[k]) - 1);
             }
             block[place] = (sign * size) as i16;

@@ -1,13 +1,13 @@
 //! Bytes of entropy-coded data and the markers between them, with libjpeg's recovery from lost
-//! ones.
+//! markers.
 
 use super::Parsed;
 
-/// Entropy-coded data up to a marker, which stays where it is until it is passed.
+/// Entropy-coded data up to a marker, which is passed on request only.
 pub(super) struct Source<'a> {
     data: &'a [u8],
     at: usize,
-    /// The number of the next restart marker, from 0 to 7 and round.
+    /// The number of the next restart marker, modulo 8.
     next_restart: u8,
 }
 
@@ -16,7 +16,7 @@ impl<'a> Source<'a> {
         Source { data, at: 0, next_restart: 0 }
     }
 
-    /// The next byte; `None` at a marker and at the file's end.
+    /// Returns the next byte; `None` at a marker and at the end of the file.
     #[inline]
     pub(super) fn byte(&mut self) -> Option<u8> {
         match self.data.get(self.at) {
@@ -29,7 +29,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// FF bytes and a zero stand for FF.
+    /// A run of FF bytes and a zero stand for FF.
     #[cold]
     fn escaped(&mut self) -> Option<u8> {
         let length = self.data[self.at..].iter().take_while(|&&byte| byte == 0xFF).count();
@@ -49,12 +49,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether no marker ended the data, but the file.
+    /// Returns whether the end of the file, not a marker, ended the data.
     pub(super) fn truncated(&self) -> bool {
         self.at >= self.data.len()
     }
 
-    /// Where the data ended: at a marker or at the file's end.
+    /// Returns where the data ended: at a marker or at the end of the file.
     pub(super) fn end(&self) -> usize {
         self.at
     }
@@ -73,7 +73,7 @@ impl<'a> Source<'a> {
         self.next_restart = (expected + 1) % 8;
         loop {
             let marker = self.next_marker()?;
-            // How many markers ahead of the expected one, from 0 to 7 and round.
+            // The number of markers ahead of the expected one, modulo 8.
             let ahead = marker.wrapping_sub(0xD0).wrapping_sub(expected) % 8;
             match (marker, ahead) {
                 (0xD0..=0xD7, 1 | 2) => return Ok(false),

@@ -1,3 +1,5 @@
+//! The central crop.
+
 use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
@@ -22,7 +24,7 @@ pub struct CenterCrop {
 }
 
 impl CenterCrop {
-    /// Of this height and width.
+    /// Makes a crop of this height and width.
     pub fn new(size: [usize; 2]) -> CenterCrop {
         CenterCrop { size }
     }
@@ -50,7 +52,7 @@ impl Deterministic for CenterCrop {
     }
 }
 
-/// What of a line becomes which part of the new one.
+/// The part of a line that is kept, and its place in the new line.
 struct Margin {
     from: usize,
     to: usize,
@@ -62,7 +64,7 @@ impl Margin {
         if to > from {
             return Margin { from: 0, to: (to - from) / 2, shared: from };
         }
-        // Python's `round`: half-way to the even number.
+        // Rounds as Python's `round`: half-way to the even number.
         let rest = from - to;
         let half = rest / 2;
         Margin { from: half + (rest % 2) * (half % 2), to: 0, shared: to }

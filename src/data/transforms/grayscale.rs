@@ -1,9 +1,11 @@
+//! Conversion to one channel.
+
 use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
 
-/// Makes one channel, the brightness, of red, green and blue (torchvision's `Grayscale`, ITU-R
-/// 601-2); an image of one channel stays as it is.
+/// Computes the brightness of red, green and blue as one channel (torchvision's `Grayscale`, ITU-R
+/// 601-2); an image of one channel is left as it is.
 ///
 /// An [image of bytes](Image::is_bytes) gets Pillow's values, rounded.
 ///

@@ -1,5 +1,4 @@
-//! What happens to an image between the dataset and the batch; names and semantics are
-//! torchvision's.
+//! Transforms of images between the dataset and the batch; names and semantics are torchvision's.
 
 mod crop;
 mod grayscale;
@@ -20,10 +19,10 @@ use crate::error::Result;
 
 /// Changes one image, at random or not.
 ///
-/// What is random about it comes from `rng`, which belongs to the sample alone, so that the result
-/// does not depend on threads. Several transforms in turn are a tuple, a [`Compose`], or several
-/// calls of [`DataLoader::transform`](super::DataLoader::transform). A closure `|image: &mut Image,
-/// rng: &mut Rng| -> Result<()>` is a transform too. Transforms that draw nothing are
+/// Random numbers come from `rng`, which belongs to the sample alone, so that the result does not
+/// depend on threads. Several transforms in turn are a tuple, a [`Compose`], or several calls of
+/// [`DataLoader::transform`](super::DataLoader::transform). A closure of `&mut Image` and `&mut
+/// Rng` that returns `Result<()>` is a transform too. Transforms that draw nothing are
 /// [`Deterministic`] as well, which [`Image::apply`] takes.
 ///
 /// ```
@@ -116,7 +115,7 @@ tuple!(A 0, B 1, C 2, D 3);
 tuple!(A 0, B 1, C 2, D 3, E 4);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 
-/// Several transforms, one after the other, chosen at run time.
+/// Applies several transforms in order, chosen at run time.
 ///
 /// ```
 /// use convnet::data::{Compose, Normalize, Resize};
@@ -133,7 +132,7 @@ pub struct Compose {
 }
 
 impl Compose {
-    /// No transform yet: leaves images as they are.
+    /// Makes an empty list, which leaves images as they are.
     pub fn new() -> Compose {
         Compose::default()
     }

@@ -1,3 +1,5 @@
+//! Normalisation of channels.
+
 use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
@@ -10,7 +12,7 @@ pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// The standard deviation of ImageNet's training set, to [`IMAGENET_MEAN`].
 pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// `(x - mean) / std`, channel by channel.
+/// Computes `(x - mean) / std`, channel by channel (torchvision's `Normalize`).
 ///
 /// ```
 /// use convnet::data::{Image, Normalize};
@@ -31,7 +33,7 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// One mean and one standard deviation for each channel.
+    /// Makes a normalisation with one mean and one standard deviation for each channel.
     pub fn new(mean: impl AsRef<[f64]>, std: impl AsRef<[f64]>) -> Normalize {
         let narrow = |numbers: &[f64]| numbers.iter().map(|&x| x as f32).collect();
         Normalize { mean: narrow(mean.as_ref()), std: narrow(std.as_ref()) }
@@ -45,7 +47,7 @@ impl Normalize {
             );
             return Err(Error::argument("normalize", message));
         }
-        // The narrowed numbers are judged: a deviation may vanish, or a mean overflow, in f32.
+        // Checked after rounding to f32, where a deviation may vanish or a mean overflow.
         if let Some(std) = self.std.iter().find(|&&std| std == 0.0 || !std.is_finite()) {
             return Err(Error::argument("normalize", format!("a standard deviation must be finite and not zero, got {std}")));
         }

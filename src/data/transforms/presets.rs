@@ -1,10 +1,12 @@
+//! Preprocessing for classification.
+
 use super::{CenterCrop, Deterministic, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Normalize, Resize, ResizeFilter};
 use crate::data::Image;
 use crate::error::Result;
 
-/// What a picture goes through before it is classified: its shorter side is scaled, its middle cut
-/// out, its channels normalised (torchvision's `ImageClassification` preset).
-/// [`models::preprocessing`](crate::models::preprocessing) has the one of each model.
+/// Prepares a picture for classification: scales its shorter side, cuts out the middle, normalises
+/// the channels (torchvision's `ImageClassification` preset).
+/// [`models::preprocessing`](crate::models::preprocessing) has the settings of each model.
 ///
 /// ```
 /// use convnet::data::{Image, ImageClassification};
@@ -16,8 +18,9 @@ use crate::error::Result;
 /// ```
 ///
 /// # Errors
-/// Applying it gives what its parts do; see [`Resize`], [`CenterCrop`], [`Grayscale`] and
-/// [`Normalize`].
+/// Applying it gives the errors of its parts: [`Error::Argument`](crate::Error::Argument) for sizes
+/// of 0, for numbers of channels other than 1 and 3 where gray is wanted, and for means and
+/// deviations that do not fit the channels.
 #[derive(Clone, Debug)]
 pub struct ImageClassification {
     crop: usize,
@@ -28,8 +31,8 @@ pub struct ImageClassification {
 }
 
 impl ImageClassification {
-    /// A square of this size, of a picture scaled to 256 on its shorter side, bilinear, with
-    /// ImageNet's mean and deviation.
+    /// Makes a preset for a square of this size, out of a picture scaled to 256 on its shorter
+    /// side, bilinear, with ImageNet's mean and deviation.
     pub fn new(crop: usize) -> ImageClassification {
         ImageClassification {
             crop,
@@ -40,25 +43,26 @@ impl ImageClassification {
         }
     }
 
-    /// The length of the shorter side before the middle is cut out.
+    /// Sets the length of the shorter side before the middle is cut out.
     pub fn resize(mut self, shorter: usize) -> ImageClassification {
         self.resize = shorter;
         self
     }
 
-    /// How pixels are weighed when the picture is scaled.
+    /// Sets how pixels are weighted when the picture is scaled.
     pub fn interpolation(mut self, interpolation: ResizeFilter) -> ImageClassification {
         self.interpolation = interpolation;
         self
     }
 
-    /// The means and deviations of the channels; one of each makes the picture grey first.
+    /// Sets the means and deviations of the channels; one of each converts the picture to gray
+    /// first.
     pub fn normalize(mut self, mean: impl AsRef<[f64]>, std: impl AsRef<[f64]>) -> ImageClassification {
         (self.mean, self.std) = (mean.as_ref().to_vec(), std.as_ref().to_vec());
         self
     }
 
-    /// The shape of what comes out, `[C, H, W]`.
+    /// Returns the shape of the result, `[C, H, W]`.
     pub fn shape(&self) -> [usize; 3] {
         [self.mean.len(), self.crop, self.crop]
     }

@@ -1,21 +1,24 @@
+//! Scaling with antialiasing, as Pillow does it.
+
 use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::kernels::simd::vectorize;
 
-/// How [`Resize`] weighs pixels.
+/// The filter by which [`Resize`] weights pixels; tensors are resized by
+/// [`Tensor::interpolate`](crate::Tensor::interpolate).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResizeFilter {
-    /// By a triangle.
+    /// A triangle.
     #[default]
     Bilinear,
-    /// By Keys' cubic with a = -1/2, which sharpens.
+    /// Keys' cubic with a = -1/2, which sharpens.
     Bicubic,
 }
 
 impl ResizeFilter {
-    /// How far the filter reaches.
+    /// Returns the radius of the filter.
     fn support(self) -> f64 {
         match self {
             ResizeFilter::Bilinear => 1.0,
@@ -35,13 +38,13 @@ impl ResizeFilter {
 }
 
 /// Scales an image with antialiasing: when it becomes smaller, each pixel is a weighted mean of all
-/// that it covers (torchvision's `Resize(size, antialias=True)`).
+/// the pixels it covers (torchvision's `Resize(size, antialias=True)`).
 ///
-/// Values are those that Pillow 13 computes, to the bit: for an [image of bytes](Image::is_bytes)
-/// those of its images of bytes, which is what torchvision's transforms give for PIL images; for
-/// others those of its images of floats (mode `F`), which are not rounded to bytes. As in Pillow
-/// 13, columns are scaled before rows where the height shrinks, and by more pixels than twice what
-/// the width shrinks by; rounding in between makes the order visible.
+/// Values are those of Pillow 13, to the bit: for an [image of bytes](Image::is_bytes) those of its
+/// images of bytes, which is what torchvision's transforms give for PIL images; for others those of
+/// its images of floats (mode `F`), which are not rounded to bytes. As in Pillow 13, columns are
+/// scaled before rows where the height shrinks by more pixels than twice what the width shrinks by;
+/// rounding in between makes the order visible.
 ///
 /// ```
 /// use convnet::data::{Image, Resize, ResizeFilter};
@@ -56,7 +59,7 @@ impl ResizeFilter {
 ///
 /// # Errors
 /// Applying it gives [`Error::Argument`] when either size, or the image, is empty, or when the
-/// image is so thin that it would grow beyond all proportion on the way.
+/// shorter side of a very thin image would make the longer one too long.
 #[derive(Clone, Debug)]
 pub struct Resize {
     size: Size,
@@ -69,23 +72,23 @@ enum Size {
     Shorter(usize),
 }
 
-/// What a thin image may become: scaled to a width of its own, an image of one column and sixteen
-/// million rows would take gigabytes.
+/// The most pixels that a thin image may become: scaled to a given width, an image of one column
+/// and sixteen million rows would take gigabytes.
 const LARGEST: usize = 1 << 24;
 
 impl Resize {
-    /// To this height and width.
+    /// Makes a resize to this height and width.
     pub fn new(size: [usize; 2]) -> Resize {
         Resize { size: Size::Exact(size), interpolation: ResizeFilter::default() }
     }
 
-    /// The shorter side to this length, the other in proportion (rounded down): torchvision's
-    /// `Resize(256)`.
+    /// Makes a resize of the shorter side to this length, the other in proportion (rounded down):
+    /// torchvision's `Resize(256)`.
     pub fn shorter(length: usize) -> Resize {
         Resize { size: Size::Shorter(length), interpolation: ResizeFilter::default() }
     }
 
-    /// How pixels are weighed; bilinear by default.
+    /// Sets how pixels are weighted; bilinear by default.
     pub fn interpolation(mut self, interpolation: ResizeFilter) -> Resize {
         self.interpolation = interpolation;
         self
@@ -122,7 +125,7 @@ impl Deterministic for Resize {
         let scale = Scale { channels, from: [from_height, from_width], to: [height, width], interpolation: self.interpolation };
         let most = LARGEST.max(from_height * from_width);
         let wanted = height.saturating_mul(width);
-        // The order of the passes keeps what lies between them below the larger of both sizes.
+        // The order of the passes keeps the intermediate image below the larger of both sizes.
         if matches!(self.size, Size::Shorter(_)) && wanted > most {
             return refuse(": it is too thin");
         }
@@ -137,12 +140,12 @@ impl Deterministic for Resize {
     }
 }
 
-/// A kind of number that images are scaled in.
+/// A type of numbers that images are scaled in.
 trait Sample: Copy {
     type Weight: Copy;
     type Sum: Copy;
     const BLANK: Self;
-    /// What a sum starts with.
+    /// The initial value of a sum.
     const START: Self::Sum;
     fn weight(weight: f64) -> Self::Weight;
     fn add(sum: Self::Sum, weight: Self::Weight, x: Self) -> Self::Sum;
@@ -165,7 +168,7 @@ impl Sample for f32 {
     }
 }
 
-/// Pillow's fixed point: 8 bits for the value, 2 for what the cubic overshoots, the rest for the
+/// Pillow's fixed point: 8 bits for the value, 2 for the overshoot of the cubic, the rest for the
 /// weights.
 const PRECISION: u32 = 32 - 8 - 2;
 
@@ -175,7 +178,7 @@ impl Sample for u8 {
     const BLANK: u8 = 0;
     const START: i32 = 1 << (PRECISION - 1);
     fn weight(weight: f64) -> i32 {
-        // Away from zero where it is half-way: truncation after a half is added.
+        // Half-way cases round away from zero: a half is added before truncation.
         (weight * f64::from(1 << PRECISION) + 0.5f64.copysign(weight)) as i32
     }
     fn add(sum: i32, weight: i32, x: u8) -> i32 {
@@ -186,7 +189,7 @@ impl Sample for u8 {
     }
 }
 
-/// Which pixels of a line make which, and how much of each.
+/// The source pixels and weights of each pixel of a line.
 struct Taps<S: Sample> {
     /// The first pixel and the end of each one's weights.
     ends: Vec<(usize, usize)>,
@@ -213,7 +216,7 @@ impl<S: Sample> Taps<S> {
         taps
     }
 
-    /// For each pixel of the result, where its sources begin and their weights.
+    /// Returns, for each pixel of the result, its first source pixel and its weights.
     fn iter(&self) -> impl Iterator<Item = (usize, &[S::Weight])> {
         let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
         self.ends.iter().zip(starts).map(|(&(first, end), start)| (first, &self.weights[start..end]))
@@ -228,14 +231,14 @@ struct Scale {
 }
 
 impl Scale {
-    /// Pillow's rule since version 13: the height shrinks, and by more than twice what the width
-    /// does.
+    /// Applies Pillow's rule since version 13: the height shrinks, and by more than twice what the
+    /// width does.
     fn columns_first(&self) -> bool {
         let shrinks = |axis: usize| self.from[axis] as i128 - self.to[axis] as i128;
         shrinks(0) > 0 && shrinks(0) > 2 * shrinks(1)
     }
 
-    /// `[from_height, from_width, C] -> [height, width, C]`.
+    /// Scales `[from_height, from_width, C]` to `[height, width, C]`.
     fn apply<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
         let ([from_height, from_width], [height, width]) = (self.from, self.to);
         if from_height == height {
@@ -249,7 +252,7 @@ impl Scale {
         }
     }
 
-    /// `[rows, from_width, C] -> [rows, width, C]`
+    /// Scales `[rows, from_width, C]` to `[rows, width, C]`.
     fn rows<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
         let (from, to, channels) = (self.from[1], self.to[1], self.channels);
         let taps = Taps::new(from, to, self.interpolation);
@@ -263,7 +266,7 @@ impl Scale {
         scaled
     }
 
-    /// `[from_height, width, C] -> [height, width, C]`
+    /// Scales `[from_height, width, C]` to `[height, width, C]`.
     fn columns<S: Sample>(&self, pixels: &[S], width: usize) -> Vec<S> {
         let taps = Taps::new(self.from[0], self.to[0], self.interpolation);
         let mut scaled = vec![S::BLANK; self.to[0] * width * self.channels];
@@ -272,7 +275,7 @@ impl Scale {
     }
 }
 
-/// `[from, C] -> [to, C]` for few channels, which stay in registers.
+/// Scales `[from, C]` to `[to, C]` for few channels, which stay in registers.
 fn along_row<S: Sample, const C: usize>(taps: &Taps<S>, row: &[S], out: &mut [S]) {
     let (pixels, _) = row.as_chunks::<C>();
     for ((first, weights), out) in taps.iter().zip(out.as_chunks_mut::<C>().0) {
@@ -286,7 +289,7 @@ fn along_row<S: Sample, const C: usize>(taps: &Taps<S>, row: &[S], out: &mut [S]
     }
 }
 
-/// `[from, run] -> [to, run]`.
+/// Scales `[from, run]` to `[to, run]`.
 fn along_columns<S: Sample>(taps: &Taps<S>, pixels: &[S], out: &mut [S], run: usize) {
     let mut sums = vec![S::START; run];
     for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
