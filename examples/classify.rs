@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, Rng};
-use convnet::nn::Module;
+use convnet::nn::{Module, ModuleExt};
 use convnet::{Tensor, models, no_grad, weights};
 
 /// Classify pictures; prints the most probable classes first.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use convnet::data::{Batch, DataLoader, Dataset, Digits, Mnist, Normalize, Resize};
 use convnet::models::lenet5;
-use convnet::nn::Module;
+use convnet::nn::{Module, ModuleExt};
 use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
 use convnet::train::{Metrics, evaluate};
 use convnet::{Error, Result};

@@ -14,6 +14,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod prelude;
 mod profiling;
 mod tensor;
 pub mod train;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use convnet::autograd::{BackwardOptions, Gradients, is_recomputing};
 use convnet::models::{self, DenseNet, DenseNetConfig};
-use convnet::nn::{self, BatchNorm2d, Checkpoint, Conv2d, Dropout, Module, Parameter, ReLU, Sequential, StochasticDepth, Visitor};
+use convnet::nn::{
+    self, BatchNorm2d, Checkpoint, Conv2d, Dropout, Module, ModuleExt, Parameter, ReLU, Sequential, StochasticDepth, Visitor,
+};
 use convnet::optim::{Optimizer, Sgd};
 use convnet::{ConvAlgorithm, Result, Tensor, manual_seed, memory, no_grad, visit_fields, with_algorithm};
 
@@ -192,7 +194,7 @@ impl Module for Counter {
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; weight);
+        visit_fields!(v, self; weight, skip(runs, batches));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
 use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
-use convnet::nn::{Module, StateDict};
+use convnet::nn::{Module, ModuleExt, StateDict};
 use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
 use convnet::train::{Metrics, evaluate};
 use convnet::{Error, Result, Tensor, no_grad};

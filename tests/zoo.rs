@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 use convnet::autograd::Gradients;
 use convnet::models::{self, Cbam, RESNET18, ResNet, ResNetConfig};
-use convnet::nn::{Item, Module, Parameter, StateDict, Visitor};
+use convnet::nn::{Item, Module, ModuleExt, Parameter, StateDict, Visitor};
 use convnet::{DType, Tensor, no_grad, weights};
 use flate2::read::GzDecoder;
 use serde_json::Value;

@@ -8,7 +8,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{Conv2d, Dropout, Linear, LocalResponseNorm, MaxPool2d, Module, ReLU, Sequential, Visitor};
+use crate::nn::{Conv2d, Dropout, Linear, LocalResponseNorm, MaxPool2d, Module, ReLU, Sequential};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -100,14 +100,13 @@ impl Module for AlexNet {
         self.classifier.forward(&x.flatten(1, -1)?) // [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ModuleExt;
 
     #[test]
     fn the_papers_network_starts_as_the_paper_says() {

@@ -4,7 +4,7 @@
 //! into each residual block. Names of fields are timm's.
 
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, ChannelScale, Conv2d, Module, Part, Visitor, block, conv_act, conv_bn_act};
+use crate::nn::{Activation, BatchNorm2d, ChannelScale, Conv2d, Module, block, conv_act, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -55,12 +55,10 @@ impl Module for SqueezeExcite {
         block(self, || x.mul(&self.scale(x)?))
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; fc1, fc2);
-    }
+    visit_fields!(fc1, fc2, skip(activation, gate));
 
-    fn part(&self) -> Part<'_> {
-        Part::ChannelScale(self)
+    fn as_channel_scale(&self) -> Option<&dyn ChannelScale> {
+        Some(self)
     }
 }
 
@@ -104,9 +102,7 @@ impl Module for ChannelAttention {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; fc1, fc2);
-    }
+    visit_fields!(fc1, fc2);
 }
 
 /// CBAM's spatial attention (Woo et al., 2018, fig. 2): a 7×7 convolution sees the mean and the largest value over the channels of each place,
@@ -142,10 +138,8 @@ impl Module for SpatialAttention {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        // timm's layer is a convolution with normalisation inside.
-        visit_fields!(v, self; conv => "conv.conv", bn => "conv.bn");
-    }
+    // timm's layer is a convolution with normalisation inside.
+    visit_fields!(conv => "conv.conv", bn => "conv.bn");
 }
 
 /// The convolutional block attention module (Woo, Park, Lee & Kweon, *CBAM: Convolutional Block Attention Module*, 2018): first which channels,
@@ -156,7 +150,7 @@ impl Module for SpatialAttention {
 ///
 /// ```
 /// use convnet::models::{Cbam, RESNET18, ResNet, ResNetConfig};
-/// use convnet::nn::Module;
+/// use convnet::nn::{Module, ModuleExt};
 ///
 /// let net = ResNet::new(&ResNetConfig { attention: Some(|channels| Box::new(Cbam::new(channels))), ..RESNET18 }, 10);
 /// assert!(net.state_dict().contains_key("layer1.0.se.spatial.conv.conv.weight"));
@@ -180,7 +174,5 @@ impl Module for Cbam {
         block(self, || self.spatial.forward(&self.channel.forward(x)?))
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; channel, spatial);
-    }
+    visit_fields!(channel, spatial);
 }

@@ -8,7 +8,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, Visitor, block, conv_bn_add_relu, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, block, conv_bn_add_relu, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -70,9 +70,7 @@ impl Module for CifarBlock {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, conv2, bn2);
-    }
+    visit_fields!(conv1, bn1, conv2, bn2, skip(stride, zeros));
 }
 
 /// A residual network for CIFAR, with Kaiming's normal initialisation by fan-out.
@@ -99,7 +97,7 @@ pub struct CifarResNet {
     /// Before the classifier, when asked for; the paper has none.
     pub dropout: Option<Dropout>,
     /// The classifier.
-    pub fc: Linear,
+    pub fc: Box<dyn Module>,
 }
 
 /// n = 3: 20 layers, 0.27 million parameters. See [`CifarResNet`].
@@ -145,7 +143,7 @@ impl CifarResNet {
             layer2: stage(16, 32, 2),
             layer3: stage(32, 64, 2),
             dropout: (dropout != 0.0).then(|| Dropout::new(dropout)),
-            fc: Linear::new(64, options.num_classes),
+            fc: Box::new(Linear::new(64, options.num_classes)),
         };
         initialise(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Init::kaiming_fan_out(at.shape)))
     }
@@ -167,7 +165,5 @@ impl Module for CifarResNet {
         self.fc.forward(&self.dropout.forward(&x)?) //           [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, layer1, layer2, layer3, dropout, fc);
-    }
+    visit_fields!(conv1, bn1, layer1, layer2, layer3, dropout, fc);
 }

@@ -55,9 +55,7 @@ impl Module for NormConv {
         self.conv.forward(&bn_act(&self.norm, x, Activation::Relu)?)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; norm, conv);
-    }
+    visit_fields!(norm, conv);
 }
 
 /// A learned group convolution, 1×1, and a grouped 3×3 convolution; the new maps come after the input's.
@@ -76,9 +74,7 @@ impl Module for CondenseLayer {
         Tensor::cat(&[x, &self.conv_2.forward(&self.conv_1.forward(x)?)?], 1)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv_1, conv_2);
-    }
+    visit_fields!(conv_1, conv_2);
 }
 
 /// Layers each of which sees the maps of all before it; named `denselayer_1`, ….
@@ -92,11 +88,7 @@ impl Module for CondenseBlock {
         self.layers.forward(x)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        for (i, layer) in self.layers.iter().enumerate() {
-            v.module(&format!("denselayer_{}", i + 1), layer);
-        }
-    }
+    visit_fields!(each layers => |i| format!("denselayer_{}", i + 1));
 }
 
 /// All of a CondenseNet but the classifier.
@@ -126,13 +118,7 @@ impl Module for CondenseFeatures {
         bn_act(&self.norm_last, &x, Activation::Relu)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; init_conv);
-        for (i, block) in self.blocks.iter().enumerate() {
-            v.module(&format!("denseblock_{}", i + 1), block);
-        }
-        visit_fields!(v, self; norm_last);
-    }
+    visit_fields!(init_conv, each blocks => |i| format!("denseblock_{}", i + 1), norm_last);
 }
 
 /// A CondenseNet, with the authors' initialisation: normal by fan-out for convolutions, PyTorch's for the classifier, whose bias starts at 0.
@@ -166,7 +152,7 @@ pub struct CondenseNet {
     /// Blocks and pooling.
     pub features: CondenseFeatures,
     /// The classifier.
-    pub classifier: Linear,
+    pub classifier: Box<dyn Module>,
 }
 
 impl CondenseNet {
@@ -203,7 +189,7 @@ impl CondenseNet {
             blocks,
             norm_last: BatchNorm2d::new(channels),
         };
-        let net = CondenseNet { features, classifier: Linear::new(channels, options.num_classes) };
+        let net = CondenseNet { features, classifier: Box::new(Linear::new(channels, options.num_classes)) };
         initialise(net, |at| match (at.layer, at.name) {
             ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
             ("Linear", "bias") => Some(Init::Constant(0.0)),
@@ -230,7 +216,7 @@ impl CondenseNet {
     /// # Errors
     /// As [`forward`](Module::forward) has for channels that do not divide.
     pub fn group_lasso(&self) -> Result<Tensor> {
-        let zero = Tensor::full([], 0.0, self.classifier.weight.dtype());
+        let zero = Tensor::full([], 0.0, self.features.init_conv.weight.dtype());
         self.learned_convs().try_fold(zero, |sum, conv| sum.add(&conv.lasso()?))
     }
 
@@ -264,14 +250,13 @@ impl Module for CondenseNet {
         self.classifier.forward(&x) //        [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ModuleExt;
 
     #[test]
     fn condensed_networks_have_the_papers_sizes() {

@@ -9,9 +9,8 @@ use super::options::ModelOptions;
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{
-    Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act,
-};
+use crate::nn::visit_with;
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act};
 use crate::ops::{GrowingMaps, Pool2dOptions};
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
@@ -115,9 +114,7 @@ impl Module for DenseLayer {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; norm1, conv1, norm2, conv2, dropout);
-    }
+    visit_fields!(norm1, conv1, norm2, conv2, dropout);
 }
 
 /// Layers each of which sees the block's input and the maps of all layers before it.
@@ -178,11 +175,7 @@ impl Module for DenseBlock {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        for (i, layer) in self.layers.iter().enumerate() {
-            v.module(&format!("denselayer{}", i + 1), layer);
-        }
-    }
+    visit_fields!(each layers => |i| format!("denselayer{}", i + 1), skip memory_efficient);
 }
 
 /// What stands between two blocks: normalisation, ReLU, a 1×1 convolution, and 2×2 averages.
@@ -211,9 +204,7 @@ impl Module for Transition {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; norm, conv);
-    }
+    visit_fields!(norm, conv);
 }
 
 /// All of a DenseNet but the classifier.
@@ -248,16 +239,26 @@ impl Module for DenseFeatures {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv0, norm0);
-        for (i, (block, transition)) in self.blocks.iter().enumerate() {
-            v.module(&format!("denseblock{}", i + 1), block);
-            if let Some(transition) = transition {
-                v.module(&format!("transition{}", i + 1), transition);
+    visit_with!(
+        |DenseFeatures { conv0, norm0, blocks, norm5 }, v| {
+            v.field("conv0", conv0);
+            v.field("norm0", norm0);
+            let mut number = 0;
+            for (block, transition) in blocks {
+                number += 1;
+                v.field(&format!("denseblock{number}"), block);
+                if let Some(transition) = transition {
+                    v.field(&format!("transition{number}"), transition);
+                }
             }
+            v.field("norm5", norm5);
+        },
+        |copier| {
+            let (conv0, norm0, norm5) = (copier.field(conv0)?, copier.field(norm0)?, copier.field(norm5)?);
+            let blocks = blocks.iter().map(|(block, transition)| Ok((copier.field(block)?, copier.field(transition)?)));
+            DenseFeatures { conv0, norm0, blocks: blocks.collect::<Result<_>>()?, norm5 }
         }
-        visit_fields!(v, self; norm5);
-    }
+    );
 }
 
 /// A densely connected network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-in for convolutions, PyTorch's for
@@ -277,7 +278,7 @@ pub struct DenseNet {
     /// Blocks and transitions.
     pub features: DenseFeatures,
     /// The classifier.
-    pub classifier: Linear,
+    pub classifier: Box<dyn Module>,
 }
 
 impl DenseNet {
@@ -301,7 +302,7 @@ impl DenseNet {
             blocks,
             norm5: BatchNorm2d::new(channels),
         };
-        let net = DenseNet { features, classifier: Linear::new(channels, options.num_classes) };
+        let net = DenseNet { features, classifier: Box::new(Linear::new(channels, options.num_classes)) };
         initialise(net, |at| match (at.layer, at.name) {
             ("Conv2d", "weight") => Some(Init::kaiming_fan_in(at.shape)),
             ("Linear", "bias") => Some(Init::Constant(0.0)),
@@ -331,7 +332,5 @@ impl Module for DenseNet {
         self.classifier.forward(&x) //        [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }

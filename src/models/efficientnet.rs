@@ -10,7 +10,7 @@ use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scal
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{Activation, Dropout, Linear, Module, Sequential, Visitor};
+use crate::nn::{Activation, Dropout, Linear, Module, Sequential};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -148,9 +148,7 @@ impl Module for EfficientNet {
         self.classifier.forward(&x.mean([2, 3])?) // [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }
 
 macro_rules! variants {

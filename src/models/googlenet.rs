@@ -8,7 +8,7 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, block, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -33,9 +33,7 @@ impl Module for BasicConv2d {
         block(self, || conv_bn_relu(&self.conv, &self.bn, x))
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv, bn);
-    }
+    visit_fields!(conv, bn);
 }
 
 /// `inputs` to `outputs` channels, with padding that keeps the size.
@@ -84,9 +82,7 @@ impl Module for PoolProjection {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv => "1");
-    }
+    visit_fields!(conv => "1");
 }
 
 impl Inception {
@@ -112,9 +108,7 @@ impl Module for Inception {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; branch1, branch2, branch3, branch4);
-    }
+    visit_fields!(branch1, branch2, branch3, branch4);
 }
 
 /// An auxiliary head: pooling to 4×4, a 1×1 convolution, two dense layers.
@@ -152,9 +146,7 @@ impl Module for InceptionAux {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv, fc1, fc2, dropout);
-    }
+    visit_fields!(conv, fc1, fc2, dropout);
 }
 
 /// GoogLeNet; see [`googlenet`].
@@ -162,14 +154,15 @@ pub struct GoogLeNet {
     conv1: BasicConv2d,
     conv2: BasicConv2d,
     conv3: BasicConv2d,
-    inceptions: Vec<(&'static str, Inception)>,
+    /// Named by [`BLOCKS`].
+    inceptions: Vec<Inception>,
     /// The head after block 4a, unless [dropped](GoogLeNet::without_aux).
     pub aux1: Option<InceptionAux>,
     /// The head after block 4d, unless [dropped](GoogLeNet::without_aux).
     pub aux2: Option<InceptionAux>,
     dropout: Dropout,
     /// 1024→classes.
-    pub fc: Linear,
+    pub fc: Box<dyn Module>,
     transform_input: bool,
 }
 
@@ -223,7 +216,7 @@ const BLOCKS: [(&str, usize, usize, [usize; 2], [usize; 2], usize); 9] = [
 pub fn googlenet(options: impl Into<ModelOptions>) -> GoogLeNet {
     let options = options.into();
     let conv1 = Conv2d::new(options.input_channels, 64, 7).stride(2).padding(3);
-    let block = |(name, inputs, one, three, five, pool)| (name, Inception::new(inputs, InceptionWidths { one, three, five, pool }));
+    let block = |(_, inputs, one, three, five, pool)| Inception::new(inputs, InceptionWidths { one, three, five, pool });
     let model = GoogLeNet {
         conv1: BasicConv2d::new(conv1, 64),
         conv2: same(64, 64, 1),
@@ -232,7 +225,7 @@ pub fn googlenet(options: impl Into<ModelOptions>) -> GoogLeNet {
         aux1: Some(InceptionAux::new(512, options.num_classes)),
         aux2: Some(InceptionAux::new(528, options.num_classes)),
         dropout: Dropout::new(options.dropout_or(0.2)),
-        fc: Linear::new(1024, options.num_classes),
+        fc: Box::new(Linear::new(1024, options.num_classes)),
         transform_input: false,
     };
     // torchvision cuts the distribution off at ±2: at two hundred deviations.
@@ -270,7 +263,7 @@ impl GoogLeNet {
         x = self.conv2.forward(&x)?; //                  [N, 64, 56, 56]
         x = pool(&self.conv3.forward(&x)?, 3)?; //       [N, 192, 56, 56], then [N, 192, 28, 28]
         let (mut aux1, mut aux2) = (None, None);
-        for (name, block) in &self.inceptions {
+        for ((name, ..), block) in BLOCKS.iter().zip(&self.inceptions) {
             x = block.forward(&x)?;
             match *name {
                 "inception3b" => x = pool(&x, 3)?, //    [N, 480, 28, 28], then [N, 480, 14, 14]
@@ -309,18 +302,13 @@ impl Module for GoogLeNet {
         Ok(self.run(x, false)?.logits)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, conv2, conv3);
-        for (name, block) in &self.inceptions {
-            v.module(name, block);
-        }
-        visit_fields!(v, self; aux1, aux2, dropout, fc);
-    }
+    visit_fields!(conv1, conv2, conv3, each inceptions => |i| BLOCKS[i].0, aux1, aux2, dropout, fc, skip transform_input);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ModuleExt;
 
     #[test]
     fn the_loss_weighs_the_auxiliary_heads_by_three_tenths() {

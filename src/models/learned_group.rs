@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::{Activation, BatchNorm2d, Buffer, Conv2d, Dropout, Module, Visitor, bn_act};
+use crate::nn::{Copier, Parts, PartsMut};
 use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
 
@@ -238,9 +239,7 @@ impl Module for LearnedGroupConv {
         self.conv.forward_with_weight(&y, &self.masked_weight()?)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; count => "_count", stage => "_stage", mask => "_mask", norm, dropout, conv);
-    }
+    visit_fields!(count => "_count", stage => "_stage", mask => "_mask", norm, dropout, conv, skip(channels, groups, condense_factor));
 }
 
 /// What a [`LearnedGroupConv`] becomes: an index layer that hands each group its inputs, normalisation, ReLU, a grouped 1×1 convolution, and a
@@ -276,9 +275,7 @@ impl Module for CondensedConv {
         channel_shuffle(&self.conv.forward(&y)?, self.groups)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; index, norm, conv);
-    }
+    visit_fields!(index, norm, conv, skip groups);
 }
 
 /// A learned group convolution, while it learns or after.
@@ -298,7 +295,7 @@ impl GroupConv {
         }
     }
 
-    fn inner(&self) -> &dyn Module {
+    fn layer(&self) -> &dyn Module {
         match self {
             GroupConv::Learned(conv) => conv,
             GroupConv::Condensed(conv) => conv,
@@ -308,15 +305,37 @@ impl GroupConv {
 
 impl Module for GroupConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.inner().forward(x)
+        self.layer().forward(x)
     }
 
     fn visit(&self, v: &mut Visitor<'_>) {
-        self.inner().visit(v);
+        self.layer().visit(v);
+    }
+
+    fn parts<'m>(&'m self, parts: &mut Parts<'m>) {
+        self.layer().parts(parts);
+    }
+
+    fn parts_mut<'m>(&'m mut self, parts: &mut PartsMut<'m>) {
+        match self {
+            GroupConv::Learned(conv) => conv.parts_mut(parts),
+            GroupConv::Condensed(conv) => conv.parts_mut(parts),
+        }
+    }
+
+    fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
+        Ok(Box::new(match self {
+            GroupConv::Learned(conv) => GroupConv::Learned(copier.field(conv)?),
+            GroupConv::Condensed(conv) => GroupConv::Condensed(copier.field(conv)?),
+        }))
+    }
+
+    fn inner(&self) -> Option<&dyn Module> {
+        Some(self.layer())
     }
 
     fn type_name(&self) -> &str {
-        self.inner().type_name()
+        self.layer().type_name()
     }
 }
 

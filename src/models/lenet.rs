@@ -6,7 +6,7 @@
 //! the 28×28 digits to 32×32 pixels; here the first convolution does.
 
 use crate::error::Result;
-use crate::nn::{Conv2d, Linear, Module, Visitor};
+use crate::nn::{Conv2d, Linear, Module};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -22,7 +22,7 @@ pub struct LeNet5 {
     /// 120→84: the paper's F6.
     pub fc2: Linear,
     /// 84→classes.
-    pub fc3: Linear,
+    pub fc3: Box<dyn Module>,
 }
 
 /// LeNet-5 for grey 28×28 images, with PyTorch's initialisation of its layers.
@@ -44,7 +44,7 @@ pub fn lenet5(num_classes: usize) -> LeNet5 {
         conv2: Conv2d::new(6, 16, 5),
         fc1: Linear::new(16 * 5 * 5, 120),
         fc2: Linear::new(120, 84),
-        fc3: Linear::new(84, num_classes),
+        fc3: Box::new(Linear::new(84, num_classes)),
     }
 }
 
@@ -63,7 +63,5 @@ impl Module for LeNet5 {
         self.fc3.forward(&x) //                    [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, conv2, fc1, fc2, fc3);
-    }
+    visit_fields!(conv1, conv2, fc1, fc2, fc3);
 }

@@ -2,7 +2,8 @@
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, Visitor, block, conv_bn_act, conv_bn_add_act, scale_add_act};
+use crate::nn::visit_with;
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, block, conv_bn_act, conv_bn_add_act, scale_add_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -55,9 +56,7 @@ impl Module for ConvNormActivation {
         block(self, || conv_bn_act(&self.conv, &self.bn, x, self.activation))
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv => "0", bn => "1");
-    }
+    visit_fields!(conv => "0", bn => "1", skip activation);
 }
 
 /// What an [`MBConv`] is made from.
@@ -87,26 +86,30 @@ pub struct MBConvOptions {
 /// convolution without activation narrows. A shortcut where the shapes allow it. MobileNetV3's block (Howard et al., 2019, fig. 4) and
 /// EfficientNet's (Tan & Le, 2019).
 pub struct MBConv {
+    branch: Branch,
+    stochastic_depth: StochasticDepth,
+    shortcut: bool,
+}
+
+/// The layers beside the shortcut, numbered as far as they are there.
+struct Branch {
     expand: Option<ConvNormActivation>,
     depthwise: ConvNormActivation,
     squeeze: Option<SqueezeExcite>,
     project: ConvNormActivation,
-    stochastic_depth: StochasticDepth,
-    shortcut: bool,
 }
 
 impl MBConv {
     /// A block with these options.
     pub fn new(options: &MBConvOptions) -> MBConv {
         let &MBConvOptions { inputs, expanded, outputs, kernel, stride, activation, squeeze, norm, stochastic_depth } = options;
-        MBConv {
+        let branch = Branch {
             expand: (expanded != inputs).then(|| ConvNormActivation::new(inputs, expanded, 1, 1, activation, norm)),
             depthwise: ConvNormActivation::depthwise(expanded, kernel, stride, activation, norm),
             squeeze: squeeze.map(|(squeezed, activation, gate)| SqueezeExcite::squeezed(expanded, squeezed).activations(activation, gate)),
             project: ConvNormActivation::new(expanded, outputs, 1, 1, Activation::Linear, norm),
-            stochastic_depth: StochasticDepth::new(stochastic_depth),
-            shortcut: stride == 1 && inputs == outputs,
-        }
+        };
+        MBConv { branch, stochastic_depth: StochasticDepth::new(stochastic_depth), shortcut: stride == 1 && inputs == outputs }
     }
 }
 
@@ -117,43 +120,54 @@ impl Module for MBConv {
         block(self, || {
             // Where nobody drops the branch, the sum with the shortcut belongs to its last convolution.
             let adds = self.shortcut && self.stochastic_depth.is_idle();
-            let y = block(&Parts(self), || {
-                let mut y = self.expand.forward(x)?; //      [N, expanded, H, W]
-                y = self.depthwise.forward(&y)?; //          [N, expanded, H / stride, W / stride]
-                y = scale_add_act(&self.squeeze, y, None, Activation::Linear)?;
-                let ConvNormActivation { conv, bn, activation } = &self.project;
-                // [N, outputs, H / stride, W / stride]
-                match adds {
-                    true => conv_bn_add_act(conv, bn, &y, x, *activation),
-                    false => self.project.forward(&y),
-                }
-            })?;
+            let y = self.branch.run(x, adds)?;
             if self.shortcut && !adds { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.field("block", &Parts(self));
-        visit_fields!(v, self; stochastic_depth);
+    visit_fields!(branch => "block", stochastic_depth, skip shortcut);
+}
+
+impl Branch {
+    /// `adds` says whether the input is added to the result.
+    fn run(&self, x: &Tensor, adds: bool) -> Result<Tensor> {
+        block(self, || {
+            let mut y = self.expand.forward(x)?; //      [N, expanded, H, W]
+            y = self.depthwise.forward(&y)?; //          [N, expanded, H / stride, W / stride]
+            y = scale_add_act(&self.squeeze, y, None, Activation::Linear)?;
+            let ConvNormActivation { conv, bn, activation } = &self.project;
+            // [N, outputs, H / stride, W / stride]
+            match adds {
+                true => conv_bn_add_act(conv, bn, &y, x, *activation),
+                false => self.project.forward(&y),
+            }
+        })
     }
 }
 
-/// The layers of a block, numbered as far as they are there.
-struct Parts<'a>(&'a MBConv);
-
-impl Module for Parts<'_> {
+impl Module for Branch {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.forward(x)
+        self.run(x, false)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        let MBConv { expand, depthwise, squeeze, project, .. } = self.0;
-        let parts: [Option<&dyn Module>; 4] =
-            [expand.as_ref().map(|m| m as _), Some(depthwise), squeeze.as_ref().map(|m| m as _), Some(project)];
-        for (i, part) in parts.into_iter().flatten().enumerate() {
-            v.module(&i.to_string(), part);
+    visit_with!(
+        |Branch { expand, depthwise, squeeze, project }, v| {
+            let mut numbers = (0..).map(|n: usize| n.to_string());
+            let mut next = || numbers.next().unwrap_or_default();
+            if let Some(expand) = expand {
+                v.field(&next(), expand);
+            }
+            v.field(&next(), depthwise);
+            if let Some(squeeze) = squeeze {
+                v.field(&next(), squeeze);
+            }
+            v.field(&next(), project);
+        },
+        |copier| {
+            let (expand, depthwise) = (copier.field(expand)?, copier.field(depthwise)?);
+            Branch { expand, depthwise, squeeze: copier.field(squeeze)?, project: copier.field(project)? }
         }
-    }
+    );
 
     fn type_name(&self) -> &str {
         "Sequential"

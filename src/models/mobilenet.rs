@@ -10,8 +10,9 @@ use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scal
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, ParamInfo, initialise};
+use crate::nn::visit_with;
 use crate::nn::{
-    Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, Visitor, block, conv_bn, conv_bn_act, conv_bn_add_act,
+    Activation, BatchNorm2d, Conv2d, Dropout, Hardswish, Linear, Module, Sequential, block, conv_bn, conv_bn_act, conv_bn_add_act,
 };
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -60,9 +61,7 @@ impl Module for DepthwiseSeparable {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv_dw, bn1, conv_pw, bn2);
-    }
+    visit_fields!(conv_dw, bn1, conv_pw, bn2);
 }
 
 /// MobileNet (V1); see [`mobilenet_v1`].
@@ -73,7 +72,7 @@ pub struct MobileNetV1 {
     pub blocks: Vec<Vec<DepthwiseSeparable>>,
     dropout: Dropout,
     /// To the classes.
-    pub classifier: Linear,
+    pub classifier: Box<dyn Module>,
 }
 
 /// Channels, blocks and stride of V1's stages (the paper's table 1).
@@ -110,7 +109,7 @@ impl MobileNetV1 {
             bn1: BatchNorm2d::new(stem),
             blocks: V1_STAGES.into_iter().map(&mut stage).collect(),
             dropout: Dropout::new(options.dropout_or(0.0)),
-            classifier: Linear::new(inputs, options.num_classes),
+            classifier: Box::new(Linear::new(inputs, options.num_classes)),
         };
         initialise(model, |at| match (at.layer, at.name) {
             // The outputs that one input reaches: for a depthwise convolution those of its own group, one.
@@ -134,32 +133,35 @@ impl Module for MobileNetV1 {
         self.classifier.forward(&self.dropout.forward(&x)?)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv_stem, bn1, blocks, dropout, classifier);
-    }
+    visit_fields!(conv_stem, bn1, blocks, dropout, classifier);
 }
 
 /// MobileNetV2's block (Sandler et al., 2018, fig. 3): a 1×1 convolution widens, a depthwise one looks around, a 1×1 convolution without
 /// activation narrows; a shortcut where the shapes allow it.
 pub struct InvertedResidual {
+    branch: InvertedBranch,
+    shortcut: bool,
+}
+
+/// The layers beside the shortcut, numbered as far as they are there.
+struct InvertedBranch {
     expand: Option<ConvNormActivation>,
     depthwise: ConvNormActivation,
     project: Conv2d,
     bn: BatchNorm2d,
-    shortcut: bool,
 }
 
 impl InvertedResidual {
     /// From `inputs` to `outputs` channels, with `inputs · expansion` in between.
     pub fn new(inputs: usize, outputs: usize, stride: usize, expansion: usize) -> InvertedResidual {
         let (hidden, norm) = (inputs.saturating_mul(expansion), NormOptions::DEFAULT);
-        InvertedResidual {
+        let branch = InvertedBranch {
             expand: (expansion != 1).then(|| ConvNormActivation::new(inputs, hidden, 1, 1, Activation::Relu6, norm)),
             depthwise: ConvNormActivation::depthwise(hidden, 3, stride, Activation::Relu6, norm),
             project: Conv2d::new(hidden, outputs, 1).bias(false),
             bn: BatchNorm2d::new(outputs),
-            shortcut: stride == 1 && inputs == outputs,
-        }
+        };
+        InvertedResidual { branch, shortcut: stride == 1 && inputs == outputs }
     }
 }
 
@@ -167,38 +169,48 @@ impl Module for InvertedResidual {
     /// # Shape
     /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let layers = || {
+        block(self, || self.branch.run(x, self.shortcut))
+    }
+
+    visit_fields!(branch => "conv", skip shortcut);
+}
+
+impl InvertedBranch {
+    /// `adds` says whether the input is added to the result.
+    fn run(&self, x: &Tensor, adds: bool) -> Result<Tensor> {
+        block(self, || {
             let y = self.expand.forward(x)?; //                     [N, hidden, H, W]
             let y = self.depthwise.forward(&y)?; //                 [N, hidden, H / stride, W / stride]
             // [N, outputs, H / stride, W / stride]
-            match self.shortcut {
+            match adds {
                 true => conv_bn_add_act(&self.project, &self.bn, &y, x, Activation::Linear),
                 false => conv_bn(&self.project, &self.bn, &y),
             }
-        };
-        block(self, || block(&Numbered(self), layers))
-    }
-
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.field("conv", &Numbered(self));
+        })
     }
 }
 
-/// The layers of an [`InvertedResidual`], numbered as far as they are there.
-struct Numbered<'a>(&'a InvertedResidual);
-
-impl Module for Numbered<'_> {
+impl Module for InvertedBranch {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.forward(x)
+        self.run(x, false)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        let InvertedResidual { expand, depthwise, project, bn, .. } = self.0;
-        let parts: [Option<&dyn Module>; 4] = [expand.as_ref().map(|m| m as _), Some(depthwise), Some(project), Some(bn)];
-        for (i, part) in parts.into_iter().flatten().enumerate() {
-            v.module(&i.to_string(), part);
+    visit_with!(
+        |InvertedBranch { expand, depthwise, project, bn }, v| {
+            let mut number = 0;
+            if let Some(expand) = expand {
+                v.field("0", expand);
+                number = 1;
+            }
+            v.field(&number.to_string(), depthwise);
+            v.field(&(number + 1).to_string(), project);
+            v.field(&(number + 2).to_string(), bn);
+        },
+        |copier| {
+            let (expand, depthwise) = (copier.field(expand)?, copier.field(depthwise)?);
+            InvertedBranch { expand, depthwise, project: copier.field(project)?, bn: copier.field(bn)? }
         }
-    }
+    );
 
     fn type_name(&self) -> &str {
         "Sequential"
@@ -267,9 +279,7 @@ impl Module for MobileNetV2 {
         self.classifier.forward(&x.mean([2, 3])?) // [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }
 
 /// MobileNetV3; see [`mobilenet_v3_large`] and [`mobilenet_v3_small`].
@@ -384,14 +394,13 @@ impl Module for MobileNetV3 {
         self.classifier.forward(&x.mean([2, 3])?) // [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ModuleExt;
 
     #[test]
     fn widths_are_scaled_and_the_networks_still_run() {

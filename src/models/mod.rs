@@ -67,7 +67,7 @@ pub use vgg::{Vgg, VggFeatures, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_b
 pub use xception::{SeparableConv2d, Xception, XceptionBlock, xception};
 
 use crate::error::{Error, Result};
-use crate::nn::Module;
+use crate::nn::{Module, ModuleExt};
 
 /// A registered architecture.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,7 @@ impl ModelInfo {
         (self.build)(self.classes).num_parameters()
     }
 
-    /// Multiplications, each with its addition, for one [input](ModelInfo::input): what [`summary`](Module::summary) counts. Takes
+    /// Multiplications, each with its addition, for one [input](ModelInfo::input): what [`summary`](ModuleExt::summary) counts. Takes
     /// milliseconds, as nothing is computed.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
 use crate::nn::{Conv2d, Dropout, MaxPool2d, Maxout, Module, ReLU, Sequential, Visitor, block};
+use crate::nn::{Copier, Parts, PartsMut};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -46,8 +47,21 @@ impl Module for MlpConv {
         block(self, || self.layers.forward(x))
     }
 
+    // The keys are those of the layers, without a name for all of them.
     fn visit(&self, v: &mut Visitor<'_>) {
         self.layers.visit(v);
+    }
+
+    fn parts<'m>(&'m self, parts: &mut Parts<'m>) {
+        self.layers.parts(parts);
+    }
+
+    fn parts_mut<'m>(&'m mut self, parts: &mut PartsMut<'m>) {
+        self.layers.parts_mut(parts);
+    }
+
+    fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
+        Ok(Box::new(MlpConv { layers: copier.field(&self.layers)? }))
     }
 }
 
@@ -95,9 +109,7 @@ impl Module for Nin {
         self.features.forward(x)?.mean([2, 3])
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features);
-    }
+    visit_fields!(features);
 }
 
 #[cfg(test)]

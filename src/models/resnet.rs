@@ -122,9 +122,7 @@ impl Module for Projection {
         block(self, || conv_bn(&self.conv, &self.bn, x))
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv => "0", bn => "1");
-    }
+    visit_fields!(conv => "0", bn => "1");
 }
 
 /// `relu(attention(bn(conv(x))) + shortcut)`.
@@ -191,9 +189,7 @@ impl Module for BasicBlock {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, conv2, bn2, se, downsample);
-    }
+    visit_fields!(conv1, bn1, conv2, bn2, se, downsample);
 }
 
 /// A 1×1 convolution to few channels, a 3×3 on these, a 1×1 to many, and a shortcut (He et al., 2015, fig. 5 right).
@@ -251,9 +247,7 @@ impl Module for Bottleneck {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, conv2, bn2, conv3, bn3, se, downsample);
-    }
+    visit_fields!(conv1, bn1, conv2, bn2, conv3, bn3, se, downsample);
 }
 
 /// A residual network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-out for convolutions, PyTorch's for the rest.
@@ -281,7 +275,7 @@ pub struct ResNet {
     /// Before the classifier, when asked for; torchvision has none.
     pub dropout: Option<Dropout>,
     /// The classifier.
-    pub fc: Linear,
+    pub fc: Box<dyn Module>,
     block: ResNetBlock,
 }
 
@@ -317,7 +311,7 @@ impl ResNet {
             layer3: stage(2),
             layer4: stage(3),
             dropout: (dropout != 0.0).then(|| Dropout::new(dropout)),
-            fc: Linear::new(inputs, options.num_classes),
+            fc: Box::new(Linear::new(inputs, options.num_classes)),
             block: config.block,
         };
         initialise(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Init::kaiming_fan_out(at.shape)))
@@ -357,7 +351,5 @@ impl Module for ResNet {
         self.fc.forward(&self.dropout.forward(&x)?) //           [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, layer1, layer2, layer3, layer4, dropout, fc);
-    }
+    visit_fields!(conv1, bn1, layer1, layer2, layer3, layer4, dropout, fc, skip block);
 }

@@ -7,7 +7,8 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, Visitor, block, conv_act, conv_bn_relu};
+use crate::nn::visit_with;
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, ReLU, Sequential, block, conv_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -74,9 +75,7 @@ impl Module for Vgg {
         self.classifier.forward(&x.flatten(1, -1)?) // [N, num_classes]
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; features, classifier);
-    }
+    visit_fields!(features, classifier);
 }
 
 impl Module for VggFeatures {
@@ -99,20 +98,26 @@ impl Module for VggFeatures {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        let mut number = 0;
-        for stage in &self.stages {
-            for VggConv { conv, bn } in stage {
-                v.module(&number.to_string(), conv);
-                if let Some(bn) = bn {
-                    number += 1;
-                    v.module(&number.to_string(), bn);
+    visit_with!(
+        |VggFeatures { stages }, v| {
+            let mut number = 0;
+            for stage in stages {
+                for VggConv { conv, bn } in stage {
+                    v.field(&number.to_string(), conv);
+                    if let Some(bn) = bn {
+                        number += 1;
+                        v.field(&number.to_string(), bn);
+                    }
+                    number += 2; // past the ReLU
                 }
-                number += 2; // past the ReLU
+                number += 1; // past the pooling
             }
-            number += 1; // past the pooling
+        },
+        |copier| {
+            let mut copy = |VggConv { conv, bn }: &VggConv| Ok(VggConv { conv: copier.field(conv)?, bn: copier.field(bn)? });
+            VggFeatures { stages: stages.iter().map(|stage| stage.iter().map(&mut copy).collect()).collect::<Result<_>>()? }
         }
-    }
+    );
 }
 
 macro_rules! variants {

@@ -6,7 +6,8 @@
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, Visitor, block, conv_bn_act, conv_bn_add_act, conv_bn_relu};
+use crate::nn::visit_with;
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, conv_bn_act, conv_bn_add_act, conv_bn_relu};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -36,9 +37,7 @@ impl Module for SeparableConv2d {
         block(self, || self.pointwise.forward(&self.conv1.forward(x)?))
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, pointwise);
-    }
+    visit_fields!(conv1, pointwise);
 }
 
 /// `activation(bn(conv(x)))`.
@@ -101,9 +100,7 @@ impl Module for XceptionBlock {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; skip, skipbn, rep);
-    }
+    visit_fields!(skip, skipbn, rep);
 }
 
 impl Module for Rep {
@@ -122,14 +119,21 @@ impl Module for Rep {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        // Each unit is ReLU, convolution, normalisation; the first block begins with the convolution.
-        let first = usize::from(self.relu_first);
-        for (i, (conv, bn)) in self.units.iter().enumerate() {
-            v.module(&(first + 3 * i).to_string(), conv);
-            v.module(&(first + 3 * i + 1).to_string(), bn);
+    visit_with!(
+        |Rep { units, stride, relu_first }, v| {
+            // Each unit is ReLU, convolution, normalisation; the first block begins with the convolution.
+            let mut number = usize::from(*relu_first);
+            for (conv, bn) in units {
+                v.field(&number.to_string(), conv);
+                v.field(&(number + 1).to_string(), bn);
+                number += 3;
+            }
+        },
+        |copier| {
+            let units = units.iter().map(|(conv, bn)| Ok((copier.field(conv)?, copier.field(bn)?)));
+            Rep { units: units.collect::<Result<_>>()?, stride: *stride, relu_first: *relu_first }
         }
-    }
+    );
 
     fn type_name(&self) -> &str {
         "Sequential"
@@ -150,7 +154,7 @@ pub struct Xception {
     bn4: BatchNorm2d,
     dropout: Dropout,
     /// 2048→classes.
-    pub fc: Linear,
+    pub fc: Box<dyn Module>,
 }
 
 /// timm's `legacy_xception`, with its initialisation.
@@ -180,7 +184,7 @@ pub fn xception(options: impl Into<ModelOptions>) -> Xception {
         conv4: SeparableConv2d::new(1536, 2048),
         bn4: BatchNorm2d::new(2048),
         dropout: Dropout::new(options.dropout_or(0.0)),
-        fc: Linear::new(2048, options.num_classes),
+        fc: Box::new(Linear::new(2048, options.num_classes)),
     };
     initialise(model, |at| (at.layer == "Conv2d").then(|| Init::kaiming_fan_out(at.shape)))
 }
@@ -202,11 +206,5 @@ impl Module for Xception {
         self.fc.forward(&self.dropout.forward(&x)?)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, conv2, bn2);
-        for (i, block) in self.blocks.iter().enumerate() {
-            v.module(&format!("block{}", i + 1), block);
-        }
-        visit_fields!(v, self; conv3, bn3, conv4, bn4, dropout, fc);
-    }
+    visit_fields!(conv1, bn1, conv2, bn2, each blocks => |i| format!("block{}", i + 1), conv3, bn3, conv4, bn4, dropout, fc);
 }

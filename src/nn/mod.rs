@@ -21,6 +21,7 @@ pub mod init;
 mod inspect;
 mod layers;
 mod module;
+mod module_ext;
 pub(crate) mod state;
 
 pub use crate::ops::Activation;
@@ -37,5 +38,9 @@ pub use layers::{
     Dropout2d, ELU, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, LocalResponseNorm,
     LogSoftmax, MaxPool2d, Maxout, Pair, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, StochasticDepth, Tanh, Upsample,
 };
-pub use module::{Buffer, ChannelScale, Item, Layer, LayerPath, Module, Parameter, Part, TrainingMode, Visit, Visitor, block};
-pub use state::{LoadReport, StateDict};
+pub(crate) use module::macros::visit_with;
+pub use module::{
+    AsModule, Buffer, ChannelScale, Copier, Item, Layer, LayerPath, Module, Parameter, Parts, PartsMut, TrainingMode, Visit, Visitor, block,
+};
+pub use module_ext::ModuleExt;
+pub use state::{LoadReport, StateDict, StateDifference};

@@ -4,7 +4,7 @@
 //!
 //! | written by | read |
 //! |---|---|
-//! | `safetensors.torch.save_file`, [`Module::save`](crate::nn::Module::save) | all of it |
+//! | `safetensors.torch.save_file`, [`ModuleExt::save`](crate::nn::ModuleExt::save) | all of it |
 //! | `torch.save` (zip archive, and the stream of pickles before PyTorch 1.6) | the tensors of a state dict, also one inside a checkpoint |
 //! | `numpy.savez`, `savez_compressed` | all arrays |
 //!
@@ -31,7 +31,7 @@
 //!
 //! ```
 //! use convnet::models::lenet5;
-//! use convnet::nn::Module;
+//! use convnet::nn::{Module, ModuleExt};
 //!
 //! # let folder = tempfile::tempdir().unwrap();
 //! # std::env::set_current_dir(&folder).unwrap();

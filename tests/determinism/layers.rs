@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use convnet::ConvAlgorithm::{Auto, Depthwise, Direct, Im2col, Naive, Winograd2, Winograd4};
-use convnet::nn::Module;
+use convnet::nn::ModuleExt;
 use convnet::ops::Conv2dOptions;
 use convnet::{ConvAlgorithm, Tensor, models, with_algorithm};
 

@@ -3,7 +3,9 @@
 mod files;
 mod layers;
 mod messages;
+mod parts;
 mod paths;
+
 mod summaries;
 
 use convnet::nn::*;
@@ -41,9 +43,7 @@ impl Module for Block {
         let y = self.act.forward(&self.conv1.forward(x)?)?;
         y.add(&self.downsample.forward(x)?)
     }
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, act, downsample);
-    }
+    visit_fields!(conv1, act, downsample);
 }
 
 fn block(inputs: usize, outputs: usize) -> Block {
@@ -246,7 +246,7 @@ fn modules_work_behind_pointers_and_without_a_size() {
     assert_eq!(unsized_.num_parameters(), 9);
     assert_eq!(unsized_.state_dict().len(), 2);
     unsized_.eval();
-    assert_eq!((&unsized_).summary([1, 2]).unwrap().parameters, 9);
+    assert_eq!(unsized_.summary([1, 2]).unwrap().parameters, 9);
     assert_eq!(boxed.summary([1, 2]).unwrap().parameters, 9);
     assert_eq!(vec![Linear::new(2, 2), Linear::new(2, 2)].num_parameters(), 12);
     assert!(std::panic::catch_unwind(|| Sequential::new().push_named("a", ReLU).push_named("a", ReLU)).is_err());

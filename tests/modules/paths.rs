@@ -24,9 +24,7 @@ impl Module for Net {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.boxed.forward(&self.extra.forward(&self.stage.forward(&self.conv1.forward(x)?)?)?)
     }
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, stage, boxed, extra);
-    }
+    visit_fields!(conv1, stage, boxed, extra);
 }
 
 fn net() -> Net {
@@ -67,7 +65,7 @@ fn a_walk_over_a_part_leaves_the_paths_from_the_root() {
 fn a_part_of_a_part_keeps_its_path_and_so_do_the_children_of_a_sequence() {
     let net = nested();
     net.parameters();
-    let layer1 = net.get(0).unwrap();
+    let layer1 = net.child(0).unwrap();
     layer1.eval();
     layer1.parameters();
     let error = net.forward(&Tensor::zeros([2, 3, 56, 56])).unwrap_err().to_string();
@@ -80,7 +78,7 @@ fn a_part_of_a_part_keeps_its_path_and_so_do_the_children_of_a_sequence() {
 fn a_summary_of_a_part_lists_paths_from_the_part() {
     let net = nested();
     net.parameters();
-    let layer1 = net.get(0).unwrap();
+    let layer1 = net.child(0).unwrap();
     let summary = (&layer1).summary([1, 64, 2, 2]).unwrap();
     let expected = ["", "0", "0.conv1", "0.act", "1", "1.conv1", "1.act", "1.downsample", "1.downsample.0"];
     assert_eq!(summary.rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), expected);
@@ -104,9 +102,7 @@ fn the_first_walk_over_a_larger_model_sets_longer_paths() {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
             self.fc.forward(&self.body.forward(x)?)
         }
-        fn visit(&self, v: &mut Visitor<'_>) {
-            visit_fields!(v, self; body, fc);
-        }
+        visit_fields!(body, fc);
     }
     let outer = Outer { body: inner, fc: Linear::new(2, 2) };
     outer.parameters();
@@ -124,7 +120,7 @@ fn the_first_walk_over_a_larger_model_sets_longer_paths() {
     moved.parameters();
     assert_eq!([path(&moved.conv1), path(&moved.stage[0]), path(&moved.boxed)], ["conv1", "stage.0", "boxed"]);
     let sequence = Sequential::new().push_named("conv1", moved.conv1);
-    assert_eq!(path(sequence.get(0).unwrap()), "conv1");
+    assert_eq!(path(sequence.child(0).unwrap()), "conv1");
 }
 
 #[test]

@@ -39,9 +39,7 @@ fn a_summary_lists_blocks_over_their_layers_and_layers_that_did_not_run() {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
             Tensor::cat(&[&self.left.forward(x)?, &self.right.forward(x)?], 1)?.mul(&self.gain.tensor())
         }
-        fn visit(&self, v: &mut Visitor<'_>) {
-            visit_fields!(v, self; left, right, aux, gain);
-        }
+        visit_fields!(left, right, aux, gain);
     }
     let left = Sequential::new().push(Conv2d::new(3, 4, 3).padding(1)).push(ReLU);
     let right = vec![Conv2d::new(3, 2, 1), Conv2d::new(2, 5, 1)];
@@ -110,9 +108,7 @@ fn a_layer_that_runs_twice_is_listed_twice_and_counted_once() {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
             self.fc.forward(&self.fc.forward(x)?)
         }
-        fn visit(&self, v: &mut Visitor<'_>) {
-            visit_fields!(v, self; fc);
-        }
+        visit_fields!(fc);
     }
     let summary = Twice { fc: Linear::new(4, 4) }.summary([3, 4]).unwrap();
     assert_eq!(summary.rows.iter().map(|row| row.parameters).collect::<Vec<_>>(), [20, 20, 0]);

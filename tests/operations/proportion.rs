@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use convnet::nn::{AvgPool2d, BatchNorm2d, Conv2d, ConvTranspose2d, Linear, Module};
+use convnet::nn::{AvgPool2d, BatchNorm2d, Conv2d, ConvTranspose2d, Linear, Module, ModuleExt};
 use convnet::ops::{Conv2dOptions, ConvAlgorithm, ConvTranspose2dOptions, UnfoldOptions};
 use convnet::optim::{Optimizer, Sgd};
 use convnet::{DType, Error, Result, Tensor, memory, models, with_algorithm};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::autograd;
 use crate::error::Result;
-use crate::nn::module::Module;
 use crate::nn::module::visitor::Visitor;
+use crate::nn::module::{Copier, Module, Parts, PartsMut};
 use crate::ops::{algorithm, with_algorithm};
 use crate::tensor::Tensor;
 
@@ -50,7 +50,7 @@ pub fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor>
 /// State-dict keys, printing and all else are the module's own, as if it stood there alone.
 ///
 /// ```
-/// use convnet::nn::{Checkpoint, Conv2d, Module, ReLU, Sequential};
+/// use convnet::nn::{Checkpoint, Conv2d, Module, ModuleExt, ReLU, Sequential};
 ///
 /// let stage = || Sequential::new().push(Conv2d::new(8, 8, 3).padding(1)).push(ReLU);
 /// let net = Sequential::new().push(Checkpoint::new(stage())).push(Checkpoint::new(stage()));
@@ -81,7 +81,10 @@ impl<M: Module + ?Sized> From<Arc<M>> for Checkpoint<M> {
     }
 }
 
-impl<M: Module + ?Sized + 'static> Module for Checkpoint<M> {
+impl<M: ?Sized + 'static> Module for Checkpoint<M>
+where
+    Arc<M>: Module,
+{
     /// # Shape
     /// The module's.
     ///
@@ -94,6 +97,18 @@ impl<M: Module + ?Sized + 'static> Module for Checkpoint<M> {
 
     fn visit(&self, v: &mut Visitor<'_>) {
         self.module.visit(v);
+    }
+
+    fn parts<'m>(&'m self, parts: &mut Parts<'m>) {
+        self.module.parts(parts);
+    }
+
+    fn parts_mut<'m>(&'m mut self, parts: &mut PartsMut<'m>) {
+        self.module.parts_mut(parts);
+    }
+
+    fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
+        Ok(Box::new(Checkpoint { module: copier.field(&self.module)? }))
     }
 
     fn type_name(&self) -> &str {

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::kernels::epilogue::Activation;
 use crate::nn::layers::conv::Conv2d;
 use crate::nn::layers::norm::{BatchNorm, BatchNorm2d};
+use crate::nn::module::Module;
 use crate::nn::module::layer::{block, is_tracing};
-use crate::nn::module::{Module, Part};
 use crate::ops::GrowingMaps;
 use crate::tensor::Tensor;
 
@@ -99,9 +99,9 @@ pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activat
 /// # Errors
 /// The layer's, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of it.
 pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    match layer.part() {
-        Part::ChannelScale(gate) if !is_tracing() => block(layer, || {
-            let scale = gate.scale(&x)?;
+    match layer.as_channel_scale() {
+        Some(channel_scale) if !is_tracing() => block(layer, || {
+            let scale = channel_scale.scale(&x)?;
             x.channel_scaled(&scale, shortcut, activation)
         }),
         _ => {
@@ -126,7 +126,7 @@ pub(crate) fn growing_bn_act(bn: &BatchNorm2d, maps: &GrowingMaps, activation: A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Linear, ReLU, Sequential, StateDict};
+    use crate::nn::{Linear, ModuleExt, ReLU, Sequential, StateDict};
     use crate::ops::ConvAlgorithm;
     use crate::{DType, no_grad, with_algorithm};
 
@@ -290,8 +290,8 @@ mod tests {
         let expected = plain.forward(&BatchNorm2d::new(8).forward(&expected).unwrap().relu()).unwrap().flatten(1, -1).unwrap();
         let net = Sequential::new().push(conv).push(Box::new(bn)).push(Some(ReLU)).push(BatchNorm2d::new(8)).push(ReLU).push(plain);
         let net = net.push(crate::nn::Flatten).push(ReLU).push(Linear::new(48, 2));
-        Module::eval(net.get(1).unwrap());
-        let last = net.get(8).unwrap().forward(&expected.relu()).unwrap();
+        Module::eval(net.child(1).unwrap());
+        let last = net.child(8).unwrap().forward(&expected.relu()).unwrap();
         assert_close(&no_grad(|| net.forward(&x)).unwrap(), &last);
         // A row for the sequence, and one for each layer.
         assert_eq!(net.summary([2, 5, 4, 4]).unwrap().rows.len(), 1 + 9);

@@ -2,19 +2,22 @@
 
 use std::fmt;
 
+use std::any::Any;
+
 use super::fused::{bn_act, conv_act, conv_bn_act};
 use crate::error::Result;
 use crate::nn::inspect::display::tree;
+use crate::nn::layers::{BatchNorm2d, Conv2d, activation_of};
 use crate::nn::module::layer::{LayerPath, block, is_tracing};
 use crate::nn::module::visitor::Visitor;
-use crate::nn::module::{Module, Part};
+use crate::nn::module::{Copier, Module, Parts, PartsMut};
 use crate::ops::Activation;
 use crate::tensor::Tensor;
 
 /// Runs its children one after the other. They are named `0`, `1`, … as PyTorch's are, or by [`push_named`](Sequential::push_named).
 ///
 /// ```
-/// use convnet::nn::{Flatten, Linear, Module, ReLU, Sequential};
+/// use convnet::nn::{Flatten, Linear, Module, ModuleExt, ReLU, Sequential};
 /// use convnet::Tensor;
 ///
 /// let net = Sequential::new().push(Flatten).push(Linear::new(12, 5)).push(ReLU).push_named("fc", Linear::new(5, 2));
@@ -44,7 +47,7 @@ impl Sequential {
     ///
     /// # Panics
     /// As [`push_named`](Sequential::push_named).
-    pub fn push(self, module: impl Module + 'static) -> Sequential {
+    pub fn push(self, module: impl Module) -> Sequential {
         let name = self.children.len().to_string();
         self.push_named(name, module)
     }
@@ -53,14 +56,15 @@ impl Sequential {
     ///
     /// # Panics
     /// When the name is empty, contains a dot, or is taken: state dicts could not tell the children apart.
-    pub fn push_named(mut self, name: impl Into<String>, module: impl Module + 'static) -> Sequential {
+    pub fn push_named(mut self, name: impl Into<String>, module: impl Module) -> Sequential {
         let name = name.into();
         assert!(!name.is_empty() && !name.contains('.'), "a child's name is not empty and has no dot, got {name:?}");
         assert!(self.children.iter().all(|child| child.name != name), "there is a child named {name:?} already");
         let path = LayerPath::new();
         path.set(&name);
-        Visitor::set_paths(&name, &module);
-        self.children.push(Child { name, path, module: Box::new(module) });
+        let module: Box<dyn Module> = Box::new(module);
+        Visitor::set_paths(&name, &*module);
+        self.children.push(Child { name, path, module });
         self
     }
 
@@ -74,8 +78,8 @@ impl Sequential {
         self.children.is_empty()
     }
 
-    /// The child at this place.
-    pub fn get(&self, index: usize) -> Option<&dyn Module> {
+    /// The child at this place; [`get`](crate::nn::ModuleExt::get) finds it by name or path.
+    pub fn child(&self, index: usize) -> Option<&dyn Module> {
         self.children.get(index).map(|child| &*child.module)
     }
 
@@ -85,9 +89,32 @@ impl Sequential {
     }
 }
 
+/// A child that can run as one with its neighbours: a convolution, a normalisation and an activation, in this order and each but the first of
+/// those there are optional. The result is that of one after the other.
+enum Part<'a> {
+    Convolution(&'a Conv2d),
+    Normalisation(&'a BatchNorm2d),
+    Activation(Activation),
+    Other,
+}
+
+impl Part<'_> {
+    fn of(module: &dyn Module) -> Part<'_> {
+        let module = module.unwrapped();
+        let any: &dyn Any = module;
+        if let Some(conv) = any.downcast_ref() {
+            Part::Convolution(conv)
+        } else if let Some(bn) = any.downcast_ref() {
+            Part::Normalisation(bn)
+        } else {
+            activation_of(module).map_or(Part::Other, Part::Activation)
+        }
+    }
+}
+
 /// Runs as many of the next children as go together, if more than one do, and tells how many. A summary sees each by itself.
 fn together(children: &[Child], x: &Tensor) -> Option<(Result<Tensor>, usize)> {
-    let part = |index: usize| children.get(index).map_or(Part::Other, |child| child.module.part());
+    let part = |index: usize| children.get(index).map_or(Part::Other, |child| Part::of(&*child.module));
     let activation = |index: usize| match part(index) {
         Part::Activation(activation) => (activation, 1),
         _ => (Activation::Linear, 0),
@@ -129,6 +156,24 @@ impl Module for Sequential {
         for child in &self.children {
             visitor.child(&child.name, &child.path, &*child.module);
         }
+    }
+
+    fn parts<'m>(&'m self, parts: &mut Parts<'m>) {
+        for child in &self.children {
+            parts.module(&child.name, &*child.module);
+        }
+    }
+
+    fn parts_mut<'m>(&'m mut self, parts: &mut PartsMut<'m>) {
+        for child in &mut self.children {
+            parts.module(&child.name, &mut child.module);
+        }
+    }
+
+    fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
+        let copy =
+            |Child { name, path, module }: &Child| Ok(Child { name: name.clone(), path: path.clone(), module: copier.field(module)? });
+        Ok(Box::new(Sequential { children: self.children.iter().map(copy).collect::<Result<_>>()? }))
     }
 }
 

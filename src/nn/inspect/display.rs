@@ -6,7 +6,7 @@ use crate::nn::module::Module;
 use crate::nn::module::visitor::{Item, Visitor};
 
 /// Prints the tree of modules, as PyTorch does: `(conv1): Conv2d 3→64, k7, s2`.
-pub(crate) fn tree<M: Module + ?Sized>(module: &M, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn tree(module: &dyn Module, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     struct Line {
         depth: usize,
         name: String,

@@ -36,13 +36,13 @@ pub struct SummaryRow {
     pub activation_bytes: usize,
 }
 
-/// What [`Module::summary`] finds; prints as a table.
+/// What [`ModuleExt::summary`](crate::nn::ModuleExt::summary) finds; prints as a table.
 ///
 /// Blocks stand over the layers inside, in the order in which they ran; what did not run, such as heads for training, comes last in its
 /// block.
 ///
 /// ```
-/// use convnet::nn::{Linear, Module, ReLU, Sequential};
+/// use convnet::nn::{Linear, Module, ModuleExt, ReLU, Sequential};
 ///
 /// let net = Sequential::new().push(Linear::new(784, 100)).push(ReLU).push(Linear::new(100, 10));
 /// let summary = net.summary([1, 784])?;
@@ -73,7 +73,7 @@ pub struct Summary {
     pub state_bytes: usize,
 }
 
-pub(crate) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<Summary> {
+pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<Summary> {
     let modules = Modules::of(module);
     let trace = dry_trace(module, "summary", input, |x| no_grad(|| module.forward(x)))?;
     let parameters = module.named_parameters();
@@ -96,13 +96,13 @@ pub(crate) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<Summ
 }
 
 /// The dtype in which a network computes.
-fn dtype<M: Module + ?Sized>(module: &M) -> DType {
+fn dtype(module: &dyn Module) -> DType {
     module.parameters().first().map_or(DType::F32, |parameter| parameter.dtype())
 }
 
 /// What runs, in evaluation and without computing, when `forward` gets an input of this shape.
-pub(crate) fn dry_trace<M: Module + ?Sized>(
-    module: &M,
+pub(crate) fn dry_trace(
+    module: &dyn Module,
     op: &'static str,
     input: &[usize],
     forward: impl FnOnce(&Tensor) -> Result<Tensor>,
@@ -136,7 +136,7 @@ struct Node {
 }
 
 impl Modules {
-    fn of<M: Module + ?Sized>(module: &M) -> Modules {
+    fn of(module: &dyn Module) -> Modules {
         let mut modules = Modules { all: vec![], index: HashMap::new() };
         Visitor::walk(module, &mut |path, item| match item {
             Item::Enter { type_name } => {
@@ -251,9 +251,9 @@ fn flatten(nodes: &[Node], at: usize, rows: &mut Vec<SummaryRow>) {
 }
 
 /// Runs `body` with everything inside `module` switched to evaluation, then puts the switches back.
-fn in_evaluation<M: Module + ?Sized, R>(module: &M, body: impl FnOnce() -> R) -> R {
-    struct Restore<'a, M: Module + ?Sized>(&'a M, Vec<bool>);
-    impl<M: Module + ?Sized> Drop for Restore<'_, M> {
+fn in_evaluation<R>(module: &dyn Module, body: impl FnOnce() -> R) -> R {
+    struct Restore<'a>(&'a dyn Module, Vec<bool>);
+    impl Drop for Restore<'_> {
         fn drop(&mut self) {
             let mut before = self.1.iter();
             Visitor::walk(self.0, &mut |_, item| {

@@ -2,84 +2,49 @@
 //!
 //! Those without options are written without parentheses, as PyTorch's names: `net.push(ReLU)`.
 
-use crate::error::Result;
+use std::any::{Any, TypeId};
+
 use crate::nn::module::Module;
-use crate::nn::module::layer::{Layer, LayerPath};
-use crate::nn::module::visitor::Visitor;
-use crate::tensor::Tensor;
-
-/// The two traits of a layer without parameters, and what it is to its neighbours, if anything.
-macro_rules! stateless {
-    ($($name:ident, |$layer:ident| $describe:expr, |$x:ident| $forward:expr $(, $part:expr)?;)*) => {$(
-        impl Layer for $name {
-            fn describe(&self) -> String {
-                let $layer = self;
-                $describe
-            }
-        }
-
-        impl Module for $name {
-            fn forward(&self, $x: &Tensor) -> Result<Tensor> {
-                let $layer = self;
-                self.path.scope(self, $x, || $forward)
-            }
-
-            fn visit(&self, v: &mut Visitor<'_>) {
-                v.layer(&self.path, self);
-            }
-
-            $(fn part(&self) -> crate::nn::Part<'_> {
-                $part
-            })?
-        }
-    )*};
-}
-pub(crate) use stateless;
-
-/// A layer without options, and which [`Activation`](crate::nn::Activation) it is, if any: the type, and a constant of its name that is a new one wherever it is written.
-macro_rules! plain {
-    ($($(#[$doc:meta])* $name:ident $(is $activation:ident)?, |$x:ident| $forward:expr;)*) => {
-        $(
-            $(#[$doc])*
-            #[derive(Debug, Default)]
-            pub struct $name {
-                path: LayerPath,
-            }
-
-            #[doc = concat!("A new [`struct@", stringify!($name), "`].")]
-            // Each use is a layer with a place of its own, which is the point.
-            #[allow(non_upper_case_globals, clippy::declare_interior_mutable_const)]
-            pub const $name: $name = $name { path: LayerPath::new() };
-        )*
-        stateless! {
-            $($name, |_layer| stringify!($name).to_string(), |$x| $forward $(, crate::nn::Part::Activation(crate::nn::Activation::$activation))?;)*
-        }
-    };
-}
-pub(crate) use plain;
+use crate::nn::module::layer::LayerPath;
+use crate::nn::module::macros::{plain, stateless};
+use crate::ops::Activation;
 
 plain! {
-    /// [`Tensor::relu`] as a layer.
-    ReLU is Relu, |x| x.try_relu();
-    /// [`Tensor::relu6`] as a layer.
-    ReLU6 is Relu6, |x| x.relu6();
-    /// [`Tensor::silu`] as a layer.
-    SiLU is Silu, |x| x.silu();
-    /// [`Tensor::sigmoid`] as a layer.
-    Sigmoid is Sigmoid, |x| x.sigmoid();
-    /// [`Tensor::tanh`] as a layer.
+    /// [`Tensor::relu`](crate::Tensor::relu) as a layer.
+    ReLU, |x| x.try_relu();
+    /// [`Tensor::relu6`](crate::Tensor::relu6) as a layer.
+    ReLU6, |x| x.relu6();
+    /// [`Tensor::silu`](crate::Tensor::silu) as a layer.
+    SiLU, |x| x.silu();
+    /// [`Tensor::sigmoid`](crate::Tensor::sigmoid) as a layer.
+    Sigmoid, |x| x.sigmoid();
+    /// [`Tensor::tanh`](crate::Tensor::tanh) as a layer.
     Tanh, |x| x.tanh();
-    /// [`Tensor::hardsigmoid`] as a layer.
-    Hardsigmoid is Hardsigmoid, |x| x.hardsigmoid();
-    /// [`Tensor::hardswish`] as a layer.
-    Hardswish is Hardswish, |x| x.hardswish();
-    /// [`Tensor::softplus`] as a layer.
+    /// [`Tensor::hardsigmoid`](crate::Tensor::hardsigmoid) as a layer.
+    Hardsigmoid, |x| x.hardsigmoid();
+    /// [`Tensor::hardswish`](crate::Tensor::hardswish) as a layer.
+    Hardswish, |x| x.hardswish();
+    /// [`Tensor::softplus`](crate::Tensor::softplus) as a layer.
     Softplus, |x| x.softplus();
-    /// [`Tensor::gelu`] as a layer.
+    /// [`Tensor::gelu`](crate::Tensor::gelu) as a layer.
     GELU, |x| x.gelu();
 }
 
-/// [`Tensor::leaky_relu`] as a layer.
+/// The activation that a layer applies, if other operations can apply it as well.
+pub(crate) fn activation_of(layer: &dyn Module) -> Option<Activation> {
+    let layer = (layer as &dyn Any).type_id();
+    let known = [
+        (TypeId::of::<ReLU>(), Activation::Relu),
+        (TypeId::of::<ReLU6>(), Activation::Relu6),
+        (TypeId::of::<SiLU>(), Activation::Silu),
+        (TypeId::of::<Sigmoid>(), Activation::Sigmoid),
+        (TypeId::of::<Hardsigmoid>(), Activation::Hardsigmoid),
+        (TypeId::of::<Hardswish>(), Activation::Hardswish),
+    ];
+    known.into_iter().find(|(id, _)| *id == layer).map(|(_, activation)| activation)
+}
+
+/// [`Tensor::leaky_relu`](crate::Tensor::leaky_relu) as a layer.
 #[derive(Debug)]
 pub struct LeakyReLU {
     slope: f64,
@@ -99,7 +64,7 @@ impl Default for LeakyReLU {
     }
 }
 
-/// [`Tensor::elu`] as a layer.
+/// [`Tensor::elu`](crate::Tensor::elu) as a layer.
 #[derive(Debug)]
 pub struct ELU {
     alpha: f64,
@@ -119,7 +84,7 @@ impl Default for ELU {
     }
 }
 
-/// [`Tensor::softmax`] as a layer.
+/// [`Tensor::softmax`](crate::Tensor::softmax) as a layer.
 #[derive(Debug)]
 pub struct Softmax {
     dim: isize,
@@ -133,7 +98,7 @@ impl Softmax {
     }
 }
 
-/// [`Tensor::log_softmax`] as a layer.
+/// [`Tensor::log_softmax`](crate::Tensor::log_softmax) as a layer.
 #[derive(Debug)]
 pub struct LogSoftmax {
     dim: isize,
@@ -147,7 +112,7 @@ impl LogSoftmax {
     }
 }
 
-/// [`Tensor::maxout`] as a layer: the largest of `pieces` consecutive channels (Goodfellow et al., 2013).
+/// [`Tensor::maxout`](crate::Tensor::maxout) as a layer: the largest of `pieces` consecutive channels (Goodfellow et al., 2013).
 ///
 /// # Shape
 /// `[N, C, …]` gives `[N, C / pieces, …]`.
@@ -165,9 +130,9 @@ impl Maxout {
 }
 
 stateless! {
-    LeakyReLU, |layer| format!("LeakyReLU {}", layer.slope), |x| x.leaky_relu(layer.slope);
-    ELU, |layer| format!("ELU {}", layer.alpha), |x| x.elu(layer.alpha);
-    Softmax, |layer| format!("Softmax dim {}", layer.dim), |x| x.softmax(layer.dim);
-    LogSoftmax, |layer| format!("LogSoftmax dim {}", layer.dim), |x| x.log_softmax(layer.dim);
-    Maxout, |layer| format!("Maxout {}", layer.pieces), |x| x.maxout(layer.pieces);
+    LeakyReLU { slope }, |layer| format!("LeakyReLU {}", layer.slope), |x| x.leaky_relu(layer.slope);
+    ELU { alpha }, |layer| format!("ELU {}", layer.alpha), |x| x.elu(layer.alpha);
+    Softmax { dim }, |layer| format!("Softmax dim {}", layer.dim), |x| x.softmax(layer.dim);
+    LogSoftmax { dim }, |layer| format!("LogSoftmax dim {}", layer.dim), |x| x.log_softmax(layer.dim);
+    Maxout { pieces }, |layer| format!("Maxout {}", layer.pieces), |x| x.maxout(layer.pieces);
 }

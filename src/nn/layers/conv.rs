@@ -8,10 +8,9 @@ use super::prepared_cache::{Key, PreparedCache, Source, version};
 use crate::autograd::is_grad_enabled;
 use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::nn::init::{layer_default, layer_seed};
+use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
 use crate::nn::module::parameter::Parameter;
-use crate::nn::module::visitor::Visitor;
-use crate::nn::module::{Module, Part};
 use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Moments, PreparedConv2d};
 use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
@@ -239,14 +238,7 @@ impl Module for Conv2d {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        visit_fields!(v, self; weight, bias);
-    }
-
-    fn part(&self) -> Part<'_> {
-        Part::Convolution(self)
-    }
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed, kept));
 }
 
 /// One-dimensional convolution (cross-correlation), with a weight `[out, in / groups, k]`.
@@ -340,10 +332,7 @@ impl Module for Conv1d {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        visit_fields!(v, self; weight, bias);
-    }
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed));
 }
 
 /// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input, with a weight `[in, out / groups, kH, kW]`.
@@ -446,8 +435,5 @@ impl Module for ConvTranspose2d {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        visit_fields!(v, self; weight, bias);
-    }
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed));
 }

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode, is_tracing};
-use crate::nn::module::visitor::Visitor;
 use crate::tensor::Tensor;
+use crate::visit_fields;
 
 macro_rules! dropout {
     ($($(#[$doc:meta])* $name:ident, $op:ident;)*) => {$(
@@ -34,10 +34,7 @@ macro_rules! dropout {
                 self.path.scope(self, x, || if self.training.is_training() && self.p != 0.0 { x.$op(self.p) } else { Ok(x.clone()) })
             }
 
-            fn visit(&self, v: &mut Visitor<'_>) {
-                v.layer(&self.path, self);
-                v.mode(&self.training);
-            }
+            visit_fields!(layer path, training, skip p);
         }
     )*};
 }

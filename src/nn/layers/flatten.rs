@@ -1,11 +1,7 @@
 //! Layers that only give their input another shape, or none.
 
-use super::activation::{plain, stateless};
-use crate::error::Result;
-use crate::nn::module::Module;
-use crate::nn::module::layer::{Layer, LayerPath};
-use crate::nn::module::visitor::Visitor;
-use crate::tensor::Tensor;
+use crate::nn::module::layer::LayerPath;
+use crate::nn::module::macros::{plain, stateless};
 
 plain! {
     /// Returns its input.
@@ -39,5 +35,5 @@ impl Default for Flatten {
 }
 
 stateless! {
-    Flatten, |_layer| "Flatten".to_string(), |x| x.flatten(_layer.start, _layer.end);
+    Flatten { start, end }, |_layer| "Flatten".to_string(), |x| x.flatten(_layer.start, _layer.end);
 }

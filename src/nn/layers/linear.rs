@@ -6,7 +6,6 @@ use crate::nn::init::{layer_default, layer_seed};
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath};
 use crate::nn::module::parameter::Parameter;
-use crate::nn::module::visitor::Visitor;
 use crate::tensor::Tensor;
 use crate::tensor::shape::try_numel;
 use crate::visit_fields;
@@ -89,8 +88,5 @@ impl Module for Linear {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        visit_fields!(v, self; weight, bias);
-    }
+    visit_fields!(layer path, weight, bias, skip features);
 }

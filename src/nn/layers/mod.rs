@@ -11,6 +11,7 @@ mod pool;
 pub(crate) mod prepared_cache;
 mod upsample;
 
+pub(crate) use activation::activation_of;
 pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };

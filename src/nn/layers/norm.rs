@@ -1,17 +1,14 @@
 //! Normalisation layers.
 
-use std::any::Any;
-
-use super::activation::stateless;
 use super::prepared_cache::version;
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::kernels::epilogue::Activation;
 use crate::nn::init::layer_constant;
+use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};
+use crate::nn::module::macros::stateless;
 use crate::nn::module::parameter::{Buffer, Parameter};
-use crate::nn::module::visitor::Visitor;
-use crate::nn::module::{Module, Part};
 use crate::ops::{Moments, RunningNorm};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
@@ -272,15 +269,7 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
         self.forward_fused(x, None, None, Activation::Linear)
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        v.mode(&self.training);
-        visit_fields!(v, self; weight, bias, running_mean, running_var, num_batches_tracked);
-    }
-
-    fn part(&self) -> Part<'_> {
-        (self as &dyn Any).downcast_ref().map_or(Part::Other, Part::Normalisation)
-    }
+    visit_fields!(layer path, training, weight, bias, running_mean, running_var, num_batches_tracked, skip(channels, eps, momentum));
 
     fn type_name(&self) -> &str {
         if SPATIAL == 2 { "BatchNorm2d" } else { "BatchNorm1d" }
@@ -355,10 +344,7 @@ impl Module for LayerNorm {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        visit_fields!(v, self; weight, bias);
-    }
+    visit_fields!(layer path, weight, bias, skip(shape, eps));
 }
 
 /// Group normalisation (Wu and He, 2018): mean 0 and variance 1 over groups of channels, then times `weight` plus `bias` by channel.
@@ -428,10 +414,7 @@ impl Module for GroupNorm {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        v.layer(&self.path, self);
-        visit_fields!(v, self; weight, bias);
-    }
+    visit_fields!(layer path, weight, bias, skip(groups, channels, eps));
 }
 
 /// [`Tensor::local_response_norm`] as a layer: AlexNet's normalisation across channels (Krizhevsky et al., 2012).
@@ -470,6 +453,6 @@ impl LocalResponseNorm {
 }
 
 stateless! {
-    LocalResponseNorm, |layer| format!("LocalResponseNorm {}", layer.size),
+    LocalResponseNorm { size, alpha, beta, k }, |layer| format!("LocalResponseNorm {}", layer.size),
         |x| x.local_response_norm(layer.size, layer.alpha, layer.beta, layer.k);
 }

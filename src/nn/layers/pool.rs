@@ -1,15 +1,11 @@
 //! Pooling layers.
 
-use super::activation::stateless;
 use super::pair::{Pair, short};
-use crate::error::Result;
-use crate::nn::module::Module;
-use crate::nn::module::layer::{Layer, LayerPath};
-use crate::nn::module::visitor::Visitor;
+use crate::nn::module::layer::LayerPath;
+use crate::nn::module::macros::stateless;
 use crate::ops::Pool2dOptions;
-use crate::tensor::Tensor;
 
-/// [`Tensor::max_pool2d`] as a layer.
+/// [`Tensor::max_pool2d`](crate::Tensor::max_pool2d) as a layer.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -57,7 +53,7 @@ impl MaxPool2d {
     }
 }
 
-/// [`Tensor::avg_pool2d`] as a layer.
+/// [`Tensor::avg_pool2d`](crate::Tensor::avg_pool2d) as a layer.
 #[derive(Debug)]
 pub struct AvgPool2d {
     kernel: [usize; 2],
@@ -96,7 +92,7 @@ impl AvgPool2d {
     }
 }
 
-/// [`Tensor::adaptive_avg_pool2d`] as a layer: a mean over as many windows as the output has places.
+/// [`Tensor::adaptive_avg_pool2d`](crate::Tensor::adaptive_avg_pool2d) as a layer: a mean over as many windows as the output has places.
 #[derive(Debug)]
 pub struct AdaptiveAvgPool2d {
     output: [usize; 2],
@@ -110,7 +106,7 @@ impl AdaptiveAvgPool2d {
     }
 }
 
-/// [`Tensor::adaptive_max_pool2d`] as a layer: a maximum over as many windows as the output has places.
+/// [`Tensor::adaptive_max_pool2d`](crate::Tensor::adaptive_max_pool2d) as a layer: a maximum over as many windows as the output has places.
 #[derive(Debug)]
 pub struct AdaptiveMaxPool2d {
     output: [usize; 2],
@@ -134,8 +130,8 @@ fn window(kernel: [usize; 2], stride: [usize; 2]) -> String {
 }
 
 stateless! {
-    MaxPool2d, |layer| format!("MaxPool2d {}", window(layer.kernel, layer.options.stride)), |x| x.max_pool2d(layer.kernel, layer.options);
-    AvgPool2d, |layer| format!("AvgPool2d {}", window(layer.kernel, layer.options.stride)), |x| x.avg_pool2d(layer.kernel, layer.options);
-    AdaptiveAvgPool2d, |layer| format!("AdaptiveAvgPool2d {}", short(layer.output)), |x| x.adaptive_avg_pool2d(layer.output);
-    AdaptiveMaxPool2d, |layer| format!("AdaptiveMaxPool2d {}", short(layer.output)), |x| x.adaptive_max_pool2d(layer.output);
+    MaxPool2d { kernel, options }, |layer| format!("MaxPool2d {}", window(layer.kernel, layer.options.stride)), |x| x.max_pool2d(layer.kernel, layer.options);
+    AvgPool2d { kernel, options }, |layer| format!("AvgPool2d {}", window(layer.kernel, layer.options.stride)), |x| x.avg_pool2d(layer.kernel, layer.options);
+    AdaptiveAvgPool2d { output }, |layer| format!("AdaptiveAvgPool2d {}", short(layer.output)), |x| x.adaptive_avg_pool2d(layer.output);
+    AdaptiveMaxPool2d { output }, |layer| format!("AdaptiveMaxPool2d {}", short(layer.output)), |x| x.adaptive_max_pool2d(layer.output);
 }

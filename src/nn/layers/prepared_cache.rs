@@ -38,11 +38,17 @@ impl Key {
     }
 }
 
-/// See the module.
+/// See the module. A clone starts empty.
 #[derive(Default)]
 pub(crate) struct PreparedCache {
     // The newest first.
     entries: RwLock<Vec<(Key, Arc<PreparedConv2d>)>>,
+}
+
+impl Clone for PreparedCache {
+    fn clone(&self) -> PreparedCache {
+        PreparedCache::default()
+    }
 }
 
 impl PreparedCache {

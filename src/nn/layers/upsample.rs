@@ -1,15 +1,13 @@
 //! Resampling as a layer.
 
-use super::activation::stateless;
 use super::pair::{Pair, short};
 use crate::error::{Error, Result};
-use crate::nn::module::Module;
-use crate::nn::module::layer::{Layer, LayerPath};
-use crate::nn::module::visitor::Visitor;
+use crate::nn::module::layer::LayerPath;
+use crate::nn::module::macros::stateless;
 use crate::ops::Interpolation;
 use crate::tensor::Tensor;
 
-/// [`Tensor::interpolate`] as a layer; nearest neighbour unless told otherwise.
+/// [`Tensor::interpolate`](crate::Tensor::interpolate) as a layer; nearest neighbour unless told otherwise.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -25,7 +23,7 @@ pub struct Upsample {
     path: LayerPath,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Target {
     Times([usize; 2]),
     Size([usize; 2]),
@@ -63,7 +61,7 @@ impl Upsample {
 }
 
 stateless! {
-    Upsample,
+    Upsample { target, mode },
         |layer| match layer.target {
             Target::Times(factor) => format!("Upsample times {}", short(factor)),
             Target::Size(size) => format!("Upsample to {}", short(size)),

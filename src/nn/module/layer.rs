@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::profiling::hooks;
 use crate::tensor::Tensor;
 
-/// A layer that does its work itself: what error messages, printing and [`summary`](crate::nn::Module::summary) say of it.
+/// A layer that does its work itself: what error messages, printing and [`summary`](crate::nn::ModuleExt::summary) say of it.
 pub trait Layer {
     /// What the layer is, as in `Conv2d 64→64, k3`.
     fn describe(&self) -> String;
@@ -37,8 +37,8 @@ pub trait Layer {
 /// old one or the new one. Only walks that start at different roots which share layers can leave paths of both.
 ///
 /// ```
-/// use convnet::nn::{Layer, Module, LayerPath, Visitor};
-/// use convnet::{Result, Tensor};
+/// use convnet::nn::{Layer, LayerPath, Module};
+/// use convnet::{Result, Tensor, visit_fields};
 ///
 /// struct Square {
 ///     path: LayerPath,
@@ -54,9 +54,8 @@ pub trait Layer {
 ///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
 ///         self.path.scope(self, x, || x.mul(x))
 ///     }
-///     fn visit(&self, v: &mut Visitor<'_>) {
-///         v.layer(&self.path, self);
-///     }
+///
+///     visit_fields!(layer path);
 /// }
 /// ```
 pub struct LayerPath {
@@ -135,6 +134,13 @@ fn located(error: Error, path: String, is_block: bool, layer: String) -> Error {
     }
 }
 
+/// With the path that it has now.
+impl Clone for LayerPath {
+    fn clone(&self) -> LayerPath {
+        LayerPath { path: Mutex::new(self.get()) }
+    }
+}
+
 impl Default for LayerPath {
     fn default() -> LayerPath {
         LayerPath::new()
@@ -156,7 +162,7 @@ impl fmt::Debug for LayerPath {
 /// block around them. Children of [`Sequential`](crate::nn::Sequential) and `Vec` are run so by these.
 ///
 /// ```
-/// use convnet::nn::{Conv2d, Module, Visitor, block};
+/// use convnet::nn::{Conv2d, Module, ModuleExt, block};
 /// use convnet::{Result, Tensor, visit_fields};
 ///
 /// struct Residual {
@@ -167,9 +173,8 @@ impl fmt::Debug for LayerPath {
 ///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
 ///         block(self, || self.conv.forward(x)?.add(x))
 ///     }
-///     fn visit(&self, v: &mut Visitor<'_>) {
-///         visit_fields!(v, self; conv);
-///     }
+///
+///     visit_fields!(conv);
 /// }
 ///
 /// let summary = Residual { conv: Conv2d::new(8, 8, 3).padding(1) }.summary([1, 8, 5, 5])?;
@@ -181,13 +186,13 @@ impl fmt::Debug for LayerPath {
 /// What `body` returns, inside an [`Error::Layer`] unless it is one already or the block's path is not known: a block without layers inside,
 /// or in a network that no walk has passed, such as `eval()` or `parameters()`.
 pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    let result = if is_tracing() || hooks::is_on() { at_place(Visitor::find_path(module), body) } else { body() };
-    result.map_err(|error| locate_block(module, error))
+    let result = if is_tracing() || hooks::is_on() { at_place(Visitor::find_path(module.as_module()), body) } else { body() };
+    result.map_err(|error| locate_block(module.as_module(), error))
 }
 
 /// Puts the block's place around an error that has none yet, if it is known.
 #[cold]
-fn locate_block<M: Module + ?Sized>(module: &M, error: Error) -> Error {
+fn locate_block(module: &dyn Module, error: Error) -> Error {
     if let Error::Layer { .. } = error {
         return error;
     }
@@ -292,6 +297,12 @@ impl TrainingMode {
     /// Switches to training or to evaluation.
     pub fn set_training(&self, training: bool) {
         self.training.store(training, Ordering::Relaxed);
+    }
+}
+
+impl Clone for TrainingMode {
+    fn clone(&self) -> TrainingMode {
+        TrainingMode { training: AtomicBool::new(self.is_training()) }
     }
 }
 

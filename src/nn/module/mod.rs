@@ -1,36 +1,35 @@
 //! The one trait of layers, blocks and networks.
 
 pub(crate) mod layer;
+pub(crate) mod macros;
 pub(crate) mod parameter;
+mod parts;
 pub(crate) mod visitor;
+mod wrappers;
 
 pub use layer::{Layer, LayerPath, TrainingMode, block};
 pub use parameter::{Buffer, Parameter};
+pub use parts::{Copier, Parts, PartsMut};
 pub use visitor::{Item, Visit, Visitor};
 
+use std::any::Any;
 use std::collections::HashSet;
-use std::path::Path;
 
-use super::inspect::receptive_field::{self, ReceptiveFields};
-use super::inspect::summary::{self, Summary};
-use super::layers::conv::Conv2d;
-use super::layers::norm::BatchNorm2d;
-use super::state::state_dict::{self, LoadReport, StateDict};
 use crate::autograd::Gradients;
 use crate::error::{Error, Result, short};
-use crate::ops::Activation;
 use crate::tensor::{DType, Tensor};
 
 /// A layer, a block, or a whole network.
 ///
-/// Two methods to write: what it computes, and what it consists of. The rest follows from these. State-dict keys are the names given to the
-/// visitor, joined with dots.
+/// Two things to write: what it computes, and what it consists of, for which [`visit_fields!`](crate::visit_fields) lists the fields. The
+/// rest follows from these. State-dict keys are the names given to the visitor, joined with dots. What builds on state dicts, summaries and
+/// paths of parts is in [`ModuleExt`](crate::nn::ModuleExt), which every module has.
 ///
-/// `Option<M>` is a module, identity when `None`; a `Vec<M>` runs its modules, named `0`, `1`, …, one after the other; `Box<dyn Module>` and
-/// `&dyn Module` are modules too. (Methods that take paths or shapes need a sized receiver: for `m: &dyn Module` write `(&m).save(path)`.)
+/// `Option<M>` is a module, identity when `None`; a `Vec<M>` runs its modules, named `0`, `1`, …, one after the other; `Box<M>`,
+/// `Box<dyn Module>`, `Arc<M>` and `Arc<dyn Module>` are modules too.
 ///
 /// ```
-/// use convnet::nn::{Conv2d, Module, Visitor};
+/// use convnet::nn::{Conv2d, Module};
 /// use convnet::{Result, Tensor, visit_fields};
 ///
 /// /// A convolution and a shortcut around it.
@@ -40,34 +39,71 @@ use crate::tensor::{DType, Tensor};
 ///
 /// impl Module for Residual {
 ///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-///         self.conv.forward(x)?.add(x)
+///         x.apply(&self.conv)?.add(x)
 ///     }
-///     fn visit(&self, v: &mut Visitor<'_>) {
-///         visit_fields!(v, self; conv);
-///     }
+///
+///     visit_fields!(conv);
 /// }
 ///
 /// let block = Residual { conv: Conv2d::new(8, 8, 3).padding(1) };
 /// assert_eq!(block.num_parameters(), 8 * 8 * 9 + 8);
 /// ```
-pub trait Module: Send + Sync {
+pub trait Module: AsModule + Any + Send + Sync {
     /// Runs the module. Shapes and errors are in each implementation's docs.
     ///
     /// # Errors
     /// As the implementation says; an error from a layer inside is an [`Error::Layer`] that names the layer's path.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Names this module's parameters, buffers and children, in order.
+    /// Names this module's parameters, buffers and children, in order. [`visit_fields!`](crate::visit_fields) writes it.
     fn visit(&self, visitor: &mut Visitor<'_>);
+
+    /// Lists the child modules, for [`get`](crate::nn::ModuleExt::get) and [`named_modules`](crate::nn::ModuleExt::named_modules); none unless
+    /// it is implemented. [`visit_fields!`](crate::visit_fields) writes it.
+    fn parts<'m>(&'m self, parts: &mut Parts<'m>) {
+        let _ = parts;
+    }
+
+    /// As [`parts`](Module::parts), for [`replace`](crate::nn::ModuleExt::replace). [`visit_fields!`](crate::visit_fields) writes it.
+    fn parts_mut<'m>(&'m mut self, parts: &mut PartsMut<'m>) {
+        let _ = parts;
+    }
+
+    /// Copies the module, with parameters and buffers that are independent of its own; the result is of the same type.
+    /// [`visit_fields!`](crate::visit_fields) writes it; [`deep_clone`](crate::nn::ModuleExt::deep_clone) calls it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it is not implemented, or not for a module inside; others as [`Copier::field`]'s.
+    fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
+        let _ = copier;
+        let message = format!("a {0} cannot be copied; list its fields by `visit_fields!` in `impl Module for {0}`", self.type_name());
+        Err(Error::argument("deep_clone", message))
+    }
+
+    /// Makes a value of this type from a module that stands for one: of the same type, or for `Box<dyn Module>` any.
+    ///
+    /// # Errors
+    /// Gives the module back when it is of another type.
+    fn from_boxed(module: Box<dyn Module>) -> Result<Self, Box<dyn Module>>
+    where
+        Self: Sized,
+    {
+        downcast(module)
+    }
+
+    /// The module that this one only wraps, as `Box`, `Arc` and `Option` do.
+    fn inner(&self) -> Option<&dyn Module> {
+        None
+    }
+
+    /// The module as one that scales channels, if it is.
+    fn as_channel_scale(&self) -> Option<&dyn ChannelScale> {
+        None
+    }
 
     /// The module's type, for printing.
     fn type_name(&self) -> &str {
         short_name(std::any::type_name::<Self>())
-    }
-
-    /// What this is to a [`Sequential`](super::Sequential), which runs some layers that stand side by side as one.
-    fn part(&self) -> Part<'_> {
-        Part::Other
     }
 
     /// The parameters, in order, each once.
@@ -77,7 +113,7 @@ pub trait Module: Send + Sync {
 
     /// The parameters with their paths, in order; one that is shared has the first of its paths.
     fn named_parameters(&self) -> Vec<(String, Parameter)> {
-        visit_unique(self, |item| match item {
+        visit_unique(self.as_module(), |item| match item {
             Item::Parameter(parameter) => Some((parameter.key(), parameter.clone())),
             _ => None,
         })
@@ -97,7 +133,7 @@ pub trait Module: Send + Sync {
 
     /// The buffers with their paths, in order, each once.
     fn named_buffers(&self) -> Vec<(String, Buffer)> {
-        visit_unique(self, |item| match item {
+        visit_unique(self.as_module(), |item| match item {
             Item::Buffer(buffer) => Some((buffer.key(), buffer.clone())),
             _ => None,
         })
@@ -108,42 +144,14 @@ pub trait Module: Send + Sync {
         self.parameters().iter().map(Parameter::numel).fold(0, usize::saturating_add)
     }
 
-    /// The values of all parameters and buffers by path. Later changes of the module do not reach it.
-    ///
-    /// # Panics
-    /// When memory cannot hold a parameter whose initial value has not been drawn yet.
-    fn state_dict(&self) -> StateDict {
-        state_dict::of(self).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Sets all parameters and buffers from a state dict; values are converted to the dtype they have here.
-    ///
-    /// A missing `num_batches_tracked` is overlooked, as in PyTorch, which did not always write it.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] when keys are missing, unexpected, unreadable or of another shape, with the number and the first names of each
-    /// kind ([`load_matching`](Module::load_matching) reports them all); then nothing is changed.
-    fn load_state_dict(&self, state: &StateDict) -> Result<LoadReport> {
-        state_dict::load_strict(self, state)
-    }
-
-    /// Sets those parameters and buffers that a state dict has in the right shape, and reports the others: for a pretrained network under
-    /// a new head.
-    ///
-    /// # Errors
-    /// [`Error::StateDict`] when nothing fits.
-    fn load_matching(&self, state: &StateDict) -> Result<LoadReport> {
-        state_dict::load_matching(self, state)
-    }
-
     /// Switches everything inside to training.
     fn train(&self) {
-        set_training(self, true);
+        set_training(self.as_module(), true);
     }
 
     /// Switches everything inside to evaluation: BatchNorm uses its running statistics, Dropout passes its input on.
     fn eval(&self) {
-        set_training(self, false);
+        set_training(self.as_module(), false);
     }
 
     /// Whether anything inside is switched to training.
@@ -162,7 +170,7 @@ pub trait Module: Send + Sync {
     /// # Errors
     /// [`Error::Argument`] when there is neither a module nor a parameter at this path, with the paths that are written most alike.
     fn freeze(&self, prefix: &str) -> Result<usize> {
-        set_frozen(self, "freeze", prefix, true)
+        set_frozen(self.as_module(), "freeze", prefix, true)
     }
 
     /// Switches gradients on again for the parameters at or below a path, all for `""`. Returns how many there are.
@@ -170,7 +178,7 @@ pub trait Module: Send + Sync {
     /// # Errors
     /// As [`freeze`](Module::freeze).
     fn unfreeze(&self, prefix: &str) -> Result<usize> {
-        set_frozen(self, "unfreeze", prefix, false)
+        set_frozen(self.as_module(), "unfreeze", prefix, false)
     }
 
     /// Converts all parameters and floating-point buffers.
@@ -192,54 +200,65 @@ pub trait Module: Send + Sync {
         }
         Ok(())
     }
+}
 
-    /// Writes the state dict as a safetensors file: beside the target, synced, then renamed, so that a crash leaves the old file or the new
-    /// (see [`StateDict::save`]).
+/// A module as a trait object. Every module that is [`Sized`] has it.
+pub trait AsModule {
+    /// The module as a trait object.
+    fn as_module(&self) -> &dyn Module;
+}
+
+impl<M: Module> AsModule for M {
+    fn as_module(&self) -> &dyn Module {
+        self
+    }
+}
+
+impl dyn Module {
+    /// The module as what it is, looking through `Box`, `Arc` and `Option`; `None` when it is of another type.
     ///
-    /// # Errors
-    /// [`Error::Io`] with the path.
-    fn save(&self, path: impl AsRef<Path>) -> Result<()>
-    where
-        Self: Sized,
-    {
-        state_dict::of(self)?.save(path)
+    /// ```
+    /// use convnet::{models, prelude::*};
+    ///
+    /// let model = models::create("resnet18", 10)?;
+    /// let conv: &Conv2d = model.try_get("layer1.0.conv1")?.downcast_ref().expect("a convolution");
+    /// assert_eq!(conv.weight.shape(), [64, 64, 3, 3]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn downcast_ref<M: Module>(&self) -> Option<&M> {
+        let mut module = self;
+        loop {
+            if let Some(found) = (module as &dyn Any).downcast_ref() {
+                return Some(found);
+            }
+            module = module.inner()?;
+        }
     }
 
-    /// Reads a safetensors file and [loads](Module::load_state_dict) it, strictly. [`weights::load`](crate::weights::load) reads files of
-    /// other kinds.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Format`] with the path, [`Error::StateDict`] when it does not fit.
-    fn load(&self, path: impl AsRef<Path>) -> Result<LoadReport>
-    where
-        Self: Sized,
-    {
-        self.load_state_dict(&StateDict::load(path)?)
+    /// The module without the `Box`, `Arc` and `Option` around it.
+    pub(crate) fn unwrapped(&self) -> &dyn Module {
+        let mut module = self;
+        while let Some(inner) = module.inner() {
+            module = inner;
+        }
+        module
     }
+}
 
-    /// Lists every layer and block with output shape, parameters, multiply-adds and memory; see [`Summary`].
-    ///
-    /// The module runs in evaluation for an input of this shape, but nothing is computed: shapes alone are worked out, no weights are
-    /// drawn and no state changes, whatever the size. A `forward` that looks at values sees zeros.
-    ///
-    /// # Errors
-    /// What [`forward`](Module::forward) returns; [`Error::Shape`] when the shape has more elements than memory can hold.
-    fn summary(&self, input_shape: impl AsRef<[usize]>) -> Result<Summary>
-    where
-        Self: Sized,
-    {
-        summary::of(self, input_shape.as_ref())
+fn downcast<M: Module>(module: Box<dyn Module>) -> Result<M, Box<dyn Module>> {
+    if (&*module as &dyn Any).is::<M>() {
+        return Ok(*(module as Box<dyn Any>).downcast().expect("of the type that was just checked"));
     }
+    Err(module)
+}
 
-    /// How much of the input each layer's units see; see [`ReceptiveFields`]. Nothing is computed, as for a [`summary`](Module::summary).
+impl Tensor {
+    /// Runs a module on this tensor: `x.apply(&conv)?.apply(&bn)?.relu()` reads in the order in which it runs.
     ///
     /// # Errors
-    /// What [`forward`](Module::forward) returns; [`Error::Shape`] unless the input is `[N, C, H, W]` or `[N, C, L]`.
-    fn receptive_field(&self, input_shape: impl AsRef<[usize]>) -> Result<ReceptiveFields>
-    where
-        Self: Sized,
-    {
-        receptive_field::of(self, input_shape.as_ref())
+    /// The module's.
+    pub fn apply<M: Module + ?Sized>(&self, module: &M) -> Result<Tensor> {
+        module.forward(self)
     }
 }
 
@@ -252,22 +271,6 @@ pub trait ChannelScale: Module {
     fn scale(&self, x: &Tensor) -> Result<Tensor>;
 }
 
-/// A layer that can run as one with its neighbours: a convolution, a normalisation and an activation, in this order and each but the first of
-/// those there are optional, or a gate with the sum and the activation after it. The result is that of one after the other.
-#[non_exhaustive]
-pub enum Part<'a> {
-    /// A two-dimensional convolution.
-    Convolution(&'a Conv2d),
-    /// Batch normalisation of images.
-    Normalisation(&'a BatchNorm2d),
-    /// A pointwise nonlinearity.
-    Activation(Activation),
-    /// A product with factors made from the input.
-    ChannelScale(&'a dyn ChannelScale),
-    /// Anything else.
-    Other,
-}
-
 /// `convnet::nn::conv::Conv2d` as `Conv2d`.
 fn short_name(name: &str) -> &str {
     let plain = name.split('<').next().unwrap_or(name);
@@ -275,7 +278,7 @@ fn short_name(name: &str) -> &str {
 }
 
 /// What `pick` takes of what a walk meets, with a key to tell it by; each once, with the first of its paths.
-fn visit_unique<T>(module: &(impl Module + ?Sized), pick: impl Fn(Item<'_>) -> Option<(usize, T)>) -> Vec<(String, T)> {
+fn visit_unique<T>(module: &dyn Module, pick: impl Fn(Item<'_>) -> Option<(usize, T)>) -> Vec<(String, T)> {
     let (mut found, mut seen) = (vec![], HashSet::new());
     Visitor::walk(module, &mut |path, item| {
         if let Some((key, picked)) = pick(item)
@@ -287,7 +290,7 @@ fn visit_unique<T>(module: &(impl Module + ?Sized), pick: impl Fn(Item<'_>) -> O
     found
 }
 
-fn set_training(module: &(impl Module + ?Sized), training: bool) {
+fn set_training(module: &dyn Module, training: bool) {
     Visitor::walk(module, &mut |_, item| {
         if let Item::TrainingMode(mode) = item {
             mode.set_training(training);
@@ -295,7 +298,7 @@ fn set_training(module: &(impl Module + ?Sized), training: bool) {
     });
 }
 
-fn set_frozen(module: &(impl Module + ?Sized), op: &'static str, prefix: &str, frozen: bool) -> Result<usize> {
+fn set_frozen(module: &dyn Module, op: &'static str, prefix: &str, frozen: bool) -> Result<usize> {
     let below = |path: &str| path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'));
     let (mut seen, mut exists, mut paths) = (HashSet::new(), prefix.is_empty(), vec![]);
     Visitor::walk(module, &mut |path, item| {
@@ -315,11 +318,15 @@ fn set_frozen(module: &(impl Module + ?Sized), op: &'static str, prefix: &str, f
     if exists {
         return Ok(seen.len());
     }
-    let near = match nearest(prefix, paths).as_slice() {
+    Err(Error::argument(op, format!("there is no module or parameter at path \"{}\"; {}", short(prefix), near_names(prefix, paths))))
+}
+
+/// What an error says of the paths that there are.
+pub(crate) fn near_names(wanted: &str, paths: Vec<String>) -> String {
+    match nearest(wanted, paths).as_slice() {
         [] => "the network has no parts".to_string(),
         near => format!("near names are {}", near.join(", ")),
-    };
-    Err(Error::argument(op, format!("there is no module or parameter at path \"{}\"; {near}", short(prefix))))
+    }
 }
 
 /// The five paths that are written most alike, the best first.
@@ -345,69 +352,3 @@ fn edits(from: &[char], to: &str) -> usize {
     }
     row[from.len()]
 }
-
-/// Identity when there is none.
-impl<M: Module> Module for Option<M> {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Some(module) => module.forward(x),
-            None => Ok(x.clone()),
-        }
-    }
-
-    fn visit(&self, visitor: &mut Visitor<'_>) {
-        if let Some(module) = self {
-            module.visit(visitor);
-        }
-    }
-
-    fn type_name(&self) -> &str {
-        self.as_ref().map_or("Identity", M::type_name)
-    }
-
-    fn part(&self) -> Part<'_> {
-        self.as_ref().map_or(Part::Other, M::part)
-    }
-}
-
-/// One after the other, named `0`, `1`, ….
-impl<M: Module> Module for Vec<M> {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        block(self, || {
-            let mut y = x.clone();
-            for module in self {
-                y = block(module, || module.forward(&y))?;
-            }
-            Ok(y)
-        })
-    }
-
-    fn visit(&self, visitor: &mut Visitor<'_>) {
-        for (i, module) in self.iter().enumerate() {
-            visitor.module(&i.to_string(), module);
-        }
-    }
-}
-
-macro_rules! forwarding {
-    ($($pointer:ty),*) => {$(
-        impl<M: Module + ?Sized> Module for $pointer {
-            fn forward(&self, x: &Tensor) -> Result<Tensor> {
-                (**self).forward(x)
-            }
-
-            fn visit(&self, visitor: &mut Visitor<'_>) {
-                (**self).visit(visitor);
-            }
-
-            fn type_name(&self) -> &str {
-                (**self).type_name()
-            }
-
-            fn part(&self) -> Part<'_> {
-                (**self).part()
-            }
-        }
-    )*};
-}
-forwarding!(Box<M>, &M, std::sync::Arc<M>);

@@ -22,6 +22,8 @@ use std::collections::HashSet;
 use super::Module;
 use super::layer::{Layer, LayerPath, TrainingMode};
 use super::parameter::{Buffer, Parameter};
+use super::parts::{Copier, Parts, PartsMut};
+use crate::error::{Error, Result};
 
 /// What a walk over a module meets, with its path.
 #[non_exhaustive]
@@ -126,6 +128,10 @@ impl Visitor<'_> {
     /// Walks `module`. Paths that the receiver gets start at `module`; the layers' own paths are set too, unless `module` is a part of a
     /// model that was walked before.
     pub fn walk<M: Module + ?Sized>(module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) {
+        Visitor::walk_dyn(module.as_module(), receive);
+    }
+
+    fn walk_dyn(module: &dyn Module, receive: &mut dyn FnMut(&str, Item<'_>)) {
         let compare = Purpose::Compare { prefix: None, met: HashSet::new(), same: true };
         let purpose = match Visitor::run("", compare, module, &mut |_, _| ()) {
             Purpose::Compare { prefix: Some(_), same: true, .. } => Purpose::Leave,
@@ -135,20 +141,20 @@ impl Visitor<'_> {
     }
 
     /// Sets the paths of the layers in `module`, which stands at `path`, whatever they were.
-    pub(crate) fn set_paths<M: Module + ?Sized>(path: &str, module: &M) {
+    pub(crate) fn set_paths(path: &str, module: &dyn Module) {
         Visitor::run(path, Purpose::Set(HashSet::new()), module, &mut |_, _| ());
     }
 
     /// The path of a module that does not know it itself: that of a layer inside, without the layer's path from here. `None` when there is
     /// no layer inside, or no walk has passed.
-    pub(crate) fn find_path<M: Module + ?Sized>(module: &M) -> Option<String> {
+    pub(crate) fn find_path(module: &dyn Module) -> Option<String> {
         match Visitor::run("", Purpose::Find(None), module, &mut |_, _| ()) {
             Purpose::Find(found) => found,
             _ => None,
         }
     }
 
-    fn run<M: Module + ?Sized>(path: &str, purpose: Purpose, module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) -> Purpose {
+    fn run(path: &str, purpose: Purpose, module: &dyn Module, receive: &mut dyn FnMut(&str, Item<'_>)) -> Purpose {
         let mut visitor = Visitor { path: path.to_string(), receive, purpose };
         visitor.inside(module);
         visitor.purpose
@@ -160,7 +166,7 @@ impl Visitor<'_> {
     }
 
     /// A parameter, buffer or child by its name; [`visit_fields!`](crate::visit_fields) calls this.
-    pub fn field<T: Visit + ?Sized>(&mut self, name: &str, field: &T) {
+    pub fn field<T: Visit>(&mut self, name: &str, field: &T) {
         field.visit_as(name, self);
     }
 
@@ -176,7 +182,17 @@ impl Visitor<'_> {
 
     /// A child module.
     pub fn module<M: Module + ?Sized>(&mut self, name: &str, module: &M) {
-        self.at(name, |v| v.inside(module));
+        self.at(name, |v| v.inside(module.as_module()));
+    }
+
+    /// Children that stand under a common name in state dicts without being a module together: what `body` visits has this name before its
+    /// own, and a summary lists the group as a module of this type.
+    pub fn group(&mut self, name: &str, type_name: &str, body: impl FnOnce(&mut Self)) {
+        self.at(name, |v| {
+            (v.receive)(&v.path, Item::Enter { type_name });
+            body(v);
+            (v.receive)(&v.path, Item::Leave);
+        });
     }
 
     /// The place of the visited module, whose path the walk sets, and what it is.
@@ -198,7 +214,7 @@ impl Visitor<'_> {
         (self.receive)(&self.path, Item::TrainingMode(mode));
     }
 
-    fn inside<M: Module + ?Sized>(&mut self, module: &M) {
+    fn inside(&mut self, module: &dyn Module) {
         (self.receive)(&self.path, Item::Enter { type_name: module.type_name() });
         module.visit(self);
         (self.receive)(&self.path, Item::Leave);
@@ -218,21 +234,63 @@ impl Visitor<'_> {
     }
 }
 
-/// What may stand in [`visit_fields!`](crate::visit_fields): parameters, buffers, modules, and options of these.
-pub trait Visit {
-    /// Shows itself to the visitor under this name.
-    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>);
+/// `outer.name`; the name alone below a root.
+pub(crate) fn join(outer: &str, name: &str) -> String {
+    if outer.is_empty() { name.to_string() } else { format!("{outer}.{name}") }
 }
 
-impl<M: Module + ?Sized> Visit for M {
+/// What may stand in [`visit_fields!`](crate::visit_fields): modules, parameters, buffers, options of these, and the switch between training
+/// and evaluation.
+pub trait Visit: Sized {
+    /// Shows itself to the visitor under this name.
+    fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>);
+
+    /// Adds itself to the children of the module that it is a field of, if it is a module.
+    fn part<'m>(&'m self, name: &str, parts: &mut Parts<'m>) {
+        let _ = (name, parts);
+    }
+
+    /// As [`part`](Visit::part), for replacing it.
+    fn part_mut<'m>(&'m mut self, name: &str, parts: &mut PartsMut<'m>) {
+        let _ = (name, parts);
+    }
+
+    /// Copies itself for a copy of the module that it is a field of.
+    ///
+    /// # Errors
+    /// As [`Copier::field`].
+    fn copy_field(&self, copier: &mut Copier) -> Result<Self>;
+}
+
+impl<M: Module> Visit for M {
     fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
         visitor.module(name, self);
+    }
+
+    fn part<'m>(&'m self, name: &str, parts: &mut Parts<'m>) {
+        parts.module(name, self);
+    }
+
+    fn part_mut<'m>(&'m mut self, name: &str, parts: &mut PartsMut<'m>) {
+        parts.module(name, self);
+    }
+
+    fn copy_field(&self, copier: &mut Copier) -> Result<M> {
+        M::from_boxed(self.copy_with(copier)?).map_err(|copy| {
+            let message =
+                format!("the copy of a {} is a {}; `copy_with` has to return the module's own type", self.type_name(), copy.type_name());
+            Error::argument("deep_clone", message)
+        })
     }
 }
 
 impl Visit for Parameter {
     fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
         visitor.parameter(name, self);
+    }
+
+    fn copy_field(&self, copier: &mut Copier) -> Result<Parameter> {
+        copier.parameter(self)
     }
 }
 
@@ -242,11 +300,19 @@ impl Visit for Option<Parameter> {
             visitor.parameter(name, parameter);
         }
     }
+
+    fn copy_field(&self, copier: &mut Copier) -> Result<Option<Parameter>> {
+        self.as_ref().map(|parameter| copier.parameter(parameter)).transpose()
+    }
 }
 
 impl Visit for Buffer {
     fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>) {
         visitor.buffer(name, self);
+    }
+
+    fn copy_field(&self, copier: &mut Copier) -> Result<Buffer> {
+        Ok(copier.buffer(self))
     }
 }
 
@@ -256,48 +322,18 @@ impl Visit for Option<Buffer> {
             visitor.buffer(name, buffer);
         }
     }
+
+    fn copy_field(&self, copier: &mut Copier) -> Result<Option<Buffer>> {
+        Ok(self.as_ref().map(|buffer| copier.buffer(buffer)))
+    }
 }
 
 impl Visit for TrainingMode {
     fn visit_as(&self, _name: &str, visitor: &mut Visitor<'_>) {
         visitor.mode(self);
     }
-}
 
-/// Names fields to a [`Visitor`]: `visit_fields!(v, self; conv1, bn1, body => "0")` visits each under its own name, or the one given.
-///
-/// ```
-/// use convnet::nn::{Conv2d, Module, Parameter, Visitor};
-/// use convnet::{Result, Tensor, visit_fields};
-///
-/// struct Scaled {
-///     conv: Conv2d,
-///     shortcut: Option<Conv2d>,
-///     gain: Parameter,
-/// }
-///
-/// impl Module for Scaled {
-///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-///         self.conv.forward(x)?.mul(&self.gain.tensor())?.add(&self.shortcut.forward(x)?)
-///     }
-///     fn visit(&self, v: &mut Visitor<'_>) {
-///         visit_fields!(v, self; conv, shortcut => "downsample", gain);
-///     }
-/// }
-///
-/// let block = Scaled { conv: Conv2d::new(4, 4, 1), shortcut: None, gain: Parameter::new(Tensor::ones([1])) };
-/// let names: Vec<String> = block.named_parameters().into_iter().map(|(name, _)| name).collect();
-/// assert_eq!(names, ["conv.weight", "conv.bias", "gain"]);
-/// ```
-#[macro_export]
-macro_rules! visit_fields {
-    ($visitor:expr, $this:expr; $($field:ident $(=> $name:expr)?),* $(,)?) => {
-        $($crate::visit_fields!(@one $visitor, $this, $field $(, $name)?);)*
-    };
-    (@one $visitor:expr, $this:expr, $field:ident) => {
-        $crate::nn::Visitor::field($visitor, stringify!($field), &$this.$field)
-    };
-    (@one $visitor:expr, $this:expr, $field:ident, $name:expr) => {
-        $crate::nn::Visitor::field($visitor, $name, &$this.$field)
-    };
+    fn copy_field(&self, _copier: &mut Copier) -> Result<TrainingMode> {
+        Ok(self.clone())
+    }
 }

@@ -3,4 +3,4 @@
 pub(crate) mod safetensors;
 pub(crate) mod state_dict;
 
-pub use state_dict::{LoadReport, StateDict};
+pub use state_dict::{LoadReport, StateDict, StateDifference};

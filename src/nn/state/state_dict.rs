@@ -8,12 +8,12 @@ use super::safetensors;
 use crate::error::{Error, Result, clipped, short};
 use crate::nn::module::Module;
 use crate::nn::module::visitor::{Item, Visitor};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, MemoryFormat, Tensor};
 
 /// Tensors by name, in order of insertion.
 ///
 /// ```
-/// use convnet::nn::{Linear, Module};
+/// use convnet::nn::{Linear, ModuleExt};
 ///
 /// let (a, b) = (Linear::new(2, 3), Linear::new(2, 3));
 /// b.load_state_dict(&a.state_dict())?;
@@ -128,6 +128,26 @@ impl StateDict {
         self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
+    /// Compares with another state dict: names, shapes, dtypes, and values bit for bit, except that all NaN are equal.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when memory cannot hold what the comparison needs.
+    pub fn difference(&self, other: &StateDict) -> Result<StateDifference> {
+        let mut difference = StateDifference::default();
+        let only = |a: &StateDict, b: &StateDict| a.keys().filter(|key| !b.contains_key(key)).map(str::to_string).collect();
+        (difference.only_here, difference.only_there) = (only(self, other), only(other, self));
+        for (name, here) in self.iter() {
+            let Some(there) = other.get(name) else { continue };
+            if here.shape() != there.shape() || here.dtype() != there.dtype() {
+                let form = |tensor: &Tensor| format!("{} {:?}", tensor.dtype(), tensor.shape());
+                difference.misshapen.push(format!("{name}: {} and {}", form(here), form(there)));
+            } else if !same_values(here, there)? {
+                difference.changed.push(name.to_string());
+            }
+        }
+        Ok(difference)
+    }
+
     /// Writes a safetensors file, which Python's `safetensors` reads: beside the target, synced, then renamed.
     ///
     /// A crash leaves the old file or the new one; the temporary file of a killed process is removed by the next save to the same path. The
@@ -172,6 +192,58 @@ impl IntoIterator for StateDict {
 impl fmt::Debug for StateDict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+fn same_values(a: &Tensor, b: &Tensor) -> Result<bool> {
+    let [a, b] = [a.to_format(MemoryFormat::RowMajor)?, b.to_format(MemoryFormat::RowMajor)?];
+    // Only NaN differs from itself.
+    let same = |a: &f64, b: &f64| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+    Ok(match a.dtype() {
+        DType::F32 => a.data::<f32>().iter().zip(b.data::<f32>()).all(|(&a, &b)| same(&a.into(), &b.into())),
+        DType::F64 => a.data::<f64>().iter().zip(b.data::<f64>()).all(|(a, b)| same(a, b)),
+        DType::I64 => a.data::<i64>() == b.data::<i64>(),
+        DType::U8 => a.data::<u8>() == b.data::<u8>(),
+    })
+}
+
+/// Where two state dicts differ; see [`StateDict::difference`]. Prints as a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StateDifference {
+    /// Names that only the first has.
+    pub only_here: Vec<String>,
+    /// Names that only the second has.
+    pub only_there: Vec<String>,
+    /// Names of tensors of different shapes or dtypes, each with both: `fc.weight: f32 [10, 84] and f32 [100, 84]`.
+    pub misshapen: Vec<String>,
+    /// Names of tensors with different values.
+    pub changed: Vec<String>,
+}
+
+impl StateDifference {
+    /// Whether both state dicts are the same.
+    pub fn is_empty(&self) -> bool {
+        self.faults().next().is_none()
+    }
+
+    fn faults(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        [("only in the first", &self.only_here[..]), ("only in the second", &self.only_there)]
+            .into_iter()
+            .chain([("of different shapes or dtypes", &self.misshapen[..]), ("with different values", &self.changed)])
+            .filter(|(_, names)| !names.is_empty())
+    }
+}
+
+impl fmt::Display for StateDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("no difference");
+        }
+        for (i, (what, names)) in self.faults().enumerate() {
+            write!(f, "{}{} {what}: {}", if i == 0 { "" } else { "; " }, names.len(), listed(names, MOST_LISTED))?;
+        }
+        Ok(())
     }
 }
 
@@ -227,7 +299,7 @@ fn listed(keys: &[String], most: usize) -> String {
 }
 
 /// Fails when memory cannot hold a parameter that has not been drawn yet.
-pub(crate) fn of<M: Module + ?Sized>(module: &M) -> Result<StateDict> {
+pub(crate) fn of(module: &dyn Module) -> Result<StateDict> {
     let (mut state, mut outcome) = (StateDict::new(), Ok(()));
     Visitor::walk(module, &mut |path, item| {
         let value = match item {
@@ -253,7 +325,7 @@ enum Target {
 }
 
 /// What fits and what does not; nothing is changed yet.
-fn compare<'a, M: Module + ?Sized>(module: &M, state: &'a StateDict) -> (Vec<Assignment<'a>>, LoadReport) {
+fn compare<'a>(module: &dyn Module, state: &'a StateDict) -> (Vec<Assignment<'a>>, LoadReport) {
     let (mut assignments, mut report, mut known) = (vec![], LoadReport::default(), std::collections::HashSet::new());
     Visitor::walk(module, &mut |path, item| {
         let (target, shape) = match item {
@@ -287,7 +359,7 @@ fn assign(assignments: Vec<Assignment<'_>>) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn load_strict<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
+pub(crate) fn load_strict(module: &dyn Module, state: &StateDict) -> Result<LoadReport> {
     let (assignments, report) = compare(module, state);
     // Weights of another architecture: hundreds of names would say no more than a few.
     let foreign = report.loaded == 0 && report.misshapen.is_empty() && !report.missing.is_empty() && !report.unexpected.is_empty();
@@ -310,7 +382,7 @@ pub(crate) fn load_strict<M: Module + ?Sized>(module: &M, state: &StateDict) -> 
     Ok(report)
 }
 
-pub(crate) fn load_matching<M: Module + ?Sized>(module: &M, state: &StateDict) -> Result<LoadReport> {
+pub(crate) fn load_matching(module: &dyn Module, state: &StateDict) -> Result<LoadReport> {
     let (assignments, report) = compare(module, state);
     if assignments.is_empty() {
         return Err(Error::StateDict(format!("nothing fits: {report}")));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::nn::{BatchNorm2d, Conv2d, Module, ReLU, Sequential};
+use crate::nn::{BatchNorm2d, Conv2d, Module, ModuleExt, ReLU, Sequential};
 use crate::ops::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
 use crate::{Tensor, no_grad, with_algorithm};
 

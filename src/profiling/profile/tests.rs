@@ -3,7 +3,7 @@ use std::sync::Barrier;
 use serde_json::Value;
 
 use super::*;
-use crate::nn::{BatchNorm2d, Conv2d, Flatten, Linear, Module, Sequential, Visitor, block, conv_bn_relu};
+use crate::nn::{BatchNorm2d, Conv2d, Flatten, Linear, Module, ModuleExt, Sequential, block, conv_bn_relu};
 use crate::optim::{Optimizer, Sgd};
 use crate::{Result, Tensor, no_grad, visit_fields};
 
@@ -22,9 +22,7 @@ impl Module for Residual {
         })
     }
 
-    fn visit(&self, v: &mut Visitor<'_>) {
-        visit_fields!(v, self; conv1, bn1, conv2);
-    }
+    visit_fields!(conv1, bn1, conv2);
 }
 
 fn net() -> Sequential {

@@ -61,7 +61,7 @@ impl ReceptiveField {
     }
 }
 
-/// What [`Module::receptive_field`] finds, for each call of a layer; prints as a table.
+/// What [`ModuleExt::receptive_field`](crate::nn::ModuleExt::receptive_field) finds, for each call of a layer; prints as a table.
 ///
 /// A unit's field is a box, the same for all channels. It is that of evaluation: in training, batch normalisation mixes the whole batch.
 /// An operation over whole maps (a mean over height and width, `flatten` and what follows it, layer or group normalisation, softmax,
@@ -69,7 +69,7 @@ impl ReceptiveField {
 /// softmax over channels is counted among these too.
 ///
 /// ```
-/// use convnet::nn::{Conv2d, MaxPool2d, Module, Sequential};
+/// use convnet::nn::{Conv2d, MaxPool2d, Module, ModuleExt, Sequential};
 ///
 /// let net = Sequential::new().push(Conv2d::new(1, 6, 5).padding(2)).push(MaxPool2d::new(2)).push(Conv2d::new(6, 16, 5));
 /// let fields = net.receptive_field([1, 1, 28, 28])?;
@@ -95,7 +95,7 @@ impl ReceptiveFields {
     }
 }
 
-pub(crate) fn of<M: Module + ?Sized>(module: &M, input: &[usize]) -> Result<ReceptiveFields> {
+pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<ReceptiveFields> {
     const OP: &str = "receptive_field";
     let Some(size) = (if matches!(input.len(), 3 | 4) { map_size(input) } else { None }).filter(|_| !input.contains(&0)) else {
         return Err(Error::shape(OP, format!("expected an input [N, C, H, W] or [N, C, L], got shape {input:?}")));

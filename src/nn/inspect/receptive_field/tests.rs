@@ -7,7 +7,7 @@
 use super::*;
 use crate::autograd::BackwardOptions;
 use crate::nn::module::layer::trace;
-use crate::nn::{AdaptiveAvgPool2d, AvgPool2d, Conv1d, Conv2d, ConvTranspose2d, Sequential, Visitor, block};
+use crate::nn::{AdaptiveAvgPool2d, AvgPool2d, Conv1d, Conv2d, ConvTranspose2d, ModuleExt, Sequential, Visitor, block};
 use crate::ops::{ConvAlgorithm, Interpolation, with_algorithm};
 use crate::tensor::{DType, Tensor};
 
@@ -104,7 +104,7 @@ fn check_exactly<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: us
 /// A forward pass in a closure.
 struct Net<F>(Sequential, F);
 
-impl<F: Fn(&Sequential, &Tensor) -> Result<Tensor> + Send + Sync> Module for Net<F> {
+impl<F: Fn(&Sequential, &Tensor) -> Result<Tensor> + Send + Sync + 'static> Module for Net<F> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || (self.1)(&self.0, x))
     }
@@ -114,12 +114,12 @@ impl<F: Fn(&Sequential, &Tensor) -> Result<Tensor> + Send + Sync> Module for Net
 }
 
 /// The fields behind what `forward` does with two maps, of which one has seen more: after it, the second convolution runs.
-fn behind(shape: [usize; 4], forward: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync) -> usize {
+fn behind(shape: [usize; 4], forward: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static) -> usize {
     let layers =
         Sequential::new().push(Conv2d::new(2, 4, 3).stride([2, 1]).padding([1, 0])).push(Conv2d::new(4, 4, [3, 5]).padding([1, 2]));
     let layers = layers.push(Conv2d::new(4, 3, 3).padding(1));
     let net = Net(layers, move |layers: &Sequential, x: &Tensor| {
-        let layer = |i: usize| layers.get(i).expect("three layers");
+        let layer = |i: usize| layers.child(i).expect("three layers");
         let a = layer(0).forward(x)?;
         let b = layer(1).forward(&a)?;
         layer(2).forward(&forward(&a, &b)?)
@@ -149,7 +149,7 @@ fn fields_of_all_that_stands_between_layers_are_the_support_of_the_gradient() {
     compared += behind(shape, |a, _| Tensor::cat(&[&a.mul(a)?, a], 2));
     compared += behind(shape, |a, b| a.add(&b.mean_keepdim(2)?));
     compared += behind(shape, |a, b| a.add(&b.mean_keepdim([2, 3])?));
-    compared += behind(shape, |a, b| a.add(&b.adaptive_avg_pool2d([3, 4])?.interpolate([7, 11], bilinear(false))?));
+    compared += behind(shape, move |a, b| a.add(&b.adaptive_avg_pool2d([3, 4])?.interpolate([7, 11], bilinear(false))?));
     compared += behind(shape, |a, b| a.add(&b.flip(2)?));
     // A channel shuffle, and one by indices.
     compared += behind(shape, |a, _| a.reshape([1, 2, 2, 7, 11])?.permute([0, 2, 1, 3, 4])?.reshape([1, 4, 7, 11]));

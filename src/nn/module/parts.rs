@@ -1,0 +1,201 @@
+//! Reaching, replacing and copying the parts of a network.
+//!
+//! [`Visitor`](super::Visitor) sees a module for the length of a walk. What hands out references that
+//! live as long as the network, changes it, or copies it, goes through the receivers here, which
+//! [`visit_fields!`](crate::visit_fields) fills from the same list of fields.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::visitor::{Visit, join};
+use super::{Buffer, Module, Parameter};
+use crate::error::{Error, Result};
+
+/// The child modules of a module, by name; see [`Module::parts`].
+pub struct Parts<'m> {
+    prefix: String,
+    found: Vec<(String, &'m dyn Module)>,
+}
+
+impl<'m> Parts<'m> {
+    /// The children of `module`, with their names.
+    pub(crate) fn of(module: &'m dyn Module) -> Vec<(String, &'m dyn Module)> {
+        let mut parts = Parts { prefix: String::new(), found: vec![] };
+        module.parts(&mut parts);
+        parts.found
+    }
+
+    /// All modules below `module` with their paths, parents before their children.
+    pub(crate) fn all(module: &'m dyn Module, path: &str, found: &mut Vec<(String, &'m dyn Module)>) {
+        for (name, part) in Parts::of(module) {
+            let path = join(path, &name);
+            found.push((path.clone(), part));
+            Parts::all(part, &path, found);
+        }
+    }
+
+    /// The module at this path below `module`.
+    pub(crate) fn find(module: &'m dyn Module, path: &str) -> Option<&'m dyn Module> {
+        Parts::of(module).into_iter().find_map(|(name, part)| match below(path, &name)? {
+            "" => Some(part),
+            rest => Parts::find(part, rest),
+        })
+    }
+
+    /// Takes a field: a module becomes a child of this name, anything else has no children.
+    pub fn field<T: Visit>(&mut self, name: &str, field: &'m T) {
+        field.part(name, self);
+    }
+
+    /// Takes a child module.
+    pub fn module(&mut self, name: &str, module: &'m dyn Module) {
+        self.found.push((join(&self.prefix, name), module));
+    }
+
+    /// Puts a name before those of the children that `body` adds; see [`Visitor::group`](super::Visitor::group).
+    pub fn group(&mut self, name: &str, _type_name: &str, body: impl FnOnce(&mut Self)) {
+        let outer = self.prefix.clone();
+        self.prefix = join(&outer, name);
+        body(self);
+        self.prefix = outer;
+    }
+}
+
+/// The child modules of a module, by name, for replacing them; see [`Module::parts_mut`].
+pub struct PartsMut<'m> {
+    prefix: String,
+    found: Vec<(String, &'m mut dyn Slot)>,
+}
+
+impl<'m> PartsMut<'m> {
+    /// Puts `new` in the place of the module at this path, and returns that. `None` when the path
+    /// leads nowhere.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the place is for modules of another type.
+    pub(crate) fn replace<M: Module + ?Sized>(module: &mut M, path: &str, new: Box<dyn Module>) -> Result<Option<Box<dyn Module>>> {
+        let mut new = Some(new);
+        let old = PartsMut::search(module, path, &mut new)?;
+        Ok(old)
+    }
+
+    fn search<M: Module + ?Sized>(module: &mut M, path: &str, new: &mut Option<Box<dyn Module>>) -> Result<Option<Box<dyn Module>>> {
+        let mut parts = PartsMut { prefix: String::new(), found: vec![] };
+        module.parts_mut(&mut parts);
+        for (name, slot) in parts.found {
+            let old = match below(path, &name) {
+                None => None,
+                Some("") => new.take().map(|new| slot.put(path, new)).transpose()?,
+                Some(rest) => PartsMut::search(slot, rest, new)?,
+            };
+            if old.is_some() {
+                return Ok(old);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a field: a module becomes a child of this name, anything else has no children.
+    pub fn field<T: Visit>(&mut self, name: &str, field: &'m mut T) {
+        field.part_mut(name, self);
+    }
+
+    /// Takes a child module, which another one that its type accepts can replace.
+    pub fn module<M: Module>(&mut self, name: &str, module: &'m mut M) {
+        self.found.push((join(&self.prefix, name), module));
+    }
+
+    /// Puts a name before those of the children that `body` adds; see [`Visitor::group`](super::Visitor::group).
+    pub fn group(&mut self, name: &str, _type_name: &str, body: impl FnOnce(&mut Self)) {
+        let outer = self.prefix.clone();
+        self.prefix = join(&outer, name);
+        body(self);
+        self.prefix = outer;
+    }
+}
+
+/// A place for a module: a field, or an element of a list.
+trait Slot: Module {
+    /// Replaces the module here and returns it.
+    fn put(&mut self, path: &str, new: Box<dyn Module>) -> Result<Box<dyn Module>>;
+}
+
+impl<M: Module> Slot for M {
+    fn put(&mut self, path: &str, new: Box<dyn Module>) -> Result<Box<dyn Module>> {
+        let new = M::from_boxed(new).map_err(|new| {
+            let message = format!(
+                "the place at {path:?} is for modules of type {}, got {}; a field of type `Box<dyn Module>` takes any",
+                short_type_name::<M>(),
+                new.type_name()
+            );
+            Error::argument("replace", message)
+        })?;
+        Ok(Box::new(std::mem::replace(self, new)))
+    }
+}
+
+fn short_type_name<M>() -> String {
+    // `Option<convnet::nn::layers::linear::Linear>` without the paths.
+    let mut short = String::new();
+    for word in std::any::type_name::<M>().split_inclusive(['<', '>', ',', ' ']) {
+        short.push_str(word.rsplit("::").next().unwrap_or(word));
+    }
+    short
+}
+
+/// What is left of `path` below the child `name`: empty for the child itself, `None` elsewhere.
+fn below<'p>(path: &'p str, name: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(name)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.').filter(|rest| !rest.is_empty()) }
+}
+
+/// Makes the parts of a copied module; see [`Module::copy_with`]. What is shared inside the module,
+/// such as tied parameters, is shared inside the copy.
+#[derive(Default)]
+pub struct Copier {
+    parameters: HashMap<usize, Parameter>,
+    buffers: HashMap<usize, Buffer>,
+    modules: HashMap<usize, Box<dyn Any>>,
+}
+
+impl Copier {
+    /// Copies a field: parameters and buffers start with the values of the original, and are then
+    /// independent of it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is a module inside that cannot be copied, [`Error::OutOfMemory`]
+    /// when a parameter's initial value has not been drawn yet and memory cannot hold it.
+    pub fn field<T: Visit>(&mut self, field: &T) -> Result<T> {
+        field.copy_field(self)
+    }
+
+    pub(super) fn parameter(&mut self, parameter: &Parameter) -> Result<Parameter> {
+        if let Some(copy) = self.parameters.get(&parameter.key()) {
+            return Ok(copy.clone());
+        }
+        let copy = Parameter::new(parameter.leaf()?.detach());
+        copy.set_frozen(parameter.is_frozen());
+        self.parameters.insert(parameter.key(), copy.clone());
+        Ok(copy)
+    }
+
+    pub(super) fn buffer(&mut self, buffer: &Buffer) -> Buffer {
+        self.buffers.entry(buffer.key()).or_insert_with(|| Buffer::new(buffer.tensor())).clone()
+    }
+
+    /// The copy of a shared module, made by `copy` the first time.
+    pub(super) fn shared<M: ?Sized + 'static>(
+        &mut self,
+        module: &Arc<M>,
+        copy: impl FnOnce(&mut Copier) -> Result<Arc<M>>,
+    ) -> Result<Arc<M>> {
+        let key = Arc::as_ptr(module).cast::<()>().addr();
+        if let Some(found) = self.modules.get(&key).and_then(|found| found.downcast_ref::<Arc<M>>()) {
+            return Ok(Arc::clone(found));
+        }
+        let copy = copy(self)?;
+        self.modules.insert(key, Box::new(Arc::clone(&copy)));
+        Ok(copy)
+    }
+}

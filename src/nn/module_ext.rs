@@ -1,0 +1,197 @@
+//! What can be done with every module: state dicts and files, summaries, and parts by path.
+
+use std::path::Path;
+
+use super::inspect::receptive_field::{self, ReceptiveFields};
+use super::inspect::summary::{self, Summary};
+use super::module::visitor::join;
+use super::module::{Copier, Item, Module, Parts, PartsMut, Visit, Visitor, near_names};
+use super::state::state_dict::{self, LoadReport, StateDict, StateDifference};
+use crate::error::{Error, Result, short};
+
+/// State dicts, files, summaries, parts by path, copies: what every [`Module`] has, `dyn Module` too.
+///
+/// ```
+/// use convnet::{models, prelude::*};
+///
+/// let mut model = models::create("resnet18", 1000)?;
+/// model.replace("fc", Sequential::new().push(Dropout::new(0.2)).push(Linear::new(512, 7)))?;
+/// assert_eq!(model.forward(&Tensor::zeros([2, 3, 32, 32]))?.shape(), [2, 7]);
+/// assert!(model.get("layer4.1.conv2").is_some());
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub trait ModuleExt: Module {
+    /// The values of all parameters and buffers by path. Later changes of the module do not reach it.
+    ///
+    /// # Panics
+    /// When memory cannot hold a parameter whose initial value has not been drawn yet.
+    fn state_dict(&self) -> StateDict {
+        state_dict::of(self.as_module()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Sets all parameters and buffers from a state dict; values are converted to the dtype they have here.
+    ///
+    /// A missing `num_batches_tracked` is overlooked, as in PyTorch, which did not always write it.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when keys are missing, unexpected, unreadable or of another shape, with the number and the first names of each
+    /// kind ([`load_matching`](ModuleExt::load_matching) reports them all); then nothing is changed.
+    fn load_state_dict(&self, state: &StateDict) -> Result<LoadReport> {
+        state_dict::load_strict(self.as_module(), state)
+    }
+
+    /// Sets those parameters and buffers that a state dict has in the right shape, and reports the others: for a pretrained network under
+    /// a new head.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when nothing fits.
+    fn load_matching(&self, state: &StateDict) -> Result<LoadReport> {
+        state_dict::load_matching(self.as_module(), state)
+    }
+
+    /// Writes the state dict as a safetensors file: beside the target, synced, then renamed, so that a crash leaves the old file or the new
+    /// (see [`StateDict::save`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        state_dict::of(self.as_module())?.save(path)
+    }
+
+    /// Reads a safetensors file and [loads](ModuleExt::load_state_dict) it, strictly. [`weights::load`](crate::weights::load) reads files of
+    /// other kinds.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] with the path, [`Error::StateDict`] when it does not fit.
+    fn load(&self, path: impl AsRef<Path>) -> Result<LoadReport> {
+        self.load_state_dict(&StateDict::load(path)?)
+    }
+
+    /// Compares parameters and buffers with those of another module, which may be of another type.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when memory cannot hold initial values that have not been drawn yet.
+    fn difference<M: Module + ?Sized>(&self, other: &M) -> Result<StateDifference> {
+        state_dict::of(self.as_module())?.difference(&state_dict::of(other.as_module())?)
+    }
+
+    /// Lists every layer and block with output shape, parameters, multiply-adds and memory; see [`Summary`].
+    ///
+    /// The module runs in evaluation for an input of this shape, but nothing is computed: shapes alone are worked out, no weights are
+    /// drawn and no state changes, whatever the size. A `forward` that looks at values sees zeros.
+    ///
+    /// # Errors
+    /// What [`forward`](Module::forward) returns; [`Error::Shape`] when the shape has more elements than memory can hold.
+    fn summary(&self, input_shape: impl AsRef<[usize]>) -> Result<Summary> {
+        summary::of(self.as_module(), input_shape.as_ref())
+    }
+
+    /// How much of the input each layer's units see; see [`ReceptiveFields`]. Nothing is computed, as for a [`summary`](ModuleExt::summary).
+    ///
+    /// # Errors
+    /// What [`forward`](Module::forward) returns; [`Error::Shape`] unless the input is `[N, C, H, W]` or `[N, C, L]`.
+    fn receptive_field(&self, input_shape: impl AsRef<[usize]>) -> Result<ReceptiveFields> {
+        receptive_field::of(self.as_module(), input_shape.as_ref())
+    }
+
+    /// The module at this path, such as `layer4.1.conv2`; `None` when there is none. [`try_get`](ModuleExt::try_get) says why.
+    ///
+    /// Modules that write [`visit`](Module::visit) by hand show their parts only if they implement [`parts`](Module::parts) too.
+    fn get(&self, path: &str) -> Option<&dyn Module> {
+        Parts::find(self.as_module(), path)
+    }
+
+    /// The module at this path.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with near names when there is none.
+    fn try_get(&self, path: &str) -> Result<&dyn Module> {
+        self.get(path).ok_or_else(|| nothing_at("get", self.as_module(), path))
+    }
+
+    /// All modules inside this one, blocks and layers, with their paths; each after those that it is inside of.
+    fn named_modules(&self) -> Vec<(String, &dyn Module)> {
+        let mut found = vec![];
+        Parts::all(self.as_module(), "", &mut found);
+        found
+    }
+
+    /// Calls `function` with each module inside this one and its path, in the order of [`named_modules`](ModuleExt::named_modules).
+    ///
+    /// ```
+    /// use convnet::prelude::*;
+    ///
+    /// let net = Sequential::new().push(Conv2d::new(3, 8, 3)).push(ReLU).push(Conv2d::new(8, 8, 3));
+    /// net.for_each_module(|_, module| {
+    ///     if let Some(bias) = module.downcast_ref::<Conv2d>().and_then(|conv| conv.bias.as_ref()) {
+    ///         bias.set(&Tensor::zeros([8])).expect("the same shape");
+    ///     }
+    /// });
+    /// ```
+    fn for_each_module(&self, mut function: impl FnMut(&str, &dyn Module)) {
+        for (path, module) in self.named_modules() {
+            function(&path, module);
+        }
+    }
+
+    /// Puts another module in the place of the one at this path, and returns that.
+    ///
+    /// The place decides what it takes: a child of a [`Sequential`](super::Sequential) and a field of type `Box<dyn Module>`, as the heads of
+    /// the crate's models are, any module; a field of another type one of that type. The new module trains, as all new modules do, until
+    /// [`eval`](Module::eval) switches it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such path, with near names, or when the place is for another type; then nothing is changed.
+    fn replace<M: Module>(&mut self, path: &str, module: M) -> Result<Box<dyn Module>> {
+        // Layers know their paths from the outermost model.
+        let outer = Visitor::find_path(self.as_module()).unwrap_or_default();
+        let Some(old) = PartsMut::replace(self, path, Box::new(module))? else {
+            return Err(nothing_at("replace", self.as_module(), path));
+        };
+        if let Some(new) = self.get(path) {
+            Visitor::set_paths(&join(&outer, path), new);
+        }
+        Ok(old)
+    }
+
+    /// Copies the module. Parameters and buffers have the values of the original and are independent of it, frozen ones are frozen, and
+    /// what is shared inside is shared inside the copy.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a module inside cannot be copied, since it writes [`visit`](Module::visit) by hand and does not implement
+    /// [`copy_with`](Module::copy_with); [`Error::OutOfMemory`] when memory cannot hold initial values that have not been drawn yet.
+    fn deep_clone(&self) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        self.copy_field(&mut Copier::default())
+    }
+
+    /// As [`deep_clone`](ModuleExt::deep_clone), for modules of any type, such as those that [`get`](ModuleExt::get) returns.
+    ///
+    /// # Errors
+    /// As [`deep_clone`](ModuleExt::deep_clone).
+    fn clone_boxed(&self) -> Result<Box<dyn Module>> {
+        self.copy_with(&mut Copier::default())
+    }
+}
+
+impl<M: Module + ?Sized> ModuleExt for M {}
+
+/// Why there is no module at a path.
+fn nothing_at(op: &'static str, module: &dyn Module, path: &str) -> Error {
+    let mut paths = vec![];
+    Visitor::walk(module, &mut |path, item| {
+        if matches!(item, Item::Enter { .. }) && !path.is_empty() {
+            paths.push(path.to_string());
+        }
+    });
+    if paths.iter().any(|known| known == path) {
+        let message = format!(
+            "the module at \"{path}\" is inside one that does not show its parts; list the fields of that one by `visit_fields!` in `impl Module`, \
+             or implement `parts` and `parts_mut`"
+        );
+        return Error::argument(op, message);
+    }
+    Error::argument(op, format!("there is no module at path \"{}\"; {}", short(path), near_names(path, paths)))
+}

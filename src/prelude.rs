@@ -1,0 +1,24 @@
+//! What most programs need, for `use convnet::prelude::*`: tensors, modules and layers, optimisers, data loading.
+//!
+//! ```
+//! use convnet::prelude::*;
+//!
+//! let net = Sequential::new().push(Conv2d::new(1, 4, 3)).push(ReLU).push(Flatten).push(Linear::new(4 * 6 * 6, 10));
+//! let mut optimizer = Sgd::new(net.parameters(), 0.1).momentum(0.9);
+//! let (images, labels) = (Tensor::randn([2, 1, 8, 8]), Tensor::from_vec(vec![3i64, 7], [2])?);
+//! let loss = images.apply(&net)?.cross_entropy(&labels)?;
+//! optimizer.step(&loss.backward()?)?;
+//! # Ok::<(), convnet::Error>(())
+//! ```
+
+pub use crate::autograd::no_grad;
+pub use crate::data::{Batch, DataLoader, Dataset, Transform};
+pub use crate::error::{Error, Result};
+pub use crate::nn::{
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
+    Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, MaxPool2d, Module, ModuleExt, Parameter,
+    ReLU, ReLU6, Sequential, SiLU, Sigmoid, Softmax, Softplus, StateDict, Tanh, Upsample, Visitor,
+};
+pub use crate::optim::{Adam, AdamW, LrScheduler, Optimizer, Sgd};
+pub use crate::tensor::{DType, Tensor, manual_seed};
+pub use crate::visit_fields;
