@@ -16,6 +16,7 @@ mod condensenet;
 mod densenet;
 mod efficientnet;
 mod googlenet;
+mod head;
 mod learned_group;
 mod lenet;
 mod mbconv;
@@ -47,6 +48,7 @@ pub use efficientnet::{
     efficientnet_b5, efficientnet_b6, efficientnet_b7,
 };
 pub use googlenet::{BasicConv2d, GoogLeNet, GoogLeNetOutput, Inception, InceptionAux, InceptionWidths, PoolProjection, googlenet};
+pub use head::replace_head;
 pub use learned_group::{CondensedConv, GroupConv, LearnedGroupConv, channel_shuffle};
 pub use lenet::{LeNet5, lenet5};
 pub use mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};

@@ -145,7 +145,9 @@ pub trait ModuleExt: Module {
     fn replace<M: Module>(&mut self, path: &str, module: M) -> Result<Box<dyn Module>> {
         // Layers know their paths from the outermost model.
         let outer = Visitor::find_path(self.as_module()).unwrap_or_default();
-        let Some(old) = PartsMut::replace(self, path, Box::new(module))? else {
+        // A boxed module stands for the one inside.
+        let new = Box::<dyn Module>::from_boxed(Box::new(module)).unwrap_or_else(|module| module);
+        let Some(old) = PartsMut::replace(self, path, new)? else {
             return Err(nothing_at("replace", self.as_module(), path));
         };
         if let Some(new) = self.get(path) {

@@ -123,13 +123,14 @@ fn a_replaced_part_runs_and_knows_its_path() {
     // A field of a type takes that type, also where it is optional or boxed.
     net.replace("extra", Linear::new(4, 4)).unwrap();
     net.replace("extra", None::<Linear>).unwrap();
-    net.replace("extra", Box::new(Linear::new(4, 4)) as Box<dyn Module>).unwrap_err();
+    net.replace("extra", Box::new(Linear::new(4, 4)) as Box<dyn Module>).unwrap();
     net.replace("layers.act", SiLU).unwrap();
     net.replace("stage1.conv.inner", Conv2d::new(4, 4, 1)).unwrap();
     assert_eq!(net.forward(&x).unwrap().shape(), [2, 7]);
     assert_eq!(told(net.get("stage1.conv.inner").unwrap()), "stage1.conv.inner");
     let error = net.replace("stem", ReLU).err().unwrap().to_string();
     assert!(error.contains("\"stem\" is for modules of type Conv2d, got ReLU"), "{error}");
+    assert!(net.replace("stem", Box::new(ReLU) as Box<dyn Module>).is_err());
     let error = net.replace("layer.act", ReLU).err().unwrap().to_string();
     assert!(error.contains("near names are layers.act"), "{error}");
     assert!(net.replace("", ReLU).is_err());
@@ -249,4 +250,20 @@ fn a_trait_object_has_everything() {
     assert_eq!(model.summary([1, 1, 28, 28]).unwrap().parameters, 61_706);
     assert!(!model.receptive_field([1, 1, 28, 28]).unwrap().rows.is_empty());
     assert_eq!(Tensor::zeros([1, 1, 28, 28]).apply(model).unwrap().shape(), [1, 10]);
+}
+
+#[test]
+fn one_call_gives_every_registered_model_a_new_head() {
+    for name in models::names() {
+        let mut model = models::create(name, 3).unwrap();
+        let body = model.num_parameters();
+        let old = models::replace_head(&mut model, 2).unwrap();
+        assert!(old.num_parameters() > 0 && model.num_parameters() < body, "{name}");
+        let info = models::info(name).unwrap();
+        let [channels, height, width] = info.input;
+        let summary = model.summary([1, channels, height, width]).unwrap();
+        assert_eq!(summary.rows[0].output.as_deref(), Some([1, 2].as_slice()), "{name}");
+    }
+    assert!(models::replace_head(&mut models::lenet5(3), 0).is_err());
+    assert!(models::replace_head(&mut Sequential::new().push(ReLU), 2).is_err());
 }

@@ -127,6 +127,11 @@ impl Maxout {
     pub fn new(pieces: usize) -> Maxout {
         Maxout { pieces, path: LayerPath::new() }
     }
+
+    /// How many channels each output is the largest of.
+    pub fn pieces(&self) -> usize {
+        self.pieces
+    }
 }
 
 stateless! {

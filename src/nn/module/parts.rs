@@ -75,9 +75,7 @@ impl<'m> PartsMut<'m> {
     /// # Errors
     /// [`Error::Argument`] when the place is for modules of another type.
     pub(crate) fn replace<M: Module + ?Sized>(module: &mut M, path: &str, new: Box<dyn Module>) -> Result<Option<Box<dyn Module>>> {
-        let mut new = Some(new);
-        let old = PartsMut::search(module, path, &mut new)?;
-        Ok(old)
+        PartsMut::search(module, path, &mut Some(new))
     }
 
     fn search<M: Module + ?Sized>(module: &mut M, path: &str, new: &mut Option<Box<dyn Module>>) -> Result<Option<Box<dyn Module>>> {
