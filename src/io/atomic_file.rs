@@ -1,11 +1,10 @@
-//! Files that are whole at every instant.
+//! Atomic file replacement: write to a temporary file, fsync, rename.
 //!
-//! A file is written under a temporary name beside its target, synced and renamed. The temporary
-//! name is random and the file is created exclusively, so that two writers never share one, in
-//! containers with equal process numbers neither. While a writer is at work it holds the system's
-//! advisory lock on its temporary file, which ends with the process: a temporary file that can be
-//! locked is a leftover of a killed writer, and the next save to the same target removes it. A file
-//! system without locks keeps its leftovers.
+//! The temporary file is beside its target. Its name is random and it is created exclusively, so
+//! that two writers never share one, not even in containers with equal process numbers. A writer
+//! holds the system's advisory lock on its temporary file, which ends with the process: a temporary
+//! file that can be locked is a leftover of a killed writer, and the next save to the same target
+//! removes it. A file system without locks keeps its leftovers.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, BufWriter, Write};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The number of random names that are tried, and of symbolic links that are followed.
+/// The number of random names to try, and of symbolic links to follow.
 const ATTEMPTS: usize = 40;
 
 /// The capacity of the buffer before the file.
@@ -23,11 +22,11 @@ const BUFFER: usize = 1 << 20;
 /// `write`, leaves what was there before.
 ///
 /// The new file has the old one's permissions (and owner, where the system lets the process set
-/// it). A symbolic link stays one: the file that it points to is replaced, or created. What is
+/// it). A symbolic link is kept: the file that it points to is replaced, or created. A path that is
 /// neither a file nor a directory, such as `/dev/null` or a named pipe, is written to.
 ///
 /// # Errors
-/// [`Error::Io`] with the path.
+/// [`Error::Io`] with the path when the file cannot be written.
 pub(crate) fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let written = match fs::metadata(path) {
         Ok(found) if found.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file")),
@@ -46,8 +45,8 @@ fn write_into(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>)
     out.flush()
 }
 
-/// The path that symbolic links lead to, whether there is a file or not; `path` itself when it is
-/// no link.
+/// Returns the path that symbolic links lead to, whether there is a file or not; `path` itself when
+/// it is no link.
 pub(crate) fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     let mut end = path.to_path_buf();
     for _ in 0..ATTEMPTS {
@@ -59,7 +58,7 @@ pub(crate) fn end_of_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// The folder that a file is in, which the path of the file may leave out.
+/// Returns the folder of a file, `.` when the path has none.
 pub(crate) fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -69,7 +68,8 @@ fn replace(target: &Path, old: Option<&Metadata>, write: impl FnOnce(&mut dyn Wr
     remove_leftovers(folder_of(target), &prefix);
     let temporary = Temporary::create(folder_of(target), &prefix)?;
     if let Some(old) = old {
-        // Before the first byte: what only the owner may read is at no time readable by others.
+        // Before the first byte: content that only the owner may read is at no time readable by
+        // others.
         keep_permissions(&temporary.file, old)?;
     }
     let mut out = BufWriter::with_capacity(BUFFER, &temporary.file);
@@ -104,21 +104,20 @@ fn keep_permissions(_file: &File, _old: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// What the names of all temporary files of a target begin with: the target's name, shortened so
-/// that a file system takes the whole.
+/// Returns the start of the names of all temporary files of a target: the target's name, shortened
+/// so that a file system takes the whole name.
 fn temporary_prefix(target: &Path) -> io::Result<String> {
     let name = target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))?;
     Ok(format!(".{}.", name.to_string_lossy().chars().take(48).collect::<String>()))
 }
 
-/// Whether a file has such a name as [`Temporary::create`] gives.
+/// Returns whether a name is one that [`Temporary::create`] gives.
 fn is_temporary(name: &str, prefix: &str) -> bool {
     let digits = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(".tmp"));
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Removes the temporary files whose writers are gone. What cannot be listed, opened or locked
-/// stays.
+/// Removes the temporary files of killed writers. Files that cannot be opened or locked are kept.
 fn remove_leftovers(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -127,8 +126,8 @@ fn remove_leftovers(folder: &Path, prefix: &str) {
             continue;
         }
         let path = entry.path();
-        // Some network file systems lock only what is open for writing; a file that is read-only
-        // opens for reading.
+        // Some network file systems lock only files that are open for writing; a read-only file
+        // opens only for reading.
         let opened = File::options().write(true).open(&path).or_else(|_| File::open(&path));
         if let Ok(file) = opened
             && file.try_lock().is_ok()
@@ -138,7 +137,7 @@ fn remove_leftovers(folder: &Path, prefix: &str) {
     }
 }
 
-/// A locked file with a name that no other writer has, removed in the end unless it was renamed.
+/// A locked file with a unique name, removed on drop unless it was renamed.
 struct Temporary {
     path: PathBuf,
     file: File,

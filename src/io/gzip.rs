@@ -1,4 +1,4 @@
-//! Reading gzip at a cost in proportion to what comes out.
+//! A gzip reader whose cost is in proportion to its output.
 //!
 //! A gzip file may consist of any number of members, and a deflate stream of any number of blocks,
 //! all of them empty: without limits a small file costs seconds and a large one minutes before its
@@ -8,16 +8,17 @@ use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// The members that are accepted beyond one for each [`MEMBER`] bytes of content.
+/// The number of members accepted beyond one for each [`MEMBER`] bytes of content.
 const SPARE_MEMBERS: u64 = 1000;
-/// Writers of many members (bgzip) put up to 64 KiB into each.
+/// The bytes of content for each member; writers of many members (bgzip) put up to 64 KiB into
+/// each.
 const MEMBER: u64 = 1024;
-/// The bytes of a file that are accepted beyond twice its content: a header may have a name, a
-/// comment and an extra field of 64 KiB each.
+/// The bytes of a file accepted beyond twice its content: a header may have a name, a comment and
+/// an extra field of 64 KiB each.
 const SPARE_INPUT: u64 = 256 * 1024;
 
-/// The content of all members of a gzip file, one after the other. Members and blocks that hold
-/// next to nothing are an error.
+/// A reader of the content of all members of a gzip file. Members and blocks that hold next to
+/// nothing are an error.
 pub(crate) struct GzipReader<R> {
     /// `None` after an error.
     decoder: Option<GzDecoder<Metered<R>>>,
@@ -35,8 +36,7 @@ impl<R: BufRead> GzipReader<R> {
 impl<R: BufRead> Read for GzipReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while let Some(decoder) = &mut self.decoder {
-            // The most that may lie before the next bytes of content, however few of them there
-            // are.
+            // The most input before the next bytes of content, however few of them there are.
             decoder.get_mut().allowed = SPARE_INPUT.saturating_add(self.produced.saturating_add(out.len() as u64).saturating_mul(2));
             let count = decoder.read(out)?;
             self.produced += count as u64;
@@ -57,7 +57,7 @@ impl<R: BufRead> Read for GzipReader<R> {
     }
 }
 
-/// A reader that fails once more has been read than is allowed.
+/// A reader that fails after more input than allowed.
 struct Metered<R> {
     inner: R,
     consumed: u64,

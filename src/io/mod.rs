@@ -1,5 +1,4 @@
-//! Files below the level of formats: reading whole, atomic replacement, gzip, text tables,
-//! downloads.
+//! Files below the level of formats: whole reads, atomic replacement, gzip, text tables, downloads.
 
 pub(crate) mod atomic_file;
 #[cfg(feature = "download")]

@@ -1,4 +1,4 @@
-//! Reading files whole.
+//! Reads of whole files.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// All of a regular file, of which no more is read than its size said.
+/// Returns the content of a regular file, of which no more is read than its size.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let metadata = fs::metadata(path).map_err(Error::io(path))?;
     if metadata.is_dir() {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Writes rows of cells in aligned columns, those from `right` on aligned right, with a rule before
-/// each of the rows `ruled` (the number of rows stands for the end).
+/// each of the rows `ruled` (the number of rows stands for the end of the table).
 pub(crate) fn write<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]], right: usize, ruled: &[usize]) -> fmt::Result {
     let widths: [usize; N] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let rule = |f: &mut fmt::Formatter<'_>| writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * (N - 1)));
@@ -22,7 +22,7 @@ pub(crate) fn write<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String;
     if ruled.contains(&rows.len()) { rule(f) } else { Ok(()) }
 }
 
-/// `61706` as `61,706`.
+/// Formats a number with commas: `61706` as `61,706`.
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();

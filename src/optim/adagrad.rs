@@ -1,4 +1,4 @@
-//! Adagrad.
+//! The optimiser Adagrad.
 
 use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
@@ -18,19 +18,19 @@ pub type Adagrad = GroupedOptimizer<AdagradOptions>;
 pub struct AdagradOptions {
     /// The learning rate, at least 0.
     pub learning_rate: f64,
-    /// How fast the learning rate falls, at least 0; 0 by default.
+    /// The rate at which the learning rate falls, at least 0; 0 by default.
     pub learning_rate_decay: f64,
     /// The factor of the L2 penalty, at least 0; 0 by default.
     pub weight_decay: f64,
-    /// What the sums start with, at least 0; 0 by default. It counts when a parameter meets its
-    /// first gradient.
+    /// The initial value of the sums, at least 0; 0 by default. It is used at the first gradient of
+    /// a parameter.
     pub initial_accumulator: f64,
     /// Keeps the denominator from zero; 1e-10 by default.
     pub epsilon: f64,
 }
 
 impl Adagrad {
-    /// An optimiser on one group of parameters.
+    /// Makes an optimiser on one group of parameters.
     pub fn new(parameters: impl IntoIterator<Item = Parameter>, learning_rate: f64) -> Adagrad {
         let (learning_rate_decay, weight_decay, initial_accumulator, epsilon) = (0.0, 0.0, 0.0, 1e-10);
         let options = AdagradOptions { learning_rate, learning_rate_decay, weight_decay, initial_accumulator, epsilon };
@@ -49,7 +49,7 @@ impl Adagrad {
         self.set(|options| options.weight_decay = weight_decay)
     }
 
-    /// Sets what the sums start with.
+    /// Sets the initial value of the sums.
     #[must_use]
     pub fn initial_accumulator(self, value: f64) -> Adagrad {
         self.set(|options| options.initial_accumulator = value)

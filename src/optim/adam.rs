@@ -1,4 +1,4 @@
-//! Adam and AdamW.
+//! The optimisers Adam and AdamW.
 
 use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
@@ -15,8 +15,8 @@ use crate::nn::Parameter;
 pub type Adam = GroupedOptimizer<AdamOptions<false>>;
 
 /// Adam with decoupled weight decay (Loshchilov & Hutter, 2019), as PyTorch's `AdamW`: `p` first
-/// shrinks by `learning_rate · weight_decay`, which is 0.01 by default, and the moments know
-/// nothing of it.
+/// shrinks by `learning_rate · weight_decay`, which is 0.01 by default, and the moments do not
+/// contain it.
 pub type AdamW = GroupedOptimizer<AdamOptions<true>>;
 
 /// The options of [`Adam`] and [`AdamW`].
@@ -24,7 +24,8 @@ pub type AdamW = GroupedOptimizer<AdamOptions<true>>;
 pub struct AdamOptions<const DECOUPLED: bool> {
     /// The learning rate, at least 0.
     pub learning_rate: f64,
-    /// How much of the two moments survives a step, each in `[0, 1)`; 0.9 and 0.999 by default.
+    /// The share of the two moments that is kept in a step, each in `[0, 1)`; 0.9 and 0.999 by
+    /// default.
     pub betas: [f64; 2],
     /// Keeps the denominator from zero; 1e-8 by default.
     pub epsilon: f64,
@@ -35,7 +36,7 @@ pub struct AdamOptions<const DECOUPLED: bool> {
 }
 
 impl<const DECOUPLED: bool> GroupedOptimizer<AdamOptions<DECOUPLED>> {
-    /// An optimiser on one group of parameters.
+    /// Makes an optimiser on one group of parameters.
     pub fn new(parameters: impl IntoIterator<Item = Parameter>, learning_rate: f64) -> Self {
         let weight_decay = if DECOUPLED { 0.01 } else { 0.0 };
         let options = AdamOptions { learning_rate, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay, amsgrad: false };
@@ -60,7 +61,7 @@ impl<const DECOUPLED: bool> GroupedOptimizer<AdamOptions<DECOUPLED>> {
         self.set(|options| options.weight_decay = weight_decay)
     }
 
-    /// Switches AMSGrad on or off.
+    /// Sets whether to use the largest second moment so far (AMSGrad).
     #[must_use]
     pub fn amsgrad(self, amsgrad: bool) -> Self {
         self.set(|options| options.amsgrad = amsgrad)

@@ -13,10 +13,10 @@ use crate::tensor::Tensor;
 /// Scales all gradients by one factor so that their common Euclidean norm is at most `max_norm`;
 /// returns the norm they had.
 ///
-/// As PyTorch's `clip_grad_norm_` with `error_if_nonfinite=False`: the factor is `min(1, max_norm /
-/// (norm + 1e-6))`. An infinite norm makes finite elements zero and infinite ones NaN, a norm that
-/// is not a number makes every element NaN; check what is returned to skip such a step. Parameters
-/// without a gradient count for nothing.
+/// Computes what PyTorch's `clip_grad_norm_` with `error_if_nonfinite=False` does: the factor is
+/// `min(1, max_norm / (norm + 1e-6))`. An infinite norm makes finite elements zero and infinite
+/// ones NaN, a norm that is not a number makes every element NaN; check the returned norm to skip
+/// such a step. Parameters without a gradient are ignored.
 ///
 /// # Errors
 /// [`Error::Argument`] when `max_norm` is negative or not a number.
@@ -36,7 +36,7 @@ pub fn clip_grad_norm(parameters: &[Parameter], gradients: &mut Gradients, max_n
     let leaves = leaves(parameters)?;
     let norm = norm_of(leaves.iter().filter_map(|leaf| gradients.get(leaf)))?;
     let factor = max_norm / (norm + 1e-6);
-    // A factor that is not a number has to get through.
+    // A factor that is not a number must be applied.
     if factor >= 1.0 {
         return Ok(norm);
     }
@@ -66,7 +66,7 @@ fn check_limit(op: &'static str, limit: f64) -> Result<()> {
     Err(Error::argument(op, format!("the limit must be a number that is not negative, got {limit}")))
 }
 
-/// Each parameter's leaf, once.
+/// Returns each parameter's leaf, once.
 fn leaves(parameters: &[Parameter]) -> Result<Vec<Tensor>> {
     let mut seen = HashSet::new();
     let mut leaves = parameters.iter().map(Parameter::leaf).collect::<Result<Vec<_>>>()?;

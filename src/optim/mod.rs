@@ -1,9 +1,9 @@
 //! Optimisers, learning-rate schedules, gradient clipping.
 //!
-//! An optimiser owns groups of parameters. Each group has options of its own, and each parameter
-//! has state (velocity, moments, …) that is updated in place with it, in one pass. What differs
-//! from one optimiser to the next is its options and its kernel; groups, state dicts and the walk
-//! over parameters are [`GroupedOptimizer`]'s, once.
+//! An optimiser owns groups of parameters. Each group has separate options, and each parameter has
+//! state (velocity, moments, …) that is updated in place with it, in one pass. An optimiser is its
+//! options and its kernel; groups, state dicts and the loop over parameters are in
+//! [`GroupedOptimizer`].
 //!
 //! ```
 //! use convnet::{Tensor, nn::Parameter};
@@ -46,27 +46,27 @@ use crate::autograd::Gradients;
 use crate::error::{Error, Result};
 use crate::nn::Parameter;
 
-/// Changes parameters by their gradients.
+/// An algorithm that changes parameters by their gradients.
 pub trait Optimizer: Send {
-    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) are left
-    /// as they are, with their state. At least one must have a gradient.
+    /// Updates every parameter that has a gradient; others (unused in the loss, or frozen) keep
+    /// their values and state. At least one must have a gradient.
     ///
-    /// Options are checked here, since setters cannot fail. An error leaves every parameter and all
-    /// state as they were.
+    /// Options are checked here, since setters cannot fail. An error leaves all parameters and
+    /// state unchanged.
     ///
     /// # Errors
     /// [`Error::Argument`] for options out of range, for a parameter that is in two groups and when
-    /// no parameter has a gradient, as with those of another network, [`Error::Shape`] for a
-    /// gradient (put there by hand) of another shape than its parameter's.
+    /// no parameter has a gradient, as with those of another network; [`Error::Shape`] for a
+    /// gradient (inserted by hand) of another shape than its parameter's.
     fn step(&mut self, gradients: &Gradients) -> Result<()>;
 
-    /// The number of parameter groups.
+    /// Returns the number of parameter groups.
     fn num_groups(&self) -> usize;
 
-    /// The parameters of all groups, in order.
+    /// Returns the parameters of all groups, in order.
     fn parameters(&self) -> Vec<Parameter>;
 
-    /// The learning rate of a group.
+    /// Returns the learning rate of a group.
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no such group.
@@ -79,7 +79,8 @@ pub trait Optimizer: Send {
     /// that is not a number.
     fn set_learning_rate(&mut self, group: usize, learning_rate: f64) -> Result<()>;
 
-    /// The momentum of a group, or Adam's first beta; `None` for an optimiser that has neither.
+    /// Returns the momentum of a group, or Adam's first beta; `None` for an optimiser that has
+    /// neither.
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no such group.
@@ -92,25 +93,25 @@ pub trait Optimizer: Send {
     /// for a value outside `[0, 1)`.
     fn set_momentum(&mut self, group: usize, momentum: f64) -> Result<()>;
 
-    /// A snapshot of all options and state. It shares memory with the optimiser until the next
-    /// step.
+    /// Returns a snapshot of all options and state. It shares memory with the optimiser until the
+    /// next step.
     fn state(&self) -> OptimizerState;
 
-    /// Goes back to a snapshot, so that training continues with the same bits; the parameters'
-    /// values are not part of it.
+    /// Restores a snapshot, so that training continues with the same bits; the parameters' values
+    /// are not part of it.
     ///
     /// # Errors
-    /// [`Error::StateDict`] when the snapshot is another kind of optimiser's or does not fit the
-    /// parameters; nothing has changed then.
+    /// [`Error::StateDict`] when the snapshot is of another kind of optimiser or does not fit the
+    /// parameters; then nothing has changed.
     fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
 
-    /// The learning rates of all groups.
+    /// Returns the learning rates of all groups.
     fn learning_rates(&self) -> Vec<f64> {
         (0..self.num_groups()).filter_map(|group| self.learning_rate(group).ok()).collect()
     }
 }
 
-/// Fails unless `value` is in `[0, ∞)`, or in `[0, below)`.
+/// Checks that `value` is in `[0, ∞)`, or in `[0, below)`.
 pub(crate) fn check_range(op: &'static str, name: &str, value: f64, below: f64) -> Result<()> {
     if value >= 0.0 && value < below {
         return Ok(());

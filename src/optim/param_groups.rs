@@ -1,4 +1,4 @@
-//! What all optimisers share: groups, the walk over parameters, state.
+//! Parameter groups, state and the update loop that all optimisers share.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,43 +12,43 @@ use crate::optim::{Optimizer, check_range};
 use crate::profiling::hooks::operation;
 use crate::tensor::{Tensor, with_float};
 
-/// The most state tensors that a parameter has.
+/// The largest number of state tensors of a parameter.
 pub(crate) const MAX_SLOTS: usize = 3;
 
-/// Where an update stands.
+/// The progress of a parameter.
 pub struct Progress {
-    /// Updates of this parameter, this one included.
+    /// The number of updates of this parameter, this one included.
     pub(crate) step: u64,
     /// Whether the state tensors were made for this update.
     pub(crate) fresh: bool,
 }
 
-/// An optimiser's options, and its update with them.
+/// The options of an optimiser, and its update with them.
 pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
     /// The optimiser's name in messages and snapshots.
     const NAME: &'static str;
     /// Names of the state tensors.
     const SLOTS: &'static [&'static str];
 
-    /// Fails for options out of range.
+    /// Checks that all options are in range.
     fn check(&self) -> Result<()>;
-    /// Which of the state tensors these options need.
+    /// Returns which of the state tensors these options need.
     fn needs(&self) -> [bool; MAX_SLOTS];
-    /// What the state tensors start with.
+    /// Returns the initial value of the state tensors.
     fn initial(&self) -> f64 {
         0.0
     }
-    /// The learning rate.
+    /// Returns the learning rate.
     fn learning_rate(&mut self) -> &mut f64;
-    /// Momentum or what stands for it.
+    /// Returns the momentum or its counterpart.
     fn momentum(&mut self) -> Option<&mut f64>;
-    /// Shows every option under its name; flags are 0 and 1.
+    /// Calls the visitor with each option and its name; flags are 0 and 1.
     fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64));
-    /// One update in place; state tensors that are not needed are empty.
+    /// Updates one parameter in place; state tensors that are not needed are empty.
     fn update<T: Real>(&self, progress: &Progress, parameter: &mut [T], gradient: &[T], state: [&mut [T]; MAX_SLOTS]);
 }
 
-/// Shows a flag as a number; for [`UpdateRule::visit`].
+/// Calls the visitor with a flag as a number; for [`UpdateRule::visit`].
 pub(crate) fn visit_flag(name: &'static str, flag: &mut bool, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
     let mut value = f64::from(u8::from(*flag));
     visitor(name, &mut value);
@@ -65,7 +65,7 @@ type Edit<R> = Box<dyn Fn(&mut R) + Send>;
 
 struct Group<R> {
     options: R,
-    /// How the options differ from the defaults.
+    /// The group's changes to the default options.
     edit: Option<Edit<R>>,
     members: Vec<Member>,
 }
@@ -76,7 +76,7 @@ pub struct GroupedOptimizer<R> {
     defaults: R,
     groups: Vec<Group<R>>,
     known: HashSet<u64>,
-    /// What was wrong with the groups; `step` reports it.
+    /// An error in the groups, which `step` reports.
     defect: Option<String>,
 }
 
@@ -87,11 +87,10 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         optimizer
     }
 
-    /// Adds a group of parameters with options of its own: `edit` changes a copy of the
-    /// optimiser's.
+    /// Adds a group of parameters with separate options: `edit` changes a copy of the optimiser's.
     ///
-    /// Setters and `group` may come in any order: a setter changes every group, and what `edit`
-    /// says stays said.
+    /// Setters and `group` may come in any order: a setter changes every group, except for the
+    /// options that its `edit` changed.
     ///
     /// ```
     /// use convnet::{Tensor, nn::Parameter, optim::Sgd};
@@ -105,12 +104,12 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         self
     }
 
-    /// The options of a group.
+    /// Returns the options of a group.
     pub fn options(&self, group: usize) -> Option<&R> {
         self.groups.get(group).map(|group| &group.options)
     }
 
-    /// Changes the options of all groups, except what a group says itself.
+    /// Changes the options of all groups, except those that a group's `edit` changed.
     pub(crate) fn set(mut self, change: impl Fn(&mut R)) -> Self {
         change(&mut self.defaults);
         for group in &mut self.groups {
@@ -178,7 +177,7 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         if found { Ok(()) } else { Err(Error::argument(R::NAME, self.why_nothing_is_found(gradients))) }
     }
 
-    /// The likely cause when no parameter has a gradient.
+    /// Returns the likely cause when no parameter has a gradient.
     fn why_nothing_is_found(&self, gradients: &Gradients) -> String {
         let parameters = || self.groups.iter().flat_map(|group| &group.members).map(|member| &member.parameter);
         let (all, frozen) = (parameters().count(), parameters().filter(|parameter| parameter.is_frozen()).count());
@@ -382,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn update_is_in_place_unless_somebody_holds_the_value() {
+    fn update_is_in_place_unless_value_is_shared() {
         let parameter = Parameter::new(Tensor::ones([4]));
         let mut optimizer = Sgd::new([parameter.clone()], 0.5).momentum(0.9);
         let place = |parameter: &Parameter| parameter.leaf().unwrap().data::<f32>().as_ptr();

@@ -1,4 +1,4 @@
-//! RMSprop.
+//! The optimiser RMSprop.
 
 use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
@@ -18,20 +18,20 @@ pub type RmsProp = GroupedOptimizer<RmsPropOptions>;
 pub struct RmsPropOptions {
     /// The learning rate, at least 0.
     pub learning_rate: f64,
-    /// How much of the mean square survives a step, in `[0, 1)`; 0.99 by default.
+    /// The share of the mean square that is kept in a step, in `[0, 1)`; 0.99 by default.
     pub alpha: f64,
     /// Keeps the denominator from zero; 1e-8 by default.
     pub epsilon: f64,
     /// The factor of the L2 penalty, at least 0; 0 by default.
     pub weight_decay: f64,
-    /// The share of the velocity that survives a step, in `[0, 1)`; 0 (the default) keeps none.
+    /// The share of the velocity that is kept in a step, in `[0, 1)`; 0, the default, keeps none.
     pub momentum: f64,
-    /// Whether the variance takes the place of the mean square.
+    /// Whether the variance replaces the mean square.
     pub centered: bool,
 }
 
 impl RmsProp {
-    /// An optimiser on one group of parameters.
+    /// Makes an optimiser on one group of parameters.
     pub fn new(parameters: impl IntoIterator<Item = Parameter>, learning_rate: f64) -> RmsProp {
         let options = RmsPropOptions { learning_rate, alpha: 0.99, epsilon: 1e-8, weight_decay: 0.0, momentum: 0.0, centered: false };
         GroupedOptimizer::with_options(parameters, options)
@@ -61,7 +61,7 @@ impl RmsProp {
         self.set(|options| options.momentum = momentum)
     }
 
-    /// Switches centering on or off.
+    /// Sets whether the variance replaces the mean square.
     #[must_use]
     pub fn centered(self, centered: bool) -> RmsProp {
         self.set(|options| options.centered = centered)

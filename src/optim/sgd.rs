@@ -19,7 +19,7 @@ pub type Sgd = GroupedOptimizer<SgdOptions>;
 pub struct SgdOptions {
     /// The learning rate, at least 0.
     pub learning_rate: f64,
-    /// The share of the velocity that survives a step, in `[0, 1)`; 0 (the default) keeps none.
+    /// The share of the velocity that is kept in a step, in `[0, 1)`; 0, the default, keeps none.
     pub momentum: f64,
     /// The share of the gradient that does not enter the velocity, in `[0, 1]`; 0 by default.
     pub dampening: f64,
@@ -30,7 +30,7 @@ pub struct SgdOptions {
 }
 
 impl Sgd {
-    /// Plain descent on one group of parameters.
+    /// Makes an optimiser without momentum on one group of parameters.
     pub fn new(parameters: impl IntoIterator<Item = Parameter>, learning_rate: f64) -> Sgd {
         let options = SgdOptions { learning_rate, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 };
         GroupedOptimizer::with_options(parameters, options)
@@ -48,7 +48,7 @@ impl Sgd {
         self.set(|options| options.dampening = dampening)
     }
 
-    /// Switches Nesterov's variant on or off.
+    /// Sets whether to use Nesterov's variant.
     #[must_use]
     pub fn nesterov(self, nesterov: bool) -> Sgd {
         self.set(|options| options.nesterov = nesterov)

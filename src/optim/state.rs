@@ -3,8 +3,8 @@
 use crate::error::{Error, Result, short};
 use crate::tensor::{DType, Tensor};
 
-/// What an optimiser or a schedule remembers, as named tensors, so that a checkpoint can hold it
-/// next to the weights.
+/// The state of an optimiser or a schedule, as named tensors, so that a checkpoint can hold it next
+/// to the weights.
 ///
 /// Names read `sgd.param.3.momentum_buffer`, `adam.group.0.learning_rate`, `schedule.step`.
 /// Parameters are counted over all groups. Numbers are tensors of shape `[]`: `f64`, so that
@@ -26,22 +26,22 @@ pub struct OptimizerState {
 }
 
 impl OptimizerState {
-    /// The tensor of that name.
+    /// Returns the tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.entries.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Names and tensors in order.
+    /// Returns names and tensors in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// The number of tensors.
+    /// Returns the number of tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| Error::StateDict(format!("{name} is missing; the state is of another optimiser or of other parameters")))
     }
 
-    /// A number.
+    /// Takes a number.
     pub(super) fn number(&mut self, name: &str) -> Result<f64> {
         let value = self.take(name)?;
         if value.dtype() != DType::F64 || value.numel() != 1 {
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         Ok(value.data::<f64>()[0])
     }
 
-    /// A number in place of `value`; the first failure goes to `outcome`.
+    /// Takes a number in place of `value`; the first failure is stored in `outcome`.
     pub(super) fn replace(&mut self, name: &str, value: &mut f64, outcome: &mut Result<()>) {
         match self.number(name) {
             Ok(number) => *value = number,
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A count.
+    /// Takes a count.
     pub(super) fn count(&mut self, name: &str) -> Result<u64> {
         let value = self.take(name)?;
         let count = (value.dtype() == DType::I64 && value.numel() == 1).then(|| value.data::<i64>()[0]);
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Fails when something is left.
+    /// Fails when entries are left.
     pub(super) fn finish(self) -> Result<()> {
         if self.entries.is_empty() {
             return Ok(());
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A count as a tensor.
+/// Makes a tensor of a count.
 pub(super) fn count(value: u64) -> Tensor {
     Tensor::scalar(i64::try_from(value).unwrap_or(i64::MAX))
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::tensor::{DType, Tensor};
 
-/// Mean loss and accuracy of a classifier, batch by batch.
+/// The mean loss and accuracy of a classifier, updated batch by batch.
 ///
 /// ```
 /// use convnet::{Tensor, train::Metrics};
@@ -27,12 +27,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counts a batch: its mean loss (one element), logits `[N, C]` and labels `[N]`.
+    /// Adds a batch: its mean loss (one element), logits `[N, C]` and labels `[N]`.
     ///
     /// # Errors
-    /// [`Error::Training`] for a loss that is not a finite number: the weights, or the data, are
-    /// beyond repair, and another step would only spread it. [`Error::Shape`] and [`Error::DType`]
-    /// when the tensors are not as said above. Then nothing is counted.
+    /// [`Error::Training`] for a loss that is not a finite number: another step would spread it to
+    /// all weights. [`Error::Shape`] and [`Error::DType`] when the tensors do not have the shapes
+    /// and types above. Then nothing is counted.
     pub fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &Tensor) -> Result<()> {
         let &[count, _] = logits.shape() else {
             return Err(Error::shape("metrics", format!("expected logits [N, C], got {:?}", logits.shape())));
@@ -59,27 +59,27 @@ impl Metrics {
         Ok(())
     }
 
-    /// The number of samples so far.
+    /// Returns the number of samples so far.
     pub fn samples(&self) -> u64 {
         self.samples
     }
 
-    /// The mean loss of a sample; NaN before the first.
+    /// Returns the mean loss of a sample; NaN before the first.
     pub fn loss(&self) -> f64 {
         self.loss / self.samples as f64
     }
 
-    /// The share of samples whose largest logit is their label's; NaN before the first.
+    /// Returns the share of samples whose largest logit is their label's; NaN before the first.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.samples as f64
     }
 }
 
-/// Cross-entropy and accuracy of a model on all that a loader has, in evaluation mode and without
-/// recording; the model's mode is as before afterwards.
+/// Computes cross-entropy and accuracy of a model on all batches of a loader, in evaluation mode
+/// and without recording; the model's mode is restored afterwards.
 ///
 /// # Errors
-/// What the loader or the model returns, and [`Error::Training`] for a loss that is not a finite
+/// The errors of the loader and the model, and [`Error::Training`] for a loss that is not a finite
 /// number.
 pub fn evaluate<M: Module + ?Sized>(model: &M, loader: &DataLoader) -> Result<Metrics> {
     let was_training = model.is_training();

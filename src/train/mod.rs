@@ -1,4 +1,4 @@
-//! What goes around a training step.
+//! The parts of a training loop around the step: metrics and evaluation.
 
 mod metrics;
 

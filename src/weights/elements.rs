@@ -1,4 +1,4 @@
-//! Stored elements and the tensors they become.
+//! Conversion of stored elements to tensors.
 
 use std::ops::Neg;
 
@@ -40,7 +40,7 @@ pub(super) const UNREAD: &[Unread] = &[
 ];
 
 impl Unread {
-    /// Why a tensor of this type is not read.
+    /// Returns the reason why a tensor of this type is not read.
     pub(super) fn reason(&self) -> String {
         format!("dtype {} is not supported; floating point of 16 to 64 bits, bool and integers up to i64 are", self.name)
     }
@@ -49,7 +49,7 @@ impl Unread {
 /// An element type that a pickle names: one that is read, or one that is only recognised.
 pub(super) type NamedDType = Result<StoredDType, &'static Unread>;
 
-/// Bytes of one element in the file.
+/// Returns the number of bytes of one element in the file.
 pub(super) fn named_size(dtype: NamedDType) -> usize {
     dtype.map_or_else(|unread| unread.size, StoredDType::size)
 }
@@ -72,7 +72,7 @@ pub(super) enum StoredDType {
 }
 
 impl StoredDType {
-    /// Bytes of one element in the file.
+    /// Returns the number of bytes of one element in the file.
     pub(super) fn size(self) -> usize {
         match self {
             StoredDType::I8 | StoredDType::U8 | StoredDType::Bool => 1,
@@ -86,8 +86,8 @@ impl StoredDType {
         matches!(self, StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 | StoredDType::F64)
     }
 
-    /// The type it becomes: floating point at least `f32`, integers `i64`, bytes and truth values
-    /// `u8`.
+    /// Returns the type of the tensor: floating point at least `f32`, integers `i64`, bytes and
+    /// truth values `u8`.
     fn dtype(self) -> DType {
         match self {
             StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 => DType::F32,
@@ -110,8 +110,8 @@ pub(super) struct View {
 }
 
 impl View {
-    /// All elements, the last dimension contiguous, or the first in Fortran's order. `None` when
-    /// that is more than memory can hold.
+    /// Makes a view of all elements, the last dimension contiguous, or the first in Fortran's
+    /// order. `None` when that is more than memory can hold.
     pub(super) fn dense(shape: Vec<usize>, fortran: bool) -> Option<View> {
         let (mut strides, mut step) = (vec![0; shape.len()], 1usize);
         let mut put = |axis: usize| {
@@ -136,15 +136,15 @@ impl View {
         })
     }
 
-    /// The number of elements, when all of them lie among the first `available` of a storage.
+    /// Returns the number of elements, if all of them are among the first `available` of a storage.
     fn checked_numel(&self, available: usize) -> Parsed<usize> {
         let View { offset, shape, strides, .. } = self;
         if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
             return Err(format!("{} sizes and {} strides do not make a tensor", shape.len(), strides.len()));
         }
         let too_large = || format!("shape {shape:?} has more elements than memory can hold");
-        // Without the zeros, so that strides and partial products of an empty tensor can be worked
-        // out as well.
+        // Without the zeros, so that strides and partial products of an empty tensor can be
+        // computed as well.
         let extents: Vec<usize> = shape.iter().map(|&dim| dim.max(1)).collect();
         let count = shape::try_numel(&extents).ok_or_else(too_large)?;
         if shape.contains(&0) {
@@ -158,7 +158,7 @@ impl View {
     }
 }
 
-/// The tensor that a view of stored elements is.
+/// Makes the tensor of a view of stored elements.
 pub(super) fn tensor(kind: StoredDType, view: &View, bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Tensor> {
     if !bytes.len().is_multiple_of(kind.size()) {
         return Err(format!("{} bytes are no whole number of {kind:?}", bytes.len()));
@@ -185,12 +185,12 @@ pub(super) fn tensor(kind: StoredDType, view: &View, bytes: &[u8], budget: &mut 
     .map_err(|error| error.to_string())
 }
 
-/// [`gather`] with the view's sign.
+/// Reads elements as [`gather`] does, with the sign of the view.
 fn floats<const N: usize, T: Element + Neg<Output = T>>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> crate::Result<Tensor> {
     if view.negated { gather(view, bytes, |b| -decode(b)) } else { gather(view, bytes, decode) }
 }
 
-/// Reads the elements of a view that has been checked, row by row.
+/// Reads the elements of a checked view, row by row.
 fn gather<const N: usize, T: Element>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> crate::Result<Tensor> {
     let (values, _) = bytes.as_chunks::<N>();
     Tensor::build(&view.shape, MemoryFormat::RowMajor, |out: &mut [T]| {

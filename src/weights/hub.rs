@@ -1,9 +1,9 @@
 //! Weights from the Hugging Face hub, in the cache that its Python library uses too.
 //!
-//! The hub answers a question for a file with the commit that it is of and with its name in the
-//! cache: the sha256 of large files, git's sha1 of small ones. So every file is checked. `hf-hub`
-//! says how the cache is laid out; its own client is not used, since it waits and reads without
-//! limits and makes paths of whatever a server answers.
+//! The hub answers a request for a file with its commit and its name in the cache: the sha256 of
+//! large files, git's sha1 of small ones. So every file is checked. The layout of the cache is that
+//! of `hf-hub`, whose client is not used, since it waits and reads without limits and makes paths
+//! of unchecked answers.
 
 use std::env;
 use std::ffi::OsString;
@@ -33,12 +33,13 @@ use crate::io::download::{Checksum, Download, Limits, failure, limit_setters};
 /// ```
 ///
 /// # Errors
-/// As [`Hub::file`].
+/// [`Error::Argument`] for invalid names or when no folder for caches is known, [`Error::Download`]
+/// when the hub does not give the file, [`Error::Io`] when the cache cannot be written.
 pub fn from_hub(repo: &str, file: &str) -> Result<PathBuf> {
     Hub::new()?.file(repo, file)
 }
 
-/// The Hugging Face hub, or a server like it, and the cache for what comes from there.
+/// The Hugging Face hub, or a server with its interface, and the cache of its files.
 ///
 /// ```
 /// use convnet::weights::Hub;
@@ -62,12 +63,12 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The hub at `$HF_ENDPOINT`, or else `https://huggingface.co`; the cache in `$HF_HUB_CACHE`,
-    /// `$HF_HOME/hub`, or `huggingface/hub` in the folder for caches, as for the Python library;
-    /// the branch `main`.
+    /// Makes a hub at `$HF_ENDPOINT`, or else `https://huggingface.co`, with the cache in
+    /// `$HF_HUB_CACHE`, `$HF_HOME/hub`, or `huggingface/hub` in the folder for caches, as for the
+    /// Python library, and the branch `main`.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no home for a cache folder.
+    /// [`Error::Argument`] when no folder for caches is known.
     pub fn new() -> Result<Hub> {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         Ok(Hub {
@@ -80,19 +81,19 @@ impl Hub {
         })
     }
 
-    /// Another server.
+    /// Sets the server.
     pub fn endpoint(mut self, url: impl Into<String>) -> Hub {
         self.endpoint = url.into();
         self
     }
 
-    /// A branch, a tag, or the 40 digits of a commit.
+    /// Sets the revision: a branch, a tag, or the 40 digits of a commit.
     pub fn revision(mut self, revision: impl Into<String>) -> Hub {
         self.revision = revision.into();
         self
     }
 
-    /// Another folder for the cache.
+    /// Sets the folder of the cache.
     pub fn cache(mut self, folder: impl Into<PathBuf>) -> Hub {
         self.cache = folder.into();
         self
@@ -100,13 +101,13 @@ impl Hub {
 
     limit_setters!();
 
-    /// The path of a file of a model's repository. What the cache has is returned without asking a
-    /// server, also when its branch has moved on since; a commit as the [revision](Self::revision)
-    /// says exactly what is wanted.
+    /// Returns the path of a file of a model's repository. A cached file is returned without asking
+    /// a server, even when its branch has moved on since; a commit as the
+    /// [revision](Self::revision) fixes the content.
     ///
     /// # Errors
-    /// [`Error::Argument`] for names that are none of a repository, revision or file;
-    /// [`Error::Download`] when the hub does not have the file, does not tell its checksum, or
+    /// [`Error::Argument`] for names that are not those of a repository, revision or file;
+    /// [`Error::Download`] when the hub does not have the file, does not give its checksum, or
     /// sends another one; [`Error::Io`] when the cache cannot be written.
     pub fn file(&self, repo: &str, file: &str) -> Result<PathBuf> {
         check("repository", repo, repo.split('/').count() <= 2)?;
@@ -127,7 +128,7 @@ impl Hub {
         download.to(&blob)?;
         let path = cached.pointer_path(&commit).join(file);
         link(&blob, &path, &folder).map_err(Error::io(&path))?;
-        // Last, since it makes the cache answer for this commit.
+        // Last, since the cache answers for this commit from here on.
         if self.revision != commit {
             let reference = folder.join("refs").join(&self.revision);
             if let Some(parent) = reference.parent() {
@@ -145,8 +146,8 @@ impl Hub {
         cached.get(file)
     }
 
-    /// What the hub knows of a file. A renamed repository is followed, the way to where the bytes
-    /// lie is not.
+    /// Asks the hub for the entry of a file. A renamed repository is followed; the redirect to the
+    /// server of the bytes is not.
     fn ask(&self, url: &str) -> Result<Entry> {
         let mut address = url.to_string();
         for _ in 0..5 {
@@ -163,10 +164,10 @@ impl Hub {
     }
 }
 
-/// What the hub tells of a file.
+/// The entry of a file at the hub.
 struct Entry {
     commit: String,
-    /// In the cache.
+    /// The name in the cache.
     name: String,
     checksum: Checksum,
 }
@@ -208,7 +209,7 @@ fn on_same_host(url: &str, path: &str) -> Result<String> {
     }
 }
 
-/// That a name can be part of an address and of a path below the cache.
+/// Checks that a name can be part of an address and of a path below the cache.
 fn check(what: &str, name: &str, fits: bool) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-+/".contains(c);
     let below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
@@ -225,7 +226,7 @@ fn check(what: &str, name: &str, fits: bool) -> Result<()> {
     ))
 }
 
-/// Makes `path`, in `folder`, show what `blob` is: a relative link as the Python library makes it,
+/// Makes `path`, in `folder`, an alias of `blob`: a relative link as the Python library makes it,
 /// or the same file where links need a privilege.
 fn link(blob: &Path, path: &Path, folder: &Path) -> io::Result<()> {
     if path.exists() {
@@ -233,7 +234,7 @@ fn link(blob: &Path, path: &Path, folder: &Path) -> io::Result<()> {
     }
     let parent = path.parent().unwrap_or(folder);
     fs::create_dir_all(parent)?;
-    // One that leads nowhere.
+    // A link that leads nowhere.
     if path.is_symlink() {
         fs::remove_file(path)?;
     }

@@ -1,6 +1,6 @@
 //! Weights trained elsewhere: files of tensors by name, from PyTorch, NumPy and safetensors.
 //!
-//! [`load`] looks at a file's content, not its name:
+//! [`load`] recognises a file by its content, not its name:
 //!
 //! | written by | read |
 //! |---|---|
@@ -74,11 +74,11 @@ use crate::io::read_file;
 use crate::nn::StateDict;
 use crate::nn::state::safetensors::other_kind;
 
-/// Reads a file of weights, whatever its name: safetensors, `.npz`, or what `torch.save` wrote. See
-/// the [module](self).
+/// Reads a file of weights by its content: safetensors, `.npz`, or a file of `torch.save`. See the
+/// [module](self).
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is none of these, is
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is of another format,
 /// damaged, or none of its tensors can be read. Both name the path.
 pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();

@@ -16,7 +16,7 @@ use crate::tensor::{DType, Tensor};
 const MAGIC: &[u8] = b"\x93NUMPY";
 const EXTENSION: &str = ".npy";
 
-/// Whether an archive holds `.npy` files and nothing else.
+/// Returns whether an archive holds `.npy` files and nothing else.
 pub(super) fn is_npz(archive: &Archive<'_>) -> bool {
     archive.names().all(|name| name.ends_with(EXTENSION))
 }
@@ -38,7 +38,7 @@ pub(super) fn load(archive: &Archive<'_>, budget: &mut AllocLimit) -> Parsed<Sta
     Ok(state)
 }
 
-/// One `.npy` file: its tensor, or why its elements are not read.
+/// Reads one `.npy` file: its tensor, or why its elements are not read.
 fn array(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Parsed<Tensor>> {
     let (header, data) = split(bytes).ok_or("not a .npy file, or truncated")?;
     let header = std::str::from_utf8(header).map_err(|_| "its header is not UTF-8")?;
@@ -54,7 +54,7 @@ fn array(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Parsed<Tensor>> {
     elements::tensor(kind, &view, data, budget).map(Ok)
 }
 
-/// Header and elements.
+/// Splits a file into header and elements.
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (version, rest) = rest.split_first_chunk::<2>()?;
@@ -79,7 +79,7 @@ impl Header {
     }
 }
 
-/// What is left of a Python literal; each method takes something off its front, or gives `None`.
+/// The rest of a Python literal; each method takes something off its front, or returns `None`.
 struct Literal<'a>(&'a str);
 
 impl<'a> Literal<'a> {

@@ -1,8 +1,8 @@
 //! Other libraries' names for the same networks.
 //!
 //! timm builds EfficientNet and the MobileNets from numbered stages of blocks with named layers;
-//! torchvision numbers all of them. The tables below say what a layer of a block is called there,
-//! by the kind of block. timm's DenseNet has torchvision's names already.
+//! torchvision numbers all of them. The tables below give torchvision's name of each layer, by the
+//! kind of block. timm's DenseNet has torchvision's names already.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::nn::StateDict;
 /// timm's VGG: convolutions where torchvision has linear layers.
 const VGG: &[(&str, &str)] = &[("pre_logits.fc1", "classifier.0"), ("pre_logits.fc2", "classifier.3"), ("head.fc", "classifier.6")];
 
-/// How timm's layers in a block are called in torchvision, where a layer is a convolution and its
+/// The torchvision names of timm's layers in a block, where a layer is a convolution and its
 /// normalisation.
 type Block = &'static [(&'static str, &'static str)];
 
@@ -42,9 +42,9 @@ enum Family {
 }
 
 /// Renames a timm checkpoint of VGG, DenseNet, EfficientNet, MobileNetV2 or MobileNetV3 to
-/// torchvision's names, and flattens what is a 1×1 convolution there and a linear layer here; the
-/// classifier of a CIFAR ResNet that is called `linear` becomes `fc`. Another state dict comes back
-/// as it is, torchvision's own and MobileNetV1's, whose names here are timm's, among them.
+/// torchvision's names, and flattens weights that are 1×1 convolutions there and linear layers
+/// here; the classifier `linear` of a CIFAR ResNet becomes `fc`. Any other state dict is returned
+/// unchanged, also torchvision's and MobileNetV1's, whose names here are timm's.
 ///
 /// timm's MobileNetV3 and EfficientNet may use another `eps` in normalisation than torchvision's;
 /// that is no part of a checkpoint.
@@ -80,7 +80,7 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
     let mut renamed = StateDict::new();
     for (key, tensor) in state {
         let name = names.get(&key).unwrap_or(&key);
-        // Only linear layers are called so, and their weights have two dimensions.
+        // Only linear layers have this name, and their weights have two dimensions.
         let tensor = match *tensor.shape() {
             [out, ..] if name.starts_with("classifier.") && tensor.ndim() == 4 => tensor.reshape([out, tensor.numel() / out.max(1)])?,
             _ => tensor,
@@ -95,8 +95,8 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
     Ok(renamed)
 }
 
-/// A residual network for CIFAR as in akamaster's `pytorch_resnet_cifar10`: three stages, and a
-/// classifier called `linear`.
+/// Returns whether it is a residual network for CIFAR as in akamaster's `pytorch_resnet_cifar10`:
+/// three stages, and a classifier `linear`.
 fn is_cifar_resnet(state: &StateDict) -> bool {
     let has = |key| state.contains_key(key);
     has("linear.weight") && has("layer3.0.conv1.weight") && !has("layer4.0.conv1.weight") && !has("fc.weight")
@@ -110,12 +110,12 @@ fn vgg(key: &str) -> String {
     }
 }
 
-/// What must be known of a whole network to rename one of its keys.
+/// The facts about a whole network that renaming one of its keys needs.
 struct Blocks {
     family: Family,
     /// By timm's `stage.block`: where it is in torchvision, and its layers' names there.
     blocks: HashMap<String, (String, Block)>,
-    /// The number of what comes after the blocks.
+    /// The number of the layer after the blocks.
     after: usize,
 }
 

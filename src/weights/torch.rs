@@ -1,5 +1,5 @@
-//! What `torch.save` writes: a zip archive (since PyTorch 1.6) or a stream of pickles followed by
-//! the storages (before).
+//! Files of `torch.save`: a zip archive (since PyTorch 1.6) or a stream of pickles followed by the
+//! storages (before).
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -11,23 +11,24 @@ use super::zip::Archive;
 use crate::nn::StateDict;
 use crate::tensor::Tensor;
 
-/// How the first pickle of legacy files ends, in every protocol: the number 0x1950a86a20f9469cfc6c.
+/// The end of the first pickle of legacy files, in every protocol: the number
+/// 0x1950a86a20f9469cfc6c.
 const LEGACY_MAGIC: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
-/// Under which keys training scripts put the network; the first that holds something counts.
+/// The keys under which training scripts save the network; the first with content counts.
 const WRAPPERS: &[&str] =
     &["state_dict", "model_state_dict", "model", "net", "network", "weights", "model_ema", "ema", "params", "state_dict_ema"];
 
-/// What `DataParallel`, `DistributedDataParallel` and `AveragedModel` call the network.
+/// The name that `DataParallel`, `DistributedDataParallel` and `AveragedModel` give the network.
 const DATA_PARALLEL: &str = "module.";
 
-/// How deep dicts may nest.
+/// The greatest depth of nested dicts.
 const DEEPEST: usize = 32;
 
-/// What visiting an entry costs, whatever it is: time, counted as memory.
+/// The cost of visiting any entry: time, counted as memory.
 const PER_VISIT: usize = 16;
 
-/// What a tensor or dict in a dict costs besides its name.
+/// The cost of a tensor or dict in a dict besides its name.
 const PER_ENTRY: usize = 256;
 
 /// The prefix of a PyTorch archive's entries: `resnet18/` where there is a `resnet18/data.pkl`.
@@ -95,7 +96,7 @@ fn big_endian() -> String {
     "written on a big-endian machine, which is not supported; load it with PyTorch and save it on a little-endian one".to_string()
 }
 
-/// Where the elements are.
+/// The place of the elements.
 trait Storages {
     fn bytes(&mut self, key: &str, budget: &mut AllocLimit) -> Parsed<&[u8]>;
 }
@@ -124,12 +125,12 @@ impl Storages for Streamed<'_> {
     }
 }
 
-/// The last value of this key, as in a Python dict.
+/// Returns the last value of this key, as a Python dict does.
 fn get<'a>(entries: &[(Value<'a>, Value<'a>)], key: &str) -> Option<Value<'a>> {
     entries.iter().rev().find(|(other, _)| *other == Value::Text(key)).map(|(_, value)| *value)
 }
 
-/// Dicts and modules, whose entries have names.
+/// A dict or module, whose entries have names.
 enum Container<'c, 'a> {
     Dict(&'c [(Value<'a>, Value<'a>)]),
     /// The parameters, buffers and children of a whole `nn.Module`, and the names of buffers that
@@ -150,7 +151,7 @@ fn container<'c, 'a>(pickle: &'c Pickle<'a>, value: Value<'a>, budget: &mut Allo
     Ok(Some(Container::Module([parameters, part("_buffers").unwrap_or_default(), children], left_out)))
 }
 
-/// What a message says of a pickle's unknown names.
+/// Describes a pickle's unknown names for a message.
 fn made_of(pickle: &Pickle<'_>) -> String {
     match &pickle.unknown_names()[..] {
         [] => String::new(),
@@ -158,7 +159,7 @@ fn made_of(pickle: &Pickle<'_>) -> String {
     }
 }
 
-/// The tensors of the network in a pickle, by name.
+/// Returns the tensors of the network in a pickle, by name.
 fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut AllocLimit) -> Parsed<StateDict> {
     let made_of = made_of(pickle);
     let none = |what: &str| format!("{what}; save `model.state_dict()`{made_of}");
@@ -197,14 +198,14 @@ fn collect(pickle: &Pickle<'_>, storages: &mut impl Storages, budget: &mut Alloc
     Ok(strip(state))
 }
 
-/// Takes off what wrappers put into names: `torch.compile` `_orig_mod.` before those of each module
-/// that it compiles, `DataParallel` and `AveragedModel` `module.` before all.
+/// Removes the prefixes of wrappers from names: `_orig_mod.` of `torch.compile` before those of
+/// each compiled module, `module.` of `DataParallel` and `AveragedModel` before all.
 ///
 /// A single number without a wrapper's prefix, such as `AveragedModel`'s `n_averaged`, does not
 /// count; `n_averaged` itself is left out.
 fn strip(mut state: StateDict) -> StateDict {
     let without_compile = |key: &str| key.split('.').filter(|part| *part != "_orig_mod").collect::<Vec<_>>().join(".");
-    // Two names that would become one stay as they are.
+    // Two names that would become one are not changed.
     let names: HashSet<String> = state.keys().map(without_compile).collect();
     if names.len() == state.len() && !names.contains("") {
         state = state.with_keys(without_compile);

@@ -1,10 +1,9 @@
-//! Zip archives, as far as NumPy and PyTorch write them: stored or deflated entries, ZIP64, no
-//! encryption.
+//! Zip archives as NumPy and PyTorch write them: stored or deflated entries, ZIP64, no encryption.
 //!
-//! Only the central directory is believed, and only as far as it is consistent: it must end where
-//! the end record starts, every entry must lie before it, have a local header of the same name,
-//! overlap no other, and have the checksum that is promised (if one is). What a lenient reader
-//! would guess at is an error.
+//! Only the central directory is used, and only if it is consistent: it must end where the end
+//! record starts, every entry must be before it, have a local header of the same name, overlap no
+//! other, and have the promised checksum (if there is one). Cases in which a lenient reader would
+//! guess are errors.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,7 +25,7 @@ const LOCATOR_SIZE: usize = 20;
 /// Deflate cannot compress further than 1032 to 1.
 const DEFLATE_LIMIT: usize = 1032;
 
-/// An archive's directory over the archive's bytes.
+/// The directory of an archive, and the archive's bytes.
 pub(super) struct Archive<'a> {
     entries: Vec<Entry<'a>>,
     index: HashMap<&'a str, usize>,
@@ -41,7 +40,7 @@ struct Entry<'a> {
     size: usize,
 }
 
-/// `N` bytes at an offset.
+/// Returns `N` bytes at an offset.
 fn at<const N: usize>(bytes: &[u8], offset: usize) -> Parsed<[u8; N]> {
     offset
         .checked_add(N)
@@ -62,7 +61,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> Parsed<u64> {
     at(bytes, offset).map(u64::from_le_bytes)
 }
 
-/// A size or offset from the file, which must lie inside it.
+/// Checks a size or offset from the file, which must be inside it.
 fn inside(bytes: &[u8], value: u64) -> Parsed<usize> {
     usize::try_from(value).ok().filter(|&value| value <= bytes.len()).ok_or_else(|| "the zip directory points outside the file".to_string())
 }
@@ -94,7 +93,7 @@ impl<'a> Archive<'a> {
         Ok(Archive { entries, index })
     }
 
-    /// The entries' names in the directory's order, folders left out.
+    /// Returns the entries' names in the directory's order, without folders.
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.entries.iter().map(|entry| entry.name).filter(|name| !name.ends_with('/'))
     }
@@ -103,7 +102,7 @@ impl<'a> Archive<'a> {
         self.index.contains_key(name)
     }
 
-    /// An entry's content, checked; inflated content is taken from the budget.
+    /// Returns an entry's content, checked; inflated content is taken from the limit.
     pub(super) fn read(&self, name: &str, budget: &mut AllocLimit) -> Parsed<Cow<'a, [u8]>> {
         let entry =
             self.index.get(name).map(|&i| &self.entries[i]).ok_or_else(|| format!("the zip archive has no entry {}", quoted(name)))?;
@@ -127,7 +126,7 @@ fn inflate(entry: &Entry<'_>, budget: &mut AllocLimit) -> Parsed<Vec<u8>> {
     let mut content = vec![];
     content.try_reserve_exact(entry.size).map_err(|_| wrong())?;
     let mut decoder = DeflateDecoder::new(entry.data);
-    // To `size` and not a byte further; then the stream must be over as well.
+    // At most `size` bytes; the stream must end there as well.
     decoder.by_ref().take(entry.size as u64).read_to_end(&mut content).map_err(|_| wrong())?;
     let over = matches!(decoder.read(&mut [0]), Ok(0));
     if content.len() != entry.size || !over || decoder.total_in() != entry.data.len() as u64 {
@@ -136,7 +135,7 @@ fn inflate(entry: &Entry<'_>, budget: &mut AllocLimit) -> Parsed<Vec<u8>> {
     Ok(content)
 }
 
-/// Where the central directory starts and ends, and how many entries it has.
+/// The start and end of the central directory, and its number of entries.
 fn directory(bytes: &[u8]) -> Parsed<(usize, usize, u64)> {
     let last = bytes.len().checked_sub(END_SIZE).ok_or("too short for a zip archive")?;
     let end = (last.saturating_sub(usize::from(u16::MAX))..=last)
@@ -167,7 +166,8 @@ fn directory(bytes: &[u8]) -> Parsed<(usize, usize, u64)> {
     Ok((offset, end, count))
 }
 
-/// The entry at a position of the directory, its extent in the file, and the position after it.
+/// Reads the entry at a position of the directory; returns it, its extent in the file, and the
+/// position after it.
 fn entry<'a>(bytes: &'a [u8], position: usize, directory: usize) -> Parsed<(Entry<'a>, (usize, usize), usize)> {
     if at(bytes, position)? != *CENTRAL {
         return Err("the zip directory is damaged".to_string());
@@ -240,7 +240,7 @@ pub(super) struct NewEntry<'a> {
     pub(super) content: Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>,
 }
 
-/// The archive's length, `None` when it or a name is too long for a plain archive.
+/// Returns the archive's length, `None` when it or a name is too long for a plain archive.
 pub(super) fn length(entries: &[NewEntry<'_>]) -> Option<u32> {
     u16::try_from(entries.len()).ok().filter(|&count| count < u16::MAX)?;
     let total = entries.iter().try_fold(END_SIZE, |total, entry| {
@@ -284,7 +284,7 @@ pub(super) fn write(out: &mut dyn Write, entries: &[NewEntry<'_>]) -> io::Result
     out.write_all(&[0; 2])
 }
 
-/// A sink that sums up what is written.
+/// A sink that computes the checksum of its input.
 struct Checksum(Crc);
 
 impl Write for Checksum {

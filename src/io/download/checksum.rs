@@ -26,7 +26,7 @@ pub enum Checksum {
         /// The number of bytes it unpacks to.
         length: u64,
     },
-    /// The name that git gives the file, which is what the Hugging Face hub has of small ones.
+    /// The name that git gives the file, which the Hugging Face hub uses for small ones.
     #[cfg(feature = "hub")]
     GitBlob {
         /// 40 digits.
@@ -77,7 +77,7 @@ impl Checksum {
             }
             (Ok((found, _)), _) => found,
         };
-        // The first digits of a sha256 serve, as torchvision publishes them.
+        // The first digits of a sha256 are enough, as torchvision publishes them.
         let is_file = matches!(self, Checksum::File { .. });
         let compared = if is_file && !wanted.is_empty() { found.get(..wanted.len()).unwrap_or(&found) } else { &found };
         Ok((!compared.eq_ignore_ascii_case(wanted)).then(|| format!("its {name} is {found}, expected {wanted}")))

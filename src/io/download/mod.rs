@@ -1,9 +1,9 @@
-//! Fetching files over HTTP without trusting servers or the network.
+//! Downloads over HTTP, with checksums and limits, that trust neither servers nor the network.
 //!
 //! A file is written to `NAME.part` beside its target, and renamed only when its checksum is right:
-//! what has the final name is whole. An interrupted transfer goes on where it stopped, at the next
-//! attempt or the next run; a partial file that turns out not to fit is thrown away. Mirrors are
-//! tried in turn.
+//! a file with the final name is whole. An interrupted transfer continues where it stopped, at the
+//! next attempt or the next run; a partial file that does not fit is discarded. Mirrors are tried
+//! in turn.
 
 mod checksum;
 mod transfer;
@@ -19,10 +19,10 @@ pub(crate) use transfer::failure;
 use super::atomic_file::{end_of_links, folder_of, sync_and_rename};
 use crate::error::{Error, Result};
 
-/// How often a mirror that breaks off, having sent something, is asked to go on.
+/// The number of times that a mirror which breaks off, having sent something, is asked to continue.
 const RESUMPTIONS: usize = 3;
 
-/// One file, to be fetched from the first of several addresses that gives the right content.
+/// A download of one file, from the first of several addresses that gives the right content.
 ///
 /// ```
 /// use convnet::data::{Checksum, Download};
@@ -42,7 +42,7 @@ pub struct Download {
     pub(crate) limits: Limits,
 }
 
-/// What a server may take.
+/// Limits on what a server may send and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// The most bytes to accept.
@@ -62,19 +62,19 @@ impl Default for Limits {
 /// The setters of a type with `limits`.
 macro_rules! limit_setters {
     () => {
-        /// The most bytes to accept; 1 GiB by default.
+        /// Sets the most bytes to accept; 1 GiB by default.
         pub fn size_limit(mut self, bytes: u64) -> Self {
             self.limits.size = bytes;
             self
         }
 
-        /// How long to wait for a connection; 15 s by default.
+        /// Sets how long to wait for a connection; 15 s by default.
         pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.limits.connect = timeout;
             self
         }
 
-        /// How long to wait for the next bytes; 30 s by default.
+        /// Sets how long to wait for the next bytes; 30 s by default.
         pub fn stall_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.limits.stall = timeout;
             self
@@ -85,23 +85,23 @@ macro_rules! limit_setters {
 pub(crate) use limit_setters;
 
 impl Download {
-    /// From these addresses, tried in order.
+    /// Makes a download from these addresses, tried in order.
     pub fn new<U: Into<String>>(urls: impl IntoIterator<Item = U>, checksum: Checksum) -> Download {
         Download { urls: urls.into_iter().map(U::into).collect(), checksum, limits: Limits::default() }
     }
 
     limit_setters!();
 
-    /// Fetches the file to `path`, unless what is there already has the right content. Makes the
-    /// directory when there is none.
+    /// Fetches the file to `path`, unless `path` already has the right content. Makes the directory
+    /// when there is none.
     ///
     /// # Errors
-    /// [`Error::Download`] when no address gives the right content; it tells what each did. A
-    /// transfer that was cut off leaves `path` with `.part` appended, where the next call goes on.
-    /// [`Error::Io`] when the file cannot be written, [`Error::Format`] when `path` is a directory,
-    /// [`Error::Argument`] without addresses.
+    /// [`Error::Download`] when no address gives the right content; the message says why for each.
+    /// A transfer that was cut off leaves `path` with `.part` appended, where the next call
+    /// continues. [`Error::Io`] when the file cannot be written, [`Error::Format`] when `path` is a
+    /// directory, [`Error::Argument`] without addresses.
     pub fn to(&self, path: impl AsRef<Path>) -> Result<()> {
-        // A symbolic link stays one: the file that it points to is written.
+        // A symbolic link is kept: the file that it points to is written.
         let path = &end_of_links(path.as_ref()).map_err(Error::io(path.as_ref()))?;
         if self.is_done(path)? {
             return Ok(());
@@ -112,7 +112,8 @@ impl Download {
         let directory = folder_of(path);
         fs::create_dir_all(directory).map_err(Error::io(directory))?;
         let mut part = Part::open(path)?;
-        // Another process may have finished, and renamed what we opened, before we had the lock.
+        // Another process may have finished, and renamed the opened file, before this one had the
+        // lock.
         if self.is_done(path)? {
             let _ = fs::remove_file(&part.path);
             return Ok(());
@@ -150,7 +151,7 @@ impl Download {
                 Ok(()) => {
                     let Some(problem) = self.checksum.problem(&mut part.file, &part.path)? else { return Ok(()) };
                     part.clear()?;
-                    // What was there before may be at fault: once more from the start.
+                    // The earlier part may be wrong: try once more from the start.
                     if before == 0 {
                         return Err(failure(url, format!("not the published file: {problem}")));
                     }
@@ -184,7 +185,7 @@ impl Part {
                 let message = "another process is downloading this file";
                 Err(Error::io(&path)(io::Error::new(io::ErrorKind::WouldBlock, message)))
             }
-            // A file system without locks still has the checksum.
+            // Without locks, the checksum still protects the result.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Part { path, file }),
         }
     }
@@ -199,7 +200,7 @@ impl Part {
 }
 
 impl Drop for Part {
-    /// An empty file is no progress to keep. (After the renaming there is none of this name.)
+    /// Removes a file without progress. (After the renaming there is none of this name.)
     fn drop(&mut self) {
         if self.length().is_ok_and(|length| length == 0) {
             let _ = fs::remove_file(&self.path);

@@ -1,4 +1,4 @@
-//! Requests, with a limit on everything that a server may take its time or its fill of.
+//! HTTP requests, with limits on time and size.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use ureq::{Agent, Body};
 use crate::error::{Error, Result};
 use crate::io::download::{Download, Limits, Part};
 
-/// Against servers that send a byte now and then.
+/// The most time for a transfer, against servers that send a byte now and then.
 const LONGEST_TRANSFER: Duration = Duration::from_secs(3600);
 
 impl Download {
-    /// One request; appends to the partial file what the server sends.
+    /// Sends one request and appends the answer to the partial file.
     pub(crate) fn transfer(&self, url: &str, part: &mut Part) -> Result<()> {
         let mut start = part.length()?;
         let mut response = self.request(url, start)?;
         if start > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // Longer than the file: not a part of it.
+            // The partial file is longer than the whole: it is not a part of it.
             part.clear()?;
             start = 0;
             response = self.request(url, start)?;
@@ -63,7 +63,7 @@ impl Download {
     }
 
     fn request(&self, url: &str, start: u64) -> Result<Response<Body>> {
-        // Bytes as they are stored: a transfer encoding would change what ranges and lengths count.
+        // Without transfer encodings, which would change what ranges and lengths count.
         let mut request = self.limits.agent(url, 5).get(url).header(header::ACCEPT_ENCODING, "identity");
         if start > 0 {
             request = request.header(header::RANGE, format!("bytes={start}-"));
@@ -73,8 +73,7 @@ impl Download {
 }
 
 impl Limits {
-    /// A client that waits no longer than allowed; with no redirects allowed, a redirect is its
-    /// answer.
+    /// Makes a client with these time limits; with no redirects allowed, a redirect is its answer.
     fn agent(&self, url: &str, redirects: u32) -> Agent {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -92,7 +91,7 @@ impl Limits {
         Agent::new_with_config(config.build())
     }
 
-    /// What a server says of an address without following it elsewhere.
+    /// Asks for the headers of an address, without following redirects.
     #[cfg(feature = "hub")]
     pub(crate) fn head(&self, url: &str) -> Result<Response<Body>> {
         let request = self.agent(url, 0).head(url).header(header::ACCEPT_ENCODING, "identity");
@@ -115,13 +114,13 @@ pub(crate) fn failure(url: &str, message: impl Into<String>) -> Error {
     Error::Download { url: url.into(), message: message.into() }
 }
 
-/// Whether a partial answer begins at this byte.
+/// Returns whether a partial answer begins at this byte.
 fn continues_at(response: &Response<Body>, start: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     range.is_some_and(|range| range.trim().starts_with(&format!("bytes {start}-")))
 }
 
-/// Whether the address is on this machine, which no proxy reaches.
+/// Returns whether the address is on this machine, which no proxy reaches.
 fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<ureq::http::Uri>();
     uri.is_ok_and(|uri| matches!(uri.host(), Some("127.0.0.1" | "localhost" | "[::1]")))

@@ -1,8 +1,8 @@
 //! Learning-rate schedules.
 //!
 //! A [`LrSchedule`] is a function from the number of steps to a group's learning rate, given the
-//! rate the group began with. Attached to an optimiser it becomes a [`LrScheduler`], which counts
-//! the steps. What a step is (a batch, an epoch) is up to whoever calls [`LrScheduler::step`].
+//! group's initial rate. Attached to an optimiser it becomes a [`LrScheduler`], which counts the
+//! steps. The caller of [`LrScheduler::step`] decides whether a step is a batch or an epoch.
 
 mod one_cycle;
 mod plateau;
@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::optim::{Optimizer, check_range};
 use crate::tensor::Tensor;
 
-/// What a schedule says for one group and step.
+/// The rates of a group at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// The learning rate.
     pub learning_rate: f64,
-    /// The momentum (Adam's first beta), when the schedule has a say in it.
+    /// The momentum (Adam's first beta), when the schedule sets it.
     pub momentum: Option<f64>,
 }
 
@@ -40,21 +40,20 @@ impl Rates {
 
 /// A learning rate as a function of the step.
 pub trait LrSchedule: Send {
-    /// Fails with [`Error::Argument`] for settings out of range; called when the schedule is
-    /// attached.
+    /// Checks the settings; called when the schedule is attached.
     ///
     /// # Errors
-    /// As said.
+    /// [`Error::Argument`] for settings out of range.
     fn check(&self) -> Result<()>;
 
-    /// The rates after `step` steps of the group number `group`, which began with the learning rate
-    /// `base`.
+    /// Returns the rates after `step` steps of the group number `group`, whose initial learning
+    /// rate was `base`.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the schedule says nothing of this step or group.
+    /// [`Error::Argument`] when the schedule has no rates for this step or group.
     fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates>;
 
-    /// Takes note of a metric before the rates of `step` are asked for.
+    /// Records a metric before the rates of `step` are asked for.
     ///
     /// # Errors
     /// [`Error::Argument`] when the schedule needs a metric and there is none.
@@ -62,13 +61,14 @@ pub trait LrSchedule: Send {
         Ok(())
     }
 
-    /// Shows every number that [`observe`](LrSchedule::observe) changes, by name, for snapshots.
+    /// Calls the visitor with the name and value of every number that
+    /// [`observe`](LrSchedule::observe) changes, for snapshots.
     fn visit(&mut self, _visitor: &mut dyn FnMut(&'static str, &mut f64)) {}
 
     /// Starts this schedule on an optimiser and sets the rates of step 0.
     ///
     /// # Errors
-    /// As [`check`](LrSchedule::check), and when the optimiser refuses the rates.
+    /// [`Error::Argument`] for settings out of range, and when the optimiser refuses the rates.
     fn attach(self, optimizer: &mut dyn Optimizer) -> Result<LrScheduler<Self>>
     where
         Self: Sized,
@@ -95,7 +95,8 @@ impl LrSchedule for Box<dyn LrSchedule> {
     }
 }
 
-/// A schedule at work: how many steps there have been, and what each group began with.
+/// A schedule attached to an optimiser: the number of steps so far, and the initial rates of each
+/// group.
 #[derive(Clone, Debug)]
 pub struct LrScheduler<S> {
     schedule: S,
@@ -104,10 +105,10 @@ pub struct LrScheduler<S> {
 }
 
 impl<S: LrSchedule> LrScheduler<S> {
-    /// As [`LrSchedule::attach`].
+    /// Attaches a schedule as [`LrSchedule::attach`] does.
     ///
     /// # Errors
-    /// As there.
+    /// [`Error::Argument`] for settings out of range, and when the optimiser refuses the rates.
     pub fn new(schedule: S, optimizer: &mut dyn Optimizer) -> Result<LrScheduler<S>> {
         schedule.check()?;
         let scheduler = LrScheduler { schedule, step: 0, bases: optimizer.learning_rates() };
@@ -115,7 +116,7 @@ impl<S: LrSchedule> LrScheduler<S> {
         Ok(scheduler)
     }
 
-    /// Goes one step on; call it after the optimiser's.
+    /// Advances by one step; call it after the optimiser's.
     ///
     /// # Errors
     /// [`Error::Argument`] when the schedule needs a metric
@@ -125,11 +126,12 @@ impl<S: LrSchedule> LrScheduler<S> {
         self.advance(optimizer, None)
     }
 
-    /// Goes one step on with a metric, such as the validation loss; schedules that need none ignore
-    /// it.
+    /// Advances by one step with a metric, such as the validation loss; schedules that need none
+    /// ignore it.
     ///
     /// # Errors
-    /// As [`step`](LrScheduler::step).
+    /// [`Error::Argument`] when the schedule has ended, and when the optimiser has other groups
+    /// than it was attached to.
     pub fn step_with(&mut self, optimizer: &mut dyn Optimizer, metric: f64) -> Result<()> {
         self.advance(optimizer, Some(metric))
     }
@@ -142,7 +144,7 @@ impl<S: LrSchedule> LrScheduler<S> {
         applied
     }
 
-    /// Sets the rates of this step; on an error the optimiser is as it was.
+    /// Sets the rates of this step; an error leaves the optimiser unchanged.
     fn apply(&self, optimizer: &mut dyn Optimizer) -> Result<()> {
         if optimizer.num_groups() != self.bases.len() {
             let (bases, groups) = (self.bases.len(), optimizer.num_groups());
@@ -163,12 +165,12 @@ impl<S: LrSchedule> LrScheduler<S> {
         Ok(())
     }
 
-    /// How many steps there have been.
+    /// Returns the number of steps so far.
     pub fn steps(&self) -> u64 {
         self.step
     }
 
-    /// A snapshot of where the schedule stands; the settings are not part of it.
+    /// Returns a snapshot of the progress, without the settings.
     pub fn state(&self) -> OptimizerState
     where
         S: Clone,
@@ -182,8 +184,8 @@ impl<S: LrSchedule> LrScheduler<S> {
         state
     }
 
-    /// Goes back to a snapshot and sets the optimiser's rates to those of its step, whatever they
-    /// were; the optimiser's own snapshot may be restored before or after.
+    /// Restores a snapshot and sets the optimiser's rates to those of its step; the optimiser's own
+    /// snapshot may be restored before or after.
     ///
     /// ```
     /// use convnet::{Tensor, nn::Parameter};
@@ -207,8 +209,8 @@ impl<S: LrSchedule> LrScheduler<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StateDict`] when the snapshot does not fit, and as [`step`](LrScheduler::step);
-    /// nothing has changed then.
+    /// [`Error::StateDict`] when the snapshot does not fit, [`Error::Argument`] when the optimiser
+    /// has other groups; then nothing has changed.
     pub fn load_state(&mut self, state: &OptimizerState, optimizer: &mut dyn Optimizer) -> Result<()>
     where
         S: Clone,
@@ -228,7 +230,7 @@ impl<S: LrSchedule> LrScheduler<S> {
     }
 }
 
-/// The rate times `gamma` every `step_size` steps; PyTorch's `StepLR`.
+/// Multiplies the rate by `gamma` every `step_size` steps; PyTorch's `StepLR`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepLr {
     step_size: u64,
@@ -236,7 +238,7 @@ pub struct StepLr {
 }
 
 impl StepLr {
-    /// With a gamma of 0.1.
+    /// Makes a schedule with a gamma of 0.1.
     pub fn new(step_size: u64) -> StepLr {
         StepLr { step_size, gamma: 0.1 }
     }
@@ -259,7 +261,7 @@ impl LrSchedule for StepLr {
     }
 }
 
-/// The rate times `gamma` at each milestone; PyTorch's `MultiStepLR`.
+/// Multiplies the rate by `gamma` at each milestone; PyTorch's `MultiStepLR`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MultiStepLr {
     milestones: Vec<u64>,
@@ -267,8 +269,8 @@ pub struct MultiStepLr {
 }
 
 impl MultiStepLr {
-    /// With a gamma of 0.1; milestones may come in any order, and one that is there twice counts
-    /// twice.
+    /// Makes a schedule with a gamma of 0.1; milestones may come in any order, and a repeated one
+    /// counts twice.
     pub fn new(milestones: impl IntoIterator<Item = u64>) -> MultiStepLr {
         MultiStepLr { milestones: milestones.into_iter().collect(), gamma: 0.1 }
     }
@@ -291,14 +293,14 @@ impl LrSchedule for MultiStepLr {
     }
 }
 
-/// The rate times `gamma` at every step; PyTorch's `ExponentialLR`.
+/// Multiplies the rate by `gamma` at every step; PyTorch's `ExponentialLR`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExponentialLr {
     gamma: f64,
 }
 
 impl ExponentialLr {
-    /// With this factor, at least 0.
+    /// Makes a schedule with this factor, at least 0.
     pub fn new(gamma: f64) -> ExponentialLr {
         ExponentialLr { gamma }
     }
@@ -314,8 +316,8 @@ impl LrSchedule for ExponentialLr {
     }
 }
 
-/// Half a cosine wave from the base rate down to a minimum in `steps` steps (Loshchilov & Hutter,
-/// 2017), and up again after them; PyTorch's `CosineAnnealingLR`.
+/// Moves the rate along half a cosine wave from its initial value down to a minimum in `steps`
+/// steps (Loshchilov & Hutter, 2017), and up again after them; PyTorch's `CosineAnnealingLR`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CosineAnnealingLr {
     steps: u64,
@@ -323,12 +325,12 @@ pub struct CosineAnnealingLr {
 }
 
 impl CosineAnnealingLr {
-    /// With a minimum of 0.
+    /// Makes a schedule with a minimum of 0.
     pub fn new(steps: u64) -> CosineAnnealingLr {
         CosineAnnealingLr { steps, minimum: 0.0 }
     }
 
-    /// Sets the rate at the bottom (PyTorch's `eta_min`).
+    /// Sets the minimum (PyTorch's `eta_min`).
     #[must_use]
     pub fn minimum(self, minimum: f64) -> CosineAnnealingLr {
         CosineAnnealingLr { minimum, ..self }
@@ -347,8 +349,8 @@ impl LrSchedule for CosineAnnealingLr {
     }
 }
 
-/// A linear climb over the first steps to where another schedule starts, which then runs from its
-/// own step 0; PyTorch's `LinearLR` and another one in a `SequentialLR`.
+/// Raises the rate linearly over the first steps to the first rate of another schedule, which then
+/// runs from its own step 0; PyTorch's `LinearLR` and another one in a `SequentialLR`.
 ///
 /// ```
 /// use convnet::optim::{CosineAnnealingLr, LinearWarmup, LrSchedule};
@@ -366,12 +368,12 @@ pub struct LinearWarmup<S> {
 }
 
 impl<S: LrSchedule> LinearWarmup<S> {
-    /// `steps` steps from a third of the first rate of `inner` on.
+    /// Makes a warm-up of `steps` steps that starts at a third of the first rate of `inner`.
     pub fn new(steps: u64, inner: S) -> LinearWarmup<S> {
         LinearWarmup { steps, start_factor: 1.0 / 3.0, inner }
     }
 
-    /// Sets the share of the first rate of the inner schedule with which to begin, in `[0, 1]`.
+    /// Sets the share of the inner schedule's first rate at which to begin, in `[0, 1]`.
     #[must_use]
     pub fn start_factor(self, start_factor: f64) -> LinearWarmup<S> {
         LinearWarmup { start_factor, ..self }
@@ -395,7 +397,7 @@ impl<S: LrSchedule> LrSchedule for LinearWarmup<S> {
         Ok(Rates { learning_rate: first.learning_rate * factor, ..first })
     }
 
-    /// The inner schedule sees no metric of the warm-up.
+    /// The inner schedule gets no metric of the warm-up.
     fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
         if step > self.steps { self.inner.observe(step - self.steps, metric) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! The 1cycle policy.
+//! The 1cycle schedule.
 
 use std::f64::consts::PI;
 
@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 use crate::optim::check_range;
 use crate::optim::lr_scheduler::{LrSchedule, Rates, check_positive};
 
-/// How a rate moves from one value to another.
+/// The curve along which a rate changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anneal {
-    /// Along half a cosine wave.
+    /// Half a cosine wave.
     Cosine,
-    /// In a straight line.
+    /// A straight line.
     Linear,
 }
 
@@ -24,10 +24,10 @@ impl Anneal {
     }
 }
 
-/// One cycle (Smith & Topin, 2018): the rate climbs to a maximum and falls far below where it
-/// began, the momentum does the opposite; PyTorch's `OneCycleLR`.
+/// Raises the rate to a maximum and lowers it far below its start, and the momentum the other way
+/// round (1cycle; Smith & Topin, 2018); PyTorch's `OneCycleLR`.
 ///
-/// The optimiser's own rate plays no part. There are `total_steps` rates, for as many optimiser
+/// The optimiser's initial rate is not used. There are `total_steps` rates, for as many optimiser
 /// steps; the step after the last repeats the last rate, further ones are an error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OneCycleLr {
@@ -43,8 +43,8 @@ pub struct OneCycleLr {
 }
 
 impl OneCycleLr {
-    /// PyTorch's defaults: a climb of 30 % of the steps, cosines, momentum between 0.85 and 0.95,
-    /// start at a 25th of the maximum, end at a 10,000th of the start.
+    /// Makes a schedule with PyTorch's defaults: a rise over 30 % of the steps, cosines, momentum
+    /// between 0.85 and 0.95, start at a 25th of the maximum, end at a 10,000th of the start.
     pub fn new(max_learning_rate: f64, total_steps: u64) -> OneCycleLr {
         OneCycleLr {
             max_rates: vec![max_learning_rate],
@@ -58,26 +58,26 @@ impl OneCycleLr {
         }
     }
 
-    /// Sets a maximum for each parameter group; otherwise they all have the same.
+    /// Sets a maximum for each parameter group; otherwise all groups have the same.
     #[must_use]
     pub fn group_max_rates(self, rates: impl IntoIterator<Item = f64>) -> OneCycleLr {
         OneCycleLr { max_rates: rates.into_iter().collect(), ..self }
     }
 
-    /// Sets the share of the steps that climb, in `[0, 1]`.
+    /// Sets the share of the steps in which the rate rises, in `[0, 1]`.
     #[must_use]
     pub fn pct_start(self, pct_start: f64) -> OneCycleLr {
         OneCycleLr { pct_start, ..self }
     }
 
-    /// Sets how rates move.
+    /// Sets the curve of the rates.
     #[must_use]
     pub fn anneal(self, anneal: Anneal) -> OneCycleLr {
         OneCycleLr { anneal, ..self }
     }
 
-    /// Sets the bounds between which the momentum (Adam's first beta) cycles; `None` leaves it
-    /// alone, which Adagrad needs.
+    /// Sets the bounds between which the momentum (Adam's first beta) cycles; `None` does not
+    /// change it, which Adagrad needs.
     #[must_use]
     pub fn momentum(self, bounds: impl Into<Option<[f64; 2]>>) -> OneCycleLr {
         OneCycleLr { momentum: bounds.into(), ..self }
@@ -95,7 +95,7 @@ impl OneCycleLr {
         OneCycleLr { final_div_factor, ..self }
     }
 
-    /// Whether to come down symmetrically first and only then below the start.
+    /// Sets whether to fall to the start in as many steps as the rise took, and only then below it.
     #[must_use]
     pub fn three_phase(self, three_phase: bool) -> OneCycleLr {
         OneCycleLr { three_phase, ..self }
@@ -138,7 +138,7 @@ impl LrSchedule for OneCycleLr {
         let last = first / self.final_div_factor;
         let [low, high] = self.momentum.unwrap_or([0.0; 2]);
         let (total, climb) = (self.total_steps as f64, self.pct_start * self.total_steps as f64);
-        // Each phase: its last step, and where rate and momentum get to.
+        // Each phase: its last step, and the rate and momentum at its end.
         let two = [(climb - 1.0, max, low), (total - 1.0, last, high)];
         let three = [(climb - 1.0, max, low), (2.0 * climb - 2.0, first, high), (total - 1.0, last, high)];
         let phases: &[(f64, f64, f64)] = if self.three_phase { &three } else { &two };

@@ -1,10 +1,10 @@
-//! Lower rates when a metric stops improving.
+//! A schedule that lowers the rate when a metric stops improving.
 
 use crate::error::{Error, Result};
 use crate::optim::check_range;
 use crate::optim::lr_scheduler::{LrSchedule, Rates};
 
-/// Which way a metric improves.
+/// The direction in which a metric improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlateauMode {
     /// Lower is better: a loss.
@@ -13,17 +13,17 @@ pub enum PlateauMode {
     Max,
 }
 
-/// What the threshold of an improvement is measured by.
+/// The reference of the threshold of an improvement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThresholdMode {
-    /// By the best metric so far.
+    /// Relative to the best metric so far.
     Relative,
-    /// By itself.
+    /// Absolute.
     Absolute,
 }
 
-/// The rate times a factor when a metric has not improved for more than `patience` steps; PyTorch's
-/// `ReduceLROnPlateau`.
+/// Multiplies the rate by a factor when a metric has not improved for more than `patience` steps;
+/// PyTorch's `ReduceLROnPlateau`.
 ///
 /// Each step needs the metric: [`LrScheduler::step_with`](crate::optim::LrScheduler::step_with). A
 /// metric that is not a number is no improvement.
@@ -45,8 +45,8 @@ pub struct ReduceLrOnPlateau {
 }
 
 impl ReduceLrOnPlateau {
-    /// PyTorch's defaults: lower is better, factor 0.1, patience 10, relative threshold 1e-4, no
-    /// cooldown, changes up to 1e-8 are not made.
+    /// Makes a schedule with PyTorch's defaults: lower is better, factor 0.1, patience 10, relative
+    /// threshold 1e-4, no cooldown, changes up to 1e-8 are not made.
     pub fn new() -> ReduceLrOnPlateau {
         ReduceLrOnPlateau {
             mode: PlateauMode::Min,
@@ -64,7 +64,7 @@ impl ReduceLrOnPlateau {
         }
     }
 
-    /// Sets which way the metric improves.
+    /// Sets the direction in which the metric improves.
     #[must_use]
     pub fn mode(self, mode: PlateauMode) -> ReduceLrOnPlateau {
         let best = if mode == PlateauMode::Min { f64::INFINITY } else { f64::NEG_INFINITY };
@@ -77,13 +77,13 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { factor, ..self }
     }
 
-    /// Sets how many steps without improvement are borne.
+    /// Sets how many steps without improvement are accepted.
     #[must_use]
     pub fn patience(self, patience: u32) -> ReduceLrOnPlateau {
         ReduceLrOnPlateau { patience, ..self }
     }
 
-    /// Sets how large an improvement has to be, and by what that is measured.
+    /// Sets how large an improvement must be, and its reference.
     #[must_use]
     pub fn threshold(self, threshold: f64, threshold_mode: ThresholdMode) -> ReduceLrOnPlateau {
         ReduceLrOnPlateau { threshold, threshold_mode, ..self }
@@ -101,7 +101,7 @@ impl ReduceLrOnPlateau {
         ReduceLrOnPlateau { min_learning_rate, ..self }
     }
 
-    /// Sets the smallest change of the rate that is made.
+    /// Sets the largest change of the rate that is not made.
     #[must_use]
     pub fn epsilon(self, epsilon: f64) -> ReduceLrOnPlateau {
         ReduceLrOnPlateau { epsilon, ..self }
@@ -135,8 +135,7 @@ impl LrSchedule for ReduceLrOnPlateau {
         let (mut learning_rate, mut left) = (base, self.reductions);
         while left >= 1.0 {
             let next = (learning_rate * self.factor).max(self.min_learning_rate);
-            // Written so that nothing but a fall goes on: further reductions would change nothing
-            // either.
+            // Only a smaller rate continues: further reductions would change nothing either.
             if learning_rate - next > self.epsilon {
                 (learning_rate, left) = (next, left - 1.0);
             } else {

@@ -1,8 +1,8 @@
-//! The names that a pickle may use, and what this machine makes of them.
+//! The names that a pickle may use, and their meaning for this machine.
 
 use super::super::elements::{NamedDType, StoredDType, UNREAD};
 
-/// What a name in a pickle stands for.
+/// The meaning of a name in a pickle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in super::super) enum Global {
     /// `OrderedDict` and other mappings.
@@ -14,7 +14,7 @@ pub(in super::super) enum Global {
     Dtype(NamedDType),
     /// `_rebuild_tensor` and its successors.
     Tensor,
-    /// `_rebuild_parameter`, and what else wraps a tensor as its first argument.
+    /// `_rebuild_parameter`, and other functions that wrap a tensor as their first argument.
     Wrapper,
     /// `_rebuild_from_type_v2`: another function's tensor with attributes.
     FromType,
@@ -26,7 +26,7 @@ pub(in super::super) enum Global {
     Unknown(u32),
 }
 
-/// The meaning of a name; `None` when it is unknown.
+/// Returns the meaning of a name; `None` when it is unknown.
 pub(super) fn lookup(module: &str, name: &str) -> Option<Global> {
     let builtin = matches!(module, "builtins" | "__builtin__");
     Some(match (module, name) {

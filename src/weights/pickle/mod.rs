@@ -1,12 +1,12 @@
 //! A restricted unpickler: it builds tensors, containers, numbers and strings, and nothing else.
 //!
-//! A pickle is a program for a stack machine that may name any Python function and call it; that is
-//! how a pickle runs code. This machine knows a fixed list of names ([`Global`]), none of which
-//! does anything but describe data. What any other name makes, `os.system` among them, is an inert
-//! [`Instance`]: nothing is run, and a tensor that depends on one is not read. Objects live in one
-//! flat list and refer to each other by index: neither building nor dropping them recurses, and
-//! cycles do no harm. Every instruction takes from the [`AllocLimit`], so that a short program
-//! cannot build much.
+//! A pickle is a program for a stack machine that may name any Python function and call it; this is
+//! how a pickle runs code. This machine knows a fixed list of names ([`Global`]), which only
+//! describe data. The result of any other name, such as `os.system`, is an inert [`Instance`]:
+//! nothing is run, and a tensor that depends on one is not read. Objects are in one flat list and
+//! refer to each other by index: neither building nor dropping them recurses, and cycles do no
+//! harm. Every instruction takes from the [`AllocLimit`], so that a short program cannot build
+//! much.
 //!
 //! Binary protocols (2 to 5) are read; `torch.save` has never written another.
 
@@ -20,20 +20,20 @@ pub(super) use globals::Global;
 use super::alloc_limit::{AllocLimit, Parsed, quoted};
 use super::elements::{NamedDType, StoredDType, View};
 
-/// What a value in a container may take: its place, twice when a vector grows, for a moment three
+/// The memory of a value in a container: its place, twice when a vector grows, for a moment three
 /// times.
 const PER_VALUE: usize = 3 * size_of::<Value<'static>>();
 
-/// What one instruction may allocate besides an object: places on the stack and in a container.
+/// The memory of one instruction besides an object: places on the stack and in a container.
 const PER_INSTRUCTION: usize = 2 * PER_VALUE + 16;
 
-/// What an object may take in the list of objects.
+/// The memory of an object in the list of objects.
 const PER_OBJECT: usize = 3 * size_of::<Object<'static>>();
 
-/// What an entry of the memo or a name may take, in a hash map that grows.
+/// The memory of an entry of the memo or a name, in a hash map that grows.
 const PER_ENTRY: usize = 160;
 
-/// A Python value; what is larger than a number or a piece of the file is an index of
+/// A Python value; values larger than a number or a piece of the file are indices of
 /// [`Pickle::objects`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value<'a> {
@@ -57,7 +57,7 @@ pub(super) enum Object<'a> {
     Dict(Vec<(Value<'a>, Value<'a>)>),
     Storage(Storage<'a>),
     Tensor(TensorInfo),
-    /// A tensor or storage that is not read, and why.
+    /// A tensor or storage that is not read, with the reason.
     Unreadable(String),
     Instance(Instance<'a>),
 }
@@ -82,7 +82,8 @@ pub(super) struct TensorInfo {
     pub(super) view: View,
 }
 
-/// What an unknown class or function made. Nothing is known of it but what the pickle put into it.
+/// The result of an unknown class or function, of which only the attributes and items from the
+/// pickle are known.
 #[derive(Debug)]
 pub(super) struct Instance<'a> {
     /// The index of its class in the pickle's names.
@@ -93,7 +94,7 @@ pub(super) struct Instance<'a> {
     entries: Vec<(Value<'a>, Value<'a>)>,
 }
 
-/// What a pickle describes.
+/// The content of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     pub(super) root: Value<'a>,
@@ -103,7 +104,7 @@ pub(super) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// The object that a value refers to.
+    /// Returns the object that a value refers to.
     pub(super) fn object(&self, value: Value<'a>) -> Option<&Object<'a>> {
         match value {
             Value::Object(i) => self.objects.get(i),
@@ -111,7 +112,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The entries of a dict, or of an object that is used as one.
+    /// Returns the entries of a dict, or of an object that is used as one.
     pub(super) fn dict(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match self.object(value) {
             Some(Object::Dict(entries)) => Some(entries),
@@ -120,7 +121,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The attributes of an object of an unknown class.
+    /// Returns the attributes of an object of an unknown class.
     pub(super) fn attributes(&self, instance: &Instance<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         let state = instance.state?;
         // Attributes and slots.
@@ -130,12 +131,12 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The first unknown names, for a message.
+    /// Returns the first unknown names, for a message.
     pub(super) fn unknown_names(&self) -> Vec<String> {
         self.names.iter().take(3).map(|(module, name)| quoted(&format!("{module}.{name}"))).collect()
     }
 
-    /// The elements of a list or tuple.
+    /// Returns the elements of a list or tuple.
     pub(super) fn sequence(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
         match self.object(value) {
             Some(Object::Sequence(values)) => Some(values),
@@ -143,7 +144,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// All storages, with repetitions.
+    /// Returns all storages, with repetitions.
     pub(super) fn storages(&self) -> impl Iterator<Item = &Storage<'a>> {
         self.objects.iter().filter_map(|object| match object {
             Object::Storage(storage) => Some(storage),
@@ -151,7 +152,7 @@ impl<'a> Pickle<'a> {
         })
     }
 
-    /// The storage that a tensor is a view of.
+    /// Returns the storage that a tensor is a view of.
     pub(super) fn storage(&self, tensor: &TensorInfo) -> Parsed<&Storage<'a>> {
         match self.objects.get(tensor.storage) {
             Some(Object::Storage(storage)) => Ok(storage),
@@ -193,7 +194,7 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// One instruction; the result, when it was the last.
+    /// Runs one instruction; returns the result, when it was the last.
     fn step(&mut self, budget: &mut AllocLimit) -> Parsed<Option<Value<'a>>> {
         let [instruction] = self.fixed()?;
         match instruction {
@@ -316,7 +317,7 @@ impl<'a> Machine<'a> {
         self.take(N)?.try_into().map_err(|_| "the pickle is truncated".to_string())
     }
 
-    /// As many bytes as a length of `width` bytes says.
+    /// Returns as many bytes as a length of `width` bytes says.
     fn counted(&mut self, width: usize) -> Parsed<&'a [u8]> {
         let count = self.take(width)?.iter().rev().fold(0u64, |count, &byte| count << 8 | u64::from(byte));
         self.take(usize::try_from(count).map_err(|_| "the pickle is truncated")?)
@@ -341,7 +342,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Little-endian, two's complement, any length.
+    /// Reads a number in little-endian two's complement of any length.
     fn long(&mut self, width: usize) -> Parsed<()> {
         let bytes = self.counted(width)?;
         let sign = if bytes.last().is_some_and(|&byte| byte & 0x80 != 0) { 0xff } else { 0 };
@@ -380,7 +381,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Pushes what a name stands for.
+    /// Pushes the meaning of a name.
     fn name(&mut self, module: &'a str, name: &'a str, budget: &mut AllocLimit) -> Parsed<()> {
         // Hashed below; a memoized name costs the file two bytes.
         budget.take(PER_ENTRY + module.len() + name.len())?;
@@ -436,8 +437,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Appends to the list on top of the stack. What is appended to an object of an unknown class
-    /// is not kept.
+    /// Appends to the list on top of the stack. Items of an object of an unknown class are not
+    /// kept.
     fn append(&mut self, values: &[Value<'a>]) -> Parsed<()> {
         match self.top_object()? {
             Object::Sequence(list) => list.extend_from_slice(values),
@@ -476,7 +477,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Why a value is not what is expected in its place.
+    /// Returns why a value is not the expected one.
     fn mismatch(&self, value: Value<'a>) -> String {
         match (value, self.object(value)) {
             (Value::Global(Global::Unknown(name)), _) => self.depends_on(name),
@@ -486,7 +487,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// That something is made with an unknown name.
+    /// Returns the message that something is made with an unknown name.
     fn depends_on(&self, name: u32) -> String {
         match self.names.get(name as usize) {
             Some((module, name)) => format!("depends on {}, which is not read", quoted(&format!("{module}.{name}"))),

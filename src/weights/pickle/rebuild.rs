@@ -1,8 +1,8 @@
 //! Calls and attributes: how a pickle describes tensors, containers and everything else.
 //!
-//! What makes a tensor and is not understood becomes [`Object::Unreadable`] with the reason, not an
-//! error: whether it matters depends on whether the tensor is wanted. What is made with an unknown
-//! name becomes an [`Instance`], which does nothing.
+//! A tensor that is made in an unknown way becomes [`Object::Unreadable`] with the reason, not an
+//! error: it matters only if the tensor is wanted. The result of an unknown name becomes an
+//! [`Instance`], which does nothing.
 
 use super::super::elements::{MOST_DIMENSIONS, NamedDType, Unread, View};
 use super::{Global, Instance, Machine, Object, PER_VALUE, Storage, TensorInfo, Value, wrong_type};
@@ -11,7 +11,8 @@ use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 /// Longer names of storages are refused: a short program could have them hashed again and again.
 const LONGEST_KEY: usize = 1024;
 
-/// Why a tensor that was made without arguments is not read, unless it gets its data afterwards.
+/// The reason why a tensor that was made without arguments is not read, unless it gets its data
+/// afterwards.
 const NO_DATA: &str = "has no data";
 
 impl<'a> Machine<'a> {
@@ -70,7 +71,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// What a persistent id refers to: a storage, or in old files a class with its source.
+    /// Pushes the object of a persistent id: a storage, or in old files a class with its source.
     pub(super) fn persistent(&mut self, id: Value<'a>, budget: &mut AllocLimit) -> Parsed<()> {
         if let Ok(&[Value::Text("module"), class @ Value::Global(_), ..]) = self.sequence(id) {
             self.stack.push(class);
@@ -83,8 +84,8 @@ impl<'a> Machine<'a> {
         self.push(object, budget)
     }
 
-    /// Whether an argument is a tensor or a storage: the result of an unknown function is then
-    /// taken for a tensor. More arguments than these are not walked, as a short program may call
+    /// Returns whether an argument is a tensor or a storage: the result of an unknown function is
+    /// then taken for a tensor. Only the first arguments are checked, as a short program may call
     /// many functions with one long list.
     fn is_about_elements(&self, arguments: Value<'a>) -> bool {
         let arguments = self.sequence(arguments).unwrap_or_default();
@@ -97,7 +98,7 @@ impl<'a> Machine<'a> {
         Ok(Object::Unreadable(reason))
     }
 
-    /// The entries of a mapping that is made of another, or of a list of pairs.
+    /// Returns the entries of a mapping that is made from another, or from a list of pairs.
     fn copied_entries(&self, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<Vec<(Value<'a>, Value<'a>)>> {
         // A defaultdict's first argument is a function.
         let Some(&source @ Value::Object(at)) = self.sequence(arguments)?.last() else { return Ok(vec![]) };
@@ -107,7 +108,7 @@ impl<'a> Machine<'a> {
         }
         let Ok(items) = self.sequence(source) else { return Ok(vec![]) };
         budget.take(items.len().saturating_mul(2 * PER_VALUE))?;
-        // Of what an unknown function made, nothing is known.
+        // Nothing is known about the result of an unknown function.
         let entry = |&item| match self.sequence(item) {
             Ok(&[key, value]) => Some((key, value)),
             _ => None,
@@ -124,7 +125,7 @@ impl<'a> Machine<'a> {
         Ok(values.to_vec())
     }
 
-    /// The tensor that a function makes of its arguments, or why it is not read.
+    /// Returns the tensor that a function makes from its arguments, or why it is not read.
     fn tensor_of(&self, function: Global, arguments: &[Value<'a>]) -> Parsed<TensorInfo> {
         match (function, arguments) {
             (Global::Tensor, &[storage, offset, size, stride, ref rest @ ..]) => {
@@ -149,7 +150,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The tensor that an argument is, or why it is none.
+    /// Returns the tensor that an argument is, or why it is none.
     fn tensor_behind(&self, value: Value<'a>) -> Parsed<TensorInfo> {
         match self.object(value) {
             Some(Object::Tensor(tensor)) => Ok(tensor.clone()),
@@ -157,8 +158,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Bits of a tensor beside its storage: `{"neg": True}` means that the elements' signs are
-    /// inverted.
+    /// Returns a bit of a tensor beside its storage: `{"neg": True}` means that the elements' signs
+    /// are inverted.
     fn negative_bit(&self, metadata: &[Value<'a>]) -> Parsed<bool> {
         let entries = match *metadata {
             [] | [Value::None] => return Ok(false),
@@ -169,7 +170,7 @@ impl<'a> Machine<'a> {
             _ => return Err(format!("has {} arguments after the known ones", metadata.len())),
         };
         let mut negated = false;
-        // Of `neg` and `conj`; a longer dict is not understood and would be walked again for each
+        // Of `neg` and `conj`; a longer dict is not understood and would be read again for each
         // tensor.
         if entries.len() > 2 {
             return Err(format!("has {} metadata, of which `neg` and `conj` are understood", entries.len()));
@@ -211,8 +212,8 @@ impl<'a> Machine<'a> {
         Ok(TensorInfo { storage: index, kind, view: View { offset: self.natural(offset)?, shape, strides, negated } })
     }
 
-    /// `("storage", type, key, location, count)`; the legacy format adds a window `(key, offset,
-    /// count)` or `None`.
+    /// Reads `("storage", type, key, location, count)`; the legacy format adds a window `(key,
+    /// offset, count)` or `None`.
     fn storage(&self, id: Value<'a>) -> Parsed<Storage<'a>> {
         let (kind, key, count, window) = match *self.sequence(id)? {
             [Value::Text("storage"), Value::Global(Global::Storage(kind)), Value::Text(key), _, count] => (kind, key, count, Value::None),
@@ -235,7 +236,7 @@ impl<'a> Machine<'a> {
         Ok(Storage { key, kind, count: self.natural(count)?, window })
     }
 
-    /// A size, stride, offset or count.
+    /// Reads a size, stride, offset or count.
     fn natural(&self, value: Value<'a>) -> Parsed<usize> {
         match value {
             Value::Int(value) => usize::try_from(value).map_err(|_| format!("has a size, stride or offset of {value}")),
