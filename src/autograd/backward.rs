@@ -186,7 +186,7 @@ fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut Backw
         BackwardFn::Joint(_) => unreachable!("a joint node has no gradient of its own"),
     };
     let _watched = hooks::backward(node);
-    let returned = rule(buffer.whole()?, &wanted(node))?;
+    let returned = rule.run(buffer.whole()?, &wanted(node))?;
     deliver(node, returned, pass)
 }
 

@@ -88,8 +88,9 @@ impl CustomOp {
         if !y.dtype().is_float() || !is_recorded(&inputs) {
             return Ok(y);
         }
-        let node = checkpoint::meet(&inputs)
-            .unwrap_or_else(|| new_node(self.name, &inputs, || self.extent(), || owning(move |grad, wanted| backward(&grad, wanted))));
+        let node = checkpoint::meet(&inputs).unwrap_or_else(|| {
+            new_node(self.name, &inputs, &|| self.extent(), (!is_meta()).then(|| owning(move |grad, wanted| backward(&grad, wanted))))
+        });
         Ok(y.with_node(Some(node)))
     }
 
@@ -139,7 +140,9 @@ impl CustomOp {
             return Ok(outputs.collect());
         }
         let placeholder = checkpoint::meet(inputs);
-        let joint = placeholder.is_none().then(|| new_node(self.name, inputs, || self.extent(), || BackwardFn::Joint(Box::new(backward))));
+        let joint = placeholder
+            .is_none()
+            .then(|| new_node(self.name, inputs, &|| self.extent(), (!is_meta()).then(|| BackwardFn::Joint(Box::new(backward)))));
         let of = outputs.len();
         let with_node = |(index, y): (usize, Tensor)| {
             if !y.dtype().is_float() {

@@ -144,7 +144,9 @@ impl Tensor {
         extents: Extents<'_>,
         rule: impl Fn(&Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     ) -> Tensor {
-        self.attach(op, inputs, Some(extents), move || BackwardFn::Gradients(Box::new(move |grad, wanted| rule(&grad, wanted))))
+        self.attach(op, inputs, Some(extents), move || {
+            BackwardFn::Gradients(Box::new(move |grad: Tensor, wanted: &[bool]| rule(&grad, wanted)))
+        })
     }
 
     /// As [`record`](Tensor::record), with a rule that owns the gradient, so that it can reuse its memory.
@@ -170,7 +172,8 @@ impl Tensor {
         if let Some(node) = checkpoint::meet(inputs) {
             return self.with_node(Some(node));
         }
-        let node = new_node(op, inputs, || node_extent(op, self.shape(), extents), rule);
+        let rule = (!is_meta()).then(rule);
+        let node = new_node(op, inputs, &|| node_extent(op, self.shape(), extents), rule);
         self.with_node(Some(node))
     }
 }
@@ -180,7 +183,7 @@ fn borrowing<const N: usize>(rule: impl Fn(&Tensor, [bool; N]) -> Result<[Option
 }
 
 fn owning<const N: usize>(rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static) -> BackwardFn {
-    BackwardFn::Gradients(Box::new(move |grad, wanted| {
+    BackwardFn::Gradients(Box::new(move |grad: Tensor, wanted: &[bool]| {
         let wanted = wanted.try_into().expect("as many flags as inputs");
         rule(grad, wanted).map(Vec::from)
     }))
@@ -188,9 +191,9 @@ fn owning<const N: usize>(rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Ten
 
 /// Makes the node of an operation. In a meta run it has no rule, since there is no backward pass, but knows
 /// its extent.
-fn new_node(op: &'static str, inputs: &[&Tensor], extent: impl FnOnce() -> NodeExtent, rule: impl FnOnce() -> BackwardFn) -> Arc<Node> {
+fn new_node(op: &'static str, inputs: &[&Tensor], extent: &dyn Fn() -> NodeExtent, rule: Option<BackwardFn>) -> Arc<Node> {
     let edges = inputs.iter().map(|input| input.edge()).collect();
-    let mut node = Node::new(op, edges, (!is_meta()).then(rule));
+    let mut node = Node::new(op, edges, rule);
     if let Some(origin) = hooks::origin()
         && let Some(node) = Arc::get_mut(&mut node)
     {

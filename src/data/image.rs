@@ -121,7 +121,7 @@ impl Image {
             return Err(Error::shape("image", message));
         }
         let pixels = &mut image.pixels[..];
-        vectorize(|| {
+        vectorize::<f32, _>(|| {
             for (pixel, &byte) in pixels.iter_mut().zip(bytes) {
                 *pixel = f32::from(byte) / scale;
             }

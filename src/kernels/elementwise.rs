@@ -3,7 +3,9 @@
 //! An operation is a small struct with an `apply`, generic over the element type, so that one definition serves every dtype and is
 //! compiled into one vectorised loop for each instruction set.
 
-use super::parallel::{self, Disjoint};
+use std::ops::Range;
+
+use super::parallel::{self, ChunkBody, Disjoint};
 use super::simd::{Real, Scalar, vectorize};
 use super::stream;
 
@@ -32,86 +34,116 @@ pub trait Binary: Copy + Sync {
     fn apply<T: Real>(self, a: T, b: T) -> T;
 }
 
-/// Runs `body(at, part)` for parts of `y`, the one from element `at` on, compiled for the instruction set.
-#[inline(always)]
-fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: impl Fn(usize, &mut [Y]) + Sync) {
-    let streamed = stream::pays::<Y>(y.len());
-    parallel::chunks_mut(y, GRAIN, work, |i, y| {
-        vectorize(
+/// `y[i] = f(a[i], b[i])` for slices of one length; see [`pairs`]. (A trait, since behind `dyn Fn`
+/// each closure would be compiled twice.)
+pub trait PairLoop<A, B, Y>: Sync {
+    /// Runs the loop.
+    fn run(&self, a: &[A], b: &[B], y: &mut [Y]);
+}
+
+/// `y[i] = f(y[i], b[i])` for slices of one length; see [`pairs_in_place`].
+pub trait OntoLoop<T, B>: Sync {
+    /// Runs the loop.
+    fn run(&self, y: &mut [T], b: &[B]);
+}
+
+/// The loop over pairs, compiled for the instruction set. It is the only part that each function
+/// and type has a copy of: how slices are cut, shared out and repeated is compiled once.
+pub fn pairs<A: Scalar, B: Scalar, Y: Scalar>(f: impl Fn(A, B) -> Y + Copy + Sync) -> impl PairLoop<A, B, Y> {
+    Loop(f)
+}
+
+/// As [`pairs`], over the first operand.
+pub fn pairs_in_place<T: Scalar, B: Scalar>(f: impl Fn(T, B) -> T + Copy + Sync) -> impl OntoLoop<T, B> {
+    Loop(f)
+}
+
+struct Loop<F>(F);
+
+impl<A: Scalar, B: Scalar, Y: Scalar, F: Fn(A, B) -> Y + Copy + Sync> PairLoop<A, B, Y> for Loop<F> {
+    fn run(&self, a: &[A], b: &[B], y: &mut [Y]) {
+        let f = self.0;
+        vectorize::<(A, B, Y), _>(
             #[inline(always)]
             || {
-                stream::in_pieces(
-                    y,
-                    streamed,
-                    #[inline(always)]
-                    |at, y| body(i * GRAIN + at, y),
-                );
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = f(a, b);
+                }
             },
         );
+    }
+}
+
+impl<T: Scalar, B: Scalar, F: Fn(T, B) -> T + Copy + Sync> OntoLoop<T, B> for Loop<F> {
+    fn run(&self, y: &mut [T], b: &[B]) {
+        let f = self.0;
+        vectorize::<(T, B), _>(
+            #[inline(always)]
+            || {
+                for (y, &b) in y.iter_mut().zip(b) {
+                    *y = f(*y, b);
+                }
+            },
+        );
+    }
+}
+
+/// Runs `body(at, part)` for parts of `y`, the one from element `at` on.
+fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: &dyn ChunkBody<Y>) {
+    let streamed = stream::pays::<Y>(y.len());
+    parallel::chunks_mut(y, GRAIN, work, |i, y| {
+        stream::in_pieces(y, streamed, &mut |at, y| body.run(i * GRAIN + at, y));
     });
 }
 
 /// `y[i] = f(x[i])`.
 pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X) -> Y + Copy + Sync) {
     assert_eq!(x.len(), y.len());
-    fill(
-        y,
-        x.len() * (TOUCH + cost),
-        #[inline(always)]
-        |at, y| {
-            for (y, &x) in y.iter_mut().zip(&x[at..]) {
-                *y = f(x);
-            }
-        },
-    );
+    fill(y, x.len() * (TOUCH + cost), &|at: usize, y: &mut [Y]| {
+        vectorize::<(X, Y), _>(
+            #[inline(always)]
+            || {
+                for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                    *y = f(x);
+                }
+            },
+        );
+    });
 }
 
 /// `y[i] = f(y[i])`.
 pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Copy + Sync) {
     let work = y.len() * (TOUCH + cost);
     parallel::chunks_mut(y, GRAIN, work, |_, y| {
-        vectorize(|| {
-            for y in y {
-                *y = f(*y);
-            }
-        });
+        vectorize::<T, _>(
+            #[inline(always)]
+            || {
+                for y in y {
+                    *y = f(*y);
+                }
+            },
+        );
     });
 }
 
 /// `y[i] = f(a[i], b[i])`.
-pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost: usize, f: impl Fn(A, B) -> Y + Copy + Sync) {
+pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost: usize, f: &dyn PairLoop<A, B, Y>) {
     assert!(a.len() == y.len() && b.len() == y.len());
-    fill(
-        y,
-        a.len() * (TOUCH + cost),
-        #[inline(always)]
-        |at, y| {
-            for ((y, &a), &b) in y.iter_mut().zip(&a[at..]).zip(&b[at..]) {
-                *y = f(a, b);
-            }
-        },
-    );
+    fill(y, a.len() * (TOUCH + cost), &|at: usize, y: &mut [Y]| f.run(&a[at..][..y.len()], &b[at..][..y.len()], y));
 }
 
 /// Adds parts of `length` elements each, not 0, up into the first, in their order, which is returned.
 pub fn sum_parts<T: Scalar>(parts: &mut [T], length: usize) -> &mut [T] {
     let (sum, others) = parts.split_at_mut(length);
-    others.chunks_exact(length).for_each(|other| zip_in_place(sum, other, 1, |a, b| a + b));
+    others.chunks_exact(length).for_each(|other| zip_in_place(sum, other, 1, &pairs_in_place(|a, b| a + b)));
     sum
 }
 
 /// `y[i] = f(y[i], b[i])`.
-pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: impl Fn(T, B) -> T + Copy + Sync) {
+pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: &dyn OntoLoop<T, B>) {
     assert_eq!(b.len(), y.len());
     let work = y.len() * (TOUCH + cost);
-    parallel::chunks_mut(y, GRAIN, work, |i, y| {
-        let b = &b[i * GRAIN..][..y.len()];
-        vectorize(|| {
-            for (y, &b) in y.iter_mut().zip(b) {
-                *y = f(*y, b);
-            }
-        });
-    });
+    parallel::chunks_mut(y, GRAIN, work, |i, y| f.run(y, &b[i * GRAIN..][..y.len()]));
 }
 
 /// `y[i] = a[i]` where `condition[i]` is not 0, else `b[i]`.
@@ -121,7 +153,7 @@ pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
         let range = i * GRAIN..i * GRAIN + y.len();
         let (condition, a, b) = (&condition[range.clone()], &a[range.clone()], &b[range]);
-        vectorize(|| {
+        vectorize::<T, _>(|| {
             for (((y, &c), &a), &b) in y.iter_mut().zip(condition).zip(a).zip(b) {
                 *y = if c != 0 { a } else { b };
             }
@@ -165,22 +197,85 @@ impl Broadcast {
         }
     }
 
+    /// The size of the last dimension.
+    fn inner(&self) -> usize {
+        self.dims.last().copied().unwrap_or(1)
+    }
+
     /// The operands' strides along the last dimension.
     fn steps(&self) -> [usize; 2] {
         [0, 1].map(|i| self.strides[i].last().copied().unwrap_or(1))
     }
 
-    /// Where the operands' rows (runs along the last dimension) start for row `row` of the result.
-    fn offsets(&self, mut row: usize) -> [usize; 2] {
-        let mut at = [0; 2];
+    /// Where an operand's row (a run along the last dimension) starts for row `row` of the result.
+    fn offset(&self, operand: usize, mut row: usize) -> usize {
+        let mut at = 0;
         for axis in (0..self.dims.len().saturating_sub(1)).rev() {
-            let index = row % self.dims[axis];
+            at += row % self.dims[axis] * self.strides[operand][axis];
             row /= self.dims[axis];
-            for (at, strides) in at.iter_mut().zip(&self.strides) {
-                *at += index * strides[axis];
-            }
         }
         at
+    }
+}
+
+/// Elements of an operand that are laid side by side at a time, where they do not lie so.
+const LAID_OUT: usize = 256;
+/// Elements of a row from which on it pays to handle it by itself.
+const LONG: usize = 32;
+
+/// An operand that repeats, or whose elements lie apart.
+struct Operand<'a, X> {
+    shape: &'a Broadcast,
+    /// Which of the two it is.
+    which: usize,
+    x: &'a [X],
+    /// Between elements of a row.
+    step: usize,
+    /// The last row that was asked for, and where it starts.
+    last: (usize, usize),
+    side_by_side: [X; LAID_OUT],
+}
+
+impl<'a, X: Scalar> Operand<'a, X> {
+    fn new(shape: &'a Broadcast, which: usize, x: &'a [X]) -> Self {
+        Operand { shape, which, x, step: shape.steps()[which], last: (usize::MAX, 0), side_by_side: [X::zero(); LAID_OUT] }
+    }
+
+    /// Where a row starts.
+    fn start(&mut self, row: usize) -> usize {
+        if row == self.last.0 {
+            return self.last.1;
+        }
+        // Rows along the last but one dimension lie evenly.
+        let axis = self.shape.dims.len().wrapping_sub(2);
+        let at = match self.shape.dims.get(axis) {
+            Some(&run) if row.wrapping_sub(1) == self.last.0 && !row.is_multiple_of(run) => {
+                self.last.1 + self.shape.strides[self.which][axis]
+            }
+            _ => self.shape.offset(self.which, row),
+        };
+        self.last = (row, at);
+        at
+    }
+
+    /// The elements for some columns of some rows, side by side: one row, or at most [`LAID_OUT`]
+    /// elements.
+    fn elements(&mut self, rows: Range<usize>, columns: Range<usize>) -> &[X] {
+        let step = self.step;
+        if rows.len() == 1 && step == 1 {
+            return &self.x[self.start(rows.start)..][columns];
+        }
+        let width = columns.len();
+        for (i, row) in rows.clone().enumerate() {
+            let start = self.start(row) + columns.start * step;
+            let out = &mut self.side_by_side[i * width..][..width];
+            match step {
+                0 => out.fill(self.x[start]),
+                1 => out.copy_from_slice(&self.x[start..][..width]),
+                _ => out.iter_mut().zip(self.x[start..].iter().step_by(step)).for_each(|(out, &x)| *out = x),
+            }
+        }
+        &self.side_by_side[..rows.len() * width]
     }
 }
 
@@ -191,75 +286,78 @@ pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
     b: &[B],
     y: &mut [Y],
     cost: usize,
-    f: impl Fn(A, B) -> Y + Copy + Sync,
+    f: &dyn PairLoop<A, B, Y>,
 ) {
-    let Some(&inner) = shape.dims.last() else {
-        y.iter_mut().for_each(|y| *y = f(a[0], b[0]));
-        return;
-    };
     if y.is_empty() {
         return;
     }
-    let [a_step, b_step] = shape.steps();
-    if shape.dims.len() == 1 && (a_step, b_step) == (1, 1) {
+    let inner = shape.inner();
+    if shape.dims.len() == 1 && shape.steps() == [1, 1] {
         return zip(&a[..inner], &b[..inner], y, cost, f);
     }
-    for_rows(
-        shape,
-        y,
-        cost,
-        #[inline(always)]
-        |[a_at, b_at], y| {
-            let (a, b) = (&a[a_at..], &b[b_at..]);
-            match (a_step, b_step) {
-                (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
-                (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
-                (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
-                _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(a[i * a_step], b[i * b_step])),
-            }
-        },
-    );
+    let pieces = Pieces::new(inner, shape.steps() == [1, 1]);
+    for_rows(inner, y, cost, &|rows, columns, y| {
+        let (mut a, mut b) = (Operand::new(shape, 0, a), Operand::new(shape, 1, b));
+        pieces.run(rows, columns, &mut |rows, columns, at| {
+            let y = &mut y[at..][..rows.len() * columns.len()];
+            f.run(a.elements(rows.clone(), columns.clone()), b.elements(rows, columns), y);
+        });
+    });
 }
 
 /// `y[..] = f(y[..], b[..])` where `shape` tells how `b` repeats; its first operand is `y` itself.
-pub fn zip_broadcast_in_place<T: Scalar, B: Scalar>(
-    shape: &Broadcast,
-    y: &mut [T],
-    b: &[B],
-    cost: usize,
-    f: impl Fn(T, B) -> T + Copy + Sync,
-) {
-    let [y_step, b_step] = shape.steps();
+pub fn zip_broadcast_in_place<T: Scalar, B: Scalar>(shape: &Broadcast, y: &mut [T], b: &[B], cost: usize, f: &dyn OntoLoop<T, B>) {
     if y.is_empty() {
         return;
     }
+    let (inner, [y_step, b_step]) = (shape.inner(), shape.steps());
     assert!(y_step == 1 && shape.dims.iter().product::<usize>() == y.len());
-    for_rows(
-        shape,
-        y,
-        cost,
-        #[inline(always)]
-        |[_, b_at], y| {
-            let b = &b[b_at..];
-            match b_step {
-                1 => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(*y, b)),
-                0 => y.iter_mut().for_each(|y| *y = f(*y, b[0])),
-                _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(*y, b[i * b_step])),
-            }
-        },
-    );
+    let pieces = Pieces::new(inner, b_step == 1);
+    for_rows(inner, y, cost, &|rows, columns, y| {
+        let mut b = Operand::new(shape, 1, b);
+        pieces.run(rows, columns, &mut |rows, columns, at| {
+            let y = &mut y[at..][..rows.len() * columns.len()];
+            f.run(y, b.elements(rows, columns));
+        });
+    });
 }
 
-/// Runs `body(at, part)` for rows of `y`, long ones in parts, compiled for the instruction set; `at` is where the operands' parts start.
-#[inline(always)]
-fn for_rows<Y: Scalar>(shape: &Broadcast, y: &mut [Y], cost: usize, body: impl Fn([usize; 2], &mut [Y]) + Sync) {
-    let (inner, steps) = (shape.dims.last().copied().unwrap_or(1), shape.steps());
+/// How a task's rows and columns are cut so that operands that do not lie side by side can be laid
+/// so.
+struct Pieces {
+    rows: usize,
+    columns: usize,
+}
+
+impl Pieces {
+    /// For rows of `inner` elements; `dense` where the elements of each operand's row lie side by
+    /// side.
+    fn new(inner: usize, dense: bool) -> Pieces {
+        match inner {
+            LONG.. if dense => Pieces { rows: 1, columns: inner },
+            _ => Pieces { rows: (LAID_OUT / inner).max(1), columns: inner.min(LAID_OUT) },
+        }
+    }
+
+    /// Calls `body(rows, columns, at)` for each piece, whose first element is the element `at` of
+    /// them all.
+    fn run(&self, rows: Range<usize>, columns: Range<usize>, body: &mut dyn FnMut(Range<usize>, Range<usize>, usize)) {
+        let mut at = 0;
+        for row in rows.clone().step_by(self.rows) {
+            let rows = row..rows.end.min(row + self.rows);
+            for column in columns.clone().step_by(self.columns) {
+                let columns = column..columns.end.min(column + self.columns);
+                body(rows.clone(), columns.clone(), at);
+                at += rows.len() * columns.len();
+            }
+        }
+    }
+}
+
+/// Runs `body(rows, columns, part)` for parts of `y`, which has rows of `inner` elements: some
+/// whole rows, or a part of a long one.
+fn for_rows<Y: Scalar>(inner: usize, y: &mut [Y], cost: usize, body: &(dyn Fn(Range<usize>, Range<usize>, &mut [Y]) + Sync)) {
     let rows = y.len() / inner;
-    // Rows along the last but one dimension lie evenly.
-    let (run, stride) = match shape.dims.len().checked_sub(2) {
-        Some(axis) => (shape.dims[axis], [0, 1].map(|i| shape.strides[i][axis])),
-        None => (1, [0, 0]),
-    };
     let (rows_per_task, columns_per_task) = ((GRAIN / inner).max(1), inner.min(GRAIN));
     let (row_tasks, column_tasks) = (rows.div_ceil(rows_per_task), inner.div_ceil(columns_per_task));
     let work = y.len() * (TOUCH + cost);
@@ -267,20 +365,9 @@ fn for_rows<Y: Scalar>(shape: &Broadcast, y: &mut [Y], cost: usize, body: impl F
     parallel::for_each(row_tasks * column_tasks, work, |task| {
         let first = task / column_tasks * rows_per_task;
         let start = task % column_tasks * columns_per_task;
-        let length = columns_per_task.min(inner - start);
-        vectorize(
-            #[inline(always)]
-            || {
-                let end = rows.min(first + rows_per_task);
-                let mut at = [0; 2];
-                for row in first..end {
-                    let goes_on = row > first && row % run != 0;
-                    at = if goes_on { [at[0] + stride[0], at[1] + stride[1]] } else { shape.offsets(row) };
-                    // SAFETY: tasks own distinct (row, column) ranges of the result.
-                    let y = unsafe { y.slice(row * inner + start, length) };
-                    body([at[0] + start * steps[0], at[1] + start * steps[1]], y);
-                }
-            },
-        );
+        let (rows, columns) = (first..rows.min(first + rows_per_task), start..inner.min(start + columns_per_task));
+        // SAFETY: tasks own distinct runs of the result: whole rows, or the columns of one.
+        let y = unsafe { y.slice(first * inner + start, (rows.len() - 1) * inner + columns.len()) };
+        body(rows, columns, y);
     });
 }

@@ -19,7 +19,7 @@ pub fn gate<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], gate: &[T
     let task = piece * (GRAIN / (piece * inner)).max(1);
     let work = y.len() * (1 + epilogue.activation.cost());
     parallel::chunks_mut(y, task * inner, work, |i, y| {
-        vectorize(
+        vectorize::<T, _>(
             #[inline(always)]
             || {
                 for (j, y) in y.chunks_mut(piece * inner).enumerate() {

@@ -1,5 +1,6 @@
 //! General matrix products on the register tile.
 
+use super::elementwise;
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::outer::multiply_transposed;
@@ -78,7 +79,7 @@ pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut
         sum_part(part, block, out);
     });
     for partial in partial.chunks_exact((k * n).max(1)) {
-        super::elementwise::zip_in_place(c, partial, 1, |c, p| c + p);
+        elementwise::zip_in_place(c, partial, 1, &elementwise::pairs_in_place(|c, p| c + p));
     }
 }
 
@@ -89,6 +90,12 @@ mod tests {
 
     fn numbers(length: usize, seed: usize) -> Vec<f64> {
         (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()
+    }
+
+    /// Numbers of which all sums of products are close in single precision too, whose kernels have
+    /// other sizes.
+    fn single(numbers: &[f64]) -> Vec<f32> {
+        numbers.iter().map(|&number| number as f32).collect()
     }
 
     const SIZES: &[[usize; 3]] = &[
@@ -118,6 +125,11 @@ mod tests {
                 for (at, &c) in c.iter().enumerate() {
                     assert!((c - naive(at / n, at % n)).abs() < 1e-10, "{m}×{n}×{k} {layout:?} at {at}");
                 }
+                let mut c = vec![f32::NAN; m * n];
+                gemm([m, n, k], &single(&a), &single(b), layout, Some(&single(&bias)), &mut c);
+                for (at, &c) in c.iter().enumerate() {
+                    assert!((f64::from(c) - naive(at / n, at % n)).abs() < 1e-3, "{m}×{n}×{k} {layout:?} at {at} in f32");
+                }
             }
         }
     }
@@ -128,9 +140,12 @@ mod tests {
             let (a, b) = (numbers(m * k, 1), numbers(m * n, 2));
             let mut c = vec![f64::NAN; k * n];
             gemm_transposed([k, n, m], &a, &b, &mut c);
-            for (at, &c) in c.iter().enumerate() {
+            let mut of_single = vec![f32::NAN; k * n];
+            gemm_transposed([k, n, m], &single(&a), &single(&b), &mut of_single);
+            for (at, (&c, of_single)) in c.iter().zip(of_single).enumerate() {
                 let expected: f64 = (0..m).map(|p| a[p * k + at / n] * b[p * n + at % n]).sum();
                 assert!((c - expected).abs() < 1e-10, "{k}×{n}×{m} at {at}");
+                assert!((f64::from(of_single) - expected).abs() < 1e-3, "{k}×{n}×{m} at {at} in f32");
             }
         }
     }

@@ -43,7 +43,7 @@ pub fn forward<T: Real>(
                 // SAFETY: each row belongs to one task.
                 unsafe { values.slice(row, 1)[0] = value };
             }
-            vectorize(|| {
+            vectorize::<T, _>(|| {
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = deviation(x) * rstd);
                 if let Some(weight) = weight {
                     y.iter_mut().zip(weight).for_each(|(y, &weight)| *y *= weight);
@@ -70,20 +70,22 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
             let range = row * length..(row + 1) * length;
             let (grad, x) = (&grad[range.clone()], &x[range]);
             match weight {
-                Some(weight) => vectorize(|| dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight)),
+                Some(weight) => {
+                    vectorize::<T, _>(|| dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight))
+                }
                 None => dx.copy_from_slice(grad),
             }
             let deviation = |x: T| (x - mean) - rest;
             let average = fold(dx, T::zero(), T::plus, T::plus) / count;
             // `Σ dx · x̂` in lanes of fixed number, as `fold` does it for one slice.
             let mut product = [T::zero(); 16];
-            vectorize(|| {
+            vectorize::<T, _>(|| {
                 for (dx, x) in dx.chunks(product.len()).zip(x.chunks(product.len())) {
                     product.iter_mut().zip(dx).zip(x).for_each(|((sum, &dx), &x)| *sum += dx * deviation(x));
                 }
             });
             let slope = product.iter().fold(T::zero(), |sum, &part| sum + part) * rstd * rstd / count;
-            vectorize(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - deviation(x) * slope) * rstd));
+            vectorize::<T, _>(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - deviation(x) * slope) * rstd));
         }
     });
 }
@@ -108,7 +110,7 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
             for row in first..last.min(first + BLOCK) {
                 let (mean, rest, rstd) = (mean[row], rest[row], rstd[row]);
                 let range = row * length..(row + 1) * length;
-                vectorize(|| {
+                vectorize::<T, _>(|| {
                     for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
                         *dw += grad * (((x - mean) - rest) * rstd);
                         *db += grad;

@@ -147,7 +147,7 @@ impl<T: Real> CrossEntropy<'_, T> {
         assert!(x.len() == out.len() && x.len() * STATISTICS == statistics.len() * self.classes);
         let rows = (GRAIN / self.classes).max(1);
         parallel::chunks_mut(out, rows * self.classes, x.len() * COST, |task, out| {
-            vectorize(|| {
+            vectorize::<T, _>(|| {
                 for (row, out) in (task * rows..).zip(out.chunks_exact_mut(self.classes)) {
                     let statistics = [statistics[row * STATISTICS], statistics[row * STATISTICS + 1]];
                     body(row, &x[row * self.classes..][..self.classes], statistics, out);
@@ -164,7 +164,7 @@ pub fn sum_pairs<T: Real>(a: &[T], b: &[T], cost: usize, f: impl Fn(T, T) -> T +
     parallel::chunks_mut(&mut partial, 1, a.len() * cost, |part, sum| {
         let range = part * GRAIN..a.len().min((part + 1) * GRAIN);
         let (a, b) = (&a[range.clone()], &b[range]);
-        vectorize(|| {
+        vectorize::<T, _>(|| {
             let mut lanes = [0.0; LANES];
             for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
                 for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {

@@ -69,7 +69,7 @@ impl Response {
             let x = &x[task * pixels * channels..][..y.len()];
             let mut scratch = Buffer::uncleared(2 * channels);
             let (squares, scales) = scratch.split_at_mut(channels);
-            vectorize(|| {
+            vectorize::<T, _>(|| {
                 for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
                     self.scales(x, squares, scales);
                     self.powers(scales, y);
@@ -93,7 +93,7 @@ impl Response {
             let mut scratch = Buffer::uncleared(3 * channels);
             let (first, rest) = scratch.split_at_mut(channels);
             let (second, third) = rest.split_at_mut(channels);
-            vectorize(|| {
+            vectorize::<T, _>(|| {
                 for ((dx, grad), x) in dx.chunks_exact_mut(channels).zip(grad.chunks_exact(channels)).zip(x.chunks_exact(channels)) {
                     let (scales, powers) = (&mut *second, &mut *third);
                     self.scales(x, first, scales);

@@ -6,7 +6,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch};
+use super::simd::{Real, dispatch_light};
 
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;
@@ -38,7 +38,7 @@ fn run<T: Real, const N: usize, U: Update<N>>(rule: U, parameter: &mut [T], grad
     const { assert!(N <= 3) };
     let mut state = state.into_iter();
     let [a, b, c] = std::array::from_fn(|_| state.next().unwrap_or_default());
-    dispatch(Loop::<T, U, N> { rule, p: parameter, g: gradient, a, b, c });
+    dispatch_light::<T, _>(Loop::<T, U, N> { rule, p: parameter, g: gradient, a, b, c });
 }
 
 /// The loop as a value: a closure for `vectorize` of this size would not be inlined, and so compiled without the instruction set.

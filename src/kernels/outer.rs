@@ -7,7 +7,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::simd::{Real, dispatch, prefetch};
+use super::simd::{Real, array, dispatch, prefetch};
 use super::tile::{Columns, for_columns, masks};
 
 /// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]` with `pitch` elements from row to
@@ -20,7 +20,7 @@ pub(crate) fn multiply_transposed<T: Real>(a: &[T], starts: &[usize], columns: &
         return;
     }
     assert!(n <= pitch && b.len() >= (starts.len() - 1) * pitch + n);
-    dispatch(Transposed { a, starts, columns, b, pitch, n, out });
+    dispatch::<T, _>(Transposed { a, starts, columns, b, pitch, n, out });
 }
 
 struct Transposed<'a, T> {
@@ -50,11 +50,14 @@ impl<T: Real> Columns<T> for Transposed<'_, T> {
             // Rows that come from neighbouring elements of `a` are taken together as far as they go.
             let rest = &self.columns[first..];
             let run = rest.iter().zip(rest[0]..).take(MOST).take_while(|&(&column, next)| column == next).count();
-            first += match run {
-                run if run == MOST => self.tile::<S, MOST, NV, true>(simd, column, first),
-                run if run >= SOME => self.tile::<S, SOME, NV, true>(simd, column, first),
-                run if run >= FEW && run == rest.len() => self.tile::<S, FEW, NV, true>(simd, column, first),
-                _ => self.tile::<S, SOME, NV, false>(simd, column, first),
+            first += if const { MOST > SOME } && run == MOST {
+                self.tile::<S, MOST, NV, true>(simd, column, first)
+            } else if run >= SOME {
+                self.tile::<S, SOME, NV, true>(simd, column, first)
+            } else if const { SOME > FEW } && run >= FEW && run == rest.len() {
+                self.tile::<S, FEW, NV, true>(simd, column, first)
+            } else {
+                self.tile::<S, SOME, NV, false>(simd, column, first)
             };
         }
     }
@@ -65,7 +68,8 @@ impl<T: Real> Transposed<'_, T> {
     /// neighbouring elements of `a`, so that one pointer serves them all.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS: bool>(&mut self, simd: S, column: usize, first: usize) -> usize {
-        if self.n - column >= NV * T::lanes::<S>() {
+        // Where speed does not count, one copy serves both.
+        if const { T::FAST && !S::IS_SCALAR } && self.n - column >= NV * T::lanes::<S>() {
             self.masked_tile::<S, MR, NV, CONTIGUOUS, false>(simd, column, first)
         } else {
             self.masked_tile::<S, MR, NV, CONTIGUOUS, true>(simd, column, first)
@@ -87,7 +91,7 @@ impl<T: Real> Transposed<'_, T> {
         let masks = masks::<T, S, NV>(simd, width);
         let origin = a[columns[first]..].as_ptr();
         // Rows beyond the last repeat it; their results are dropped.
-        let offsets: [isize; MR] = std::array::from_fn(|r| columns[first + r.min(count - 1)] as isize - columns[first] as isize);
+        let offsets: [isize; MR] = array(|r| columns[first + r.min(count - 1)] as isize - columns[first] as isize);
         let mut row = b[column..].as_ptr();
         let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
         // SAFETY: `multiply_transposed` has returned where there are none. Told so, the compiler keeps the accumulators in registers.
@@ -103,7 +107,7 @@ impl<T: Real> Transposed<'_, T> {
                 for v in 0..NV {
                     prefetch(row.wrapping_add((NV + v) * lanes));
                 }
-                let vectors: [T::Vector<S>; NV] = std::array::from_fn(|v| {
+                let vectors: [T::Vector<S>; NV] = array(|v| {
                     let from = row.wrapping_add(v * lanes);
                     T::load::<S, MASKED>(simd, masks[v], from)
                 });

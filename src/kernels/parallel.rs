@@ -111,6 +111,29 @@ pub fn num_threads() -> usize {
     Pool::current().map_or(1, |pool| pool.team.threads())
 }
 
+/// A body behind a pointer. Behind `dyn Fn` each closure would be compiled twice: such a pointer
+/// can also consume what it points to.
+trait Body: Sync {
+    fn run(&self, task: usize);
+}
+
+impl<F: Fn(usize) + Sync> Body for F {
+    fn run(&self, task: usize) {
+        self(task);
+    }
+}
+
+/// As [`Body`], for a part of a slice.
+pub(super) trait ChunkBody<T>: Sync {
+    fn run(&self, index: usize, chunk: &mut [T]);
+}
+
+impl<T, F: Fn(usize, &mut [T]) + Sync> ChunkBody<T> for F {
+    fn run(&self, index: usize, chunk: &mut [T]) {
+        self(index, chunk);
+    }
+}
+
 /// Runs `body(0), …, body(tasks - 1)`, in any order and at the same time when `work`, the whole region's elementary operations, is worth it.
 pub fn for_each(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
     run(tasks, work, false, &body);
@@ -127,10 +150,10 @@ pub fn for_each_backwards(tasks: usize, work: usize, body: impl Fn(usize) + Sync
 struct Claimed(AtomicUsize);
 
 /// As [`for_each`], compiled once for all bodies.
-fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)) {
+fn run(tasks: usize, work: usize, backwards: bool, body: &dyn Body) {
     let in_order = |task: usize, range: &Range<usize>| if backwards { range.end - 1 - task } else { range.start + task };
     let pool = if tasks < 2 || work < WORTH_WAKING { None } else { Pool::current() };
-    let Some(pool) = pool else { return (0..tasks).for_each(|task| body(in_order(task, &(0..tasks)))) };
+    let Some(pool) = pool else { return (0..tasks).for_each(|task| body.run(in_order(task, &(0..tasks)))) };
     let threads = pool.team.threads().min(tasks);
     let shares = threads.min(MOST_SHARES);
     let start = |share: usize| tasks / shares * share + share.min(tasks % shares);
@@ -142,7 +165,7 @@ fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)
             while claimed[share].0.load(Ordering::Relaxed) < range.len() {
                 let task = claimed[share].0.fetch_add(1, Ordering::Relaxed);
                 if task < range.len() {
-                    body(in_order(task, &range));
+                    body.run(in_order(task, &range));
                 }
             }
         }
@@ -152,12 +175,17 @@ fn run(tasks: usize, work: usize, backwards: bool, body: &(dyn Fn(usize) + Sync)
 
 /// Runs `body(i, chunk)` for each run of `length` elements of `data` (the last may be shorter).
 pub fn chunks_mut<T: Send>(data: &mut [T], length: usize, work: usize, body: impl Fn(usize, &mut [T]) + Sync) {
+    run_chunks(data, length, work, &body);
+}
+
+/// As [`chunks_mut`], compiled once for all bodies.
+pub(super) fn run_chunks<T: Send>(data: &mut [T], length: usize, work: usize, body: &dyn ChunkBody<T>) {
     let total = data.len();
     let shared = Disjoint::new(data);
     for_each(total.div_ceil(length.max(1)), work, |i| {
         let start = i * length;
         // SAFETY: task `i` alone touches the range `[i * length, (i + 1) * length)`.
-        body(i, unsafe { shared.slice(start, length.min(total - start)) });
+        body.run(i, unsafe { shared.slice(start, length.min(total - start)) });
     });
 }
 

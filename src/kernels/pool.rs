@@ -12,7 +12,7 @@ use pulp::{Simd, WithSimd};
 
 use super::geometry::Window;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, Scalar, dispatch};
+use super::simd::{Real, Scalar, dispatch_light};
 use super::stream;
 
 /// Elements that one task handles, about.
@@ -119,6 +119,8 @@ impl Pooling {
 
 /// One row of places, a block of channels at a time.
 trait Row {
+    /// Whether it is compiled for blocks of all sizes, not for the smallest only.
+    const FAST: bool;
     /// Whether blocks of so many channels, all that `place` reads and writes, lie in its source and target.
     fn has_room(&self, place: usize, block: usize) -> bool;
     /// Computes `length ≤ B` channels of `place`, from channel `first` on.
@@ -143,7 +145,7 @@ fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &
     }
 }
 
-fn walk_row(places: usize, channels: usize, row: &mut impl Row) {
+fn walk_row<T: Real>(places: usize, channels: usize, row: &mut impl Row) {
     struct Walk<'a, R> {
         places: usize,
         channels: usize,
@@ -154,18 +156,25 @@ fn walk_row(places: usize, channels: usize, row: &mut impl Row) {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Walk { places, channels, row } = self;
-            if channels >= WIDEST && size_of::<S::f32s>() > NARROW * size_of::<f32>() {
-                walk::<S, WIDEST>(simd, places, channels, row);
-            } else if channels >= WIDE {
+            // Conditions in `const` blocks leave out what is not used before it is compiled.
+            if const { S::IS_SCALAR || !R::FAST } {
+                return walk::<S, NARROW>(simd, places, channels, row);
+            }
+            if channels >= WIDE {
+                if const { size_of::<S::f32s>() > NARROW * size_of::<f32>() } {
+                    if channels >= WIDEST {
+                        return walk::<S, WIDEST>(simd, places, channels, row);
+                    }
+                }
                 walk::<S, WIDE>(simd, places, channels, row);
-            } else if channels >= MIDDLE || size_of::<S::f32s>() > NARROW * size_of::<f32>() {
+            } else if const { size_of::<S::f32s>() > NARROW * size_of::<f32>() } || channels >= MIDDLE {
                 walk::<S, MIDDLE>(simd, places, channels, row);
             } else {
                 walk::<S, NARROW>(simd, places, channels, row);
             }
         }
     }
-    dispatch(Walk { places, channels, row });
+    dispatch_light::<T, _>(Walk { places, channels, row });
 }
 
 /// Runs `body(row, elements)` for each of the rows of `y`, `length` elements each, some to a task. The elements are the row's and those of the
@@ -191,6 +200,8 @@ struct MaxRow<'a, T, I, const KEEP: bool> {
 }
 
 impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
+    const FAST: bool = T::FAST && size_of::<I>() == 1;
+
     #[inline(always)]
     fn has_room(&self, place: usize, block: usize) -> bool {
         let from = furthest(self.pooling, self.rows, place) * self.channels;
@@ -199,7 +210,7 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
 
     #[inline(always)]
     fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
-        if length == B && (!KEEP || size_of::<I>() == 1) && B.is_multiple_of(T::lanes::<S>()) {
+        if const { !S::IS_SCALAR && Self::FAST } && length == B {
             return self.run_vectors::<S, B>(simd, place, first);
         }
         let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
@@ -289,7 +300,7 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
     match at {
         None => for_rows(y, row, work, |index, y| {
             let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
-            walk_row(pooling.output[1], channels, &mut MaxRow::<T, I, false> { pooling, channels, x, rows, y, at: &mut [] });
+            walk_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, u8, false> { pooling, channels, x, rows, y, at: &mut [] });
         }),
         Some(at) => {
             assert_eq!(at.len(), y.len());
@@ -298,7 +309,7 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
                 let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
                 // SAFETY: each task has rows of its own, and `y` ends with them.
                 let at = unsafe { at.slice(index * row, y.len()) };
-                walk_row(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
+                walk_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
             });
         }
     }
@@ -313,6 +324,8 @@ struct AverageRow<'a, T> {
 }
 
 impl<T: Real> Row for AverageRow<'_, T> {
+    const FAST: bool = T::FAST;
+
     #[inline(always)]
     fn has_room(&self, place: usize, block: usize) -> bool {
         let from = furthest(self.pooling, self.rows, place) * self.channels;
@@ -345,12 +358,14 @@ pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]
     let work = pooling.work(y.len());
     for_rows(y, row, work, |index, y| {
         let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
-        walk_row(pooling.output[1], channels, &mut AverageRow { pooling, channels, x, rows, y });
+        walk_row::<T>(pooling.output[1], channels, &mut AverageRow { pooling, channels, x, rows, y });
     });
 }
 
 /// How an input position takes its part of a window's gradient.
 trait Share<T> {
+    /// See [`Row::FAST`].
+    const FAST: bool;
     /// What the `B` elements of the gradient from `from` on give to tap `(i, j)` of window `(row, column)`, added to `sum`.
     fn add<S: Simd, const B: usize>(&self, simd: S, sum: &mut [T; B], from: usize, window: [usize; 2], tap: [usize; 2]);
     /// The gradient's length.
@@ -370,11 +385,13 @@ struct MaxShare<'a, T, I> {
 }
 
 impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
+    const FAST: bool = T::FAST && size_of::<I>() == 1;
+
     #[inline(always)]
     fn add<S: Simd, const B: usize>(&self, simd: S, sum: &mut [T; B], from: usize, _: [usize; 2], [i, j]: [usize; 2]) {
         let tap = i * self.pooling.widest[1] + j;
         let (grad, at) = (block::<T, B>(self.grad, from), block::<I, B>(self.at, from));
-        if size_of::<I>() == 1 && B.is_multiple_of(T::lanes::<S>()) {
+        if const { !S::IS_SCALAR && Self::FAST && B > 1 } {
             // Compared as numbers of type `T`, lane by lane.
             let (lanes, tap) = (T::lanes::<S>(), T::splat(simd, T::of(tap as f64)));
             let mut numbers = [T::zero(); B];
@@ -403,6 +420,8 @@ struct AverageShare<'a, T> {
 }
 
 impl<T: Real> Share<T> for AverageShare<'_, T> {
+    const FAST: bool = T::FAST;
+
     #[inline(always)]
     fn add<S: Simd, const B: usize>(&self, _: S, sum: &mut [T; B], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
         let share = T::one() / T::of((self.pooling.spans[0][row].counted * self.pooling.spans[1][column].counted) as f64);
@@ -428,6 +447,8 @@ struct GatherRow<'a, T, S> {
 }
 
 impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
+    const FAST: bool = G::FAST;
+
     #[inline(always)]
     fn has_room(&self, place: usize, block: usize) -> bool {
         let last = |axis: usize, position: usize| self.pooling.covers[axis][position].end.saturating_sub(1);
@@ -471,6 +492,8 @@ struct ScatterRow<'a, T, S> {
 }
 
 impl<T: Real, G: Share<T>> Row for ScatterRow<'_, T, G> {
+    const FAST: bool = G::FAST;
+
     #[inline(always)]
     fn has_room(&self, place: usize, block: usize) -> bool {
         let window = self.row_of_batch * self.pooling.output[1] + place;
@@ -508,11 +531,11 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
                 return dx[..width * channels].fill(T::zero());
             };
             let row_of_batch = image * pooling.output[0] + row;
-            walk_row(pooling.output[1], channels, &mut ScatterRow { pooling, channels, share, row, row_of_batch, tap, dx });
+            walk_row::<T>(pooling.output[1], channels, &mut ScatterRow { pooling, channels, share, row, row_of_batch, tap, dx });
             let end = pooling.spans[1].last().map_or(0, |span| span.start + span.taps);
             return dx[end * channels..width * channels].fill(T::zero());
         }
-        walk_row(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
+        walk_row::<T>(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
         if streamed {
             stream::fence();
         }
@@ -622,6 +645,9 @@ mod tests {
             max(&pooling, channels, &single, &mut single_y, Some(&mut single_bytes));
             prop_assert_eq!(bits(&single_y.iter().map(|&y| f64::from(y)).collect::<Vec<_>>()), bits(&expected));
             prop_assert_eq!(&single_bytes, &bytes);
+            let (single, mut single_dx) = (grad.iter().map(|&x| x as f32).collect::<Vec<_>>(), vec![-1f32; x.len()]);
+            max_backward(&pooling, channels, &single, &single_bytes, &mut single_dx);
+            prop_assert!(single_dx.iter().zip(&expected_dx).all(|(&a, &b)| f64::from(a) == b));
             let mut wide = vec![0i64; y.len()];
             max(&pooling, channels, &x, &mut y, Some(&mut wide));
             max_backward(&pooling, channels, &grad, &wide, &mut dx);
@@ -635,6 +661,10 @@ mod tests {
             let grad: Vec<f64> = (0..windows.len()).map(|i| (i % 5) as f64 + 1.0).collect();
             let mut y = vec![-1.0; windows.len()];
             average(&pooling, channels, &x, &mut y);
+            // Other blocks; the sums are exact in either type, and the quotients rounded once.
+            let (single, mut single_y) = (x.iter().map(|&x| x as f32).collect::<Vec<_>>(), vec![-1f32; y.len()]);
+            average(&pooling, channels, &single, &mut single_y);
+            prop_assert!(single_y.iter().zip(&y).all(|(&single, &y)| single == y as f32));
             let mut expected_dx = vec![0.0; x.len()];
             for (((inside, divisor), grad), y) in windows.iter().zip(&grad).zip(&y) {
                 // Sums of small integers are exact.
@@ -643,6 +673,9 @@ mod tests {
             }
             let mut dx = vec![-1.0; x.len()];
             average_backward(&pooling, channels, &grad, &mut dx);
+            let (single, mut single_dx) = (grad.iter().map(|&x| x as f32).collect::<Vec<_>>(), vec![-1f32; x.len()]);
+            average_backward(&pooling, channels, &single, &mut single_dx);
+            prop_assert!(single_dx.iter().zip(&expected_dx).all(|(&a, b)| (f64::from(a) - b).abs() < 1e-3));
             // Multiplied by a reciprocal: two roundings for each of at most 144 terms below 5.
             prop_assert!(dx.iter().zip(&expected_dx).all(|(a, b)| (a - b).abs() < 1e-12));
         }

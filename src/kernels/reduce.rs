@@ -60,7 +60,7 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
             let line = |r: usize| &x[(row * reduced + r) * inner + start..][..width];
             best.copy_from_slice(line(0));
             y.fill(0);
-            vectorize(|| {
+            vectorize::<T, _>(|| {
                 for r in 1..reduced {
                     for ((y, best), &x) in y.iter_mut().zip(best.iter_mut()).zip(line(r)) {
                         let won = wins(x, *best);
@@ -75,7 +75,7 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
 
 /// Folds a contiguous slice with independent lanes, then the lanes in order.
 pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
-    vectorize(
+    vectorize::<T, _>(
         #[inline(always)]
         || fold_lanes(x, zero, add, join),
     )
@@ -146,7 +146,7 @@ fn reduce_rows<T: Scalar, A: Scalar>(
         return parallel::chunks_mut(y, rows, x.len(), |task, y| {
             let rows = y.iter_mut().zip(x[task * rows * reduced..].chunks_exact(reduced));
             if reduced < LANES {
-                return vectorize(|| rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))));
+                return vectorize::<T, _>(|| rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))));
             }
             rows.for_each(|(y, x)| *y = fold(x, zero, add, join));
         });
@@ -173,7 +173,7 @@ fn reduce_columns<T: Scalar, A: Scalar>(
     by_parts(shape, y, join, |_, part, y| {
         let x = &x[part];
         by_lines(y, x.len(), zero, join, |block, line| {
-            vectorize(
+            vectorize::<T, _>(
                 #[inline(always)]
                 || add_lines(&x[block], line, add),
             );
@@ -275,7 +275,7 @@ pub fn product_gradients<T: Scalar>(shape: [usize; 3], x: &[T], factor: &[T], gr
                 line.chunks_exact_mut(inner).for_each(|row| row.copy_from_slice(factor));
                 line
             };
-            vectorize(
+            vectorize::<T, _>(
                 #[inline(always)]
                 || product_lines(x, factors, grad, sums),
             );

@@ -73,7 +73,7 @@ pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>]
     parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
         let (image, row) = (task / rows.len(), &rows[task % rows.len()]);
         let [top, bottom] = row.at.map(|at| &x[(image * height + at) * width * channels..][..width * channels]);
-        vectorize(|| {
+        vectorize::<T, _>(|| {
             for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
                 let [left, right] = column.at.map(|at| at * channels);
                 let corners = top[left..].iter().zip(&top[right..]).zip(&bottom[left..]).zip(&bottom[right..]);
@@ -100,7 +100,7 @@ pub fn bilinear_backward<T: Real>([height, width, channels]: [usize; 3], rows: &
     parallel::chunks_mut(x, width * channels, work, |task, x| {
         let (image, readers) = (task / height, &readers[task % height]);
         x.fill(T::zero());
-        vectorize(|| {
+        vectorize::<T, _>(|| {
             for &(row, row_weight) in readers {
                 let y = &y[(image * rows.len() + row) * row_length..][..row_length];
                 for (y, column) in y.chunks_exact(channels).zip(columns) {

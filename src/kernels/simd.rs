@@ -16,6 +16,11 @@ use super::math::Math;
 
 /// An element type: `f32`, `f64`, `i64`, `u8`.
 pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Default + Send + Sync + 'static {
+    /// Whether speed counts: kernels are then compiled for every instruction set, in all their
+    /// sizes. Of the other types, fewer copies are enough, which saves half of the time that the
+    /// crate takes to compile.
+    const FAST: bool;
+
     /// `a + b`; integers wrap around, in debug builds too.
     fn plus(self, other: Self) -> Self;
     /// `a - b`, as [`plus`](Scalar::plus).
@@ -25,8 +30,10 @@ pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Def
 }
 
 macro_rules! scalar {
-    ($($type:ty: $plus:path, $minus:path, $times:path;)*) => {$(
+    ($($type:ty: $fast:literal, $plus:path, $minus:path, $times:path;)*) => {$(
         impl Scalar for $type {
+            const FAST: bool = $fast;
+
             #[inline(always)]
             fn plus(self, other: Self) -> Self {
                 $plus(self, other)
@@ -43,10 +50,10 @@ macro_rules! scalar {
     )*};
 }
 scalar! {
-    f32: Add::add, Sub::sub, Mul::mul;
-    f64: Add::add, Sub::sub, Mul::mul;
-    i64: i64::wrapping_add, i64::wrapping_sub, i64::wrapping_mul;
-    u8: u8::wrapping_add, u8::wrapping_sub, u8::wrapping_mul;
+    f32: true, Add::add, Sub::sub, Mul::mul;
+    f64: false, Add::add, Sub::sub, Mul::mul;
+    i64: false, i64::wrapping_add, i64::wrapping_sub, i64::wrapping_mul;
+    u8: false, u8::wrapping_add, u8::wrapping_sub, u8::wrapping_mul;
 }
 
 /// A floating-point element type with SIMD vectors.
@@ -324,6 +331,19 @@ pub(crate) fn prefetch<T>(pointer: *const T) {
     let _ = pointer;
 }
 
+/// `[f(0), f(1), …]`, not empty. In kernels, of which there are many copies, it is shorter than
+/// `std::array::from_fn`, a fifth as long when the compiler begins with it.
+#[inline(always)]
+pub fn array<V: Copy, const N: usize>(mut f: impl FnMut(usize) -> V) -> [V; N] {
+    let mut values = [f(0); N];
+    let mut i = 1;
+    while i < N {
+        values[i] = f(i);
+        i += 1;
+    }
+    values
+}
+
 /// The instruction set in use: the best one the machine has, or what `CONVNET_ISA` (`avx512`, `avx2`, `portable`) caps it to.
 static ARCH: LazyLock<Arch> = LazyLock::new(|| {
     let cap = std::env::var("CONVNET_ISA").unwrap_or_default();
@@ -351,22 +371,93 @@ pub fn instruction_set() -> &'static str {
     }
 }
 
-/// Runs `op` compiled for the instruction set in use.
+/// The instruction set in use for types that are not [fast](Scalar::FAST): AVX-512 adds nothing
+/// that they need.
+#[cfg(target_arch = "x86_64")]
+static NARROW: LazyLock<Option<pulp::x86::V3>> = LazyLock::new(|| match *ARCH {
+    Arch::Scalar => None,
+    _ => pulp::x86::V3::try_new(),
+});
+
+/// Runs `op`, whose vectors are of `T`, compiled for the instruction set in use.
 #[inline(always)]
-pub fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
-    ARCH.dispatch(op)
+pub fn dispatch<T: Scalar, Op: WithSimd>(op: Op) -> Op::Output {
+    if const { T::FAST || cfg!(not(target_arch = "x86_64")) } {
+        return ARCH.dispatch(op);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = *NARROW {
+        return Simd::vectorize(simd, op);
+    }
+    pulp::Scalar.vectorize(op)
 }
 
-/// Runs a closure compiled for the instruction set in use, so that the compiler may vectorise its loops with it.
+/// As [`dispatch`], for an `op` that lays nothing out by the length of vectors and is not where the
+/// time goes: types that are not [fast](Scalar::FAST) take one lane at a time.
 #[inline(always)]
-pub fn vectorize<R>(body: impl FnOnce() -> R) -> R {
-    struct Closure<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Closure<F> {
-        type Output = R;
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.0)()
-        }
+pub fn dispatch_light<T: Scalar, Op: WithSimd>(op: Op) -> Op::Output {
+    if const { T::FAST } { ARCH.dispatch(op) } else { pulp::Scalar.vectorize(op) }
+}
+
+/// The element types that a loop works on: one, or several.
+pub trait Elements {
+    /// Whether speed counts for one of them.
+    const FAST: bool;
+}
+
+impl<T: Scalar> Elements for T {
+    const FAST: bool = T::FAST;
+}
+
+impl<A: Scalar, B: Scalar> Elements for (A, B) {
+    const FAST: bool = A::FAST || B::FAST;
+}
+
+impl<A: Scalar, B: Scalar, C: Scalar> Elements for (A, B, C) {
+    const FAST: bool = A::FAST || B::FAST || C::FAST;
+}
+
+/// Runs a closure over elements of type `T` compiled for the instruction set in use, so that the
+/// compiler may vectorise its loops with it; for types that are not [fast](Elements::FAST), with
+/// what every processor has.
+#[inline(always)]
+pub fn vectorize<T: Elements, R>(body: impl FnOnce() -> R) -> R {
+    if const { !T::FAST } {
+        return body();
     }
-    ARCH.dispatch(Closure(body))
+    #[cfg(target_arch = "x86_64")]
+    match *ARCH {
+        // SAFETY: pulp has made sure that the processor has what stands for this level.
+        Arch::V4(_) => unsafe { with_avx512(body) },
+        // SAFETY: as above.
+        Arch::V3(_) => unsafe { with_avx2(body) },
+        _ => body(),
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        struct Closure<F>(F);
+        impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Closure<F> {
+            type Output = R;
+            #[inline(always)]
+            fn call(self) -> R {
+                (self.0)()
+            }
+        }
+        ARCH.dispatch(Closure(body))
+    }
+}
+
+/// Runs a closure compiled for AVX2. Shorter than what pulp does for any number of arguments, of
+/// which each closure has a copy.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
+fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+/// Runs a closure compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
+fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
+    body()
 }

@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::memory::Buffer;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch, prefetch};
+use super::simd::{Real, array, dispatch_light, prefetch};
 
 /// Rows up to which packing the weight for the general product does not pay.
 pub(crate) const FEW_ROWS: usize = 64;
@@ -35,13 +35,13 @@ pub(crate) fn product<T: Real>([m, n, k]: [usize; 3], x: &[T], w: &[T], epilogue
         let first = task * BLOCK;
         let columns = BLOCK.min(n - first);
         let mut sums = Buffer::zeroed(m * columns);
-        dispatch(Sums { rows: m, columns, k, x, w: &w[first * k..][..columns * k], sums: &mut sums });
+        dispatch_light::<T, _>(Sums { rows: m, columns, k, x, w: &w[first * k..][..columns * k], sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             let at = row * n + first;
             // SAFETY: tasks own distinct columns of the result, and a task has one part of it at a time.
             let y = unsafe { y.slice(at, columns) };
             y.copy_from_slice(sums);
-            dispatch(Finish { epilogue, first, at, y });
+            dispatch_light::<T, _>(Finish { epilogue, first, at, y });
         }
     });
 }
@@ -58,7 +58,7 @@ pub(crate) fn product_plain<T: Real>([m, k, n]: [usize; 3], x: &[T], w: &[T], y:
         let first = task * WIDE;
         let columns = WIDE.min(k - first);
         let mut sums = Buffer::zeroed(m * columns);
-        dispatch(Rows { rows: m, n, x, w, first, columns, pitch: k, sums: &mut sums });
+        dispatch_light::<T, _>(Rows { rows: m, n, x, w, first, columns, pitch: k, sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             // SAFETY: tasks own distinct columns of the result, and a task has one part of it at a time.
             unsafe { y.slice(row * k + first, columns) }.copy_from_slice(sums);
@@ -106,15 +106,14 @@ impl<T: Real> Rows<'_, T> {
     #[inline(always)]
     fn add<S: Simd, const MR: usize, const NR: usize>(&mut self, simd: S, row: usize, n: usize) {
         let (lanes, columns) = (T::lanes::<S>(), self.columns);
-        let w: [&[T]; NR] = std::array::from_fn(|i| &self.w[(n + i) * self.pitch + self.first..][..columns]);
-        let x: [[T::Vector<S>; NR]; MR] =
-            std::array::from_fn(|r| std::array::from_fn(|i| T::splat(simd, self.x[(row + r) * self.n + n + i])));
+        let w: [&[T]; NR] = array(|i| &self.w[(n + i) * self.pitch + self.first..][..columns]);
+        let x: [[T::Vector<S>; NR]; MR] = array(|r| array(|i| T::splat(simd, self.x[(row + r) * self.n + n + i])));
         let sums = &mut self.sums[row * columns..(row + MR) * columns];
         for at in (0..columns).step_by(lanes) {
             let mask = T::mask(simd, lanes.min(columns - at));
             // SAFETY: the mask covers the columns from `at` on; each row of the weight and of the sums has `columns` elements.
             unsafe {
-                let w: [T::Vector<S>; NR] = std::array::from_fn(|i| T::load_masked(simd, mask, w[i].as_ptr().add(at)));
+                let w: [T::Vector<S>; NR] = array(|i| T::load_masked(simd, mask, w[i].as_ptr().add(at)));
                 for r in 0..MR {
                     let to = sums.as_mut_ptr().add(r * columns + at);
                     let mut sum = T::load_masked(simd, mask, to);
@@ -192,9 +191,9 @@ impl<T: Real> Sums<'_, T> {
     fn block<S: Simd, const MR: usize>(&mut self, simd: S, row: usize, column: usize, start: usize, length: usize) {
         let Sums { columns, k, x, w, .. } = *self;
         let lanes = T::lanes::<S>();
-        let x: [&[T]; MR] = std::array::from_fn(|r| &x[(row + r) * k + start..][..length]);
+        let x: [&[T]; MR] = array(|r| &x[(row + r) * k + start..][..length]);
         // Columns beyond the last repeat it; their results are dropped.
-        let w: [&[T]; COLUMNS] = std::array::from_fn(|c| &w[(column + c).min(columns - 1) * k + start..][..length]);
+        let w: [&[T]; COLUMNS] = array(|c| &w[(column + c).min(columns - 1) * k + start..][..length]);
         let mut sums = [[T::splat(simd, T::zero()); COLUMNS]; MR];
         let whole = length / lanes * lanes;
         for at in (0..whole).step_by(lanes) {
@@ -205,7 +204,7 @@ impl<T: Real> Sums<'_, T> {
             for c in 0..COLUMNS {
                 prefetch(w[c].as_ptr().wrapping_add(at + COLUMNS * k));
             }
-            let w: [T::Vector<S>; COLUMNS] = std::array::from_fn(|c| read(w[c]));
+            let w: [T::Vector<S>; COLUMNS] = array(|c| read(w[c]));
             for r in 0..MR {
                 let x = read(x[r]);
                 for c in 0..COLUMNS {
@@ -217,7 +216,7 @@ impl<T: Real> Sums<'_, T> {
             let mask = T::mask(simd, length - whole);
             // SAFETY: the mask covers the elements from `whole` on, which lie within each row and column.
             let read = |from: &[T]| unsafe { T::load_masked(simd, mask, from.as_ptr().add(whole)) };
-            let w: [T::Vector<S>; COLUMNS] = std::array::from_fn(|c| read(w[c]));
+            let w: [T::Vector<S>; COLUMNS] = array(|c| read(w[c]));
             for r in 0..MR {
                 let x = read(x[r]);
                 for c in 0..COLUMNS {

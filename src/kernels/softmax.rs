@@ -106,7 +106,7 @@ fn rows<T: Real>(n: usize, y: &mut [T], body: impl Fn(usize, &mut [T]) + Sync) {
     let length = (GRAIN / n).max(1) * n;
     let work = y.len() * COST;
     parallel::chunks_mut(y, length, work, |task, y| {
-        vectorize(
+        vectorize::<T, _>(
             #[inline(always)]
             || {
                 for (i, y) in y.chunks_exact_mut(n).enumerate() {
@@ -122,7 +122,7 @@ fn strips<T: Real>([n, inner]: [usize; 2], y: &mut [T], body: impl Fn(usize, Ran
     let work = y.len() * COST;
     parallel::chunks_mut(y, n * inner, work, |image, y| {
         for column in (0..inner).step_by(STRIP) {
-            vectorize(
+            vectorize::<T, _>(
                 #[inline(always)]
                 || body(image * n * inner, column..inner.min(column + STRIP), y),
             );

@@ -56,11 +56,14 @@ pub(crate) fn fence() {
 /// Copies without fetching the target; before another thread reads it, there is to be a [`fence`].
 #[inline(always)]
 pub fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
+    copy_bytes(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
+}
+
+fn copy_bytes(from: &[u8], to: &mut [u8]) {
     assert_eq!(from.len(), to.len());
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-        let (from, to): (&[u8], &mut [u8]) = (bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
         let head = to.as_ptr().align_offset(size_of::<__m128i>()).min(to.len());
         let whole = (to.len() - head) / LINE * LINE;
         to[..head].copy_from_slice(&from[..head]);
@@ -79,8 +82,7 @@ pub fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
 }
 
 /// Runs `body(at, piece)` for all pieces of `y`, the one from element `at` on; past the cache if `streamed`.
-#[inline(always)]
-pub fn in_pieces<T: Scalar>(y: &mut [T], streamed: bool, body: impl Fn(usize, &mut [T])) {
+pub fn in_pieces<T: Scalar>(y: &mut [T], streamed: bool, body: &mut dyn FnMut(usize, &mut [T])) {
     if !streamed {
         return body(0, y);
     }
@@ -115,7 +117,7 @@ mod tests {
     fn pieces_are_put_together_in_order() {
         for streamed in [false, true] {
             let mut y = vec![0f64; 3 * PIECE + 7];
-            in_pieces(&mut y, streamed, |at, piece| piece.iter_mut().enumerate().for_each(|(i, y)| *y = (at + i) as f64));
+            in_pieces(&mut y, streamed, &mut |at, piece| piece.iter_mut().enumerate().for_each(|(i, y)| *y = (at + i) as f64));
             assert!(y.iter().enumerate().all(|(i, &y)| y == i as f64));
         }
     }

@@ -21,7 +21,7 @@ use super::layout::transpose_part;
 use super::memory::Buffer;
 use super::moments::Tally;
 use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch, prefetch};
+use super::simd::{Real, array, dispatch, prefetch};
 use super::stream;
 
 /// Products that are added up in one go. Sums of more are sums of such pieces, whose rounding errors do not grow with their number so fast.
@@ -37,7 +37,7 @@ pub(crate) fn lanes<T: Real>() -> usize {
             T::lanes::<S>()
         }
     }
-    dispatch(Lanes(PhantomData::<T>))
+    dispatch::<T, _>(Lanes(PhantomData::<T>))
 }
 
 /// A `[K, N]` matrix as [panels](PanelsView) of its own.
@@ -242,7 +242,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
         // Elements that belong to two rows must not be added to twice.
         let apart = b.k <= PIECE || out_starts.windows(2).all(|pair| pair[1] - pair[0] >= b.n);
         let piece = if apart { PIECE } else { b.k };
-        dispatch(Multiply { a, starts, taps: rows.taps, run: rows.run, piece, b, base, out_starts, epilogue, streams });
+        dispatch::<T, _>(Multiply { a, starts, taps: rows.taps, run: rows.run, piece, b, base, out_starts, epilogue, streams });
     }
     if streams {
         stream::fence();
@@ -286,10 +286,19 @@ pub(super) trait Columns<T> {
 pub(super) fn for_columns<T: Real, S: Simd>(simd: S, n: usize, product: &mut impl Columns<T>) {
     let lanes = T::lanes::<S>();
     for column in (0..n).step_by(2 * lanes) {
-        match (n - column <= lanes, S::REGISTER_COUNT >= 32) {
-            (true, _) => product.columns::<S, 12, 8, 4, 1>(simd, column),
-            (false, true) => product.columns::<S, 12, 8, 4, 2>(simd, column),
-            (false, false) => product.columns::<S, 6, 4, 2, 2>(simd, column),
+        // Conditions in `const` blocks leave out what is not used before it is compiled.
+        if n - column <= lanes {
+            if const { S::IS_SCALAR || !T::FAST } {
+                product.columns::<S, 4, 4, 4, 1>(simd, column);
+            } else {
+                product.columns::<S, 12, 8, 4, 1>(simd, column);
+            }
+        } else if const { S::IS_SCALAR || !T::FAST } {
+            product.columns::<S, 4, 4, 4, 2>(simd, column);
+        } else if const { S::REGISTER_COUNT >= 32 } {
+            product.columns::<S, 12, 8, 4, 2>(simd, column);
+        } else {
+            product.columns::<S, 6, 4, 2, 2>(simd, column);
         }
     }
 }
@@ -307,10 +316,13 @@ impl<T: Real> Columns<T> for Multiply<'_, T> {
                 done += taps.len() * piece.run;
                 let mut first = 0;
                 while first < self.starts.len() {
-                    first += match self.starts.len() - first {
-                        rest if rest > SOME => self.tile::<S, MOST, NV>(simd, column, first, piece),
-                        rest if rest > FEW => self.tile::<S, SOME, NV>(simd, column, first, piece),
-                        _ => self.tile::<S, FEW, NV>(simd, column, first, piece),
+                    let rest = self.starts.len() - first;
+                    first += if const { MOST == FEW } || rest <= FEW {
+                        self.tile::<S, FEW, NV>(simd, column, first, piece)
+                    } else if rest <= SOME {
+                        self.tile::<S, SOME, NV>(simd, column, first, piece)
+                    } else {
+                        self.tile::<S, MOST, NV>(simd, column, first, piece)
                     };
                 }
             }
@@ -340,12 +352,12 @@ impl<T: Real> Multiply<'_, T> {
         let tile = unsafe {
             // Rows beyond the last repeat it; their results are dropped.
             let row = |r: usize| a.as_ptr().add(*starts.get_unchecked(first + r.min(count - 1)) + piece.from);
-            dot::<T, S, MR, NV>(simd, &std::array::from_fn(row), piece.taps, piece.run, panel.as_ptr().add(piece.done * NV * lanes))
+            dot::<T, S, MR, NV>(simd, &array(row), piece.taps, piece.run, panel.as_ptr().add(piece.done * NV * lanes))
         };
         let bias = epilogue.bias.filter(|_| is_first).map(|bias| {
             // SAFETY: `multiply_into` has asserted that the bias has an element for each column; the mask covers those of this panel.
             let load = |v: usize| unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) };
-            std::array::from_fn(load)
+            array(load)
         });
         let addend = if is_first { epilogue.residual.map(|residual| residual.as_ptr()) } else { Some(base.cast_const()) };
         let activation = if is_last { epilogue.activation } else { Activation::Linear };
@@ -359,7 +371,8 @@ impl<T: Real> Multiply<'_, T> {
         // else touches those of this tile nor the tally's columns, and that results are aligned where they are streamed. `aside` has room for the
         // whole tile, and is written before it is read.
         unsafe {
-            if count == MR && curve.is_none() {
+            // Straight from registers where speed counts: each way is a copy to compile.
+            if const { T::FAST && !S::IS_SCALAR } && count == MR && curve.is_none() {
                 match width == NV * lanes {
                     true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| stream::store(to(r, v).cast(), y)),
                     true => finish.tile::<MR, false>(simd, tile, at, |r, v, y| to(r, v).cast::<T::Vector<S>>().write_unaligned(y)),
@@ -485,7 +498,7 @@ impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
 #[inline(always)]
 pub(super) fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
     let lanes = T::lanes::<S>();
-    std::array::from_fn(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
+    array(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
 }
 
 /// One tile: `tile[r][v] = Σ over taps t, k of rows[r][t + k] · panel[(t, k)][v]`.
@@ -519,7 +532,7 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
             let end = k + steps;
             loop {
                 // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
-                let columns: [T::Vector<S>; NV] = std::array::from_fn(|v| unsafe { b.add(v).read_unaligned() });
+                let columns: [T::Vector<S>; NV] = array(|v| unsafe { b.add(v).read_unaligned() });
                 b = b.wrapping_add(NV);
                 for r in 0..MR {
                     // SAFETY: by this function's contract.

@@ -296,18 +296,27 @@ impl State {
 
 /// Runs `body` as the layer or block at `path`; only called while somebody watches.
 pub(crate) fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
-    struct Leave(Instant);
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            STATE.with_borrow_mut(|state| {
-                if let (Some(path), Some(log)) = (state.paths.pop(), state.logs.last_mut()) {
-                    let (start, time) = (self.0, self.0.elapsed());
-                    log.add(Event { op: "", path, phase: Phase::Module, start, time, bytes: 0, multiply_adds: 0 });
-                }
-            });
-        }
+    let _leave = enter(path);
+    body()
+}
+
+/// Leaves a path when it is dropped.
+struct Leave(Instant);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        STATE.with_borrow_mut(|state| {
+            if let (Some(path), Some(log)) = (state.paths.pop(), state.logs.last_mut()) {
+                let (start, time) = (self.0, self.0.elapsed());
+                log.add(Event { op: "", path, phase: Phase::Module, start, time, bytes: 0, multiply_adds: 0 });
+            }
+        });
     }
-    // A child that says where it is inside a parent that said so for it.
+}
+
+/// Enters a path, unless it is that of a child that says where it is inside a parent that said so
+/// for it.
+fn enter(path: Arc<str>) -> Option<Leave> {
     let told = STATE.with_borrow_mut(|state| {
         let told = state.paths.last() == Some(&path);
         if !told {
@@ -315,11 +324,7 @@ pub(crate) fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
         }
         told
     });
-    if told {
-        return body();
-    }
-    let _leave = Leave(Instant::now());
-    body()
+    (!told).then(|| Leave(Instant::now()))
 }
 
 /// For a node that is made now: the operation that runs and where; `None` while nobody watches.

@@ -4,7 +4,7 @@ use super::meta::is_meta;
 use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
 use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::{self, Binary, Unary};
+use crate::kernels::elementwise::{self, Binary, OntoLoop, PairLoop, Unary};
 use crate::kernels::memory::{Buffer, catching};
 use crate::kernels::reduce;
 use crate::kernels::simd::Scalar;
@@ -32,6 +32,17 @@ pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
     cost: usize,
     f: impl Fn(A, B) -> Y + Copy + Sync,
 ) -> Result<Tensor> {
+    zip_pairs(op, a, b, cost, &elementwise::pairs(f))
+}
+
+/// As [`zip_with`], compiled once for all functions of these types.
+fn zip_pairs<A: Element, B: Element, Y: Element>(
+    op: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+    cost: usize,
+    f: &dyn PairLoop<A, B, Y>,
+) -> Result<Tensor> {
     let shape = if a.shape() == b.shape() { a.shape().to_vec() } else { broadcast_shapes(op, a.shape(), b.shape())? };
     if super::shape::try_numel(&shape).is_none() {
         return Err(Error::shape(
@@ -51,12 +62,12 @@ pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
 }
 
 /// `f` of each pair of elements of tensors of one shape, as in backward passes; the result has the memory format of `a`.
-pub(crate) fn zip_alike<A: Element, B: Element, Y: Element>(
+fn zip_pairs_alike<A: Element, B: Element, Y: Element>(
     op: &'static str,
     a: &Tensor,
     b: &Tensor,
     cost: usize,
-    f: impl Fn(A, B) -> Y + Copy + Sync,
+    f: &dyn PairLoop<A, B, Y>,
 ) -> Result<Tensor> {
     if a.shape() != b.shape() {
         return Err(Error::shape(op, format!("expected equal shapes, got {:?} and {:?}", a.shape(), b.shape())));
@@ -65,22 +76,35 @@ pub(crate) fn zip_alike<A: Element, B: Element, Y: Element>(
     Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f))
 }
 
-/// As [`zip_alike`] for results of the first operand's type, which overwrite it when nobody else holds it.
+/// As [`zip_pairs_alike`] for results of the first operand's type, which overwrite it when nobody
+/// else holds it.
 pub(crate) fn zip_onto<A: Element, B: Element>(
     op: &'static str,
-    mut a: Tensor,
+    a: Tensor,
     b: &Tensor,
     cost: usize,
     f: impl Fn(A, B) -> A + Copy + Sync,
 ) -> Result<Tensor> {
+    zip_pairs_onto(op, a, b, cost, &elementwise::pairs(f), &elementwise::pairs_in_place(f))
+}
+
+/// As [`zip_onto`], compiled once for all functions of these types.
+fn zip_pairs_onto<A: Element, B: Element>(
+    op: &'static str,
+    mut a: Tensor,
+    b: &Tensor,
+    cost: usize,
+    f: &dyn PairLoop<A, B, A>,
+    onto: &dyn OntoLoop<A, B>,
+) -> Result<Tensor> {
     if a.shape() == b.shape() && a.is_unique() {
         let b = b.to_format(a.memory_format())?;
         if let Some(target) = a.data_mut::<A>() {
-            elementwise::zip_in_place(target, b.data(), cost, f);
+            elementwise::zip_in_place(target, b.data(), cost, onto);
             return Ok(a);
         }
     }
-    zip_alike(op, &a, b, cost, f)
+    zip_pairs_alike(op, &a, b, cost, f)
 }
 
 /// `f` of each element of any dtype into another.
@@ -120,10 +144,10 @@ pub(crate) fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
     with_dtype!(a.dtype(), T => {
         if can_hold(&mut a) && let Some(target) = a.data_mut::<T>() {
             if b.shape() == shape && b.memory_format() == format {
-                elementwise::zip_in_place(target, b.data::<T>(), 1, T::plus);
+                elementwise::zip_in_place(target, b.data::<T>(), 1, &elementwise::pairs_in_place(T::plus));
             } else {
                 let walk = broadcast(&shape, format, [(&shape, format), (b.shape(), b.memory_format())]);
-                elementwise::zip_broadcast_in_place(&walk, target, b.data::<T>(), 1, T::plus);
+                elementwise::zip_broadcast_in_place(&walk, target, b.data::<T>(), 1, &elementwise::pairs_in_place(T::plus));
             }
             return Ok(a);
         }
@@ -150,18 +174,14 @@ pub(crate) fn gated_gradients(rows: [usize; 3], mut grad: Tensor, map: &Tensor, 
     Ok([grad, of_gate])
 }
 
-/// Folds over the dimensions `axes` (sorted); they remain with size 1. Runs along memory in either format.
-pub(crate) fn reduce_with<T: Element, A: Element>(
-    x: &Tensor,
-    axes: &[usize],
-    zero: A,
-    add: impl Fn(A, T) -> A + Copy + Sync,
-    join: impl Fn(A, A) -> A + Copy + Sync,
-) -> Result<Tensor> {
-    let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
-    if x.numel() == 0 || is_meta() {
-        return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
-    }
+/// The shape of which the dimensions `axes` are folded.
+fn kept(shape: &[usize], axes: &[usize]) -> Vec<usize> {
+    shape.iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect()
+}
+
+/// The reductions that fold the dimensions `axes` of `x`, which is not empty, one after the other:
+/// `[outer, reduced, inner]` in memory order.
+fn reductions(x: &Tensor, axes: &[usize]) -> Vec<[usize; 3]> {
     // In memory order: sizes, and whether they are reduced; neighbours of one kind merge.
     let strides = strides(x.shape(), x.memory_format());
     let mut order: Vec<usize> = (0..x.ndim()).collect();
@@ -175,10 +195,30 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
         }
     }
     // One reduced run at a time, the innermost first: the others only shorten.
-    let mut current: Option<Buffer<A>> = None;
+    let mut reductions = vec![];
     while let Some(at) = runs.iter().rposition(|&(_, reduced)| reduced) {
         let size = |runs: &[(usize, bool)]| runs.iter().map(|&(n, _)| n).product::<usize>();
-        let dims = [size(&runs[..at]), runs[at].0, size(&runs[at + 1..])];
+        reductions.push([size(&runs[..at]), runs[at].0, size(&runs[at + 1..])]);
+        runs.remove(at);
+    }
+    reductions
+}
+
+/// Folds over the dimensions `axes` (sorted); they remain with size 1. Runs along memory in either
+/// format.
+pub(crate) fn reduce_with<T: Element, A: Element>(
+    x: &Tensor,
+    axes: &[usize],
+    zero: A,
+    add: impl Fn(A, T) -> A + Copy + Sync,
+    join: impl Fn(A, A) -> A + Copy + Sync,
+) -> Result<Tensor> {
+    let kept = kept(x.shape(), axes);
+    if x.numel() == 0 || is_meta() {
+        return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
+    }
+    let mut current: Option<Buffer<A>> = None;
+    for dims in reductions(x, axes) {
         current = Some(catching(|| {
             let mut y = Buffer::uncleared(dims[0] * dims[2]);
             match &current {
@@ -187,7 +227,6 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
             }
             y
         })?);
-        runs.remove(at);
     }
     Tensor::build(&kept, x.memory_format(), |out: &mut [A]| match &current {
         Some(result) => out.copy_from_slice(result),
@@ -204,7 +243,8 @@ pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     let own = (x.shape(), x.memory_format());
     with_dtype!(x.dtype(), T => Tensor::build(shape, format, |y: &mut [T]| {
         if !y.is_empty() {
-            elementwise::zip_broadcast(&broadcast(shape, format, [own, own]), x.data(), x.data(), y, 1, |x: T, _: T| x);
+            let walk = broadcast(shape, format, [own, own]);
+            elementwise::zip_broadcast(&walk, x.data(), x.data(), y, 1, &elementwise::pairs(|x: T, _: T| x));
         }
     }))
 }

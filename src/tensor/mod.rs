@@ -47,6 +47,18 @@ pub struct Tensor {
     node: Option<Arc<Node>>,
 }
 
+/// Writes a tensor's elements. (Behind `dyn FnMut` each closure would be compiled twice: such a
+/// pointer can also consume what it points to.)
+trait Fill {
+    fn run(&mut self, storage: &mut Storage) -> Result<()>;
+}
+
+impl<F: FnMut(&mut Storage) -> Result<()>> Fill for F {
+    fn run(&mut self, storage: &mut Storage) -> Result<()> {
+        self(storage)
+    }
+}
+
 impl Tensor {
     /// Puts a tensor together; the storage's length must fit.
     pub(crate) fn from_storage(storage: Storage, shape: &[usize], dtype: DType, format: MemoryFormat) -> Tensor {
@@ -59,9 +71,9 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] when memory cannot hold it, or the scratch memory of the kernels that `fill` runs.
-    pub(crate) fn build<T: Element>(shape: &[usize], format: MemoryFormat, fill: impl FnOnce(&mut [T])) -> Result<Tensor> {
-        Tensor::try_build(shape, format, |out| {
-            fill(out);
+    pub(crate) fn build<T: Element>(shape: &[usize], format: MemoryFormat, mut fill: impl FnMut(&mut [T])) -> Result<Tensor> {
+        Tensor::build_storage(T::DTYPE, shape, format, &mut |storage: &mut Storage| {
+            fill(storage.slice_mut());
             Ok(())
         })
     }
@@ -70,22 +82,27 @@ impl Tensor {
     pub(crate) fn try_build<T: Element>(
         shape: &[usize],
         format: MemoryFormat,
-        fill: impl FnOnce(&mut [T]) -> Result<()>,
+        mut fill: impl FnMut(&mut [T]) -> Result<()>,
     ) -> Result<Tensor> {
+        Tensor::build_storage(T::DTYPE, shape, format, &mut |storage: &mut Storage| fill(storage.slice_mut()))
+    }
+
+    /// As [`try_build`](Self::try_build), compiled once for all kernels. Calls `fill` at most once.
+    fn build_storage(dtype: DType, shape: &[usize], format: MemoryFormat, fill: &mut dyn Fill) -> Result<Tensor> {
         let Some(length) = shape::try_numel(shape) else { return Err(shape::too_large(shape)) };
         if meta::is_meta() {
-            return Ok(Tensor::untouched::<T>(shape, format));
+            return Ok(Tensor::untouched(dtype, shape, format));
         }
-        let of_tensor = |source| Error::OutOfMemory { what: format!("a tensor {shape:?} of {}", T::DTYPE), source };
-        let mut storage = Storage::uncleared(length, T::DTYPE).map_err(of_tensor)?;
-        catching(|| fill(storage.slice_mut()))??;
-        Ok(Tensor::from_storage(storage, shape, T::DTYPE, format))
+        let of_tensor = |source| Error::OutOfMemory { what: format!("a tensor {shape:?} of {dtype}"), source };
+        let mut storage = Storage::uncleared(length, dtype).map_err(of_tensor)?;
+        catching(|| fill.run(&mut storage))??;
+        Ok(Tensor::from_storage(storage, shape, dtype, format))
     }
 
     /// Zeros that take no memory until they are looked at, for [meta runs](meta).
     #[cold]
-    fn untouched<T: Element>(shape: &[usize], format: MemoryFormat) -> Tensor {
-        Tensor::from_storage(Storage::untouched(shape::numel(shape), T::DTYPE), shape, T::DTYPE, format)
+    fn untouched(dtype: DType, shape: &[usize], format: MemoryFormat) -> Tensor {
+        Tensor::from_storage(Storage::untouched(shape::numel(shape), dtype), shape, dtype, format)
     }
 
     /// Makes sure that the elements are there, which those of a meta run need not be.

@@ -12,7 +12,7 @@ use crate::tensor::{DType, Tensor};
 pub(crate) enum BackwardFn {
     /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted. It owns
     /// the gradient, and may overwrite it when it holds the only handle.
-    Gradients(Box<dyn Fn(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>),
+    Gradients(Box<dyn GradientRule>),
     /// Computes the output again, recorded; the gradient goes to the node of that tensor. Holds its inputs itself.
     Replay(Box<dyn Fn() -> Result<Tensor> + Send + Sync>),
     /// Passes the gradient on to the joint node, the only input, as that of output `index` of `of`.
@@ -24,6 +24,18 @@ pub(crate) enum BackwardFn {
 
 /// The backward rule of an operation with several outputs.
 pub(crate) type JointRule = Box<dyn Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+
+/// See [`BackwardFn::Gradients`]. (Behind `dyn Fn` each closure would be compiled twice: such a
+/// pointer can also consume what it points to.)
+pub(crate) trait GradientRule: Send + Sync {
+    fn run(&self, grad: Tensor, wanted: &[bool]) -> Result<Vec<Option<Tensor>>>;
+}
+
+impl<F: Fn(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync> GradientRule for F {
+    fn run(&self, grad: Tensor, wanted: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        self(grad, wanted)
+    }
+}
 
 /// An input of a recorded operation: its node, if it has one, and the shape and dtype its gradient must have.
 pub(crate) struct Edge {

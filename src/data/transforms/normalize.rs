@@ -64,7 +64,7 @@ impl Deterministic for Normalize {
         match (&self.mean[..], &self.std[..]) {
             (&[mean], &[std]) => {
                 let pixels = image.pixels_mut();
-                vectorize(|| pixels.iter_mut().for_each(|x| *x = (*x - mean) / std));
+                vectorize::<f32, _>(|| pixels.iter_mut().for_each(|x| *x = (*x - mean) / std));
             }
             (mean, std) => {
                 for pixel in image.pixels_mut().chunks_exact_mut(mean.len().max(1)) {

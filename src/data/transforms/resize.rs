@@ -293,7 +293,7 @@ fn along_row<S: Sample, const C: usize>(taps: &Taps<S>, row: &[S], out: &mut [S]
 fn along_columns<S: Sample>(taps: &Taps<S>, pixels: &[S], out: &mut [S], run: usize) {
     let mut sums = vec![S::START; run];
     for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
-        vectorize(|| {
+        vectorize::<f32, _>(|| {
             sums.fill(S::START);
             for (row, &weight) in pixels[first * run..].chunks_exact(run).zip(weights) {
                 sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum = S::add(*sum, weight, x));

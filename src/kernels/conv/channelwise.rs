@@ -10,8 +10,9 @@ use pulp::Simd;
 
 use crate::kernels::epilogue::Activation;
 use crate::kernels::moments::Tally;
-use crate::kernels::simd::{Real, prefetch};
+use crate::kernels::simd::{Real, array, prefetch};
 use crate::kernels::stream;
+use crate::kernels::tile::lanes;
 
 /// Cells of a tile. It divides the widths of the usual maps, 7 to 112.
 pub(super) const TILE: usize = 7;
@@ -81,9 +82,17 @@ pub(super) trait Tiles<T: Real> {
     unsafe fn run<S: Simd, const K: usize, const STEP: usize>(self, simd: S, cells: Cells<'_, T>, vectors: Vectors<'_>);
 }
 
-/// How many of `taps` that lie side by side are taken together, where cells lie `step` apart; see [`run_tiles`].
-pub(super) fn taps_together(taps: usize, step: usize) -> usize {
-    let fits = |&run: &usize| step <= 2 && taps.is_multiple_of(run);
+/// How many of `taps` that lie side by side are taken together, where cells lie `step` apart; see
+/// [`run_tiles`]. One where speed does not count, or vectors have one lane: each number is a loop
+/// of its own to compile.
+pub(super) fn taps_together<T: Real>(taps: usize, step: usize) -> usize {
+    let most = match step {
+        _ if !T::FAST || lanes::<T>() == 1 => 1,
+        1 => 7,
+        2 => 5,
+        _ => 1,
+    };
+    let fits = |&run: &usize| run <= most && taps.is_multiple_of(run) && (run, step) != (2, 2);
     [7, 5, 3, 2].into_iter().find(fits).unwrap_or(1)
 }
 
@@ -95,16 +104,18 @@ pub(super) fn taps_together(taps: usize, step: usize) -> usize {
 pub(super) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, cells: Cells<'_, T>, vectors: Vectors<'_>) {
     // SAFETY: by this function's contract.
     unsafe {
+        if const { S::IS_SCALAR || !T::FAST } {
+            assert_eq!(cells.run, 1);
+            return tiles.run::<S, 1, 1>(simd, cells, vectors);
+        }
         match (cells.run, cells.step) {
             (1, _) => tiles.run::<S, 1, 1>(simd, cells, vectors),
             (2, 1) => tiles.run::<S, 2, 1>(simd, cells, vectors),
-            (2, 2) => tiles.run::<S, 2, 2>(simd, cells, vectors),
             (3, 1) => tiles.run::<S, 3, 1>(simd, cells, vectors),
             (3, 2) => tiles.run::<S, 3, 2>(simd, cells, vectors),
             (5, 1) => tiles.run::<S, 5, 1>(simd, cells, vectors),
             (5, 2) => tiles.run::<S, 5, 2>(simd, cells, vectors),
             (7, 1) => tiles.run::<S, 7, 1>(simd, cells, vectors),
-            (7, 2) => tiles.run::<S, 7, 2>(simd, cells, vectors),
             (run, step) => unreachable!("taps_together gives no {run} at step {step}"),
         }
     }
@@ -206,7 +217,7 @@ impl<T: Real> Tiles<T> for WeightSums<'_, T> {
                 // SAFETY: by the contract; a vector with fewer channels than lanes is read through its mask.
                 unsafe {
                     let gradient = self.gradient.as_ptr().add(first * self.pitch + to);
-                    let gradients: [T::Vector<S>; TILE] = std::array::from_fn(|t| {
+                    let gradients: [T::Vector<S>; TILE] = array(|t| {
                         if t >= count {
                             T::splat(simd, T::zero())
                         } else if vectors.lanes == lanes {
@@ -281,7 +292,7 @@ impl<T: Real> Sight<T> {
     ) {
         // SAFETY: by this function's contract.
         unsafe {
-            if K == 1 {
+            if const { K == 1 } {
                 for t in 0..TILE {
                     visit(0, t, self.at::<S, EDGE>(simd, t * step));
                 }
@@ -289,8 +300,12 @@ impl<T: Real> Sight<T> {
             }
             // In parts that the compiler unrolls, however long the whole is: what is summed has to stay in registers.
             self.part::<S, K, STEP, EDGE, 0>(simd, &mut visit);
-            self.part::<S, K, STEP, EDGE, 8>(simd, &mut visit);
-            self.part::<S, K, STEP, EDGE, 16>(simd, &mut visit);
+            if const { (TILE - 1) * STEP + K > 8 } {
+                self.part::<S, K, STEP, EDGE, 8>(simd, &mut visit);
+            }
+            if const { (TILE - 1) * STEP + K > 16 } {
+                self.part::<S, K, STEP, EDGE, 16>(simd, &mut visit);
+            }
         }
     }
 
@@ -342,7 +357,7 @@ unsafe fn sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: 
         let sight = Sight::new(cells, strip, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
-            let weights: [T::Vector<S>; K] = std::array::from_fn(|k| load::<T, S>(weights.add(strip.weights + k * lanes)));
+            let weights: [T::Vector<S>; K] = array(|k| load::<T, S>(weights.add(strip.weights + k * lanes)));
             sight.meet::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[t] = T::vector_mul_add(simd, x, weights[k], sums[t]));
         }
     }
@@ -366,7 +381,7 @@ unsafe fn weight_sums<T: Real, S: Simd, const K: usize, const STEP: usize, const
         // SAFETY: by this function's contract.
         unsafe {
             let place = sums.add(strip.weights);
-            let mut sums: [T::Vector<S>; K] = std::array::from_fn(|k| load::<T, S>(place.add(k * lanes)));
+            let mut sums: [T::Vector<S>; K] = array(|k| load::<T, S>(place.add(k * lanes)));
             sight.meet::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[k] = T::vector_mul_add(simd, x, gradients[t], sums[k]));
             for (k, sum) in sums.into_iter().enumerate() {
                 place.add(k * lanes).cast::<T::Vector<S>>().write_unaligned(sum);

@@ -328,7 +328,7 @@ impl<T: Real> Correlation<T> {
                 let at = (image * target[0] + top) * row;
                 // SAFETY: this task alone has these rows.
                 let y = unsafe { y.slice(at, (bottom - top) * row) };
-                vectorize(|| epilogue.finish(at, y));
+                vectorize::<T, _>(|| epilogue.finish(at, y));
             }
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) 
         candidates.push((ConvAlgorithm::Depthwise, factor * g.work() as f64 + reading));
     }
     for (algorithm, tile) in WINOGRAD {
-        if winograd::obstacle(tile, g, pass).is_none() {
+        if winograd::obstacle::<T>(tile, g, pass).is_none() {
             candidates.push((algorithm, winograd_by(tile, g, pass, kept)));
         }
     }
@@ -43,8 +43,8 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) 
 }
 
 /// The algorithms that do not fit a pass, with the reason.
-pub(super) fn unfit(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
-    let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::obstacle(tile, g, pass)));
+pub(super) fn unfit<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
+    let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::obstacle::<T>(tile, g, pass)));
     let depthwise = (ConvAlgorithm::Depthwise, depthwise::obstacle(g, direction(pass)));
     let all = winograd.into_iter().chain([depthwise]);
     all.filter_map(|(algorithm, obstacle)| Some((algorithm, obstacle?))).collect()

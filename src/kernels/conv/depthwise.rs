@@ -73,7 +73,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    fn new(window: &Window, axis: usize, pass: Pass) -> Axis {
+    fn new<T: Real>(window: &Window, axis: usize, pass: Pass) -> Axis {
         let [input, output, kernel, stride] = [window.input, window.output, window.kernel, window.stride].map(|pair| pair[axis]);
         let (padding, dilation) = (window.padding[axis] as isize, window.dilation[axis] as isize);
         let (source, target, step, scatter) = match pass {
@@ -91,7 +91,7 @@ impl Axis {
                     .collect(),
             };
             let side_by_side = taps.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1);
-            let run = if side_by_side { taps_together(taps.len(), step) } else { 1 };
+            let run = if side_by_side { taps_together::<T>(taps.len(), step) } else { 1 };
             before += taps.len();
             Phase { at, run, before: before - taps.len(), taps }
         };
@@ -150,8 +150,8 @@ impl Walk {
         let channels = group.map(|channels| channels * g.groups);
         Walk {
             batch: g.batch,
-            rows: Axis::new(&g.window, 0, pass),
-            columns: Axis::new(&g.window, 1, pass),
+            rows: Axis::new::<T>(&g.window, 0, pass),
+            columns: Axis::new::<T>(&g.window, 1, pass),
             channels,
             group,
             pass,
@@ -319,7 +319,7 @@ impl<T: Real> Depthwise<T> {
             let x = &x[task / bands * image..][..image];
             let tally = epilogue.tally.map(|tally| tally.part(task * band.div_ceil(part)));
             let epilogue = Epilogue { tally, ..epilogue.from(first) };
-            dispatch(Band { walk, weights: &self.weights, x, rows, epilogue, part, y, streams });
+            dispatch::<T, _>(Band { walk, weights: &self.weights, x, rows, epilogue, part, y, streams });
             if streams {
                 stream::fence();
             }

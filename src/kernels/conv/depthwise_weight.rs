@@ -47,7 +47,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
             // SAFETY: each task has its own vectors of its own part.
             let sums = unsafe { sums.slice(part_index * all + first * walk.weights(), vectors.len() * walk.weights()) };
             sums.fill(T::zero());
-            dispatch(Part { walk: &walk, x, dy, rows, vectors, sums });
+            dispatch::<T, _>(Part { walk: &walk, x, dy, rows, vectors, sums });
         });
     }
     let sum = elementwise::sum_parts(&mut sums, all);

@@ -64,7 +64,8 @@ pub enum ConvAlgorithm {
     Im2col,
     /// The register tile on rows of the padded image: im2col without the copy.
     Direct,
-    /// Winograd's F(2×2, 3×3) where it fits (3×3, stride 1, one group), else the fastest that fits.
+    /// Winograd's F(2×2, 3×3) where it fits (`f32`, 3×3, stride 1, one group), else the fastest
+    /// that fits.
     Winograd2,
     /// Winograd's F(4×4, 3×3), likewise; or F(3×3, 4×4) or F(2×2, 5×5) for kernels of 4×4 and 5×5. A forward pass or a weight gradient may have
     /// a stride `s`: it counts as a kernel of `⌈k / s⌉` taps a side, such as 7×7 of stride 2 for one of 4×4.
@@ -130,7 +131,7 @@ impl ConvAlgorithm {
         if g.is_empty() || g.is_scattered() {
             return Choice { ran, candidates: vec![], unfit: vec![] };
         }
-        Choice { ran, candidates: cost::candidates::<T>(g, pass, kept), unfit: cost::unfit(g, pass) }
+        Choice { ran, candidates: cost::candidates::<T>(g, pass, kept), unfit: cost::unfit::<T>(g, pass) }
     }
 
     /// What computes a pass when this is asked for: the cheapest for `Auto`, and where what is asked for does not fit.
@@ -254,6 +255,7 @@ impl<T: Real> Prepared<T> {
         let plan = match (algorithm.resolve::<T>(g, pass.into(), kept), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
+            (ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4, _) if const { !T::FAST } => unreachable!("an obstacle"),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
             (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Six, g, pass, w)),
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
@@ -278,6 +280,7 @@ impl<T: Real> Prepared<T> {
         match (&self.plan, self.pass) {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
             (Plan::Overlap(overlap), _) => return overlap.run(from, epilogue, to),
+            (Plan::Winograd(_), _) if const { !T::FAST } => unreachable!("an obstacle"),
             (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
             (Plan::Depthwise(depthwise), _) => return depthwise.run(from, epilogue, to),
             (Plan::Dense(w), _) => return skinny::product([g.batch, g.channels_out, g.channels_in], from, w, epilogue, to),
@@ -336,6 +339,7 @@ pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &
     match algorithm.resolve::<T>(g, ConvPass::WeightGradient, false) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
+        ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 if const { !T::FAST } => unreachable!("an obstacle"),
         ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
         ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Six, g, x, dy, dw),
         ConvAlgorithm::Depthwise => depthwise_weight::weight_gradient(g, x, dy, dw),

@@ -144,9 +144,9 @@ impl<T: Real> OverlapAdd<T> {
                 // SAFETY: this task alone has this row.
                 let dx = unsafe { dx.slice(at, input[1] * g.channels_in) };
                 let step = pitch.wrapping_sub(g.window.stride[1] * g.channels_in);
-                dispatch(Add { windows, columns: &self.columns, step, channels: g.channels_in, bias: epilogue.bias, dx });
+                dispatch::<T, _>(Add { windows, columns: &self.columns, step, channels: g.channels_in, bias: epilogue.bias, dx });
                 if !epilogue.is_plain() {
-                    vectorize(|| epilogue.finish(at, dx));
+                    vectorize::<T, _>(|| epilogue.finish(at, dx));
                 }
             }
         }

@@ -83,7 +83,7 @@ fn overlapping_geometry() -> impl Strategy<Value = ConvGeometry> {
         |(batch, channels_in, channels_out, input, kernel, stride, padding)| {
             let window = Window::new(input, kernel, stride, padding, [1, 1], false).ok()?;
             let g = ConvGeometry { batch, channels_in, channels_out, groups: 1, window };
-            Some(g).filter(|g| affordable(g) && overlap::pays::<f64>(g))
+            Some(g).filter(|g| affordable(g) && overlap::pays::<f32>(g))
         },
     )
 }
@@ -92,35 +92,59 @@ fn numbers(length: usize, seed: usize) -> Vec<f64> {
     (0..length).map(|i| ((i * 2_654_435_761 + seed * 1_000_003) % 2001) as f64 / 1000.0 - 1.0).collect()
 }
 
-fn assert_close(name: &str, algorithm: ConvAlgorithm, got: &[f64], expected: &[f64]) {
-    for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
-        // Sums of at most a few thousand products of numbers up to 1, in another order.
-        assert!((got - expected).abs() < 1e-11, "{name} {algorithm:?} at {at}: {got}, expected {expected}");
+/// The numbers, rounded to `T`.
+fn rounded<T: Real>(numbers: &[f64]) -> Vec<T> {
+    numbers.iter().map(|&number| T::of(number)).collect()
+}
+
+fn assert_close<T: Real>(name: &str, algorithm: ConvAlgorithm, got: &[T], expected: &[f64]) {
+    // Sums of at most a few thousand products of numbers up to 1, in another order, and of numbers
+    // that are rounded themselves; Winograd's transforms take two digits more. What lies in a wrong
+    // place is wrong by a tenth and more.
+    let most = if size_of::<T>() == size_of::<f64>() { 1e-11 } else { 2e-3 };
+    assert_eq!(got.len(), expected.len());
+    for (at, (got, expected)) in got.iter().map(|got| got.to_f64().unwrap()).zip(expected).enumerate() {
+        assert!(
+            (got - expected).abs() < most,
+            "{name} {algorithm:?} of {} at {at}: {got}, expected {expected}",
+            std::any::type_name::<T>()
+        );
     }
 }
 
+/// Every algorithm in both types: each is compiled in other sizes, for other instruction sets.
 fn compare(g: &ConvGeometry) {
+    let expected = passes::<f64>(g, ConvAlgorithm::Naive);
+    let expected = expected.each_ref().map(|pass| &pass[..]);
+    for algorithm in ALGORITHMS {
+        compare_passes::<f64>(g, algorithm, expected);
+        compare_passes::<f32>(g, algorithm, expected);
+        let (x, w, bias) = (numbers(g.batch * g.image_in(), 1), numbers(g.weights(), 2), numbers(g.channels_out, 4));
+        compare_moments(algorithm, g, &x, &w, &bias);
+    }
+}
+
+fn compare_passes<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm, expected: [&[f64]; 3]) {
+    for ((name, got), expected) in ["forward", "input gradient", "weight gradient"].into_iter().zip(passes::<T>(g, algorithm)).zip(expected)
+    {
+        assert_close(name, algorithm, &got, expected);
+    }
+}
+
+/// The output with an epilogue, the input's gradient with another, and the weight's.
+fn passes<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Vec<T>; 3] {
     let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
+    let numbers = |length, seed| rounded::<T>(&numbers(length, seed));
     let (x, w, dy) = (numbers(inputs, 1), numbers(g.weights(), 2), numbers(outputs, 3));
     let (bias_out, bias_in) = (numbers(g.channels_out, 4), numbers(g.channels_in, 5));
     let (residual_out, residual_in) = (numbers(outputs, 6), numbers(inputs, 7));
     let forward_epilogue = Epilogue { residual: Some(&residual_out), activation: Activation::Silu, ..Epilogue::bias(Some(&bias_out)) };
     let gradient_epilogue = Epilogue { residual: Some(&residual_in), activation: Activation::Relu, ..Epilogue::bias(Some(&bias_in)) };
-    let all = |algorithm| {
-        let (mut y, mut dx, mut dw) = (vec![f64::NAN; outputs], vec![f64::NAN; inputs], vec![f64::NAN; g.weights()]);
-        Prepared::forward(algorithm, g, &w).run(&x, forward_epilogue, &mut y);
-        Prepared::new(algorithm, g, Pass::InputGradient, true, &w).run(&dy, gradient_epilogue, &mut dx);
-        weight_gradient(algorithm, g, &x, &dy, &mut dw);
-        (y, dx, dw)
-    };
-    let (y, dx, dw) = all(ConvAlgorithm::Naive);
-    for algorithm in ALGORITHMS {
-        let got = all(algorithm);
-        assert_close("forward", algorithm, &got.0, &y);
-        assert_close("input gradient", algorithm, &got.1, &dx);
-        assert_close("weight gradient", algorithm, &got.2, &dw);
-        compare_moments(algorithm, g, &x, &w, &bias_out);
-    }
+    let [mut y, mut dx, mut dw] = [outputs, inputs, g.weights()].map(|length| vec![T::nan(); length]);
+    Prepared::forward(algorithm, g, &w).run(&x, forward_epilogue, &mut y);
+    Prepared::new(algorithm, g, Pass::InputGradient, true, &w).run(&dy, gradient_epilogue, &mut dx);
+    weight_gradient(algorithm, g, &x, &dy, &mut dw);
+    [y, dx, dw]
 }
 
 /// Moments taken in passing against those of the result.
@@ -220,21 +244,22 @@ fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution()
     // Without an epilogue, so that they are written past the caches.
     for (size, stride) in [(226, 1), (225, 2)] {
         let window = Window::new([size; 2], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();
-        let g = ConvGeometry { batch: 1, channels_in: 64, channels_out: 64, groups: 64, window };
-        let (w, inputs, outputs) = (numbers(g.weights(), 1), g.image_in(), g.image_out());
-        let (x, dy) = (numbers(inputs, 2), numbers(outputs, 3));
-        let both = |algorithm| {
-            // Aligned, as tensors are.
-            let [mut y, mut dx] = [outputs, inputs].map(Buffer::uncleared);
-            [&mut y, &mut dx].into_iter().for_each(|values| values.fill(f64::NAN));
-            forward(algorithm, &g, &x, &w, None, &mut y);
-            input_gradient(algorithm, &g, &dy, &w, None, &mut dx);
-            (y, dx)
-        };
-        let (got, expected) = (both(ConvAlgorithm::Depthwise), both(ConvAlgorithm::Naive));
-        assert_close("forward", ConvAlgorithm::Depthwise, &got.0, &expected.0);
-        assert_close("input gradient", ConvAlgorithm::Depthwise, &got.1, &expected.1);
+        let g = ConvGeometry { batch: 2, channels_in: 64, channels_out: 64, groups: 64, window };
+        let (got, expected) = (streamed::<f32>(&g, ConvAlgorithm::Depthwise), streamed::<f64>(&g, ConvAlgorithm::Naive));
+        assert_close("forward", ConvAlgorithm::Depthwise, &got[0], &expected[0]);
+        assert_close("input gradient", ConvAlgorithm::Depthwise, &got[1], &expected[1]);
     }
+}
+
+/// The output and the input's gradient, aligned as tensors are.
+fn streamed<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Buffer<T>; 2] {
+    let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
+    let [w, x, dy] = [(g.weights(), 1), (inputs, 2), (outputs, 3)].map(|(length, seed)| rounded::<T>(&numbers(length, seed)));
+    let [mut y, mut dx] = [outputs, inputs].map(Buffer::uncleared);
+    [&mut y, &mut dx].into_iter().for_each(|values| values.fill(T::nan()));
+    forward(algorithm, g, &x, &w, None, &mut y);
+    input_gradient(algorithm, g, &dy, &w, None, &mut dx);
+    [y, dx]
 }
 
 #[test]
@@ -243,13 +268,13 @@ fn input_gradients_of_few_channels_are_the_same_bits_with_any_number_of_threads(
     for (batch, channels, size, stride) in [(21, 6, 14, 1), (1, 3, 40, 1), (1, 1, 41, 2)] {
         let window = Window::new([size; 2], [5, 5], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch, channels_in: channels, channels_out: 16, groups: 1, window };
-        let (w, dy) = (numbers(g.weights(), 2), numbers(batch * g.image_out(), 3));
-        assert!(crate::kernels::tile::lanes::<f64>() < 8 || overlap::pays::<f64>(&g));
+        let [w, dy] = [(g.weights(), 2), (batch * g.image_out(), 3)].map(|(length, seed)| rounded::<f32>(&numbers(length, seed)));
+        assert!(crate::kernels::tile::lanes::<f32>() < 8 || overlap::pays::<f32>(&g));
         let with_threads = |threads| {
             parallel::set_num_threads(threads).unwrap();
-            let mut dx = vec![f64::NAN; batch * g.image_in()];
+            let mut dx = vec![f32::NAN; batch * g.image_in()];
             input_gradient(ConvAlgorithm::Auto, &g, &dy, &w, None, &mut dx);
-            dx.into_iter().map(f64::to_bits).collect::<Vec<_>>()
+            dx.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         let one = with_threads(1);
         assert!([2, 3].into_iter().all(|threads| with_threads(threads) == one), "{g:?}");
@@ -263,14 +288,15 @@ fn channelwise_results_are_the_same_bits_with_any_number_of_threads() {
     for (channels, groups, stride) in [(96, 96, 1), (96, 96, 2), (64, 16, 1), (40, 10, 2)] {
         let window = Window::new([40, 40], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch: 3, channels_in: channels, channels_out: channels, groups, window };
-        let (x, w, dy) = (numbers(3 * g.image_in(), 1), numbers(g.weights(), 2), numbers(3 * g.image_out(), 3));
+        let sizes = [(3 * g.image_in(), 1), (g.weights(), 2), (3 * g.image_out(), 3)];
+        let [x, w, dy] = sizes.map(|(length, seed)| rounded::<f32>(&numbers(length, seed)));
         let with_threads = |threads| {
             parallel::set_num_threads(threads).unwrap();
-            let (mut y, mut dx, mut dw) = (vec![f64::NAN; dy.len()], vec![f64::NAN; x.len()], vec![f64::NAN; w.len()]);
+            let [mut y, mut dx, mut dw] = [&dy, &x, &w].map(|like| vec![f32::NAN; like.len()]);
             forward(ConvAlgorithm::Depthwise, &g, &x, &w, None, &mut y);
             input_gradient(ConvAlgorithm::Depthwise, &g, &dy, &w, None, &mut dx);
             weight_gradient(ConvAlgorithm::Depthwise, &g, &x, &dy, &mut dw);
-            [y, dx, dw].map(|values| values.into_iter().map(f64::to_bits).collect::<Vec<_>>())
+            [y, dx, dw].map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
         };
         let one = with_threads(1);
         assert!([2, 3].into_iter().all(|threads| with_threads(threads) == one), "{g:?}");

@@ -20,7 +20,7 @@ pub use sums::{Pairs, Seen, fused_add, gradient_sums, moments};
 use pulp::{Simd, WithSimd};
 
 use super::memory::Buffer;
-use super::simd::{Real, dispatch};
+use super::simd::{Real, dispatch_light};
 
 /// Elements that one task handles.
 const GRAIN: usize = 64 * 1024;
@@ -147,7 +147,7 @@ fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl Pass<T>) {
             pass.after_block();
         }
     }
-    dispatch(Walk { lanes, elements, pass, element: std::marker::PhantomData });
+    dispatch_light::<T, _>(Walk { lanes, elements, pass, element: std::marker::PhantomData });
 }
 
 #[cfg(test)]

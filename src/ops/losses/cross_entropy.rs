@@ -146,7 +146,7 @@ impl Samples {
             Reduction::Mean => Tensor::scalar(T::of(total() / denominator)),
             Reduction::Sum => Tensor::scalar(T::of(total())),
             Reduction::None => Tensor::build(&self.labels, MemoryFormat::RowMajor, |y: &mut [T]| {
-                y.iter_mut().zip(losses).for_each(|(y, loss)| *y = loss);
+                y.iter_mut().zip(losses.clone()).for_each(|(y, loss)| *y = loss);
             })?,
         })
     }

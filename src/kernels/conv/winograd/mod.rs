@@ -26,7 +26,7 @@ use super::{ConvGeometry, ConvPass, Pass};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::memory::Buffer;
 use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::simd::{Real, dispatch_light};
 use crate::kernels::tile::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
 
 /// Bytes of transformed inputs and products that a group of tiles has about: what L2 holds beside the weights passing through.
@@ -77,8 +77,13 @@ macro_rules! with_scheme {
 }
 use with_scheme;
 
-/// Why a pass does not have this form, unless it does: kernels of 3×3 taps when they have no stride, on tiles of six up to 5×5; dense, one group.
-pub(super) fn obstacle(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
+/// Why a pass does not have this form, unless it does: kernels of 3×3 taps when they have no
+/// stride, on tiles of six up to 5×5; dense, one group; of a type for which speed counts.
+pub(super) fn obstacle<T: Real>(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
+    if T::FAST { obstacle_of_shape(tile, g, pass) } else { Some("the elements are not f32") }
+}
+
+fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
     let (window, [rows, columns]) = (&g.window, unstrided::taps(g));
     let (sides, other) = match tile {
         Tile::Four => (3..=3, "the kernel is not 3×3"),
@@ -232,7 +237,7 @@ fn transform_weights<T: Real, C: Scheme>(view: &Unstrided, pass: Pass, [k, n]: [
         let (panels, runs) = (n.div_ceil(nr), k.div_ceil(ROWS));
         parallel::for_each(panels * runs, 20 * w.len(), |task| {
             let (panel, first) = (task / runs, task % runs * ROWS);
-            dispatch(TransformWeights::<T, C> {
+            dispatch_light::<T, _>(TransformWeights::<T, C> {
                 view,
                 w,
                 pass,

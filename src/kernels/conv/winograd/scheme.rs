@@ -151,7 +151,8 @@ impl<P: Points, const R: usize> Transform for Evaluate<P, R> {
         values[0] = T::vector_mul(simd, T::splat(simd, T::of(P::NORM_OF_ZERO)), from[0]);
         for (pair, &(p, norm)) in P::PAIRS.iter().enumerate() {
             // The even and the odd part.
-            let mut parts = [0, 1].map(|j| T::vector_mul(simd, T::splat(simd, T::of(norm * power(p, j))), from[j]));
+            let scaled = |j: usize| T::vector_mul(simd, T::splat(simd, T::of(norm * power(p, j))), from[j]);
+            let mut parts = [scaled(0), scaled(1)];
             for j in 2..R {
                 parts[j % 2] = T::vector_mul_add(simd, T::splat(simd, T::of(norm * power(p, j))), from[j], parts[j % 2]);
             }
@@ -199,18 +200,18 @@ pub(super) fn both_axes<T: Real, S: Simd, F: Transform>(
     let mut middle = [[zero; MOST]; MOST];
     for j in 0..F::FROM {
         let mut column = [zero; MOST];
-        for (i, value) in column.iter_mut().enumerate().take(F::FROM) {
-            *value = load(i, j);
+        for i in 0..F::FROM {
+            column[i] = load(i, j);
         }
         let column = F::line::<T, S>(simd, column);
         for i in 0..F::TO {
             middle[i][j] = column[i];
         }
     }
-    for (i, row) in middle.iter().enumerate().take(F::TO) {
-        let row = F::line::<T, S>(simd, *row);
-        for (j, &value) in row.iter().enumerate().take(F::TO) {
-            store(i, j, value);
+    for i in 0..F::TO {
+        let row = F::line::<T, S>(simd, middle[i]);
+        for j in 0..F::TO {
+            store(i, j, row[j]);
         }
     }
 }

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::scheme::{Transform, both_axes};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::parallel::Disjoint;
-use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::simd::{Real, dispatch_light};
 
 /// A channels-last map cut into overlapping or adjoining tiles.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ pub(super) unsafe fn gather<T: Real, F: Transform>(
     first: usize,
     out: &Disjoint<'_, T>,
 ) {
-    dispatch(Gather::<T, F> { grid, x, tiles, layout, first, out, transform: PhantomData });
+    dispatch_light::<T, _>(Gather::<T, F> { grid, x, tiles, layout, first, out, transform: PhantomData });
 }
 
 struct Gather<'a, T, F> {
@@ -226,7 +226,7 @@ pub(super) unsafe fn scatter<T: Real, F: Transform>(
     assert!(products.len() >= F::FROM * F::FROM * layout.position() && layout.width >= grid.channels);
     assert!(first + tiles.len() <= layout.tiles);
     assert!(epilogue.bias.is_none_or(|bias| bias.len() >= grid.channels));
-    dispatch(Scatter::<T, F> { grid, products, layout, first, tiles, epilogue, y, transform: PhantomData });
+    dispatch_light::<T, _>(Scatter::<T, F> { grid, products, layout, first, tiles, epilogue, y, transform: PhantomData });
 }
 
 struct Scatter<'a, T, F> {

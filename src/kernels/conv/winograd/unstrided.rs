@@ -11,7 +11,7 @@ use pulp::{Simd, WithSimd};
 use super::ConvGeometry;
 use crate::kernels::memory::{Buffer, Elements};
 use crate::kernels::parallel;
-use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::simd::{Real, dispatch_light};
 
 /// Taps along each axis that there are tiles for: of a kernel, or of what it is without stride.
 pub(super) const SIDES: RangeInclusive<usize> = 3..=5;
@@ -85,7 +85,7 @@ impl Unstrided {
             let rows = (TASK / row).max(1);
             parallel::chunks_mut(&mut map, rows * row, work.min(2 * x.len()), |task, map| {
                 for (index, map) in (task * rows..).zip(map.chunks_exact_mut(row)) {
-                    dispatch(Spread { view: self, x, image: index / height, row: index % height, map });
+                    dispatch_light::<T, _>(Spread { view: self, x, image: index / height, row: index % height, map });
                 }
             });
         }

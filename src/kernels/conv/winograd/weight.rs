@@ -21,7 +21,7 @@ use crate::kernels::elementwise;
 use crate::kernels::memory::Buffer;
 use crate::kernels::outer::multiply_transposed;
 use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::simd::{Real, dispatch_light};
 use crate::kernels::tile::panel_width;
 
 /// Input channels of a block: a multiple of the register tiles' rows.
@@ -147,7 +147,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     fn finish(&self, block: usize, sums: &[T], dw: &Disjoint<'_, T>) {
         let [[row, column], [height, width], size] = self.place(block);
         let corner = [row * height, column * width];
-        dispatch(Finish::<T, C> { view: self.view, sums, stride: height * width, corner, size, dw, scheme: PhantomData });
+        dispatch_light::<T, _>(Finish::<T, C> { view: self.view, sums, stride: height * width, corner, size, dw, scheme: PhantomData });
     }
 
     /// The gradient, where the sums are few: each task has its own, of a lot of tiles.
