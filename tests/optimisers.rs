@@ -184,7 +184,7 @@ fn every_optimiser_follows_pytorch_in_f64() {
     follow::<f64>(1e-10);
 }
 
-/// Rounding differs in order; 50 steps on a smooth problem do not blow it up beyond 1e-5 of the
+/// Rounding differs in order; 50 steps on a smooth problem do not amplify it beyond 1e-5 of the
 /// largest element.
 #[test]
 fn every_optimiser_follows_pytorch_in_f32() {

@@ -541,8 +541,8 @@ fn a_loader_on_the_calling_thread_leaves_the_threads_generator_where_it_was() {
     assert_eq!(after(true), after(false));
 }
 
-/// The first batch fails at its second sample, once the second batch has begun, whose samples take
-/// their time.
+/// The first batch fails at its second sample, after the second batch has begun, whose samples are
+/// slow.
 struct Failing {
     asked: Arc<AtomicUsize>,
     begun: std::sync::Barrier,

@@ -1,5 +1,5 @@
 //! Pictures from files, against Pillow's and torchvision's numbers (`fixtures/images.py`), and
-//! files that are out to do harm.
+//! hostile files.
 
 use std::fs;
 use std::io::Write;
@@ -273,8 +273,8 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// A picture of this size, in `scans` scans of 30 bytes that say of every block that nothing is new
-/// in it.
+/// A picture of this size, in `scans` scans of 30 bytes that state for every block that nothing
+/// changes in it.
 fn nothing_new(size: u16, scans: usize) -> Vec<u8> {
     let [high, low] = size.to_be_bytes();
     let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];

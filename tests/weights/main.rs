@@ -1,5 +1,4 @@
-//! Weights from files: each format gives the same tensors, and hostile files give errors, whatever
-//! they do.
+//! Weights from files: each format gives the same tensors, and every hostile file gives an error.
 //!
 //! The files are made by fixtures/weights.py; `expected.safetensors` holds what PyTorch has for
 //! them, converted to this crate's types.
