@@ -26,7 +26,7 @@ pub use kernels::parallel::num_threads;
 pub use kernels::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
-pub use tensor::{DType, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed, manual_seed_all};
+pub use tensor::{DType, Difference, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed, manual_seed_all};
 
 /// What tensors' memory is doing, and its limit; freed buffers are recycled.
 pub mod memory {

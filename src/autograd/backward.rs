@@ -324,7 +324,7 @@ mod tests {
         let gradients = y.backward().unwrap();
         let expected = maps().mean_keepdim([2, 3]).unwrap().expand([2, 3, 4, 5]).unwrap();
         let (found, expected) = (gradients.get(&x).unwrap().to_vec::<f64>().unwrap(), expected.to_vec::<f64>().unwrap());
-        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} is not {expected:?}");
+        approx::assert_abs_diff_eq!(found[..], expected[..], epsilon = 1e-12);
     }
 
     #[test]

@@ -534,10 +534,9 @@ mod tests {
     }
 
     fn close(found: &Tensor, expected: &[f64]) {
-        let found = found.to_vec::<f64>().unwrap();
-        assert!(found.len() == expected.len());
+        let expected = Tensor::from_vec(expected.to_vec(), found.shape()).unwrap();
         // Sums of some ten terms near one, in another order.
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} instead of {expected:?}");
+        assert!(approx::abs_diff_eq!(found, &expected, epsilon = 1e-12), "{:?}", found.worst_difference(&expected));
     }
 
     const SHAPES: [&[usize]; 3] = [&[5, 4], &[3, 4, 2], &[2, 4, 2, 3]];

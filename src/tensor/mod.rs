@@ -4,6 +4,7 @@
 //! memory is their [`MemoryFormat`], which users need not know: every operation takes either. There are no views and no strides; strided
 //! work that is not hot goes through `ndarray` views over the same memory.
 
+mod compare;
 pub(crate) mod compute;
 mod convert;
 pub(crate) mod create;
@@ -19,6 +20,7 @@ pub(crate) mod storage;
 use std::fmt;
 use std::sync::Arc;
 
+pub use compare::Difference;
 pub use dtype::{DType, Element};
 pub(crate) use dtype::{with_dtype, with_float};
 use node::Node;

@@ -100,9 +100,9 @@ fn training_and_evaluation_reach_every_layer_inside() {
 }
 
 fn assert_close(a: &[f32], b: &[f64]) {
-    assert_eq!(a.len(), b.len());
     // A handful of f32 operations on values of this size.
-    assert!(a.iter().zip(b).all(|(&a, &b)| (f64::from(a) - b).abs() <= 2e-6 * b.abs().max(1.0)), "{a:?} is not {b:?}");
+    let a: Vec<f64> = a.iter().map(|&a| a.into()).collect();
+    approx::assert_relative_eq!(a[..], *b, epsilon = 2e-6, max_relative = 2e-6);
 }
 
 #[test]
