@@ -178,7 +178,8 @@ impl Entry {
         if !is_commit(commit) {
             return Err(format!("the server calls the file's commit `{}`, expected 40 hexadecimal digits", short(commit)));
         }
-        let tag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag")).ok_or("the server does not tell the file's checksum")?;
+        let tag =
+            text(headers, "x-linked-etag").or_else(|| text(headers, "etag")).ok_or("the server does not state the file's checksum")?;
         let name = tag.trim_start_matches("W/").trim_matches('"').to_string();
         let checksum = match name.len() {
             64 if is_hex(&name) => Checksum::File { sha256: name.clone() },

@@ -248,7 +248,7 @@ fn a_transfer_from_the_hub_that_breaks_off_goes_on_at_the_next_call() {
 fn an_answer_that_no_hub_gives_is_an_error_and_writes_nothing() {
     let cases = [
         ("200 OK".to_string(), "of which commit"),
-        (format!("200 OK\r\nX-Repo-Commit: {COMMIT}"), "does not tell the file's checksum"),
+        (format!("200 OK\r\nX-Repo-Commit: {COMMIT}"), "does not state the file's checksum"),
         ("200 OK\r\nX-Repo-Commit: ../../outside\r\nETag: \"x\"".to_string(), "expected 40 hexadecimal digits"),
         (format!("200 OK\r\nX-Repo-Commit: {COMMIT}\r\nETag: \"../../../outside\""), "expected a sha256 or a sha1"),
         (format!("200 OK\r\nX-Repo-Commit: {COMMIT}\r\nETag: \"{}\"", "/".repeat(64)), "expected a sha256 or a sha1"),
