@@ -4,6 +4,7 @@
 //! memory is their [`MemoryFormat`], which users need not know: every operation takes either. There are no views and no strides; strided
 //! work that is not hot goes through `ndarray` views over the same memory.
 
+pub(crate) mod bytes;
 mod compare;
 pub(crate) mod compute;
 mod convert;

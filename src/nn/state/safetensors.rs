@@ -12,7 +12,8 @@ use super::state_dict::StateDict;
 use crate::error::{Error, Result, clipped, short};
 use crate::io::atomic_file::write_atomically;
 use crate::io::read_file;
-use crate::tensor::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
+use crate::tensor::bytes::{self, StoredDType, View};
+use crate::tensor::{DType, MemoryFormat, Tensor, shape, with_dtype};
 
 /// The longest header that readers accept.
 const LONGEST_HEADER: usize = 100_000_000;
@@ -90,22 +91,17 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
             return Err(fail(&format!("shape {:?} has more elements than memory can hold", info.shape)));
         }
         let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or_else(|| fail("its data lie outside the file"))?;
-        if !is_supported(info.dtype) {
+        let Some(kind) = stored(info.dtype) else {
             let reason = format!("dtype {:?} is not supported; F64, F32, F16, BF16, BOOL and integers up to I64 are", info.dtype);
             state.insert_unreadable(name, reason);
             continue;
-        }
-        let tensor = decode(info.dtype, &info.shape, bytes).map_err(|message| fail(&message))?;
+        };
+        let tensor = decode(kind, &info.shape, bytes).map_err(|message| fail(&message))?;
         state.insert(name, tensor);
     }
     restore_tied(&mut state, metadata.metadata().iter().flatten());
     state.check_readable().map_err(|message| Error::format(path, message))?;
     Ok(state)
-}
-
-fn is_supported(dtype: Dtype) -> bool {
-    use Dtype::*;
-    matches!(dtype, F64 | F32 | F16 | BF16 | BOOL | U8 | I8 | U16 | I16 | U32 | I32 | I64)
 }
 
 /// Hugging Face's convention: where tensors share memory one is stored, and the metadata map each other name to its name.
@@ -134,67 +130,30 @@ pub(crate) fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn decode(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
-    match dtype {
-        Dtype::F32 => elements(shape, bytes, f32::from_le_bytes),
-        Dtype::F64 => elements(shape, bytes, f64::from_le_bytes),
-        Dtype::F16 => elements(shape, bytes, |b| f16_to_f32(u16::from_le_bytes(b))),
-        Dtype::BF16 => elements(shape, bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-        Dtype::U8 => elements(shape, bytes, |b: [u8; 1]| b[0]),
-        Dtype::BOOL => elements(shape, bytes, |b: [u8; 1]| u8::from(b[0] != 0)),
-        Dtype::I8 => elements(shape, bytes, |b| i64::from(i8::from_le_bytes(b))),
-        Dtype::I16 => elements(shape, bytes, |b| i64::from(i16::from_le_bytes(b))),
-        Dtype::U16 => elements(shape, bytes, |b| i64::from(u16::from_le_bytes(b))),
-        Dtype::I32 => elements(shape, bytes, |b| i64::from(i32::from_le_bytes(b))),
-        Dtype::U32 => elements(shape, bytes, |b| i64::from(u32::from_le_bytes(b))),
-        Dtype::I64 => elements(shape, bytes, i64::from_le_bytes),
-        other => Err(format!("dtype {other:?} is not supported")),
-    }
-}
-
-fn elements<const N: usize, T: Element>(shape: &[usize], bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Result<Tensor, String> {
-    let (values, rest) = bytes.as_chunks::<N>();
-    if !rest.is_empty() || shape::try_numel(shape) != Some(values.len()) {
-        return Err(format!("{} bytes do not make shape {shape:?}", bytes.len()));
-    }
-    Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| {
-        out.iter_mut().zip(values).for_each(|(x, &value)| *x = decode(value));
+/// The element type of a dtype that is read, else `None`.
+fn stored(dtype: Dtype) -> Option<StoredDType> {
+    Some(match dtype {
+        Dtype::F64 => StoredDType::F64,
+        Dtype::F32 => StoredDType::F32,
+        Dtype::F16 => StoredDType::F16,
+        Dtype::BF16 => StoredDType::Bf16,
+        Dtype::BOOL => StoredDType::Bool,
+        Dtype::U8 => StoredDType::U8,
+        Dtype::I8 => StoredDType::I8,
+        Dtype::U16 => StoredDType::U16,
+        Dtype::I16 => StoredDType::I16,
+        Dtype::U32 => StoredDType::U32,
+        Dtype::I32 => StoredDType::I32,
+        Dtype::I64 => StoredDType::I64,
+        _ => return None,
     })
-    .map_err(|error| error.to_string())
 }
 
-/// IEEE half precision: a sign, 5 bits of exponent, 10 of mantissa.
-pub(crate) fn f16_to_f32(half: u16) -> f32 {
-    let sign = u32::from(half & 0x8000) << 16;
-    let (exponent, mantissa) = (u32::from(half >> 10) & 0x1f, u32::from(half & 0x3ff));
-    match exponent {
-        // Subnormals: mantissa · 2⁻²⁴, exact in f32.
-        0 => f32::from_bits(sign | (mantissa as f32 * 2.0f32.powi(-24)).to_bits()),
-        0x1f => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
-        _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | mantissa << 13),
+fn decode(kind: StoredDType, shape: &[usize], content: &[u8]) -> Result<Tensor, String> {
+    let wrong = || format!("{} bytes do not make shape {shape:?}", content.len());
+    let view = View::dense(shape.to_vec(), false).ok_or_else(wrong)?;
+    if shape::try_numel(shape).and_then(|count| count.checked_mul(kind.size())) != Some(content.len()) {
+        return Err(wrong());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_precision_decodes_as_the_standard_says() {
-        let cases = [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0001, 5.960_464_5e-8),
-            (0x0400, 6.103_515_6e-5),
-            (0x3555, 0.333_251_95),
-            (0x7c00, f32::INFINITY),
-            (0xfc00, f32::NEG_INFINITY),
-        ];
-        for (half, expected) in cases {
-            assert_eq!(f16_to_f32(half), expected, "{half:#x}");
-        }
-        assert_eq!(f16_to_f32(0x8000).to_bits(), (-0.0f32).to_bits());
-        assert!(f16_to_f32(0x7e00).is_nan());
-    }
+    bytes::decode(kind, &view, content)
 }
