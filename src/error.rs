@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::DType;
-use crate::kernels::memory::OutOfMemory;
+use crate::kernels::runtime::allocator::OutOfMemory;
 
 /// `std::result::Result` with [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,7 +63,7 @@ pub enum Error {
     /// A backward pass that cannot be walked.
     #[error("backward: {0}")]
     Backward(String),
-    /// Memory for a result, or for the work towards it, that cannot be had; [`memory::set_limit`](crate::memory::set_limit) sets how
+    /// Memory for a result, or for the work towards it, that cannot be had; [`allocator::set_limit`](crate::memory::set_limit) sets how
     /// much there is.
     #[error("out of memory: {what}: {source}")]
     OutOfMemory {

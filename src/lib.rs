@@ -22,15 +22,15 @@ pub mod weights;
 
 pub use autograd::{enable_grad, is_grad_enabled, no_grad};
 pub use error::{Context, Error, Result};
-pub use kernels::parallel::num_threads;
-pub use kernels::simd::instruction_set;
+pub use kernels::runtime::parallel::num_threads;
+pub use kernels::runtime::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
 pub use tensor::{DType, Difference, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed, manual_seed_all};
 
 /// What tensors' memory is doing, and its limit; freed buffers are recycled.
 pub mod memory {
-    pub use crate::kernels::memory::{MemoryStats, OutOfMemory, limit, set_limit, stats, trim};
+    pub use crate::kernels::runtime::allocator::{MemoryStats, OutOfMemory, limit, set_limit, stats, trim};
 }
 
 /// Sets the number of threads that operations use, the caller's included, by making a rayon pool for
@@ -71,7 +71,8 @@ pub mod memory {
 /// # Errors
 /// [`Error::Argument`] when the system cannot start that many threads, or in such a forked process.
 pub fn set_num_threads(count: usize) -> Result<()> {
-    kernels::parallel::set_num_threads(count).map_err(|error| Error::Argument { op: "set_num_threads", message: error.to_string() })
+    kernels::runtime::parallel::set_num_threads(count)
+        .map_err(|error| Error::Argument { op: "set_num_threads", message: error.to_string() })
 }
 
 /// Runs the README's examples.

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::MemoryFormat;
     use crate::autograd::{checkpoint, gradcheck};
-    use crate::kernels::memory::requested;
+    use crate::kernels::runtime::allocator::requested;
 
     #[test]
     fn a_graph_of_100_000_operations_is_walked_and_dropped_without_recursion() {

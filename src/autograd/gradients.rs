@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::kernels::{elementwise, reduce};
 use crate::tensor::{Element, Tensor, compute, with_float};
 

@@ -2,7 +2,7 @@
 
 use super::Deterministic;
 use crate::error::{Error, Result};
-use crate::kernels::simd::vectorize;
+use crate::kernels::runtime::simd::vectorize;
 use crate::tensor::create::or_panic;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor};

@@ -1,32 +1,32 @@
 //! Copies of contiguous runs: joining, cutting, padding, picking by index.
 
-use super::parallel::{self, Disjoint};
-use super::simd::{Scalar, vectorize};
+use super::runtime::parallel::{self, Disjoint};
+use super::runtime::simd::{Scalar, vectorize};
 
 /// Elements that one task copies.
 const GRAIN: usize = 32 * 1024;
 
 /// Where a box of runs lies in a slice: its first element, and the distances between planes and between rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub struct StridedBox {
     /// Index of the first element.
     pub start: usize,
     /// Distance between planes, distance between rows.
     pub steps: [usize; 2],
 }
 
-impl Window {
+impl StridedBox {
     fn offset(&self, plane: usize, row: usize) -> usize {
         self.start + plane * self.steps[0] + row * self.steps[1]
     }
 }
 
 /// Copies `[planes, rows, run]` elements from one window to another; runs are contiguous in both.
-pub fn copy_box<T: Scalar>([planes, rows, run]: [usize; 3], x: &[T], from: Window, y: &mut [T], to: Window) {
+pub fn copy_box<T: Scalar>([planes, rows, run]: [usize; 3], x: &[T], from: StridedBox, y: &mut [T], to: StridedBox) {
     if planes * rows * run == 0 {
         return;
     }
-    let dense = |window: Window| rows == 1 || window.steps[1] == run;
+    let dense = |window: StridedBox| rows == 1 || window.steps[1] == run;
     let (rows, run) = if dense(from) && dense(to) { (1, rows * run) } else { (rows, run) };
     assert!(rows == 1 || to.steps[1] >= run, "rows overlap");
     assert!(planes == 1 || to.steps[0] >= (rows - 1) * to.steps[1] + run, "planes overlap");

@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::parallel;
+use super::runtime::parallel;
 
 /// The number of elements that one stream of random bits decides on.
 const GRAIN: usize = 16 * 1024;

@@ -3,10 +3,10 @@
 //! Cross entropy works on rows of logits, `[M, classes]`. Forward keeps of each row its maximum and the logarithm of its sum of exponentials,
 //! from which backward gets the softmax without another pass; the two stay apart, since their sum would lose digits where logits are large.
 
-use super::memory::Buffer;
-use super::parallel;
 use super::reduce::fold;
-use super::simd::{Real, vectorize};
+use super::runtime::allocator::Buffer;
+use super::runtime::parallel;
+use super::runtime::simd::{Real, vectorize};
 
 /// Elements that one task handles.
 const GRAIN: usize = 4 * 1024;
@@ -160,7 +160,7 @@ impl<T: Real> CrossEntropy<'_, T> {
 /// `Σ f(a[i], b[i])` in `f64`, in parts of fixed size that are put together in order.
 pub fn sum_pairs<T: Real>(a: &[T], b: &[T], cost: usize, f: impl Fn(T, T) -> T + Copy + Sync) -> f64 {
     assert_eq!(a.len(), b.len());
-    let mut partial = Buffer::<f64>::uncleared(a.len().div_ceil(GRAIN));
+    let mut partial = Buffer::<f64>::uninit(a.len().div_ceil(GRAIN));
     parallel::chunks_mut(&mut partial, 1, a.len() * cost, |part, sum| {
         let range = part * GRAIN..a.len().min((part + 1) * GRAIN);
         let (a, b) = (&a[range.clone()], &b[range]);

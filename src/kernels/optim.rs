@@ -5,8 +5,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::parallel::{self, Disjoint};
-use super::simd::{Real, dispatch_light};
+use super::runtime::parallel::{self, Disjoint};
+use super::runtime::simd::{Real, dispatch_light};
 
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;

@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use super::memory::Buffer;
-use super::parallel::{self, Disjoint};
-use super::simd::{Scalar, vectorize};
+use super::runtime::allocator::Buffer;
+use super::runtime::parallel::{self, Disjoint};
+use super::runtime::simd::{Scalar, vectorize};
 
 /// Elements of a contiguous run that one partial sum covers.
 const RUN: usize = 16 * 1024;
@@ -53,7 +53,7 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
     parallel::for_each(row_tasks * column_tasks, 4 * x.len(), |task| {
         let start = task % column_tasks * columns;
         let width = columns.min(inner - start);
-        let mut best = Buffer::uncleared(width);
+        let mut best = Buffer::uninit(width);
         for row in task / column_tasks * rows..outer.min((task / column_tasks + 1) * rows) {
             // SAFETY: tasks own distinct (row, column) ranges of the result.
             let y = unsafe { y.slice(row * inner + start, width) };
@@ -151,7 +151,7 @@ fn reduce_rows<T: Scalar, A: Scalar>(
             rows.for_each(|(y, x)| *y = fold(x, zero, add, join));
         });
     }
-    let mut partial = Buffer::uncleared(outer * parts);
+    let mut partial = Buffer::uninit(outer * parts);
     parallel::chunks_mut(&mut partial, 1, x.len(), |task, partial| {
         let (row, part) = (task / parts, task % parts);
         let x = &x[row * reduced..][..reduced];
@@ -201,7 +201,7 @@ fn by_parts<A: Scalar>(
     if parts == 1 {
         return parallel::chunks_mut(y, inner, work, fold_part);
     }
-    let mut partial = Buffer::uncleared(outer * parts * inner);
+    let mut partial = Buffer::uninit(outer * parts * inner);
     parallel::chunks_mut(&mut partial, inner, work, fold_part);
     for (y, partial) in y.chunks_exact_mut(inner).zip(partial.chunks_exact(parts * inner)) {
         y.copy_from_slice(&partial[..inner]);
@@ -231,7 +231,7 @@ fn by_lines<A: Scalar>(y: &mut [A], length: usize, zero: A, join: impl Fn(A, A) 
         }
     };
     if inner > WIDE / 2 {
-        return in_blocks(&mut Buffer::uncleared(inner), y);
+        return in_blocks(&mut Buffer::uninit(inner), y);
     }
     let (mut block, mut total) = (Line([zero; WIDE]), Line([zero; WIDE]));
     let width = WIDE / inner * inner;

@@ -4,8 +4,8 @@
 //! output rows; backward runs over input rows and gathers from the output rows that read it, in their order, so that each row of the gradient
 //! has one writer.
 
-use super::parallel;
-use super::simd::{Real, Scalar, vectorize};
+use super::runtime::parallel;
+use super::runtime::simd::{Real, Scalar, vectorize};
 
 /// The input positions that one output position reads, and their weights.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::parallel;
 use super::reduce::{fold_lanes, larger};
-use super::simd::{Real, vectorize};
+use super::runtime::parallel;
+use super::runtime::simd::{Real, vectorize};
 
 /// Elements that one task handles, about.
 const GRAIN: usize = 16 * 1024;

@@ -5,7 +5,7 @@ use std::ops;
 use crate::error::Result;
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, smaller};
-use crate::kernels::simd::{Real, Scalar};
+use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, zip, zip_with};
 use crate::tensor::create::or_panic;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::kernels;
-use crate::kernels::epilogue::{Activation, Epilogue};
+use crate::kernels::elementwise::epilogue::{Activation, Epilogue};
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::repeated_rows;
 use crate::tensor::meta::is_meta;
@@ -26,7 +26,7 @@ impl Tensor {
             self = self.with_node(None);
             with_float!(self.dtype(), "gate", T => {
                 let epilogue = Epilogue { residual: residual.map(|residual| residual.data()), activation, ..Default::default() };
-                kernels::gate::gate(rows, self.make_mut::<T>()?, gate.data(), epilogue);
+                kernels::elementwise::channel_scale::gate(rows, self.make_mut::<T>()?, gate.data(), epilogue);
             });
             return Ok(self);
         }

@@ -5,8 +5,8 @@
 
 use super::fused_conv::RunningNorm;
 use crate::error::{Error, Result};
-use crate::kernels::epilogue::Activation;
-use crate::kernels::growing;
+use crate::kernels::concat_buffer;
+use crate::kernels::elementwise::epilogue::Activation;
 use crate::profiling::hooks::operation;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
@@ -67,7 +67,7 @@ impl GrowingMaps {
         let (pitch, used) = (self.maps.shape()[1], self.used);
         with_float!(new.dtype(), OP, T => {
             let maps = self.maps.data_mut::<T>().expect("nobody has seen the maps yet");
-            growing::put(maps, pitch, used, new.data(), added);
+            concat_buffer::put(maps, pitch, used, new.data(), added);
         });
         self.used += added;
         Ok(())
@@ -83,7 +83,7 @@ impl GrowingMaps {
         let [scale, offset] = norm.factors()?;
         Ok(with_float!(self.maps.dtype(), OP, T => {
             Tensor::build(&[n, self.used, h, w], MemoryFormat::ChannelsLast, |y: &mut [T]| {
-                growing::affine(self.maps.data(), pitch, [&scale, &offset], activation, y);
+                concat_buffer::affine(self.maps.data(), pitch, [&scale, &offset], activation, y);
             })?
         }))
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
-use crate::kernels::moments::Moments;
+use crate::kernels::norm::moments::Moments;
 use crate::profiling::hooks::{Convolution, convolution, operation};
 use crate::tensor::compute::like_input;
 use crate::tensor::guard::with_value;
@@ -198,15 +198,15 @@ const TRANSPOSED: &str = "conv_transpose2d";
 
 /// The three passes of a convolution on tensors, without history.
 #[derive(Clone, Copy)]
-pub(super) struct Pass {
+pub(super) struct ConvCall {
     pub(super) op: &'static str,
     pub(super) geometry: ConvGeometry,
     pub(super) algorithm: ConvAlgorithm,
 }
 
-impl Pass {
+impl ConvCall {
     /// Of a two-dimensional convolution, once everything is checked.
-    pub(super) fn of_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Pass> {
+    pub(super) fn of_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<ConvCall> {
         const OP: &str = "conv2d";
         let (&[batch, channels_in, height, width], &[channels_out, group_in, kh, kw]) = (x.shape(), weight.shape()) else {
             let (x, w) = (x.shape(), weight.shape());
@@ -225,7 +225,7 @@ impl Pass {
         let window =
             Window::new([height, width], [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
         let geometry = ConvGeometry { batch, channels_in, channels_out, groups, window };
-        let pass = Pass { op: OP, geometry, algorithm: ALGORITHM.get() };
+        let pass = ConvCall { op: OP, geometry, algorithm: ALGORITHM.get() };
         check_size(OP, pass.input_shape(), &window)?;
         check_size(OP, pass.output_shape(), &window)?;
         Ok(pass)
@@ -244,7 +244,7 @@ impl Pass {
     /// Tells who watches which pass is computed, with weights laid out for this call or `kept`, and how many multiply-adds it is: as many in one
     /// direction as in the other.
     pub(super) fn tell(&self, pass: ConvPass, kept: bool, dtype: DType) {
-        let Pass { op, geometry, algorithm: asked } = *self;
+        let ConvCall { op, geometry, algorithm: asked } = *self;
         convolution(|| {
             let of_one = [geometry.group_in(), geometry.taps()];
             let count = self.output_shape().iter().chain(&of_one).fold(1, |count: u64, &size| count.saturating_mul(size as u64));
@@ -311,7 +311,7 @@ impl Tensor {
         wants_moments: bool,
     ) -> Result<(Tensor, Option<Moments>)> {
         let _op = operation("conv2d");
-        let pass = Pass::of_conv2d(self, weight, bias, options)?;
+        let pass = ConvCall::of_conv2d(self, weight, bias, options)?;
         let (y, moments) = pass.forward(self, weight, bias, wants_moments)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
@@ -400,7 +400,7 @@ impl Tensor {
         let mut window = Window::new(output, [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
         window.output = [height, width];
         let geometry = ConvGeometry { batch, channels_in: channels_out, channels_out: channels_in, groups, window };
-        let pass = Pass { op: OP, geometry, algorithm: ALGORITHM.get() };
+        let pass = ConvCall { op: OP, geometry, algorithm: ALGORITHM.get() };
         check_size(OP, pass.input_shape(), &window)?;
 
         let y = pass.input_gradient(self, weight, bias)?;

@@ -3,7 +3,7 @@
 
 use crate::autograd::registry::OPERATIONS;
 use crate::error::Result;
-use crate::kernels::epilogue::Activation;
+use crate::kernels::elementwise::epilogue::Activation;
 use crate::ops::{BceOptions, Reduction};
 use crate::tensor::{DType, Tensor};
 

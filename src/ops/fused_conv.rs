@@ -1,11 +1,11 @@
 //! Convolutions prepared for inference: batch normalisation folded into the weights, these laid out for the kernel and one size of input.
 
-use super::conv::{Conv2dOptions, ConvPass, Pass};
+use super::conv::{Conv2dOptions, ConvCall, ConvPass};
 use crate::error::Result;
 use crate::kernels::conv::Prepared;
-use crate::kernels::epilogue::{Activation, Epilogue};
-use crate::kernels::memory::{Buffer, catching};
-use crate::kernels::simd::Real;
+use crate::kernels::elementwise::epilogue::{Activation, Epilogue};
+use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor};
 
@@ -34,7 +34,7 @@ impl RunningNorm {
 
 /// A convolution for inputs of one shape and dtype, with its weights as they were.
 pub(crate) struct PreparedConv2d {
-    pass: Pass,
+    pass: ConvCall,
     kernel: Kernel,
 }
 
@@ -61,7 +61,7 @@ impl PreparedConv2d {
         options: Conv2dOptions,
     ) -> Result<PreparedConv2d> {
         let _op = operation("conv2d");
-        let pass = Pass::of_conv2d(x, weight, bias, options)?;
+        let pass = ConvCall::of_conv2d(x, weight, bias, options)?;
         let kernel = match x.dtype() {
             DType::F64 => Kernel::F64(Weights::new(&pass, weight, bias, norm)?),
             _ => Kernel::F32(Weights::new(&pass, weight, bias, norm)?),
@@ -86,7 +86,7 @@ impl PreparedConv2d {
 }
 
 impl<T: Real + Element> Weights<T> {
-    fn new(pass: &Pass, weight: &Tensor, bias: Option<&Tensor>, norm: Option<&RunningNorm>) -> Result<Weights<T>> {
+    fn new(pass: &ConvCall, weight: &Tensor, bias: Option<&Tensor>, norm: Option<&RunningNorm>) -> Result<Weights<T>> {
         let weight = weight.to_format(MemoryFormat::RowMajor)?;
         let (algorithm, geometry) = (pass.algorithm, &pass.geometry);
         let Some(norm) = norm else {

@@ -2,7 +2,7 @@
 
 use super::norm::{as_map, from_map, grad_map};
 use crate::error::{Error, Result};
-use crate::kernels::lrn::Response;
+use crate::kernels::norm::local_response::Response;
 use crate::profiling::hooks::operation;
 use crate::tensor::{Tensor, with_float};
 

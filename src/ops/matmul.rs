@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
-use crate::kernels::parallel;
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::parallel;
+use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::{multiply_adds, operation};
 use crate::tensor::compute::like_input;
 use crate::tensor::shape::{broadcast_shapes, numel, strides, try_numel};

@@ -27,8 +27,8 @@ mod slice_concat;
 mod softmax;
 
 pub use crate::autograd::registry;
-pub use crate::kernels::epilogue::Activation;
-pub(crate) use crate::kernels::moments::Moments;
+pub use crate::kernels::elementwise::epilogue::Activation;
+pub(crate) use crate::kernels::norm::moments::Moments;
 pub(crate) use concat_buffer::GrowingMaps;
 pub(crate) use conv::algorithm;
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};

@@ -4,12 +4,12 @@
 //! the factors made of them are `f64` whatever the tensor's type.
 
 use crate::error::{Error, Result};
-use crate::kernels::epilogue::Activation;
-use crate::kernels::layer_norm;
-use crate::kernels::memory::{self, Buffer, catching};
-use crate::kernels::moments::Moments;
+use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::norm::layer;
+use crate::kernels::norm::moments::Moments;
 use crate::kernels::norm::{self, Maps, Seen};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::allocator::{self, Buffer, catching};
+use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::like_input;
 use crate::tensor::meta::is_meta;
@@ -32,7 +32,7 @@ pub struct BatchNormOutput {
 /// Fails where statistics and factors of this many channels, in f64, are more than memory holds.
 fn expect_statistics(channels: usize) -> Result<()> {
     const BYTES: usize = 64;
-    Ok(memory::check(channels.saturating_mul(BYTES))?)
+    Ok(allocator::check(channels.saturating_mul(BYTES))?)
 }
 
 /// `[N, C, ..]` as a channels-last map, without history.
@@ -323,9 +323,9 @@ impl Tensor {
         }
         let moments = match moments {
             Some(moments) => moments,
-            None => with_float!(x.dtype(), "batch_norm", T => catching(|| norm::moments::<T>(maps, x.data()))?),
+            None => with_float!(x.dtype(), "batch_norm", T => catching(|| norm::take_moments::<T>(maps, x.data()))?),
         };
-        let var: Vec<f64> = moments.squares.iter().map(|squares| squares / count.max(1) as f64).collect();
+        let var: Vec<f64> = moments.m2.iter().map(|squares| squares / count.max(1) as f64).collect();
         let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
         if exceeds_f32(self.dtype(), &rstd) {
             let [weight, bias, shortcut] = [widened(weight)?, widened(bias)?, widened(shortcut)?];
@@ -405,9 +405,9 @@ impl Tensor {
         expect_statistics(maps.images.max(1) * maps.channels)?;
         let width = channels / groups;
         let count = (width * maps.rows) as f64;
-        let moments = with_float!(x.dtype(), "group_norm", T => catching(|| norm::moments::<T>(maps, x.data()))?);
+        let moments = with_float!(x.dtype(), "group_norm", T => catching(|| norm::take_moments::<T>(maps, x.data()))?);
         // Group statistics, repeated for each channel.
-        let (mut mean, mut rstd) = (moments.mean, moments.squares);
+        let (mut mean, mut rstd) = (moments.mean, moments.m2);
         for (mean, rstd) in mean.chunks_exact_mut(width).zip(rstd.chunks_exact_mut(width)) {
             let center = mean.iter().sum::<f64>() / width as f64;
             let deviations = mean.iter().map(|mean| (mean - center) * (mean - center)).sum::<f64>();
@@ -483,7 +483,7 @@ impl Tensor {
             let [mut mean, mut rest, mut rstd] = [new()?, new()?, new()?];
             let y = Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
                 let [w, b] = [&w, &b].map(|parameter| parameter.as_ref().map(Tensor::data));
-                layer_norm::forward(length, x.data(), w, b, eps, y, [&mut mean, &mut rest, &mut rstd]);
+                layer::forward(length, x.data(), w, b, eps, y, [&mut mean, &mut rest, &mut rstd]);
             })?;
             if length > 0 && exceeds_f32(self.dtype(), &rstd) {
                 let (weight, bias) = (widened(weight)?, widened(bias)?);
@@ -492,7 +492,7 @@ impl Tensor {
             Ok(y.record("layer_norm", inputs, move |grad, wanted| {
                 let grad = grad.to_format(MemoryFormat::RowMajor)?;
                 let of_x = wanted[0].then(|| Tensor::build(&shape, MemoryFormat::RowMajor, |dx: &mut [T]| {
-                    layer_norm::backward(length, grad.data(), x.data(), w.as_ref().map(Tensor::data), [&mean, &rest, &rstd], dx);
+                    layer::backward(length, grad.data(), x.data(), w.as_ref().map(Tensor::data), [&mean, &rest, &rstd], dx);
                 }));
                 let of_x = of_x.transpose()?;
                 if !wanted[1] && !wanted[2] {
@@ -500,7 +500,7 @@ impl Tensor {
                 }
                 let mut sums = Buffer::<T>::try_uncleared(2 * length)?;
                 let (dw, db) = sums.split_at_mut(length);
-                catching(|| layer_norm::parameters_backward(length, grad.data(), x.data(), [&mean, &rest, &rstd], [&mut *dw, &mut *db]))?;
+                catching(|| layer::parameters_backward(length, grad.data(), x.data(), [&mean, &rest, &rstd], [&mut *dw, &mut *db]))?;
                 let sum = |wanted: bool, sum: &[T]| {
                     wanted.then(|| Tensor::build(&normalized, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(sum))).transpose()
                 };

@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::kernels::elementwise::Unary;
-use crate::kernels::simd::{Real, Scalar};
+use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{map, map_with, zip_onto};
 use crate::tensor::create::or_panic;

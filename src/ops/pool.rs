@@ -7,8 +7,8 @@
 use super::conv::reach;
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::geometry::Window;
-use crate::kernels::memory;
 use crate::kernels::pool::{self, Pooling};
+use crate::kernels::runtime::allocator;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::map_with;
 use crate::tensor::meta::InputExtent;
@@ -83,7 +83,7 @@ fn pooled_shape(op: &'static str, x: &Tensor, [h, w]: [usize; 2]) -> Result<[usi
 pub(super) fn expect_tables(size: [usize; 2]) -> Result<()> {
     // What a window or a pair of taps takes.
     const BYTES: usize = 64;
-    Ok(memory::check(size[0].saturating_add(size[1]).saturating_mul(BYTES))?)
+    Ok(allocator::check(size[0].saturating_add(size[1]).saturating_mul(BYTES))?)
 }
 
 /// Where the windows read that share a map out: output `i` from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.

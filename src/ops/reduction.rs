@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{Binary, Unary};
 use crate::kernels::reduce::{larger, position, smaller};
-use crate::kernels::simd::{Real, Scalar};
+use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{map, reduce_with, zip, zip_with};
 use crate::tensor::create::outer_axis_inner;

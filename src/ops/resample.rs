@@ -3,7 +3,7 @@
 use super::pool::expect_tables;
 use crate::error::{Error, Result};
 use crate::kernels::resample::{Taps, bilinear, bilinear_backward, linear_taps, nearest, nearest_positions, nearest_taps};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;

@@ -1,7 +1,7 @@
 //! Operations that move elements or only name them anew.
 
 use crate::error::{Error, Result};
-use crate::kernels::layout;
+use crate::kernels::transpose;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::repeat_to;
 use crate::tensor::meta::{InputExtent, map_size};
@@ -192,7 +192,7 @@ fn permuted(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     if swaps_last_two && x.memory_format() == MemoryFormat::RowMajor {
         let (batch, rows, columns) = (numel(&shape[..rank - 2]), shape[rank - 1], shape[rank - 2]);
         return Ok(with_dtype!(x.dtype(), T => Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
-            layout::transpose(batch, rows, columns, x.data(), y);
+            transpose::transpose(batch, rows, columns, x.data(), y);
         })?));
     }
     with_dtype!(x.dtype(), T => {

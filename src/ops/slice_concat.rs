@@ -1,8 +1,8 @@
 //! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory format.
 
 use crate::error::{Error, Result};
-use crate::kernels::copy::{self, Window};
-use crate::kernels::memory;
+use crate::kernels::copy::{self, StridedBox};
+use crate::kernels::runtime::allocator;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
@@ -29,8 +29,8 @@ fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Result<Tensor> {
     shape[axis] = length;
     let [outer, size, inner] = outer_axis_inner(x.shape(), x.memory_format(), axis);
     with_dtype!(x.dtype(), T => Tensor::build(&shape, x.memory_format(), |y: &mut [T]| {
-        let from = Window { start: start * inner, steps: [0, size * inner] };
-        copy::copy_box([1, outer, length * inner], x.data(), from, y, Window { start: 0, steps: [0, length * inner] });
+        let from = StridedBox { start: start * inner, steps: [0, size * inner] };
+        copy::copy_box([1, outer, length * inner], x.data(), from, y, StridedBox { start: 0, steps: [0, length * inner] });
     }))
 }
 
@@ -40,8 +40,8 @@ fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor>
     let size = shape[axis];
     with_dtype!(x.dtype(), T => Tensor::build(shape, x.memory_format(), |y: &mut [T]| {
         copy::fill(y, T::default());
-        let to = Window { start: start * inner, steps: [0, size * inner] };
-        copy::copy_box([1, outer, length * inner], x.data(), Window { start: 0, steps: [0, length * inner] }, y, to);
+        let to = StridedBox { start: start * inner, steps: [0, size * inner] };
+        copy::copy_box([1, outer, length * inner], x.data(), StridedBox { start: 0, steps: [0, length * inner] }, y, to);
     }))
 }
 
@@ -50,7 +50,7 @@ fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
     // A handle, its shape and its storage.
     const BYTES: usize = 256;
     let mut list = Vec::new();
-    let fits = count.checked_mul(BYTES).is_some_and(|bytes| memory::check(bytes).is_ok()) && list.try_reserve_exact(count).is_ok();
+    let fits = count.checked_mul(BYTES).is_some_and(|bytes| allocator::check(bytes).is_ok()) && list.try_reserve_exact(count).is_ok();
     if fits { Ok(list) } else { Err(Error::argument(op, format!("{count} tensors are more than memory can hold"))) }
 }
 
@@ -319,9 +319,9 @@ struct Inner {
 
 impl Inner {
     /// The box of runs to copy, where it lies in the larger map, and where in the smaller.
-    fn windows(&self, format: MemoryFormat) -> ([usize; 3], Window, Window) {
+    fn windows(&self, format: MemoryFormat) -> ([usize; 3], StridedBox, StridedBox) {
         if self.small.contains(&0) {
-            let nowhere = Window { start: 0, steps: [0, 0] };
+            let nowhere = StridedBox { start: 0, steps: [0, 0] };
             return ([0; 3], nowhere, nowhere);
         }
         let rank = self.small.len();
@@ -330,8 +330,8 @@ impl Inner {
         let maps = numel(&self.small[..rank - 2]) / channels;
         let [height, width] = [rank - 2, rank - 1].map(|axis| self.small[axis]);
         let (row, large_row) = (width * channels, self.large[rank - 1] * channels);
-        let large = Window { start: self.top * large_row + self.left * channels, steps: [self.large[rank - 2] * large_row, large_row] };
-        ([maps, height, row], large, Window { start: 0, steps: [height * row, row] })
+        let large = StridedBox { start: self.top * large_row + self.left * channels, steps: [self.large[rank - 2] * large_row, large_row] };
+        ([maps, height, row], large, StridedBox { start: 0, steps: [height * row, row] })
     }
 }
 

@@ -4,7 +4,7 @@ use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
 
 /// Adagrad (Duchi et al., 2011), as PyTorch's: the gradient is divided by the root of the sum of

@@ -4,7 +4,7 @@ use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
 
 /// Adam (Kingma & Ba, 2015), as PyTorch's; weight decay is an L2 penalty, added to the gradient.

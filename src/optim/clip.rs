@@ -6,7 +6,7 @@ use crate::autograd::Gradients;
 use crate::autograd::gradients::{Scale, norm_of};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
 use crate::tensor::Tensor;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use super::state::{self, OptimizerState, Reader};
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
 use crate::optim::{Optimizer, check_range};
 use crate::profiling::hooks::operation;

@@ -4,7 +4,7 @@ use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
 
 /// RMSprop (Hinton's Coursera lecture 6e, 2012; centered: Graves, 2013), as PyTorch's.

@@ -4,7 +4,7 @@ use super::check_range;
 use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
 use crate::error::{Error, Result};
 use crate::kernels::optim::{self, update};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
 
 /// Stochastic gradient descent with momentum (Sutskever et al., 2013), as PyTorch's `SGD`.

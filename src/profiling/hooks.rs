@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::kernels::conv::{ConvAlgorithm, ConvGeometry, ConvPass};
-use crate::kernels::memory;
+use crate::kernels::runtime::allocator;
 use crate::tensor::DType;
 use crate::tensor::meta::is_meta;
 use crate::tensor::node::{Node, Origin};
@@ -273,7 +273,7 @@ fn begin(op: &'static str, path: Option<Arc<str>>, phase: Phase) -> bool {
             return false;
         }
         let path = path.unwrap_or_else(|| state.path());
-        state.open = Some(Frame { op, path, phase, start: Instant::now(), requested: memory::requested(), multiply_adds: 0 });
+        state.open = Some(Frame { op, path, phase, start: Instant::now(), requested: allocator::requested(), multiply_adds: 0 });
         true
     })
 }
@@ -283,7 +283,7 @@ fn end() {
     STATE.with_borrow_mut(|state| {
         let (Some(frame), Some(log)) = (state.open.take(), state.logs.last_mut()) else { return };
         let Frame { op, path, phase, start, requested, multiply_adds } = frame;
-        let bytes = memory::requested().wrapping_sub(requested);
+        let bytes = allocator::requested().wrapping_sub(requested);
         log.add(Event { op, path, phase, start, time: start.elapsed(), bytes, multiply_adds });
     });
 }

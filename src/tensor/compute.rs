@@ -5,9 +5,9 @@ use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
 use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{self, Binary, OntoLoop, PairLoop, Unary};
-use crate::kernels::memory::{Buffer, catching};
 use crate::kernels::reduce;
-use crate::kernels::simd::Scalar;
+use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::simd::Scalar;
 
 /// `f` of each element; floating point only.
 pub(crate) fn map<F: Unary>(op: &'static str, x: &Tensor, f: F) -> Result<Tensor> {
@@ -220,7 +220,7 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     let mut current: Option<Buffer<A>> = None;
     for dims in reductions(x, axes) {
         current = Some(catching(|| {
-            let mut y = Buffer::uncleared(dims[0] * dims[2]);
+            let mut y = Buffer::uninit(dims[0] * dims[2]);
             match &current {
                 None => reduce::reduce(dims, x.data::<T>(), &mut y, zero, add, join),
                 Some(partial) => reduce::reduce(dims, partial, &mut y, zero, join, join),

@@ -9,11 +9,12 @@ use super::create::or_panic;
 use super::storage::Storage;
 use super::{DType, Element, MemoryFormat, Tensor, shape, with_dtype};
 use crate::error::{Error, Result};
-use crate::kernels::{elementwise, layout, memory};
+use crate::kernels::runtime::allocator;
+use crate::kernels::{elementwise, transpose};
 
 /// A vector of these elements; fails when memory cannot hold it.
 fn copied<T: Element>(elements: &[T]) -> Result<Vec<T>> {
-    memory::check(size_of_val(elements))?;
+    allocator::check(size_of_val(elements))?;
     Ok(elements.to_vec())
 }
 
@@ -30,7 +31,7 @@ impl Tensor {
         let &[n, c, h, w] = self.shape() else { unreachable!("formats differ for 4-D tensors only") };
         let (rows, columns) = if format == MemoryFormat::ChannelsLast { (c, h * w) } else { (h * w, c) };
         with_dtype!(self.dtype(), T => {
-            Tensor::build(self.shape(), format, |out: &mut [T]| layout::transpose(n, rows, columns, self.data(), out))
+            Tensor::build(self.shape(), format, |out: &mut [T]| transpose::transpose(n, rows, columns, self.data(), out))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::kernels::simd::Scalar;
+use crate::kernels::runtime::simd::Scalar;
 
 /// The type of a tensor's elements, a run-time value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -30,7 +30,7 @@ pub use shape::{Dim, Dims, MemoryFormat, ReshapeDims};
 use storage::Storage;
 
 use crate::error::{Error, Result};
-use crate::kernels::memory::catching;
+use crate::kernels::runtime::allocator::catching;
 
 /// A dense array of `f32`, `f64`, `i64` or `u8`, and what autograd knows of its history.
 ///
@@ -97,7 +97,7 @@ impl Tensor {
             return Ok(Tensor::untouched(dtype, shape, format));
         }
         let of_tensor = |source| Error::OutOfMemory { what: format!("a tensor {shape:?} of {dtype}"), source };
-        let mut storage = Storage::uncleared(length, dtype).map_err(of_tensor)?;
+        let mut storage = Storage::uninit(length, dtype).map_err(of_tensor)?;
         catching(|| fill.run(&mut storage))??;
         Ok(Tensor::from_storage(storage, shape, dtype, format))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::kernels::memory::{Block, OutOfMemory};
+use crate::kernels::runtime::allocator::{Block, OutOfMemory};
 use crate::tensor::dtype::{DType, Element};
 
 /// A vector that a tensor took over without copying.
@@ -33,15 +33,15 @@ fn touched(length: usize, zeros: &OnceLock<Block>) -> &Block {
 }
 
 fn zeroed(length: usize) -> Result<Block, OutOfMemory> {
-    let mut block = Block::uncleared(length)?;
+    let mut block = Block::uninit(length)?;
     block.as_mut_slice().fill(0);
     Ok(block)
 }
 
 impl Storage {
     /// Room for `length` elements, content unspecified.
-    pub(crate) fn uncleared(length: usize, dtype: DType) -> Result<Storage, OutOfMemory> {
-        Ok(Storage::Block(Block::uncleared(length.saturating_mul(dtype.size()))?))
+    pub(crate) fn uninit(length: usize, dtype: DType) -> Result<Storage, OutOfMemory> {
+        Ok(Storage::Block(Block::uninit(length.saturating_mul(dtype.size()))?))
     }
 
     /// `length` zeros that take no memory until they are looked at.

@@ -1,6 +1,6 @@
 //! Arithmetic coding (T.81, annex D and F.1.4, F.2.4, G.1.3), as libjpeg decodes it (`jdarith.c`).
 
-use super::scan::{Coder, Member, Pass, Scan};
+use super::scan::{Coder, Member, Scan, ScanKind};
 use super::source::{Source, TRUNCATED};
 use super::{Parsed, ZIGZAG};
 
@@ -29,7 +29,7 @@ pub(super) struct Arithmetic<'a> {
     interval: u64,
     code: u64,
     count: i32,
-    pass: Pass,
+    pass: ScanKind,
     band: [usize; 2],
     /// The position of this scan's last bit.
     low: u32,
@@ -262,20 +262,20 @@ impl Coder for Arithmetic<'_> {
             return Ok(());
         }
         match self.pass {
-            Pass::Sequential => {
+            ScanKind::Sequential => {
                 if let Some(first) = self.first(member) {
                     block[0] = first as i16;
                     self.others(member.ac, [1, 63], 0, block);
                 }
             }
-            Pass::First => {
+            ScanKind::First => {
                 if let Some(first) = self.first(member) {
                     block[0] = (first << self.low) as i16;
                 }
             }
-            Pass::RefineFirst => block[0] |= i16::from(self.even()) << self.low,
-            Pass::Others => self.others(member.ac, self.band, self.low, block),
-            Pass::RefineOthers => self.refine(member.ac, block),
+            ScanKind::RefineFirst => block[0] |= i16::from(self.even()) << self.low,
+            ScanKind::Others => self.others(member.ac, self.band, self.low, block),
+            ScanKind::RefineOthers => self.refine(member.ac, block),
         }
         Ok(())
     }

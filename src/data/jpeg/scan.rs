@@ -31,7 +31,7 @@ pub(super) struct Member {
 
 /// The effect of a scan on a block.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Pass {
+pub(super) enum ScanKind {
     Sequential,
     First,
     RefineFirst,
@@ -51,13 +51,13 @@ pub(super) trait Coder {
 }
 
 impl Scan {
-    pub(super) fn pass(&self) -> Pass {
+    pub(super) fn pass(&self) -> ScanKind {
         match (self.progressive, self.band[0], self.bits[0]) {
-            (false, ..) => Pass::Sequential,
-            (true, 0, 0) => Pass::First,
-            (true, 0, _) => Pass::RefineFirst,
-            (true, _, 0) => Pass::Others,
-            (true, _, _) => Pass::RefineOthers,
+            (false, ..) => ScanKind::Sequential,
+            (true, 0, 0) => ScanKind::First,
+            (true, 0, _) => ScanKind::RefineFirst,
+            (true, _, 0) => ScanKind::Others,
+            (true, _, _) => ScanKind::RefineOthers,
         }
     }
 
@@ -65,7 +65,10 @@ impl Scan {
     /// others.
     pub(super) fn reads(&self) -> [bool; 2] {
         let pass = self.pass();
-        [matches!(pass, Pass::Sequential | Pass::First), matches!(pass, Pass::Sequential | Pass::Others | Pass::RefineOthers)]
+        [
+            matches!(pass, ScanKind::Sequential | ScanKind::First),
+            matches!(pass, ScanKind::Sequential | ScanKind::Others | ScanKind::RefineOthers),
+        ]
     }
 
     pub(super) fn check(&self, frame: &Frame) -> Parsed<()> {
@@ -135,7 +138,7 @@ impl Scan {
 /// Huffman coding.
 pub(super) struct Huffman<'a> {
     bits: Bits<'a>,
-    pass: Pass,
+    pass: ScanKind,
     band: [usize; 2],
     /// The position of this scan's last bit.
     low: u32,
@@ -294,11 +297,11 @@ impl Coder for Huffman<'_> {
     #[inline]
     fn block(&mut self, member: Member, block: &mut [i16; 64]) -> Parsed<()> {
         match self.pass {
-            Pass::Sequential => self.sequential(member, block),
-            Pass::First => block[0] = (self.first(member) << self.low) as i16,
-            Pass::RefineFirst => block[0] |= (self.bits.take(1) << self.low) as i16,
-            Pass::Others => self.others(member, block),
-            Pass::RefineOthers => self.refine(member, block),
+            ScanKind::Sequential => self.sequential(member, block),
+            ScanKind::First => block[0] = (self.first(member) << self.low) as i16,
+            ScanKind::RefineFirst => block[0] |= (self.bits.take(1) << self.low) as i16,
+            ScanKind::Others => self.others(member, block),
+            ScanKind::RefineOthers => self.refine(member, block),
         }
         Ok(())
     }

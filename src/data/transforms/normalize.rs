@@ -3,7 +3,7 @@
 use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
-use crate::kernels::simd::vectorize;
+use crate::kernels::runtime::simd::vectorize;
 
 /// The mean of ImageNet's training set, red, green and blue, as torchvision's models were trained
 /// with.

@@ -3,7 +3,7 @@
 use super::Deterministic;
 use crate::data::Image;
 use crate::error::{Error, Result};
-use crate::kernels::simd::vectorize;
+use crate::kernels::runtime::simd::vectorize;
 
 /// The filter by which [`Resize`] weights pixels; tensors are resized by
 /// [`Tensor::interpolate`](crate::Tensor::interpolate).

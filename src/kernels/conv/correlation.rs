@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::ConvGeometry;
-use crate::kernels::epilogue::Epilogue;
-use crate::kernels::memory::{Buffer, Elements};
-use crate::kernels::moments::Parts;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, vectorize};
-use crate::kernels::tile::{Ascending, Panels, Rows, copy_strided, filled_up, multiply_into};
+use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, copy_strided, filled_up, multiply_into};
+use crate::kernels::norm::moments::Parts;
+use crate::kernels::runtime::allocator::{Buffer, Elements};
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, vectorize};
 
 /// Pixels of an area, about: enough to use a packed panel well.
 const BAND: usize = 192;
@@ -20,16 +20,16 @@ const PADDED: usize = 8 * 1024;
 const TASKS: usize = 16;
 
 /// Along one axis: the kernel positions that a phase meets.
-pub(super) struct Axis {
+pub(super) struct AxisTaps {
     /// The first target coordinate.
     pub(super) at: usize,
     /// (Kernel position, distance in source pixels from the cell's first), by distance.
     pub(super) taps: Vec<(usize, usize)>,
 }
 
-impl Axis {
+impl AxisTaps {
     /// The taps of `pixels` cells that lie `step` source pixels apart, seen from the first.
-    pub(super) fn widen(&self, pixels: usize, step: usize) -> WideAxis {
+    pub(super) fn widen(&self, pixels: usize, step: usize) -> WideTaps {
         let last = self.taps.last().map_or(0, |&(_, distance)| distance);
         let met = |distance: usize| -> Vec<Option<usize>> {
             (0..pixels)
@@ -40,12 +40,12 @@ impl Axis {
                 .collect()
         };
         let all = (0..=last + (pixels - 1) * step).map(|distance| (met(distance), distance));
-        WideAxis { at: self.at, taps: all.filter(|(met, _)| met.iter().any(Option::is_some)).collect() }
+        WideTaps { at: self.at, taps: all.filter(|(met, _)| met.iter().any(Option::is_some)).collect() }
     }
 }
 
-/// As [`Axis`], for several neighbouring target pixels at once.
-pub(super) struct WideAxis {
+/// As [`AxisTaps`], for several neighbouring target pixels at once.
+pub(super) struct WideTaps {
     at: usize,
     /// (For each pixel the kernel position that it meets there, distance in source pixels from the first pixel's cell), by distance.
     taps: Vec<(Vec<Option<usize>>, usize)>,
@@ -60,7 +60,7 @@ pub(super) struct Weights<'a, T> {
 }
 
 /// One phase: the taps and packed weights of the target pixels at one place of their cells.
-pub(super) struct Phase<T> {
+pub(super) struct PhaseProduct<T> {
     /// Place in the cell.
     at: [usize; 2],
     /// Rows and columns, in source pixels from the cell's first, of the taps.
@@ -72,8 +72,14 @@ pub(super) struct Phase<T> {
     panels: Vec<Panels<T>>,
 }
 
-impl<T: Real> Phase<T> {
-    pub(super) fn new(g: &ConvGeometry, rows: &Axis, columns: &WideAxis, [channels, n]: [usize; 2], weights: &Weights<'_, T>) -> Phase<T> {
+impl<T: Real> PhaseProduct<T> {
+    pub(super) fn new(
+        g: &ConvGeometry,
+        rows: &AxisTaps,
+        columns: &WideTaps,
+        [channels, n]: [usize; 2],
+        weights: &Weights<'_, T>,
+    ) -> PhaseProduct<T> {
         let [rows_of_kernel, width] = [rows.taps.len(), columns.taps.len()];
         let pixels = columns.taps.first().map_or(1, |(met, _)| met.len());
         let pack = |group: usize| {
@@ -99,7 +105,7 @@ impl<T: Real> Phase<T> {
         };
         let distances: Vec<usize> = columns.taps.iter().map(|&(_, distance)| distance).collect();
         let side_by_side = distances.windows(2).all(|pair| pair[1] == pair[0] + 1);
-        Phase {
+        PhaseProduct {
             at: [rows.at, columns.at],
             rows: rows.taps.iter().map(|&(_, distance)| distance).collect(),
             columns: distances,
@@ -165,7 +171,7 @@ impl Source {
             let elements = Elements::Borrowed(&x[images.start * image + first * width * channels..images.end * image]);
             return Padded { elements, pitch, image: padded_image };
         }
-        let mut data = Buffer::uncleared(images.len() * rows * columns * channels);
+        let mut data = Buffer::uninit(images.len() * rows * columns * channels);
         let before = self.padding[1].min(columns);
         let copied = width.min(columns - before);
         let row = (columns * channels).max(1);
@@ -189,7 +195,7 @@ impl Source {
 }
 
 /// What is correlated. A *cell* is a block of `scatter` target pixels and the source pixels that they see.
-pub(super) struct Frame {
+pub(super) struct CorrelationPlan {
     pub(super) source: Source,
     pub(super) target: [usize; 2],
     /// Channels of source and target.
@@ -202,9 +208,9 @@ pub(super) struct Frame {
     pub(super) work: usize,
 }
 
-impl Frame {
+impl CorrelationPlan {
     /// Of some rows of cells, those whose target row in a phase lies in the image, and of each the cells.
-    fn cells<T>(&self, phase: &Phase<T>, rows: Range<usize>) -> [usize; 2] {
+    fn cells<T>(&self, phase: &PhaseProduct<T>, rows: Range<usize>) -> [usize; 2] {
         let [height, width] = [0, 1].map(|axis| self.target[axis].saturating_sub(phase.at[axis]).div_ceil(self.scatter[axis]));
         [height.min(rows.end).saturating_sub(rows.start), width]
     }
@@ -212,8 +218,8 @@ impl Frame {
 
 /// A correlation of padded source images with phases of weights, cut into areas: bands of one image or, where images are small, several images.
 pub(super) struct Correlation<T> {
-    frame: Frame,
-    phases: Vec<(Phase<T>, Places)>,
+    frame: CorrelationPlan,
+    phases: Vec<(PhaseProduct<T>, Places)>,
     /// Rows of cells of an area, and its images.
     band: usize,
     images: usize,
@@ -231,7 +237,7 @@ struct Places {
 }
 
 impl<T: Real> Correlation<T> {
-    pub(super) fn new(frame: Frame, phases: Vec<Phase<T>>) -> Correlation<T> {
+    pub(super) fn new(frame: CorrelationPlan, phases: Vec<PhaseProduct<T>>) -> Correlation<T> {
         let [rows, columns] = frame.source.cells.map(|cells| cells.max(1));
         let batch = frame.batch.max(1);
         let panels = phases.iter().flat_map(|phase| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1).max(1);
@@ -250,7 +256,7 @@ impl<T: Real> Correlation<T> {
 
     /// The areas, which a single phase's statistics are taken of; none where pixels are computed twice.
     pub(super) fn parts(&self) -> Option<Parts> {
-        let Frame { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.frame;
+        let CorrelationPlan { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.frame;
         let (rows, n) = (source.cells[0], channels / groups);
         let of_images = |first: usize| {
             let images = self.images.min(batch - first);
@@ -265,7 +271,7 @@ impl<T: Real> Correlation<T> {
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        let Frame { batch, pixels, work, .. } = self.frame;
+        let CorrelationPlan { batch, pixels, work, .. } = self.frame;
         // For each column of the panels.
         let bias = epilogue.bias.map(|bias| bias.repeat(pixels));
         let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
@@ -286,7 +292,7 @@ impl<T: Real> Correlation<T> {
             let (image, panels) = (area / bands * self.images, first..self.panels.min(first + part));
             let images = image..batch.min(image + self.images);
             let cells = area % bands * self.band..rows.min((area % bands + 1) * self.band);
-            let epilogue = Epilogue { tally: epilogue.tally.map(|tally| tally.part(area)), ..epilogue };
+            let epilogue = Epilogue { accumulator: epilogue.accumulator.map(|accumulator| accumulator.part(area)), ..epilogue };
             self.area(x, images, cells, panels, epilogue, &y);
         });
     }
@@ -301,7 +307,7 @@ impl<T: Real> Correlation<T> {
         epilogue: Epilogue<'_, T>,
         y: &Disjoint<'_, T>,
     ) {
-        let Frame { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = self.frame;
+        let CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = self.frame;
         let padded = source.pad(x, channels, images.clone(), cells.clone(), 0);
         let row = target[1] * channels_out;
         let area = (images.start * target[0] + cells.start * scatter[0]) * row;
@@ -314,9 +320,9 @@ impl<T: Real> Correlation<T> {
                 let first = panels.start * packed.width();
                 let bias = epilogue.bias.map(|bias| &bias[group * n + first..]);
                 let at = area + group * n + first;
-                let tally = epilogue.tally.map(|tally| tally.from(group * filled_up::<T>(n) + first));
+                let accumulator = epilogue.accumulator.map(|accumulator| accumulator.from(group * filled_up::<T>(n) + first));
                 // Pixels that are computed twice are finished below, once.
-                let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, tally, ..epilogue.from(at) } };
+                let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, accumulator, ..epilogue.from(at) } };
                 let source = &padded.elements[(group * (channels / groups)).min(padded.elements.len())..];
                 // SAFETY: tasks own distinct target pixels, or distinct channels of them, and so of an area's statistics.
                 unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(at), places.out_starts.first(count), epilogue) };
@@ -336,8 +342,8 @@ impl<T: Real> Correlation<T> {
 
 impl Places {
     /// For areas of `images` images and `band` rows of cells.
-    fn new<T>(frame: &Frame, phase: &Phase<T>, images: usize, band: usize) -> Places {
-        let &Frame { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = frame;
+    fn new<T>(frame: &CorrelationPlan, phase: &PhaseProduct<T>, images: usize, band: usize) -> Places {
+        let &CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = frame;
         let [pitch, image] = source.pitch(channels, band);
         let [rows, cells] = frame.cells(phase, 0..band);
         let (mut starts, mut out_starts) = (vec![], vec![]);
@@ -356,7 +362,7 @@ impl Places {
     }
 
     /// Rows of the product for an image's rows of cells.
-    fn rows<T>(&self, frame: &Frame, phase: &Phase<T>, cells: Range<usize>) -> usize {
+    fn rows<T>(&self, frame: &CorrelationPlan, phase: &PhaseProduct<T>, cells: Range<usize>) -> usize {
         let [rows, columns] = frame.cells(phase, cells);
         rows * columns.div_ceil(frame.pixels)
     }

@@ -6,8 +6,8 @@
 
 use super::winograd::{self, Tile};
 use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise};
-use crate::kernels::simd::Real;
-use crate::kernels::tile::lanes;
+use crate::kernels::gemm::microkernel::lanes;
+use crate::kernels::runtime::simd::Real;
 
 /// For an element of a transformed map, forward and input gradient, or of one that is spread out.
 const TRANSFORM: f64 = 28.0;
@@ -29,12 +29,12 @@ const SPREAD: f64 = 1.5;
 pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) -> Vec<(ConvAlgorithm, f64)> {
     let reading = if kept { KEPT_WEIGHT * g.weights() as f64 } else { 0.0 };
     let mut candidates = vec![(ConvAlgorithm::Direct, direct::<T>(g, pass) + reading)];
-    if depthwise::obstacle(g, direction(pass)).is_none() {
+    if depthwise::unsupported_reason(g, direction(pass)).is_none() {
         let factor = if g.groups > 1 && g.group_in() * g.group_out() == 1 { DEPTHWISE } else { SPREAD };
         candidates.push((ConvAlgorithm::Depthwise, factor * g.work() as f64 + reading));
     }
     for (algorithm, tile) in WINOGRAD {
-        if winograd::obstacle::<T>(tile, g, pass).is_none() {
+        if winograd::unsupported_reason::<T>(tile, g, pass).is_none() {
             candidates.push((algorithm, winograd_by(tile, g, pass, kept)));
         }
     }
@@ -43,11 +43,11 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) 
 }
 
 /// The algorithms that do not fit a pass, with the reason.
-pub(super) fn unfit<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
-    let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::obstacle::<T>(tile, g, pass)));
-    let depthwise = (ConvAlgorithm::Depthwise, depthwise::obstacle(g, direction(pass)));
+pub(super) fn unsupported<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
+    let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::unsupported_reason::<T>(tile, g, pass)));
+    let depthwise = (ConvAlgorithm::Depthwise, depthwise::unsupported_reason(g, direction(pass)));
     let all = winograd.into_iter().chain([depthwise]);
-    all.filter_map(|(algorithm, obstacle)| Some((algorithm, obstacle?))).collect()
+    all.filter_map(|(algorithm, unsupported_reason)| Some((algorithm, unsupported_reason?))).collect()
 }
 
 /// The weight gradient goes through the input in the same direction as the forward pass.

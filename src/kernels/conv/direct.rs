@@ -7,23 +7,23 @@
 //! The input gradient is the same walk over the output's gradient. With stride `s` the input's pixels fall into `s · s` *phases*, each of
 //! which meets its own subset of the kernel, so a strided gradient is `s · s` dense correlations, none of which multiplies a zero. Images are cut
 //! into bands of rows, which are the tasks; a band pads what it needs into scratch memory that stays in the cache. Where the input has few
-//! channels there may be a shorter way, [`overlap`](super::overlap).
+//! channels there may be a shorter way, [`overlap`](super::overlap_add).
 
 use super::ConvGeometry;
-use super::correlation::{Axis, Correlation, Frame, Phase, Source, Weights};
-use crate::kernels::simd::Real;
-use crate::kernels::tile::lanes;
+use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights};
+use crate::kernels::gemm::microkernel::lanes;
+use crate::kernels::runtime::simd::Real;
 
 /// The forward pass with these weights.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let window = &g.window;
     let [rows, columns] =
-        [0, 1].map(|axis| Axis { at: 0, taps: (0..window.kernel[axis]).map(|k| (k, k * window.dilation[axis])).collect() });
+        [0, 1].map(|axis| AxisTaps { at: 0, taps: (0..window.kernel[axis]).map(|k| (k, k * window.dilation[axis])).collect() });
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: g.group_in() * taps, channel: taps };
     let pixels = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
-    let phase = Phase::new(g, &rows, &columns.widen(pixels, window.stride[1]), [g.group_in(), g.group_out()], &weights);
-    let frame = Frame {
+    let phase = PhaseProduct::new(g, &rows, &columns.widen(pixels, window.stride[1]), [g.group_in(), g.group_out()], &weights);
+    let frame = CorrelationPlan {
         source: source_of_input(g),
         target: window.output,
         channels: [g.channels_in, g.channels_out],
@@ -45,8 +45,8 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
     let phases = (axes[0].phases.iter())
         .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns.widen(pixels, 1))))
-        .map(|(rows, columns)| Phase::new(g, rows, &columns, [g.group_out(), g.group_in()], &weights));
-    let frame = Frame {
+        .map(|(rows, columns)| PhaseProduct::new(g, rows, &columns, [g.group_out(), g.group_in()], &weights));
+    let frame = CorrelationPlan {
         source: Source {
             size: window.output,
             padding: [0, 1].map(|axis| axes[axis].before),
@@ -92,7 +92,7 @@ pub(super) fn pixels_together<T: Real>(g: &ConvGeometry, channels: usize, width:
 
 /// The phases of an input gradient along one axis.
 struct Phases {
-    phases: Vec<Axis>,
+    phases: Vec<AxisTaps>,
     /// Source coordinates that cells see before the image's first.
     before: usize,
     /// Source coordinates that a cell sees.
@@ -114,7 +114,7 @@ fn phases(g: &ConvGeometry, axis: usize) -> Phases {
     let phase = |at: isize| {
         let mut taps: Vec<(usize, usize)> = meets(at).map(|(k, distance)| (k as usize, (distance - first) as usize)).collect();
         taps.sort_by_key(|&(_, distance)| distance);
-        Axis { at: at as usize, taps }
+        AxisTaps { at: at as usize, taps }
     };
     Phases { phases: (0..stride).map(phase).collect(), before: -first as usize, span: (last - first) as usize + 1 }
 }

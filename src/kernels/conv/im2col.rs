@@ -6,10 +6,10 @@
 use super::ConvGeometry;
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
 use crate::kernels::geometry::Window;
-use crate::kernels::layout::transpose;
-use crate::kernels::memory::Buffer;
-use crate::kernels::parallel;
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel;
+use crate::kernels::runtime::simd::Real;
+use crate::kernels::transpose::transpose;
 
 /// Positions of the kernel, and for each output coordinate along one axis the input coordinate, if it is inside.
 fn source(window: &Window, axis: usize, k: usize, o: usize) -> Option<usize> {
@@ -91,7 +91,7 @@ fn scatter<T: Real>(part: &[T], channels: usize, first: usize, image: &mut [T]) 
 
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     let [l, n, k] = sizes(g);
-    let (mut columns, mut patches, mut out) = (Buffer::uncleared(k * l), Buffer::uncleared(l * k), Buffer::uncleared(l * n));
+    let (mut columns, mut patches, mut out) = (Buffer::uninit(k * l), Buffer::uninit(l * k), Buffer::uninit(l * n));
     each_part(g, |image, group| {
         let x = &x[image * g.image_in()..][..g.image_in()];
         unfold(&g.window, &x[(group * g.group_in()).min(x.len())..], g.channels_in, g.group_in(), &mut columns);
@@ -108,7 +108,7 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias:
         Some(bias) => dx.chunks_exact_mut(g.channels_in).for_each(|pixel| pixel.copy_from_slice(bias)),
         None => dx.fill(T::zero()),
     }
-    let (mut part, mut patches, mut columns) = (Buffer::uncleared(l * n), Buffer::uncleared(l * k), Buffer::uncleared(k * l));
+    let (mut part, mut patches, mut columns) = (Buffer::uninit(l * n), Buffer::uninit(l * k), Buffer::uninit(k * l));
     each_part(g, |image, group| {
         gather(&dy[image * g.image_out()..][..g.image_out()], g.channels_out, group * n, &mut part);
         gemm([l, k, n], &part, &w[group * n * k..][..n * k], Layout::Plain, None, &mut patches);
@@ -122,8 +122,8 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias:
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     let [l, n, k] = sizes(g);
     dw.fill(T::zero());
-    let (mut part, mut columns) = (Buffer::uncleared(l * n), Buffer::uncleared(k * l));
-    let (mut patches, mut product) = (Buffer::uncleared(l * k), Buffer::uncleared(n * k));
+    let (mut part, mut columns) = (Buffer::uninit(l * n), Buffer::uninit(k * l));
+    let (mut patches, mut product) = (Buffer::uninit(l * k), Buffer::uninit(n * k));
     each_part(g, |image, group| {
         let x = &x[image * g.image_in()..][..g.image_in()];
         unfold(&g.window, &x[(group * g.group_in()).min(x.len())..], g.channels_in, g.group_in(), &mut columns);

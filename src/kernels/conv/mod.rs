@@ -3,16 +3,13 @@
 //! Feature maps are channels-last, `[N, H, W, C]`; weights `[C_out, C_in / groups, kH, kW]`. A transposed convolution is the input gradient of the
 //! convolution that leads back.
 
-mod channelwise;
 mod correlation;
 mod cost;
 mod depthwise;
-mod depthwise_weight;
 mod direct;
-mod grouped;
 mod im2col;
 mod naive;
-mod overlap;
+mod overlap_add;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -24,16 +21,16 @@ use std::fmt;
 
 use correlation::Correlation;
 use depthwise::Depthwise;
-use overlap::OverlapAdd;
+use overlap_add::OverlapAdd;
 use winograd::{Tile, Winograd};
 
-use super::epilogue::Epilogue;
+use super::elementwise::epilogue::Epilogue;
+use super::gemm::small_m;
 use super::geometry::Window;
-use super::memory::Buffer;
-use super::moments::{Moments, Parts};
+use super::norm::moments::{Moments, Parts};
 use super::norm::{self, Maps};
-use super::simd::Real;
-use super::skinny;
+use super::runtime::allocator::Buffer;
+use super::runtime::simd::Real;
 
 /// Pixels that a padded map may have whatever the map and the windows are, by 16.
 const SCATTERED: usize = 1 << 12;
@@ -121,7 +118,7 @@ pub(crate) struct Choice {
     /// What fits, with the estimated costs, the cheapest first.
     pub(crate) candidates: Vec<(ConvAlgorithm, f64)>,
     /// What does not, with the reason.
-    pub(crate) unfit: Vec<(ConvAlgorithm, &'static str)>,
+    pub(crate) unsupported: Vec<(ConvAlgorithm, &'static str)>,
 }
 
 impl ConvAlgorithm {
@@ -129,9 +126,9 @@ impl ConvAlgorithm {
     pub(crate) fn choice<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> Choice {
         let ran = self.resolve::<T>(g, pass, kept);
         if g.is_empty() || g.is_scattered() {
-            return Choice { ran, candidates: vec![], unfit: vec![] };
+            return Choice { ran, candidates: vec![], unsupported: vec![] };
         }
-        Choice { ran, candidates: cost::candidates::<T>(g, pass, kept), unfit: cost::unfit::<T>(g, pass) }
+        Choice { ran, candidates: cost::candidates::<T>(g, pass, kept), unsupported: cost::unsupported::<T>(g, pass) }
     }
 
     /// What computes a pass when this is asked for: the cheapest for `Auto`, and where what is asked for does not fit.
@@ -197,7 +194,7 @@ impl ConvGeometry {
     /// Whether it is a dense layer for a few vectors: one pixel, one tap, one group.
     fn is_dense(&self) -> bool {
         let Window { input, output, kernel, padding, .. } = self.window;
-        [input, output, kernel] == [[1, 1]; 3] && padding == [0, 0] && self.groups == 1 && self.batch <= skinny::FEW_ROWS
+        [input, output, kernel] == [[1, 1]; 3] && padding == [0, 0] && self.groups == 1 && self.batch <= small_m::FEW_ROWS
     }
 
     /// Elementary operations of one pass.
@@ -255,13 +252,13 @@ impl<T: Real> Prepared<T> {
         let plan = match (algorithm.resolve::<T>(g, pass.into(), kept), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
-            (ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4, _) if const { !T::FAST } => unreachable!("an obstacle"),
+            (ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4, _) if const { !T::FAST } => unreachable!("an unsupported_reason"),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
             (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Six, g, pass, w)),
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
             (ConvAlgorithm::Direct, Pass::Forward) if g.is_dense() => Plan::Dense(Buffer::copy_of(w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
-            (ConvAlgorithm::Direct, Pass::InputGradient) if overlap::pays::<T>(g) => Plan::Overlap(OverlapAdd::new(g, w)),
+            (ConvAlgorithm::Direct, Pass::InputGradient) if overlap_add::pays::<T>(g) => Plan::Overlap(OverlapAdd::new(g, w)),
             (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),
         };
         Prepared { geometry: *g, pass, plan }
@@ -280,10 +277,10 @@ impl<T: Real> Prepared<T> {
         match (&self.plan, self.pass) {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
             (Plan::Overlap(overlap), _) => return overlap.run(from, epilogue, to),
-            (Plan::Winograd(_), _) if const { !T::FAST } => unreachable!("an obstacle"),
+            (Plan::Winograd(_), _) if const { !T::FAST } => unreachable!("an unsupported_reason"),
             (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
             (Plan::Depthwise(depthwise), _) => return depthwise.run(from, epilogue, to),
-            (Plan::Dense(w), _) => return skinny::product([g.batch, g.channels_out, g.channels_in], from, w, epilogue, to),
+            (Plan::Dense(w), _) => return small_m::product([g.batch, g.channels_out, g.channels_in], from, w, epilogue, to),
             (Plan::Naive(w), Pass::Forward) => naive::forward(g, from, w, epilogue.bias, to),
             (Plan::Naive(w), Pass::InputGradient) => naive::input_gradient(g, from, w, epilogue.bias, to),
             (Plan::Im2col(w), Pass::Forward) => im2col::forward(g, from, w, epilogue.bias, to),
@@ -320,10 +317,10 @@ pub fn forward_with_moments<T: Real>(
     let prepared = Prepared::new(algorithm, g, Pass::Forward, false, w);
     let epilogue = Epilogue::bias(bias);
     match prepared.parts().filter(|_| !y.is_empty() && !w.is_empty()) {
-        Some(parts) => parts.moments(|tally| prepared.run(x, Epilogue { tally: Some(tally), ..epilogue }, y)),
+        Some(parts) => parts.moments(|accumulator| prepared.run(x, Epilogue { accumulator: Some(accumulator), ..epilogue }, y)),
         None => {
             prepared.run(x, epilogue, y);
-            norm::moments(Maps { images: 1, rows: y.len() / g.channels_out.max(1), channels: g.channels_out }, y)
+            norm::take_moments(Maps { images: 1, rows: y.len() / g.channels_out.max(1), channels: g.channels_out }, y)
         }
     }
 }
@@ -339,10 +336,10 @@ pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &
     match algorithm.resolve::<T>(g, ConvPass::WeightGradient, false) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
-        ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 if const { !T::FAST } => unreachable!("an obstacle"),
+        ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 if const { !T::FAST } => unreachable!("an unsupported_reason"),
         ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
         ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Six, g, x, dy, dw),
-        ConvAlgorithm::Depthwise => depthwise_weight::weight_gradient(g, x, dy, dw),
+        ConvAlgorithm::Depthwise => depthwise::weight::weight_gradient(g, x, dy, dw),
         _ => weight::weight_gradient(g, x, dy, dw),
     }
 }

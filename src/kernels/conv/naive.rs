@@ -2,8 +2,8 @@
 //! than there is to multiply.
 
 use super::ConvGeometry;
-use crate::kernels::memory::Buffer;
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::simd::Real;
 
 /// Calls `visit(input index, weight index, output index)` for every product of the convolution.
 fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {

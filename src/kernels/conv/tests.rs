@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::kernels::epilogue::Activation;
-use crate::kernels::parallel;
+use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::runtime::parallel;
 
 /// Under Miri few cases, and small ones.
 const CASES: [u32; 2] = if cfg!(miri) { [4, 2] } else { [128, 32] };
@@ -83,7 +83,7 @@ fn overlapping_geometry() -> impl Strategy<Value = ConvGeometry> {
         |(batch, channels_in, channels_out, input, kernel, stride, padding)| {
             let window = Window::new(input, kernel, stride, padding, [1, 1], false).ok()?;
             let g = ConvGeometry { batch, channels_in, channels_out, groups: 1, window };
-            Some(g).filter(|g| affordable(g) && overlap::pays::<f32>(g))
+            Some(g).filter(|g| affordable(g) && overlap_add::pays::<f32>(g))
         },
     )
 }
@@ -156,8 +156,8 @@ fn compare_moments(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[f64], w: &[f
     forward(algorithm, g, x, w, Some(&bias), &mut alone);
     assert_eq!(y, alone, "{algorithm:?}");
     let maps = Maps { images: 1, rows: y.len() / g.channels_out, channels: g.channels_out };
-    let expected = norm::moments(maps, &y);
-    for (found, expected) in [(&moments.mean, &expected.mean), (&moments.squares, &expected.squares)] {
+    let expected = norm::take_moments(maps, &y);
+    for (found, expected) in [(&moments.mean, &expected.mean), (&moments.m2, &expected.m2)] {
         assert_eq!(found.len(), expected.len());
         let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-10 * b.abs().max(1.0);
         assert!(found.iter().zip(expected).all(close), "{algorithm:?}: {found:?}, expected {expected:?}");
@@ -255,7 +255,7 @@ fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution()
 fn streamed<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Buffer<T>; 2] {
     let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
     let [w, x, dy] = [(g.weights(), 1), (inputs, 2), (outputs, 3)].map(|(length, seed)| rounded::<T>(&numbers(length, seed)));
-    let [mut y, mut dx] = [outputs, inputs].map(Buffer::uncleared);
+    let [mut y, mut dx] = [outputs, inputs].map(Buffer::uninit);
     [&mut y, &mut dx].into_iter().for_each(|values| values.fill(T::nan()));
     forward(algorithm, g, &x, &w, None, &mut y);
     input_gradient(algorithm, g, &dy, &w, None, &mut dx);
@@ -269,7 +269,7 @@ fn input_gradients_of_few_channels_are_the_same_bits_with_any_number_of_threads(
         let window = Window::new([size; 2], [5, 5], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch, channels_in: channels, channels_out: 16, groups: 1, window };
         let [w, dy] = [(g.weights(), 2), (batch * g.image_out(), 3)].map(|(length, seed)| rounded::<f32>(&numbers(length, seed)));
-        assert!(crate::kernels::tile::lanes::<f32>() < 8 || overlap::pays::<f32>(&g));
+        assert!(crate::kernels::gemm::microkernel::lanes::<f32>() < 8 || overlap_add::pays::<f32>(&g));
         let with_threads = |threads| {
             parallel::set_num_threads(threads).unwrap();
             let mut dx = vec![f32::NAN; batch * g.image_in()];

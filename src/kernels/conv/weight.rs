@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::ConvGeometry;
 use super::direct::{pixels_together, source_of_input};
 use crate::kernels::elementwise;
-use crate::kernels::memory::Buffer;
-use crate::kernels::outer::multiply_transposed;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::Real;
+use crate::kernels::gemm::transposed_a::multiply_transposed;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::Real;
 
 /// Pixels that one partial sum of a weight gradient covers at least.
 const PART: usize = 2048;

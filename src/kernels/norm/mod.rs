@@ -6,21 +6,24 @@
 //! for a clamp in both passes, for a curve in the first one, which leaves the gradient before it for the second. A second pass goes through the data backwards, and finds in
 //! the cache what the first one read last.
 //!
-//! Statistics take one pass: each chunk of rows is summed about its own first row, and the chunks' are put together ([`moments`](super::moments)).
+//! Statistics take one pass: each chunk of rows is summed about its own first row, and the chunks' are put together ([`moments`](crate::kernels::norm::moments)).
 //! Few channels are summed as if several rows were one, which keeps vectors full.
 
+pub mod layer;
+pub mod local_response;
+pub mod moments;
 mod passes;
 mod sums;
 
 use std::ops::Range;
 
 pub use passes::{forward, gradient};
-pub use sums::{Pairs, Seen, fused_add, gradient_sums, moments};
+pub use sums::{Pairs, Seen, fused_add, gradient_sums, take_moments};
 
 use pulp::{Simd, WithSimd};
 
-use super::memory::Buffer;
-use super::simd::{Real, dispatch_light};
+use super::runtime::allocator::Buffer;
+use super::runtime::simd::{Real, dispatch_light};
 
 /// Elements that one task handles.
 const GRAIN: usize = 64 * 1024;
@@ -82,7 +85,7 @@ impl Maps {
     /// Values of an image, one for each channel, repeated along the lanes.
     fn repeated<T: Real>(self, image: usize, values: &[f64]) -> Buffer<T> {
         let values = &values[image * self.channels..][..self.channels];
-        let mut lanes = Buffer::uncleared(self.lanes());
+        let mut lanes = Buffer::uninit(self.lanes());
         for row in lanes.chunks_exact_mut(self.channels) {
             row.iter_mut().zip(values).for_each(|(lane, &value)| *lane = T::of(value));
         }
@@ -91,7 +94,7 @@ impl Maps {
 }
 
 /// Something that is done to the elements of a chunk, in vectors, which belong to some of the lanes.
-trait Pass<T: Real> {
+trait LanePass<T: Real> {
     /// What comes before the vectors of a piece: the chunk's elements from `at` on, which are these lanes of a row.
     fn before(&mut self, _at: usize, _lanes: Range<usize>) {}
 
@@ -110,14 +113,14 @@ trait Pass<T: Real> {
 }
 
 /// Walks through the elements of a chunk, so many lanes to a row.
-fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl Pass<T>) {
+fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl LanePass<T>) {
     struct Walk<'a, T, P> {
         lanes: usize,
         elements: usize,
         pass: &'a mut P,
         element: std::marker::PhantomData<T>,
     }
-    impl<T: Real, P: Pass<T>> WithSimd for Walk<'_, T, P> {
+    impl<T: Real, P: LanePass<T>> WithSimd for Walk<'_, T, P> {
         type Output = ();
 
         #[inline(always)]
@@ -154,8 +157,8 @@ fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl Pass<T>) {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::elementwise::epilogue::Activation;
     use super::*;
-    use crate::kernels::epilogue::Activation;
 
     fn values(length: usize, seed: usize) -> Vec<f64> {
         (0..length).map(|i| ((i * 7919 + seed * 31) % 1013) as f64 / 100.0 - 3.0).collect()
@@ -193,10 +196,10 @@ mod tests {
         #[test]
         fn every_pass_agrees_with_the_plain_loop(maps in any_maps()) {
             let (x, grad) = (values(maps.len(), 1), values(maps.len(), 2));
-            let found = moments(maps, &x);
+            let found = take_moments(maps, &x);
             let mean: Vec<f64> = plain_sums(maps, |_, at| x[at]).iter().map(|sum| sum / maps.rows as f64).collect();
             prop_assert!(close(&found.mean, &mean));
-            prop_assert!(close(&found.squares, &plain_sums(maps, |slot, at| (x[at] - mean[slot]).powi(2))));
+            prop_assert!(close(&found.m2, &plain_sums(maps, |slot, at| (x[at] - mean[slot]).powi(2))));
             let [scale, shift, slope, offset] = [3, 4, 5, 6].map(|seed| values(mean.len(), seed));
             let slot = |at: usize| at / (maps.rows * maps.channels) * maps.channels + at % maps.channels;
             let normal = |at: usize| (x[at] - mean[slot(at)]) * scale[slot(at)] + shift[slot(at)];
@@ -259,7 +262,7 @@ mod tests {
             (f64::from(x[at]) - mean).powi(2)
         });
         // The values are exact in f32; what remains is the rounding of sums of a few hundred terms.
-        for (found, expected) in moments(maps, &x).squares.iter().zip(expected) {
+        for (found, expected) in take_moments(maps, &x).m2.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
         }
     }

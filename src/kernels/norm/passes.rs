@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::{Chunk, LONGEST, Maps, Pass, walk};
-use crate::kernels::epilogue::Activation;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::Real;
-use crate::kernels::stream;
+use super::{Chunk, LONGEST, LanePass, Maps, walk};
+use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::runtime::nontemporal;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::Real;
 
 /// `z = (x - center) · scale + shift`, where loops are vectorised already.
 #[inline(always)]
@@ -54,7 +54,7 @@ impl<T: Real> Target<'_, T> {
     #[inline(always)]
     fn deliver(&mut self, at: usize, length: usize) {
         if let Some(aside) = &self.aside {
-            stream::copy(&aside[..length], &mut self.y[at..at + length]);
+            nontemporal::copy(&aside[..length], &mut self.y[at..at + length]);
         }
     }
 }
@@ -85,7 +85,7 @@ fn for_chunks<T: Real, const N: usize>(
             repeated.each_ref().map(|lanes| &lanes[..]),
         );
         if streamed {
-            stream::fence();
+            nontemporal::fence();
         }
     });
 }
@@ -99,7 +99,7 @@ struct Forward<'a, T> {
     target: Target<'a, T>,
 }
 
-impl<T: Real> Pass<T> for Forward<'_, T> {
+impl<T: Real> LanePass<T> for Forward<'_, T> {
     #[inline(always)]
     fn before(&mut self, _: usize, lanes: Range<usize>) {
         self.target.first_of_piece = lanes.start;
@@ -131,7 +131,7 @@ impl<T: Real> Pass<T> for Forward<'_, T> {
 /// `y = activation((x - center) · scale + shift + shortcut)`, the factors given for each image and channel.
 pub fn forward<T: Real>(maps: Maps, x: &[T], factors: [&[f64]; 3], shortcut: Option<&[T]>, activation: Activation, y: &mut [T]) {
     assert!(x.len() == maps.len() && shortcut.is_none_or(|shortcut| shortcut.len() == maps.len()));
-    let (work, streamed) = ((2 + activation.cost()) * y.len(), stream::pays::<T>(y.len()));
+    let (work, streamed) = ((2 + activation.cost()) * y.len(), nontemporal::pays::<T>(y.len()));
     for_chunks(maps, y, streamed, work, factors, |chunk, target, factors| {
         let (x, shortcut) = (&x[chunk.start..][..chunk.length], shortcut.map(|shortcut| &shortcut[chunk.start..][..chunk.length]));
         walk(maps.lanes(), chunk.length, &mut Forward { x, factors, shortcut, activation, target });
@@ -149,7 +149,7 @@ struct Gradient<'a, T> {
     target: Target<'a, T>,
 }
 
-impl<T: Real> Pass<T> for Gradient<'_, T> {
+impl<T: Real> LanePass<T> for Gradient<'_, T> {
     #[inline(always)]
     fn before(&mut self, _: usize, lanes: Range<usize>) {
         self.target.first_of_piece = lanes.start;
@@ -194,7 +194,7 @@ pub fn gradient<T: Real>(
     dx: &mut [T],
 ) {
     assert!(x.len() == maps.len() && grad.is_none_or(|grad| grad.len() == maps.len()) && !activation.is_curve());
-    let (work, streamed) = ((2 + activation.cost()) * dx.len(), grad.is_some() && stream::pays::<T>(dx.len()));
+    let (work, streamed) = ((2 + activation.cost()) * dx.len(), grad.is_some() && nontemporal::pays::<T>(dx.len()));
     for_chunks(maps, dx, streamed, work, [center, scale, shift, slope, offset], |chunk, target, factors| {
         let (grad, x) = (grad.map(|grad| &grad[chunk.start..][..chunk.length]), &x[chunk.start..][..chunk.length]);
         walk(maps.lanes(), chunk.length, &mut Gradient { grad, x, factors, activation, target });

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use pulp::Simd;
 
+use super::moments::{Moments, join};
 use super::passes::{add, normalise};
-use super::{Chunk, LONGEST, Maps, Pass, walk};
-use crate::kernels::epilogue::Activation;
-use crate::kernels::memory::Buffer;
-use crate::kernels::moments::{Moments, join};
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::Real;
+use super::{Chunk, LONGEST, LanePass, Maps, walk};
+use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::Real;
 
 /// Two numbers for each image and channel.
 pub struct Pairs {
@@ -77,7 +77,7 @@ fn fold_lanes(lanes: &[f64], sums: &mut [f64]) {
 /// Two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` adds a chunk up lane by lane.
 fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<'_, T>) + Sync) -> Buffer<f64> {
     let tasks = maps.images * maps.chunks();
-    let mut partial = Buffer::uncleared(tasks * 2 * maps.channels);
+    let mut partial = Buffer::uninit(tasks * 2 * maps.channels);
     parallel::chunks_mut(&mut partial, 2 * maps.channels, work, |task, sums| {
         let (chunk, lanes) = (maps.chunk(task), maps.lanes());
         let (mut block, mut total) = (Buffer::<T>::zeroed(2 * lanes), Buffer::<f64>::zeroed(2 * lanes));
@@ -97,7 +97,7 @@ struct Deviations<'a, T> {
     sums: LaneSums<'a, T>,
 }
 
-impl<T: Real> Pass<T> for Deviations<'_, T> {
+impl<T: Real> LanePass<T> for Deviations<'_, T> {
     #[inline(always)]
     unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
         // SAFETY: by this function's contract; `moments` has made all slices as long as the chunk or the lanes.
@@ -115,15 +115,15 @@ impl<T: Real> Pass<T> for Deviations<'_, T> {
 }
 
 /// The mean and the sum of squared deviations of each image's channels; `x: [images, rows, channels]`.
-pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
+pub fn take_moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
     assert_eq!(x.len(), maps.len());
     let channels = maps.channels;
     if x.is_empty() {
-        return Moments { mean: vec![0.0; maps.images * channels], squares: vec![0.0; maps.images * channels] };
+        return Moments { mean: vec![0.0; maps.images * channels], m2: vec![0.0; maps.images * channels] };
     }
     let partial = partial_sums(maps, 2 * x.len(), |chunk, sums| {
         let x = &x[chunk.start..][..chunk.length];
-        let mut center = Buffer::uncleared(maps.lanes());
+        let mut center = Buffer::uninit(maps.lanes());
         center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
         walk(maps.lanes(), chunk.length, &mut Deviations { x, center: &center, sums });
     });
@@ -136,7 +136,7 @@ pub fn moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
             [x[chunks[part].start + c].to_f64().unwrap_or(f64::NAN), sum(0), sum(1)]
         });
         moments.mean.extend(joined.mean);
-        moments.squares.extend(joined.squares);
+        moments.m2.extend(joined.m2);
     }
     moments
 }
@@ -172,7 +172,7 @@ struct Products<'a, T> {
     sums: LaneSums<'a, T>,
 }
 
-impl<T: Real> Pass<T> for Products<'_, T> {
+impl<T: Real> LanePass<T> for Products<'_, T> {
     #[inline(always)]
     fn before(&mut self, at: usize, lanes: Range<usize>) {
         let Grad::InPlace(grad, seen @ (Seen::Alone | Seen::Plus(_))) = &mut self.grad else { return };

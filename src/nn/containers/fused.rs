@@ -6,7 +6,7 @@
 
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
-use crate::kernels::epilogue::Activation;
+use crate::kernels::elementwise::epilogue::Activation;
 use crate::nn::layers::conv::Conv2d;
 use crate::nn::layers::norm::{BatchNorm, BatchNorm2d};
 use crate::nn::module::Module;

@@ -3,7 +3,7 @@
 use super::prepared_cache::version;
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, batch_hint, channels_hint};
-use crate::kernels::epilogue::Activation;
+use crate::kernels::elementwise::epilogue::Activation;
 use crate::nn::init::layer_constant;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};

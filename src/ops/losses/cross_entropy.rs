@@ -3,7 +3,7 @@
 use super::Reduction;
 use crate::error::{Error, Result};
 use crate::kernels::loss::{CrossEntropy, STATISTICS, Target};
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::promote;
 use crate::tensor::shape::try_numel;

@@ -9,8 +9,8 @@ use std::fmt;
 
 use super::hooks::{Convolution, watch};
 use crate::kernels::conv::{ConvAlgorithm, ConvPass};
-use crate::kernels::parallel::num_threads;
-use crate::kernels::simd::instruction_set;
+use crate::kernels::runtime::parallel::num_threads;
+use crate::kernels::runtime::simd::instruction_set;
 use crate::tensor::DType;
 
 /// Runs `body` and returns its value and, for each convolution that ran, forward and backward, which algorithm computed it and why: what was
@@ -31,7 +31,7 @@ use crate::tensor::DType;
 /// let [first, second] = ["0", "1"].map(|path| explanation.get(path, ConvPass::Forward).expect("it ran"));
 /// assert_eq!(first.ran, first.candidates[0].0, "the cheapest");
 /// assert_eq!(second.ran, ConvAlgorithm::Direct);
-/// assert!(second.unfit.contains(&(ConvAlgorithm::Winograd4, "the stride leaves fewer than 3×3 taps")));
+/// assert!(second.unsupported.contains(&(ConvAlgorithm::Winograd4, "the stride leaves fewer than 3×3 taps")));
 /// println!("{explanation}");
 /// # y?;
 /// # Ok::<(), convnet::Error>(())
@@ -85,7 +85,7 @@ pub struct ConvChoice {
     /// best. In inference, weights that are laid out once for many calls count with what it takes to read them.
     pub candidates: Vec<(ConvAlgorithm, f64)>,
     /// What does not fit, with the reason.
-    pub unfit: Vec<(ConvAlgorithm, &'static str)>,
+    pub unsupported: Vec<(ConvAlgorithm, &'static str)>,
     /// How many calls there were.
     pub calls: u64,
 }
@@ -122,7 +122,7 @@ impl ConvChoice {
             asked,
             ran: choice.ran,
             candidates: choice.candidates,
-            unfit: choice.unfit,
+            unsupported: choice.unsupported,
             calls,
         }
     }
@@ -139,8 +139,8 @@ impl ConvChoice {
     /// Why this algorithm, in words.
     fn reason(&self) -> String {
         let asked = self.asked;
-        match self.unfit.iter().find(|(algorithm, _)| *algorithm == asked) {
-            Some((_, obstacle)) => format!("not {asked}, as asked: {obstacle}"),
+        match self.unsupported.iter().find(|(algorithm, _)| *algorithm == asked) {
+            Some((_, unsupported_reason)) => format!("not {asked}, as asked: {unsupported_reason}"),
             None if asked == self.ran => "as asked".to_string(),
             None if self.candidates.len() > 1 => "the cheapest".to_string(),
             None => "no other fits".to_string(),
@@ -160,9 +160,9 @@ impl ConvChoice {
     /// What fits with its relative cost; and for a kernel that one would expect Winograd's algorithms for, what stands in their way.
     fn weighed(&self) -> String {
         let costs = self.relative_costs().iter().map(|(algorithm, cost)| format!("{algorithm} {cost:.2}")).collect::<Vec<_>>().join(", ");
-        let winograd = self.unfit.iter().find(|(algorithm, _)| *algorithm == ConvAlgorithm::Winograd4);
+        let winograd = self.unsupported.iter().find(|(algorithm, _)| *algorithm == ConvAlgorithm::Winograd4);
         match winograd.filter(|_| self.weight[2..] == [3, 3]) {
-            Some((_, obstacle)) => format!("{costs}; no winograd: {obstacle}"),
+            Some((_, unsupported_reason)) => format!("{costs}; no winograd: {unsupported_reason}"),
             None => costs,
         }
     }

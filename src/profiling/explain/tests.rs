@@ -55,25 +55,27 @@ fn what_is_forced_and_does_not_fit_falls_back_and_says_why() {
         (ConvAlgorithm::Winograd4, &pointwise, Conv2dOptions::default(), "the kernel is not 3×3, 4×4 or 5×5"),
         (ConvAlgorithm::Depthwise, &w, strided(), "groups have many channels"),
     ];
-    for (algorithm, w, options, obstacle) in cases {
+    for (algorithm, w, options, unsupported_reason) in cases {
         let ((), explanation) = explain(|| with_algorithm(algorithm, || both_ways(&x, w, options)));
         for pass in PASSES {
             let choice = explanation.get("", pass).unwrap();
             assert_eq!((choice.asked, choice.ran), (algorithm, choice.candidates[0].0));
             assert_ne!(choice.ran, algorithm);
-            assert!(choice.unfit.contains(&(algorithm, obstacle)), "{choice:?}");
-            assert_eq!(choice.reason(), format!("not {algorithm}, as asked: {obstacle}"));
+            assert!(choice.unsupported.contains(&(algorithm, unsupported_reason)), "{choice:?}");
+            assert_eq!(choice.reason(), format!("not {algorithm}, as asked: {unsupported_reason}"));
         }
     }
     // The input gradient alone cannot take so much padding, nor a stride.
     let large = Tensor::randn([80, 80, 7, 7]);
-    for (w, options, obstacle) in [(&w, padded, "the padding is as wide as the kernel"), (&large, strided(), "the stride is not 1")] {
+    for (w, options, unsupported_reason) in
+        [(&w, padded, "the padding is as wide as the kernel"), (&large, strided(), "the stride is not 1")]
+    {
         let ((), explanation) = explain(|| with_algorithm(ConvAlgorithm::Winograd4, || both_ways(&x, w, options)));
         let ran = |pass| explanation.get("", pass).unwrap().ran;
         assert_eq!((ran(ConvPass::Forward), ran(ConvPass::WeightGradient)), (ConvAlgorithm::Winograd4, ConvAlgorithm::Winograd4));
         assert_eq!(ran(ConvPass::InputGradient), ConvAlgorithm::Direct);
-        let unfit = &explanation.get("", ConvPass::InputGradient).unwrap().unfit;
-        assert!(unfit.contains(&(ConvAlgorithm::Winograd4, obstacle)), "{unfit:?}");
+        let unsupported = &explanation.get("", ConvPass::InputGradient).unwrap().unsupported;
+        assert!(unsupported.contains(&(ConvAlgorithm::Winograd4, unsupported_reason)), "{unsupported:?}");
     }
     let ((), explanation) = explain(|| with_algorithm(ConvAlgorithm::Winograd4, || both_ways(&x, &w, strided())));
     assert_eq!(explanation.choices[0].reason(), "not winograd4, as asked: the stride leaves fewer than 3×3 taps");

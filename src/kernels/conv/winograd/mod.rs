@@ -9,25 +9,25 @@
 //! A group of tiles goes through all three steps (transform, products, transform back) while its numbers are in L2. Where there are too few
 //! groups to go round, threads share the steps of one group instead. Both give the same bits.
 
-mod scheme;
+mod space_to_depth;
 mod tiles;
-mod unstrided;
+mod transforms;
 mod weight;
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use scheme::{Scheme, both_axes};
+use space_to_depth::{Places, SIDES, SpaceToDepth, TAPS};
 use tiles::{Grid, Transformed, gather, scatter};
-use unstrided::{Places, SIDES, TAPS, Unstrided};
+use transforms::{Scheme, both_axes};
 pub(super) use weight::weight_gradient;
 
 use super::{ConvGeometry, ConvPass, Pass};
-use crate::kernels::epilogue::Epilogue;
-use crate::kernels::memory::Buffer;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, dispatch_light};
-use crate::kernels::tile::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
+use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::gemm::microkernel::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, dispatch_light};
 
 /// Bytes of transformed inputs and products that a group of tiles has about: what L2 holds beside the weights passing through.
 const GROUP: usize = 768 << 10;
@@ -59,7 +59,7 @@ macro_rules! with_scheme {
     ($tile:expr, $taps:expr, $C:ident => $body:expr) => {{
         use $crate::kernels::conv::winograd::{
             Tile,
-            scheme::{F, FourPoints, SixPoints},
+            transforms::{F, FourPoints, SixPoints},
         };
         macro_rules! with {
             ($F:ty) => {{
@@ -79,12 +79,12 @@ use with_scheme;
 
 /// Why a pass does not have this form, unless it does: kernels of 3×3 taps when they have no
 /// stride, on tiles of six up to 5×5; dense, one group; of a type for which speed counts.
-pub(super) fn obstacle<T: Real>(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
+pub(super) fn unsupported_reason<T: Real>(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
     if T::FAST { obstacle_of_shape(tile, g, pass) } else { Some("the elements are not f32") }
 }
 
 fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
-    let (window, [rows, columns]) = (&g.window, unstrided::taps(g));
+    let (window, [rows, columns]) = (&g.window, space_to_depth::taps(g));
     let (sides, other) = match tile {
         Tile::Four => (3..=3, "the kernel is not 3×3"),
         Tile::Six => (SIDES, "the kernel is not 3×3, 4×4 or 5×5"),
@@ -100,7 +100,7 @@ fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'s
         (g.groups != 1, "there are groups"),
         (padded, "the padding is as wide as the kernel"),
     ];
-    obstacles.into_iter().find_map(|(stands, obstacle)| stands.then_some(obstacle))
+    obstacles.into_iter().find_map(|(stands, unsupported_reason)| stands.then_some(unsupported_reason))
 }
 
 /// The numbers that the cost of a pass depends on.
@@ -114,9 +114,9 @@ pub(super) struct Size {
     pub(super) spread: usize,
 }
 
-/// For a pass that has no obstacle.
+/// For a pass that is supported.
 pub(super) fn size(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Size {
-    let view = Unstrided::new(g);
+    let view = SpaceToDepth::new(g);
     let step = tile.side() + 1 - view.taps;
     let target = if pass == ConvPass::InputGradient { g.window.input } else { g.window.output };
     let tiles = g.batch * target[0].div_ceil(step) * target[1].div_ceil(step);
@@ -126,7 +126,7 @@ pub(super) fn size(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Size {
 /// A convolution, or an input gradient, with its transformed weights.
 pub(super) struct Winograd<T> {
     tile: Tile,
-    view: Unstrided,
+    view: SpaceToDepth,
     source: Grid,
     target: Grid,
     /// `[N · N]` positions of panels.
@@ -137,7 +137,7 @@ pub(super) struct Winograd<T> {
 
 impl<T: Real> Winograd<T> {
     pub(super) fn new(tile: Tile, g: &ConvGeometry, pass: Pass, w: &[T]) -> Winograd<T> {
-        let view = Unstrided::new(g);
+        let view = SpaceToDepth::new(g);
         let step = tile.side() + 1 - view.taps;
         let [from, to] = [(view.size, view.channels[0]), (view.output, view.channels[1])];
         let ([from, to], padding) = match pass {
@@ -190,8 +190,8 @@ impl<T: Real> Winograd<T> {
         let [k, n] = [self.source.channels, self.target.channels];
         let inputs = Transformed { channels: k, width: k, tiles: tiles.len() };
         let outputs = Transformed { channels: n, width: n, tiles: tiles.len() };
-        let mut transformed = Buffer::uncleared(C::N * C::N * inputs.position());
-        let mut products = Buffer::uncleared(C::N * C::N * outputs.position());
+        let mut transformed = Buffer::uninit(C::N * C::N * inputs.position());
+        let mut products = Buffer::uninit(C::N * C::N * outputs.position());
         // Tiles that one task transforms: all, when there is one thread for all.
         let part = if work == 0 { tiles.len() } else { 4 };
         let parts = tiles.len().div_ceil(part);
@@ -228,8 +228,8 @@ const ROWS: usize = 32;
 const COLUMNS: usize = 64;
 
 /// The transformed weights, `[N · N]` positions of panels, `position` elements from one to the next; `[k, n]` are the channels of source and target.
-fn transform_weights<T: Real, C: Scheme>(view: &Unstrided, pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
-    let mut weights = Buffer::uncleared(C::N * C::N * position);
+fn transform_weights<T: Real, C: Scheme>(view: &SpaceToDepth, pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
+    let mut weights = Buffer::uninit(C::N * C::N * position);
     let nr = panel_width::<T>(n);
     {
         let out = Disjoint::new(&mut weights);
@@ -254,7 +254,7 @@ fn transform_weights<T: Real, C: Scheme>(view: &Unstrided, pass: Pass, [k, n]: [
 }
 
 struct TransformWeights<'a, T, C> {
-    view: &'a Unstrided,
+    view: &'a SpaceToDepth,
     w: &'a [T],
     pass: Pass,
     k: Range<usize>,

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::scheme::{Transform, both_axes};
-use crate::kernels::epilogue::Epilogue;
-use crate::kernels::parallel::Disjoint;
-use crate::kernels::simd::{Real, dispatch_light};
+use super::transforms::{Transform, both_axes};
+use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::runtime::parallel::Disjoint;
+use crate::kernels::runtime::simd::{Real, dispatch_light};
 
 /// A channels-last map cut into overlapping or adjoining tiles.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Grid {
 }
 
 /// The `extent × extent` pixels that a tile sees. Those inside of the map are a rectangle.
-struct Window {
+struct TileWindow {
     extent: usize,
     /// Rows and columns of the window that lie in the map; if none does, neither rows nor columns.
     inside: [Range<usize>; 2],
@@ -36,7 +36,7 @@ struct Window {
 }
 
 impl Grid {
-    fn window(&self, tile: usize, extent: usize) -> Window {
+    fn window(&self, tile: usize, extent: usize) -> TileWindow {
         let [rows, columns] = self.tiles;
         let (image, tile) = (tile / (rows * columns), tile % (rows * columns));
         let corner = [tile / columns * self.step, tile % columns * self.step];
@@ -51,11 +51,11 @@ impl Grid {
         let pitch = [self.size[1] * self.channels, self.channels];
         let first = image.wrapping_mul(self.size[0] * pitch[0]);
         let origin = first.wrapping_add(top.wrapping_mul(pitch[0])).wrapping_add(left.wrapping_mul(pitch[1]));
-        Window { extent, inside, origin, pitch }
+        TileWindow { extent, inside, origin, pitch }
     }
 }
 
-impl Window {
+impl TileWindow {
     /// Elements of its pixels, side by side.
     fn length(&self) -> usize {
         self.extent * self.extent * self.pitch[1]

@@ -12,17 +12,17 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::scheme::{Scheme, both_axes};
+use super::space_to_depth::{Places, SpaceToDepth, TAPS};
 use super::tiles::{Grid, Transformed, gather};
-use super::unstrided::{Places, TAPS, Unstrided};
+use super::transforms::{Scheme, both_axes};
 use super::{COLUMNS, GROUP, Tile, with_scheme};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::elementwise;
-use crate::kernels::memory::Buffer;
-use crate::kernels::outer::multiply_transposed;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, dispatch_light};
-use crate::kernels::tile::panel_width;
+use crate::kernels::gemm::microkernel::panel_width;
+use crate::kernels::gemm::transposed_a::multiply_transposed;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, dispatch_light};
 
 /// Input channels of a block: a multiple of the register tiles' rows.
 const BLOCK: usize = 48;
@@ -41,11 +41,11 @@ const TASKS: usize = 16;
 const POSITIONS: usize = 4;
 
 pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let view = Unstrided::new(g);
+    let view = SpaceToDepth::new(g);
     with_scheme!(tile, view.taps, C => gradient::<T, C>(&view, &view.spread(x, g.work()), dy, dw));
 }
 
-fn gradient<T: Real, C: Scheme>(view: &Unstrided, x: &[T], dy: &[T], dw: &mut [T]) {
+fn gradient<T: Real, C: Scheme>(view: &SpaceToDepth, x: &[T], dy: &[T], dw: &mut [T]) {
     let (positions, [k, n]) = (C::N * C::N, view.channels);
     let tiles = view.output.map(|size| size.div_ceil(C::M));
     let grid = |size, channels, padding| Grid { tiles, step: C::M, size, channels, padding };
@@ -65,7 +65,7 @@ fn gradient<T: Real, C: Scheme>(view: &Unstrided, x: &[T], dy: &[T], dw: &mut [T
 
 /// What the products of a map's and a gradient's tiles add up to: `[blocks of input channels][blocks of output channels][N · N][rows][columns]`.
 struct Sums<'a, T, C> {
-    view: &'a Unstrided,
+    view: &'a SpaceToDepth,
     /// Input and gradient.
     maps: [&'a [T]; 2],
     grids: [Grid; 2],
@@ -94,7 +94,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     fn room(&self, tiles: usize) -> [(Transformed, Buffer<T>); 2] {
         self.blocks.map(|(channels, width)| {
             let layout = Transformed { channels, width, tiles };
-            (layout, Buffer::uncleared(C::N * C::N * layout.position()))
+            (layout, Buffer::uninit(C::N * C::N * layout.position()))
         })
     }
 
@@ -177,7 +177,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
         let (goes_round, at_once) = (blocks >= TASKS, chunk >= tiles);
         let mut room = self.room(chunk);
         // If every block can be finished at once, only those at work exist.
-        let mut sums = if goes_round && at_once { Buffer::uncleared(0) } else { Buffer::zeroed(self.len()) };
+        let mut sums = if goes_round && at_once { Buffer::uninit(0) } else { Buffer::zeroed(self.len()) };
         let (sums, dw) = (Disjoint::new(&mut sums), Disjoint::new(dw));
         // SAFETY: of each block, or part of it, one task at a time asks for the sums.
         let sums_at = |start: usize, length: usize| unsafe { sums.slice(start, length) };
@@ -211,7 +211,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
 
 /// Transforms a block's sums back and puts them where they belong in `dw`.
 struct Finish<'a, T, C> {
-    view: &'a Unstrided,
+    view: &'a SpaceToDepth,
     sums: &'a [T],
     /// Elements from one position to the next.
     stride: usize,

@@ -1,14 +1,14 @@
 //! The register tile of weight gradients: `out[k, n] += Σ_m a[m, k] · b[m, n]`, the reduction over the rows of both operands.
 //!
-//! Rows of `a` are given as for [`multiply`](super::tile::multiply), by starts and offsets. Neither operand is packed: that costs more than it
+//! Rows of `a` are given as for [`multiply`](super::microkernel::multiply), by starts and offsets. Neither operand is packed: that costs more than it
 //! saves. Instead each tile asks ahead for what the next will read, a little of every row, which no hardware foresees.
 
 #![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
 
 use pulp::{Simd, WithSimd};
 
-use super::simd::{Real, array, dispatch, prefetch};
-use super::tile::{Columns, for_columns, masks};
+use super::microkernel::{Columns, for_columns, masks};
+use crate::kernels::runtime::simd::{Real, array, dispatch, prefetch};
 
 /// `out[k, ..] += Σ over rows m of a[starts[m] + columns[k]] · b[m, ..]`, on the calling thread; `b` is `[M, N]` with `pitch` elements from row to
 /// row, `out` is `[K, N]`.

@@ -10,12 +10,12 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::epilogue::Epilogue;
-use super::memory::Buffer;
-use super::parallel::{self, Disjoint};
-use super::simd::{Real, array, dispatch_light, prefetch};
+use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, array, dispatch_light, prefetch};
 
-/// Rows up to which packing the weight for the general product does not pay.
+/// RowDots up to which packing the weight for the general product does not pay.
 pub(crate) const FEW_ROWS: usize = 64;
 /// Weight rows of one task.
 const BLOCK: usize = 32;
@@ -58,7 +58,7 @@ pub(crate) fn product_plain<T: Real>([m, k, n]: [usize; 3], x: &[T], w: &[T], y:
         let first = task * WIDE;
         let columns = WIDE.min(k - first);
         let mut sums = Buffer::zeroed(m * columns);
-        dispatch_light::<T, _>(Rows { rows: m, n, x, w, first, columns, pitch: k, sums: &mut sums });
+        dispatch_light::<T, _>(RowDots { rows: m, n, x, w, first, columns, pitch: k, sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             // SAFETY: tasks own distinct columns of the result, and a task has one part of it at a time.
             unsafe { y.slice(row * k + first, columns) }.copy_from_slice(sums);
@@ -67,7 +67,7 @@ pub(crate) fn product_plain<T: Real>([m, k, n]: [usize; 3], x: &[T], w: &[T], y:
 }
 
 /// `sums[rows, columns] += x[rows, n] · w[n, first .. first + columns]`.
-struct Rows<'a, T> {
+struct RowDots<'a, T> {
     rows: usize,
     n: usize,
     x: &'a [T],
@@ -79,7 +79,7 @@ struct Rows<'a, T> {
     sums: &'a mut [T],
 }
 
-impl<T: Real> WithSimd for Rows<'_, T> {
+impl<T: Real> WithSimd for RowDots<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -88,7 +88,7 @@ impl<T: Real> WithSimd for Rows<'_, T> {
     }
 }
 
-impl<T: Real> Rows<'_, T> {
+impl<T: Real> RowDots<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize>(mut self, simd: S) {
         let (whole, quads) = (self.rows / MR * MR, self.n / COLUMNS * COLUMNS);
@@ -236,7 +236,7 @@ impl<T: Real> Sums<'_, T> {
 mod tests {
     use super::*;
     use crate::kernels::affordable;
-    use crate::kernels::epilogue::Activation;
+    use crate::kernels::elementwise::epilogue::Activation;
 
     fn numbers(length: usize, seed: usize) -> Vec<f64> {
         (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()

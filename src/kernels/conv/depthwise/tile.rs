@@ -8,41 +8,41 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use crate::kernels::epilogue::Activation;
-use crate::kernels::moments::Tally;
-use crate::kernels::simd::{Real, array, prefetch};
-use crate::kernels::stream;
-use crate::kernels::tile::lanes;
+use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::gemm::microkernel::lanes;
+use crate::kernels::norm::moments::MomentAccumulator;
+use crate::kernels::runtime::nontemporal;
+use crate::kernels::runtime::simd::{Real, array, prefetch};
 
 /// Cells of a tile. It divides the widths of the usual maps, 7 to 112.
-pub(super) const TILE: usize = 7;
+pub(crate) const TILE: usize = 7;
 
 /// Taps of one kernel row that lie side by side in the source, and their weights or the sums for those.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Strip {
+pub(crate) struct RowBlock {
     /// Elements from the row of cells to where cell 0 meets the first tap; negative in the padding.
-    pub(super) source: isize,
+    pub(crate) source: isize,
     /// The same in columns, within the source row.
-    pub(super) distance: isize,
+    pub(crate) distance: isize,
     /// Elements to the weights, `[taps][lanes]`, from the vector's first.
-    pub(super) weights: usize,
+    pub(crate) weights: usize,
 }
 
 /// A row of cells, and what they see.
 #[derive(Clone, Copy)]
-pub(super) struct Cells<'a, T> {
-    pub(super) source: &'a [T],
+pub(crate) struct Cells<'a, T> {
+    pub(crate) source: &'a [T],
     /// Columns of a source row, and elements from one to the next.
-    pub(super) width: usize,
-    pub(super) pitch: usize,
+    pub(crate) width: usize,
+    pub(crate) pitch: usize,
     /// Source columns from one cell to the next.
-    pub(super) step: usize,
-    pub(super) count: usize,
+    pub(crate) step: usize,
+    pub(crate) count: usize,
     /// Taps in each of the strips.
-    pub(super) run: usize,
-    pub(super) strips: &'a [Strip],
+    pub(crate) run: usize,
+    pub(crate) strips: &'a [RowBlock],
     /// What the next row will see and this one does not.
-    pub(super) ahead: &'a [T],
+    pub(crate) ahead: &'a [T],
 }
 
 impl<T> Cells<'_, T> {
@@ -64,17 +64,17 @@ fn look_ahead<T>(ahead: &[T], first: usize, count: usize) {
 
 /// Vectors of channels: the first channel of each.
 #[derive(Clone, Copy)]
-pub(super) struct Vectors<'a> {
+pub(crate) struct Vectors<'a> {
     /// In the source and in the target.
-    pub(super) channels: &'a [[usize; 2]],
+    pub(crate) channels: &'a [[usize; 2]],
     /// Elements from one vector's weights, or sums of those, to the next.
-    pub(super) weights: usize,
+    pub(crate) weights: usize,
     /// Channels of the target that a vector has, when those are fewer than its lanes.
-    pub(super) lanes: usize,
+    pub(crate) lanes: usize,
 }
 
 /// What is done with tiles, for any number of taps.
-pub(super) trait Tiles<T: Real> {
+pub(crate) trait Tiles<T: Real> {
     /// Handles the row of cells with strips of `K` taps. For `K > 1`, cells lie `STEP` columns apart.
     ///
     /// # Safety
@@ -85,7 +85,7 @@ pub(super) trait Tiles<T: Real> {
 /// How many of `taps` that lie side by side are taken together, where cells lie `step` apart; see
 /// [`run_tiles`]. One where speed does not count, or vectors have one lane: each number is a loop
 /// of its own to compile.
-pub(super) fn taps_together<T: Real>(taps: usize, step: usize) -> usize {
+pub(crate) fn taps_together<T: Real>(taps: usize, step: usize) -> usize {
     let most = match step {
         _ if !T::FAST || lanes::<T>() == 1 => 1,
         1 => 7,
@@ -101,7 +101,7 @@ pub(super) fn taps_together<T: Real>(taps: usize, step: usize) -> usize {
 /// # Safety
 /// As [`Tiles::run`].
 #[inline(always)]
-pub(super) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, cells: Cells<'_, T>, vectors: Vectors<'_>) {
+pub(crate) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, cells: Cells<'_, T>, vectors: Vectors<'_>) {
     // SAFETY: by this function's contract.
     unsafe {
         if const { S::IS_SCALAR || !T::FAST } {
@@ -124,19 +124,19 @@ pub(super) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, 
 /// `target[cell] = clamp(bias + Σ over strips and taps of source[cell · step + tap] · weight[tap])`, lane by lane.
 ///
 /// The contract: every strip's row lies within `source` for each of the vectors; `weights` holds what the strips say for each of them, and `bias`
-/// its lanes; `target` holds the vectors' lanes at each cell; and the tally's part is this thread's.
-pub(super) struct Sums<'a, T> {
-    pub(super) weights: &'a [T],
-    pub(super) bias: Option<&'a [T]>,
+/// its lanes; `target` holds the vectors' lanes at each cell; and the accumulator's part is this thread's.
+pub(crate) struct Sums<'a, T> {
+    pub(crate) weights: &'a [T],
+    pub(crate) bias: Option<&'a [T]>,
     /// What the sums go through: a clamp, or nothing.
-    pub(super) clamp: Activation,
-    pub(super) target: &'a mut [T],
+    pub(crate) clamp: Activation,
+    pub(crate) target: &'a mut [T],
     /// Elements from one cell's target to the next.
-    pub(super) pitch: usize,
+    pub(crate) pitch: usize,
     /// Whether to write past the caches: vectors have all their lanes, and lie aligned in `target`.
-    pub(super) streams: bool,
+    pub(crate) streams: bool,
     /// Where the statistics of each vector go, and whether there are none from rows before.
-    pub(super) tally: Option<(Tally<'a, T>, bool)>,
+    pub(crate) accumulator: Option<(MomentAccumulator<'a, T>, bool)>,
 }
 
 impl<T: Real> Tiles<T> for Sums<'_, T> {
@@ -168,7 +168,7 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                         if t < count {
                             let target = target.add(t * self.pitch);
                             if self.streams {
-                                stream::store(target.cast::<T::Vector<S>>(), sum);
+                                nontemporal::store(target.cast::<T::Vector<S>>(), sum);
                             } else if vectors.lanes == lanes {
                                 target.cast::<T::Vector<S>>().write_unaligned(sum);
                             } else {
@@ -176,8 +176,8 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                             }
                         }
                     }
-                    if let Some((tally, fresh)) = self.tally {
-                        let mut running = tally.open::<S>(simd, vector * lanes, fresh && first == 0);
+                    if let Some((accumulator, fresh)) = self.accumulator {
+                        let mut running = accumulator.open::<S>(simd, vector * lanes, fresh && first == 0);
                         for (t, &sum) in sums.iter().enumerate() {
                             if t < count {
                                 running.add(simd, sum);
@@ -195,13 +195,13 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
 ///
 /// The contract: every strip's row lies within `source` for each of the vectors; `sums` holds what the strips say for each of them; `gradient`
 /// the vectors' lanes at each cell.
-pub(super) struct WeightSums<'a, T> {
-    pub(super) sums: &'a mut [T],
-    pub(super) gradient: &'a [T],
+pub(crate) struct WeightSums<'a, T> {
+    pub(crate) sums: &'a mut [T],
+    pub(crate) gradient: &'a [T],
     /// Elements from one cell's gradient to the next.
-    pub(super) pitch: usize,
+    pub(crate) pitch: usize,
     /// The gradient of the next row.
-    pub(super) ahead: &'a [T],
+    pub(crate) ahead: &'a [T],
 }
 
 impl<T: Real> Tiles<T> for WeightSums<'_, T> {
@@ -249,7 +249,7 @@ unsafe fn load<T: Real, S: Simd>(from: *const T) -> T::Vector<S> {
 }
 
 /// What the cells of a tile see of one strip.
-struct Sight<T> {
+struct Extent<T> {
     /// Where the first cell meets the first tap; outside the source's row in the padding.
     from: *const T,
     /// Columns of `from` that lie in the row.
@@ -257,13 +257,13 @@ struct Sight<T> {
     pitch: usize,
 }
 
-impl<T: Real> Sight<T> {
+impl<T: Real> Extent<T> {
     #[inline(always)]
-    fn new(cells: &Cells<'_, T>, strip: &Strip, first: usize, channel: usize) -> Sight<T> {
+    fn new(cells: &Cells<'_, T>, strip: &RowBlock, first: usize, channel: usize) -> Extent<T> {
         let column = (first * cells.step) as isize;
         let from = cells.source.as_ptr().wrapping_offset(strip.source + column * cells.pitch as isize).wrapping_add(channel);
         let before = column + strip.distance;
-        Sight { from, inside: -before..cells.width as isize - before, pitch: cells.pitch }
+        Extent { from, inside: -before..cells.width as isize - before, pitch: cells.pitch }
     }
 
     /// The vector at a column, zero in the padding.
@@ -282,7 +282,7 @@ impl<T: Real> Sight<T> {
     /// Calls `visit(tap, cell, vector)` for each tap and cell that meet, loading each vector once.
     ///
     /// # Safety
-    /// As [`at`](Sight::at), for all columns that the tile sees.
+    /// As [`at`](Extent::at), for all columns that the tile sees.
     #[inline(always)]
     unsafe fn meet<S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
         &self,
@@ -309,7 +309,7 @@ impl<T: Real> Sight<T> {
         }
     }
 
-    /// [`meet`](Sight::meet) for eight columns.
+    /// [`meet`](Extent::meet) for eight columns.
     ///
     /// # Safety
     /// As there.
@@ -354,7 +354,7 @@ unsafe fn sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: 
     let lanes = T::lanes::<S>();
     let mut sums = [start; TILE];
     for strip in cells.strips {
-        let sight = Sight::new(cells, strip, first, channel);
+        let sight = Extent::new(cells, strip, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
             let weights: [T::Vector<S>; K] = array(|k| load::<T, S>(weights.add(strip.weights + k * lanes)));
@@ -377,7 +377,7 @@ unsafe fn weight_sums<T: Real, S: Simd, const K: usize, const STEP: usize, const
 ) {
     let lanes = T::lanes::<S>();
     for strip in cells.strips {
-        let sight = Sight::new(cells, strip, first, channel);
+        let sight = Extent::new(cells, strip, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
             let place = sums.add(strip.weights);

@@ -1,14 +1,14 @@
 //! The mean and the squared deviations of a map's channels, put together from those of parts of its pixels.
 //!
 //! A part is summed in the map's precision, about a value of its own, so that nothing cancels; parts are put together in `f64` (Chan et al.,
-//! 1979). Direct and depthwise convolution take their output's while that is in registers ([`Tally`]), which spares a normalisation that follows
+//! 1979). Direct and depthwise convolution take their output's while that is in registers ([`MomentAccumulator`]), which spares a normalisation that follows
 //! from reading it twice.
 
 use pulp::Simd;
 
-use super::memory::Buffer;
-use super::parallel::{self, Disjoint};
-use super::simd::Real;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::Real;
 
 /// Channels that one task puts together.
 const CHANNELS: usize = 32;
@@ -19,7 +19,7 @@ pub struct Moments {
     /// The mean.
     pub mean: Vec<f64>,
     /// The sum of squared deviations from it.
-    pub squares: Vec<f64>,
+    pub m2: Vec<f64>,
 }
 
 /// The moments of `channels` channels from those of parts, of which part `p` has `rows[p]` values of each; `sums(p, c)` are a center that
@@ -49,10 +49,10 @@ pub(crate) fn join(channels: usize, rows: &[usize], sums: impl Fn(usize, usize) 
         }
     });
     let (mean, squares) = joined.into_iter().map(|[mean, squares]| (mean, squares)).unzip();
-    Moments { mean, squares }
+    Moments { mean, m2: squares }
 }
 
-/// How an algorithm cuts a map for a [`Tally`].
+/// How an algorithm cuts a map for a [`MomentAccumulator`].
 pub(crate) struct Parts {
     /// Pixels of each part.
     pub(crate) rows: Vec<usize>,
@@ -63,10 +63,10 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The moments of the map that `compute` fills in, leaving the sums of every part in the tally that it is handed.
-    pub(crate) fn moments<T: Real>(&self, compute: impl FnOnce(Tally<'_, T>)) -> Moments {
-        let mut sums = Buffer::<T>::uncleared(self.rows.len() * 3 * self.width);
-        compute(Tally { sums: &Disjoint::new(&mut sums), start: 0, width: self.width });
+    /// The moments of the map that `compute` fills in, leaving the sums of every part in the accumulator that it is handed.
+    pub(crate) fn moments<T: Real>(&self, compute: impl FnOnce(MomentAccumulator<'_, T>)) -> Moments {
+        let mut sums = Buffer::<T>::uninit(self.rows.len() * 3 * self.width);
+        compute(MomentAccumulator { sums: &Disjoint::new(&mut sums), start: 0, width: self.width });
         join(self.places.len(), &self.rows, |part, channel| {
             let at = part * 3 * self.width + self.places[channel];
             let value = |which: usize| sums[at + which * self.width].to_f64().unwrap_or(f64::NAN);
@@ -77,21 +77,21 @@ impl Parts {
 
 /// Where the sums of a map's parts go: `[parts][3][width]`, the three being centers, sums of deviations and sums of their squares.
 #[derive(Clone, Copy)]
-pub struct Tally<'a, T> {
+pub struct MomentAccumulator<'a, T> {
     sums: &'a Disjoint<'a, T>,
     start: usize,
     width: usize,
 }
 
-impl<'a, T: Real> Tally<'a, T> {
+impl<'a, T: Real> MomentAccumulator<'a, T> {
     /// The sums of the part `parts` further on.
     pub(crate) fn part(self, parts: usize) -> Self {
-        Tally { start: self.start + parts * 3 * self.width, ..self }
+        MomentAccumulator { start: self.start + parts * 3 * self.width, ..self }
     }
 
     /// The sums from place `place` on.
     pub(crate) fn from(self, place: usize) -> Self {
-        Tally { start: self.start + place, ..self }
+        MomentAccumulator { start: self.start + place, ..self }
     }
 
     /// The sums of a vector of channels from place `place` on, to be added to; `fresh` if there are none yet.
@@ -112,9 +112,9 @@ impl<'a, T: Real> Tally<'a, T> {
     }
 }
 
-impl<T> std::fmt::Debug for Tally<'_, T> {
+impl<T> std::fmt::Debug for MomentAccumulator<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tally").field("start", &self.start).field("width", &self.width).finish()
+        f.debug_struct("MomentAccumulator").field("start", &self.start).field("width", &self.width).finish()
     }
 }
 

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::channelwise::{Vectors, WeightSums, run_tiles};
-use super::depthwise::{Walk, work};
-use super::grouped::Ring;
-use super::{ConvGeometry, Pass};
+use super::row_ring::Ring;
+use super::tile::{Vectors, WeightSums, run_tiles};
+use crate::kernels::conv::depthwise::{WindowMap, work};
+use crate::kernels::conv::{ConvGeometry, Pass};
 use crate::kernels::elementwise;
-use crate::kernels::memory::Buffer;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, dispatch};
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, dispatch};
 
 /// Elements of the output that a task reads at least, and pixels: adding up its sums shall cost little beside making them.
 const GRAIN: usize = 1 << 16;
@@ -23,8 +23,8 @@ const SUMS: usize = 1 << 13;
 /// Elements that all partial sums together have at most.
 const PARTIALS: usize = 1 << 22;
 
-pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let walk = Walk::new::<T>(g, Pass::Forward);
+pub(crate) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
+    let walk = WindowMap::new::<T>(g, Pass::Forward);
     let vectors = walk.starts.len();
     let (rows, all) = (walk.batch * walk.rows.target, vectors * walk.weights());
     if rows == 0 || all == 0 {
@@ -37,7 +37,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     let block = (SUMS / walk.weights()).clamp(1, vectors);
     let block = vectors.div_ceil(vectors.div_ceil(block));
     let (parts, blocks) = (rows.div_ceil(part), vectors.div_ceil(block));
-    let mut sums = Buffer::uncleared(parts * all);
+    let mut sums = Buffer::uninit(parts * all);
     {
         let sums = Disjoint::new(&mut sums);
         parallel::for_each(parts * blocks, work(g), |task| {
@@ -55,7 +55,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
 }
 
 struct Part<'a, T> {
-    walk: &'a Walk,
+    walk: &'a WindowMap,
     x: &'a [T],
     dy: &'a [T],
     /// Of the output, counted through all images.

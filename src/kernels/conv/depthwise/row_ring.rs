@@ -1,13 +1,13 @@
 //! Source rows spread out for vectors that span groups: one plane for each channel of a group.
 
-use super::channelwise::TILE;
-use super::depthwise::Walk;
-use crate::kernels::memory::Buffer;
-use crate::kernels::simd::Real;
+use super::WindowMap;
+use super::tile::TILE;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::simd::Real;
 
 /// The last few source rows, padded, as one vector of target channels sees them: `[row][column][plane][lane]`, where plane `j` has in each lane
 /// channel `j` of the lane's group. A row is spread out once and serves as many target rows as the kernel has rows.
-pub(super) struct Ring<T> {
+pub(crate) struct Ring<T> {
     data: Buffer<T>,
     /// (Image, row) of the source in each place.
     held: Vec<Option<(usize, usize)>>,
@@ -20,7 +20,7 @@ pub(super) struct Ring<T> {
 }
 
 impl<T: Real> Ring<T> {
-    pub(super) fn new(walk: &Walk) -> Ring<T> {
+    pub(crate) fn new(walk: &WindowMap) -> Ring<T> {
         let reach = walk.columns.reach(TILE);
         let (width, pitch, places) = (reach.clone().count(), walk.group[0] * walk.lanes, walk.rows.span());
         let data = Buffer::zeroed(places * width * pitch);
@@ -28,33 +28,33 @@ impl<T: Real> Ring<T> {
     }
 
     /// Forgets all rows and begins with the vector of target channels from `start` on.
-    pub(super) fn turn_to(&mut self, walk: &Walk, start: usize) {
+    pub(crate) fn turn_to(&mut self, walk: &WindowMap, start: usize) {
         self.held.fill(None);
         self.channels.clear();
         self.channels.extend((start..start + walk.used()).map(|channel| channel / walk.group[1] * walk.group[0]));
     }
 
     /// The source column of column 0, and elements from one column to the next.
-    pub(super) fn columns(&self) -> (isize, usize) {
+    pub(crate) fn columns(&self) -> (isize, usize) {
         (self.from, self.pitch)
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    pub(super) fn elements(&self) -> &[T] {
+    pub(crate) fn elements(&self) -> &[T] {
         &self.data
     }
 
     /// Where a source row is, once spread out.
-    pub(super) fn row(&self, row: usize) -> usize {
+    pub(crate) fn row(&self, row: usize) -> usize {
         row % self.held.len() * self.width * self.pitch
     }
 
     /// Spreads out a row of an image of the source, unless it is there.
     #[inline(always)]
-    pub(super) fn spread(&mut self, walk: &Walk, image: &[T], number: usize, row: usize) {
+    pub(crate) fn spread(&mut self, walk: &WindowMap, image: &[T], number: usize, row: usize) {
         let place = row % self.held.len();
         if self.held[place].replace((number, row)) == Some((number, row)) {
             return;
@@ -69,7 +69,7 @@ impl<T: Real> Ring<T> {
 
 /// Spreads out pixels: `to: [pixel][plane][lane]`, `from: [pixel][channel]`.
 #[inline(always)]
-fn spread_pixels<T: Real>(from: &[T], walk: &Walk, channels: &[usize], to: &mut [T]) {
+fn spread_pixels<T: Real>(from: &[T], walk: &WindowMap, channels: &[usize], to: &mut [T]) {
     let (lanes, [planes, group]) = (walk.lanes, walk.group);
     let (pitch, start) = (walk.channels[0], channels[0]);
     match (lanes, planes, group) {

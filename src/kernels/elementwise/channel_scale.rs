@@ -1,8 +1,8 @@
 //! Attention's end: each channel times its factor, and what follows, while the row is in the cache.
 
 use super::epilogue::Epilogue;
-use super::parallel;
-use super::simd::{Real, vectorize};
+use crate::kernels::runtime::parallel;
+use crate::kernels::runtime::simd::{Real, vectorize};
 
 /// Elements that one task handles.
 const GRAIN: usize = 8 * 1024;

@@ -3,10 +3,10 @@
 //! A mean is kept as two numbers, itself rounded and the mean of what is left when that is
 //! subtracted, so that a large mean costs no digits of a small deviation.
 
-use super::memory::Buffer;
-use super::parallel::{self, Disjoint};
-use super::reduce::fold;
-use super::simd::{Real, vectorize};
+use crate::kernels::reduce::fold;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, vectorize};
 
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;
@@ -102,7 +102,7 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
     let rows = (8 * GRAIN / length).max(1);
     let mut partial = Buffer::<T>::zeroed(mean.len().div_ceil(rows) * 2 * length);
     parallel::chunks_mut(&mut partial, 2 * length, 2 * x.len(), |task, partial| {
-        let mut block = Buffer::<T>::uncleared(2 * length);
+        let mut block = Buffer::<T>::uninit(2 * length);
         let last = mean.len().min((task + 1) * rows);
         for first in (task * rows..last).step_by(BLOCK) {
             block.fill(T::zero());

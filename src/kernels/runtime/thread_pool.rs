@@ -53,7 +53,7 @@ static FORKED: AtomicBool = AtomicBool::new(false);
 static WATCHERS: AtomicUsize = AtomicUsize::new(0);
 
 /// The cores that this process may use; without a limit where the system does not say.
-pub(super) static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(usize::MAX, usize::from));
+pub(crate) static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(usize::MAX, usize::from));
 
 thread_local! {
     /// The team of the pool that this thread belongs to, once it has run or watched a region.
@@ -61,12 +61,12 @@ thread_local! {
 }
 
 /// Whether this process was forked from one whose threads had started, which it does not have.
-pub(super) fn is_forked() -> bool {
+pub(crate) fn is_forked() -> bool {
     FORKED.load(Relaxed)
 }
 
 /// From now on, [`is_forked`] is true in child processes.
-pub(super) fn notice_forks() {
+pub(crate) fn notice_forks() {
     #[cfg(all(unix, not(miri)))]
     {
         extern "C" fn in_child() {
@@ -80,7 +80,7 @@ pub(super) fn notice_forks() {
 }
 
 /// The regions of a pool and the threads that watch for them.
-pub(super) struct Team {
+pub(crate) struct Team {
     /// Teams are numbered as they are made; of two teams of one pool, the older stays.
     id: usize,
     /// Threads of the pool.
@@ -121,7 +121,7 @@ struct Region {
 
 impl Team {
     /// A team for a pool with this many threads; none of them watches yet.
-    pub(super) fn new(threads: usize) -> Arc<Team> {
+    pub(crate) fn new(threads: usize) -> Arc<Team> {
         static TEAMS: AtomicUsize = AtomicUsize::new(0);
         let helpers = threads.saturating_sub(1);
         // Bits beyond the last helper's are set from the start.
@@ -139,7 +139,7 @@ impl Team {
     }
 
     /// The team of the rayon pool that this thread belongs to; `None` outside any.
-    pub(super) fn of_this_thread() -> Option<Arc<Team>> {
+    pub(crate) fn of_this_thread() -> Option<Arc<Team>> {
         rayon::current_thread_index()?;
         let threads = rayon::current_num_threads();
         TEAM.with_borrow_mut(|team| {
@@ -165,7 +165,7 @@ impl Team {
     }
 
     /// Threads of the pool.
-    pub(super) fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
@@ -175,7 +175,7 @@ impl Team {
     ///
     /// # Panics
     /// When one of the calls does, with its payload, after the others have returned.
-    pub(super) fn join(self: &Arc<Team>, pool: Option<&rayon::ThreadPool>, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
+    pub(crate) fn join(self: &Arc<Team>, pool: Option<&rayon::ThreadPool>, helpers: usize, body: &(dyn Fn(usize) + Sync)) {
         let free = |cell: &&Cell| !cell.taken.load(Relaxed) && !cell.taken.swap(true, Acquire);
         let Some(cell) = self.cells.iter().find(free) else { return body(0) };
         // SAFETY: the pointer's lifetime is forgotten; only active helpers of the cell use it, and

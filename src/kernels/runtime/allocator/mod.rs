@@ -7,8 +7,8 @@
 //!
 //! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
 
+mod free_list;
 mod limit;
-mod spans;
 mod system;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -19,10 +19,10 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use free_list::FreeList;
 use limit::refuse;
 pub use limit::{OutOfMemory, limit, set_limit};
 pub(crate) use limit::{catching, check};
-use spans::Spans;
 
 use super::simd::Scalar;
 
@@ -78,7 +78,7 @@ impl Block {
     ///
     /// # Errors
     /// [`OutOfMemory`] when the memory in use would exceed the [`limit`], or the system has no more.
-    pub fn uncleared(length: usize) -> Result<Block, OutOfMemory> {
+    pub fn uninit(length: usize) -> Result<Block, OutOfMemory> {
         // A longer block has no size class.
         if length > isize::MAX as usize / 2 {
             return Err(OutOfMemory { bytes: length, in_use: lock().stats.in_use, limit: Some(limit()) });
@@ -131,28 +131,28 @@ pub struct Buffer<T> {
 /// Memory that cannot be had ends the kernel: [`catching`], around it, returns the error.
 impl<T: Scalar> Buffer<T> {
     /// `length` elements whose values are unspecified.
-    pub fn uncleared(length: usize) -> Buffer<T> {
+    pub fn uninit(length: usize) -> Buffer<T> {
         Buffer::try_uncleared(length).unwrap_or_else(|failure| refuse(failure))
     }
 
-    /// As [`uncleared`](Buffer::uncleared), for where an error can be returned.
+    /// As [`uninit`](Buffer::uninit), for where an error can be returned.
     ///
     /// # Errors
     /// [`OutOfMemory`] when the memory cannot be had.
     pub fn try_uncleared(length: usize) -> Result<Buffer<T>, OutOfMemory> {
-        Ok(Buffer { block: Block::uncleared(length.saturating_mul(size_of::<T>()))?, element: PhantomData })
+        Ok(Buffer { block: Block::uninit(length.saturating_mul(size_of::<T>()))?, element: PhantomData })
     }
 
     /// These elements.
     pub fn copy_of(elements: &[T]) -> Buffer<T> {
-        let mut buffer = Buffer::uncleared(elements.len());
+        let mut buffer = Buffer::uninit(elements.len());
         buffer.copy_from_slice(elements);
         buffer
     }
 
     /// `length` zeros.
     pub fn zeroed(length: usize) -> Buffer<T> {
-        let mut buffer = Buffer::uncleared(length);
+        let mut buffer = Buffer::uninit(length);
         buffer.block.as_mut_slice().fill(0);
         buffer
     }
@@ -206,7 +206,7 @@ struct Pool {
     small: BTreeMap<usize, Vec<Idle>>,
     /// Bytes in them.
     small_idle: usize,
-    large: Spans,
+    large: FreeList,
     stats: MemoryStats,
     clock: u64,
 }
@@ -214,7 +214,7 @@ struct Pool {
 static POOL: Mutex<Pool> = Mutex::new(Pool {
     small: BTreeMap::new(),
     small_idle: 0,
-    large: Spans::new(),
+    large: FreeList::new(),
     stats: MemoryStats { in_use: 0, idle: 0, peak: 0, system_allocations: 0, reuses: 0 },
     clock: 0,
 });
@@ -257,7 +257,7 @@ impl Pool {
         if capacity >= LARGE {
             return self.large.take_cold(capacity);
         }
-        // SAFETY: the layout's size is not zero: `uncleared` treats that case itself.
+        // SAFETY: the layout's size is not zero: `uninit` treats that case itself.
         NonNull::new(unsafe { alloc_zeroed(layout_of(capacity)) })
     }
 
@@ -299,7 +299,7 @@ fn layout_of(capacity: usize) -> Layout {
 /// Rounds a size up so that nearly equal requests share blocks: to 64 bytes, from 1 KiB on to an eighth of its power of two; large ones to pages.
 fn size_class(length: usize) -> usize {
     if length >= LARGE {
-        return Spans::capacity(length);
+        return FreeList::capacity(length);
     }
     if length <= 1024 {
         return length.next_multiple_of(ALIGNMENT);
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn blocks_are_aligned_and_as_long_as_asked() {
         for length in [0, 1, 63, 64, 65, 4097] {
-            let block = Block::uncleared(length).unwrap();
+            let block = Block::uninit(length).unwrap();
             assert_eq!(block.as_slice().len(), length);
             assert_eq!(block.as_slice().as_ptr() as usize % ALIGNMENT, 0);
         }

@@ -1,13 +1,16 @@
 //! General matrix products on the register tile.
 
+pub(crate) mod microkernel;
+pub mod small_m;
+pub(crate) mod transposed_a;
+
 use super::elementwise;
-use super::epilogue::Epilogue;
-use super::memory::Buffer;
-use super::outer::multiply_transposed;
-use super::parallel;
-use super::simd::Real;
-use super::skinny;
-use super::tile::{Ascending, Panels, Rows, in_blocks, multiply};
+use super::elementwise::epilogue::Epilogue;
+use super::runtime::allocator::Buffer;
+use super::runtime::parallel;
+use super::runtime::simd::Real;
+use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, in_blocks, multiply};
+use crate::kernels::gemm::transposed_a::multiply_transposed;
 
 /// Rows of the result that one task computes: a multiple of every tile's rows.
 const BLOCK: usize = 48;
@@ -28,11 +31,11 @@ pub enum Layout {
 /// `c[m, n] = Σ_k a[m, k] · b[k, n]`, plus `bias[n]`; `b` may be stored as `[n, k]`.
 pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, bias: Option<&[T]>, c: &mut [T]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
-    if b_layout == Layout::Transposed && m <= skinny::FEW_ROWS {
-        return skinny::product([m, n, k], a, b, Epilogue::bias(bias), c);
+    if b_layout == Layout::Transposed && m <= small_m::FEW_ROWS {
+        return small_m::product([m, n, k], a, b, Epilogue::bias(bias), c);
     }
-    if b_layout == Layout::Plain && m <= skinny::FEW_ROWS / 2 && bias.is_none() {
-        return skinny::product_plain([m, n, k], a, b, c);
+    if b_layout == Layout::Plain && m <= small_m::FEW_ROWS / 2 && bias.is_none() {
+        return small_m::product_plain([m, n, k], a, b, c);
     }
     let [row_step, column_step] = if b_layout == Layout::Plain { [n, 1] } else { [1, k] };
     // A large matrix is packed part by part, so that there are never two of it.

@@ -1,8 +1,8 @@
 //! The nonlinearities that may follow another operation in the same pass over the data: values and derivatives.
 
 use super::epilogue::Activation;
-use super::math::Math;
-use super::simd::Real;
+use crate::kernels::runtime::math::Math;
+use crate::kernels::runtime::simd::Real;
 
 /// A function of one element, and what it makes of a gradient.
 pub trait Nonlinear: Copy {

@@ -60,73 +60,73 @@ unsafe impl Send for Region {}
 
 /// All regions, and what is free of them.
 #[derive(Default)]
-pub(super) struct Spans {
+pub(crate) struct FreeList {
     /// By address.
     regions: BTreeMap<usize, Region>,
     /// Free, with pages that have been touched.
-    warm: Free,
+    committed: Free,
     /// Free, without pages.
-    cold: Free,
+    uncommitted: Free,
 }
 
-impl Spans {
-    pub(super) const fn new() -> Spans {
+impl FreeList {
+    pub(crate) const fn new() -> FreeList {
         const NONE: Free = Free { by_address: BTreeMap::new(), by_length: BTreeSet::new(), bytes: 0 };
-        Spans { regions: BTreeMap::new(), warm: NONE, cold: NONE }
+        FreeList { regions: BTreeMap::new(), committed: NONE, uncommitted: NONE }
     }
 
     /// The length of the block that serves a request.
-    pub(super) fn capacity(length: usize) -> usize {
+    pub(crate) fn capacity(length: usize) -> usize {
         length.next_multiple_of(PAGE)
     }
 
     /// Bytes that wait, with pages.
-    pub(super) fn idle(&self) -> usize {
-        self.warm.bytes
+    pub(crate) fn idle(&self) -> usize {
+        self.committed.bytes
     }
 
     /// A block that has its pages already.
-    pub(super) fn take_warm(&mut self, capacity: usize) -> Option<NonNull<u8>> {
-        let (address, length) = self.warm.best(capacity)?;
-        self.warm.remove(address, length);
+    pub(crate) fn take_warm(&mut self, capacity: usize) -> Option<NonNull<u8>> {
+        let (address, length) = self.committed.best(capacity)?;
+        self.committed.remove(address, length);
         let region = self.region(address);
         if length > capacity {
-            self.warm.insert(address + capacity, length - capacity, &region);
+            self.committed.insert(address + capacity, length - capacity, &region);
         }
         Some(region.at(address))
     }
 
     /// A block whose pages come when they are touched; `None` when the system has no more address space.
-    pub(super) fn take_cold(&mut self, capacity: usize) -> Option<NonNull<u8>> {
-        if self.cold.best(capacity).is_none() {
+    pub(crate) fn take_cold(&mut self, capacity: usize) -> Option<NonNull<u8>> {
+        if self.uncommitted.best(capacity).is_none() {
             let length = capacity.max(REGION).next_multiple_of(HUGE_PAGE);
             let pointer = system::map(length)?;
             let region = Region { pointer, start: pointer.addr().get(), length };
             self.regions.insert(region.start, region);
-            self.cold.insert(region.start, length, &region);
+            self.uncommitted.insert(region.start, length, &region);
         }
-        let (address, length) = self.cold.best(capacity)?;
-        self.cold.remove(address, length);
+        let (address, length) = self.uncommitted.best(capacity)?;
+        self.uncommitted.remove(address, length);
         let region = self.region(address);
         if length > capacity {
-            self.cold.insert(address + capacity, length - capacity, &region);
+            self.uncommitted.insert(address + capacity, length - capacity, &region);
         }
         Some(region.at(address))
     }
 
     /// Takes a block back.
-    pub(super) fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
+    pub(crate) fn give_back(&mut self, pointer: NonNull<u8>, capacity: usize) {
         let address = pointer.addr().get();
         let region = self.region(address);
-        self.warm.insert(address, capacity, &region);
+        self.committed.insert(address, capacity, &region);
     }
 
     /// Gives pages back to the system until at most `keep` bytes wait with theirs, the longest spans first; regions that are free as a whole go.
-    pub(super) fn shrink(&mut self, keep: usize) {
-        while self.warm.bytes > keep {
-            let Some(&(length, address)) = self.warm.by_length.last() else { return };
+    pub(crate) fn shrink(&mut self, keep: usize) {
+        while self.committed.bytes > keep {
+            let Some(&(length, address)) = self.committed.by_length.last() else { return };
             let region = self.region(address);
-            self.warm.remove(address, length);
+            self.committed.remove(address, length);
             if length == region.length {
                 self.regions.remove(&region.start);
                 // SAFETY: the whole region is free.
@@ -136,14 +136,15 @@ impl Spans {
             // SAFETY: the span is free, and spans are whole pages.
             if unsafe { !system::discard(region.at(address), length) } {
                 // Only whole regions can go here, and no span is longer than this one.
-                self.warm.insert(address, length, &region);
+                self.committed.insert(address, length, &region);
                 return;
             }
-            self.cold.insert(address, length, &region);
+            self.uncommitted.insert(address, length, &region);
         }
-        let whole: Vec<Region> = self.regions.values().filter(|r| self.cold.by_address.get(&r.start) == Some(&r.length)).copied().collect();
+        let whole: Vec<Region> =
+            self.regions.values().filter(|r| self.uncommitted.by_address.get(&r.start) == Some(&r.length)).copied().collect();
         for region in whole {
-            self.cold.remove(region.start, region.length);
+            self.uncommitted.remove(region.start, region.length);
             self.regions.remove(&region.start);
             // SAFETY: the whole region is free.
             unsafe { system::unmap(region.pointer, region.length) };
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn freed_neighbours_join_and_serve_a_longer_block() {
-        let mut spans = Spans::new();
+        let mut spans = FreeList::new();
         let blocks: Vec<_> = (0..4).map(|_| spans.take_cold(PAGE).unwrap()).collect();
         assert!(spans.take_warm(PAGE).is_none());
         for &at in [blocks[0], blocks[2], blocks[1]].iter() {
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_shrinks_comes_back_as_zeros() {
-        let mut spans = Spans::new();
+        let mut spans = FreeList::new();
         let (kept, block) = (spans.take_cold(PAGE).unwrap(), spans.take_cold(4 * PAGE).unwrap());
         // SAFETY: the block has four pages.
         unsafe { block.write_bytes(7, 4 * PAGE) };

@@ -1,9 +1,9 @@
 //! Rows of channels inside wider rows: putting some in, and normalising the first.
 
-use super::epilogue::Activation;
-use super::memory::Buffer;
-use super::parallel::{self, Disjoint};
-use super::simd::{Real, vectorize};
+use super::elementwise::epilogue::Activation;
+use super::runtime::allocator::Buffer;
+use super::runtime::parallel::{self, Disjoint};
+use super::runtime::simd::{Real, vectorize};
 
 /// Elements that one task handles.
 const GRAIN: usize = 32 * 1024;
@@ -32,7 +32,7 @@ pub(crate) fn affine<T: Real>(x: &[T], pitch: usize, [scale, offset]: [&[f64]; 2
     let rows = y.len() / channels;
     assert!(offset.len() == channels && channels <= pitch && y.len() == rows * channels && x.len() == rows * pitch);
     let rounded = |values: &[f64]| {
-        let mut buffer = Buffer::uncleared(channels);
+        let mut buffer = Buffer::uninit(channels);
         buffer.iter_mut().zip(values).for_each(|(to, &from)| *to = T::of(from));
         buffer
     };

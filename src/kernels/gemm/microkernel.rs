@@ -4,7 +4,7 @@
 //! `out[m, n] = Σ a[m, k] · b[k, n]`. `b` is packed into [`Panels`] of `NR` columns, `[N / NR][K][NR]`. `a` is not packed: a row is where it
 //! starts, and the reduction runs over *taps* (offsets from there) of `run` contiguous elements each. A plain matrix is one tap; a convolution's
 //! taps are the kernel's positions in a padded image, so im2col needs no copy. The same picture with the reduction over the rows, for weight
-//! gradients, is in [`outer`](super::outer).
+//! gradients, is in [`outer`](super::transposed_a).
 //!
 //! The reduction's order depends on the shape alone.
 
@@ -16,13 +16,13 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::epilogue::{Activation, Epilogue};
-use super::layout::transpose_part;
-use super::memory::Buffer;
-use super::moments::Tally;
-use super::parallel::{self, Disjoint};
-use super::simd::{Real, array, dispatch, prefetch};
-use super::stream;
+use crate::kernels::elementwise::epilogue::{Activation, Epilogue};
+use crate::kernels::norm::moments::MomentAccumulator;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::nontemporal;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, array, dispatch, prefetch};
+use crate::kernels::transpose::transpose_part;
 
 /// Products that are added up in one go. Sums of more are sums of such pieces, whose rounding errors do not grow with their number so fast.
 const PIECE: usize = 1024;
@@ -63,7 +63,7 @@ impl<T: Real> Panels<T> {
     /// Packs a matrix of which `fill(columns, panel)` writes a panel; where there are fewer columns than that has, into zeros.
     pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(Range<usize>, &mut [T]) + Sync) -> Panels<T> {
         let nr = panel_width::<T>(n);
-        let mut data = Buffer::uncleared(filled_up::<T>(n) * k);
+        let mut data = Buffer::uninit(filled_up::<T>(n) * k);
         parallel::chunks_mut(&mut data, nr * k.max(1), 4 * n * k, |panel, out| {
             let columns = panel * nr..n.min((panel + 1) * nr);
             if columns.len() * k < out.len() {
@@ -209,7 +209,7 @@ pub(crate) fn multiply<T: Real>(
 /// As [`multiply`], for an `out` that others write elsewhere at the same time.
 ///
 /// # Safety
-/// No other thread may touch the elements that this call writes, nor the columns of the tally's part.
+/// No other thread may touch the elements that this call writes, nor the columns of the accumulator's part.
 pub(crate) unsafe fn multiply_into<T: Real>(
     a: &[T],
     rows: Rows<'_>,
@@ -227,7 +227,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
     let aligned = |lanes: usize| {
         base.addr().is_multiple_of(64) && b.n.is_multiple_of(lanes) && out_starts.iter().all(|start| start.is_multiple_of(lanes))
     };
-    let streams = stream::pays::<T>(out.len()) && aligned(lanes::<T>());
+    let streams = nontemporal::pays::<T>(out.len()) && aligned(lanes::<T>());
     if b.k == 0 {
         for &start in out_starts {
             // SAFETY: by this function's contract.
@@ -245,7 +245,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
         dispatch::<T, _>(Multiply { a, starts, taps: rows.taps, run: rows.run, piece, b, base, out_starts, epilogue, streams });
     }
     if streams {
-        stream::fence();
+        nontemporal::fence();
     }
 }
 
@@ -275,7 +275,7 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
 }
 
 /// A product that is computed some columns at a time.
-pub(super) trait Columns<T> {
+pub(crate) trait Columns<T> {
     /// The columns from `column` on that `NV` vectors hold, in tiles of `MOST` rows, or of `SOME` or `FEW` where fewer are left.
     fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize);
 }
@@ -283,7 +283,7 @@ pub(super) trait Columns<T> {
 /// Goes through `n` columns, two vectors at a time; the last few are one vector if that holds them. Tiles have as many rows as the registers
 /// hold, beside a row of the right operand and one broadcast element.
 #[inline(always)]
-pub(super) fn for_columns<T: Real, S: Simd>(simd: S, n: usize, product: &mut impl Columns<T>) {
+pub(crate) fn for_columns<T: Real, S: Simd>(simd: S, n: usize, product: &mut impl Columns<T>) {
     let lanes = T::lanes::<S>();
     for column in (0..n).step_by(2 * lanes) {
         // Conditions in `const` blocks leave out what is not used before it is compiled.
@@ -361,20 +361,20 @@ impl<T: Real> Multiply<'_, T> {
         });
         let addend = if is_first { epilogue.residual.map(|residual| residual.as_ptr()) } else { Some(base.cast_const()) };
         let activation = if is_last { epilogue.activation } else { Activation::Linear };
-        let tally = epilogue.tally.filter(|_| is_last).map(|tally| (tally.from(column), first == 0));
-        let finish = Finish { bias, addend, activation, tally, count, masks };
+        let accumulator = epilogue.accumulator.filter(|_| is_last).map(|accumulator| (accumulator.from(column), first == 0));
+        let finish = Finish { bias, addend, activation, accumulator, count, masks };
         // SAFETY: `first + r` is a row, `first + count - 1` the last one of this tile.
         let at = |r: usize| unsafe { out_starts.get_unchecked(first + r.min(count - 1)) + column };
         let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
         let curve = epilogue.curve().filter(|_| is_last);
         // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n` elements at each of `out_starts`, of which nobody
-        // else touches those of this tile nor the tally's columns, and that results are aligned where they are streamed. `aside` has room for the
+        // else touches those of this tile nor the accumulator's columns, and that results are aligned where they are streamed. `aside` has room for the
         // whole tile, and is written before it is read.
         unsafe {
             // Straight from registers where speed counts: each way is a copy to compile.
             if const { T::FAST && !S::IS_SCALAR } && count == MR && curve.is_none() {
                 match width == NV * lanes {
-                    true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| stream::store(to(r, v).cast(), y)),
+                    true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| nontemporal::store(to(r, v).cast(), y)),
                     true => finish.tile::<MR, false>(simd, tile, at, |r, v, y| to(r, v).cast::<T::Vector<S>>().write_unaligned(y)),
                     false => finish.tile::<MR, true>(simd, tile, at, |r, v, y| T::store_masked(simd, masks[v], to(r, v), y)),
                 }
@@ -387,7 +387,7 @@ impl<T: Real> Multiply<'_, T> {
                 }
                 for r in 0..count {
                     if streams && width == NV * lanes {
-                        (0..NV).for_each(|v| stream::store(to(r, v).cast(), aside.add(r * NV + v).read()));
+                        (0..NV).for_each(|v| nontemporal::store(to(r, v).cast(), aside.add(r * NV + v).read()));
                     } else {
                         (0..NV).for_each(|v| T::store_masked(simd, masks[v], to(r, v), aside.add(r * NV + v).read()));
                     }
@@ -420,7 +420,7 @@ struct Finish<'a, T: Real, S: Simd, const NV: usize> {
     addend: Option<*const T>,
     activation: Activation,
     /// Where the statistics of the tile's columns go, and whether it is the first with these columns.
-    tally: Option<(Tally<'a, T>, bool)>,
+    accumulator: Option<(MomentAccumulator<'a, T>, bool)>,
     /// Rows that count.
     count: usize,
     masks: [T::Mask<S>; NV],
@@ -431,7 +431,7 @@ impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
     /// indexes the tile otherwise has it in memory, in the inner loop too.
     ///
     /// # Safety
-    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the addends, and the columns of the tally be this thread's.
+    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the addends, and the columns of the accumulator be this thread's.
     #[inline(always)]
     unsafe fn tile<const MR: usize, const MASKED: bool>(
         &self,
@@ -479,10 +479,10 @@ impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
                 put(r, v, tile[r][v]);
             }
         }
-        if let Some((tally, fresh)) = self.tally {
+        if let Some((accumulator, fresh)) = self.accumulator {
             for v in 0..NV {
                 // SAFETY: by this function's contract.
-                let mut running = unsafe { tally.open::<S>(simd, v * lanes, fresh) };
+                let mut running = unsafe { accumulator.open::<S>(simd, v * lanes, fresh) };
                 for r in 0..MR {
                     if r < self.count {
                         running.add(simd, tile[r][v]);
@@ -496,7 +496,7 @@ impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
 
 /// The masks of a panel's vectors, of which `width` columns count.
 #[inline(always)]
-pub(super) fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
+pub(crate) fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
     let lanes = T::lanes::<S>();
     array(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
 }

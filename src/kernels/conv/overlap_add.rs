@@ -11,12 +11,12 @@ use pulp::{Simd, WithSimd};
 
 use super::ConvGeometry;
 use super::direct::pixels_together;
-use crate::kernels::epilogue::Epilogue;
+use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, filled_up, lanes, multiply};
 use crate::kernels::geometry::Window;
-use crate::kernels::memory::Buffer;
-use crate::kernels::parallel::{self, Disjoint};
-use crate::kernels::simd::{Real, dispatch, vectorize};
-use crate::kernels::tile::{Ascending, Panels, Rows, filled_up, lanes, multiply};
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, dispatch, vectorize};
 
 /// Rows of a product, about: enough to use a packed panel well, so few that what they give stays in L1.
 const ROWS: usize = 48;
@@ -26,13 +26,13 @@ const TASKS: usize = 16;
 const ADD: usize = 2;
 
 /// Whether this takes less than a [`Correlation`](super::correlation::Correlation).
-pub(super) fn pays<T: Real>(g: &ConvGeometry) -> bool {
+pub(crate) fn pays<T: Real>(g: &ConvGeometry) -> bool {
     let Window { input, output, kernel, stride, dilation, .. } = g.window;
     if g.groups > 1 || dilation != [1, 1] || g.channels_in > lanes::<T>() {
         return false;
     }
     let vectors = pitch::<T>(g) / lanes::<T>();
-    let kernel_rows: usize = (0..input[0]).map(|row| Meets::new(&g.window, 0, row).turns.len()).sum();
+    let kernel_rows: usize = (0..input[0]).map(|row| Overlap::new(&g.window, 0, row).rotations.len()).sum();
     let own = kernel_rows * output[1] * g.channels_out * vectors + ADD * input[0] * input[1] * kernel[1].div_ceil(stride[1]);
     let pixels = if stride[1] == 1 { pixels_together::<T>(g, g.channels_in, input[1], 1) } else { 1 };
     let taps = [kernel[0].div_ceil(stride[0]), (kernel[1] + pixels - 1).div_ceil(stride[1])];
@@ -45,24 +45,24 @@ fn pitch<T: Real>(g: &ConvGeometry) -> usize {
 }
 
 /// What an input position meets along one axis: kernel position `first + turn · stride` at output position `last - turn`.
-struct Meets {
+struct Overlap {
     first: usize,
     last: usize,
-    turns: Range<usize>,
+    rotations: Range<usize>,
 }
 
-impl Meets {
-    fn new(window: &Window, axis: usize, position: usize) -> Meets {
+impl Overlap {
+    fn new(window: &Window, axis: usize, position: usize) -> Overlap {
         let [stride, kernel, output] = [window.stride, window.kernel, window.output].map(|pair| pair[axis]);
         let padded = position + window.padding[axis];
         let (first, last) = (padded % stride, padded / stride);
         let end = kernel.saturating_sub(first).div_ceil(stride).min(last + 1);
-        Meets { first, last, turns: (last + 1).saturating_sub(output).min(end)..end }
+        Overlap { first, last, rotations: (last + 1).saturating_sub(output).min(end)..end }
     }
 }
 
 /// An input gradient with its weights.
-pub(super) struct OverlapAdd<T> {
+pub(crate) struct OverlapAdd<T> {
     geometry: ConvGeometry,
     /// `[kH · C_out, kW · C_in]`: kernel rows that meet the same input rows together, the last first.
     panels: Panels<T>,
@@ -78,7 +78,7 @@ pub(super) struct OverlapAdd<T> {
 }
 
 impl<T: Real> OverlapAdd<T> {
-    pub(super) fn new(g: &ConvGeometry, w: &[T]) -> OverlapAdd<T> {
+    pub(crate) fn new(g: &ConvGeometry, w: &[T]) -> OverlapAdd<T> {
         let Window { input, output, kernel, stride, .. } = g.window;
         let (channels_in, channels_out) = (g.channels_in, g.channels_out);
         let firsts = 0..stride[0].min(kernel[0]);
@@ -99,9 +99,9 @@ impl<T: Real> OverlapAdd<T> {
         let images = (ROWS / output[1]).clamp(1, g.batch.max(1));
         let groups = g.batch.div_ceil(images).max(1);
         let column = |column: usize| {
-            let Meets { first, last, turns } = Meets::new(&g.window, 1, column);
-            let turn = turns.end.saturating_sub(1);
-            ((last - turn) * pitch + (first + turn * stride[1]) * channels_in, turns.len())
+            let Overlap { first, last, rotations } = Overlap::new(&g.window, 1, column);
+            let turn = rotations.end.saturating_sub(1);
+            ((last - turn) * pitch + (first + turn * stride[1]) * channels_in, rotations.len())
         };
         let rows = (0..images).flat_map(|image| (0..output[1]).map(move |column| image * g.image_out() + column * channels_out));
         OverlapAdd {
@@ -116,7 +116,7 @@ impl<T: Real> OverlapAdd<T> {
         }
     }
 
-    pub(super) fn run(&self, dy: &[T], epilogue: Epilogue<'_, T>, dx: &mut [T]) {
+    pub(crate) fn run(&self, dy: &[T], epilogue: Epilogue<'_, T>, dx: &mut [T]) {
         let g = &self.geometry;
         if dx.is_empty() {
             return;
@@ -136,7 +136,7 @@ impl<T: Real> OverlapAdd<T> {
         let pitch = pitch::<T>(g);
         let count = images.len() * output[1];
         // A pixel reads a whole vector of its part of a window.
-        let mut windows = Buffer::uncleared(count * pitch + lanes::<T>());
+        let mut windows = Buffer::uninit(count * pitch + lanes::<T>());
         for row in rows {
             self.windows(&dy[images.start * g.image_out()..], row, count, &mut windows);
             for (image, windows) in images.clone().zip((0..count).step_by(output[1]).map(|first| &windows[first * pitch..])) {
@@ -155,15 +155,15 @@ impl<T: Real> OverlapAdd<T> {
     /// What `count` pixels of output rows, in `dy` and images after it, give to an input row.
     fn windows(&self, dy: &[T], row: usize, count: usize, windows: &mut [T]) {
         let (g, Window { output, kernel, stride, .. }) = (&self.geometry, self.geometry.window);
-        let Meets { first, last, turns } = Meets::new(&g.window, 0, row);
-        if turns.is_empty() {
+        let Overlap { first, last, rotations } = Overlap::new(&g.window, 0, row);
+        if rotations.is_empty() {
             return windows.fill(T::zero());
         }
         let kernel_rows = |first: usize| (kernel[0] - first).div_ceil(stride[0]);
-        let packed = (0..first).map(kernel_rows).sum::<usize>() + kernel_rows(first) - turns.end;
-        let packed = packed * g.channels_out..(packed + turns.len()) * g.channels_out;
-        let dy = &dy[(last + 1 - turns.end) * output[1] * g.channels_out..];
-        let rows = Rows { starts: self.starts.first(count), taps: &self.taps[..turns.len()], run: g.channels_out };
+        let packed = (0..first).map(kernel_rows).sum::<usize>() + kernel_rows(first) - rotations.end;
+        let packed = packed * g.channels_out..(packed + rotations.len()) * g.channels_out;
+        let dy = &dy[(last + 1 - rotations.end) * output[1] * g.channels_out..];
+        let rows = Rows { starts: self.starts.first(count), taps: &self.taps[..rotations.len()], run: g.channels_out };
         let panels = self.panels.view();
         for panel in 0..panels.count() {
             let to = &mut windows[panel * panels.width()..];

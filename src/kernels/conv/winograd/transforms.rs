@@ -11,16 +11,16 @@ use std::marker::PhantomData;
 
 use pulp::Simd;
 
-use crate::kernels::simd::Real;
+use crate::kernels::runtime::simd::Real;
 
 /// Points at most.
-pub(super) const MOST: usize = 6;
+pub(crate) const MOST: usize = 6;
 
 /// A value at each point, or fewer.
-pub(super) type Line<T, S> = [<T as Real>::Vector<S>; MOST];
+pub(crate) type Line<T, S> = [<T as Real>::Vector<S>; MOST];
 
 /// A set of points.
-pub(super) trait Points: Copy + Send + Sync + 'static {
+pub(crate) trait Points: Copy + Send + Sync + 'static {
     /// How many: inputs along an axis of a tile, and values in the transformed line.
     const N: usize;
     /// Each point `p` of a pair ±p, and `1 / Π (p - q)` over the other finite points `q`.
@@ -34,7 +34,7 @@ pub(super) trait Points: Copy + Send + Sync + 'static {
 
 /// 0, ±1, ∞.
 #[derive(Clone, Copy)]
-pub(super) struct FourPoints;
+pub(crate) struct FourPoints;
 
 impl Points for FourPoints {
     const N: usize = 4;
@@ -51,7 +51,7 @@ impl Points for FourPoints {
 /// 0, ±√½, ±√2, ∞. With the usual 0, ±1, ±2, ∞ the error is four times as large: here the powers that enter the transforms stay near 1, and
 /// they are reciprocals of each other.
 #[derive(Clone, Copy)]
-pub(super) struct SixPoints;
+pub(crate) struct SixPoints;
 
 impl Points for SixPoints {
     const N: usize = 6;
@@ -76,7 +76,7 @@ impl Points for SixPoints {
 }
 
 /// A transform along one axis.
-pub(super) trait Transform {
+pub(crate) trait Transform {
     /// Values that go in.
     const FROM: usize;
     /// Values that come out.
@@ -87,7 +87,7 @@ pub(super) trait Transform {
 }
 
 /// F(m, r): what the tiles of `m × m` outputs and the kernels of `r × r` weights go through.
-pub(super) trait Scheme: Copy + Send + Sync + 'static {
+pub(crate) trait Scheme: Copy + Send + Sync + 'static {
     /// Outputs along an axis of a tile.
     const M: usize;
     /// Weights along an axis of a kernel.
@@ -108,7 +108,7 @@ pub(super) trait Scheme: Copy + Send + Sync + 'static {
 
 /// F(`M`, `R`) at the points `P`.
 #[derive(Clone, Copy)]
-pub(super) struct F<P, const M: usize, const R: usize>(PhantomData<P>);
+pub(crate) struct F<P, const M: usize, const R: usize>(PhantomData<P>);
 
 impl<P: Points, const M: usize, const R: usize> Scheme for F<P, M, R> {
     const M: usize = M;
@@ -125,11 +125,11 @@ impl<P: Points, const M: usize, const R: usize> Scheme for F<P, M, R> {
 }
 
 /// Inputs to their values at the points.
-pub(super) struct Inputs<P>(PhantomData<P>);
+pub(crate) struct Inputs<P>(PhantomData<P>);
 /// `R` coefficients (weights, or the output's gradient) to their values at the points, times the points' norms.
-pub(super) struct Evaluate<P, const R: usize>(PhantomData<P>);
+pub(crate) struct Evaluate<P, const R: usize>(PhantomData<P>);
 /// Products at the points to `R` outputs.
-pub(super) struct Interpolate<P, const R: usize>(PhantomData<P>);
+pub(crate) struct Interpolate<P, const R: usize>(PhantomData<P>);
 
 impl<P: Points> Transform for Inputs<P> {
     const FROM: usize = P::N;
@@ -191,7 +191,7 @@ fn power(p: f64, exponent: usize) -> f64 {
 
 /// A transform down the columns of a tile and along the rows of what results.
 #[inline(always)]
-pub(super) fn both_axes<T: Real, S: Simd, F: Transform>(
+pub(crate) fn both_axes<T: Real, S: Simd, F: Transform>(
     simd: S,
     load: impl Fn(usize, usize) -> T::Vector<S>,
     mut store: impl FnMut(usize, usize, T::Vector<S>),

@@ -5,9 +5,9 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 
 /// A huge page, where the system has them.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// The unit in which pages are given back.
-pub(super) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
 fn layout_of(length: usize) -> Layout {
@@ -17,7 +17,7 @@ fn layout_of(length: usize) -> Layout {
 /// A region of zeros; `None` when the system has no more. The system is asked for huge pages: a map of tens of MiB otherwise has more
 /// pages than the processor can remember, and each costs a fault when it is new.
 #[cfg(all(target_os = "linux", not(miri)))]
-pub(super) fn map(length: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map(length: usize) -> Option<NonNull<u8>> {
     // SAFETY: a new private mapping touches nobody's memory.
     let pointer = unsafe {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
@@ -33,7 +33,7 @@ pub(super) fn map(length: usize) -> Option<NonNull<u8>> {
 
 /// A region of zeros; `None` when the system has no more.
 #[cfg(not(all(target_os = "linux", not(miri))))]
-pub(super) fn map(length: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map(length: usize) -> Option<NonNull<u8>> {
     // SAFETY: the length is not zero.
     NonNull::new(unsafe { std::alloc::alloc_zeroed(layout_of(length)) })
 }
@@ -42,7 +42,7 @@ pub(super) fn map(length: usize) -> Option<NonNull<u8>> {
 ///
 /// # Safety
 /// [`map`] made it with this length, and nobody uses it any more.
-pub(super) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
+pub(crate) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
     // SAFETY: by this function's contract.
     unsafe {
         #[cfg(all(target_os = "linux", not(miri)))]
@@ -56,7 +56,7 @@ pub(super) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
 ///
 /// # Safety
 /// The part consists of whole pages of a region, and nobody uses it.
-pub(super) unsafe fn discard(pointer: NonNull<u8>, length: usize) -> bool {
+pub(crate) unsafe fn discard(pointer: NonNull<u8>, length: usize) -> bool {
     #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: by this function's contract.
     return unsafe { libc::madvise(pointer.as_ptr().cast(), length, libc::MADV_DONTNEED) == 0 };

@@ -9,21 +9,25 @@
 //! Along each axis, targets fall into *phases* as in [`direct`](super::direct): the input gradient of stride `s` is `s` correlations, each with
 //! its own part of the kernel, that write every `s`th place. The weight gradient walks as the forward pass does.
 
+mod row_ring;
+mod tile;
+pub(super) mod weight;
+
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::channelwise::{Cells, Strip, Sums, Vectors, run_tiles, taps_together};
-use super::grouped::Ring;
-use super::{ConvGeometry, Pass};
-use crate::kernels::epilogue::Epilogue;
+use crate::kernels::conv::depthwise::row_ring::Ring;
+use crate::kernels::conv::depthwise::tile::{Cells, RowBlock, Sums, Vectors, run_tiles, taps_together};
+use crate::kernels::conv::{ConvGeometry, Pass};
+use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::geometry::Window;
-use crate::kernels::memory::Buffer;
-use crate::kernels::moments::Parts;
-use crate::kernels::parallel;
-use crate::kernels::simd::{Real, dispatch};
-use crate::kernels::stream;
-use crate::kernels::tile::lanes;
+use crate::kernels::norm::moments::Parts;
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::nontemporal;
+use crate::kernels::runtime::parallel;
+use crate::kernels::runtime::simd::{Real, dispatch};
 
 /// Elements of the target that one task computes at least, about, and the most tasks: bands see rows of their neighbours' again, and begin with
 /// what nobody has asked for ahead.
@@ -37,13 +41,13 @@ const PART: usize = 1024;
 const PLANES: usize = 64;
 
 /// Why a pass cannot be computed so with reasonable memory, unless it can.
-pub(super) fn obstacle(g: &ConvGeometry, pass: Pass) -> Option<&'static str> {
+pub(crate) fn unsupported_reason(g: &ConvGeometry, pass: Pass) -> Option<&'static str> {
     (pass.group(g)[0] > PLANES).then_some("groups have many channels")
 }
 
 impl Pass {
     /// Channels of a group in the source and in the target.
-    pub(super) fn group(self, g: &ConvGeometry) -> [usize; 2] {
+    pub(crate) fn group(self, g: &ConvGeometry) -> [usize; 2] {
         match self {
             Pass::Forward => [g.group_in(), g.group_out()],
             Pass::InputGradient => [g.group_out(), g.group_in()],
@@ -52,24 +56,24 @@ impl Pass {
 }
 
 /// The targets at `at + cell · scatter`, where cell is 0, 1, …, and what they see.
-pub(super) struct Phase {
-    pub(super) at: usize,
+pub(crate) struct Phase {
+    pub(crate) at: usize,
     /// (Kernel position, how far from the cell's place in the source it reads), by distance.
-    pub(super) taps: Vec<(usize, isize)>,
+    pub(crate) taps: Vec<(usize, isize)>,
     /// Taps that are applied together.
-    pub(super) run: usize,
+    pub(crate) run: usize,
     /// Taps of the phases before.
     before: usize,
 }
 
 /// One axis: cell `i`'s place in the source is `i · step`.
-pub(super) struct Axis {
-    pub(super) source: usize,
-    pub(super) target: usize,
+pub(crate) struct Axis {
+    pub(crate) source: usize,
+    pub(crate) target: usize,
     step: usize,
     scatter: usize,
     kernel: usize,
-    pub(super) phases: Vec<Phase>,
+    pub(crate) phases: Vec<Phase>,
 }
 
 impl Axis {
@@ -104,14 +108,14 @@ impl Axis {
     }
 
     /// The taps that read inside of the source for a target, and where.
-    pub(super) fn met(&self, target: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    pub(crate) fn met(&self, target: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         let cell = (target / self.scatter * self.step) as isize;
         let taps = &self.phases[target % self.scatter].taps;
         taps.iter().filter_map(move |&(k, distance)| Some((k, usize::try_from(cell + distance).ok().filter(|&at| at < self.source)?)))
     }
 
     /// The first and last place that any cell, or one of a tile that hangs over, sees. Of the place of cell 0.
-    pub(super) fn reach(&self, tile: usize) -> Range<isize> {
+    pub(crate) fn reach(&self, tile: usize) -> Range<isize> {
         let (mut first, mut end) = (0, 0);
         for phase in &self.phases {
             let cells = self.cells(phase).next_multiple_of(tile);
@@ -123,32 +127,32 @@ impl Axis {
     }
 
     /// The most source places from the first to the last that one target sees.
-    pub(super) fn span(&self) -> usize {
+    pub(crate) fn span(&self) -> usize {
         let span = |phase: &Phase| Some((phase.taps.last()?.1 - phase.taps.first()?.1) as usize + 1);
         self.phases.iter().filter_map(span).max().unwrap_or(1).min(self.source.max(1))
     }
 }
 
 /// How source and target map onto vectors.
-pub(super) struct Walk {
-    pub(super) batch: usize,
-    pub(super) rows: Axis,
-    pub(super) columns: Axis,
+pub(crate) struct WindowMap {
+    pub(crate) batch: usize,
+    pub(crate) rows: Axis,
+    pub(crate) columns: Axis,
     /// In the source and in the target.
-    pub(super) channels: [usize; 2],
+    pub(crate) channels: [usize; 2],
     /// Channels of a group, in the source and in the target.
-    pub(super) group: [usize; 2],
+    pub(crate) group: [usize; 2],
     pass: Pass,
-    pub(super) lanes: usize,
+    pub(crate) lanes: usize,
     /// The first channel of each vector of the target; the last one overlaps the one before rather than be shorter.
-    pub(super) starts: Vec<usize>,
+    pub(crate) starts: Vec<usize>,
 }
 
-impl Walk {
-    pub(super) fn new<T: Real>(g: &ConvGeometry, pass: Pass) -> Walk {
+impl WindowMap {
+    pub(crate) fn new<T: Real>(g: &ConvGeometry, pass: Pass) -> WindowMap {
         let (lanes, group) = (lanes::<T>(), pass.group(g));
         let channels = group.map(|channels| channels * g.groups);
-        Walk {
+        WindowMap {
             batch: g.batch,
             rows: Axis::new::<T>(&g.window, 0, pass),
             columns: Axis::new::<T>(&g.window, 1, pass),
@@ -161,28 +165,28 @@ impl Walk {
     }
 
     /// Whether vectors read the source as it is.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.group == [1, 1] && self.channels[1] >= self.lanes
     }
 
     /// Elements of an image of the source and of the target.
-    pub(super) fn images(&self) -> [usize; 2] {
+    pub(crate) fn images(&self) -> [usize; 2] {
         let pixels = [self.rows.source * self.columns.source, self.rows.target * self.columns.target];
         [0, 1].map(|side| pixels[side] * self.channels[side])
     }
 
     /// Elements of a row of the source and of the target.
-    pub(super) fn row(&self) -> [usize; 2] {
+    pub(crate) fn row(&self) -> [usize; 2] {
         [self.columns.source * self.channels[0], self.columns.target * self.channels[1]]
     }
 
     /// Lanes of a vector that count.
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.lanes.min(self.channels[1])
     }
 
     /// Elements of a vector's weights: `[column phase][kernel row][run of taps][plane][tap][lane]`.
-    pub(super) fn weights(&self) -> usize {
+    pub(crate) fn weights(&self) -> usize {
         self.rows.kernel * self.columns.kernel * self.group[0] * self.lanes
     }
 
@@ -193,7 +197,7 @@ impl Walk {
     }
 
     /// Calls `visit(place in the weights of all vectors, place in the convolution's weight)` for each of the former that count.
-    pub(super) fn for_weights(&self, mut visit: impl FnMut(usize, usize)) {
+    pub(crate) fn for_weights(&self, mut visit: impl FnMut(usize, usize)) {
         let [planes, group] = self.group;
         for (vector, start) in self.starts.iter().enumerate() {
             for phase in &self.columns.phases {
@@ -218,13 +222,13 @@ impl Walk {
 
     /// The strips that a row of targets sees through a phase of its columns; `row(source row)` is where that row has its column 0, or rather the
     /// column `from`, if columns are counted from elsewhere.
-    pub(super) fn strips(
+    pub(crate) fn strips(
         &self,
         target: usize,
         phase: &Phase,
         (from, pitch): (isize, usize),
         row: impl Fn(usize) -> usize,
-        strips: &mut Vec<Strip>,
+        strips: &mut Vec<RowBlock>,
     ) {
         strips.clear();
         for (kernel_row, source_row) in self.rows.met(target) {
@@ -232,14 +236,14 @@ impl Walk {
                 let distance = phase.taps[tap].1 - from;
                 for plane in 0..self.group[0] {
                     let source = row(source_row) as isize + distance * pitch as isize + (plane * self.lanes) as isize;
-                    strips.push(Strip { source, distance, weights: self.place(phase, kernel_row, tap, plane) });
+                    strips.push(RowBlock { source, distance, weights: self.place(phase, kernel_row, tap, plane) });
                 }
             }
         }
     }
 
     /// Of an image of the source, the rows that a row of targets does not see and the next one does.
-    pub(super) fn ahead<'a, T>(&self, image: &'a [T], target: usize) -> &'a [T] {
+    pub(crate) fn ahead<'a, T>(&self, image: &'a [T], target: usize) -> &'a [T] {
         let end = |target: usize| self.rows.met(target).map(|(_, row)| row + 1).max().unwrap_or(0);
         if target + 1 >= self.rows.target {
             return &[];
@@ -249,21 +253,21 @@ impl Walk {
     }
 
     /// The cells of a row of targets in a phase of its columns; of a source with columns of its own, if it is not plain.
-    pub(super) fn cells<'a, T>(&self, source: &'a [T], [width, pitch]: [usize; 2], phase: &Phase, strips: &'a [Strip]) -> Cells<'a, T> {
+    pub(crate) fn cells<'a, T>(&self, source: &'a [T], [width, pitch]: [usize; 2], phase: &Phase, strips: &'a [RowBlock]) -> Cells<'a, T> {
         Cells { source, width, pitch, step: self.columns.step, count: self.columns.cells(phase), run: phase.run, strips, ahead: &[] }
     }
 }
 
-/// A pass with its weights by vectors: see [`Walk::weights`].
-pub(super) struct Depthwise<T> {
-    walk: Walk,
+/// A pass with its weights by vectors: see [`WindowMap::weights`].
+pub(crate) struct Depthwise<T> {
+    walk: WindowMap,
     weights: Buffer<T>,
     work: usize,
 }
 
 impl<T: Real> Depthwise<T> {
-    pub(super) fn new(g: &ConvGeometry, pass: Pass, w: &[T]) -> Depthwise<T> {
-        let walk = Walk::new::<T>(g, pass);
+    pub(crate) fn new(g: &ConvGeometry, pass: Pass, w: &[T]) -> Depthwise<T> {
+        let walk = WindowMap::new::<T>(g, pass);
         let mut weights = Buffer::zeroed(walk.starts.len() * walk.weights());
         walk.for_weights(|place, at| weights[place] = w[at]);
         Depthwise { walk, weights, work: work(g) }
@@ -283,7 +287,7 @@ impl<T: Real> Depthwise<T> {
     }
 
     /// The parts that statistics are taken of: rows of a band, of an image.
-    pub(super) fn parts(&self) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         let (walk, band, part) = (&self.walk, self.band(), self.part());
         let (height, width) = (walk.rows.target, walk.columns.target);
         let of_band =
@@ -299,7 +303,7 @@ impl<T: Real> Depthwise<T> {
         }
     }
 
-    pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
+    pub(crate) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
         let (walk, row) = (&self.walk, self.walk.row()[1]);
         if y.is_empty() {
             return;
@@ -309,7 +313,7 @@ impl<T: Real> Depthwise<T> {
         let [image, target_image] = walk.images();
         let vector = walk.lanes * size_of::<T>();
         let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (walk.channels[1] * size_of::<T>()).is_multiple_of(vector);
-        let streams = stream::pays::<T>(y.len()) && walk.is_plain() && epilogue.fits_registers() && aligned;
+        let streams = nontemporal::pays::<T>(y.len()) && walk.is_plain() && epilogue.fits_registers() && aligned;
         let y = parallel::Disjoint::new(y);
         parallel::for_each(walk.batch * bands, self.work, |task| {
             let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
@@ -317,24 +321,24 @@ impl<T: Real> Depthwise<T> {
             // SAFETY: tasks own distinct rows of the target.
             let y = unsafe { y.slice(first, rows.len() * row) };
             let x = &x[task / bands * image..][..image];
-            let tally = epilogue.tally.map(|tally| tally.part(task * band.div_ceil(part)));
-            let epilogue = Epilogue { tally, ..epilogue.from(first) };
+            let accumulator = epilogue.accumulator.map(|accumulator| accumulator.part(task * band.div_ceil(part)));
+            let epilogue = Epilogue { accumulator, ..epilogue.from(first) };
             dispatch::<T, _>(Band { walk, weights: &self.weights, x, rows, epilogue, part, y, streams });
             if streams {
-                stream::fence();
+                nontemporal::fence();
             }
         });
     }
 }
 
 /// What a pass costs, in the elementary operations that threads are woken for: a vector's count as two.
-pub(super) fn work(g: &ConvGeometry) -> usize {
+pub(crate) fn work(g: &ConvGeometry) -> usize {
     g.work() / 8
 }
 
 /// Rows of one image.
 struct Band<'a, T> {
-    walk: &'a Walk,
+    walk: &'a WindowMap,
     weights: &'a [T],
     x: &'a [T],
     rows: Range<usize>,
@@ -407,7 +411,7 @@ impl<T: Real> Band<'_, T> {
         let walk = self.walk;
         let channels = walk.channels[1];
         let (part, is_first) = (index / self.part, index.is_multiple_of(self.part));
-        let tally = self.epilogue.tally.map(|tally| (tally.part(part).from(first * walk.lanes), is_first));
+        let accumulator = self.epilogue.accumulator.map(|accumulator| (accumulator.part(part).from(first * walk.lanes), is_first));
         let sums = Sums {
             weights: &self.weights[first * walk.weights()..],
             bias: self.epilogue.bias,
@@ -415,7 +419,7 @@ impl<T: Real> Band<'_, T> {
             target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
             pitch: walk.columns.scatter * channels,
             streams: self.streams,
-            tally,
+            accumulator,
         };
         // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
         // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all

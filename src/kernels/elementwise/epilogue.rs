@@ -2,8 +2,8 @@
 
 use pulp::Simd;
 
-use super::moments::Tally;
-use super::simd::Real;
+use crate::kernels::norm::moments::MomentAccumulator;
+use crate::kernels::runtime::simd::Real;
 
 /// A pointwise nonlinearity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -84,12 +84,12 @@ pub struct Epilogue<'a, T> {
     /// What the sum goes through.
     pub activation: Activation,
     /// Where statistics of sums that get a bias and nothing else are left, for algorithms that take them.
-    pub tally: Option<Tally<'a, T>>,
+    pub accumulator: Option<MomentAccumulator<'a, T>>,
 }
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Epilogue { bias: None, residual: None, activation: Activation::Linear, tally: None }
+        Epilogue { bias: None, residual: None, activation: Activation::Linear, accumulator: None }
     }
 }
 

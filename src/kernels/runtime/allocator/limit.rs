@@ -44,7 +44,7 @@ struct Reason(Option<usize>);
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(limit) => write!(f, "and the limit is {} (memory::set_limit changes it)", Bytes(limit)),
+            Some(limit) => write!(f, "and the limit is {} (allocator::set_limit changes it)", Bytes(limit)),
             None => f.write_str("and the system has no more"),
         }
     }
@@ -62,9 +62,9 @@ static LIMIT: AtomicUsize = AtomicUsize::new(0);
 /// ```
 /// use convnet::{Tensor, memory};
 ///
-/// memory::set_limit(Some(memory::stats().in_use + (1 << 20)));
+/// allocator::set_limit(Some(allocator::stats().in_use + (1 << 20)));
 /// assert!(Tensor::zeros([1]).expand([1 << 30]).is_err());
-/// memory::set_limit(None);
+/// allocator::set_limit(None);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub fn set_limit(bytes: Option<usize>) {
@@ -145,7 +145,7 @@ pub(crate) fn check(bytes: usize) -> Result<(), OutOfMemory> {
 
 /// Leaves the kernel that asked for memory; [`catching`] returns the failure.
 #[cold]
-pub(super) fn refuse(failure: OutOfMemory) -> ! {
+pub(crate) fn refuse(failure: OutOfMemory) -> ! {
     if cfg!(panic = "abort") {
         panic!("out of memory: {failure}");
     }
@@ -162,14 +162,14 @@ pub(crate) fn catching<R>(body: impl FnOnce() -> R) -> Result<R, OutOfMemory> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Buffer;
     use super::*;
-    use crate::kernels::memory::Buffer;
-    use crate::kernels::parallel;
+    use crate::kernels::runtime::parallel;
 
     #[test]
     fn a_refused_request_says_what_was_asked_for_and_why_it_failed() {
         let failure = OutOfMemory { bytes: 3 << 39, in_use: 5 << 10, limit: Some(1 << 30) };
-        let expected = "1.5 TiB asked for with 5.0 KiB in use, and the limit is 1.0 GiB (memory::set_limit changes it)";
+        let expected = "1.5 TiB asked for with 5.0 KiB in use, and the limit is 1.0 GiB (allocator::set_limit changes it)";
         assert_eq!(failure.to_string(), expected);
         let failure = OutOfMemory { bytes: usize::MAX, in_use: 0, limit: None };
         assert_eq!(failure.to_string(), "16.0 EiB asked for with 0 bytes in use, and the system has no more");
@@ -181,7 +181,7 @@ mod tests {
             let result = catching(|| {
                 parallel::for_each(16, usize::MAX, |task| {
                     if task == task_that_asks {
-                        drop(Buffer::<f64>::uncleared(usize::MAX / 32));
+                        drop(Buffer::<f64>::uninit(usize::MAX / 32));
                     }
                 });
             });

@@ -11,9 +11,9 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::geometry::Window;
-use super::parallel::{self, Disjoint};
-use super::simd::{Real, Scalar, dispatch_light};
-use super::stream;
+use super::runtime::nontemporal;
+use super::runtime::parallel::{self, Disjoint};
+use super::runtime::simd::{Real, Scalar, dispatch_light};
 
 /// Elements that one task handles, about.
 const GRAIN: usize = 8 * 1024;
@@ -475,7 +475,7 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
         }
         let to = place * self.channels + first;
         let dx = &mut self.dx[to..to + B];
-        if self.streamed { stream::copy(&sum, dx) } else { dx.copy_from_slice(&sum) }
+        if self.streamed { nontemporal::copy(&sum, dx) } else { dx.copy_from_slice(&sum) }
     }
 }
 
@@ -521,7 +521,7 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
     let [height, width] = pooling.input;
     let work = pooling.work(share.length()).max(dx.len());
     // No block may hang over into another place: the order in which streamed stores arrive is not known.
-    let streamed = stream::pays::<T>(dx.len()) && channels.is_multiple_of(MIDDLE);
+    let streamed = nontemporal::pays::<T>(dx.len()) && channels.is_multiple_of(MIDDLE);
     let shared_out = pooling.is_shared_out() && !streamed;
     for_rows(dx, width * channels, work, |index, dx| {
         let (image, position) = (index / height, index % height);
@@ -537,7 +537,7 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
         }
         walk_row::<T>(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
         if streamed {
-            stream::fence();
+            nontemporal::fence();
         }
     });
 }

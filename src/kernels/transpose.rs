@@ -1,7 +1,7 @@
 //! Conversions between channels-first and channels-last memory, and what else is a matrix transpose.
 
-use super::parallel;
-use super::simd::Scalar;
+use super::runtime::parallel;
+use super::runtime::simd::Scalar;
 
 /// Side of the square blocks in which a matrix is transposed: of each line of the cache that is read or written, all is used.
 const SIDE: usize = 16;

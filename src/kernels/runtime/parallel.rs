@@ -124,7 +124,7 @@ impl<F: Fn(usize) + Sync> Body for F {
 }
 
 /// As [`Body`], for a part of a slice.
-pub(super) trait ChunkBody<T>: Sync {
+pub(crate) trait ChunkBody<T>: Sync {
     fn run(&self, index: usize, chunk: &mut [T]);
 }
 
@@ -179,7 +179,7 @@ pub fn chunks_mut<T: Send>(data: &mut [T], length: usize, work: usize, body: imp
 }
 
 /// As [`chunks_mut`], compiled once for all bodies.
-pub(super) fn run_chunks<T: Send>(data: &mut [T], length: usize, work: usize, body: &dyn ChunkBody<T>) {
+pub(crate) fn run_chunks<T: Send>(data: &mut [T], length: usize, work: usize, body: &dyn ChunkBody<T>) {
     let total = data.len();
     let shared = Disjoint::new(data);
     for_each(total.div_ceil(length.max(1)), work, |i| {

@@ -2,9 +2,9 @@
 //!
 //! `y = x · s^-β` with `s[c] = k + α/size · Σ x²` over the channels `c - size/2 ..= c + (size - 1)/2` that exist.
 
-use super::memory::Buffer;
-use super::parallel;
-use super::simd::{Real, vectorize};
+use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::parallel;
+use crate::kernels::runtime::simd::{Real, vectorize};
 
 /// Elements that one task handles.
 const GRAIN: usize = 16 * 1024;
@@ -67,7 +67,7 @@ impl Response {
         let pixels = (GRAIN / channels).max(1);
         parallel::chunks_mut(y, pixels * channels, x.len().saturating_mul(8 + self.size.min(channels)), |task, y| {
             let x = &x[task * pixels * channels..][..y.len()];
-            let mut scratch = Buffer::uncleared(2 * channels);
+            let mut scratch = Buffer::uninit(2 * channels);
             let (squares, scales) = scratch.split_at_mut(channels);
             vectorize::<T, _>(|| {
                 for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -90,7 +90,7 @@ impl Response {
         parallel::chunks_mut(dx, pixels * channels, x.len().saturating_mul(16 + 2 * self.size.min(channels)), |task, dx| {
             let range = task * pixels * channels..task * pixels * channels + dx.len();
             let (grad, x) = (&grad[range.clone()], &x[range]);
-            let mut scratch = Buffer::uncleared(3 * channels);
+            let mut scratch = Buffer::uninit(3 * channels);
             let (first, rest) = scratch.split_at_mut(channels);
             let (second, third) = rest.split_at_mut(channels);
             vectorize::<T, _>(|| {

@@ -9,51 +9,51 @@ use std::ops::RangeInclusive;
 use pulp::{Simd, WithSimd};
 
 use super::ConvGeometry;
-use crate::kernels::memory::{Buffer, Elements};
-use crate::kernels::parallel;
-use crate::kernels::simd::{Real, dispatch_light};
+use crate::kernels::runtime::allocator::{Buffer, Elements};
+use crate::kernels::runtime::parallel;
+use crate::kernels::runtime::simd::{Real, dispatch_light};
 
 /// Taps along each axis that there are tiles for: of a kernel, or of what it is without stride.
-pub(super) const SIDES: RangeInclusive<usize> = 3..=5;
+pub(crate) const SIDES: RangeInclusive<usize> = 3..=5;
 /// Taps of a kernel at most.
-pub(super) const TAPS: usize = SIDES.end().pow(2);
+pub(crate) const TAPS: usize = SIDES.end().pow(2);
 /// Elements that one task spreads, about.
 const TASK: usize = 8 * 1024;
 
 /// What is convolved without stride.
-pub(super) struct Unstrided {
-    pub(super) batch: usize,
+pub(crate) struct SpaceToDepth {
+    pub(crate) batch: usize,
     /// Taps along each axis of the kernel.
-    pub(super) taps: usize,
+    pub(crate) taps: usize,
     /// Height and width of the map: in cells, padding and all, if there is a stride.
-    pub(super) size: [usize; 2],
+    pub(crate) size: [usize; 2],
     /// Rows and columns of zeros before the map's first.
-    pub(super) padding: [usize; 2],
+    pub(crate) padding: [usize; 2],
     /// Channels, phases and all, and those of the output.
-    pub(super) channels: [usize; 2],
+    pub(crate) channels: [usize; 2],
     /// Height and width of the output.
-    pub(super) output: [usize; 2],
+    pub(crate) output: [usize; 2],
     of: ConvGeometry,
 }
 
-impl Unstrided {
+impl SpaceToDepth {
     /// For kernels with as many taps along both axes.
-    pub(super) fn new(g: &ConvGeometry) -> Unstrided {
+    pub(crate) fn new(g: &ConvGeometry) -> SpaceToDepth {
         let (window, [taps, _]) = (&g.window, taps(g));
         let phases = window.stride[0] * window.stride[1];
         let (size, padding) =
             if phases == 1 { (window.input, window.padding) } else { (window.output.map(|output| output + taps - 1), [0, 0]) };
         let channels = [phases * g.channels_in, g.channels_out];
-        Unstrided { batch: g.batch, taps, size, padding, channels, output: window.output, of: *g }
+        SpaceToDepth { batch: g.batch, taps, size, padding, channels, output: window.output, of: *g }
     }
 
     /// Weights of an output channel.
-    pub(super) fn weights_of_output(&self) -> usize {
+    pub(crate) fn weights_of_output(&self) -> usize {
         self.of.channels_in * self.of.taps()
     }
 
     /// Where the taps of a channel are among an output channel's weights.
-    pub(super) fn places(&self, channel: usize) -> Places {
+    pub(crate) fn places(&self, channel: usize) -> Places {
         let [stride, kernel] = [self.of.window.stride, self.of.window.kernel];
         if stride == [1, 1] {
             return Places::Run(channel * kernel[0] * kernel[1]);
@@ -69,18 +69,18 @@ impl Unstrided {
     }
 
     /// Elements that are spread out to be without stride.
-    pub(super) fn spread_elements(&self) -> usize {
+    pub(crate) fn spread_elements(&self) -> usize {
         if self.of.window.stride == [1, 1] { 0 } else { self.batch * self.size[0] * self.size[1] * self.channels[0] }
     }
 
     /// The map: `x` itself if there is no stride.
-    pub(super) fn spread<'x, T: Real>(&self, x: &'x [T], work: usize) -> Elements<'x, T> {
+    pub(crate) fn spread<'x, T: Real>(&self, x: &'x [T], work: usize) -> Elements<'x, T> {
         if self.of.window.stride == [1, 1] {
             return Elements::Borrowed(x);
         }
         let [height, width] = self.size;
         let row = width * self.channels[0];
-        let mut map = Buffer::uncleared(self.spread_elements());
+        let mut map = Buffer::uninit(self.spread_elements());
         if !map.is_empty() {
             let rows = (TASK / row).max(1);
             parallel::chunks_mut(&mut map, rows * row, work.min(2 * x.len()), |task, map| {
@@ -94,7 +94,7 @@ impl Unstrided {
 }
 
 /// Where taps are among weights.
-pub(super) enum Places {
+pub(crate) enum Places {
     /// Side by side, row by row, from here on.
     Run(usize),
     /// Each tap that is not zero, with its place.
@@ -102,13 +102,13 @@ pub(super) enum Places {
 }
 
 /// Taps along each axis that a kernel has without stride.
-pub(super) fn taps(g: &ConvGeometry) -> [usize; 2] {
+pub(crate) fn taps(g: &ConvGeometry) -> [usize; 2] {
     [0, 1].map(|axis| g.window.kernel[axis].div_ceil(g.window.stride[axis]))
 }
 
 /// Fills a row of cells.
 struct Spread<'a, T> {
-    view: &'a Unstrided,
+    view: &'a SpaceToDepth,
     x: &'a [T],
     image: usize,
     row: usize,

@@ -3,11 +3,15 @@
 //! An operation is a small struct with an `apply`, generic over the element type, so that one definition serves every dtype and is
 //! compiled into one vectorised loop for each instruction set.
 
+pub mod activation;
+pub(crate) mod channel_scale;
+pub mod epilogue;
+
 use std::ops::Range;
 
-use super::parallel::{self, ChunkBody, Disjoint};
-use super::simd::{Real, Scalar, vectorize};
-use super::stream;
+use super::runtime::nontemporal;
+use super::runtime::parallel::{self, ChunkBody, Disjoint};
+use super::runtime::simd::{Real, Scalar, vectorize};
 
 /// The elementary operations that it takes to fetch an element and bring it away: another thread pays early, as what two of them wrote is slow to
 /// gather for one.
@@ -90,9 +94,9 @@ impl<T: Scalar, B: Scalar, F: Fn(T, B) -> T + Copy + Sync> OntoLoop<T, B> for Lo
 
 /// Runs `body(at, part)` for parts of `y`, the one from element `at` on.
 fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: &dyn ChunkBody<Y>) {
-    let streamed = stream::pays::<Y>(y.len());
+    let streamed = nontemporal::pays::<Y>(y.len());
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
-        stream::in_pieces(y, streamed, &mut |at, y| body.run(i * GRAIN + at, y));
+        nontemporal::in_pieces(y, streamed, &mut |at, y| body.run(i * GRAIN + at, y));
     });
 }
 
