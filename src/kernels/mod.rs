@@ -1,7 +1,7 @@
-//! Number crunching on plain slices and small geometry structs; the only floor with `unsafe`.
+//! Kernels: computation on plain slices and small geometry structs. The only layer with `unsafe`.
 //!
-//! Every function here takes slices and returns nothing or plain values. Shapes have been checked above; a kernel asserts what its safety
-//! rests on and nothing more.
+//! Every function here takes slices and returns nothing or plain values. Callers have checked the
+//! shapes; a kernel asserts only what its memory safety depends on.
 
 pub(crate) mod concat_buffer;
 pub mod conv;
@@ -20,7 +20,8 @@ pub mod runtime;
 pub mod softmax;
 pub mod transpose;
 
-/// Whether a test of so many elementary operations ends in reasonable time: under Miri each takes microseconds.
+/// Returns whether a test of `work` elementary operations ends in reasonable time: under Miri each
+/// operation takes microseconds.
 #[cfg(test)]
 fn affordable(work: usize) -> bool {
     !cfg!(miri) || work < 4_000

@@ -1,31 +1,34 @@
-//! Exponentials, logarithms and the error function, fast where it matters.
+//! Exponentials, logarithms and the error function, fast for `f32`.
 //!
-//! The standard library's functions are calls, and a loop with a call in it does not vectorise. For `f32` these are polynomials without
-//! branches or tables instead, after Cephes (Moshier) and, for the error function, Juffa; a few units in the last place from the exact value.
-//! Every instruction set gives the same bits: multiply-adds are fused everywhere, which costs a call only where the portable code runs on a
-//! processor that has no instruction for it. For `f64`, where accuracy counts and speed does not, they are the standard library's.
+//! The standard library's functions are calls, and a loop that contains a call is not vectorised.
+//! For `f32` these functions are therefore polynomials without branches or tables, after Cephes
+//! (Moshier) and, for the error function, Juffa; the results are within a few units in the last
+//! place of the exact value. Every instruction set gives the same bits: multiply-adds are always
+//! fused, which costs a call only where the portable code runs on a processor without such an
+//! instruction. For `f64`, where accuracy matters more than speed, the functions are the standard
+//! library's.
 
 use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
 
-/// Functions that loops over elements are made of.
+/// Mathematical functions for loops over elements.
 pub trait Math: Copy {
-    /// `eˣ`.
+    /// Computes `eˣ`.
     fn exp_fast(self) -> Self;
-    /// `eˣ - 1`, accurate near 0.
+    /// Computes `eˣ - 1`, accurate near 0.
     fn exp_m1_fast(self) -> Self;
-    /// The natural logarithm.
+    /// Computes the natural logarithm.
     fn ln_fast(self) -> Self;
-    /// `ln(1 + x)` for `x` in `[0, 1]`, accurate near 0.
+    /// Computes `ln(1 + x)` for `x` in `[0, 1]`, accurate near 0.
     fn ln_1p_fast(self) -> Self;
-    /// The hyperbolic tangent.
+    /// Computes the hyperbolic tangent.
     fn tanh_fast(self) -> Self;
-    /// `1 / (1 + e⁻ˣ)`.
+    /// Computes `1 / (1 + e⁻ˣ)`.
     fn sigmoid(self) -> Self;
-    /// The error function.
+    /// Computes the error function.
     fn error_function(self) -> Self;
 }
 
-/// `Σ c[i] · x^(n - 1 - i)`: the highest power's coefficient comes first.
+/// Computes `Σ c[i] · x^(n - 1 - i)`: the coefficient of the highest power comes first.
 #[inline(always)]
 fn polynomial<const N: usize>(x: f32, c: [f32; N]) -> f32 {
     let mut sum = c[0];
@@ -35,23 +38,26 @@ fn polynomial<const N: usize>(x: f32, c: [f32; N]) -> f32 {
     sum
 }
 
-/// `2ⁿ` for `n` in `-126..=127`, infinite for 128.
+/// Computes `2ⁿ` for `n` in `-126..=127`; infinite for 128.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    // Wrapping: overflow checks would keep loops from being vectorised, and a NaN's `n` is meaningless.
+    // Wrapping: overflow checks would prevent loops from being vectorised, and the `n` of a NaN is
+    // meaningless.
     f32::from_bits((n.wrapping_add(127) << 23) as u32)
 }
 
-/// Added to a number of less than 2²², 1.5 · 2²³ rounds it to an integer and leaves that in the low bits.
+/// 1.5 · 2²³: adding it to a number below 2²² rounds that number to an integer and leaves the
+/// integer in the low bits.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The integer that a number shifted by [`MAGIC`] has in its low bits.
+/// Returns the integer in the low bits of a number to which [`MAGIC`] was added.
 #[inline(always)]
 fn low_bits(shifted: f32) -> i32 {
     (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
 }
 
-/// Splits `eˣ = 2ⁿ · eʳ`, `|r| <= ln 2 / 2`; gives `n` and `eʳ - 1`. `x` must lie within ±200 or be NaN.
+/// Splits `eˣ = 2ⁿ · eʳ`, `|r| <= ln 2 / 2`; returns `n` and `eʳ - 1`. `x` must be within ±200 or
+/// NaN.
 #[inline(always)]
 fn split_exp(x: f32) -> (i32, f32) {
     let shifted = x.mul_add(LOG2_E, MAGIC);
@@ -62,7 +68,7 @@ fn split_exp(x: f32) -> (i32, f32) {
     (low_bits(shifted), tail.mul_add(r * r, r))
 }
 
-/// `x` within bounds; NaN stays NaN.
+/// Clamps `x` to the bounds; NaN stays NaN.
 #[inline(always)]
 fn bound(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
@@ -72,7 +78,8 @@ fn bound(x: f32, low: f32, high: f32) -> f32 {
 impl Math for f32 {
     #[inline(always)]
     fn exp_fast(self) -> f32 {
-        // Beyond the bounds the result is 0 or infinite; two factors reach both and the subnormal numbers between.
+        // Beyond the bounds the result is 0 or infinite; two factors reach both, and the subnormal
+        // numbers between.
         let (n, p) = split_exp(bound(self, -105.0, 89.0));
         let half = n >> 1;
         p.mul_add(power_of_two(half), power_of_two(half)) * power_of_two(n.wrapping_sub(half))
@@ -113,14 +120,14 @@ impl Math for f32 {
         let ln = m + y + exponent * 0.693_359_4;
         let ln = if self == 0.0 { f32::NEG_INFINITY } else { ln };
         let ln = if self < 0.0 { f32::NAN } else { ln };
-        // Infinity and NaN are their own logarithms.
+        // Infinity and NaN are returned unchanged.
         if self < f32::INFINITY { ln } else { self }
     }
 
     #[inline(always)]
     fn ln_1p_fast(self) -> f32 {
         let sum = 1.0 + self;
-        // The second term makes up for the digits that the sum lost.
+        // The second term restores the digits that the sum lost.
         sum.ln_fast() + (self - (sum - 1.0)) / sum
     }
 
@@ -133,8 +140,9 @@ impl Math for f32 {
 
     #[inline(always)]
     fn sigmoid(self) -> f32 {
-        // e⁻ˣ = 2ⁿ · 2ᶠ, |f| <= 1/2, the latter within 1.1e-7. The one that is added takes the edge off errors, so that fewer terms do than for
-        // the exponential alone. Within the bounds one factor holds 2ⁿ, or is infinite where that nearly is.
+        // e⁻ˣ = 2ⁿ · 2ᶠ, |f| <= 1/2, the latter within 1.1e-7. The added 1 reduces the relative
+        // error, so fewer terms suffice than for the exponential alone. Within the bounds one
+        // factor holds 2ⁿ, or is infinite where 2ⁿ is nearly infinite.
         const NEGATIVE: f32 = -LOG2_E;
         let x = bound(self, -88.8, 87.0);
         let shifted = x.mul_add(NEGATIVE, MAGIC);
@@ -185,7 +193,8 @@ impl Math for f64 {
     fn error_function(self) -> f64 {
         let (x, gauss) = (self.abs(), (-self * self).exp());
         if x < 3.0 {
-            // 2/√π · e^(-x²) · Σ (2x²)ⁿ x / (1 · 3 · … · (2n + 1)): all terms have one sign, so nothing cancels.
+            // 2/√π · e^(-x²) · Σ (2x²)ⁿ x / (1 · 3 · … · (2n + 1)): all terms have one sign, so
+            // nothing cancels.
             let (mut term, mut sum) = (self, self);
             for n in 1..70 {
                 term *= 2.0 * x * x / (2 * n + 1) as f64;
@@ -193,7 +202,8 @@ impl Math for f64 {
             }
             return std::f64::consts::FRAC_2_SQRT_PI * gauss * sum;
         }
-        // The continued fraction of the complement, from the inside out: x + (1/2) / (x + (2/2) / (x + …)).
+        // The continued fraction of the complement, from the inside out: x + (1/2) / (x + (2/2) /
+        // (x + …)).
         let fraction = (1..50).rev().fold(x, |rest, k| x + 0.5 * k as f64 / rest);
         (1.0 - 0.5 * std::f64::consts::FRAC_2_SQRT_PI * gauss / fraction).copysign(self)
     }
@@ -203,7 +213,7 @@ impl Math for f64 {
 mod tests {
     use super::*;
 
-    /// Numbers of every magnitude and both signs, dense around 0, and the special ones.
+    /// Returns numbers of every magnitude and both signs, dense around 0, and the special values.
     fn numbers() -> impl Iterator<Item = f32> {
         let patterns = (0..u32::MAX).step_by(4_999).map(f32::from_bits);
         let dense = (-120_000..=120_000).map(|i| i as f32 / 1000.0);
@@ -212,7 +222,7 @@ mod tests {
         patterns.chain(dense).chain(special)
     }
 
-    /// Whether `y` is within `ulps` units in the last place of the exact value.
+    /// Returns whether `y` is within `ulps` units in the last place of the exact value.
     fn close(y: f32, exact: f64, ulps: f64) -> bool {
         let rounded = exact as f32;
         if !rounded.is_finite() || !y.is_finite() {
@@ -230,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn single_precision_functions_are_within_a_few_units_of_the_exact_ones() {
+    fn single_precision_functions_are_within_a_few_ulps_of_exact_values() {
         check("exp", 1.5, f32::exp_fast, f64::exp, numbers());
         check("exp_m1", 2.0, f32::exp_m1_fast, f64::exp_m1, numbers());
         check("ln", 1.5, f32::ln_fast, f64::ln, numbers());
@@ -238,12 +248,13 @@ mod tests {
         check("tanh", 3.0, f32::tanh_fast, f64::tanh, numbers());
         check("erf", 2.0, f32::error_function, <f64 as Math>::error_function, numbers());
         check("sigmoid", 3.0, f32::sigmoid, <f64 as Math>::sigmoid, numbers().filter(|x| !(-110.0..-12.0).contains(x)));
-        // Next to nothing is less exact; where e⁻ˣ overflows the sigmoid is 0, and the exact one is subnormal.
+        // Results close to 0 are less exact; where e⁻ˣ overflows, the sigmoid is 0 and the exact
+        // value is subnormal.
         check("sigmoid", 12.0, f32::sigmoid, <f64 as Math>::sigmoid, numbers().filter(|x| !(-110.0..-87.0).contains(x)));
     }
 
     #[test]
-    fn the_sign_of_zero_survives_odd_functions() {
+    fn odd_functions_keep_sign_of_zero() {
         for f in [f32::tanh_fast, f32::error_function] {
             assert!(f(-0.0).is_sign_negative() && f(0.0).is_sign_positive());
         }

@@ -1,4 +1,5 @@
-//! What kernels run on: threads, memory, vectors of the instruction set, mathematical functions.
+//! The runtime of kernels: threads, memory, SIMD vectors of each instruction set, mathematical
+//! functions.
 
 pub mod allocator;
 pub mod math;

@@ -1,36 +1,40 @@
-//! Writing past the cache.
+//! Non-temporal stores: writes that bypass the cache.
 //!
-//! A store to memory that is not in the cache fetches the line first, only to overwrite it: a third of the traffic of `y = f(x)`. What is too
-//! large to be found in the cache by whoever reads it next is therefore worked out in small pieces in the innermost cache, and copied from there
-//! with stores that fetch nothing. The pieces are so small that loads of the next overlap with stores of the last. A register tile writes its
-//! vectors so itself.
+//! A store to memory that is not in the cache first fetches the line, only to overwrite it: a third
+//! of the traffic of `y = f(x)`. A result that is too large to still be in the cache when it is
+//! read next is therefore computed in small pieces in the innermost cache, and copied from there
+//! with stores that fetch nothing. The pieces are so small that loads of one piece overlap with
+//! stores of the previous one. A GEMM register tile writes its vectors directly with such stores.
 
 use bytemuck::Pod;
 
 use super::simd::Scalar;
 
-/// Results of at least so many bytes are streamed: about what a core's share of the last cache holds.
+/// The size in bytes from which results are streamed: about a core's share of the last-level cache.
 const LARGE: usize = 16 << 20;
-/// Elements of a piece.
+/// The number of elements of a piece.
 const PIECE: usize = 128;
 
-/// Bytes of a cache line.
+/// The number of bytes of a cache line.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const LINE: usize = 64;
 
-/// Whether a result of `length` elements is to be streamed.
+/// Returns whether streaming is worthwhile for a result of `length` elements.
 pub fn pays<T>(length: usize) -> bool {
     cfg!(all(target_arch = "x86_64", not(miri))) && length.saturating_mul(size_of::<T>()) >= LARGE
 }
 
-/// Writes a vector without fetching its lines, where the processor can; before another thread reads it, there is to be a [`fence`].
+/// Writes a vector without fetching its cache lines, if the processor supports it. A [`fence`] is
+/// required before another thread reads the vector.
 ///
 /// # Safety
-/// `to` must be writable for a vector and aligned to its size; the instruction set that the vector belongs to must be there.
+/// `to` must be writable for a vector and aligned to its size; the processor must have the
+/// instruction set that the vector belongs to.
 #[inline(always)]
 pub(crate) unsafe fn store<V: Pod>(to: *mut V, vector: V) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: by this function's contract; a vector of 64 bytes exists with AVX-512 only, one of 32 with AVX.
+    // SAFETY: by this function's contract; a vector of 64 bytes exists with AVX-512 only, one of 32
+    // with AVX.
     unsafe {
         use std::arch::x86_64::{__m256i, __m512i, _mm256_stream_si256, _mm512_stream_si512};
         match size_of::<V>() {
@@ -43,7 +47,8 @@ pub(crate) unsafe fn store<V: Pod>(to: *mut V, vector: V) {
     unsafe { to.write_unaligned(vector) };
 }
 
-/// Puts this thread's streamed stores before all that it stores from here on, as ordinary stores are.
+/// Orders this thread's streamed stores before all its later stores, as ordinary stores are
+/// ordered.
 #[inline(always)]
 pub(crate) fn fence() {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -53,7 +58,8 @@ pub(crate) fn fence() {
     }
 }
 
-/// Copies without fetching the target; before another thread reads it, there is to be a [`fence`].
+/// Copies without fetching the target's cache lines. A [`fence`] is required before another thread
+/// reads the target.
 #[inline(always)]
 pub fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
     copy_bytes(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
@@ -68,7 +74,8 @@ fn copy_bytes(from: &[u8], to: &mut [u8]) {
         let whole = (to.len() - head) / LINE * LINE;
         to[..head].copy_from_slice(&from[..head]);
         for at in (head..head + whole).step_by(LINE) {
-            // SAFETY: `at + LINE <= head + whole <= len` of both, and `to + at` is aligned to 16 bytes. SSE2 is part of x86-64.
+            // SAFETY: `at + LINE <= head + whole <= len` of both, and `to + at` is aligned to 16
+            // bytes. SSE2 is part of x86-64.
             unsafe {
                 let (from, to) = (from.as_ptr().add(at).cast::<__m128i>(), to.as_mut_ptr().add(at).cast::<__m128i>());
                 let line = [0, 1, 2, 3].map(|i| _mm_loadu_si128(from.add(i)));
@@ -81,7 +88,8 @@ fn copy_bytes(from: &[u8], to: &mut [u8]) {
     to.copy_from_slice(from);
 }
 
-/// Runs `body(at, piece)` for all pieces of `y`, the one from element `at` on; past the cache if `streamed`.
+/// Runs `body(at, piece)` for all pieces of `y`, each starting at element `at`; the results bypass
+/// the cache if `streamed`.
 pub fn in_pieces<T: Scalar>(y: &mut [T], streamed: bool, body: &mut dyn FnMut(usize, &mut [T])) {
     if !streamed {
         return body(0, y);
@@ -100,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_arrives_wherever_the_target_begins_and_ends() {
+    fn copy_writes_every_byte_at_any_alignment_and_length() {
         let from: Vec<u8> = (0..200).map(|i| i as u8).collect();
         for start in 0..20 {
             for length in [0, 1, 5, 15, 16, 17, 31, 64, 150] {
@@ -114,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_put_together_in_order() {
+    fn pieces_are_written_in_order() {
         for streamed in [false, true] {
             let mut y = vec![0f64; 3 * PIECE + 7];
             in_pieces(&mut y, streamed, &mut |at, piece| piece.iter_mut().enumerate().for_each(|(i, y)| *y = (at + i) as f64));

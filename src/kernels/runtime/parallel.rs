@@ -1,11 +1,12 @@
-//! Threads: regions of tasks, on the threads of a rayon pool and the calling thread.
+//! Runs regions of tasks on the threads of a rayon pool and the calling thread.
 //!
-//! Work is cut by the size of the problem, never by the number of threads, and every task writes a
-//! part that no other task touches, so results are the same bits whatever the number of threads.
-//! Each thread begins with a share of neighbouring tasks, the same from region to region, and helps
-//! with the others' when it is done: what a thread wrote in one layer it mostly reads in the next,
-//! from its own caches, which matters where those of two cores are far apart. The caller takes its
-//! share instead of sleeping. Work that takes less time than waking a thread stays on the caller.
+//! Work is divided by the size of the problem, never by the number of threads, and every task
+//! writes a part that no other task touches, so results are bit-identical for any number of
+//! threads. Each thread begins with a share of neighbouring tasks, the same from region to region,
+//! and helps with the other shares when its own is done. A thread therefore mostly reads in the
+//! next layer what it wrote in the previous one, from its own caches, which matters where the
+//! caches of two cores are far apart. The caller works on its share instead of sleeping. Work that
+//! takes less time than waking a thread stays on the caller.
 
 use std::io;
 use std::marker::PhantomData;
@@ -16,13 +17,15 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use super::thread_pool::{Team, is_forked, notice_forks};
 
-/// Below this many elementary operations (some microseconds of one core) a region is not worth another thread's attention.
+/// Below this many elementary operations (some microseconds of one core), a region runs on its
+/// caller alone.
 const WORTH_WAKING: usize = if cfg!(miri) { 100 } else { 100_000 };
 
-/// Shares of a region at most; more threads begin with the same.
+/// The largest number of shares of a region; if there are more threads, several begin with the same
+/// share.
 const MOST_SHARES: usize = 16;
 
-/// More than any machine has use for.
+/// The largest number of threads; more than any machine can use.
 const MOST_THREADS: usize = 4096;
 
 /// A rayon pool and the team of its threads that watch for regions.
@@ -45,17 +48,17 @@ enum Threads {
 
 static THREADS: RwLock<Threads> = RwLock::new(Threads::Global);
 
-/// The team of rayon's global pool, which starts with it; `None` where its threads cannot be
-/// started: there, operations run on their callers.
+/// The team of rayon's global pool, which this starts; `None` if its threads cannot be started. In
+/// that case, operations run on their callers.
 static GLOBAL: LazyLock<Option<Arc<Team>>> = LazyLock::new(|| {
     notice_forks();
-    // Rayon panics when its global pool cannot be started.
+    // Rayon panics if its global pool cannot be started.
     catch_unwind(rayon::current_num_threads).ok().map(Team::new)
 });
 
 impl Pool {
-    /// The pool that serves this thread: the one it belongs to, or else the one of
-    /// [`set_num_threads`], or else the global one. `None` for one thread, the caller.
+    /// Returns the pool that serves this thread: the one it belongs to, or else the pool of
+    /// [`set_num_threads`], or else the global pool. `None` for one thread, the caller.
     fn current() -> Option<Pool> {
         if is_forked() {
             return None;
@@ -73,15 +76,15 @@ impl Pool {
     }
 }
 
-/// Sets the number of threads that operations use where the caller is not on a thread of a rayon
-/// pool; 0 returns to rayon's global pool. See [`crate::set_num_threads`].
+/// Sets the number of threads that operations use if the caller is not on a thread of a rayon pool;
+/// 0 returns to rayon's global pool. See [`crate::set_num_threads`].
 ///
 /// # Errors
-/// When the system cannot start that many threads, or this process was forked from one whose
-/// threads had started and `count` is above 1.
+/// Fails if the system cannot start that many threads, or if `count` is above 1 and this process
+/// was forked from one with running threads.
 pub fn set_num_threads(count: usize) -> io::Result<()> {
     if is_forked() {
-        // The lock below may be held by a thread that is not there.
+        // In a forked process, the lock below may be held by a thread that does not exist.
         let refused = || io::Error::other(format!("a forked process has one thread for operations, {count} were asked for"));
         return if count > 1 { Err(refused()) } else { Ok(()) };
     }
@@ -98,21 +101,21 @@ pub fn set_num_threads(count: usize) -> io::Result<()> {
             Threads::Own(Pool { team: Team::new(count), rayon: Some(Arc::new(pool)) })
         }
     };
-    // The threads of the one before end when the last region on them has.
+    // The threads of the previous pool end when the last region on them has ended.
     let old = std::mem::replace(&mut *THREADS.write().unwrap_or_else(PoisonError::into_inner), threads);
     drop(old);
     Ok(())
 }
 
-/// The number of threads that operations use when they are called here, the caller's included: that
-/// of the rayon pool that this thread belongs to, or else of
+/// Returns the number of threads that operations use when called from this thread, the caller
+/// included: that of the rayon pool that this thread belongs to, or else of
 /// [`set_num_threads`](crate::set_num_threads), or else of rayon's global pool, which this starts.
 pub fn num_threads() -> usize {
     Pool::current().map_or(1, |pool| pool.team.threads())
 }
 
-/// A body behind a pointer. Behind `dyn Fn` each closure would be compiled twice: such a pointer
-/// can also consume what it points to.
+/// A body behind a pointer. Behind `dyn Fn` each closure would be compiled twice, because such a
+/// pointer can also consume its closure.
 trait Body: Sync {
     fn run(&self, task: usize);
 }
@@ -123,7 +126,7 @@ impl<F: Fn(usize) + Sync> Body for F {
     }
 }
 
-/// As [`Body`], for a part of a slice.
+/// Like [`Body`], for a part of a slice.
 pub(crate) trait ChunkBody<T>: Sync {
     fn run(&self, index: usize, chunk: &mut [T]);
 }
@@ -134,22 +137,24 @@ impl<T, F: Fn(usize, &mut [T]) + Sync> ChunkBody<T> for F {
     }
 }
 
-/// Runs `body(0), …, body(tasks - 1)`, in any order and at the same time when `work`, the whole region's elementary operations, is worth it.
+/// Runs `body(0), …, body(tasks - 1)` in any order, in parallel if `work`, the number of elementary
+/// operations of the whole region, is large enough.
 pub fn for_each(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
     run(tasks, work, false, &body);
 }
 
-/// As [`for_each`], each thread going through its tasks from the last to the first: it finds in its caches what it left last.
+/// Like [`for_each`], but each thread runs its tasks from the last to the first, so that it finds
+/// its most recent data in its caches.
 pub fn for_each_backwards(tasks: usize, work: usize, body: impl Fn(usize) + Sync) {
     run(tasks, work, true, &body);
 }
 
-/// How many tasks of a share have been claimed, on a cache line of its own.
+/// The number of claimed tasks of a share, on a cache line that no other share uses.
 #[derive(Default)]
 #[repr(align(64))]
 struct Claimed(AtomicUsize);
 
-/// As [`for_each`], compiled once for all bodies.
+/// Runs [`for_each`]; compiled once for all bodies.
 fn run(tasks: usize, work: usize, backwards: bool, body: &dyn Body) {
     let in_order = |task: usize, range: &Range<usize>| if backwards { range.end - 1 - task } else { range.start + task };
     let pool = if tasks < 2 || work < WORTH_WAKING { None } else { Pool::current() };
@@ -178,13 +183,13 @@ pub fn chunks_mut<T: Send>(data: &mut [T], length: usize, work: usize, body: imp
     run_chunks(data, length, work, &body);
 }
 
-/// As [`chunks_mut`], compiled once for all bodies.
+/// Runs [`chunks_mut`]; compiled once for all bodies.
 pub(crate) fn run_chunks<T: Send>(data: &mut [T], length: usize, work: usize, body: &dyn ChunkBody<T>) {
     let total = data.len();
     let shared = Disjoint::new(data);
     for_each(total.div_ceil(length.max(1)), work, |i| {
         let start = i * length;
-        // SAFETY: task `i` alone touches the range `[i * length, (i + 1) * length)`.
+        // SAFETY: only task `i` touches the range `[i * length, (i + 1) * length)`.
         body.run(i, unsafe { shared.slice(start, length.min(total - start)) });
     });
 }
@@ -196,7 +201,7 @@ pub(crate) struct Disjoint<'a, T> {
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes through `slice`, whose caller promises that parts do not overlap.
+// SAFETY: access goes through `slice`, whose caller guarantees that parts do not overlap.
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 
 impl<'a, T> Disjoint<'a, T> {
@@ -204,25 +209,26 @@ impl<'a, T> Disjoint<'a, T> {
         Disjoint { pointer: data.as_mut_ptr(), length: data.len(), lifetime: PhantomData }
     }
 
-    /// Elements in all.
+    /// Returns the number of elements.
     pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// The part from `start` on, still to be written by several.
+    /// Returns the part from `start` on, which several tasks may write.
     pub(crate) fn from(&self, start: usize) -> Disjoint<'a, T> {
         let start = start.min(self.length);
         Disjoint { pointer: self.pointer.wrapping_add(start), length: self.length - start, lifetime: PhantomData }
     }
 
-    /// Where the part `[start, start + length)` begins, for writes that are disjoint though the parts are interleaved.
+    /// Returns the start of the part `[start, start + length)`, for disjoint writes of interleaved
+    /// parts.
     pub(crate) fn pointer(&self, start: usize, length: usize) -> *mut T {
         assert!(start <= self.length && length <= self.length - start, "part outside the slice");
         // In bounds by the assertion.
         self.pointer.wrapping_add(start)
     }
 
-    /// The part `[start, start + length)`.
+    /// Returns the part `[start, start + length)`.
     ///
     /// # Safety
     /// No two parts that are alive at the same time may overlap.
@@ -239,11 +245,11 @@ mod tests {
     use super::super::thread_pool::CORES;
     use super::*;
 
-    /// Tests that set the number of threads.
+    /// Serialises tests that set the number of threads.
     static SETTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
     #[test]
-    fn regions_inside_tasks_and_of_many_callers_at_once_all_end_and_visit_everything() {
+    fn nested_and_concurrent_regions_end_and_visit_every_task() {
         let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
         for threads in [1, 2, 5, 0] {
             set_num_threads(threads).unwrap();
@@ -266,13 +272,13 @@ mod tests {
     }
 
     #[test]
-    fn other_threads_take_part_after_they_have_slept_and_after_their_number_has_changed() {
+    fn threads_help_after_sleeping_and_after_their_number_changes() {
         let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
         for threads in [3, 2, 0, 4] {
             set_num_threads(threads).unwrap();
             for pause in [0, 5] {
                 std::thread::sleep(std::time::Duration::from_millis(pause));
-                // Each of two tasks waits for the other: one thread would never end.
+                // Each of two tasks waits for the other: with one thread this would never end.
                 let met = std::sync::Barrier::new(2);
                 if num_threads() > 1 {
                     for_each(2, usize::MAX, |_| {
@@ -287,7 +293,7 @@ mod tests {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
     }
 
-    /// The sum of `0..100`, over as many tasks.
+    /// Returns the sum of `0..100`, computed by as many tasks.
     fn sum() -> usize {
         let sum = AtomicUsize::new(0);
         for_each(100, usize::MAX, |i| _ = sum.fetch_add(i, Ordering::Relaxed));
@@ -295,11 +301,11 @@ mod tests {
     }
 
     #[test]
-    fn regions_run_on_the_pool_that_the_caller_is_in() {
+    fn regions_run_on_pool_of_caller() {
         let (two, three) = (pool(2), pool(3));
         let meet = |threads: usize| {
             assert_eq!(num_threads(), threads);
-            // Each of two tasks waits for the other: one thread would never end.
+            // Each of two tasks waits for the other: with one thread this would never end.
             let met = std::sync::Barrier::new(2);
             for_each(2, usize::MAX, |_| {
                 met.wait();
@@ -319,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_ends_though_no_other_thread_of_its_pool_is_free() {
+    fn region_ends_when_no_other_thread_of_its_pool_is_free() {
         let (pool, blocked) = (pool(3), std::sync::Barrier::new(3));
         pool.in_place_scope(|scope| {
             for _ in 0..2 {
@@ -336,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_inside_parallel_iterators_and_joins_end_and_visit_everything() {
+    fn regions_inside_parallel_iterators_and_joins_end_and_visit_every_task() {
         use rayon::prelude::*;
         for threads in [1, 2, 3, 8] {
             pool(threads).install(|| {
@@ -352,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pools_other_jobs_run_while_regions_keep_coming() {
+    fn other_jobs_of_pool_run_while_regions_keep_coming() {
         let (pool, done) = (pool(2), std::sync::atomic::AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -362,7 +368,7 @@ mod tests {
                     }
                 });
             });
-            // Both threads are busy with regions by then, most likely.
+            // By then both threads are most likely busy with regions.
             std::thread::sleep(std::time::Duration::from_millis(5));
             assert_eq!(pool.install(|| 7), 7);
             done.store(true, Ordering::Relaxed);
@@ -370,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_region_of_a_pool_reaches_its_caller_and_leaves_the_pool_in_order() {
+    fn panic_in_region_reaches_caller_and_pool_stays_usable() {
         use rayon::prelude::*;
         let pool = pool(3);
         for bad in 0..6 {
@@ -385,8 +391,8 @@ mod tests {
 
     #[cfg(not(miri))]
     #[test]
-    fn the_variable_and_the_global_pool_say_how_many_threads_there_are() {
-        const TEST: &str = "kernels::parallel::tests::the_variable_and_the_global_pool_say_how_many_threads_there_are";
+    fn number_of_threads_follows_environment_variable_and_global_pool() {
+        const TEST: &str = "kernels::parallel::tests::number_of_threads_follows_environment_variable_and_global_pool";
         match std::env::var("CONVNET_TEST_ALONE").as_deref() {
             Ok("built") => rayon::ThreadPoolBuilder::new().num_threads(5).build_global().unwrap(),
             Ok(_) => {}
@@ -409,16 +415,17 @@ mod tests {
         }
     }
 
-    /// Seconds of processor time that this process has used, from `/proc`.
+    /// Returns the seconds of processor time that this process has used, from `/proc`.
     #[cfg(all(target_os = "linux", not(miri)))]
     fn cpu_seconds() -> f64 {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        // In hundredths, on every Linux that this is tried on.
+        // The unit is a hundredth of a second on every Linux that these tests run on.
         fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
     }
 
-    /// Runs the named test once more, in a process where nothing else runs, and fails when it does. Returns `false` in that process.
+    /// Runs the named test again in a process where nothing else runs, and fails if it fails there.
+    /// Returns `false` in that process.
     #[cfg(all(target_os = "linux", not(miri)))]
     fn passes_alone(test: &str) -> bool {
         if std::env::var_os("CONVNET_TEST_ALONE").is_some() {
@@ -433,8 +440,8 @@ mod tests {
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn threads_that_outnumber_the_cores_sleep_while_there_is_nothing_to_do() {
-        if passes_alone("threads_that_outnumber_the_cores_sleep_while_there_is_nothing_to_do") {
+    fn idle_threads_sleep_when_they_outnumber_cores() {
+        if passes_alone("idle_threads_sleep_when_they_outnumber_cores") {
             return;
         }
         set_num_threads(*CORES + 6).unwrap();
@@ -443,16 +450,16 @@ mod tests {
             for_each(8, usize::MAX, |_| ());
             std::thread::sleep(std::time::Duration::from_micros(100));
         }
-        // Half a core or so, for waking and for rayon's search for jobs before a thread sleeps; all
-        // cores if the watchers spun.
+        // Waking threads, and rayon's search for jobs before a thread sleeps, use about half a
+        // core; spinning watchers would use all cores.
         let (used, cores) = ((cpu_seconds() - cpu) / start.elapsed().as_secs_f64(), *CORES as f64);
         assert!(used < 0.75 * cores, "{used} of {cores} cores");
     }
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn a_child_forked_while_threads_compute_computes_alone() {
-        if passes_alone("a_child_forked_while_threads_compute_computes_alone") {
+    fn child_forked_while_threads_compute_runs_on_one_thread() {
+        if passes_alone("child_forked_while_threads_compute_runs_on_one_thread") {
             return;
         }
         set_num_threads(4).unwrap();
@@ -467,7 +474,8 @@ mod tests {
                 .map(|_| {
                     sum();
                     let mut status = 0;
-                    // SAFETY: the child computes without allocating, has ten seconds for it, and ends without running anything of the parent's.
+                    // SAFETY: the child computes without allocating, has ten seconds for it, and
+                    // exits without running code of the parent's.
                     unsafe {
                         let child = libc::fork();
                         if child == 0 {
@@ -487,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_task_reaches_the_caller_and_the_next_region_works() {
+    fn panic_in_task_reaches_caller_and_next_region_works() {
         let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
         set_num_threads(2).unwrap();
         for bad in 0..8 {
@@ -499,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn every_task_runs_once_however_many_there_are_and_alone_in_the_order_asked_for() {
+    fn every_task_runs_once_and_in_requested_order_on_one_thread() {
         let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
         for threads in [1, 2, 3, 20] {
             set_num_threads(threads).unwrap();

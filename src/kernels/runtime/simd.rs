@@ -1,7 +1,8 @@
-//! The number types kernels are generic over, and their SIMD vectors.
+//! Defines the number types that kernels are generic over, and their SIMD vectors.
 //!
-//! [`Scalar`] is any element type, [`Real`] a floating-point one with vectors of any instruction set that `pulp` knows. [`vectorize`] compiles
-//! a closure for each instruction set and runs the best one that the machine has.
+//! [`Scalar`] is any element type; [`Real`] is a floating-point type with vectors for every
+//! instruction set that `pulp` supports. [`vectorize`] compiles a closure for each instruction set
+//! and runs the best one that the machine has.
 
 use std::fmt::{Debug, Display};
 use std::mem::size_of;
@@ -16,16 +17,16 @@ use super::math::Math;
 
 /// An element type: `f32`, `f64`, `i64`, `u8`.
 pub trait Scalar: Pod + NumAssign + NumCast + PartialOrd + Debug + Display + Default + Send + Sync + 'static {
-    /// Whether speed counts: kernels are then compiled for every instruction set, in all their
-    /// sizes. Of the other types, fewer copies are enough, which saves half of the time that the
-    /// crate takes to compile.
+    /// Whether speed matters for this type: kernels are then compiled for every instruction set, in
+    /// all their block sizes. The other types need fewer copies, which halves the time the crate
+    /// takes to compile.
     const FAST: bool;
 
-    /// `a + b`; integers wrap around, in debug builds too.
+    /// Returns `a + b`; integers wrap around, in debug builds too.
     fn plus(self, other: Self) -> Self;
-    /// `a - b`, as [`plus`](Scalar::plus).
+    /// Returns `a - b`, wrapping like [`plus`](Scalar::plus).
     fn minus(self, other: Self) -> Self;
-    /// `a · b`, as [`plus`](Scalar::plus).
+    /// Returns `a · b`, wrapping like [`plus`](Scalar::plus).
     fn times(self, other: Self) -> Self;
 }
 
@@ -60,43 +61,45 @@ scalar! {
 pub trait Real: Scalar + Float + Math {
     /// One register of this type.
     type Vector<S: Simd>: Pod;
-    /// Which lanes a masked access touches.
+    /// The set of lanes that a masked access touches.
     type Mask<S: Simd>: Copy;
 
     /// Converts from `f64`, rounding.
     fn of(x: f64) -> Self;
-    /// All lanes `x`.
+    /// Returns a vector with `x` in all lanes.
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
-    /// `a + b`.
+    /// Returns `a + b`.
     fn vector_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
-    /// `a - b`.
+    /// Returns `a - b`.
     fn vector_sub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
-    /// `a · b`.
+    /// Returns `a · b`.
     fn vector_mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
-    /// `a · b + c`, fused where the machine can.
+    /// Returns `a · b + c`, fused if the machine supports it.
     fn vector_mul_add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
 
-    /// In each lane `(x, tap)` where `x` is NaN or larger than `best`, else `(best, at)`: a step of a search for the largest element.
+    /// Performs one step of a search for the largest element: returns in each lane `(x, tap)` where
+    /// `x` is NaN or larger than `best`, else `(best, at)`.
     fn vector_leader<S: Simd>(simd: S, x_tap: [Self::Vector<S>; 2], best_at: [Self::Vector<S>; 2]) -> [Self::Vector<S>; 2];
-    /// All lanes added up, in an order that depends on their number alone.
+    /// Returns the sum of all lanes, in an order that depends only on their number.
     fn vector_sum<S: Simd>(simd: S, x: Self::Vector<S>) -> Self;
-    /// In each lane `low` where `x` is less, else `x`; NaN stays NaN.
+    /// Returns in each lane `low` where `x` is less, else `x`; NaN stays NaN.
     fn vector_raise<S: Simd>(simd: S, x: Self::Vector<S>, low: Self::Vector<S>) -> Self::Vector<S>;
-    /// In each lane `high` where `x` is more, else `x`; NaN stays NaN.
+    /// Returns in each lane `high` where `x` is more, else `x`; NaN stays NaN.
     fn vector_lower<S: Simd>(simd: S, x: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
-    /// In each lane `x` where `a` and `b` are equal, else zero.
+    /// Returns in each lane `x` where `a` and `b` are equal, else zero.
     fn vector_where_equal<S: Simd>(simd: S, a_b: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
-    /// In each lane zero where `z` is `low` or less, else `x`: `x` where `z` is NaN.
+    /// Returns in each lane zero where `z` is at most `low`, else `x`; also `x` where `z` is NaN.
     fn vector_unless_below<S: Simd>(simd: S, z: Self::Vector<S>, low: Self::Vector<S>, x: Self::Vector<S>) -> Self::Vector<S>;
-    /// In each lane `x` where `z` lies between the bounds and is neither of them, else zero: zero where `z` is NaN.
+    /// Returns in each lane `x` where `z` is strictly between the bounds, else zero; also zero
+    /// where `z` is NaN.
     fn vector_within<S: Simd>(simd: S, z: Self::Vector<S>, low_high: [Self::Vector<S>; 2], x: Self::Vector<S>) -> Self::Vector<S>;
-    /// A whole number from 0 to 255 as a byte; of others, some byte.
+    /// Converts a whole number from 0 to 255 to a byte; returns some byte for other values.
     fn to_byte(self) -> u8;
-    /// The reverse of [`to_byte`](Self::to_byte).
+    /// Converts a byte back, the inverse of [`to_byte`](Self::to_byte).
     fn of_byte(byte: u8) -> Self;
-    /// The first `count` lanes.
+    /// Returns a mask of the first `count` lanes.
     fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S>;
-    /// Reads the lanes of a mask; zero elsewhere.
+    /// Reads the lanes of a mask; the other lanes are zero.
     ///
     /// # Safety
     /// The mask's lanes must be readable at `from`.
@@ -107,7 +110,7 @@ pub trait Real: Scalar + Float + Math {
     /// The mask's lanes must be writable at `to`.
     unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Vector<S>);
 
-    /// Reads a vector, or if `MASKED` the lanes of a mask; zero elsewhere.
+    /// Reads a vector, or the lanes of a mask if `MASKED`; the other lanes are zero.
     ///
     /// # Safety
     /// The lanes must be readable at `from`.
@@ -117,7 +120,7 @@ pub trait Real: Scalar + Float + Math {
         unsafe { if MASKED { Self::load_masked(simd, mask, from) } else { from.cast::<Self::Vector<S>>().read_unaligned() } }
     }
 
-    /// Writes a vector, or if `MASKED` the lanes of a mask.
+    /// Writes a vector, or the lanes of a mask if `MASKED`.
     ///
     /// # Safety
     /// The lanes must be writable at `to`.
@@ -127,13 +130,14 @@ pub trait Real: Scalar + Float + Math {
         unsafe { if MASKED { Self::store_masked(simd, mask, to, x) } else { to.cast::<Self::Vector<S>>().write_unaligned(x) } }
     }
 
-    /// Lanes in a vector.
+    /// Returns the number of lanes in a vector.
     fn lanes<S: Simd>() -> usize {
         size_of::<Self::Vector<S>>() / size_of::<Self>()
     }
 }
 
-/// Whether the machine's largest and smallest of two numbers are the second one unless the first is larger, or smaller: of NaN and zeros too.
+/// Whether the machine's maximum (minimum) instruction returns its second operand unless the first
+/// is larger (smaller), for NaN and zeros too.
 const MAX_TAKES_THE_SECOND_NAN: bool = cfg!(target_arch = "x86_64");
 
 impl Real for f32 {
@@ -142,7 +146,8 @@ impl Real for f32 {
 
     #[inline(always)]
     fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
-        // The bare mask: accesses through the helper routines that come with it cost a call each.
+        // Uses the bare mask: accesses through the helper routines that come with it cost a call
+        // each.
         simd.mask_between_m32s(0, count as u32).mask().into()
     }
     #[inline(always)]
@@ -218,7 +223,8 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn to_byte(self) -> u8 {
-        // 2²³ and more have whole numbers in their last bits. A conversion would have to look for what no byte can hold.
+        // In numbers of 2²³ and more, the low bits of the mantissa hold the integer. A conversion
+        // would have to check for values that no byte can hold.
         (self + 8_388_608.0).to_bits() as u8
     }
     #[inline(always)]
@@ -233,7 +239,8 @@ impl Real for f64 {
 
     #[inline(always)]
     fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
-        // The bare mask: accesses through the helper routines that come with it cost a call each.
+        // Uses the bare mask: accesses through the helper routines that come with it cost a call
+        // each.
         simd.mask_between_m64s(0, count as u64).mask().into()
     }
     #[inline(always)]
@@ -318,12 +325,14 @@ impl Real for f64 {
     }
 }
 
-/// Asks for the cache line at `pointer`, which may be anything: of lines that will be read soon, or written, so that
-/// the stores need not wait for them. They come to L2, so that what is in L1 stays there.
+/// Prefetches the cache line at `pointer`, which may be any address. For lines that will soon be
+/// read, or written, so that the stores need not wait for them. They are loaded into L2, so that
+/// the contents of L1 stay there.
 #[inline(always)]
 pub(crate) fn prefetch<T>(pointer: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint, which touches no memory that the program can observe and never faults.
+    // SAFETY: a prefetch is a hint that touches no memory that the program can observe and never
+    // faults.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(pointer.cast());
     }
@@ -331,8 +340,8 @@ pub(crate) fn prefetch<T>(pointer: *const T) {
     let _ = pointer;
 }
 
-/// `[f(0), f(1), …]`, not empty. In kernels, of which there are many copies, it is shorter than
-/// `std::array::from_fn`, a fifth as long when the compiler begins with it.
+/// Returns `[f(0), f(1), …]`, not empty. Kernels have many copies; this generates less code than
+/// `std::array::from_fn`, a fifth at the start of compilation.
 #[inline(always)]
 pub fn array<V: Copy, const N: usize>(mut f: impl FnMut(usize) -> V) -> [V; N] {
     let mut values = [f(0); N];
@@ -344,7 +353,8 @@ pub fn array<V: Copy, const N: usize>(mut f: impl FnMut(usize) -> V) -> [V; N] {
     values
 }
 
-/// The instruction set in use: the best one the machine has, or what `CONVNET_ISA` (`avx512`, `avx2`, `portable`) caps it to.
+/// The instruction set in use: the best that the machine has, or the one to which `CONVNET_ISA`
+/// (`avx512`, `avx2`, `portable`) limits it.
 static ARCH: LazyLock<Arch> = LazyLock::new(|| {
     let cap = std::env::var("CONVNET_ISA").unwrap_or_default();
     match cap.as_str() {
@@ -355,8 +365,9 @@ static ARCH: LazyLock<Arch> = LazyLock::new(|| {
     }
 });
 
-/// The name of the instruction set that numbers are crunched with: the best one that the machine has and the crate knows, unless the environment
-/// variable `CONVNET_ISA` (`avx2`, `portable`) asks for less.
+/// Returns the name of the instruction set that computations use: the best one that the machine has
+/// and the crate supports, unless the environment variable `CONVNET_ISA` (`avx2`, `portable`)
+/// selects a lesser one.
 pub fn instruction_set() -> &'static str {
     match *ARCH {
         Arch::Scalar => "portable",
@@ -371,8 +382,8 @@ pub fn instruction_set() -> &'static str {
     }
 }
 
-/// The instruction set in use for types that are not [fast](Scalar::FAST): AVX-512 adds nothing
-/// that they need.
+/// The instruction set in use for types that are not [fast](Scalar::FAST), which gain nothing from
+/// AVX-512.
 #[cfg(target_arch = "x86_64")]
 static NARROW: LazyLock<Option<pulp::x86::V3>> = LazyLock::new(|| match *ARCH {
     Arch::Scalar => None,
@@ -392,16 +403,16 @@ pub fn dispatch<T: Scalar, Op: WithSimd>(op: Op) -> Op::Output {
     pulp::Scalar.vectorize(op)
 }
 
-/// As [`dispatch`], for an `op` that lays nothing out by the length of vectors and is not where the
-/// time goes: types that are not [fast](Scalar::FAST) take one lane at a time.
+/// Like [`dispatch`], for an `op` whose data layout does not depend on the length of vectors and
+/// that takes little of the time: types that are not [fast](Scalar::FAST) use one lane at a time.
 #[inline(always)]
 pub fn dispatch_light<T: Scalar, Op: WithSimd>(op: Op) -> Op::Output {
     if const { T::FAST } { ARCH.dispatch(op) } else { pulp::Scalar.vectorize(op) }
 }
 
-/// The element types that a loop works on: one, or several.
+/// The element types that a loop works on: one or several.
 pub trait Elements {
-    /// Whether speed counts for one of them.
+    /// Whether speed matters for one of them.
     const FAST: bool;
 }
 
@@ -417,9 +428,9 @@ impl<A: Scalar, B: Scalar, C: Scalar> Elements for (A, B, C) {
     const FAST: bool = A::FAST || B::FAST || C::FAST;
 }
 
-/// Runs a closure over elements of type `T` compiled for the instruction set in use, so that the
-/// compiler may vectorise its loops with it; for types that are not [fast](Elements::FAST), with
-/// what every processor has.
+/// Runs a closure over elements of type `T`, compiled for the instruction set in use so that the
+/// compiler can vectorise its loops; for types that are not [fast](Elements::FAST), with the
+/// instructions that every processor has.
 #[inline(always)]
 pub fn vectorize<T: Elements, R>(body: impl FnOnce() -> R) -> R {
     if const { !T::FAST } {
@@ -427,7 +438,7 @@ pub fn vectorize<T: Elements, R>(body: impl FnOnce() -> R) -> R {
     }
     #[cfg(target_arch = "x86_64")]
     match *ARCH {
-        // SAFETY: pulp has made sure that the processor has what stands for this level.
+        // SAFETY: pulp has checked that the processor has the instructions of this level.
         Arch::V4(_) => unsafe { with_avx512(body) },
         // SAFETY: as above.
         Arch::V3(_) => unsafe { with_avx2(body) },
@@ -447,8 +458,8 @@ pub fn vectorize<T: Elements, R>(body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs a closure compiled for AVX2. Shorter than what pulp does for any number of arguments, of
-/// which each closure has a copy.
+/// Runs a closure compiled for AVX2. Generates less code than pulp's version for any number of
+/// arguments, of which each closure gets a copy.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
 fn with_avx2<R>(body: impl FnOnce() -> R) -> R {

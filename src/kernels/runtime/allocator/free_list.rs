@@ -1,17 +1,20 @@
-//! Large blocks: cut from regions, the smallest free span that is long enough first; spans that are free side by side become one.
+//! Large blocks, sub-allocated from shared regions: best fit (the smallest sufficient free span),
+//! with adjacent free spans merged.
 //!
-//! Blocks of a network come and go in all sizes. Kept by size, they would wait for the next request of their own size while others go to the
-//! system; cut from common ground, what one layer frees serves the next.
+//! A network's blocks are allocated and freed in all sizes. Kept by size, each would wait for the
+//! next request of exactly its size while other requests go to the system; with shared regions, the
+//! memory that one layer frees serves the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 
 use super::system::{self, HUGE_PAGE, PAGE};
 
-/// Address space that is taken at a time, at least; its pages come when they are touched.
+/// The smallest amount of address space that is reserved at a time; its pages are allocated on
+/// first touch.
 const REGION: usize = if cfg!(miri) { HUGE_PAGE } else { 128 << 20 };
 
-/// Free spans of one kind: by address, and by length and address.
+/// Free spans of one kind, indexed by address and by (length, address).
 #[derive(Default)]
 struct Free {
     by_address: BTreeMap<usize, usize>,
@@ -20,7 +23,7 @@ struct Free {
 }
 
 impl Free {
-    /// Adds a span, joined with its neighbours in the same region.
+    /// Adds a span, merged with its free neighbours in the same region.
     fn insert(&mut self, mut address: usize, mut length: usize, region: &Region) {
         let before = self.by_address.range(region.start..address).next_back().map(|(&at, &length)| (at, length));
         if let Some((at, before)) = before.filter(|&(at, before)| at + before == address) {
@@ -42,7 +45,7 @@ impl Free {
         self.bytes -= length;
     }
 
-    /// The shortest span of at least this length.
+    /// Returns the shortest span of at least this length.
     fn best(&self, length: usize) -> Option<(usize, usize)> {
         self.by_length.range((length, 0)..).next().map(|&(length, address)| (address, length))
     }
@@ -55,17 +58,17 @@ struct Region {
     length: usize,
 }
 
-// SAFETY: the pointer is a name for the region; whoever holds a block of it owns that block alone.
+// SAFETY: the pointer only identifies the region; the owner of a block in it owns that block alone.
 unsafe impl Send for Region {}
 
-/// All regions, and what is free of them.
+/// All regions and their free spans.
 #[derive(Default)]
 pub(crate) struct FreeList {
-    /// By address.
+    /// Indexed by address.
     regions: BTreeMap<usize, Region>,
-    /// Free, with pages that have been touched.
+    /// Free spans whose pages have been touched.
     committed: Free,
-    /// Free, without pages.
+    /// Free spans without pages.
     uncommitted: Free,
 }
 
@@ -75,17 +78,17 @@ impl FreeList {
         FreeList { regions: BTreeMap::new(), committed: NONE, uncommitted: NONE }
     }
 
-    /// The length of the block that serves a request.
+    /// Returns the length of the block that serves a request.
     pub(crate) fn capacity(length: usize) -> usize {
         length.next_multiple_of(PAGE)
     }
 
-    /// Bytes that wait, with pages.
+    /// Returns the number of free bytes that have pages.
     pub(crate) fn idle(&self) -> usize {
         self.committed.bytes
     }
 
-    /// A block that has its pages already.
+    /// Takes a block that has its pages already.
     pub(crate) fn take_warm(&mut self, capacity: usize) -> Option<NonNull<u8>> {
         let (address, length) = self.committed.best(capacity)?;
         self.committed.remove(address, length);
@@ -96,7 +99,8 @@ impl FreeList {
         Some(region.at(address))
     }
 
-    /// A block whose pages come when they are touched; `None` when the system has no more address space.
+    /// Takes a block whose pages are allocated on first touch; `None` if the system has no more
+    /// address space.
     pub(crate) fn take_cold(&mut self, capacity: usize) -> Option<NonNull<u8>> {
         if self.uncommitted.best(capacity).is_none() {
             let length = capacity.max(REGION).next_multiple_of(HUGE_PAGE);
@@ -121,7 +125,8 @@ impl FreeList {
         self.committed.insert(address, capacity, &region);
     }
 
-    /// Gives pages back to the system until at most `keep` bytes wait with theirs, the longest spans first; regions that are free as a whole go.
+    /// Releases pages to the system until at most `keep` free bytes have pages, the longest spans
+    /// first; entirely free regions are unmapped.
     pub(crate) fn shrink(&mut self, keep: usize) {
         while self.committed.bytes > keep {
             let Some(&(length, address)) = self.committed.by_length.last() else { return };
@@ -135,7 +140,8 @@ impl FreeList {
             }
             // SAFETY: the span is free, and spans are whole pages.
             if unsafe { !system::discard(region.at(address), length) } {
-                // Only whole regions can go here, and no span is longer than this one.
+                // Only whole regions can be released on this system, and no span is longer than
+                // this one.
                 self.committed.insert(address, length, &region);
                 return;
             }
@@ -158,7 +164,7 @@ impl FreeList {
 
 impl Region {
     fn at(&self, address: usize) -> NonNull<u8> {
-        // SAFETY: the address lies in the region.
+        // SAFETY: the address is in the region.
         unsafe { self.pointer.add(address - self.start) }
     }
 }
@@ -168,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn freed_neighbours_join_and_serve_a_longer_block() {
+    fn freed_neighbours_merge_and_serve_longer_block() {
         let mut spans = FreeList::new();
         let blocks: Vec<_> = (0..4).map(|_| spans.take_cold(PAGE).unwrap()).collect();
         assert!(spans.take_warm(PAGE).is_none());
@@ -178,14 +184,14 @@ mod tests {
         assert_eq!(spans.idle(), 3 * PAGE);
         assert_eq!(spans.take_warm(3 * PAGE), Some(blocks[0]));
         spans.give_back(blocks[0], 3 * PAGE);
-        // The shortest span that is long enough is cut.
+        // The shortest sufficient span is cut.
         spans.take_cold(PAGE).unwrap();
         assert_eq!(spans.take_warm(PAGE), Some(blocks[0]));
         assert_eq!(spans.idle(), 2 * PAGE);
     }
 
     #[test]
-    fn what_shrinks_comes_back_as_zeros() {
+    fn released_pages_return_as_zeros() {
         let mut spans = FreeList::new();
         let (kept, block) = (spans.take_cold(PAGE).unwrap(), spans.take_cold(4 * PAGE).unwrap());
         // SAFETY: the block has four pages.
@@ -194,7 +200,7 @@ mod tests {
         spans.shrink(0);
         assert!(spans.idle() == 0 || !cfg!(all(target_os = "linux", not(miri))));
         let again = spans.take_warm(4 * PAGE).unwrap_or_else(|| spans.take_cold(4 * PAGE).unwrap());
-        // SAFETY: as above; whatever the system, the bytes are initialised.
+        // SAFETY: as above; on every system the bytes are initialised.
         let bytes = unsafe { std::slice::from_raw_parts(again.as_ptr(), 4 * PAGE) };
         assert!(!cfg!(all(target_os = "linux", not(miri))) || bytes.iter().all(|&byte| byte == 0));
         spans.give_back(again, 4 * PAGE);

@@ -1,31 +1,34 @@
 //! The limit on the memory in use, and the failure of a request.
 //!
-//! Most systems promise more memory than they have and end a process that uses it. So a request that takes the memory in use beyond
-//! the limit is refused before the system is asked. Without [`set_limit`], the limit is what the machine has in all (main memory and
-//! swap), or what the control group of the process may use where that is less.
+//! Most systems promise more memory than they have and kill a process that uses it. A request that
+//! takes the memory in use beyond the limit is therefore refused before the system is asked.
+//! Without [`set_limit`], the limit is the machine's total memory (main memory and swap), or the
+//! limit of the process's control group if that is lower.
 //!
-//! Kernels ask for scratch memory deep inside parallel regions, where there is no result to return an error in. There the refusal
-//! unwinds, with an [`OutOfMemory`] as its payload, to [`catching`], which makes an error of it; the panic hook does not run.
+//! Kernels request scratch memory deep inside parallel regions, where no result can carry an error.
+//! There a refusal unwinds, with an [`OutOfMemory`] as its payload, to [`catching`], which turns it
+//! into an error; the panic hook does not run.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A request for memory that was refused.
+/// A refused request for memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} asked for with {} in use, {}", Bytes(*bytes), Bytes(*in_use), Reason(*limit))]
 #[non_exhaustive]
 pub struct OutOfMemory {
-    /// The bytes of the request; `usize::MAX` when they cannot be counted.
+    /// The number of bytes requested; `usize::MAX` if the number overflows.
     pub bytes: usize,
-    /// The bytes that were in use, see [`MemoryStats::in_use`](super::MemoryStats::in_use).
+    /// The number of bytes that were in use, see
+    /// [`MemoryStats::in_use`](super::MemoryStats::in_use).
     pub in_use: usize,
-    /// The limit that the request would have exceeded; `None` when the system refused.
+    /// The limit that the request would have exceeded; `None` if the system refused.
     pub limit: Option<usize>,
 }
 
-/// A number of bytes in the unit that suits it.
+/// A number of bytes, displayed in a suitable unit.
 struct Bytes(usize);
 
 impl std::fmt::Display for Bytes {
@@ -50,14 +53,17 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// What [`set_limit`] set; 0 for the default.
+/// The value passed to [`set_limit`]; 0 for the default.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets how many bytes may be in use at the same time ([`MemoryStats::in_use`](super::MemoryStats::in_use), and scratch memory of
-/// operations); a request beyond is an [`Error::OutOfMemory`](crate::Error::OutOfMemory). `None` returns to the default: what the
-/// machine has in all, or what the control group (of a container) may use where that is less.
+/// Sets how many bytes may be in use at the same time:
+/// [`MemoryStats::in_use`](super::MemoryStats::in_use) and scratch memory of operations. A request
+/// beyond the limit fails with [`Error::OutOfMemory`](crate::Error::OutOfMemory). `None` returns to
+/// the default: the machine's total memory, or the limit of the control group (of a container) if
+/// that is lower.
 ///
-/// What is in use already stays, and requests of at most 4 KiB pass. Vectors that a program hands over ([`Tensor::from_vec`](crate::Tensor::from_vec)) are not counted.
+/// Memory that is in use already stays allocated, and requests of at most 4 KiB are not refused.
+/// Vectors passed to [`Tensor::from_vec`](crate::Tensor::from_vec) are not counted.
 ///
 /// ```
 /// use convnet::{Tensor, memory};
@@ -71,7 +77,7 @@ pub fn set_limit(bytes: Option<usize>) {
     LIMIT.store(bytes.map_or(0, |bytes| bytes.max(1)), Ordering::Relaxed);
 }
 
-/// How many bytes may be in use at the same time; see [`set_limit`].
+/// Returns how many bytes may be in use at the same time; see [`set_limit`].
 pub fn limit() -> usize {
     match LIMIT.load(Ordering::Relaxed) {
         0 => {
@@ -82,10 +88,10 @@ pub fn limit() -> usize {
     }
 }
 
-/// The bytes of main memory.
+/// Returns the bytes of main memory.
 #[cfg(all(unix, not(target_os = "linux"), not(miri)))]
 fn machine() -> usize {
-    // SAFETY: only asks for numbers.
+    // SAFETY: the calls only return numbers.
     let [pages, size] = unsafe { [libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)] };
     match (usize::try_from(pages), usize::try_from(size)) {
         (Ok(pages), Ok(size)) if pages > 0 && size > 0 => pages.saturating_mul(size),
@@ -93,12 +99,12 @@ fn machine() -> usize {
     }
 }
 
-/// The bytes of main memory and swap.
+/// Returns the bytes of main memory and swap.
 #[cfg(all(target_os = "linux", not(miri)))]
 fn machine() -> usize {
     // SAFETY: the structure consists of numbers, for which zeros are values.
     let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is that of a structure of the type that is written.
+    // SAFETY: the pointer refers to a structure of the type that is written.
     if unsafe { libc::sysinfo(&raw mut info) } != 0 {
         return usize::MAX;
     }
@@ -106,13 +112,13 @@ fn machine() -> usize {
     units.saturating_mul(info.mem_unit.max(1) as usize)
 }
 
-/// Unknown: the system refuses.
+/// Returns no limit, because the total is unknown; the system itself refuses requests.
 #[cfg(any(not(unix), miri))]
 fn machine() -> usize {
     usize::MAX
 }
 
-/// The least limit of the control groups that this process is in, of either version.
+/// Returns the lowest limit of the control groups (v1 or v2) that this process is in.
 fn control_group() -> usize {
     if cfg!(any(miri, not(target_os = "linux"))) {
         return usize::MAX;
@@ -127,23 +133,25 @@ fn control_group() -> usize {
             _ if controllers.split(',').any(|controller| controller == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             _ => return None,
         };
-        // The group itself and all above it limit the process; inside a container only the root may be visible.
+        // The group itself and all above it limit the process; inside a container only the root may
+        // be visible.
         let above = std::path::Path::new(path.trim_start_matches('/')).ancestors();
         above.filter_map(|group| std::fs::read_to_string(std::path::Path::new(root).join(group).join(name)).ok()?.trim().parse().ok()).min()
     });
     limits.min().unwrap_or(usize::MAX)
 }
 
-/// Checks whether the limit allows this many bytes now, for memory that does not come from here: tables and lists.
+/// Checks whether the limit allows this many bytes now, for memory that is not allocated here:
+/// tables and lists.
 ///
 /// # Errors
-/// [`OutOfMemory`] when the memory in use would exceed the [`limit`].
+/// Returns [`OutOfMemory`] if the memory in use would exceed the [`limit`].
 pub(crate) fn check(bytes: usize) -> Result<(), OutOfMemory> {
     let (in_use, limit) = (super::lock().stats.in_use, limit());
     if bytes <= limit.saturating_sub(in_use) { Ok(()) } else { Err(OutOfMemory { bytes, in_use, limit: Some(limit) }) }
 }
 
-/// Leaves the kernel that asked for memory; [`catching`] returns the failure.
+/// Unwinds out of the kernel that requested memory; [`catching`] returns the failure.
 #[cold]
 pub(crate) fn refuse(failure: OutOfMemory) -> ! {
     if cfg!(panic = "abort") {
@@ -152,7 +160,7 @@ pub(crate) fn refuse(failure: OutOfMemory) -> ! {
     resume_unwind(Box::new(failure))
 }
 
-/// Runs kernels; scratch memory that they ask for and do not get is the error.
+/// Runs kernels; returns the error if scratch memory that they request is refused.
 pub(crate) fn catching<R>(body: impl FnOnce() -> R) -> Result<R, OutOfMemory> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|payload: Box<dyn Any + Send>| match payload.downcast::<OutOfMemory>() {
         Ok(failure) => *failure,
@@ -167,7 +175,7 @@ mod tests {
     use crate::kernels::runtime::parallel;
 
     #[test]
-    fn a_refused_request_says_what_was_asked_for_and_why_it_failed() {
+    fn refused_request_reports_its_size_and_reason() {
         let failure = OutOfMemory { bytes: 3 << 39, in_use: 5 << 10, limit: Some(1 << 30) };
         let expected = "1.5 TiB asked for with 5.0 KiB in use, and the limit is 1.0 GiB (allocator::set_limit changes it)";
         assert_eq!(failure.to_string(), expected);
@@ -176,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn scratch_memory_that_no_task_can_have_is_an_error_on_whatever_thread_it_is_asked_for() {
+    fn refused_scratch_memory_is_an_error_on_any_thread() {
         for task_that_asks in 0..16 {
             let result = catching(|| {
                 parallel::for_each(16, usize::MAX, |task| {
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn other_panics_pass() {
+    fn other_panics_propagate() {
         let caught = catch_unwind(|| catching(|| panic!("something else")));
         assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"something else"));
     }

@@ -1,11 +1,14 @@
-//! Aligned memory that is used again.
+//! Aligned memory that is reused.
 //!
-//! A fresh page from the system costs a fault for each 4 KiB, which on large feature maps takes longer than the arithmetic. So a block that
-//! is freed waits in a pool. Small ones serve the next request of about their size; large ones are cut from common ground ([`spans`]). The
-//! pool is bounded ([`MemoryStats::bound`]): what is in use and what waits together do not exceed the highest use so far by more than a quarter
-//! and 32 MiB; beyond that, pages go back to the system before new ones are asked for.
+//! A fresh page from the system costs a fault for each 4 KiB, which on large feature maps takes
+//! longer than the arithmetic. A freed block is therefore kept in a pool. Small blocks serve the
+//! next request of about their size; large ones are sub-allocated from shared regions
+//! ([`free_list`]). The pool is bounded ([`MemoryStats::bound`]): memory in use and idle memory
+//! together exceed the highest use so far by at most a quarter plus 32 MiB; beyond that, pages are
+//! returned to the system before new ones are requested.
 //!
-//! A block's bytes are always initialised (zeros when fresh, stale values when recycled), so handing it out as a slice is sound.
+//! The bytes of a block are always initialised (zeros when fresh, stale values when recycled), so
+//! exposing it as a slice is sound.
 
 mod free_list;
 mod limit;
@@ -26,36 +29,38 @@ pub(crate) use limit::{catching, check};
 
 use super::simd::Scalar;
 
-/// Alignment of every block in bytes: a cache line, and one AVX-512 register.
+/// The alignment of every block in bytes: a cache line, and one AVX-512 register.
 pub const ALIGNMENT: usize = 64;
 
-/// Blocks of this many bytes and more are cut from regions.
+/// Blocks of at least this many bytes are sub-allocated from regions.
 const LARGE: usize = 64 << 10;
 
-/// Blocks of up to this many bytes are not refused at the limit: losses, labels and tensors of a few numbers, which make up next to nothing.
+/// Blocks of up to this many bytes are not refused at the limit: losses, labels and tensors of a
+/// few numbers, whose total is negligible.
 const SMALL: usize = 4 << 10;
 
-/// What recycling may hold beyond the highest use so far, besides a quarter of it: a small network's blocks of all sizes.
+/// The bytes, besides a quarter of the highest use so far, that the pool may hold beyond that use:
+/// enough for a small network's blocks of all sizes.
 const FLOOR: usize = 32 << 20;
 
-/// What the allocator has done since the process started; see [`stats`].
+/// Statistics of the allocator since the process started; see [`stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
-    /// Bytes in tensors that are alive.
+    /// The bytes of live tensors.
     pub in_use: usize,
-    /// Bytes that wait to be used again.
+    /// The bytes that are kept for reuse.
     pub idle: usize,
-    /// The highest value `in_use` has had.
+    /// The highest value of `in_use` so far.
     pub peak: usize,
-    /// Requests that went to the system.
+    /// The number of requests that went to the system.
     pub system_allocations: u64,
-    /// Requests that a recycled block served.
+    /// The number of requests that a recycled block served.
     pub reuses: u64,
 }
 
 impl MemoryStats {
-    /// The most that `in_use` and `idle` together may come to: a quarter more than the peak, and 32 MiB.
+    /// Returns the largest total of `in_use` and `idle`: a quarter more than the peak, plus 32 MiB.
     pub fn bound(&self) -> usize {
         self.peak + self.peak / 4 + FLOOR
     }
@@ -74,10 +79,11 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// A block of `length` bytes whose content is unspecified (but initialised).
+    /// Returns a block of `length` bytes whose content is unspecified (but initialised).
     ///
     /// # Errors
-    /// [`OutOfMemory`] when the memory in use would exceed the [`limit`], or the system has no more.
+    /// Returns [`OutOfMemory`] if the memory in use would exceed the [`limit`], or the system has
+    /// no more.
     pub fn uninit(length: usize) -> Result<Block, OutOfMemory> {
         // A longer block has no size class.
         if length > isize::MAX as usize / 2 {
@@ -101,13 +107,13 @@ impl Block {
         Ok(Block { pointer, length, capacity })
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `pointer` owns `capacity >= length` initialised bytes, or `length` is 0.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.length) }
     }
 
-    /// The bytes, for writing.
+    /// Returns the bytes, for writing.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.length) }
@@ -122,35 +128,36 @@ impl Drop for Block {
     }
 }
 
-/// Scratch memory for a kernel: a recycled block seen as elements.
+/// Scratch memory for a kernel: a recycled block as a slice of elements.
 pub struct Buffer<T> {
     block: Block,
     element: PhantomData<T>,
 }
 
-/// Memory that cannot be had ends the kernel: [`catching`], around it, returns the error.
+/// An allocation failure unwinds out of the kernel to [`catching`], which returns the error.
 impl<T: Scalar> Buffer<T> {
-    /// `length` elements whose values are unspecified.
+    /// Returns `length` elements whose values are unspecified.
     pub fn uninit(length: usize) -> Buffer<T> {
         Buffer::try_uncleared(length).unwrap_or_else(|failure| refuse(failure))
     }
 
-    /// As [`uninit`](Buffer::uninit), for where an error can be returned.
+    /// Returns `length` elements whose values are unspecified, for callers that can return an
+    /// error.
     ///
     /// # Errors
-    /// [`OutOfMemory`] when the memory cannot be had.
+    /// Returns [`OutOfMemory`] if the memory is not available.
     pub fn try_uncleared(length: usize) -> Result<Buffer<T>, OutOfMemory> {
         Ok(Buffer { block: Block::uninit(length.saturating_mul(size_of::<T>()))?, element: PhantomData })
     }
 
-    /// These elements.
+    /// Returns a copy of the elements.
     pub fn copy_of(elements: &[T]) -> Buffer<T> {
         let mut buffer = Buffer::uninit(elements.len());
         buffer.copy_from_slice(elements);
         buffer
     }
 
-    /// `length` zeros.
+    /// Returns `length` zeros.
     pub fn zeroed(length: usize) -> Buffer<T> {
         let mut buffer = Buffer::uninit(length);
         buffer.block.as_mut_slice().fill(0);
@@ -172,7 +179,7 @@ impl<T: Scalar> DerefMut for Buffer<T> {
     }
 }
 
-/// Elements as they are, or rearranged in scratch memory.
+/// Elements, either borrowed as they are or rearranged in scratch memory.
 pub(crate) enum Elements<'x, T> {
     Borrowed(&'x [T]),
     Owned(Buffer<T>),
@@ -189,7 +196,7 @@ impl<T: Scalar> Deref for Elements<'_, T> {
     }
 }
 
-/// A type whose dangling pointer is aligned as blocks are.
+/// A type whose dangling pointer is aligned like a block.
 #[repr(align(64))]
 struct Aligned;
 
@@ -202,9 +209,10 @@ struct Idle {
 unsafe impl Send for Idle {}
 
 struct Pool {
-    /// Small blocks that wait, by capacity; the last in a row was freed last and is the warmest.
+    /// Idle small blocks by capacity; the last of each list was freed last and is the most likely
+    /// to be in the cache.
     small: BTreeMap<usize, Vec<Idle>>,
-    /// Bytes in them.
+    /// The number of bytes in idle small blocks.
     small_idle: usize,
     large: FreeList,
     stats: MemoryStats,
@@ -223,7 +231,8 @@ thread_local! {
     static REQUESTED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many bytes this thread has asked for since it started, given back or not.
+/// Returns the number of bytes this thread has requested since it started, whether returned since
+/// or not.
 pub fn requested() -> u64 {
     REQUESTED.get()
 }
@@ -233,12 +242,12 @@ fn lock() -> MutexGuard<'static, Pool> {
 }
 
 impl Pool {
-    /// A block that waits, and its capacity.
+    /// Takes an idle block from the pool; returns it with its capacity.
     fn take(&mut self, capacity: usize) -> Option<(NonNull<u8>, usize)> {
         let found = if capacity >= LARGE {
             (self.large.take_warm(capacity)?, capacity)
         } else {
-            // Of less than twice as many bytes.
+            // A block of less than twice as many bytes.
             let most = (2 * capacity).min(LARGE);
             let (&found, row) = self.small.range_mut(capacity..most).find(|(_, row)| !row.is_empty())?;
             self.small_idle -= found;
@@ -248,7 +257,8 @@ impl Pool {
         Some(found)
     }
 
-    /// New memory from the system, after making room for it within the limit; `None` when it has no more.
+    /// Requests new memory from the system, after making room for it within the limit; `None` if
+    /// the system has no more.
     fn request(&mut self, capacity: usize, limit: usize) -> Option<NonNull<u8>> {
         let needed = self.stats.in_use + capacity;
         let bound = MemoryStats { peak: self.stats.peak.max(needed), ..self.stats }.bound();
@@ -257,7 +267,7 @@ impl Pool {
         if capacity >= LARGE {
             return self.large.take_cold(capacity);
         }
-        // SAFETY: the layout's size is not zero: `uninit` treats that case itself.
+        // SAFETY: the layout's size is not zero: `uninit` handles that case itself.
         NonNull::new(unsafe { alloc_zeroed(layout_of(capacity)) })
     }
 
@@ -275,7 +285,8 @@ impl Pool {
         self.small_idle + self.large.idle()
     }
 
-    /// Returns memory to the system until at most `keep` bytes wait: large blocks first, then the small ones that have waited longest.
+    /// Returns memory to the system until at most `keep` bytes are idle: large blocks first, then
+    /// the small ones that have been idle longest.
     fn shrink(&mut self, keep: usize) {
         if self.idle() <= keep {
             return;
@@ -296,7 +307,8 @@ fn layout_of(capacity: usize) -> Layout {
     Layout::from_size_align(capacity, ALIGNMENT).expect("a block is smaller than the address space")
 }
 
-/// Rounds a size up so that nearly equal requests share blocks: to 64 bytes, from 1 KiB on to an eighth of its power of two; large ones to pages.
+/// Rounds a size up so that nearly equal requests share blocks: to 64 bytes; from 1 KiB on to an
+/// eighth of its power of two; large sizes to pages.
 fn size_class(length: usize) -> usize {
     if length >= LARGE {
         return FreeList::capacity(length);
@@ -308,7 +320,7 @@ fn size_class(length: usize) -> usize {
     length.next_multiple_of(step.max(ALIGNMENT))
 }
 
-/// What the allocator holds and has done.
+/// Returns what the allocator holds, and counts of its requests.
 ///
 /// ```
 /// let before = convnet::memory::stats();
@@ -321,9 +333,10 @@ pub fn stats() -> MemoryStats {
     MemoryStats { idle: pool.idle(), ..pool.stats }
 }
 
-/// Returns idle memory to the system until at most `keep` bytes wait, and forgets the peak.
+/// Returns idle memory to the system until at most `keep` bytes are idle, and resets the peak.
 ///
-/// Recycling keeps in use and idle memory together within [`MemoryStats::bound`]; `trim(0)` after a large job gives back what is idle.
+/// The pool keeps memory in use and idle memory together within [`MemoryStats::bound`]; `trim(0)`
+/// after a large job releases all idle memory.
 pub fn trim(keep: usize) {
     let mut pool = lock();
     pool.shrink(keep);
@@ -335,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_class_wastes_at_most_an_eighth() {
+    fn size_class_wastes_at_most_an_eighth() {
         for length in (1..100_000).step_by(7) {
             let class = size_class(length);
             assert!(class >= length && class.is_multiple_of(ALIGNMENT));
@@ -344,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_aligned_and_as_long_as_asked() {
+    fn blocks_are_aligned_and_have_requested_length() {
         for length in [0, 1, 63, 64, 65, 4097] {
             let block = Block::uninit(length).unwrap();
             assert_eq!(block.as_slice().len(), length);

@@ -1,12 +1,13 @@
-//! Memory from the system: regions of address space whose pages come when they are touched, and can be given back without giving up the region.
+//! System memory: regions of address space whose pages are allocated on first touch, and can be
+//! released without releasing the region.
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-/// A huge page, where the system has them.
+/// The size of a huge page, where the system has them.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
-/// The unit in which pages are given back.
+/// The unit in which pages are released.
 pub(crate) const PAGE: usize = 4096;
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
@@ -14,11 +15,12 @@ fn layout_of(length: usize) -> Layout {
     Layout::from_size_align(length, HUGE_PAGE).expect("a region is smaller than the address space")
 }
 
-/// A region of zeros; `None` when the system has no more. The system is asked for huge pages: a map of tens of MiB otherwise has more
-/// pages than the processor can remember, and each costs a fault when it is new.
+/// Returns a region of zeros; `None` if the system has no more. Huge pages are requested: a map of
+/// tens of MiB otherwise has more pages than the processor's TLB holds, and each new page costs a
+/// fault.
 #[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) fn map(length: usize) -> Option<NonNull<u8>> {
-    // SAFETY: a new private mapping touches nobody's memory.
+    // SAFETY: a new private mapping touches no existing memory.
     let pointer = unsafe {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         libc::mmap(std::ptr::null_mut(), length, access, kind, -1, 0)
@@ -31,17 +33,17 @@ pub(crate) fn map(length: usize) -> Option<NonNull<u8>> {
     NonNull::new(pointer.cast())
 }
 
-/// A region of zeros; `None` when the system has no more.
+/// Returns a region of zeros; `None` if the system has no more.
 #[cfg(not(all(target_os = "linux", not(miri))))]
 pub(crate) fn map(length: usize) -> Option<NonNull<u8>> {
     // SAFETY: the length is not zero.
     NonNull::new(unsafe { std::alloc::alloc_zeroed(layout_of(length)) })
 }
 
-/// Gives a region back.
+/// Releases a region.
 ///
 /// # Safety
-/// [`map`] made it with this length, and nobody uses it any more.
+/// The region must come from [`map`] with this length and must not be in use.
 pub(crate) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
     // SAFETY: by this function's contract.
     unsafe {
@@ -52,10 +54,11 @@ pub(crate) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
     }
 }
 
-/// Gives the pages of a part of a region back, if the system can; they are zeros when they are touched again. Returns whether it could.
+/// Releases the pages of a part of a region if the system supports it; they are zeros when they are
+/// touched again. Returns whether it succeeded.
 ///
 /// # Safety
-/// The part consists of whole pages of a region, and nobody uses it.
+/// The part must consist of whole pages of a region and must not be in use.
 pub(crate) unsafe fn discard(pointer: NonNull<u8>, length: usize) -> bool {
     #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: by this function's contract.
