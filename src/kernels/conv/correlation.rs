@@ -1,4 +1,5 @@
-//! The walk that direct convolution is made of: cells of target pixels, each a row of a matrix product on padded source images.
+//! The traversal that direct convolution is based on: cells of target pixels, each of which is a
+//! row of a matrix product on padded source images.
 
 use std::ops::Range;
 
@@ -10,16 +11,17 @@ use crate::kernels::runtime::allocator::{Buffer, Elements};
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
 
-/// Pixels of an area, about: enough to use a packed panel well.
+/// Approximate number of pixels of an area: enough to make good use of a packed panel.
 const BAND: usize = 192;
-/// Pixels that an area has at least, where there are as many, though areas be few.
+/// Minimum number of pixels of an area (if the image has as many), even if that leaves few areas.
 const SHORT_BAND: usize = 24;
-/// Padded elements that one task writes, about.
+/// Approximate number of padded elements that one task writes.
 const PADDED: usize = 8 * 1024;
-/// Tasks that there are at least, where that is possible: threads that share out few come out even by chance only.
+/// Minimum number of tasks, where possible: a small number of tasks is rarely divided evenly among
+/// threads.
 const TASKS: usize = 16;
 
-/// Along one axis: the kernel positions that a phase meets.
+/// Along one axis: the kernel positions that a phase uses.
 pub(super) struct AxisTaps {
     /// The first target coordinate.
     pub(super) at: usize,
@@ -28,7 +30,8 @@ pub(super) struct AxisTaps {
 }
 
 impl AxisTaps {
-    /// The taps of `pixels` cells that lie `step` source pixels apart, seen from the first.
+    /// Returns the taps of `pixels` cells that are `step` source pixels apart, relative to the
+    /// first.
     pub(super) fn widen(&self, pixels: usize, step: usize) -> WideTaps {
         let last = self.taps.last().map_or(0, |&(_, distance)| distance);
         let met = |distance: usize| -> Vec<Option<usize>> {
@@ -44,14 +47,16 @@ impl AxisTaps {
     }
 }
 
-/// As [`AxisTaps`], for several neighbouring target pixels at once.
+/// The counterpart of [`AxisTaps`] for several neighbouring target pixels at once.
 pub(super) struct WideTaps {
     at: usize,
-    /// (For each pixel the kernel position that it meets there, distance in source pixels from the first pixel's cell), by distance.
+    /// (For each pixel the kernel position that applies there, distance in source pixels from the
+    /// first pixel's cell), by distance.
     taps: Vec<(Vec<Option<usize>>, usize)>,
 }
 
-/// A weight and the distances in it between groups, target channels, and source channels; positions are contiguous.
+/// A weight, and its strides between groups, target channels and source channels; kernel positions
+/// are contiguous.
 pub(super) struct Weights<'a, T> {
     pub(super) w: &'a [T],
     pub(super) group: usize,
@@ -59,16 +64,16 @@ pub(super) struct Weights<'a, T> {
     pub(super) channel: usize,
 }
 
-/// One phase: the taps and packed weights of the target pixels at one place of their cells.
+/// One phase: the taps and packed weights of the target pixels at one position within their cells.
 pub(super) struct PhaseProduct<T> {
-    /// Place in the cell.
+    /// Position within the cell.
     at: [usize; 2],
-    /// Rows and columns, in source pixels from the cell's first, of the taps.
+    /// Rows and columns of the taps, in source pixels from the cell's first.
     rows: Vec<usize>,
     columns: Vec<usize>,
-    /// Whether the columns lie side by side with all their channels, so that they make one run.
+    /// Whether the columns are adjacent, with all their channels, so that they form one run.
     merged: bool,
-    /// For each group.
+    /// The packed weights of each group.
     panels: Vec<Panels<T>>,
 }
 
@@ -90,7 +95,7 @@ impl<T: Real> PhaseProduct<T> {
                 }
                 for (position, out) in panel.chunks_mut(channels * nr).enumerate() {
                     let ((kh, _), (met, _)) = (rows.taps[position / width], &columns.taps[position % width]);
-                    // A run of the panel's columns belongs to one pixel.
+                    // Each run of the panel's columns belongs to one pixel.
                     let mut from = range.start;
                     while from < range.end {
                         let (pixel, to) = (from / n, range.end.min((from / n + 1) * n));
@@ -115,7 +120,7 @@ impl<T: Real> PhaseProduct<T> {
     }
 }
 
-/// How cells see the source images.
+/// The source pixels that cells read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
     pub(super) size: [usize; 2],
@@ -124,7 +129,7 @@ pub(super) struct Source {
     pub(super) cells: [usize; 2],
     /// Source pixels from one cell to the next.
     pub(super) step: [usize; 2],
-    /// Source pixels that a cell sees.
+    /// Source pixels that a cell reads.
     pub(super) span: [usize; 2],
 }
 
@@ -138,23 +143,25 @@ pub(super) struct Padded<'x, T> {
 }
 
 impl Source {
-    /// The source rows (axis 0) or columns that so many cells see.
+    /// Returns the number of source rows (axis 0) or columns (axis 1) that `cells` cells read.
     fn extent(&self, axis: usize, cells: usize) -> usize {
         cells.saturating_sub(1) * self.step[axis] + self.span[axis]
     }
 
-    /// Whether no cell sees anything but the source.
+    /// Returns whether all cells read only pixels of the source, and no padding.
     fn is_whole(&self) -> bool {
         self.padding == [0, 0] && (0..2).all(|axis| self.extent(axis, self.cells[axis]) <= self.size[axis])
     }
 
-    /// Pixels from one row to the next, and elements from one image to the next, of what `rows` rows of cells see.
+    /// Returns the pixels from one row to the next, and the elements from one image to the next, of
+    /// the source area that `rows` rows of cells read.
     fn pitch(&self, channels: usize, rows: usize) -> [usize; 2] {
         let [height, width] = if self.is_whole() { self.size } else { [self.extent(0, rows), self.extent(1, self.cells[1])] };
         [width, height * width * channels]
     }
 
-    /// What the cells in some rows of some images see; borrowed where there is nothing to pad.
+    /// Returns the source area that some rows of cells of some images read; borrowed if it needs no
+    /// padding.
     pub(super) fn pad<'x, T: Real>(
         &self,
         x: &'x [T],
@@ -194,7 +201,8 @@ impl Source {
     }
 }
 
-/// What is correlated. A *cell* is a block of `scatter` target pixels and the source pixels that they see.
+/// The description of a correlation. A *cell* is a block of `scatter` target pixels and the source
+/// pixels that they read.
 pub(super) struct CorrelationPlan {
     pub(super) source: Source,
     pub(super) target: [usize; 2],
@@ -202,33 +210,35 @@ pub(super) struct CorrelationPlan {
     pub(super) channels: [usize; 2],
     pub(super) groups: usize,
     pub(super) scatter: [usize; 2],
-    /// Neighbouring target pixels that are computed together, as if they were channels of one.
+    /// Neighbouring target pixels that are computed together, like channels of one pixel.
     pub(super) pixels: usize,
     pub(super) batch: usize,
     pub(super) work: usize,
 }
 
 impl CorrelationPlan {
-    /// Of some rows of cells, those whose target row in a phase lies in the image, and of each the cells.
+    /// Counts cells, for a range of rows of cells and a phase: the rows whose target row is within
+    /// the image, and the cells of each such row.
     fn cells<T>(&self, phase: &PhaseProduct<T>, rows: Range<usize>) -> [usize; 2] {
         let [height, width] = [0, 1].map(|axis| self.target[axis].saturating_sub(phase.at[axis]).div_ceil(self.scatter[axis]));
         [height.min(rows.end).saturating_sub(rows.start), width]
     }
 }
 
-/// A correlation of padded source images with phases of weights, cut into areas: bands of one image or, where images are small, several images.
+/// A correlation of padded source images with phases of weights, divided into areas: bands of one
+/// image or, if images are small, several images.
 pub(super) struct Correlation<T> {
     frame: CorrelationPlan,
     phases: Vec<(PhaseProduct<T>, Places)>,
-    /// Rows of cells of an area, and its images.
+    /// Rows of cells of an area, and images of an area.
     band: usize,
     images: usize,
-    /// The most panels that a group has.
+    /// The largest number of panels of any group.
     panels: usize,
 }
 
-/// Where the rows of a phase's matrix product are, in the order of an area's images, rows and columns, from the first of the area on: an area with
-/// fewer of them has the first.
+/// Offsets of the rows of a phase's matrix product, in the order of an area's images, rows and
+/// columns, relative to the start of the area. An area with fewer rows uses the first of them.
 struct Places {
     starts: Ascending<Vec<usize>>,
     out_starts: Ascending<Vec<usize>>,
@@ -254,7 +264,8 @@ impl<T: Real> Correlation<T> {
         Correlation { phases: phases.collect(), band, images, panels, frame }
     }
 
-    /// The areas, which a single phase's statistics are taken of; none where pixels are computed twice.
+    /// Returns the areas over which the statistics of a single phase are taken; `None` if pixels
+    /// are computed twice.
     pub(super) fn parts(&self) -> Option<Parts> {
         let CorrelationPlan { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.frame;
         let (rows, n) = (source.cells[0], channels / groups);
@@ -272,17 +283,17 @@ impl<T: Real> Correlation<T> {
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
         let CorrelationPlan { batch, pixels, work, .. } = self.frame;
-        // For each column of the panels.
+        // Repeats the bias for each column of the panels.
         let bias = epilogue.bias.map(|bias| bias.repeat(pixels));
         let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
         if y.is_empty() {
             return;
         }
-        // A task is an area or, where there are few, some of its columns.
+        // A task is an area or, if there are few areas, some of its columns.
         let rows = self.frame.source.cells[0];
         let bands = rows.div_ceil(self.band);
         let areas = batch.div_ceil(self.images) * bands;
-        // Each part of an area's columns pads what it sees for itself.
+        // Each part of an area's columns writes its own padded copy of the source.
         let tasks = if self.frame.source.is_whole() { TASKS } else { TASKS / 2 };
         let part = if pixels == 1 { (areas * self.panels / tasks).clamp(1, self.panels) } else { self.panels };
         let parts = self.panels.div_ceil(part);
@@ -297,7 +308,8 @@ impl<T: Real> Correlation<T> {
         });
     }
 
-    /// The target pixels of some cells of some images, as far as some panels of each group go.
+    /// Computes the target pixels of some cells of some images, for a range of the panels of each
+    /// group.
     fn area(
         &self,
         x: &[T],
@@ -321,10 +333,11 @@ impl<T: Real> Correlation<T> {
                 let bias = epilogue.bias.map(|bias| &bias[group * n + first..]);
                 let at = area + group * n + first;
                 let accumulator = epilogue.accumulator.map(|accumulator| accumulator.from(group * filled_up::<T>(n) + first));
-                // Pixels that are computed twice are finished below, once.
+                // If pixels are computed twice, the epilogue is applied once, below.
                 let epilogue = if pixels > 1 { Epilogue::bias(bias) } else { Epilogue { bias, accumulator, ..epilogue.from(at) } };
                 let source = &padded.elements[(group * (channels / groups)).min(padded.elements.len())..];
-                // SAFETY: tasks own distinct target pixels, or distinct channels of them, and so of an area's statistics.
+                // SAFETY: tasks own distinct target pixels, or distinct channels of them; the same
+                // holds for the statistics of an area.
                 unsafe { multiply_into(source, rows, packed.panels(panels), &y.from(at), places.out_starts.first(count), epilogue) };
             }
         }
@@ -332,7 +345,7 @@ impl<T: Real> Correlation<T> {
             for image in images {
                 let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * scatter[0]).min(target[0]));
                 let at = (image * target[0] + top) * row;
-                // SAFETY: this task alone has these rows.
+                // SAFETY: no other task accesses these rows.
                 let y = unsafe { y.slice(at, (bottom - top) * row) };
                 vectorize::<T, _>(|| epilogue.finish(at, y));
             }
@@ -341,14 +354,15 @@ impl<T: Real> Correlation<T> {
 }
 
 impl Places {
-    /// For areas of `images` images and `band` rows of cells.
+    /// Builds the offsets for areas of `images` images and `band` rows of cells.
     fn new<T>(frame: &CorrelationPlan, phase: &PhaseProduct<T>, images: usize, band: usize) -> Places {
         let &CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = frame;
         let [pitch, image] = source.pitch(channels, band);
         let [rows, cells] = frame.cells(phase, 0..band);
         let (mut starts, mut out_starts) = (vec![], vec![]);
         for (n, row) in (0..images).flat_map(|n| (0..rows).map(move |row| (n, row))) {
-            // The last few pixels are computed together with some before them, a second time and to the same bits.
+            // If the cells are not a multiple of `pixels`, the last product repeats some pixels of
+            // the one before, with bit-identical results.
             let cells = (0..cells).step_by(pixels).map(|cell| cell.min(cells - pixels));
             let from = n * image + row * source.step[0] * pitch * channels;
             starts.extend(cells.clone().map(|cell| from + cell * source.step[1] * channels));
@@ -361,7 +375,7 @@ impl Places {
         Places { starts: Ascending::new(starts), out_starts: Ascending::new(out_starts), taps: taps.collect(), run }
     }
 
-    /// Rows of the product for an image's rows of cells.
+    /// Returns the number of rows of the product for an image's rows of cells.
     fn rows<T>(&self, frame: &CorrelationPlan, phase: &PhaseProduct<T>, cells: Range<usize>) -> usize {
         let [rows, columns] = frame.cells(phase, cells);
         rows * columns.div_ceil(frame.pixels)

@@ -1,31 +1,38 @@
-//! Which algorithm a convolution takes: the one whose estimated cost is least.
+//! Selection of the algorithm of a convolution, by the lowest estimated cost.
 //!
-//! Costs are in multiplications and additions at the register tile's speed. What Winograd's algorithms have to do beside their products
-//! (transforms, weights) is counted in the same unit by factors that were fitted to measured times; they are ratios of a core's arithmetic to
-//! its caches' bandwidth and move little between machines. Nothing here depends on threads, so neither do results.
+//! The unit of cost is one multiplication or addition at the speed of the register tile. The work
+//! that Winograd's algorithms do in addition to their products (transforms, weights) is counted in
+//! the same unit, by factors that were fitted to measured times. These factors are ratios of a
+//! core's arithmetic to the bandwidth of its caches, and differ little between machines. Nothing
+//! here depends on the number of threads, so neither do results.
 
 use super::winograd::{self, Tile};
 use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise};
 use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::runtime::simd::Real;
 
-/// For an element of a transformed map, forward and input gradient, or of one that is spread out.
+/// Cost per element of a transformed map, for forward pass and input gradient, or per element of a
+/// map rearranged by space to depth.
 const TRANSFORM: f64 = 28.0;
-/// For an element of a transformed map, weight gradient.
+/// Cost per element of a transformed map, for the weight gradient.
 const TRANSFORM_FOR_WEIGHTS: f64 = 36.0;
-/// For an element of Winograd's weights that are made for the call, and read from beyond L2.
+/// Cost per element of Winograd's weights that are transformed for this call, and read from beyond
+/// L2.
 const WEIGHT: f64 = 60.0;
-/// For an element of any weights that are kept from call to call: those of a whole network do not stay in the caches.
+/// Cost per element of any weights that are kept between calls: the weights of a whole network do
+/// not stay in the caches.
 const KEPT_WEIGHT: f64 = 20.0;
 
-/// The algorithms with the tiles of input that they take.
+/// Winograd's algorithms with the input tiles that they use.
 const WINOGRAD: [(ConvAlgorithm, Tile); 2] = [(ConvAlgorithm::Winograd2, Tile::Four), (ConvAlgorithm::Winograd4, Tile::Six)];
 
-/// For an operation whose lanes are channels of their own: little but the arithmetic, or with the input spread out first.
+/// Cost per operation of an algorithm whose lanes are separate channels: little more than the
+/// arithmetic (`DEPTHWISE`), or with the input spread out first (`SPREAD`).
 const DEPTHWISE: f64 = 0.9;
 const SPREAD: f64 = 1.5;
 
-/// The algorithms that fit a pass, with their costs, the cheapest first; weights are made for the call, or `kept`.
+/// Returns the algorithms that support a pass, with their costs, the cheapest first. Weights are
+/// prepared for this call, or `kept`.
 pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) -> Vec<(ConvAlgorithm, f64)> {
     let reading = if kept { KEPT_WEIGHT * g.weights() as f64 } else { 0.0 };
     let mut candidates = vec![(ConvAlgorithm::Direct, direct::<T>(g, pass) + reading)];
@@ -42,7 +49,7 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) 
     candidates
 }
 
-/// The algorithms that do not fit a pass, with the reason.
+/// Returns the algorithms that do not support a pass, with the reason.
 pub(super) fn unsupported<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
     let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::unsupported_reason::<T>(tile, g, pass)));
     let depthwise = (ConvAlgorithm::Depthwise, depthwise::unsupported_reason(g, direction(pass)));
@@ -50,7 +57,8 @@ pub(super) fn unsupported<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(Con
     all.filter_map(|(algorithm, unsupported_reason)| Some((algorithm, unsupported_reason?))).collect()
 }
 
-/// The weight gradient goes through the input in the same direction as the forward pass.
+/// Returns the direction in which a pass reads the input. The weight gradient reads it as the
+/// forward pass does.
 fn direction(pass: ConvPass) -> Pass {
     if pass == ConvPass::InputGradient { Pass::InputGradient } else { Pass::Forward }
 }

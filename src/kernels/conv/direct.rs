@@ -1,20 +1,23 @@
 //! Direct convolution: the register tile on rows of the padded image, without unfolding it.
 //!
-//! In a channels-last image with its zero padding written out, what a kernel position sees of a pixel's neighbourhood is a run of contiguous
-//! elements at a fixed distance from the pixel: a *tap*. Where kernel positions lie side by side, a whole kernel row is one run. So an output
-//! pixel's row of the im2col matrix is a start and a list of taps, which is just what the tile takes.
+//! In a channels-last image with its zero padding written out, the elements that a kernel position
+//! reads around a pixel are a contiguous run at a fixed distance from the pixel: a *tap*. If kernel
+//! positions are adjacent, a whole kernel row is one run. So an output pixel's row of the im2col
+//! matrix is a start and a list of taps, which is exactly the form in which the register tile takes
+//! its rows.
 //!
-//! The input gradient is the same walk over the output's gradient. With stride `s` the input's pixels fall into `s · s` *phases*, each of
-//! which meets its own subset of the kernel, so a strided gradient is `s · s` dense correlations, none of which multiplies a zero. Images are cut
-//! into bands of rows, which are the tasks; a band pads what it needs into scratch memory that stays in the cache. Where the input has few
-//! channels there may be a shorter way, [`overlap`](super::overlap_add).
+//! The input gradient is the same computation on the output's gradient. With stride `s` the input's
+//! pixels are divided into `s · s` *phases*, each of which uses its own subset of the kernel. So a
+//! strided gradient is `s · s` dense correlations, none of which multiplies a zero. Images are
+//! divided into bands of rows, which are the tasks; a band is padded in scratch memory that stays
+//! in the cache. If the input has few channels, [`overlap_add`](super::overlap_add) may be faster.
 
 use super::ConvGeometry;
 use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights};
 use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::runtime::simd::Real;
 
-/// The forward pass with these weights.
+/// Prepares the forward pass with these weights.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let window = &g.window;
     let [rows, columns] =
@@ -36,7 +39,7 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     Correlation::new(frame, vec![phase])
 }
 
-/// The input gradient with these weights.
+/// Prepares the input gradient with these weights.
 pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let window = &g.window;
     let axes = [0, 1].map(|axis| phases(g, axis));
@@ -65,7 +68,7 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
     Correlation::new(frame, phases.collect())
 }
 
-/// How output pixels see the input.
+/// Returns the input pixels that output pixels read.
 pub(super) fn source_of_input(g: &ConvGeometry) -> Source {
     let window = &g.window;
     Source {
@@ -77,9 +80,10 @@ pub(super) fn source_of_input(g: &ConvGeometry) -> Source {
     }
 }
 
-/// How many neighbouring target pixels one row of the product computes. Where channels are few, several pixels share a vector: their windows
-/// overlap, so that a little more to read and some products with zero save most of the vectors. (Like Winograd's transforms, products with
-/// zero let an infinite input turn a neighbouring pixel into NaN.)
+/// Returns how many neighbouring target pixels one row of the product computes. If there are few
+/// channels, several pixels share a vector: their windows overlap, so that reading a little more
+/// and multiplying some zeros saves most of the vectors. (As in Winograd's transforms, products
+/// with zero let an infinite input turn a neighbouring pixel into NaN.)
 pub(super) fn pixels_together<T: Real>(g: &ConvGeometry, channels: usize, width: usize, step: usize) -> usize {
     let kernel = g.window.kernel[1];
     if g.groups > 1 || g.window.dilation[1] > 1 {
@@ -93,16 +97,17 @@ pub(super) fn pixels_together<T: Real>(g: &ConvGeometry, channels: usize, width:
 /// The phases of an input gradient along one axis.
 struct Phases {
     phases: Vec<AxisTaps>,
-    /// Source coordinates that cells see before the image's first.
+    /// Number of source coordinates that cells read before the image's first.
     before: usize,
-    /// Source coordinates that a cell sees.
+    /// Number of source coordinates that a cell reads.
     span: usize,
 }
 
 fn phases(g: &ConvGeometry, axis: usize) -> Phases {
     let [stride, dilation, padding, kernel] =
         [g.window.stride, g.window.dilation, g.window.padding, g.window.kernel].map(|pair| pair[axis] as isize);
-    // Input coordinate `cell · stride + at` meets output coordinate `cell + distance` through kernel position `k`.
+    // Input coordinate `cell · stride + at` is connected to output coordinate `cell + distance` by
+    // kernel position `k`.
     let meets = |at: isize| {
         (0..kernel).filter_map(move |k| {
             let ahead = at + padding - k * dilation;

@@ -1,7 +1,8 @@
-//! Convolution as a matrix product on unfolded images (im2col), and the fold that undoes it (col2im).
+//! Convolution as a matrix product on unfolded images (im2col), and the reverse operation, fold
+//! (col2im).
 //!
-//! The matrix of one image is `[C · kH · kW, L]`, as PyTorch's `unfold` gives it: a row for each channel and kernel position, a column for each
-//! output position.
+//! The matrix of one image is `[C · kH · kW, L]`, as PyTorch's `unfold` returns it: a row for each
+//! channel and kernel position, a column for each output position.
 
 use super::ConvGeometry;
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
@@ -11,13 +12,15 @@ use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::Real;
 use crate::kernels::transpose::transpose;
 
-/// Positions of the kernel, and for each output coordinate along one axis the input coordinate, if it is inside.
+/// Returns the input coordinate along one axis that kernel position `k` reads for output coordinate
+/// `o`, if it is inside the input.
 fn source(window: &Window, axis: usize, k: usize, o: usize) -> Option<usize> {
     let at = (o * window.stride[axis] + k * window.dilation[axis]).checked_sub(window.padding[axis])?;
     (at < window.input[axis]).then_some(at)
 }
 
-/// Writes the patches of one channels-last image (or some of its `channels`, every `pitch` elements) as the rows of a matrix.
+/// Writes the patches of one channels-last image as the rows of a matrix. Pixels are `pitch`
+/// elements apart; only their first `channels` are used.
 pub fn unfold<T: Real>(window: &Window, x: &[T], pitch: usize, channels: usize, columns: &mut [T]) {
     let [rows, width] = window.output;
     let length = rows * width;
@@ -39,13 +42,13 @@ pub fn unfold<T: Real>(window: &Window, x: &[T], pitch: usize, channels: usize, 
     });
 }
 
-/// Adds the rows of a matrix of patches to where [`unfold`] took them from.
+/// Adds the rows of a matrix of patches to the elements that [`unfold`] read them from.
 pub fn fold<T: Real>(window: &Window, columns: &[T], pitch: usize, channels: usize, x: &mut [T]) {
     let [rows, width] = window.output;
     let length = rows * width;
     let taps = window.kernel[0] * window.kernel[1];
     assert_eq!(columns.len(), channels * taps * length);
-    // A row of the image at a time, so that tasks own what they write.
+    // A task is a row of the image, so that tasks own what they write.
     parallel::chunks_mut(x, (window.input[1] * pitch).max(1), 4 * columns.len(), |ih, x| {
         for (kh, oh) in (0..window.kernel[0]).flat_map(|kh| (0..rows).map(move |oh| (kh, oh))) {
             if source(window, 0, kh, oh) != Some(ih) {
@@ -63,17 +66,18 @@ pub fn fold<T: Real>(window: &Window, columns: &[T], pitch: usize, channels: usi
     });
 }
 
-/// For each image and group: the matrix of patches, and where the group's channels start in the image and among the outputs.
+/// Calls `body(image, group)` for each image and group.
 fn each_part(g: &ConvGeometry, mut body: impl FnMut(usize, usize)) {
     (0..g.batch).for_each(|image| (0..g.groups).for_each(|group| body(image, group)));
 }
 
-/// The sizes of the matrices: output positions, output channels of a group, rows of patches.
+/// Returns the sizes of the matrices: output positions, output channels of a group, rows of
+/// patches.
 fn sizes(g: &ConvGeometry) -> [usize; 3] {
     [g.window.output[0] * g.window.output[1], g.group_out(), g.group_in() * g.taps()]
 }
 
-/// A group's channels of a channels-last image, `[L, C]` to `[L, C / groups]`.
+/// Copies a group's channels from a channels-last image, `[L, C]` to `[L, C / groups]`.
 fn gather<T: Real>(image: &[T], channels: usize, first: usize, out: &mut [T]) {
     let count = out.len() / (image.len() / channels).max(1);
     for (out, pixel) in out.chunks_exact_mut(count.max(1)).zip(image.chunks_exact(channels)) {
@@ -81,7 +85,7 @@ fn gather<T: Real>(image: &[T], channels: usize, first: usize, out: &mut [T]) {
     }
 }
 
-/// The inverse of [`gather`].
+/// Copies a group's channels back; the inverse of [`gather`].
 fn scatter<T: Real>(part: &[T], channels: usize, first: usize, image: &mut [T]) {
     let count = part.len() / (image.len() / channels).max(1);
     for (part, pixel) in part.chunks_exact(count.max(1)).zip(image.chunks_exact_mut(channels)) {

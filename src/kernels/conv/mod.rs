@@ -1,7 +1,8 @@
-//! Convolution: forward, input gradient and weight gradient, by several algorithms.
+//! Convolution: forward pass, input gradient and weight gradient, each by several algorithms.
 //!
-//! Feature maps are channels-last, `[N, H, W, C]`; weights `[C_out, C_in / groups, kH, kW]`. A transposed convolution is the input gradient of the
-//! convolution that leads back.
+//! Feature maps are channels-last, `[N, H, W, C]`; weights are `[C_out, C_in / groups, kH, kW]`. A
+//! transposed convolution is computed as the input gradient of the convolution that maps its output
+//! back to the shape of its input.
 
 mod correlation;
 mod cost;
@@ -32,51 +33,55 @@ use super::norm::{self, Maps};
 use super::runtime::allocator::Buffer;
 use super::runtime::simd::Real;
 
-/// Pixels that a padded map may have whatever the map and the windows are, by 16.
+/// Pixels that a padded map may always have, divided by 16, however small the map and the windows
+/// are.
 const SCATTERED: usize = 1 << 12;
 
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
-    /// Images.
+    /// Number of images.
     pub batch: usize,
-    /// Channels of the input.
+    /// Number of input channels.
     pub channels_in: usize,
-    /// Channels of the output.
+    /// Number of output channels.
     pub channels_out: usize,
-    /// Groups; they divide both numbers of channels.
+    /// Number of groups; divides both numbers of channels.
     pub groups: usize,
     /// Height and width: sizes, kernel, stride, padding, dilation.
     pub window: Window,
 }
 
-/// How a convolution is computed.
+/// The algorithm that computes a convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConvAlgorithm {
-    /// The fastest that fits.
+    /// The fastest algorithm that supports the geometry.
     #[default]
     Auto,
-    /// The input unfolded into a matrix of patches, and a matrix product.
+    /// Unfolds the input into a matrix of patches, and multiplies matrices.
     Im2col,
-    /// The register tile on rows of the padded image: im2col without the copy.
+    /// Runs the register tile on rows of the padded image: im2col without the copy.
     Direct,
-    /// Winograd's F(2×2, 3×3) where it fits (`f32`, 3×3, stride 1, one group), else the fastest
-    /// that fits.
+    /// Winograd's F(2×2, 3×3) where it applies (`f32`, 3×3, stride 1, one group), else the fastest
+    /// algorithm that does.
     Winograd2,
-    /// Winograd's F(4×4, 3×3), likewise; or F(3×3, 4×4) or F(2×2, 5×5) for kernels of 4×4 and 5×5. A forward pass or a weight gradient may have
-    /// a stride `s`: it counts as a kernel of `⌈k / s⌉` taps a side, such as 7×7 of stride 2 for one of 4×4.
+    /// Winograd's F(4×4, 3×3), under the same conditions; or F(3×3, 4×4) or F(2×2, 5×5) for kernels
+    /// of 4×4 and 5×5. A forward pass or a weight gradient may have a stride `s`: it is computed as
+    /// a kernel of `⌈k / s⌉` taps along each axis, for example 7×7 with stride 2 as 4×4.
     Winograd4,
-    /// Vectors along the channels, each lane for itself: for groups of few channels, of which depthwise convolution has one each. Where
-    /// groups have very many, the fastest that fits.
+    /// Vectors along the channels, where each lane computes its own channel: for groups of few
+    /// channels, such as depthwise convolution with one channel per group. If groups have very many
+    /// channels, the fastest algorithm that supports them.
     Depthwise,
-    /// Seven nested loops, for comparison; and for windows of which nearly all lie in the padding or between whose taps nearly all of the
-    /// map lies, whatever is asked for.
+    /// Seven nested loops, for comparison. Also used, whatever algorithm is requested, for windows
+    /// that are almost entirely in the padding, and for taps so far apart that almost the whole map
+    /// is between them.
     Naive,
 }
 
 impl fmt::Display for ConvAlgorithm {
-    /// Its name in small letters, as `winograd4`.
+    /// Writes the name in lower case, such as `winograd4`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             ConvAlgorithm::Auto => "auto",
@@ -90,19 +95,19 @@ impl fmt::Display for ConvAlgorithm {
     }
 }
 
-/// What of a convolution is computed.
+/// The part of a convolution that is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConvPass {
-    /// The output, from the input and the weight.
+    /// Computes the output from the input and the weight.
     Forward,
-    /// The gradient of the input, from that of the output and the weight.
+    /// Computes the input's gradient from the output's gradient and the weight.
     InputGradient,
-    /// The gradient of the weight, from the input and the gradient of the output.
+    /// Computes the weight's gradient from the input and the output's gradient.
     WeightGradient,
 }
 
 impl fmt::Display for ConvPass {
-    /// As `input gradient`.
+    /// Writes the name in lower case, such as `input gradient`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             ConvPass::Forward => "forward",
@@ -112,17 +117,18 @@ impl fmt::Display for ConvPass {
     }
 }
 
-/// What a pass is computed by, and what else could have.
+/// The algorithm that computes a pass, and the alternatives.
 pub(crate) struct Choice {
     pub(crate) ran: ConvAlgorithm,
-    /// What fits, with the estimated costs, the cheapest first.
+    /// The algorithms that support the pass, with their estimated costs, the cheapest first.
     pub(crate) candidates: Vec<(ConvAlgorithm, f64)>,
-    /// What does not, with the reason.
+    /// The algorithms that do not support the pass, with the reason.
     pub(crate) unsupported: Vec<(ConvAlgorithm, &'static str)>,
 }
 
 impl ConvAlgorithm {
-    /// The choice that is made when this is asked for, with weights for one call or `kept` for many.
+    /// Returns the choice for this requested algorithm, with weights prepared for one call, or
+    /// `kept` for many.
     pub(crate) fn choice<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> Choice {
         let ran = self.resolve::<T>(g, pass, kept);
         if g.is_empty() || g.is_scattered() {
@@ -131,7 +137,8 @@ impl ConvAlgorithm {
         Choice { ran, candidates: cost::candidates::<T>(g, pass, kept), unsupported: cost::unsupported::<T>(g, pass) }
     }
 
-    /// What computes a pass when this is asked for: the cheapest for `Auto`, and where what is asked for does not fit.
+    /// Returns the algorithm that computes a pass if this one is requested: the cheapest for
+    /// `Auto`, and for an algorithm that does not support the pass.
     fn resolve<T: Real>(self, g: &ConvGeometry, pass: ConvPass, kept: bool) -> ConvAlgorithm {
         match self {
             _ if g.is_empty() || g.is_scattered() => ConvAlgorithm::Naive,
@@ -146,43 +153,45 @@ impl ConvAlgorithm {
 }
 
 impl ConvGeometry {
-    /// Input channels of a group.
+    /// Returns the number of input channels of a group.
     pub(crate) fn group_in(&self) -> usize {
         self.channels_in / self.groups
     }
 
-    /// Output channels of a group.
+    /// Returns the number of output channels of a group.
     pub(crate) fn group_out(&self) -> usize {
         self.channels_out / self.groups
     }
 
-    /// Elements of an input image.
+    /// Returns the number of elements of an input image.
     pub(crate) fn image_in(&self) -> usize {
         self.window.input[0] * self.window.input[1] * self.channels_in
     }
 
-    /// Elements of an output image.
+    /// Returns the number of elements of an output image.
     pub(crate) fn image_out(&self) -> usize {
         self.window.output[0] * self.window.output[1] * self.channels_out
     }
 
-    /// Positions of the kernel.
+    /// Returns the number of positions of the kernel.
     pub(crate) fn taps(&self) -> usize {
         self.window.kernel[0] * self.window.kernel[1]
     }
 
-    /// Elements of the weight.
+    /// Returns the number of elements of the weight.
     pub(crate) fn weights(&self) -> usize {
         self.channels_out * self.group_in() * self.taps()
     }
 
-    /// Whether there is nothing to multiply: no images, no channels on one of the sides, or maps without pixels.
+    /// Returns whether there is nothing to multiply: no images, no input or output channels, or
+    /// maps without pixels.
     fn is_empty(&self) -> bool {
         self.batch == 0 || self.weights() == 0 || self.image_in() == 0 || self.image_out() == 0
     }
 
-    /// Whether the windows reach so far into the padding, or their taps lie so far apart, that to lay out the padded map takes memory and
-    /// time out of proportion to the map and the products.
+    /// Returns whether the windows reach so far into the padding, or their taps are so far apart,
+    /// that building the padded map takes memory and time out of proportion to the map and the
+    /// products.
     fn is_scattered(&self) -> bool {
         let Window { input, output, kernel, stride, dilation, .. } = self.window;
         let extent = |axis: usize| (output[axis] - 1).saturating_mul(stride[axis]).saturating_add((kernel[axis] - 1) * dilation[axis] + 1);
@@ -191,28 +200,29 @@ impl ConvGeometry {
         area([0, 1].map(|axis| extent(axis).max(input[axis]))) / 16 > area(input).saturating_add(taps).saturating_add(SCATTERED)
     }
 
-    /// Whether it is a dense layer for a few vectors: one pixel, one tap, one group.
+    /// Returns whether this is a dense layer for few vectors: one pixel, one tap, one group.
     fn is_dense(&self) -> bool {
         let Window { input, output, kernel, padding, .. } = self.window;
         [input, output, kernel] == [[1, 1]; 3] && padding == [0, 0] && self.groups == 1 && self.batch <= small_m::FEW_ROWS
     }
 
-    /// Elementary operations of one pass.
+    /// Returns the number of elementary operations of one pass.
     pub(crate) fn work(&self) -> usize {
         let per_pixel = 2 * self.weights();
         (self.batch * self.window.output[0] * self.window.output[1]).saturating_mul(per_pixel)
     }
 }
 
-/// A convolution, or the gradient of its input, with the weights laid out for the algorithm that computes it. Kept, it serves any number of
-/// inputs; the fastest algorithm may be another then than for one.
+/// A convolution, or its input gradient, with the weights in the layout of the algorithm that
+/// computes it. Kept weights serve any number of inputs; the fastest algorithm may then differ from
+/// the fastest one for a single call.
 pub struct Prepared<T> {
     geometry: ConvGeometry,
     pass: Pass,
     plan: Plan<T>,
 }
 
-/// What is computed from the weights and a map.
+/// The passes that are computed from the weights and a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     Forward,
@@ -229,20 +239,20 @@ impl From<Pass> for ConvPass {
 }
 
 enum Plan<T> {
-    /// The weights as they are.
+    /// The weights, unchanged.
     Naive(Buffer<T>),
     Im2col(Buffer<T>),
     Direct(Correlation<T>),
-    /// Direct too.
+    /// Also [`ConvAlgorithm::Direct`].
     Overlap(OverlapAdd<T>),
     Winograd(Winograd<T>),
     Depthwise(Depthwise<T>),
-    /// The weights as they are: each image is one pixel, and they are the rows of a matrix.
+    /// The weights, unchanged: each image is one pixel, and the weights are the rows of a matrix.
     Dense(Buffer<T>),
 }
 
 impl<T: Real> Prepared<T> {
-    /// `y = x ⋆ w`, with weights to be kept.
+    /// Prepares weights for `y = x ⋆ w`, to be used for many inputs.
     pub fn forward(algorithm: ConvAlgorithm, geometry: &ConvGeometry, w: &[T]) -> Prepared<T> {
         Prepared::new(algorithm, geometry, Pass::Forward, true, w)
     }
@@ -264,7 +274,7 @@ impl<T: Real> Prepared<T> {
         Prepared { geometry: *g, pass, plan }
     }
 
-    /// Computes the pass; the epilogue's channels are those of the result.
+    /// Computes the pass. The epilogue's channels are those of the result.
     pub fn run(&self, from: &[T], epilogue: Epilogue<'_, T>, to: &mut [T]) {
         let g = &self.geometry;
         let (input, output, channels) = match self.pass {
@@ -289,8 +299,9 @@ impl<T: Real> Prepared<T> {
         epilogue.finish(0, to);
     }
 
-    /// What statistics are taken of while a forward pass runs, if its algorithm takes them. (Winograd's tiles, transformed back a few pixels at
-    /// a time, would take longer than a pass over their map.)
+    /// Returns the parts over which statistics are taken during a forward pass; `None` if the
+    /// algorithm takes none. (For Winograd this would be slower than a separate pass over the map,
+    /// because tiles are transformed back a few pixels at a time.)
     fn parts(&self) -> Option<Parts> {
         match &self.plan {
             Plan::Direct(correlation) => correlation.parts(),
@@ -300,12 +311,13 @@ impl<T: Real> Prepared<T> {
     }
 }
 
-/// `y = x ⋆ w + bias`.
+/// Computes `y = x ⋆ w + bias`.
 pub fn forward<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     Prepared::new(algorithm, g, Pass::Forward, false, w).run(x, Epilogue::bias(bias), y);
 }
 
-/// As [`forward`], with the moments of the output's channels over the whole batch, which direct and depthwise convolution take in passing.
+/// Computes [`forward`] and the moments of the output's channels over the whole batch. Direct and
+/// depthwise convolution take the moments while they compute the output.
 pub fn forward_with_moments<T: Real>(
     algorithm: ConvAlgorithm,
     g: &ConvGeometry,
@@ -325,12 +337,13 @@ pub fn forward_with_moments<T: Real>(
     }
 }
 
-/// The gradient of the input from that of the output; with a bias on the input's channels for transposed convolutions.
+/// Computes the input's gradient from the output's gradient; a transposed convolution adds a bias
+/// on the input's channels.
 pub fn input_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, dy: &[T], w: &[T], bias: Option<&[T]>, dx: &mut [T]) {
     Prepared::new(algorithm, g, Pass::InputGradient, false, w).run(dy, Epilogue::bias(bias), dx);
 }
 
-/// The gradient of the weight from the input and the output's gradient.
+/// Computes the weight's gradient from the input and the output's gradient.
 pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     assert!(x.len() == g.batch * g.image_in() && dw.len() == g.weights() && dy.len() == g.batch * g.image_out());
     match algorithm.resolve::<T>(g, ConvPass::WeightGradient, false) {

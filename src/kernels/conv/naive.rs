@@ -1,5 +1,5 @@
-//! Convolution as its definition says, for tests to hold every other algorithm against, and for geometries for which these lay out far more
-//! than there is to multiply.
+//! Convolution by its definition. Tests compare every other algorithm with it, and it serves
+//! geometries for which the others would build far larger arrays than there are products.
 
 use super::ConvGeometry;
 use crate::kernels::runtime::allocator::Buffer;
@@ -35,7 +35,8 @@ fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// The products' sums, from the bias on. In f64 whatever the type is, so that each result is rounded once.
+/// Sums the products, starting from the bias. Sums are in `f64` whatever the type is, so that each
+/// result is rounded once.
 fn sum<T: Real>(g: &ConvGeometry, bias: Option<&[T]>, product: impl Fn(&mut [f64], usize, usize, usize), out: &mut [T]) {
     let wide = |x: &T| x.to_f64().unwrap_or(f64::NAN);
     let mut sums = Buffer::<f64>::zeroed(out.len());

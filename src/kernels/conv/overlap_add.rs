@@ -1,9 +1,12 @@
-//! Input gradients of few channels: a product per row, whose windows are added where they overlap.
+//! Input gradients of few channels: one product per row, whose windows are added where they
+//! overlap.
 //!
-//! An output pixel's gradient gives to a kernel's width of input pixels, which lie side by side in a channels-last row: `kW · C_in` contiguous
-//! numbers. Where an input pixel alone has too few channels for a vector, these fill one or more. So for each row of the input there is a
-//! product, whose rows are the output's columns and whose sums run over the kernel rows that meet the output and its channels. Nothing is
-//! multiplied with padding. Then each input pixel adds up what the windows that cover it have for it (overlap-add).
+//! The gradient of an output pixel contributes to a kernel's width of input pixels, which are
+//! adjacent in a channels-last row: `kW · C_in` contiguous numbers. Even if one input pixel has too
+//! few channels to fill a vector, these numbers fill one or more. So there is one product for each
+//! row of the input. Its rows are the output's columns, and its sums run over the output's channels
+//! and over the kernel rows that connect the input row to rows of the output. Nothing is multiplied
+//! with padding. Then each input pixel sums its parts of all windows that cover it (overlap-add).
 
 use std::ops::Range;
 
@@ -18,14 +21,15 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch, vectorize};
 
-/// Rows of a product, about: enough to use a packed panel well, so few that what they give stays in L1.
+/// Approximate number of rows of a product: enough to make good use of a packed panel, and few
+/// enough that their results stay in L1.
 const ROWS: usize = 48;
-/// Tasks that there are at least, where that is possible.
+/// Minimum number of tasks, where possible.
 const TASKS: usize = 16;
-/// What adding a window to a pixel takes, in multiplications and additions of a vector.
+/// Cost of adding a window to a pixel, in multiply-adds of a vector.
 const ADD: usize = 2;
 
-/// Whether this takes less than a [`Correlation`](super::correlation::Correlation).
+/// Returns whether this is cheaper than a [`Correlation`](super::correlation::Correlation).
 pub(crate) fn pays<T: Real>(g: &ConvGeometry) -> bool {
     let Window { input, output, kernel, stride, dilation, .. } = g.window;
     if g.groups > 1 || dilation != [1, 1] || g.channels_in > lanes::<T>() {
@@ -39,12 +43,15 @@ pub(crate) fn pays<T: Real>(g: &ConvGeometry) -> bool {
     own < input[0] * input[1].div_ceil(pixels) * taps[0] * taps[1] * g.channels_out
 }
 
-/// Elements from one window of a product to the next: whole vectors, which are written faster.
+/// Returns the number of elements from one window of a product to the next: whole vectors, which
+/// are faster to write.
 fn pitch<T: Real>(g: &ConvGeometry) -> usize {
     filled_up::<T>(g.window.kernel[1] * g.channels_in)
 }
 
-/// What an input position meets along one axis: kernel position `first + turn · stride` at output position `last - turn`.
+/// The kernel and output positions that contribute to an input position along one axis: kernel
+/// position `first + turn · stride` at output position `last - turn`, for each `turn` in
+/// `rotations`.
 struct Overlap {
     first: usize,
     last: usize,
@@ -61,19 +68,21 @@ impl Overlap {
     }
 }
 
-/// An input gradient with its weights.
+/// An input gradient with its packed weights.
 pub(crate) struct OverlapAdd<T> {
     geometry: ConvGeometry,
-    /// `[kH · C_out, kW · C_in]`: kernel rows that meet the same input rows together, the last first.
+    /// `[kH · C_out, kW · C_in]`: kernel rows that contribute to the same input rows are grouped,
+    /// each group in descending order.
     panels: Panels<T>,
     /// Images of a product, and rows of the input that a task computes.
     images: usize,
     band: usize,
-    /// Where a product's rows start in the output, their taps, and where they start in the result.
+    /// Starts of a product's rows in the output, their taps, and their starts in the result.
     starts: Ascending<Vec<usize>>,
     taps: Vec<usize>,
     out_starts: Ascending<Vec<usize>>,
-    /// For each input column where its part of the first window is that covers it, and how many windows do.
+    /// For each input column: the offset of its part of the first window that covers it, and the
+    /// number of windows that do.
     columns: Vec<(usize, usize)>,
 }
 
@@ -130,18 +139,18 @@ impl<T: Real> OverlapAdd<T> {
         });
     }
 
-    /// Some rows of some images.
+    /// Computes a range of rows of a range of images.
     fn area(&self, dy: &[T], images: Range<usize>, rows: Range<usize>, epilogue: Epilogue<'_, T>, dx: &Disjoint<'_, T>) {
         let (g, Window { input, output, .. }) = (&self.geometry, self.geometry.window);
         let pitch = pitch::<T>(g);
         let count = images.len() * output[1];
-        // A pixel reads a whole vector of its part of a window.
+        // A pixel reads a whole vector at its part of a window, which may reach past the end.
         let mut windows = Buffer::uninit(count * pitch + lanes::<T>());
         for row in rows {
             self.windows(&dy[images.start * g.image_out()..], row, count, &mut windows);
             for (image, windows) in images.clone().zip((0..count).step_by(output[1]).map(|first| &windows[first * pitch..])) {
                 let at = (image * input[0] + row) * input[1] * g.channels_in;
-                // SAFETY: this task alone has this row.
+                // SAFETY: no other task accesses this row.
                 let dx = unsafe { dx.slice(at, input[1] * g.channels_in) };
                 let step = pitch.wrapping_sub(g.window.stride[1] * g.channels_in);
                 dispatch::<T, _>(Add { windows, columns: &self.columns, step, channels: g.channels_in, bias: epilogue.bias, dx });
@@ -152,7 +161,8 @@ impl<T: Real> OverlapAdd<T> {
         }
     }
 
-    /// What `count` pixels of output rows, in `dy` and images after it, give to an input row.
+    /// Computes what `count` pixels of output rows, in `dy` and the images after it, contribute to
+    /// an input row.
     fn windows(&self, dy: &[T], row: usize, count: usize, windows: &mut [T]) {
         let (g, Window { output, kernel, stride, .. }) = (&self.geometry, self.geometry.window);
         let Overlap { first, last, rotations } = Overlap::new(&g.window, 0, row);
@@ -172,11 +182,11 @@ impl<T: Real> OverlapAdd<T> {
     }
 }
 
-/// A row of the input gradient from the windows of the output's columns.
+/// Computes a row of the input gradient from the windows of the output's columns.
 struct Add<'a, T> {
     windows: &'a [T],
     columns: &'a [(usize, usize)],
-    /// From a pixel's part of a window to its part of the next.
+    /// Elements from a pixel's part of a window to its part of the next window.
     step: usize,
     channels: usize,
     bias: Option<&'a [T]>,
@@ -193,7 +203,7 @@ impl<T: Real> WithSimd for Add<'_, T> {
         assert!(channels <= lanes && dx.len() == columns.len() * channels && bias.is_none_or(|bias| bias.len() == channels));
         let mask = T::mask(simd, channels);
         let bias = match bias {
-            // SAFETY: there is an element for each channel.
+            // SAFETY: the bias has an element for each channel.
             Some(bias) => unsafe { T::load_masked(simd, mask, bias.as_ptr()) },
             None => T::splat(simd, T::zero()),
         };
@@ -203,9 +213,10 @@ impl<T: Real> WithSimd for Add<'_, T> {
                 sum = T::vector_add(simd, sum, bytemuck::pod_read_unaligned(bytemuck::cast_slice(&windows[at..][..lanes])));
                 at = at.wrapping_add(step);
             }
-            // Lanes beyond the pixel's channels are the next pixel's, which is written next.
+            // Lanes past the pixel's channels belong to the next pixel, which is written next.
             let to = &mut dx[column * channels..];
-            // SAFETY: the row has the vector's lanes, or those of the pixel's channels, from here on.
+            // SAFETY: from here on, the row has as many elements as the vector has lanes, or at
+            // least the pixel's channels, which the mask covers.
             unsafe {
                 if to.len() >= lanes {
                     to.as_mut_ptr().cast::<T::Vector<S>>().write_unaligned(sum);

@@ -1,4 +1,4 @@
-//! Every algorithm against the definition, over random geometry.
+//! Compares every algorithm with the definition, over random geometry.
 
 use proptest::prelude::*;
 
@@ -6,14 +6,14 @@ use super::*;
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::parallel;
 
-/// Under Miri few cases, and small ones.
+/// Numbers of cases. Under Miri there are few, and they are small.
 const CASES: [u32; 2] = if cfg!(miri) { [4, 2] } else { [128, 32] };
 
 fn affordable(g: &ConvGeometry) -> bool {
     crate::kernels::affordable(g.work())
 }
 
-/// Any convolution of up to a few hundred elements a side.
+/// Generates any convolution of up to a few hundred elements per axis.
 fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
     let pair = |range: std::ops::Range<usize>| [range.clone(), range];
     (0..4usize, 1..4usize, 1..6usize, 1..40usize, pair(1..12), pair(1..5), pair(1..4), pair(0..4), pair(1..3)).prop_filter_map(
@@ -26,7 +26,7 @@ fn any_geometry() -> impl Strategy<Value = ConvGeometry> {
     )
 }
 
-/// What is held against the naive convolution.
+/// The algorithms that are compared with the naive convolution.
 const ALGORITHMS: [ConvAlgorithm; 6] = [
     ConvAlgorithm::Auto,
     ConvAlgorithm::Direct,
@@ -36,10 +36,11 @@ const ALGORITHMS: [ConvAlgorithm; 6] = [
     ConvAlgorithm::Depthwise,
 ];
 
-/// Kernels that Winograd's algorithms take, with channels beyond a panel and tiles enough for several groups.
+/// Generates kernels that Winograd's algorithms support, with more channels than a panel and enough
+/// tiles for several groups.
 fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
     let size = prop_oneof![1..9usize, 20..30usize];
-    // Kernel and stride; without stride they have as many taps along both axes.
+    // Kernel and stride; without a stride, kernels have the same number of taps along both axes.
     let kernel = prop_oneof![
         3 => Just([[3, 3], [1, 1]]),
         2 => prop::sample::select(vec![[[4, 4], [1, 1]], [[5, 5], [1, 1]]]),
@@ -54,7 +55,7 @@ fn any_dense_geometry() -> impl Strategy<Value = ConvGeometry> {
     )
 }
 
-/// Groups of few channels, with more channels together than a vector has lanes.
+/// Generates groups of few channels that together have more channels than a vector has lanes.
 fn grouped_geometry() -> impl Strategy<Value = ConvGeometry> {
     let pair = |range: std::ops::Range<usize>| [range.clone(), range];
     let channels = prop_oneof![
@@ -75,7 +76,7 @@ fn grouped_geometry() -> impl Strategy<Value = ConvGeometry> {
     )
 }
 
-/// Few input channels, so that the input gradient is added up from overlapping windows.
+/// Generates few input channels, so that the input gradient is summed from overlapping windows.
 fn overlapping_geometry() -> impl Strategy<Value = ConvGeometry> {
     let pair = |range: std::ops::Range<usize>| [range.clone(), range];
     (1..8usize, 1..9usize, 1..40usize, pair(1..24), pair(2..9), pair(1..4), pair(0..8)).prop_filter_map(
@@ -92,15 +93,15 @@ fn numbers(length: usize, seed: usize) -> Vec<f64> {
     (0..length).map(|i| ((i * 2_654_435_761 + seed * 1_000_003) % 2001) as f64 / 1000.0 - 1.0).collect()
 }
 
-/// The numbers, rounded to `T`.
+/// Rounds numbers to `T`.
 fn rounded<T: Real>(numbers: &[f64]) -> Vec<T> {
     numbers.iter().map(|&number| T::of(number)).collect()
 }
 
 fn assert_close<T: Real>(name: &str, algorithm: ConvAlgorithm, got: &[T], expected: &[f64]) {
-    // Sums of at most a few thousand products of numbers up to 1, in another order, and of numbers
-    // that are rounded themselves; Winograd's transforms take two digits more. What lies in a wrong
-    // place is wrong by a tenth and more.
+    // The results are sums of at most a few thousand products of numbers up to 1, in another order,
+    // and of numbers that are themselves rounded; Winograd's transforms lose two more digits. A
+    // value in a wrong place is wrong by a tenth or more.
     let most = if size_of::<T>() == size_of::<f64>() { 1e-11 } else { 2e-3 };
     assert_eq!(got.len(), expected.len());
     for (at, (got, expected)) in got.iter().map(|got| got.to_f64().unwrap()).zip(expected).enumerate() {
@@ -112,7 +113,8 @@ fn assert_close<T: Real>(name: &str, algorithm: ConvAlgorithm, got: &[T], expect
     }
 }
 
-/// Every algorithm in both types: each is compiled in other sizes, for other instruction sets.
+/// Compares every algorithm in both types: they are compiled with different tile sizes and for
+/// different instruction sets.
 fn compare(g: &ConvGeometry) {
     let expected = passes::<f64>(g, ConvAlgorithm::Naive);
     let expected = expected.each_ref().map(|pass| &pass[..]);
@@ -131,7 +133,8 @@ fn compare_passes<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm, expected:
     }
 }
 
-/// The output with an epilogue, the input's gradient with another, and the weight's.
+/// Computes the output with one epilogue, the input's gradient with another, and the weight's
+/// gradient.
 fn passes<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Vec<T>; 3] {
     let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
     let numbers = |length, seed| rounded::<T>(&numbers(length, seed));
@@ -147,10 +150,10 @@ fn passes<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Vec<T>; 3] {
     [y, dx, dw]
 }
 
-/// Moments taken in passing against those of the result.
+/// Compares the moments that the forward pass computes with those of its result.
 fn compare_moments(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[f64], w: &[f64], bias: &[f64]) {
     let [mut y, mut alone] = [(); 2].map(|()| vec![f64::NAN; g.batch * g.image_out()]);
-    // Far from zero, so that squares alone would cancel.
+    // Far from zero, so that moments from plain sums of squares would suffer from cancellation.
     let bias: Vec<f64> = bias.iter().map(|bias| 1000.0 + bias).collect();
     let moments = forward_with_moments(algorithm, g, x, w, Some(&bias), &mut y);
     forward(algorithm, g, x, w, Some(&bias), &mut alone);
@@ -198,7 +201,8 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
     for [batch, channels_in, channels_out, groups, size, kernel, stride, padding, dilation] in [
         [2, 1, 6, 1, 28, 5, 1, 2, 1],
         [3, 6, 16, 1, 14, 5, 1, 0, 1],
-        // Overlapping windows: many images in a product, one image in bands, strides longer than the kernel, rows that meet padding alone.
+        // Overlapping windows: many images in a product, one image in bands, strides longer than
+        // the kernel, rows that read only padding.
         [70, 3, 20, 1, 9, 3, 1, 1, 1],
         [1, 3, 8, 1, 60, 7, 1, 3, 1],
         [2, 3, 9, 1, 16, 4, 2, 1, 1],
@@ -210,22 +214,24 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         [2, 16, 8, 1, 12, 1, 3, 0, 1],
         [1, 4, 4, 2, 4, 4, 1, 0, 1],
         [1, 4, 6, 2, 5, 2, 4, 3, 2],
-        // More products to a sum than are added up in one go: in whole taps, in parts of one, and with pixels computed together.
+        // Sums of more products than are added in one piece: pieces of whole taps, pieces of parts
+        // of a tap, and pixels that are computed together.
         [1, 300, 20, 1, 6, 3, 1, 1, 1],
         [1, 1300, 40, 1, 5, 1, 1, 0, 1],
         [1, 130, 6, 1, 9, 3, 1, 1, 1],
         [1, 6, 130, 1, 9, 3, 1, 1, 1],
-        // Winograd's weight gradient: by lots of several chunks; by chunks, with few blocks and with many; with many of one chunk.
+        // Winograd's weight gradient: by lots of several chunks; by chunks, with few blocks and
+        // with many; with many blocks of one chunk.
         [4, 5, 7, 1, 50, 3, 1, 1, 1],
         [2, 70, 70, 1, 40, 3, 1, 1, 1],
         [1, 150, 100, 1, 40, 3, 1, 1, 1],
         [1, 200, 120, 1, 9, 3, 1, 1, 1],
         [4, 3, 7, 1, 100, 7, 2, 3, 1],
         [1, 70, 60, 1, 23, 5, 1, 2, 1],
-        // Tiles that see nothing but padding.
+        // Tiles that read only padding.
         [2, 3, 4, 1, 5, 3, 1, 7, 1],
         [1, 2, 2, 1, 1, 3, 1, 9, 1],
-        // Pixels taken together that come out even, and that do not.
+        // Pixels computed together: with and without a remainder.
         [2, 3, 5, 1, 12, 3, 2, 1, 1],
         [2, 2, 3, 1, 11, 5, 1, 2, 1],
     ] {
@@ -240,8 +246,8 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
 
 #[test]
 #[cfg_attr(miri, ignore)] // large
-fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution() {
-    // Without an epilogue, so that they are written past the caches.
+fn depthwise_results_larger_than_the_caches_agree_with_the_naive_convolution() {
+    // Without an epilogue, so that results are written with non-temporal stores.
     for (size, stride) in [(226, 1), (225, 2)] {
         let window = Window::new([size; 2], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch: 2, channels_in: 64, channels_out: 64, groups: 64, window };
@@ -251,7 +257,7 @@ fn channelwise_results_larger_than_the_caches_agree_with_the_naive_convolution()
     }
 }
 
-/// The output and the input's gradient, aligned as tensors are.
+/// Computes the output and the input's gradient, in buffers aligned like those of tensors.
 fn streamed<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Buffer<T>; 2] {
     let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
     let [w, x, dy] = [(g.weights(), 1), (inputs, 2), (outputs, 3)].map(|(length, seed)| rounded::<T>(&numbers(length, seed)));
@@ -264,7 +270,7 @@ fn streamed<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Buffer<T>; 
 
 #[test]
 #[cfg_attr(miri, ignore)] // large
-fn input_gradients_of_few_channels_are_the_same_bits_with_any_number_of_threads() {
+fn input_gradients_of_few_channels_are_bit_identical_with_any_number_of_threads() {
     for (batch, channels, size, stride) in [(21, 6, 14, 1), (1, 3, 40, 1), (1, 1, 41, 2)] {
         let window = Window::new([size; 2], [5, 5], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch, channels_in: channels, channels_out: 16, groups: 1, window };
@@ -284,7 +290,7 @@ fn input_gradients_of_few_channels_are_the_same_bits_with_any_number_of_threads(
 
 #[test]
 #[cfg_attr(miri, ignore)] // large
-fn channelwise_results_are_the_same_bits_with_any_number_of_threads() {
+fn depthwise_results_are_bit_identical_with_any_number_of_threads() {
     for (channels, groups, stride) in [(96, 96, 1), (96, 96, 2), (64, 16, 1), (40, 10, 2)] {
         let window = Window::new([40, 40], [3, 3], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch: 3, channels_in: channels, channels_out: channels, groups, window };

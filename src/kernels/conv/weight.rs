@@ -1,4 +1,5 @@
-//! The weight gradient of direct convolution: the padded image's rows, transposed, times the output's gradient.
+//! The weight gradient of direct convolution: the rows of the padded image, transposed, times the
+//! output's gradient.
 
 use std::ops::Range;
 
@@ -10,18 +11,18 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
 
-/// Pixels that one partial sum of a weight gradient covers at least.
+/// Minimum number of pixels that one partial sum of a weight gradient covers.
 const PART: usize = 2048;
-/// Elements that all partial sums of a weight gradient together have at most.
+/// Maximum number of elements of all partial sums of a weight gradient together.
 const PARTIALS: usize = 1 << 22;
-/// Rows and columns of the `[K, N]` result that one task computes, about.
+/// Approximate numbers of rows and columns of the `[K, N]` result that one task computes.
 const ROWS: usize = 192;
 const COLUMNS: usize = 256;
-/// Tasks that there are at least, where that takes no more than smaller blocks.
+/// Minimum number of tasks, if smaller blocks are enough to reach it.
 const TASKS: usize = 16;
-/// Pixels that a task sums up before it returns to its first row; what they take of input and output stays in L2.
+/// Pixels that a task sums before it returns to its first row; their input and output stay in L2.
 const STRETCH: usize = 128;
-/// Side of the squares in which results are turned round.
+/// Side of the squares in which results are transposed.
 const SIDE: usize = 16;
 
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
@@ -29,7 +30,8 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     if g.batch * g.image_out() * dw.len() == 0 {
         return dw.fill(T::zero());
     }
-    // Neighbouring pixels of an output of few channels are taken as one pixel of more channels, which see a wider window.
+    // Neighbouring pixels of an output of few channels are treated as one pixel of more channels,
+    // with a wider window.
     let most = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
     let together = (1..=most).rev().find(|together| window.output[1].is_multiple_of(*together)).unwrap_or(1);
     let [rows, columns] = [window.output[0], window.output[1] / together];
@@ -38,7 +40,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     let (k, n) = (height * width * group_in, together * g.group_out());
     let padded = source_of_input(g).pad(x, g.channels_in, 0..g.batch, 0..rows, g.work());
     let pixel = |row: usize, column: usize| (row * padded.pitch + column) * g.channels_in;
-    // Where the window of an output pixel starts; by row of the output, whose pixels are equally far apart.
+    // Start of the window of each output pixel. The pixels of one output row are equally far apart.
     let starts_of = |pixels: Range<usize>, starts: &mut Vec<usize>| {
         let step = together * window.stride[1] * g.channels_in;
         for row in pixels.start / columns..pixels.end.div_ceil(columns) {
@@ -90,28 +92,31 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     });
 }
 
-/// How the `[K, N]` result of each group is cut into blocks: all taps of some input channels, and some outputs.
+/// The division of each group's `[K, N]` result into blocks: all taps of some input channels, and
+/// some outputs.
 struct Blocks<'a> {
     g: &'a ConvGeometry,
-    /// The window that output pixels see which are taken together, and their number.
+    /// The size of the window of output pixels that are computed together, and the number of these
+    /// pixels.
     taps: [usize; 2],
     together: usize,
-    /// Input channels and outputs of a block.
+    /// Number of input channels and of outputs of a block.
     channels: usize,
     outputs: usize,
 }
 
-/// A block; its sums are `[tap, channel, output]`, outputs of neighbouring pixels side by side.
+/// A block. Its sums are `[tap, channel, output]`, with the outputs of neighbouring pixels next to
+/// each other.
 struct Block {
     group: usize,
     channels: Range<usize>,
     outputs: Range<usize>,
-    /// Where its sums are among those of all blocks.
+    /// Range of the block's sums in the sums of all blocks.
     sums: Range<usize>,
 }
 
 impl<'a> Blocks<'a> {
-    /// If there are so many parts with these blocks each.
+    /// Chooses the size of the blocks, for `parts` partial sums, each of which has all blocks.
     fn new(g: &'a ConvGeometry, taps: [usize; 2], together: usize, parts: usize) -> Blocks<'a> {
         let (k, n) = (taps[0] * taps[1] * g.group_in(), together * g.group_out());
         let outputs = if together == 1 { n.div_ceil(n.div_ceil(COLUMNS)).next_multiple_of(32).min(n) } else { n };
@@ -120,12 +125,12 @@ impl<'a> Blocks<'a> {
         Blocks { g, taps, together, channels: g.group_in().div_ceil(count), outputs }
     }
 
-    /// Blocks of rows and of columns that a group has.
+    /// Returns the number of blocks of a group along the rows and along the columns.
     fn counts(&self) -> [usize; 2] {
         [self.g.group_in().div_ceil(self.channels), (self.together * self.g.group_out()).div_ceil(self.outputs)]
     }
 
-    /// Blocks in all.
+    /// Returns the total number of blocks.
     fn count(&self) -> usize {
         self.g.groups * self.counts()[0] * self.counts()[1]
     }
@@ -140,8 +145,9 @@ impl<'a> Blocks<'a> {
         Block { group, channels, outputs, sums: first..first + length }
     }
 
-    /// Puts a block's sums where they belong: from `[tap, channel, pixel, output]` to `[output, channel, tap]`. A tap of the kernel is another tap of
-    /// what is seen for each of the pixels taken together.
+    /// Copies a block's sums to the weight's gradient: from `[tap, channel, pixel, output]` to
+    /// `[output, channel, tap]`. For each of the pixels computed together, a tap of the kernel is a
+    /// different tap of the shared window.
     fn finish<T: Real>(&self, block: &Block, sums: &[T], dw: &Disjoint<'_, T>) {
         let (kernel, taps, group_out) = (self.g.window.kernel, self.g.taps(), self.g.group_out());
         let (channels, columns) = (block.channels.len(), block.outputs.len());

@@ -1,14 +1,17 @@
-//! The register tile: the one inner loop of every matrix product and convolution.
+//! The register tile: the inner loop that every matrix product and convolution shares.
 //!
-//! A tile is `MR` rows by `NV` vectors of accumulators, kept in registers while the reduction runs. [`multiply`] is
-//! `out[m, n] = Σ a[m, k] · b[k, n]`. `b` is packed into [`Panels`] of `NR` columns, `[N / NR][K][NR]`. `a` is not packed: a row is where it
-//! starts, and the reduction runs over *taps* (offsets from there) of `run` contiguous elements each. A plain matrix is one tap; a convolution's
-//! taps are the kernel's positions in a padded image, so im2col needs no copy. The same picture with the reduction over the rows, for weight
-//! gradients, is in [`outer`](super::transposed_a).
+//! A tile is `MR` rows by `NV` vectors of accumulators, kept in registers while the reduction runs.
+//! [`multiply`] computes `out[m, n] = Σ a[m, k] · b[k, n]`. `b` is packed into [`Panels`] of `NR`
+//! columns, `[N / NR][K][NR]`. `a` is not packed: a row is given by its start, and the reduction
+//! runs over *taps* (offsets from the start) of `run` contiguous elements each. A plain matrix has
+//! one tap; the taps of a convolution are the kernel's positions in a padded image, so im2col needs
+//! no copy. The counterpart for weight gradients, where the reduction runs over the rows, is
+//! [`transposed_a`](super::transposed_a).
 //!
-//! The reduction's order depends on the shape alone.
+//! The order of the reduction depends on the shape alone.
 
-#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+// Arrays of vectors are indexed by constants: otherwise the compiler would keep them in memory.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -24,10 +27,11 @@ use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, array, dispatch, prefetch};
 use crate::kernels::transpose::transpose_part;
 
-/// Products that are added up in one go. Sums of more are sums of such pieces, whose rounding errors do not grow with their number so fast.
+/// Number of products that are summed in one piece. Longer sums are sums of such pieces, so that
+/// rounding errors grow more slowly with the length.
 const PIECE: usize = 1024;
 
-/// Lanes of one vector of `T` in the instruction set in use.
+/// Returns the number of lanes of a vector of `T` in the instruction set in use.
 pub(crate) fn lanes<T: Real>() -> usize {
     struct Lanes<T>(PhantomData<T>);
     impl<T: Real> WithSimd for Lanes<T> {
@@ -40,7 +44,7 @@ pub(crate) fn lanes<T: Real>() -> usize {
     dispatch::<T, _>(Lanes(PhantomData::<T>))
 }
 
-/// A `[K, N]` matrix as [panels](PanelsView) of its own.
+/// A `[K, N]` matrix, packed into [panels](PanelsView) that it owns.
 pub(crate) struct Panels<T> {
     data: Buffer<T>,
     k: usize,
@@ -52,7 +56,7 @@ impl<T: Real> Panels<T> {
         PanelsView::new(self.k, self.n, &self.data)
     }
 
-    /// Packs a matrix given by the distances between its rows and between its columns.
+    /// Packs a matrix that is given by its strides: between its rows, and between its columns.
     pub(crate) fn pack(k: usize, n: usize, b: &[T], steps: [usize; 2]) -> Panels<T> {
         Panels::pack_with(k, n, |columns, panel| {
             let width = panel.len() / k;
@@ -60,7 +64,8 @@ impl<T: Real> Panels<T> {
         })
     }
 
-    /// Packs a matrix of which `fill(columns, panel)` writes a panel; where there are fewer columns than that has, into zeros.
+    /// Packs a matrix whose panels are written by `fill(columns, panel)`. A panel that is wider
+    /// than its columns is set to zero first.
     pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(Range<usize>, &mut [T]) + Sync) -> Panels<T> {
         let nr = panel_width::<T>(n);
         let mut data = Buffer::uninit(filled_up::<T>(n) * k);
@@ -75,9 +80,10 @@ impl<T: Real> Panels<T> {
     }
 }
 
-/// `out[k · pitch + n] = b[k · steps[0] + n · steps[1]]` for a matrix of these sizes, read along the shorter step.
+/// Copies a strided matrix: `out[k · pitch + n] = b[k · steps[0] + n · steps[1]]`, reading along
+/// the shorter stride.
 pub(crate) fn copy_strided<T: Real>(b: &[T], steps: [usize; 2], [rows, columns]: [usize; 2], out: &mut [T], pitch: usize) {
-    /// Rows whose part of `out` stays in L1 while the columns are gone through.
+    /// Rows whose part of `out` stays in L1 during the loop over the columns.
     const ROWS: usize = 64;
     if rows * columns == 0 {
         return;
@@ -102,8 +108,8 @@ pub(crate) fn copy_strided<T: Real>(b: &[T], steps: [usize; 2], [rows, columns]:
     }
 }
 
-/// Panels of a `[K, N]` matrix: blocks of `NR` columns, `[K][NR]`, one after the other. The last may have one vector instead of two, and is filled
-/// up with zeros.
+/// A view of the panels of a `[K, N]` matrix: blocks of `NR` columns, `[K][NR]`, stored one after
+/// the other. The last panel may be one vector wide instead of two, and is padded with zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelsView<'a, T> {
     data: &'a [T],
@@ -112,43 +118,45 @@ pub(crate) struct PanelsView<'a, T> {
     nr: usize,
 }
 
-/// Columns of all panels but the last, for a matrix of `n` columns: one vector, or two.
+/// Returns the number of columns of every panel but the last, for a matrix of `n` columns: one
+/// vector or two.
 pub(crate) fn panel_width<T: Real>(n: usize) -> usize {
     if n <= lanes::<T>() { lanes::<T>() } else { 2 * lanes::<T>() }
 }
 
-/// Columns of all panels together, for a matrix of `n` columns.
+/// Returns the number of columns of all panels together, padding included, for a matrix of `n`
+/// columns.
 pub(crate) fn filled_up<T: Real>(n: usize) -> usize {
     n.next_multiple_of(lanes::<T>())
 }
 
 impl<'a, T: Real> PanelsView<'a, T> {
-    /// Panels that lie in somebody's buffer.
+    /// Views panels in an existing buffer.
     pub(crate) fn new(k: usize, n: usize, data: &'a [T]) -> PanelsView<'a, T> {
         assert_eq!(data.len(), filled_up::<T>(n) * k);
         PanelsView { data, k, n, nr: panel_width::<T>(n) }
     }
 
-    /// Some of the panels, which are the columns of a narrower matrix.
+    /// Returns a range of the panels: the columns of a narrower matrix.
     pub(crate) fn panels(&self, range: Range<usize>) -> PanelsView<'a, T> {
         let [start, end] = [range.start, range.end].map(|panel| panel * self.nr);
         let data = &self.data[start * self.k..self.data.len().min(end * self.k)];
         PanelsView { data, n: end.min(self.n) - start.min(self.n), ..*self }
     }
 
-    /// Some of the rows of a panel that is the only one.
+    /// Returns a range of the rows. There must be at most one panel.
     pub(crate) fn rows(&self, range: Range<usize>) -> PanelsView<'a, T> {
         assert!(self.count() <= 1, "each panel has rows of its own");
         let width = filled_up::<T>(self.n);
         PanelsView { data: &self.data[range.start * width..range.end * width], k: range.len(), ..*self }
     }
 
-    /// How many panels there are.
+    /// Returns the number of panels.
     pub(crate) fn count(&self) -> usize {
         self.n.div_ceil(self.nr)
     }
 
-    /// Columns of all panels but the last.
+    /// Returns the number of columns of every panel but the last.
     pub(crate) fn width(&self) -> usize {
         self.nr
     }
@@ -164,7 +172,7 @@ impl<S: AsRef<[usize]>> Ascending<S> {
         Ascending(offsets)
     }
 
-    /// The first few of them.
+    /// Returns the first `count` offsets.
     pub(crate) fn first(&self, count: usize) -> Ascending<&[usize]> {
         Ascending(&self.0.as_ref()[..count])
     }
@@ -176,7 +184,8 @@ impl Ascending<&[usize]> {
     }
 }
 
-/// The rows of the left operand: where each starts, and the taps (offsets from a start) of `run` elements that make up a row.
+/// The rows of the left operand: the start of each row, and the taps (offsets from the start) of
+/// `run` elements each that form the row.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     pub(crate) starts: Ascending<&'a [usize]>,
@@ -185,15 +194,16 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The length of the operand that all rows lie in.
+    /// Returns the length that the left operand must have to contain all rows.
     fn extent(&self) -> usize {
         let last_tap = self.taps.iter().max();
         last_tap.filter(|_| !self.starts.0.is_empty()).map_or(0, |tap| self.starts.last() + tap + self.run)
     }
 }
 
-/// `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`, and what the epilogue makes of it, on the calling
-/// thread. The residual's elements lie where those of `out` do; rows of `out` may overlap unless there is more to do than to add a bias.
+/// Computes `out[out_starts[m]..][..N] = Σ over taps t, k of a[starts[m] + t + k] · b[(t, k), ..]`
+/// on the calling thread, and applies the epilogue. The residual is indexed as `out` is. Rows of
+/// `out` may overlap if the epilogue only adds a bias.
 pub(crate) fn multiply<T: Real>(
     a: &[T],
     rows: Rows<'_>,
@@ -202,14 +212,16 @@ pub(crate) fn multiply<T: Real>(
     out_starts: Ascending<&[usize]>,
     epilogue: Epilogue<'_, T>,
 ) {
-    // SAFETY: nobody else holds `out`.
+    // SAFETY: `out` is borrowed exclusively.
     unsafe { multiply_into(a, rows, b, &Disjoint::new(out), out_starts, epilogue) }
 }
 
-/// As [`multiply`], for an `out` that others write elsewhere at the same time.
+/// Computes the same as [`multiply`], into an `out` whose other elements may be written by other
+/// threads at the same time.
 ///
 /// # Safety
-/// No other thread may touch the elements that this call writes, nor the columns of the accumulator's part.
+/// No other thread may access the elements that this call writes, nor its columns of the
+/// accumulator's part.
 pub(crate) unsafe fn multiply_into<T: Real>(
     a: &[T],
     rows: Rows<'_>,
@@ -239,7 +251,7 @@ pub(crate) unsafe fn multiply_into<T: Real>(
             epilogue.finish(start, row);
         }
     } else if b.n > 0 {
-        // Elements that belong to two rows must not be added to twice.
+        // Where rows of the result overlap, an element must not receive its earlier pieces twice.
         let apart = b.k <= PIECE || out_starts.windows(2).all(|pair| pair[1] - pair[0] >= b.n);
         let piece = if apart { PIECE } else { b.k };
         dispatch::<T, _>(Multiply { a, starts, taps: rows.taps, run: rows.run, piece, b, base, out_starts, epilogue, streams });
@@ -254,14 +266,14 @@ struct Multiply<'a, T> {
     starts: &'a [usize],
     taps: &'a [usize],
     run: usize,
-    /// Products to a piece.
+    /// Number of products in a piece.
     piece: usize,
     b: PanelsView<'a, T>,
-    /// Where the result begins.
+    /// The first element of the result.
     base: *mut T,
     out_starts: &'a [usize],
     epilogue: Epilogue<'a, T>,
-    /// Whether results go past the caches; all are whole, aligned vectors then.
+    /// Whether results are written with non-temporal stores; all are whole, aligned vectors then.
     streams: bool,
 }
 
@@ -274,19 +286,21 @@ impl<T: Real> WithSimd for Multiply<'_, T> {
     }
 }
 
-/// A product that is computed some columns at a time.
+/// A product that is computed a few columns at a time.
 pub(crate) trait Columns<T> {
-    /// The columns from `column` on that `NV` vectors hold, in tiles of `MOST` rows, or of `SOME` or `FEW` where fewer are left.
+    /// Computes the columns that `NV` vectors hold, from `column` on, in tiles of `MOST` rows, or
+    /// of `SOME` or `FEW` rows where fewer are left.
     fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize);
 }
 
-/// Goes through `n` columns, two vectors at a time; the last few are one vector if that holds them. Tiles have as many rows as the registers
-/// hold, beside a row of the right operand and one broadcast element.
+/// Loops over `n` columns, two vectors at a time; the last step uses one vector if that is enough.
+/// Tiles have as many rows as the registers can hold, in addition to a row of the right operand and
+/// one broadcast element.
 #[inline(always)]
 pub(crate) fn for_columns<T: Real, S: Simd>(simd: S, n: usize, product: &mut impl Columns<T>) {
     let lanes = T::lanes::<S>();
     for column in (0..n).step_by(2 * lanes) {
-        // Conditions in `const` blocks leave out what is not used before it is compiled.
+        // Conditions in `const` blocks remove unused variants before they are compiled.
         if n - column <= lanes {
             if const { S::IS_SCALAR || !T::FAST } {
                 product.columns::<S, 4, 4, 4, 1>(simd, column);
@@ -304,8 +318,8 @@ pub(crate) fn for_columns<T: Real, S: Simd>(simd: S, n: usize, product: &mut imp
 }
 
 impl<T: Real> Columns<T> for Multiply<'_, T> {
-    /// All rows of a panel, piece by piece: as many whole taps as make one up, or a part of a tap. Later pieces are added to what the ones before
-    /// have written.
+    /// Computes all rows of a panel, piece by piece. A piece is as many whole taps as fit into it,
+    /// or a part of one tap. Later pieces are added to the results of the earlier ones.
     #[inline(always)]
     fn columns<S: Simd, const MOST: usize, const SOME: usize, const FEW: usize, const NV: usize>(&mut self, simd: S, column: usize) {
         let taps_at_once = (self.piece / self.run).clamp(1, self.taps.len());
@@ -331,7 +345,8 @@ impl<T: Real> Columns<T> for Multiply<'_, T> {
 }
 
 impl<T: Real> Multiply<'_, T> {
-    /// A piece of the tile from row `first` and column `column` on; returns its height.
+    /// Computes one piece of the tile that starts at row `first` and column `column`; returns the
+    /// tile's height.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, column: usize, first: usize, piece: Piece<'_>) -> usize {
         let Multiply { a, starts, b, base, out_starts, epilogue, .. } = *self;
@@ -347,15 +362,16 @@ impl<T: Real> Multiply<'_, T> {
                 (0..NV).for_each(|v| prefetch(base.wrapping_add(start + column + v * lanes)));
             }
         }
-        // SAFETY: `multiply_into` has asserted that every row, tap and run lies within `a`, that `panel` has `taps · run` rows of `NV` vectors, and
-        // that these are not 0.
+        // SAFETY: `multiply_into` has asserted that every row, tap and run is within `a`, that
+        // `panel` has `taps · run` rows of `NV` vectors, and that `taps` and `run` are not 0.
         let tile = unsafe {
-            // Rows beyond the last repeat it; their results are dropped.
+            // Indices past the last row repeat it; their results are discarded.
             let row = |r: usize| a.as_ptr().add(*starts.get_unchecked(first + r.min(count - 1)) + piece.from);
             dot::<T, S, MR, NV>(simd, &array(row), piece.taps, piece.run, panel.as_ptr().add(piece.done * NV * lanes))
         };
         let bias = epilogue.bias.filter(|_| is_first).map(|bias| {
-            // SAFETY: `multiply_into` has asserted that the bias has an element for each column; the mask covers those of this panel.
+            // SAFETY: `multiply_into` has asserted that the bias has an element for each column;
+            // the mask covers the columns of this panel.
             let load = |v: usize| unsafe { T::load_masked(simd, masks[v], bias.as_ptr().wrapping_add(column + v * lanes)) };
             array(load)
         });
@@ -367,11 +383,13 @@ impl<T: Real> Multiply<'_, T> {
         let at = |r: usize| unsafe { out_starts.get_unchecked(first + r.min(count - 1)) + column };
         let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
         let curve = epilogue.curve().filter(|_| is_last);
-        // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n` elements at each of `out_starts`, of which nobody
-        // else touches those of this tile nor the accumulator's columns, and that results are aligned where they are streamed. `aside` has room for the
-        // whole tile, and is written before it is read.
+        // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n`
+        // elements at each of `out_starts`, and that results are aligned where they are streamed.
+        // By its contract no other thread accesses the elements of this tile or the accumulator's
+        // columns. `aside` has room for the whole tile, and is written before it is read.
         unsafe {
-            // Straight from registers where speed counts: each way is a copy to compile.
+            // Where speed matters, store directly from registers. Only there, because each variant
+            // is another copy of the code to compile.
             if const { T::FAST && !S::IS_SCALAR } && count == MR && curve.is_none() {
                 match width == NV * lanes {
                     true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| nontemporal::store(to(r, v).cast(), y)),
@@ -398,40 +416,43 @@ impl<T: Real> Multiply<'_, T> {
     }
 }
 
-/// Such that no vector lies across two lines of the cache, which vectors by themselves do not ask for.
+/// Aligns vectors so that none spans two cache lines; the vector types alone do not require that.
 #[repr(align(64))]
 struct Aligned<V>(#[allow(dead_code)] V);
 
-/// Some of the products of each element of the result.
+/// A part of the products that each element of the result sums.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
     taps: &'a [usize],
-    /// Elements from a tap on to the first, and how many.
+    /// Offset of the piece's first element within a tap, and number of elements per tap.
     from: usize,
     run: usize,
-    /// Products in the pieces before.
+    /// Number of products in the earlier pieces.
     done: usize,
 }
 
-/// What happens to a tile's sums before they are written.
+/// The operations that are applied to a tile's sums before they are written.
 struct Finish<'a, T: Real, S: Simd, const NV: usize> {
     bias: Option<[T::Vector<S>; NV]>,
-    /// Where the addends of all rows are.
+    /// Base pointer of the addends of all rows.
     addend: Option<*const T>,
     activation: Activation,
-    /// Where the statistics of the tile's columns go, and whether it is the first with these columns.
+    /// The accumulator of the statistics of the tile's columns, and whether this tile is the first
+    /// of these columns.
     accumulator: Option<(MomentAccumulator<'a, T>, bool)>,
-    /// Rows that count.
+    /// Number of rows that are valid.
     count: usize,
     masks: [T::Mask<S>; NV],
 }
 
 impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
-    /// Finishes a tile, whose row `r` has its addends at `at(r)`, and hands it to `put(r, v, vector)`. By constant indices only: what
-    /// indexes the tile otherwise has it in memory, in the inner loop too.
+    /// Finishes a tile, whose row `r` has its addends at `at(r)`, and passes it to `put(r, v,
+    /// vector)`. All indices are constants: with any other index, the compiler would keep the tile
+    /// in memory, in the inner loop too.
     ///
     /// # Safety
-    /// The vectors or, if `MASKED`, their lanes in the masks must be readable in the addends, and the columns of the accumulator be this thread's.
+    /// The vectors (if `MASKED`, their lanes in the masks) must be readable in the addends, and the
+    /// accumulator's columns must belong to this thread.
     #[inline(always)]
     unsafe fn tile<const MR: usize, const MASKED: bool>(
         &self,
@@ -494,17 +515,18 @@ impl<T: Real, S: Simd, const NV: usize> Finish<'_, T, S, NV> {
     }
 }
 
-/// The masks of a panel's vectors, of which `width` columns count.
+/// Returns the masks of a panel's vectors, of which `width` columns are valid.
 #[inline(always)]
 pub(crate) fn masks<T: Real, S: Simd, const NV: usize>(simd: S, width: usize) -> [T::Mask<S>; NV] {
     let lanes = T::lanes::<S>();
     array(|v| T::mask(simd, width.saturating_sub(v * lanes).min(lanes)))
 }
 
-/// One tile: `tile[r][v] = Σ over taps t, k of rows[r][t + k] · panel[(t, k)][v]`.
+/// Computes one tile: `tile[r][v] = Σ over taps t, k of rows[r][t + k] · panel[(t, k)][v]`.
 ///
 /// # Safety
-/// `rows[r] + t .. + run` must be readable for each tap `t`, and `panel` for `taps · run · NV` vectors. There must be a tap, and `run` not be 0.
+/// `rows[r] + t .. + run` must be readable for each tap `t`, and `panel` for `taps · run · NV`
+/// vectors. There must be at least one tap, and `run` must not be 0.
 #[inline(always)]
 unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     simd: S,
@@ -517,11 +539,11 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     unsafe { std::hint::assert_unchecked(!taps.is_empty() && run > 0) };
     let mut tile = [[T::splat(simd, T::zero()); NV]; MR];
     let mut b = panel.cast::<T::Vector<S>>();
-    // Elements of a line of the cache; short runs are left to the processor's own prefetching.
+    // Elements per cache line. Short runs are left to the hardware prefetcher.
     let line = if run * size_of::<T>() < 128 { run } else { 64 / size_of::<T>() };
-    // About where the next tile's rows start.
+    // Approximate distance to the rows of the next tile.
     let ahead = MR.wrapping_mul((rows[MR - 1] as usize).wrapping_sub(rows[0] as usize) / (MR - 1));
-    // Loops that are left at their end alone: the accumulators are nowhere but in registers until then.
+    // The loops have no early exit, so that the accumulators stay in registers until the end.
     for &tap in taps {
         let (mut k, mut left) = (tap, run);
         loop {
@@ -531,7 +553,8 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
             }
             let end = k + steps;
             loop {
-                // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the `taps · run` steps.
+                // SAFETY: by this function's contract; `b` advances `NV` vectors for each of the
+                // `taps · run` steps.
                 let columns: [T::Vector<S>; NV] = array(|v| unsafe { b.add(v).read_unaligned() });
                 b = b.wrapping_add(NV);
                 for r in 0..MR {
@@ -555,7 +578,8 @@ unsafe fn dot<T: Real, S: Simd, const MR: usize, const NV: usize>(
     tile
 }
 
-/// Cuts `rows` rows into blocks, a task each, and hands out disjoint parts of `out`, `columns` elements to a row.
+/// Splits `rows` rows into blocks, one task each, and passes each task its disjoint part of `out`,
+/// which has `columns` elements per row.
 pub(crate) fn in_blocks<T: Real>(
     rows: usize,
     columns: usize,

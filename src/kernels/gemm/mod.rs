@@ -1,4 +1,4 @@
-//! General matrix products on the register tile.
+//! General matrix products, built on the register tile.
 
 pub(crate) mod microkernel;
 pub mod small_m;
@@ -12,14 +12,14 @@ use super::runtime::simd::Real;
 use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, in_blocks, multiply};
 use crate::kernels::gemm::transposed_a::multiply_transposed;
 
-/// Rows of the result that one task computes: a multiple of every tile's rows.
+/// Rows of the result that one task computes: a multiple of the row count of every tile.
 const BLOCK: usize = 48;
 /// Elements of the second operand that are packed at a time.
 const PACKED: usize = 4 << 20;
 /// Rows that one partial sum of a transposed product covers.
 const PART: usize = 1024;
 
-/// A matrix in a slice: whether it is stored transposed.
+/// The storage order of a matrix in a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `[rows, columns]`.
@@ -28,7 +28,7 @@ pub enum Layout {
     Transposed,
 }
 
-/// `c[m, n] = Σ_k a[m, k] · b[k, n]`, plus `bias[n]`; `b` may be stored as `[n, k]`.
+/// Computes `c[m, n] = Σ_k a[m, k] · b[k, n]`, plus `bias[n]`; `b` may be stored as `[n, k]`.
 pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, bias: Option<&[T]>, c: &mut [T]) {
     assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n);
     if b_layout == Layout::Transposed && m <= small_m::FEW_ROWS {
@@ -38,7 +38,7 @@ pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, 
         return small_m::product_plain([m, n, k], a, b, c);
     }
     let [row_step, column_step] = if b_layout == Layout::Plain { [n, 1] } else { [1, k] };
-    // A large matrix is packed part by part, so that there are never two of it.
+    // Packs a large matrix in parts, so that memory never holds a second whole copy of it.
     let part = (PACKED / k.max(1)).max(BLOCK).next_multiple_of(64);
     for first in (0..n).step_by(part) {
         let columns = part.min(n - first);
@@ -53,15 +53,16 @@ pub fn gemm<T: Real>([m, n, k]: [usize; 3], a: &[T], b: &[T], b_layout: Layout, 
     }
 }
 
-/// `c[k, n] = Σ_m a[m, k] · b[m, n]`: the first operand is read transposed.
+/// Computes `c[k, n] = Σ_m a[m, k] · b[m, n]`: the first operand is read transposed.
 pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut [T]) {
     assert!(a.len() == m * k && b.len() == m * n && c.len() == k * n);
     if c.is_empty() {
-        // Rows without elements may be of any number; nothing is laid out for them.
+        // The number of rows is unbounded if rows have no elements, so allocate nothing for them.
         return;
     }
     let parts = m.div_ceil(PART).max(1);
-    // Tasks are (part of the sum, block of the result's rows); the parts' sums are added in order.
+    // Tasks are (part of the sum, block of the result's rows); the sums of the parts are added in
+    // order.
     let mut partial = Buffer::zeroed(if parts > 1 { (parts - 1) * k * n } else { 0 });
     c.fill(T::zero());
     let starts: Vec<usize> = (0..m).map(|m| m * k).collect();
@@ -95,8 +96,8 @@ mod tests {
         (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()
     }
 
-    /// Numbers of which all sums of products are close in single precision too, whose kernels have
-    /// other sizes.
+    /// Rounds numbers whose sums of products are accurate in single precision too. The `f32`
+    /// kernels have other tile sizes.
     fn single(numbers: &[f64]) -> Vec<f32> {
         numbers.iter().map(|&number| number as f32).collect()
     }

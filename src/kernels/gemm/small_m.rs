@@ -1,12 +1,16 @@
-//! Products of few rows with a row-major weight, as dense layers take them, `[M, K] · [N, K]ᵀ`, and their gradients, `[M, N] · [N, K]`.
+//! Products of few rows with a row-major weight, as dense layers compute them, `[M, K] · [N, K]ᵀ`,
+//! and their gradients, `[M, N] · [N, K]`.
 //!
-//! The weight is read once, as it lies: with few rows there is nothing to gain from packing it, and a large classifier's weights take longer to
-//! read than to multiply with. A register block is some rows times some weight rows, whose products are summed in vectors along `K`; the
-//! lanes are added up at the end of a run of `K` that keeps the rows in the cache, so several weight rows find them there.
+//! The weight is read once, in its stored order: with few rows, packing it gains nothing, and
+//! reading the weights of a large classifier takes longer than multiplying with them. A register
+//! block is some rows times some weight rows, whose products are summed in vectors along `K`. The
+//! lanes are added up at the end of each run of `K`. A run is short enough to keep the rows in the
+//! cache, where several weight rows reuse them.
 //!
-//! The reduction's order depends on the shape alone.
+//! The order of the reduction depends on the shape alone.
 
-#![allow(clippy::needless_range_loop)] // arrays that are to stay in registers are indexed by what the compiler knows
+// Arrays of vectors are indexed by constants: otherwise the compiler would keep them in memory.
+#![allow(clippy::needless_range_loop)]
 
 use pulp::{Simd, WithSimd};
 
@@ -15,21 +19,21 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, array, dispatch_light, prefetch};
 
-/// RowDots up to which packing the weight for the general product does not pay.
+/// The largest number of rows for which packing the weight for the general product does not pay.
 pub(crate) const FEW_ROWS: usize = 64;
 /// Weight rows of one task.
 const BLOCK: usize = 32;
 /// Weight rows of one register block.
 const COLUMNS: usize = 4;
-/// The run of `K`, in bytes, that rows are kept in the cache for.
+/// Length of a run of `K`, in bytes, during which the rows stay in the cache.
 const RUN: usize = 8192;
 
-/// `y[m, n] = activation(Σ_k x[m, k] · w[n, k] + bias[n] + residual[m, n])`.
+/// Computes `y[m, n] = activation(Σ_k x[m, k] · w[n, k] + bias[n] + residual[m, n])`.
 pub(crate) fn product<T: Real>([m, n, k]: [usize; 3], x: &[T], w: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
     assert!(x.len() == m * k && w.len() == n * k && y.len() == m * n);
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n) && epilogue.residual.is_none_or(|residual| residual.len() == m * n));
     let y = Disjoint::new(y);
-    // Reading a weight costs more than multiplying with it, so that waking a thread pays early.
+    // Reading a weight costs more than multiplying with it, so waking a thread pays off early.
     let work = (2 * m.max(4)).saturating_mul(n * k);
     parallel::for_each(n.div_ceil(BLOCK), work, |task| {
         let first = task * BLOCK;
@@ -38,7 +42,8 @@ pub(crate) fn product<T: Real>([m, n, k]: [usize; 3], x: &[T], w: &[T], epilogue
         dispatch_light::<T, _>(Sums { rows: m, columns, k, x, w: &w[first * k..][..columns * k], sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             let at = row * n + first;
-            // SAFETY: tasks own distinct columns of the result, and a task has one part of it at a time.
+            // SAFETY: tasks own distinct columns of the result, and a task borrows one part of it
+            // at a time.
             let y = unsafe { y.slice(at, columns) };
             y.copy_from_slice(sums);
             dispatch_light::<T, _>(Finish { epilogue, first, at, y });
@@ -49,7 +54,8 @@ pub(crate) fn product<T: Real>([m, n, k]: [usize; 3], x: &[T], w: &[T], epilogue
 /// Columns of one task of [`product_plain`].
 const WIDE: usize = 1024;
 
-/// `y[m, k] = Σ_n x[m, n] · w[n, k]`: the weight as it lies, from its first row to its last.
+/// Computes `y[m, k] = Σ_n x[m, n] · w[n, k]`, reading the weight in its stored order, from the
+/// first row to the last.
 pub(crate) fn product_plain<T: Real>([m, k, n]: [usize; 3], x: &[T], w: &[T], y: &mut [T]) {
     assert!(x.len() == m * n && w.len() == n * k && y.len() == m * k);
     let y = Disjoint::new(y);
@@ -60,13 +66,14 @@ pub(crate) fn product_plain<T: Real>([m, k, n]: [usize; 3], x: &[T], w: &[T], y:
         let mut sums = Buffer::zeroed(m * columns);
         dispatch_light::<T, _>(RowDots { rows: m, n, x, w, first, columns, pitch: k, sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
-            // SAFETY: tasks own distinct columns of the result, and a task has one part of it at a time.
+            // SAFETY: tasks own distinct columns of the result, and a task borrows one part of it
+            // at a time.
             unsafe { y.slice(row * k + first, columns) }.copy_from_slice(sums);
         }
     });
 }
 
-/// `sums[rows, columns] += x[rows, n] · w[n, first .. first + columns]`.
+/// Computes `sums[rows, columns] += x[rows, n] · w[n, first .. first + columns]`.
 struct RowDots<'a, T> {
     rows: usize,
     n: usize,
@@ -74,7 +81,7 @@ struct RowDots<'a, T> {
     w: &'a [T],
     first: usize,
     columns: usize,
-    /// From one row of the weight to the next.
+    /// Elements from one row of the weight to the next.
     pitch: usize,
     sums: &'a mut [T],
 }
@@ -92,7 +99,7 @@ impl<T: Real> RowDots<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize>(mut self, simd: S) {
         let (whole, quads) = (self.rows / MR * MR, self.n / COLUMNS * COLUMNS);
-        // The rows' sums stay in the cache while the weight passes, a few of its rows at a time.
+        // The sums stay in the cache while the weight is read, a few of its rows at a time.
         for n in (0..quads).step_by(COLUMNS) {
             (0..whole).step_by(MR).for_each(|row| self.add::<S, MR, COLUMNS>(simd, row, n));
             (whole..self.rows).for_each(|row| self.add::<S, 1, COLUMNS>(simd, row, n));
@@ -102,7 +109,7 @@ impl<T: Real> RowDots<'_, T> {
         }
     }
 
-    /// Adds what `NR` rows of the weight from `n` on give to `MR` rows of the result.
+    /// Adds the products of `NR` rows of the weight, from `n` on, to `MR` rows of the result.
     #[inline(always)]
     fn add<S: Simd, const MR: usize, const NR: usize>(&mut self, simd: S, row: usize, n: usize) {
         let (lanes, columns) = (T::lanes::<S>(), self.columns);
@@ -111,7 +118,8 @@ impl<T: Real> RowDots<'_, T> {
         let sums = &mut self.sums[row * columns..(row + MR) * columns];
         for at in (0..columns).step_by(lanes) {
             let mask = T::mask(simd, lanes.min(columns - at));
-            // SAFETY: the mask covers the columns from `at` on; each row of the weight and of the sums has `columns` elements.
+            // SAFETY: the mask covers the columns from `at` on; each row of the weight and of the
+            // sums has `columns` elements.
             unsafe {
                 let w: [T::Vector<S>; NR] = array(|i| T::load_masked(simd, mask, w[i].as_ptr().add(at)));
                 for r in 0..MR {
@@ -127,10 +135,10 @@ impl<T: Real> RowDots<'_, T> {
     }
 }
 
-/// What is left to do with a part of a row.
+/// Applies the epilogue to a part of a row.
 struct Finish<'a, T> {
     epilogue: Epilogue<'a, T>,
-    /// The first column, and where it is in the result.
+    /// The part's first column, and the part's offset in the result.
     first: usize,
     at: usize,
     y: &'a mut [T],
@@ -148,7 +156,7 @@ impl<T: Real> WithSimd for Finish<'_, T> {
     }
 }
 
-/// `sums[rows, columns] += x[rows, k] · w[columns, k]ᵀ`.
+/// Computes `sums[rows, columns] += x[rows, k] · w[columns, k]ᵀ`.
 struct Sums<'a, T> {
     rows: usize,
     columns: usize,
@@ -170,7 +178,7 @@ impl<T: Real> WithSimd for Sums<'_, T> {
 impl<T: Real> Sums<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize>(mut self, simd: S) {
-        // One block of rows needs no second look at the weights, which are then read in one go.
+        // A single block of rows reads each weight only once, so `K` need not be split into runs.
         let run = if self.rows <= MR { self.k.max(1) } else { RUN / size_of::<T>() };
         for start in (0..self.k).step_by(run) {
             let length = run.min(self.k - start);
@@ -186,21 +194,23 @@ impl<T: Real> Sums<'_, T> {
         }
     }
 
-    /// A run of `length` elements from `start` on, for `MR` rows and up to [`COLUMNS`] columns.
+    /// Adds a run of `length` elements from `start` on, for `MR` rows and up to [`COLUMNS`]
+    /// columns.
     #[inline(always)]
     fn block<S: Simd, const MR: usize>(&mut self, simd: S, row: usize, column: usize, start: usize, length: usize) {
         let Sums { columns, k, x, w, .. } = *self;
         let lanes = T::lanes::<S>();
         let x: [&[T]; MR] = array(|r| &x[(row + r) * k + start..][..length]);
-        // Columns beyond the last repeat it; their results are dropped.
+        // Indices past the last column repeat it; their results are discarded.
         let w: [&[T]; COLUMNS] = array(|c| &w[(column + c).min(columns - 1) * k + start..][..length]);
         let mut sums = [[T::splat(simd, T::zero()); COLUMNS]; MR];
         let whole = length / lanes * lanes;
         for at in (0..whole).step_by(lanes) {
-            // SAFETY: whole vectors from `at` on lie within the `length` elements of each row and column; vectors are plain numbers, and the
-            // reads are unaligned.
+            // SAFETY: whole vectors from `at` on are within the `length` elements of each row and
+            // column; vectors are plain numbers, and the reads are unaligned.
             let read = |from: &[T]| unsafe { from.as_ptr().add(at).cast::<T::Vector<S>>().read_unaligned() };
-            // The weight rows of the next block, so that memory is not idle while this one's lanes are added up.
+            // Prefetches the weight rows of the next block, so that memory is not idle while the
+            // lanes of this block are added up.
             for c in 0..COLUMNS {
                 prefetch(w[c].as_ptr().wrapping_add(at + COLUMNS * k));
             }
@@ -214,7 +224,8 @@ impl<T: Real> Sums<'_, T> {
         }
         if whole < length {
             let mask = T::mask(simd, length - whole);
-            // SAFETY: the mask covers the elements from `whole` on, which lie within each row and column.
+            // SAFETY: the mask covers the elements from `whole` on, which are within each row and
+            // column.
             let read = |from: &[T]| unsafe { T::load_masked(simd, mask, from.as_ptr().add(whole)) };
             let w: [T::Vector<S>; COLUMNS] = array(|c| read(w[c]));
             for r in 0..MR {

@@ -1,13 +1,19 @@
-//! Depthwise and grouped convolution with few channels to a group: vectors along the channels, each lane a channel of the result.
+//! Depthwise and grouped convolution with few channels per group: vectors along the channels, where
+//! each lane is a channel of the result.
 //!
-//! Where a group has fewer channels than a vector has lanes, a matrix product for each group leaves most lanes empty. In a channels-last image
-//! neighbouring channels of the result are neighbours in memory, whatever groups they belong to, so here a vector spans groups and every lane
-//! sums for itself. A depthwise convolution reads its input as it is. In a grouped one each lane takes all channels of its own group in turn: the
-//! input is spread out into *planes* first, one for each channel of a group, in scratch memory that stays in the cache ([`Ring`]); the
-//! rest is a depthwise convolution with more taps. Multipliers and maps with fewer channels than lanes are groups too.
+//! If a group has fewer channels than a vector has lanes, a matrix product for each group leaves
+//! most lanes empty. In a channels-last image neighbouring channels of the result are adjacent in
+//! memory, even if they belong to different groups. So here a vector spans groups, and every lane
+//! sums its own channel. A depthwise convolution reads its input directly. In a grouped one, each
+//! lane reads all channels of its own group in turn: the input is first spread out into *planes*,
+//! one for each channel of a group, in scratch memory that stays in the cache ([`Ring`]); the rest
+//! is a depthwise convolution with more taps. Channel multipliers, and maps with fewer channels
+//! than lanes, are handled as groups too.
 //!
-//! Along each axis, targets fall into *phases* as in [`direct`](super::direct): the input gradient of stride `s` is `s` correlations, each with
-//! its own part of the kernel, that write every `s`th place. The weight gradient walks as the forward pass does.
+//! Along each axis, targets are divided into *phases* as in [`direct`](super::direct): the input
+//! gradient of stride `s` is `s` correlations, each with its own part of the kernel, and each
+//! writes every `s`th position. The weight gradient reads its input in the same order as the
+//! forward pass.
 
 mod row_ring;
 mod tile;
@@ -29,24 +35,29 @@ use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, dispatch};
 
-/// Elements of the target that one task computes at least, about, and the most tasks: bands see rows of their neighbours' again, and begin with
-/// what nobody has asked for ahead.
+/// Approximate minimum number of target elements that one task computes, and maximum number of
+/// tasks: each band reads some rows of its neighbours again, and starts with rows that have not
+/// been prefetched.
 const GRAIN: usize = 1 << 15;
 const TASKS: usize = 32;
-/// Tasks for less than that, if it is cheap to see a row again: threads that share out few come out even by chance only.
+/// Number of tasks for fewer elements than that, if reading a row again is cheap: a small number of
+/// tasks is rarely divided evenly among threads.
 const FEW_TASKS: usize = 16;
-/// Pixels whose statistics are summed in one go, about: sums of more would gather rounding errors.
+/// Approximate number of pixels whose statistics are summed in one piece: longer sums would
+/// accumulate rounding errors.
 const PART: usize = 1024;
-/// Channels of a group beyond which lanes are not spread out, though asked for: scratch memory grows with them.
+/// Largest number of channels of a group for which lanes are spread out, even if this algorithm is
+/// requested: scratch memory grows with the channels.
 const PLANES: usize = 64;
 
-/// Why a pass cannot be computed so with reasonable memory, unless it can.
+/// Returns why a pass cannot be computed by this algorithm with reasonable memory; `None` if it
+/// can.
 pub(crate) fn unsupported_reason(g: &ConvGeometry, pass: Pass) -> Option<&'static str> {
     (pass.group(g)[0] > PLANES).then_some("groups have many channels")
 }
 
 impl Pass {
-    /// Channels of a group in the source and in the target.
+    /// Returns the number of channels of a group, in the source and in the target.
     pub(crate) fn group(self, g: &ConvGeometry) -> [usize; 2] {
         match self {
             Pass::Forward => [g.group_in(), g.group_out()],
@@ -55,18 +66,18 @@ impl Pass {
     }
 }
 
-/// The targets at `at + cell · scatter`, where cell is 0, 1, …, and what they see.
+/// The targets at `at + cell · scatter`, where `cell` is 0, 1, …, and the taps that they read.
 pub(crate) struct Phase {
     pub(crate) at: usize,
-    /// (Kernel position, how far from the cell's place in the source it reads), by distance.
+    /// (Kernel position, offset in the source from the cell's position), by offset.
     pub(crate) taps: Vec<(usize, isize)>,
-    /// Taps that are applied together.
+    /// Number of taps that are applied together.
     pub(crate) run: usize,
-    /// Taps of the phases before.
+    /// Number of taps of the earlier phases.
     before: usize,
 }
 
-/// One axis: cell `i`'s place in the source is `i · step`.
+/// One axis. The position of cell `i` in the source is `i · step`.
 pub(crate) struct Axis {
     pub(crate) source: usize,
     pub(crate) target: usize,
@@ -102,19 +113,21 @@ impl Axis {
         Axis { source, target, step, scatter, kernel, phases: (0..scatter.min(target)).map(phase).collect() }
     }
 
-    /// Cells of a phase.
+    /// Returns the number of cells of a phase.
     fn cells(&self, phase: &Phase) -> usize {
         (self.target - phase.at).div_ceil(self.scatter)
     }
 
-    /// The taps that read inside of the source for a target, and where.
+    /// Iterates over the taps that read inside the source for a target, with the source positions
+    /// that they read.
     pub(crate) fn met(&self, target: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         let cell = (target / self.scatter * self.step) as isize;
         let taps = &self.phases[target % self.scatter].taps;
         taps.iter().filter_map(move |&(k, distance)| Some((k, usize::try_from(cell + distance).ok().filter(|&at| at < self.source)?)))
     }
 
-    /// The first and last place that any cell, or one of a tile that hangs over, sees. Of the place of cell 0.
+    /// Returns the range of source positions, relative to cell 0, that any cell reads, including
+    /// cells of a tile past the end of a row.
     pub(crate) fn reach(&self, tile: usize) -> Range<isize> {
         let (mut first, mut end) = (0, 0);
         for phase in &self.phases {
@@ -126,25 +139,27 @@ impl Axis {
         first..end
     }
 
-    /// The most source places from the first to the last that one target sees.
+    /// Returns the largest distance, in source positions, from the first to the last position that
+    /// one target reads, both included.
     pub(crate) fn span(&self) -> usize {
         let span = |phase: &Phase| Some((phase.taps.last()?.1 - phase.taps.first()?.1) as usize + 1);
         self.phases.iter().filter_map(span).max().unwrap_or(1).min(self.source.max(1))
     }
 }
 
-/// How source and target map onto vectors.
+/// The mapping of source and target onto vectors.
 pub(crate) struct WindowMap {
     pub(crate) batch: usize,
     pub(crate) rows: Axis,
     pub(crate) columns: Axis,
-    /// In the source and in the target.
+    /// Number of channels in the source and in the target.
     pub(crate) channels: [usize; 2],
-    /// Channels of a group, in the source and in the target.
+    /// Number of channels of a group, in the source and in the target.
     pub(crate) group: [usize; 2],
     pass: Pass,
     pub(crate) lanes: usize,
-    /// The first channel of each vector of the target; the last one overlaps the one before rather than be shorter.
+    /// The first channel of each vector of the target. The last vector overlaps the one before it
+    /// instead of being shorter.
     pub(crate) starts: Vec<usize>,
 }
 
@@ -164,39 +179,42 @@ impl WindowMap {
         }
     }
 
-    /// Whether vectors read the source as it is.
+    /// Returns whether vectors read the source directly.
     pub(crate) fn is_plain(&self) -> bool {
         self.group == [1, 1] && self.channels[1] >= self.lanes
     }
 
-    /// Elements of an image of the source and of the target.
+    /// Returns the number of elements of an image of the source and of the target.
     pub(crate) fn images(&self) -> [usize; 2] {
         let pixels = [self.rows.source * self.columns.source, self.rows.target * self.columns.target];
         [0, 1].map(|side| pixels[side] * self.channels[side])
     }
 
-    /// Elements of a row of the source and of the target.
+    /// Returns the number of elements of a row of the source and of the target.
     pub(crate) fn row(&self) -> [usize; 2] {
         [self.columns.source * self.channels[0], self.columns.target * self.channels[1]]
     }
 
-    /// Lanes of a vector that count.
+    /// Returns the number of lanes of a vector that are used.
     pub(crate) fn used(&self) -> usize {
         self.lanes.min(self.channels[1])
     }
 
-    /// Elements of a vector's weights: `[column phase][kernel row][run of taps][plane][tap][lane]`.
+    /// Returns the number of elements of a vector's weights: `[column phase][kernel row][run of
+    /// taps][plane][tap][lane]`.
     pub(crate) fn weights(&self) -> usize {
         self.rows.kernel * self.columns.kernel * self.group[0] * self.lanes
     }
 
-    /// Where, of a vector's weights, a run of taps from the `tap`th of a phase on has those of a plane.
+    /// Returns the offset, within a vector's weights, of one plane of a run of taps that starts at
+    /// tap `tap` of a phase.
     fn place(&self, phase: &Phase, kernel_row: usize, tap: usize, plane: usize) -> usize {
         let taps = phase.before * self.rows.kernel + kernel_row * phase.taps.len() + tap;
         (taps * self.group[0] + plane * phase.run) * self.lanes
     }
 
-    /// Calls `visit(place in the weights of all vectors, place in the convolution's weight)` for each of the former that count.
+    /// Calls `visit(offset in the weights of all vectors, offset in the convolution's weight)` for
+    /// each of the former that is used.
     pub(crate) fn for_weights(&self, mut visit: impl FnMut(usize, usize)) {
         let [planes, group] = self.group;
         for (vector, start) in self.starts.iter().enumerate() {
@@ -220,8 +238,8 @@ impl WindowMap {
         }
     }
 
-    /// The strips that a row of targets sees through a phase of its columns; `row(source row)` is where that row has its column 0, or rather the
-    /// column `from`, if columns are counted from elsewhere.
+    /// Collects the strips that a row of targets reads in a phase of its columns. `row(source row)`
+    /// is the offset of that row's column `from`: 0, or the first column of the spread-out source.
     pub(crate) fn strips(
         &self,
         target: usize,
@@ -242,7 +260,7 @@ impl WindowMap {
         }
     }
 
-    /// Of an image of the source, the rows that a row of targets does not see and the next one does.
+    /// Returns the rows of a source image that the next row of targets reads and this one does not.
     pub(crate) fn ahead<'a, T>(&self, image: &'a [T], target: usize) -> &'a [T] {
         let end = |target: usize| self.rows.met(target).map(|(_, row)| row + 1).max().unwrap_or(0);
         if target + 1 >= self.rows.target {
@@ -252,13 +270,14 @@ impl WindowMap {
         &image[from.min(to) * self.row()[0]..to * self.row()[0]]
     }
 
-    /// The cells of a row of targets in a phase of its columns; of a source with columns of its own, if it is not plain.
+    /// Returns the cells of a row of targets in a phase of its columns. `width` and `pitch`
+    /// describe the source, which has its own columns if it is spread out.
     pub(crate) fn cells<'a, T>(&self, source: &'a [T], [width, pitch]: [usize; 2], phase: &Phase, strips: &'a [RowBlock]) -> Cells<'a, T> {
         Cells { source, width, pitch, step: self.columns.step, count: self.columns.cells(phase), run: phase.run, strips, ahead: &[] }
     }
 }
 
-/// A pass with its weights by vectors: see [`WindowMap::weights`].
+/// A pass with its weights arranged by vectors: see [`WindowMap::weights`].
 pub(crate) struct Depthwise<T> {
     walk: WindowMap,
     weights: Buffer<T>,
@@ -273,7 +292,7 @@ impl<T: Real> Depthwise<T> {
         Depthwise { walk, weights, work: work(g) }
     }
 
-    /// Rows of a band: the number that makes bands of about the same size.
+    /// Returns the number of rows of a band, such that bands have about the same size.
     fn band(&self) -> usize {
         let walk = &self.walk;
         let elements = walk.batch * walk.images()[1];
@@ -281,12 +300,12 @@ impl<T: Real> Depthwise<T> {
         walk.rows.target.div_ceil((walk.rows.target * walk.row()[1]).div_ceil(grain).clamp(1, walk.rows.target.max(1)))
     }
 
-    /// Rows of a band whose statistics are summed in one go.
+    /// Returns the number of rows of a band whose statistics are summed in one piece.
     fn part(&self) -> usize {
         PART.div_ceil(self.walk.columns.target.max(1))
     }
 
-    /// The parts that statistics are taken of: rows of a band, of an image.
+    /// Returns the parts over which statistics are taken: some rows of a band of an image.
     pub(crate) fn parts(&self) -> Parts {
         let (walk, band, part) = (&self.walk, self.band(), self.part());
         let (height, width) = (walk.rows.target, walk.columns.target);
@@ -294,7 +313,8 @@ impl<T: Real> Depthwise<T> {
             |first: usize| (0..band).step_by(part).map(move |row| part.min(band - row).min(height.saturating_sub(first + row)) * width);
         let of_image = || (0..height).step_by(band).flat_map(of_band);
         let last = walk.starts.len().saturating_sub(1) * walk.lanes;
-        // The last vector may overlap the one before, and then has numbers for its first channels too.
+        // If the last vector overlaps the one before it, its first channels have statistics in
+        // both.
         let place = |channel: usize| if channel < last { channel } else { last + channel - walk.starts.last().unwrap_or(&0) };
         Parts {
             rows: (0..walk.batch).flat_map(|_| of_image()).collect(),
@@ -331,22 +351,23 @@ impl<T: Real> Depthwise<T> {
     }
 }
 
-/// What a pass costs, in the elementary operations that threads are woken for: a vector's count as two.
+/// Returns the cost of a pass, in the elementary operations that decide whether threads are woken:
+/// the operations of a vector count as two.
 pub(crate) fn work(g: &ConvGeometry) -> usize {
     g.work() / 8
 }
 
-/// Rows of one image.
+/// Some rows of one image.
 struct Band<'a, T> {
     walk: &'a WindowMap,
     weights: &'a [T],
     x: &'a [T],
     rows: Range<usize>,
     epilogue: Epilogue<'a, T>,
-    /// Rows whose statistics are summed in one go.
+    /// Number of rows whose statistics are summed in one piece.
     part: usize,
     y: &'a mut [T],
-    /// Whether `y` is written past the caches.
+    /// Whether `y` is written with non-temporal stores.
     streams: bool,
 }
 
@@ -405,7 +426,7 @@ impl<T: Real> Band<'_, T> {
         }
     }
 
-    /// A row of targets in a phase, for vectors from `first` on.
+    /// Computes a row of targets in a phase, for vectors from `first` on.
     #[inline(always)]
     fn sums<S: Simd>(&mut self, simd: S, index: usize, phase: &Phase, first: usize, cells: Cells<'_, T>, vectors: Vectors<'_>) {
         let walk = self.walk;
@@ -421,10 +442,12 @@ impl<T: Real> Band<'_, T> {
             streams: self.streams,
             accumulator,
         };
-        // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many columns as the cells say (`Prepared::run` has checked
-        // the sizes, `Ring` makes its own); weights are laid out by `walk` too; a row of the target has `cells` of `pitch` elements, all
-        // channels but for the last; where it is streamed, `run` has checked that all vectors lie aligned; and `run` gives each band parts of
-        // its own.
+        // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many
+        // columns as the cells state (`Prepared::run` has checked the sizes; `Ring` allocates its
+        // own); weights are laid out by `walk` too; a row of the target has cells of `pitch`
+        // elements, of which the last has at least all channels; if it is streamed, `run` has
+        // checked that all vectors are aligned; and `run` gives each band its own parts of the
+        // accumulator.
         unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
     }
 }

@@ -1,15 +1,16 @@
-//! Source rows spread out for vectors that span groups: one plane for each channel of a group.
+//! Source rows, spread out for vectors that span groups: one plane for each channel of a group.
 
 use super::WindowMap;
 use super::tile::TILE;
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::simd::Real;
 
-/// The last few source rows, padded, as one vector of target channels sees them: `[row][column][plane][lane]`, where plane `j` has in each lane
-/// channel `j` of the lane's group. A row is spread out once and serves as many target rows as the kernel has rows.
+/// The last few source rows, padded, in the layout that one vector of target channels reads:
+/// `[row][column][plane][lane]`, where each lane of plane `j` contains channel `j` of the lane's
+/// group. A row is spread out once, and read by as many target rows as the kernel has rows.
 pub(crate) struct Ring<T> {
     data: Buffer<T>,
-    /// (Image, row) of the source in each place.
+    /// (Image, row) of the source in each slot.
     held: Vec<Option<(usize, usize)>>,
     /// The source column of column 0.
     from: isize,
@@ -27,14 +28,15 @@ impl<T: Real> Ring<T> {
         Ring { data, held: vec![None; places], from: reach.start, width, pitch, channels: vec![] }
     }
 
-    /// Forgets all rows and begins with the vector of target channels from `start` on.
+    /// Discards all rows, and selects the vector of target channels that starts at `start`.
     pub(crate) fn turn_to(&mut self, walk: &WindowMap, start: usize) {
         self.held.fill(None);
         self.channels.clear();
         self.channels.extend((start..start + walk.used()).map(|channel| channel / walk.group[1] * walk.group[0]));
     }
 
-    /// The source column of column 0, and elements from one column to the next.
+    /// Returns the source column of column 0, and the number of elements from one column to the
+    /// next.
     pub(crate) fn columns(&self) -> (isize, usize) {
         (self.from, self.pitch)
     }
@@ -47,12 +49,12 @@ impl<T: Real> Ring<T> {
         &self.data
     }
 
-    /// Where a source row is, once spread out.
+    /// Returns the offset of a source row, once it is spread out.
     pub(crate) fn row(&self, row: usize) -> usize {
         row % self.held.len() * self.width * self.pitch
     }
 
-    /// Spreads out a row of an image of the source, unless it is there.
+    /// Spreads out a row of a source image, unless the ring already contains it.
     #[inline(always)]
     pub(crate) fn spread(&mut self, walk: &WindowMap, image: &[T], number: usize, row: usize) {
         let place = row % self.held.len();
@@ -88,11 +90,13 @@ fn spread_pixels<T: Real>(from: &[T], walk: &WindowMap, channels: &[usize], to: 
     }
 }
 
-/// Pixels of whole groups of `G` channels both in source and target: the compiler makes each a few permutations within a register.
+/// Spreads out pixels of whole groups of `G` channels in both source and target. The compiler turns
+/// each pixel into a few permutations within a register.
 #[inline(always)]
 fn spread_groups<T: Real, const LANES: usize, const G: usize>(from: &[T], pitch: usize, start: usize, to: &mut [T]) {
     let (to, []) = to.as_chunks_mut::<LANES>() else { unreachable!("planes have all lanes") };
-    // A plain loop: an iterator's own may be compiled apart, without the instruction set's permutations.
+    // A plain loop: the internal loop of an iterator may be compiled as a separate function,
+    // without the instruction set's permutations.
     for (pixel, to) in from.chunks_exact(pitch).zip(to.chunks_exact_mut(G)) {
         let from: [T; LANES] = *pixel[start..].first_chunk().expect("a vector lies within the pixel");
         for (plane, to) in to.iter_mut().enumerate() {

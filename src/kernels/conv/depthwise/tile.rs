@@ -1,8 +1,11 @@
-//! The inner loops of depthwise and grouped convolution: every lane of a vector is a channel, and keeps to itself.
+//! The inner loops of depthwise and grouped convolution: every lane of a vector is a separate
+//! channel.
 //!
-//! A tile is one vector of channels at [`TILE`] neighbouring cells of a row. It reads *strips*: places of a source row at which up to seven
-//! neighbouring taps are applied together, so that a source vector stays close by for all the cells that see it. Forward, the sums of the
-//! cells stay in registers while all strips go by; for the weight gradient the cells' output gradients do, and each strip's sums pass.
+//! A tile is one vector of channels at [`TILE`] neighbouring cells of a row. It reads *strips*:
+//! positions of a source row at which up to seven neighbouring taps are applied together, so that a
+//! loaded source vector is used for all cells that read it. In the forward pass, the sums of the
+//! cells stay in registers during the loop over all strips. In the weight gradient, the output
+//! gradients of the cells stay in registers, and the sums of each strip are loaded and stored.
 
 use std::ops::Range;
 
@@ -14,47 +17,49 @@ use crate::kernels::norm::moments::MomentAccumulator;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::simd::{Real, array, prefetch};
 
-/// Cells of a tile. It divides the widths of the usual maps, 7 to 112.
+/// Number of cells of a tile. It divides the widths of the usual maps, 7 to 112.
 pub(crate) const TILE: usize = 7;
 
-/// Taps of one kernel row that lie side by side in the source, and their weights or the sums for those.
+/// Adjacent taps of one kernel row in the source, with their weights, or with the sums of the
+/// weights' gradients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowBlock {
-    /// Elements from the row of cells to where cell 0 meets the first tap; negative in the padding.
+    /// Offset in elements, relative to the row of cells, at which cell 0 reads the first tap;
+    /// negative in the padding.
     pub(crate) source: isize,
-    /// The same in columns, within the source row.
+    /// The same offset in columns, within the source row.
     pub(crate) distance: isize,
-    /// Elements to the weights, `[taps][lanes]`, from the vector's first.
+    /// Offset of the weights, `[taps][lanes]`, from the vector's first.
     pub(crate) weights: usize,
 }
 
-/// A row of cells, and what they see.
+/// A row of cells, and the strips that they read.
 #[derive(Clone, Copy)]
 pub(crate) struct Cells<'a, T> {
     pub(crate) source: &'a [T],
-    /// Columns of a source row, and elements from one to the next.
+    /// Columns of a source row, and elements from one column to the next.
     pub(crate) width: usize,
     pub(crate) pitch: usize,
     /// Source columns from one cell to the next.
     pub(crate) step: usize,
     pub(crate) count: usize,
-    /// Taps in each of the strips.
+    /// Number of taps in each strip.
     pub(crate) run: usize,
     pub(crate) strips: &'a [RowBlock],
-    /// What the next row will see and this one does not.
+    /// The source elements that the next row reads and this one does not.
     pub(crate) ahead: &'a [T],
 }
 
 impl<T> Cells<'_, T> {
-    /// Whether the tile from cell `first` on reads columns of the source only.
+    /// Returns whether the tile from cell `first` on reads only columns inside the source.
     fn inside(&self, first: usize) -> bool {
         let (start, end) = (first * self.step, (first + TILE - 1) * self.step + self.run);
         self.strips.iter().all(|strip| strip.distance + start as isize >= 0 && strip.distance + end as isize <= self.width as isize)
     }
 }
 
-/// Asks for the part of what is ahead that falls to the tile from cell `first` of `count` on: so that memory is never idle, nor asked for more at
-/// once than it can take.
+/// Prefetches a share of `ahead`, in proportion to the tile from cell `first` of `count` on: memory
+/// is then never idle, and never has more requests than it can handle.
 #[inline(always)]
 fn look_ahead<T>(ahead: &[T], first: usize, count: usize) {
     let part = |cell: usize| ahead.len() * cell / count;
@@ -62,29 +67,30 @@ fn look_ahead<T>(ahead: &[T], first: usize, count: usize) {
     lines.for_each(|line| prefetch(line));
 }
 
-/// Vectors of channels: the first channel of each.
+/// The vectors of channels that are computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Vectors<'a> {
-    /// In the source and in the target.
+    /// First channel of each vector, in the source and in the target.
     pub(crate) channels: &'a [[usize; 2]],
-    /// Elements from one vector's weights, or sums of those, to the next.
+    /// Elements from one vector's weights, or from the sums of their gradients, to the next.
     pub(crate) weights: usize,
-    /// Channels of the target that a vector has, when those are fewer than its lanes.
+    /// Number of channels per vector: the lanes, or the channels of the target if there are fewer.
     pub(crate) lanes: usize,
 }
 
-/// What is done with tiles, for any number of taps.
+/// An operation on tiles, for any number of taps.
 pub(crate) trait Tiles<T: Real> {
-    /// Handles the row of cells with strips of `K` taps. For `K > 1`, cells lie `STEP` columns apart.
+    /// Processes the row of cells, with strips of `K` taps. For `K > 1`, cells are `STEP` columns
+    /// apart.
     ///
     /// # Safety
-    /// As [`Sums`] and [`WeightSums`] say.
+    /// The contract of [`Sums`] or [`WeightSums`] must hold.
     unsafe fn run<S: Simd, const K: usize, const STEP: usize>(self, simd: S, cells: Cells<'_, T>, vectors: Vectors<'_>);
 }
 
-/// How many of `taps` that lie side by side are taken together, where cells lie `step` apart; see
-/// [`run_tiles`]. One where speed does not count, or vectors have one lane: each number is a loop
-/// of its own to compile.
+/// Returns how many of `taps` adjacent taps are applied together if cells are `step` apart; see
+/// [`run_tiles`]. Returns 1 where speed does not matter or vectors have one lane, because each
+/// number is another loop to compile.
 pub(crate) fn taps_together<T: Real>(taps: usize, step: usize) -> usize {
     let most = match step {
         _ if !T::FAST || lanes::<T>() == 1 => 1,
@@ -96,10 +102,10 @@ pub(crate) fn taps_together<T: Real>(taps: usize, step: usize) -> usize {
     [7, 5, 3, 2].into_iter().find(fits).unwrap_or(1)
 }
 
-/// Runs the tiles with their numbers of taps and step as constants.
+/// Runs the tiles with the number of taps and the step as constants.
 ///
 /// # Safety
-/// As [`Tiles::run`].
+/// The contract of [`Tiles::run`] must hold.
 #[inline(always)]
 pub(crate) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, cells: Cells<'_, T>, vectors: Vectors<'_>) {
     // SAFETY: by this function's contract.
@@ -121,21 +127,25 @@ pub(crate) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, 
     }
 }
 
-/// `target[cell] = clamp(bias + Σ over strips and taps of source[cell · step + tap] · weight[tap])`, lane by lane.
+/// Computes `target[cell] = clamp(bias + Σ over strips and taps of source[cell · step + tap] ·
+/// weight[tap])`, lane by lane.
 ///
-/// The contract: every strip's row lies within `source` for each of the vectors; `weights` holds what the strips say for each of them, and `bias`
-/// its lanes; `target` holds the vectors' lanes at each cell; and the accumulator's part is this thread's.
+/// The contract: for each of the vectors, every strip's row is within `source`, `weights` contains
+/// the weights at the strips' offsets, and `bias` has the vector's lanes; `target` has the vectors'
+/// lanes at each cell; and the accumulator's part belongs to this thread.
 pub(crate) struct Sums<'a, T> {
     pub(crate) weights: &'a [T],
     pub(crate) bias: Option<&'a [T]>,
-    /// What the sums go through: a clamp, or nothing.
+    /// The activation that is applied to the sums: a clamp, or none.
     pub(crate) clamp: Activation,
     pub(crate) target: &'a mut [T],
     /// Elements from one cell's target to the next.
     pub(crate) pitch: usize,
-    /// Whether to write past the caches: vectors have all their lanes, and lie aligned in `target`.
+    /// Whether to write with non-temporal stores. All lanes of each vector must be used, and each
+    /// vector must be aligned in `target`.
     pub(crate) streams: bool,
-    /// Where the statistics of each vector go, and whether there are none from rows before.
+    /// The accumulator of the statistics of each vector, and whether it is still empty, without
+    /// earlier rows.
     pub(crate) accumulator: Option<(MomentAccumulator<'a, T>, bool)>,
 }
 
@@ -148,7 +158,8 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
             let (count, inside) = (TILE.min(cells.count - first), cells.inside(first));
             look_ahead(cells.ahead, first, cells.count);
             for (vector, &[from, to]) in vectors.channels.iter().enumerate() {
-                // SAFETY: by the contract; a vector with fewer channels than lanes is read and written through its mask.
+                // SAFETY: by the contract; a vector with fewer channels than lanes is read and
+                // written through its mask.
                 unsafe {
                     let weights = self.weights.as_ptr().add(vector * vectors.weights);
                     let start = match self.bias {
@@ -191,10 +202,11 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
     }
 }
 
-/// `sums[tap] += Σ over cells of source[cell · step + tap] · gradient[cell]`, lane by lane, for each strip.
+/// Computes `sums[tap] += Σ over cells of source[cell · step + tap] · gradient[cell]`, lane by
+/// lane, for each strip.
 ///
-/// The contract: every strip's row lies within `source` for each of the vectors; `sums` holds what the strips say for each of them; `gradient`
-/// the vectors' lanes at each cell.
+/// The contract: for each of the vectors, every strip's row is within `source`, and `sums` contains
+/// the sums at the strips' offsets; `gradient` has the vectors' lanes at each cell.
 pub(crate) struct WeightSums<'a, T> {
     pub(crate) sums: &'a mut [T],
     pub(crate) gradient: &'a [T],
@@ -214,7 +226,8 @@ impl<T: Real> Tiles<T> for WeightSums<'_, T> {
             look_ahead(cells.ahead, first, cells.count);
             look_ahead(self.ahead, first, cells.count);
             for (vector, &[from, to]) in vectors.channels.iter().enumerate() {
-                // SAFETY: by the contract; a vector with fewer channels than lanes is read through its mask.
+                // SAFETY: by the contract; a vector with fewer channels than lanes is read through
+                // its mask.
                 unsafe {
                     let gradient = self.gradient.as_ptr().add(first * self.pitch + to);
                     let gradients: [T::Vector<S>; TILE] = array(|t| {
@@ -238,21 +251,22 @@ impl<T: Real> Tiles<T> for WeightSums<'_, T> {
     }
 }
 
-/// One vector.
+/// Loads one vector.
 ///
 /// # Safety
-/// Its lanes must be readable at `from`.
+/// The vector's lanes must be readable at `from`.
 #[inline(always)]
 unsafe fn load<T: Real, S: Simd>(from: *const T) -> T::Vector<S> {
     // SAFETY: by this function's contract; vectors are plain numbers.
     unsafe { from.cast::<T::Vector<S>>().read_unaligned() }
 }
 
-/// What the cells of a tile see of one strip.
+/// The source columns that the cells of a tile read in one strip.
 struct Extent<T> {
-    /// Where the first cell meets the first tap; outside the source's row in the padding.
+    /// Position at which the first cell reads the first tap; outside the source's row in the
+    /// padding.
     from: *const T,
-    /// Columns of `from` that lie in the row.
+    /// Columns, relative to `from`, that are inside the row.
     inside: Range<isize>,
     pitch: usize,
 }
@@ -266,10 +280,10 @@ impl<T: Real> Extent<T> {
         Extent { from, inside: -before..cells.width as isize - before, pitch: cells.pitch }
     }
 
-    /// The vector at a column, zero in the padding.
+    /// Returns the vector at a column; zero in the padding.
     ///
     /// # Safety
-    /// The source's row must hold the vector's lanes, and unless `EDGE` the column must lie in it.
+    /// The source's row must contain the vector's lanes and, unless `EDGE`, the column.
     #[inline(always)]
     unsafe fn at<S: Simd, const EDGE: bool>(&self, simd: S, column: usize) -> T::Vector<S> {
         if EDGE && !self.inside.contains(&(column as isize)) {
@@ -279,10 +293,11 @@ impl<T: Real> Extent<T> {
         unsafe { load::<T, S>(self.from.wrapping_add(column * self.pitch)) }
     }
 
-    /// Calls `visit(tap, cell, vector)` for each tap and cell that meet, loading each vector once.
+    /// Calls `visit(tap, cell, vector)` for each tap and each cell that reads a source vector
+    /// through it, loading each vector once.
     ///
     /// # Safety
-    /// As [`at`](Extent::at), for all columns that the tile sees.
+    /// The contract of [`at`](Extent::at) must hold for all columns that the tile reads.
     #[inline(always)]
     unsafe fn meet<S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
         &self,
@@ -298,7 +313,8 @@ impl<T: Real> Extent<T> {
                 }
                 return;
             }
-            // In parts that the compiler unrolls, however long the whole is: what is summed has to stay in registers.
+            // Split into parts that the compiler unrolls, however long the whole is: the sums have
+            // to stay in registers.
             self.part::<S, K, STEP, EDGE, 0>(simd, &mut visit);
             if const { (TILE - 1) * STEP + K > 8 } {
                 self.part::<S, K, STEP, EDGE, 8>(simd, &mut visit);
@@ -309,10 +325,10 @@ impl<T: Real> Extent<T> {
         }
     }
 
-    /// [`meet`](Extent::meet) for eight columns.
+    /// Processes eight columns for [`meet`](Extent::meet).
     ///
     /// # Safety
-    /// As there.
+    /// The contract of [`at`](Extent::at) must hold for these columns.
     #[inline(always)]
     unsafe fn part<S: Simd, const K: usize, const STEP: usize, const EDGE: bool, const FROM: usize>(
         &self,
@@ -331,7 +347,7 @@ impl<T: Real> Extent<T> {
     }
 }
 
-/// The cell whose tap `k` meets column `column` of a tile, if any.
+/// Returns the cell that reads column `column` of a tile through tap `k`, if any.
 #[inline(always)]
 const fn cell(column: usize, k: usize, step: usize) -> Option<usize> {
     match column.checked_sub(k) {
@@ -340,8 +356,10 @@ const fn cell(column: usize, k: usize, step: usize) -> Option<usize> {
     }
 }
 
+/// Returns the sums of the cells of a tile.
+///
 /// # Safety
-/// As [`Sums`] says; `EDGE` where a cell may see padding.
+/// The contract of [`Sums`] must hold, and `EDGE` must be set if a cell may read padding.
 #[inline(always)]
 unsafe fn sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
     simd: S,
@@ -364,8 +382,10 @@ unsafe fn sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: 
     sums
 }
 
+/// Adds the contribution of a tile to the sums of the weights' gradients.
+///
 /// # Safety
-/// As [`WeightSums`] says; `EDGE` where a cell may see padding.
+/// The contract of [`WeightSums`] must hold, and `EDGE` must be set if a cell may read padding.
 #[inline(always)]
 unsafe fn weight_sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
     simd: S,

@@ -1,4 +1,4 @@
-//! The weight gradient of depthwise and grouped convolution: each lane sums for its own channel.
+//! The weight gradient of depthwise and grouped convolution: each lane sums its own channel.
 
 use std::ops::Range;
 
@@ -13,14 +13,16 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch};
 
-/// Elements of the output that a task reads at least, and pixels: adding up its sums shall cost little beside making them.
+/// Minimum number of output elements, and of pixels, that a task reads: adding up its sums must
+/// cost little compared with computing them.
 const GRAIN: usize = 1 << 16;
 const PIXELS: usize = 256;
-/// The most parts: each begins with what nobody has asked for ahead.
+/// Maximum number of parts: each starts with rows that have not been prefetched.
 const PARTS: usize = 64;
-/// Elements of sums that a task has about, where there are as many: they stay in the cache.
+/// Approximate number of elements of the sums of a task, if there are as many: they stay in the
+/// cache.
 const SUMS: usize = 1 << 13;
-/// Elements that all partial sums together have at most.
+/// Maximum number of elements of all partial sums together.
 const PARTIALS: usize = 1 << 22;
 
 pub(crate) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
@@ -58,7 +60,7 @@ struct Part<'a, T> {
     walk: &'a WindowMap,
     x: &'a [T],
     dy: &'a [T],
-    /// Of the output, counted through all images.
+    /// Rows of the output, counted through all images.
     rows: Range<usize>,
     vectors: Range<usize>,
     sums: &'a mut [T],
@@ -92,8 +94,9 @@ impl<T: Real> Part<'_, T> {
                 let (gradient, ahead) = dy[index * row..].split_at(row);
                 let ahead = &ahead[..row.min(ahead.len())];
                 let sums = WeightSums { sums: self.sums, gradient, pitch: walk.channels[1], ahead };
-                // SAFETY: the strips are those of `walk`, in an image with all of its rows and columns; sums are laid out by `walk` too; the
-                // gradient is a row with all channels.
+                // SAFETY: the strips are those of `walk`, in an image with all of its rows and
+                // columns; sums are laid out by `walk` too; the gradient is a row with all
+                // channels.
                 unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
             }
         }
@@ -117,8 +120,9 @@ impl<T: Real> Part<'_, T> {
                     let cells = walk.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &strips);
                     let sums = &mut self.sums[vector * walk.weights()..][..walk.weights()];
                     let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1], ahead: &[] };
-                    // SAFETY: the strips are those of `walk` in the ring, which has been given the rows that the target sees, and has the columns of whole
-                    // tiles; sums are laid out by `walk` too; the gradient is a row with all channels.
+                    // SAFETY: the strips are those of `walk` in the ring, which contains the rows
+                    // that the target reads, and the columns of whole tiles; sums are laid out by
+                    // `walk` too; the gradient is a row with all channels.
                     unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
                 }
             }

@@ -1,13 +1,17 @@
-//! Winograd's minimal filtering for kernels of 3×3, 4×4 and 5×5 (Lavin & Gray, 2015), channels-last; with stride, for kernels that are such
-//! without it.
+//! Winograd's minimal filtering for kernels of 3×3, 4×4 and 5×5 (Lavin & Gray, 2015),
+//! channels-last; and for kernels with a stride that have one of these sizes once the stride is
+//! removed by space to depth.
 //!
-//! The output is cut into tiles of `M × M` pixels, each of which sees `N × N` pixels of the input, `N = M + R - 1` for `R × R` taps. Transformed, a
-//! tile's convolution is a product at each of `N · N` positions, and all tiles' products at one position are a matrix product over the channels:
-//! 2.25 times fewer multiplications for F(2×2, 3×3), four times fewer for F(4×4, 3×3) and F(3×3, 4×4), 2.8 times for F(2×2, 5×5). Transforms run
-//! along the channels, so they need no shuffles.
+//! The output is divided into tiles of `M × M` pixels, each of which reads `N × N` pixels of the
+//! input, `N = M + R - 1` for `R × R` taps. After the transform, a tile's convolution is a product
+//! at each of `N · N` positions, and the products of all tiles at one position are a matrix product
+//! over the channels: 2.25 times fewer multiplications for F(2×2, 3×3), four times fewer for F(4×4,
+//! 3×3) and F(3×3, 4×4), 2.8 times for F(2×2, 5×5). Transforms run along the channels, so they need
+//! no shuffles.
 //!
-//! A group of tiles goes through all three steps (transform, products, transform back) while its numbers are in L2. Where there are too few
-//! groups to go round, threads share the steps of one group instead. Both give the same bits.
+//! A group of tiles goes through all three steps (transform, products, inverse transform) while its
+//! numbers are in L2. If there are too few groups for all threads, the threads share the steps of
+//! one group instead. Both ways give bit-identical results.
 
 mod space_to_depth;
 mod tiles;
@@ -29,18 +33,21 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
-/// Bytes of transformed inputs and products that a group of tiles has about: what L2 holds beside the weights passing through.
+/// Approximate number of bytes of a group's transformed inputs and products: what L2 holds in
+/// addition to the weights, which are streamed through it.
 const GROUP: usize = 768 << 10;
-/// The same for a group that all threads share, which L3 holds.
+/// The same limit for a group that all threads share, which L3 holds.
 const SHARED_GROUP: usize = 12 << 20;
-/// Tiles of a group at least: less makes poor use of the weights.
+/// Minimum number of tiles of a group: fewer tiles reuse the weights too little.
 const FEWEST: usize = 24;
-/// Bytes of weights that every core's L2 has room for, so that small groups are no waste.
+/// Number of bytes of weights that fit into the L2 of every core, so that small groups waste
+/// nothing.
 const FEW_WEIGHTS: usize = 768 << 10;
-/// Groups from which on each thread takes its own.
+/// Number of groups from which on each thread takes its own group.
 const MANY: usize = 6;
 
-/// A set of points, by the side of the tiles of input that have as many.
+/// A set of interpolation points, named by the side of the input tiles that have as many pixels
+/// along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tile {
     Four,
@@ -48,13 +55,14 @@ pub(super) enum Tile {
 }
 
 impl Tile {
-    /// Pixels along an axis of a tile of input.
+    /// Returns the number of pixels along an axis of an input tile.
     fn side(self) -> usize {
         if self == Tile::Four { 4 } else { 6 }
     }
 }
 
-/// The scheme, as a type, for tiles of input and a kernel's taps along an axis.
+/// Evaluates an expression with the scheme, as a type, for an input tile and the number of a
+/// kernel's taps along an axis.
 macro_rules! with_scheme {
     ($tile:expr, $taps:expr, $C:ident => $body:expr) => {{
         use $crate::kernels::conv::winograd::{
@@ -77,8 +85,9 @@ macro_rules! with_scheme {
 }
 use with_scheme;
 
-/// Why a pass does not have this form, unless it does: kernels of 3×3 taps when they have no
-/// stride, on tiles of six up to 5×5; dense, one group; of a type for which speed counts.
+/// Returns why a pass is not supported; `None` if it is. Supported are, after space to depth,
+/// kernels of 3×3 taps and, with tiles of six, up to 5×5; without dilation or groups; for element
+/// types where speed matters.
 pub(super) fn unsupported_reason<T: Real>(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
     if T::FAST { obstacle_of_shape(tile, g, pass) } else { Some("the elements are not f32") }
 }
@@ -90,7 +99,8 @@ fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'s
         Tile::Six => (SIDES, "the kernel is not 3×3, 4×4 or 5×5"),
     };
     let (has_stride, gradient) = (window.stride != [1, 1], pass == ConvPass::InputGradient);
-    // The input gradient is a convolution with what is left of a padding of one less than the taps.
+    // The input gradient is a convolution whose padding is the number of taps, minus one, minus the
+    // original padding. It must not be negative.
     let padded = gradient && window.padding.iter().any(|&padding| padding + 1 > rows);
     let obstacles = [
         (has_stride && gradient, "the stride is not 1"),
@@ -103,18 +113,18 @@ fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'s
     obstacles.into_iter().find_map(|(stands, unsupported_reason)| stands.then_some(unsupported_reason))
 }
 
-/// The numbers that the cost of a pass depends on.
+/// The numbers that determine the cost of a pass.
 pub(super) struct Size {
-    /// Products that each pair of channels takes for a tile.
+    /// Number of products per tile for each pair of channels.
     pub(super) positions: usize,
     pub(super) tiles: usize,
-    /// Of the two maps that are transformed.
+    /// Numbers of channels of the two maps that are transformed.
     pub(super) channels: [usize; 2],
-    /// Elements of a map that is spread out to be without stride.
+    /// Number of elements of a map that space to depth rearranges; 0 without a stride.
     pub(super) spread: usize,
 }
 
-/// For a pass that is supported.
+/// Returns the size of a pass, which must be supported.
 pub(super) fn size(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Size {
     let view = SpaceToDepth::new(g);
     let step = tile.side() + 1 - view.taps;
@@ -129,7 +139,7 @@ pub(super) struct Winograd<T> {
     view: SpaceToDepth,
     source: Grid,
     target: Grid,
-    /// `[N · N]` positions of panels.
+    /// `[N · N]` positions, each of which is a matrix in panels.
     weights: Buffer<T>,
     /// Elements from one position of the weights to the next.
     position: usize,
@@ -148,7 +158,7 @@ impl<T: Real> Winograd<T> {
         let source = Grid { tiles, step, size: from.0, channels: from.1, padding };
         let target = Grid { tiles, step, size: to.0, channels: to.1, padding: [0, 0] };
         let channels = [from.1, to.1];
-        // Not a multiple of a large power of two: packing writes all positions in turn.
+        // Not a multiple of a large power of two, because packing writes to all positions in turn.
         let position = filled_up::<T>(channels[1]) * channels[0] + 64;
         let weights = with_scheme!(tile, view.taps, C => transform_weights::<T, C>(&view, pass, channels, w, position));
         Winograd { tile, view, source, target, weights, position }
@@ -185,14 +195,15 @@ impl<T: Real> Winograd<T> {
         }
     }
 
-    /// Some tiles, on several threads if `work` is worth it.
+    /// Computes some tiles, on several threads if `work` is large enough.
     fn group<C: Scheme>(&self, x: &[T], tiles: Range<usize>, epilogue: Epilogue<'_, T>, y: &Disjoint<'_, T>, work: usize) {
         let [k, n] = [self.source.channels, self.target.channels];
         let inputs = Transformed { channels: k, width: k, tiles: tiles.len() };
         let outputs = Transformed { channels: n, width: n, tiles: tiles.len() };
         let mut transformed = Buffer::uninit(C::N * C::N * inputs.position());
         let mut products = Buffer::uninit(C::N * C::N * outputs.position());
-        // Tiles that one task transforms: all, when there is one thread for all.
+        // Number of tiles that one task transforms: all of them if a single thread computes the
+        // group.
         let part = if work == 0 { tiles.len() } else { 4 };
         let parts = tiles.len().div_ceil(part);
         let of = |task: usize| task * part..tiles.len().min((task + 1) * part);
@@ -216,7 +227,7 @@ impl<T: Real> Winograd<T> {
         parallel::for_each(parts, work, |task| {
             let part = of(task);
             let absolute = tiles.start + part.start..tiles.start + part.end;
-            // SAFETY: tiles do not overlap, and each is one task's.
+            // SAFETY: tiles do not overlap, and each belongs to one task.
             unsafe { scatter::<T, C::Outputs>(&self.target, &products, &outputs, part.start, absolute, epilogue, y) };
         });
     }
@@ -224,10 +235,11 @@ impl<T: Real> Winograd<T> {
 
 /// Rows of a panel that one task transforms.
 const ROWS: usize = 32;
-/// Columns of a panel at most.
+/// Maximum number of columns of a panel.
 const COLUMNS: usize = 64;
 
-/// The transformed weights, `[N · N]` positions of panels, `position` elements from one to the next; `[k, n]` are the channels of source and target.
+/// Computes the transformed weights: `[N · N]` positions of panels, `position` elements from one to
+/// the next. `[k, n]` are the channels of source and target.
 fn transform_weights<T: Real, C: Scheme>(view: &SpaceToDepth, pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
     let mut weights = Buffer::uninit(C::N * C::N * position);
     let nr = panel_width::<T>(n);
@@ -259,7 +271,7 @@ struct TransformWeights<'a, T, C> {
     pass: Pass,
     k: Range<usize>,
     columns: Range<usize>,
-    /// Of source and target.
+    /// Channels of source and target.
     channels: [usize; 2],
     out: &'a Disjoint<'a, T>,
     position: usize,
@@ -273,7 +285,7 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
     fn with_simd<S: Simd>(self, simd: S) {
         let [source, target] = self.channels;
         let nr = filled_up::<T>(self.columns.len());
-        // The weights of each column, side by side.
+        // For each tap, the weights of all columns.
         let mut taps = [[T::zero(); COLUMNS]; TAPS];
         let tapped = C::R * C::R;
         for k in self.k {
@@ -287,7 +299,7 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
                     let w = &w[first..][..tapped];
                     (0..tapped).for_each(|tap| taps[tap][column] = w[tap]);
                 }),
-                // Turned round.
+                // The kernel is rotated by 180°.
                 (Places::Run(_), Pass::InputGradient) => columns.enumerate().for_each(|(column, w)| {
                     let w = &w[..tapped];
                     (0..tapped).for_each(|tap| taps[tap][column] = w[tapped - 1 - tap]);
@@ -300,10 +312,12 @@ impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
             for first in (0..nr).step_by(T::lanes::<S>()) {
                 let at = self.columns.start * source + k * nr + first;
                 let out = self.out.pointer(at, (C::N * C::N - 1) * self.position + T::lanes::<S>());
-                // SAFETY: `first` plus a vector lies within the `nr` columns, at most `COLUMNS`.
+                // SAFETY: `first` plus a vector is within the `nr` columns, which are at most
+                // `COLUMNS`.
                 let load = |i: usize, j: usize| unsafe { taps[C::R * i + j].as_ptr().add(first).cast::<T::Vector<S>>().read_unaligned() };
                 both_axes::<T, S, C::Weights>(simd, load, |i, j, value| {
-                    // SAFETY: `pointer` has checked the last position's vector, and tasks have distinct rows and panels.
+                    // SAFETY: `pointer` has checked the last position's vector, and tasks have
+                    // distinct rows and panels.
                     unsafe { out.add((i * C::N + j) * self.position).cast::<T::Vector<S>>().write_unaligned(value) };
                 });
             }

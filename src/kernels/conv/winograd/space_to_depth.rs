@@ -1,8 +1,9 @@
-//! A convolution with stride as one without.
+//! Rewrites a convolution with a stride as one without (space to depth).
 //!
-//! With stride `s` the input's pixels fall into `s · s` *phases*: by where they lie in cells of `s × s` pixels. A cell taken as one pixel with the
-//! phases as channels (space to depth), the kernel has stride 1 and `⌈k / s⌉` taps along each axis, among them some zeros where `s` does not
-//! divide `k`: 7×7 of stride 2 is 4×4 on four times the channels.
+//! With stride `s` the input's pixels are divided into `s · s` *phases*, by their position in cells
+//! of `s × s` pixels. If a cell is treated as one pixel, with the phases as channels, the kernel
+//! has stride 1 and `⌈k / s⌉` taps along each axis. Some of them are zero if `s` does not divide
+//! `k`: 7×7 with stride 2 is 4×4 on four times the channels.
 
 use std::ops::RangeInclusive;
 
@@ -13,23 +14,24 @@ use crate::kernels::runtime::allocator::{Buffer, Elements};
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
-/// Taps along each axis that there are tiles for: of a kernel, or of what it is without stride.
+/// Numbers of taps along each axis for which there are tiles: taps of a kernel, or of its form
+/// without a stride.
 pub(crate) const SIDES: RangeInclusive<usize> = 3..=5;
-/// Taps of a kernel at most.
+/// Maximum number of taps of a kernel.
 pub(crate) const TAPS: usize = SIDES.end().pow(2);
-/// Elements that one task spreads, about.
+/// Approximate number of elements that one task rearranges.
 const TASK: usize = 8 * 1024;
 
-/// What is convolved without stride.
+/// The equivalent convolution without a stride.
 pub(crate) struct SpaceToDepth {
     pub(crate) batch: usize,
-    /// Taps along each axis of the kernel.
+    /// Number of taps along each axis of the kernel.
     pub(crate) taps: usize,
-    /// Height and width of the map: in cells, padding and all, if there is a stride.
+    /// Height and width of the map; in cells, padding included, if there is a stride.
     pub(crate) size: [usize; 2],
     /// Rows and columns of zeros before the map's first.
     pub(crate) padding: [usize; 2],
-    /// Channels, phases and all, and those of the output.
+    /// Number of channels of the map, phases included, and of the output.
     pub(crate) channels: [usize; 2],
     /// Height and width of the output.
     pub(crate) output: [usize; 2],
@@ -37,7 +39,8 @@ pub(crate) struct SpaceToDepth {
 }
 
 impl SpaceToDepth {
-    /// For kernels with as many taps along both axes.
+    /// Builds the equivalent convolution; the kernel must have the same number of taps along both
+    /// axes.
     pub(crate) fn new(g: &ConvGeometry) -> SpaceToDepth {
         let (window, [taps, _]) = (&g.window, taps(g));
         let phases = window.stride[0] * window.stride[1];
@@ -47,12 +50,12 @@ impl SpaceToDepth {
         SpaceToDepth { batch: g.batch, taps, size, padding, channels, output: window.output, of: *g }
     }
 
-    /// Weights of an output channel.
+    /// Returns the number of weights of an output channel.
     pub(crate) fn weights_of_output(&self) -> usize {
         self.of.channels_in * self.of.taps()
     }
 
-    /// Where the taps of a channel are among an output channel's weights.
+    /// Returns the offsets of a channel's taps in the weights of an output channel.
     pub(crate) fn places(&self, channel: usize) -> Places {
         let [stride, kernel] = [self.of.window.stride, self.of.window.kernel];
         if stride == [1, 1] {
@@ -68,12 +71,12 @@ impl SpaceToDepth {
         Places::Scattered((0..self.taps * self.taps).filter_map(place).collect())
     }
 
-    /// Elements that are spread out to be without stride.
+    /// Returns the number of elements of the rearranged map; 0 without a stride.
     pub(crate) fn spread_elements(&self) -> usize {
         if self.of.window.stride == [1, 1] { 0 } else { self.batch * self.size[0] * self.size[1] * self.channels[0] }
     }
 
-    /// The map: `x` itself if there is no stride.
+    /// Returns the map: `x` itself if there is no stride.
     pub(crate) fn spread<'x, T: Real>(&self, x: &'x [T], work: usize) -> Elements<'x, T> {
         if self.of.window.stride == [1, 1] {
             return Elements::Borrowed(x);
@@ -93,15 +96,15 @@ impl SpaceToDepth {
     }
 }
 
-/// Where taps are among weights.
+/// Offsets of taps in the weights.
 pub(crate) enum Places {
-    /// Side by side, row by row, from here on.
+    /// All taps are adjacent, row by row, from this offset on.
     Run(usize),
-    /// Each tap that is not zero, with its place.
+    /// Each tap that is not zero, with its offset.
     Scattered(Vec<(usize, usize)>),
 }
 
-/// Taps along each axis that a kernel has without stride.
+/// Returns the number of taps along each axis that a kernel has once its stride is removed.
 pub(crate) fn taps(g: &ConvGeometry) -> [usize; 2] {
     [0, 1].map(|axis| g.window.kernel[axis].div_ceil(g.window.stride[axis]))
 }
@@ -124,9 +127,10 @@ impl<T: Real> WithSimd for Spread<'_, T> {
         let (window, channels) = (&view.of.window, view.of.channels_in);
         let ([height, width], padding) = (window.input, window.padding);
         let [cell, run] = [view.channels[0], window.stride[1] * channels];
-        // Where a position of the padded image is in the image, if it is.
+        // Returns the image coordinate of a position of the padded image, if it is inside the
+        // image.
         let inside = |axis: usize, at: usize| at.checked_sub(padding[axis]).filter(|&at| at < window.input[axis]);
-        // Cells whose pixels are all in the image's columns.
+        // Cells whose pixels are all within the image's columns.
         let first = padding[1].div_ceil(window.stride[1]).min(view.size[1]);
         let last = ((width + padding[1]) / window.stride[1]).clamp(first, view.size[1]);
         for phase in 0..window.stride[0] {
@@ -154,7 +158,8 @@ impl<T: Real> WithSimd for Spread<'_, T> {
             for part in (0..run).step_by(lanes) {
                 let mask = T::mask(simd, lanes.min(run - part));
                 for j in 0..last - first {
-                    // SAFETY: the mask's elements lie within a cell's run, and those of all cells in `from` and `to`.
+                    // SAFETY: the mask's elements are within a cell's run, and the runs of all
+                    // cells are within `from` and `to`.
                     unsafe {
                         let value = T::load_masked(simd, mask, from.as_ptr().add(j * run + part));
                         T::store_masked(simd, mask, to.as_mut_ptr().add(j * cell + part), value);

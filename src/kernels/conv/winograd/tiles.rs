@@ -1,4 +1,4 @@
-//! Maps cut into tiles, and the transforms of tiles.
+//! Division of maps into tiles, and the transforms of tiles.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -10,26 +10,28 @@ use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::runtime::parallel::Disjoint;
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
-/// A channels-last map cut into overlapping or adjoining tiles.
+/// A channels-last map, divided into overlapping or adjacent tiles.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
-    /// Tiles of an image: rows, columns.
+    /// Number of tiles of an image: rows, columns.
     pub(super) tiles: [usize; 2],
     /// Pixels from one tile to the next.
     pub(super) step: usize,
-    /// The map's height and width.
+    /// Height and width of the map.
     pub(super) size: [usize; 2],
     pub(super) channels: usize,
     /// Rows and columns of zeros before the map's first.
     pub(super) padding: [usize; 2],
 }
 
-/// The `extent × extent` pixels that a tile sees. Those inside of the map are a rectangle.
+/// The `extent × extent` pixels that a tile reads or writes. Those inside the map form a rectangle.
 struct TileWindow {
     extent: usize,
-    /// Rows and columns of the window that lie in the map; if none does, neither rows nor columns.
+    /// Rows and columns of the window that are inside the map; if there are none along one axis,
+    /// both ranges are empty.
     inside: [Range<usize>; 2],
-    /// Where in the map's elements the window's first pixel is, or would be: this wraps around before the map's start.
+    /// Offset in the map's elements of the window's first pixel. Before the map's start, the offset
+    /// wraps around.
     origin: usize,
     /// Elements from one row to the next, and from one pixel to the next.
     pitch: [usize; 2],
@@ -56,29 +58,31 @@ impl Grid {
 }
 
 impl TileWindow {
-    /// Elements of its pixels, side by side.
+    /// Returns the number of elements of the window's pixels, stored without gaps.
     fn length(&self) -> usize {
         self.extent * self.extent * self.pitch[1]
     }
 
-    /// Where a row's pixels that are inside of the map lie in the map, and where among the window's pixels side by side.
+    /// Returns the elements of a row's pixels that are inside the map: their range in the map, and
+    /// their range in the window's pixels, stored without gaps.
     fn row(&self, row: usize) -> [Range<usize>; 2] {
         let (columns, channels) = (&self.inside[1], self.pitch[1]);
         [self.at(row, columns.start), (row * self.extent + columns.start) * channels].map(|at| at..at + columns.len() * channels)
     }
 
-    /// Whether all of it is in the map.
+    /// Returns whether the whole window is inside the map.
     fn is_whole(&self) -> bool {
         self.inside.iter().all(|range| range.len() == self.extent)
     }
 
-    /// Where a pixel starts.
+    /// Returns the offset of a pixel in the map.
     #[inline(always)]
     fn at(&self, row: usize, column: usize) -> usize {
         self.origin.wrapping_add(row * self.pitch[0] + column * self.pitch[1])
     }
 
-    /// The elements from the first pixel inside of the map to the end of the last; none if there is no such pixel.
+    /// Returns the elements from the first pixel inside the map to the end of the last; empty if
+    /// there is no such pixel.
     fn reach(&self) -> Range<usize> {
         let [rows, columns] = &self.inside;
         if rows.is_empty() {
@@ -88,38 +92,40 @@ impl TileWindow {
     }
 }
 
-/// Where transformed tiles lie: `[N · N][blocks][tiles][width]`, channels in blocks of `width`, of which the last may not fill its own.
+/// The layout of transformed tiles: `[N · N][blocks][tiles][width]`, with channels in blocks of
+/// `width`, the last of which may not be full.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transformed {
-    /// Channels.
+    /// Number of channels.
     pub(super) channels: usize,
-    /// Channels of a block.
+    /// Number of channels of a block.
     pub(super) width: usize,
-    /// Tiles there is room for.
+    /// Number of tiles that fit.
     pub(super) tiles: usize,
 }
 
 impl Transformed {
-    /// Elements from one position to the next; not a multiple of a large power of two, which would put all into one set of the cache.
+    /// Returns the number of elements from one position to the next. It is not a multiple of a
+    /// large power of two, with which all positions would share one set of the cache.
     pub(super) fn position(&self) -> usize {
         self.channels.div_ceil(self.width) * self.width * self.tiles + 64
     }
 
-    /// Where a block of channels starts in a position.
+    /// Returns the offset of a block of channels within a position.
     pub(super) fn block(&self, block: usize) -> usize {
         block * self.width * self.tiles
     }
 
-    /// Where the channels from `channel` on, up to the end of their block, lie for a tile.
+    /// Returns the offset of a tile's channels, from `channel` on to the end of its block.
     fn at(&self, tile: usize, channel: usize) -> usize {
         self.block(channel / self.width) + tile * self.width + channel % self.width
     }
 }
 
-/// Transforms tiles of `x` by `F` into `out`, the first to slot `first`.
+/// Transforms tiles of `x` by `F` into `out`, the first into slot `first`.
 ///
 /// # Safety
-/// No other thread may touch the slots that this call writes.
+/// No other thread may access the slots that this call writes.
 pub(super) unsafe fn gather<T: Real, F: Transform>(
     grid: &Grid,
     x: &[T],
@@ -136,7 +142,7 @@ struct Gather<'a, T, F> {
     x: &'a [T],
     tiles: Range<usize>,
     layout: &'a Transformed,
-    /// Where the first tile lies in the layout.
+    /// Slot of the first tile in the layout.
     first: usize,
     out: &'a Disjoint<'a, T>,
     transform: PhantomData<F>,
@@ -164,9 +170,9 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
             };
             let mut channel = 0;
             while channel < grid.channels {
-                // A vector stays inside its block.
+                // A vector must not cross the end of its block.
                 let most = (grid.channels - channel).min(layout.width - channel % layout.width);
-                // SAFETY: the pixels are there for all channels; the slot is this call's alone.
+                // SAFETY: the pixels have all channels; no other call accesses the slot.
                 channel += unsafe {
                     match most < T::lanes::<S>() {
                         true => self.transform::<S, true>(simd, pixels, pitch, slot, channel, most),
@@ -179,10 +185,12 @@ impl<T: Real, F: Transform> WithSimd for Gather<'_, T, F> {
 }
 
 impl<T: Real, F: Transform> Gather<'_, T, F> {
-    /// Transforms `count` channels of a tile's pixels, which lie `pitch` apart, and returns their number; `MASKED` if they do not fill a vector.
+    /// Transforms `count` channels of a tile's pixels, which are `pitch` apart, and returns
+    /// `count`. `MASKED` must be set if they do not fill a vector.
     ///
     /// # Safety
-    /// There must be all pixels and so many channels. No other thread may touch the slot.
+    /// All pixels must exist, and have `count` channels from `channel` on. No other thread may
+    /// access the slot.
     #[inline(always)]
     unsafe fn transform<S: Simd, const MASKED: bool>(
         &self,
@@ -196,12 +204,13 @@ impl<T: Real, F: Transform> Gather<'_, T, F> {
         let (position, mask) = (self.layout.position(), T::mask(simd, count));
         let from = pixels[channel..].as_ptr();
         let out = self.out.pointer(self.layout.at(slot, channel), (F::TO * F::TO - 1) * position + count);
-        // SAFETY: `count` channels from `channel` on lie in each pixel.
+        // SAFETY: each pixel has `count` channels from `channel` on.
         let load = |i: usize, j: usize| unsafe {
             let from = from.add(i * pitch[0] + j * pitch[1]);
             T::load::<S, MASKED>(simd, mask, from)
         };
-        // SAFETY: they lie in each position of `out` too, as `pointer` has checked for the last; the slot is this call's alone.
+        // SAFETY: each position of `out` has them too, as `pointer` has checked for the last; no
+        // other call accesses the slot.
         both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
             let to = out.add((i * F::TO + j) * position);
             T::store::<S, MASKED>(simd, mask, to, value);
@@ -210,10 +219,10 @@ impl<T: Real, F: Transform> Gather<'_, T, F> {
     }
 }
 
-/// Transforms products at the points, from slot `first` on, by `F` into tiles of `y`.
+/// Transforms the products at the points, from slot `first` on, by `F` into tiles of `y`.
 ///
 /// # Safety
-/// No other thread may touch the pixels of `y` that these tiles cover.
+/// No other thread may access the pixels of `y` that these tiles cover.
 pub(super) unsafe fn scatter<T: Real, F: Transform>(
     grid: &Grid,
     products: &[T],
@@ -233,7 +242,7 @@ struct Scatter<'a, T, F> {
     grid: &'a Grid,
     products: &'a [T],
     layout: &'a Transformed,
-    /// Where the first tile lies in the layout.
+    /// Slot of the first tile in the layout.
     first: usize,
     tiles: Range<usize>,
     epilogue: Epilogue<'a, T>,
@@ -250,7 +259,7 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
         let mut aside = vec![];
         for (slot, tile) in (first..).zip(tiles.clone()) {
             let window = grid.window(tile, F::TO);
-            // SAFETY: the window's pixels inside of the map are this call's alone.
+            // SAFETY: no other call accesses the window's pixels inside the map.
             unsafe {
                 if window.is_whole() {
                     let reach = window.reach();
@@ -273,10 +282,12 @@ impl<T: Real, F: Transform> WithSimd for Scatter<'_, T, F> {
 }
 
 impl<T: Real, F: Transform> Scatter<'_, T, F> {
-    /// Transforms a slot's tile to pixels `pitch` apart, and finishes them if the epilogue fits registers.
+    /// Transforms a slot's tile into pixels that are `pitch` apart, and applies the epilogue if it
+    /// fits registers.
     ///
     /// # Safety
-    /// All pixels from `to` on must be writable for all channels, by this thread alone.
+    /// All channels of all pixels from `to` on must be writable, and no other thread may access
+    /// them.
     #[inline(always)]
     unsafe fn tile<S: Simd>(&self, simd: S, slot: usize, to: *mut T, pitch: [usize; 2]) {
         let (lanes, channels) = (T::lanes::<S>(), self.grid.channels);
@@ -291,10 +302,11 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
         }
     }
 
-    /// As [`tile`](Scatter::tile), for a vector of channels; `MASKED` if there are too few to fill it.
+    /// Does the work of [`tile`](Scatter::tile) for one vector of channels. `MASKED` must be set if
+    /// there are too few channels to fill it.
     ///
     /// # Safety
-    /// As for [`tile`](Scatter::tile).
+    /// The contract of [`tile`](Scatter::tile) must hold.
     #[inline(always)]
     unsafe fn transform<S: Simd, const MASKED: bool>(&self, simd: S, slot: usize, channel: usize, to: *mut T, pitch: [usize; 2]) {
         let Scatter { grid, products, layout, epilogue, .. } = self;
@@ -306,12 +318,12 @@ impl<T: Real, F: Transform> Scatter<'_, T, F> {
             None => T::splat(simd, T::zero()),
         };
         let clamp = epilogue.clamp_in_registers();
-        // SAFETY: the mask's channels lie in each position of `products`, as `scatter` has asserted.
+        // SAFETY: each position of `products` has the mask's channels, as `scatter` has asserted.
         let load = |i: usize, j: usize| unsafe {
             let from = from.add((i * F::FROM + j) * position);
             T::load::<S, MASKED>(simd, mask, from)
         };
-        // SAFETY: they lie in each pixel, by this function's contract.
+        // SAFETY: each pixel has them, by this function's contract.
         both_axes::<T, S, F>(simd, load, |i, j, value| unsafe {
             let to = to.add(i * pitch[0] + j * pitch[1] + channel);
             let value = clamp.clamp::<S, T>(simd, T::vector_add(simd, value, bias));

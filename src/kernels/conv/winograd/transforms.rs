@@ -1,11 +1,16 @@
-//! The one-dimensional transforms: polynomials evaluated at a few points, multiplied there, and interpolated.
+//! The one-dimensional transforms: polynomials are evaluated at a few points, multiplied there, and
+//! interpolated.
 //!
-//! A correlation of `n = m + r - 1` inputs with `r` weights has `m` outputs, and needs only `n` products if all are polynomials known by their
-//! values at `n` points (Toom–Cook; Winograd, 1980). The points are 0, ∞ and pairs ±p. Weights are *evaluated* there; outputs, whose transform is
-//! the transpose of an evaluation, are *interpolated*; the inputs' transform depends on the points alone. So the same points, and the same
-//! inputs' transform, serve kernels of several sizes, and the weight gradient, whose `m` weights and `r` outputs are the other way round.
+//! A correlation of `n = m + r - 1` inputs with `r` weights has `m` outputs. It needs only `n`
+//! products if all polynomials are given by their values at `n` points (Toom–Cook; Winograd, 1980).
+//! The points are 0, ∞ and pairs ±p. Weights are *evaluated* at the points. Outputs are
+//! *interpolated*: their transform is the transpose of an evaluation. The transform of the inputs
+//! depends only on the points. So the same points, and the same transform of the inputs, serve
+//! kernels of several sizes, and also the weight gradient, where the roles are exchanged: `m`
+//! weights and `r` outputs.
 
-#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+// Arrays of vectors are indexed by constants: otherwise the compiler would keep them in memory.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 
@@ -13,26 +18,26 @@ use pulp::Simd;
 
 use crate::kernels::runtime::simd::Real;
 
-/// Points at most.
+/// Maximum number of points.
 pub(crate) const MOST: usize = 6;
 
-/// A value at each point, or fewer.
+/// A value at each point; may be only partly used.
 pub(crate) type Line<T, S> = [<T as Real>::Vector<S>; MOST];
 
 /// A set of points.
 pub(crate) trait Points: Copy + Send + Sync + 'static {
-    /// How many: inputs along an axis of a tile, and values in the transformed line.
+    /// Number of points: inputs along an axis of a tile, and values in the transformed line.
     const N: usize;
     /// Each point `p` of a pair ±p, and `1 / Π (p - q)` over the other finite points `q`.
     const PAIRS: &'static [(f64, f64)];
-    /// `1 / Π (0 - q)`.
+    /// `1 / Π (0 - q)` over the other finite points `q`.
     const NORM_OF_ZERO: f64;
 
-    /// The inputs' transform.
+    /// Computes the transform of the inputs.
     fn input<T: Real, S: Simd>(simd: S, d: Line<T, S>) -> Line<T, S>;
 }
 
-/// 0, ±1, ∞.
+/// The points 0, ±1, ∞.
 #[derive(Clone, Copy)]
 pub(crate) struct FourPoints;
 
@@ -48,8 +53,8 @@ impl Points for FourPoints {
     }
 }
 
-/// 0, ±√½, ±√2, ∞. With the usual 0, ±1, ±2, ∞ the error is four times as large: here the powers that enter the transforms stay near 1, and
-/// they are reciprocals of each other.
+/// The points 0, ±√½, ±√2, ∞. The usual points 0, ±1, ±2, ∞ have an error four times as large: here
+/// the powers that enter the transforms stay near 1, and they are reciprocals of each other.
 #[derive(Clone, Copy)]
 pub(crate) struct SixPoints;
 
@@ -77,32 +82,33 @@ impl Points for SixPoints {
 
 /// A transform along one axis.
 pub(crate) trait Transform {
-    /// Values that go in.
+    /// Number of input values.
     const FROM: usize;
-    /// Values that come out.
+    /// Number of output values.
     const TO: usize;
 
-    /// The transform; of either line the values beyond are meaningless.
+    /// Computes the transform. Values past `FROM` in the input line and past `TO` in the result are
+    /// unspecified.
     fn line<T: Real, S: Simd>(simd: S, from: Line<T, S>) -> Line<T, S>;
 }
 
-/// F(m, r): what the tiles of `m × m` outputs and the kernels of `r × r` weights go through.
+/// The transforms of F(m, r), for tiles of `m × m` outputs and kernels of `r × r` weights.
 pub(crate) trait Scheme: Copy + Send + Sync + 'static {
     /// Outputs along an axis of a tile.
     const M: usize;
     /// Weights along an axis of a kernel.
     const R: usize;
-    /// Inputs along an axis of a tile, and points.
+    /// Inputs along an axis of a tile, and number of points.
     const N: usize;
-    /// Inputs to their values at the points.
+    /// Transforms inputs to their values at the points.
     type Inputs: Transform;
-    /// Weights to their values at the points.
+    /// Transforms weights to their values at the points.
     type Weights: Transform;
-    /// Products at the points to outputs.
+    /// Transforms products at the points to outputs.
     type Outputs: Transform;
-    /// The output's gradient to its values at the points.
+    /// Transforms the output's gradient to its values at the points.
     type OutputGradient: Transform;
-    /// Products at the points to the weights' gradient.
+    /// Transforms products at the points to the weights' gradient.
     type WeightGradient: Transform;
 }
 
@@ -124,11 +130,12 @@ impl<P: Points, const M: usize, const R: usize> Scheme for F<P, M, R> {
     type WeightGradient = Interpolate<P, R>;
 }
 
-/// Inputs to their values at the points.
+/// Transforms inputs to their values at the points.
 pub(crate) struct Inputs<P>(PhantomData<P>);
-/// `R` coefficients (weights, or the output's gradient) to their values at the points, times the points' norms.
+/// Transforms `R` coefficients (weights, or the output's gradient) to their values at the points,
+/// times the norms of the points.
 pub(crate) struct Evaluate<P, const R: usize>(PhantomData<P>);
-/// Products at the points to `R` outputs.
+/// Transforms products at the points to `R` outputs.
 pub(crate) struct Interpolate<P, const R: usize>(PhantomData<P>);
 
 impl<P: Points> Transform for Inputs<P> {
@@ -150,7 +157,7 @@ impl<P: Points, const R: usize> Transform for Evaluate<P, R> {
         let mut values = from;
         values[0] = T::vector_mul(simd, T::splat(simd, T::of(P::NORM_OF_ZERO)), from[0]);
         for (pair, &(p, norm)) in P::PAIRS.iter().enumerate() {
-            // The even and the odd part.
+            // The even and the odd part of the polynomial.
             let scaled = |j: usize| T::vector_mul(simd, T::splat(simd, T::of(norm * power(p, j))), from[j]);
             let mut parts = [scaled(0), scaled(1)];
             for j in 2..R {
@@ -189,7 +196,7 @@ fn power(p: f64, exponent: usize) -> f64 {
     (0..exponent).fold(1.0, |power, _| power * p)
 }
 
-/// A transform down the columns of a tile and along the rows of what results.
+/// Applies a transform to the columns of a tile, and then to the rows of the result.
 #[inline(always)]
 pub(crate) fn both_axes<T: Real, S: Simd, F: Transform>(
     simd: S,

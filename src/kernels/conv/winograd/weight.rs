@@ -1,11 +1,15 @@
-//! The weight gradient: a correlation of the input with the output's gradient, as many outputs as the kernel has weights, through the same points.
+//! The weight gradient: a correlation of the input with the output's gradient. It has as many
+//! outputs as the kernel has weights, and uses the same points.
 //!
-//! Tiles of the input and of the gradient are transformed, and at each position the products of all tiles add up to a `[C_in, C_out]` matrix: a
-//! matrix product over the tiles. Where channels are few, a task takes a lot of tiles through all steps, in L2, and the lots' sums are added up.
-//! Else all threads share the steps of one chunk of tiles after the other: matrices are computed in blocks that stay in L2 for all positions, and
-//! if there are enough blocks to go round, each is transformed back as soon as its last tile is in.
+//! Tiles of the input and of the gradient are transformed, and at each position the products of all
+//! tiles add up to a `[C_in, C_out]` matrix: a matrix product over the tiles. If there are few
+//! channels, each task takes a lot (a range of tiles) through all steps, in L2, and the sums of the
+//! lots are added up. Otherwise all threads share the steps of one chunk of tiles after the other:
+//! matrices are computed in blocks that stay in L2 for all positions, and if there are enough
+//! blocks for all threads, each block is transformed back as soon as its last tile is added.
 
-#![allow(clippy::needless_range_loop)] // arrays of vectors are indexed by constants, or they would live in memory
+// Arrays of vectors are indexed by constants: otherwise the compiler would keep them in memory.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -24,20 +28,22 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
-/// Input channels of a block: a multiple of the register tiles' rows.
+/// Input channels of a block: a multiple of the rows of the register tiles.
 const BLOCK: usize = 48;
-/// Tiles that are summed up one after the other, at most; a longer sum is one of such sums: rounding errors grow with a sum's length.
+/// Maximum number of tiles that are summed in one piece. A longer sum is a sum of such pieces,
+/// because rounding errors grow with the length of a sum.
 const SUM: usize = 1024;
-/// Bytes of transformed tiles that all threads share, about: what L3 holds.
+/// Approximate number of bytes of the transformed tiles that all threads share: what L3 holds.
 const CHUNK: usize = 6 << 20;
 /// Bytes of sums, at all positions, that leave room in L2 for tiles.
 const FEW_SUMS: usize = 192 << 10;
-/// Tiles of a lot at least, and lots at most.
+/// Minimum number of tiles of a lot, and maximum number of lots.
 const LOT: usize = 256;
 const LOTS: usize = 16;
-/// Blocks that go round; where there are fewer, the positions of each are shared out too.
+/// Number of blocks that is enough for all threads; with fewer, the positions of each block are
+/// divided among tasks too.
 const TASKS: usize = 16;
-/// Positions of a block that one task computes then.
+/// Positions of a block that one task computes in that case.
 const POSITIONS: usize = 4;
 
 pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
@@ -63,34 +69,35 @@ fn gradient<T: Real, C: Scheme>(view: &SpaceToDepth, x: &[T], dy: &[T], dw: &mut
     }
 }
 
-/// What the products of a map's and a gradient's tiles add up to: `[blocks of input channels][blocks of output channels][N · N][rows][columns]`.
+/// The sums of the products of the input's and the gradient's tiles: `[blocks of input
+/// channels][blocks of output channels][N · N][rows][columns]`.
 struct Sums<'a, T, C> {
     view: &'a SpaceToDepth,
     /// Input and gradient.
     maps: [&'a [T]; 2],
     grids: [Grid; 2],
-    /// Channels of each, and those of a block.
+    /// Number of channels of each map, and number of channels of its blocks.
     blocks: [(usize, usize); 2],
     scheme: PhantomData<C>,
 }
 
 impl<T: Real, C: Scheme> Sums<'_, T, C> {
-    /// Blocks of rows, and of columns.
+    /// Returns the number of blocks along the rows and along the columns.
     fn counts(&self) -> [usize; 2] {
         self.blocks.map(|(channels, width)| channels.div_ceil(width))
     }
 
-    /// Elements of a block.
+    /// Returns the number of elements of a block.
     fn block(&self) -> usize {
         C::N * C::N * self.blocks[0].1 * self.blocks[1].1
     }
 
-    /// Elements of all blocks.
+    /// Returns the number of elements of all blocks.
     fn len(&self) -> usize {
         self.counts().iter().product::<usize>() * self.block()
     }
 
-    /// How some transformed tiles of input and gradient lie, and room for them.
+    /// Allocates buffers for `tiles` transformed tiles of input and gradient, with their layouts.
     fn room(&self, tiles: usize) -> [(Transformed, Buffer<T>); 2] {
         self.blocks.map(|(channels, width)| {
             let layout = Transformed { channels, width, tiles };
@@ -98,7 +105,8 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
         })
     }
 
-    /// How many tiles take so many bytes when they are transformed: a number that makes the chunks of `tiles` nearly equal.
+    /// Returns how many tiles take about `bytes` bytes when they are transformed; the number is
+    /// adjusted so that the chunks of `tiles` are nearly equal.
     fn chunk(&self, bytes: usize, tiles: usize) -> usize {
         let channels: usize = self.blocks.iter().map(|(channels, _)| channels).sum();
         let most = (bytes / (C::N * C::N * channels * size_of::<T>())).next_multiple_of(16).max(64);
@@ -136,21 +144,23 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
         }
     }
 
-    /// A block's row and column among the blocks, the height and width of blocks, and its own.
+    /// Returns a block's row and column among the blocks, the nominal height and width of blocks,
+    /// and the height and width of this block.
     fn place(&self, block: usize) -> [[usize; 2]; 3] {
         let at = [block / self.counts()[1], block % self.counts()[1]];
         let size = self.blocks.map(|(_, width)| width);
         [at, size, [0, 1].map(|axis| (self.blocks[axis].0 - at[axis] * size[axis]).min(size[axis]))]
     }
 
-    /// Transforms a block's sums back, to where they belong in the gradient.
+    /// Transforms a block's sums back, and writes them to their places in the gradient.
     fn finish(&self, block: usize, sums: &[T], dw: &Disjoint<'_, T>) {
         let [[row, column], [height, width], size] = self.place(block);
         let corner = [row * height, column * width];
         dispatch_light::<T, _>(Finish::<T, C> { view: self.view, sums, stride: height * width, corner, size, dw, scheme: PhantomData });
     }
 
-    /// The gradient, where the sums are few: each task has its own, of a lot of tiles.
+    /// Computes the gradient if the sums are small: each task has its own sums, for one lot of
+    /// tiles.
     fn by_lots(&self, tiles: usize, work: usize, dw: &mut [T]) {
         let lot = tiles.div_ceil((tiles / LOT).min(LOTS));
         let mut sums = Buffer::zeroed(tiles.div_ceil(lot) * self.len());
@@ -171,15 +181,17 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
         sum.chunks_exact(self.block()).enumerate().for_each(|(block, sums)| self.finish(block, sums, &dw));
     }
 
-    /// The gradient, where threads share the work on one chunk of tiles after the other.
+    /// Computes the gradient if the sums are large: all threads share the work on one chunk of
+    /// tiles after the other.
     fn by_chunks(&self, tiles: usize, work: usize, dw: &mut [T]) {
         let (blocks, chunk) = (self.len() / self.block(), self.chunk(CHUNK, tiles));
         let (goes_round, at_once) = (blocks >= TASKS, chunk >= tiles);
         let mut room = self.room(chunk);
-        // If every block can be finished at once, only those at work exist.
+        // If every block can be finished at once, sums are allocated only for the blocks in
+        // progress.
         let mut sums = if goes_round && at_once { Buffer::uninit(0) } else { Buffer::zeroed(self.len()) };
         let (sums, dw) = (Disjoint::new(&mut sums), Disjoint::new(dw));
-        // SAFETY: of each block, or part of it, one task at a time asks for the sums.
+        // SAFETY: only one task at a time accesses the sums of a block, or of a part of it.
         let sums_at = |start: usize, length: usize| unsafe { sums.slice(start, length) };
         for first in (0..tiles).step_by(chunk) {
             let part = first..tiles.min(first + chunk);
@@ -209,7 +221,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     }
 }
 
-/// Transforms a block's sums back and puts them where they belong in `dw`.
+/// Transforms a block's sums back, and writes them to their places in `dw`.
 struct Finish<'a, T, C> {
     view: &'a SpaceToDepth,
     sums: &'a [T],
@@ -217,7 +229,7 @@ struct Finish<'a, T, C> {
     stride: usize,
     /// The block's first input and output channel.
     corner: [usize; 2],
-    /// Its input and output channels.
+    /// The block's number of input and output channels.
     size: [usize; 2],
     dw: &'a Disjoint<'a, T>,
     scheme: PhantomData<C>,
@@ -234,11 +246,13 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
         for row in 0..rows {
             for first in (0..columns).step_by(lanes) {
                 let mask = T::mask(simd, lanes.min(columns - first));
-                // SAFETY: the mask's columns lie within a row, all within the bounds of the slice.
+                // SAFETY: the mask's columns are within a row, and all are within the bounds of the
+                // slice.
                 let load = |i: usize, j: usize| unsafe {
                     T::load_masked(simd, mask, self.sums[(i * C::N + j) * self.stride + row * columns + first..].as_ptr())
                 };
-                // SAFETY: `first` plus a vector is at most `panel_width`, which `COLUMNS` exceeds.
+                // SAFETY: `first` plus a vector is at most `panel_width`, which does not exceed
+                // `COLUMNS`.
                 both_axes::<T, S, C::WeightGradient>(simd, load, |i, j, value| unsafe {
                     taps[C::R * i + j].as_mut_ptr().add(first).cast::<T::Vector<S>>().write_unaligned(value);
                 });
@@ -246,7 +260,7 @@ impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
             let (places, length) = (self.view.places(self.corner[0] + row), self.view.weights_of_output());
             for column in 0..columns {
                 let dw = self.dw.pointer((self.corner[1] + column) * length, length);
-                // SAFETY: places lie within an output's weights, and blocks do not share weights.
+                // SAFETY: places are within an output's weights, and blocks do not share weights.
                 let put = |tap: usize, place: usize| unsafe { *dw.add(place) = taps[tap][column] };
                 match &places {
                     Places::Run(first) => (0..C::R * C::R).for_each(|tap| put(tap, first + tap)),
