@@ -10,16 +10,17 @@ use crate::profiling::hooks;
 use crate::tensor::node::{BackwardFn, Edge, Node};
 use crate::tensor::{Tensor, compute};
 
-/// How [`Tensor::backward_with`] walks.
+/// Options of [`Tensor::backward_with`].
 #[derive(Clone, Debug, Default)]
 pub struct BackwardOptions {
-    /// The gradient to start from, of the tensor's shape; ones when the tensor has a single element and this is `None`.
+    /// The gradient to start from, of the tensor's shape. When this is `None`, the tensor must have
+    /// a single element, and the pass starts from one.
     pub gradient: Option<Tensor>,
-    /// Keeps what the operations saved, so that the same graph can be walked again.
+    /// Whether to keep what the operations saved, so that another pass can use the same graph.
     pub retain_graph: bool,
 }
 
-/// Nodes in the order of their numbers, the newest first.
+/// A node, ordered by its number, so that a heap returns the newest first.
 struct Newest(Arc<Node>);
 
 impl PartialEq for Newest {
@@ -40,21 +41,26 @@ impl Ord for Newest {
 }
 
 impl Tensor {
-    /// The gradient of this one-element tensor with respect to every leaf it was computed from.
+    /// Computes the gradient of this one-element tensor with respect to every leaf it was computed
+    /// from.
     ///
-    /// The pass frees what operations kept as it passes them; a second pass over the same graph needs
-    /// [`retain_graph`](BackwardOptions::retain_graph) in the first.
+    /// The pass frees what each operation saved as soon as it has used it; a second pass over the
+    /// same graph needs [`retain_graph`](BackwardOptions::retain_graph) in the first.
     ///
     /// # Errors
-    /// [`Error::Backward`] when the tensor has no history, several elements, or a graph that was walked before.
+    /// [`Error::Backward`] when the tensor has no history, has several elements, or has a graph
+    /// that an earlier pass freed.
     pub fn backward(&self) -> Result<Gradients> {
         self.backward_with(BackwardOptions::default())
     }
 
-    /// As [`backward`](Tensor::backward), from a given gradient or keeping the graph.
+    /// Computes gradients as [`backward`](Tensor::backward) does, from a given gradient or keeping
+    /// the graph.
     ///
     /// # Errors
-    /// As [`backward`](Tensor::backward), and when the gradient's shape or dtype is not this tensor's.
+    /// [`Error::Backward`] when the tensor has no history, when it has several elements and no
+    /// gradient is given, when an earlier pass freed its graph, or when the gradient's shape or
+    /// dtype is not this tensor's.
     pub fn backward_with(&self, options: BackwardOptions) -> Result<Gradients> {
         let root = self.node().ok_or_else(|| Error::Backward(self.why_without_history()))?;
         let start = match options.gradient {
@@ -68,7 +74,7 @@ impl Tensor {
 }
 
 impl Tensor {
-    /// What keeps a tensor from having a gradient to pass back with.
+    /// Returns the message of the error for a tensor without history, with the likely causes.
     fn why_without_history(&self) -> String {
         if !self.dtype().is_float() {
             return format!("expected a loss of f32 or f64, got {}; integers have no gradient", self.dtype());
@@ -82,32 +88,33 @@ impl Tensor {
     }
 }
 
-/// The sum of what has arrived at a node so far.
+/// The sum of the gradients that have arrived at a node so far.
 ///
-/// It stays as small as it came: where it repeats along a dimension, as the gradient of a mean does, it has size 1. Met by a gradient of the
-/// whole shape it goes into that in one pass; nobody but the pass sees a small one.
+/// It stays as small as it arrived: it has size 1 along a dimension in which it is constant, as the
+/// gradient of a mean is. A gradient of the whole shape that arrives absorbs it in one pass over
+/// memory. Rules and users only get gradients of the whole shape.
 struct GradBuffer {
     sum: Tensor,
     shape: Arc<[usize]>,
 }
 
 impl GradBuffer {
-    /// In the node's own shape.
+    /// Returns the sum, expanded to the node's shape.
     fn whole(self) -> Result<Tensor> {
         compute::repeat_to(&self.sum, &self.shape)
     }
 }
 
-/// The state of a backward pass: the gradients of nodes that it has yet to run.
+/// The state of a backward pass: the gradients of the nodes that it has not run yet.
 struct BackwardPass {
     pending: HashMap<u64, GradBuffer>,
-    /// Of joint nodes, for each output.
+    /// The gradients of joint nodes, one for each output.
     pending_joint: HashMap<u64, Vec<Option<Tensor>>>,
     queue: BinaryHeap<Newest>,
 }
 
 impl BackwardPass {
-    /// Adds to what has arrived at a node.
+    /// Adds a gradient to the sum at a node.
     fn accumulate(&mut self, to: &Arc<Node>, buffer: GradBuffer) -> Result<()> {
         let buffer = match self.pending.remove(&to.number) {
             Some(GradBuffer { sum, shape }) => GradBuffer { sum: compute::accumulate(sum, buffer.sum)?, shape },
@@ -120,7 +127,7 @@ impl BackwardPass {
         Ok(())
     }
 
-    /// Sets the gradient of one of `of` outputs of a joint node.
+    /// Sets the gradient of output `index` of a joint node that has `of` outputs.
     fn accumulate_joint(&mut self, joint: &Arc<Node>, index: usize, of: usize, gradient: Tensor) {
         let queue = &mut self.queue;
         let gradients = self.pending_joint.entry(joint.number).or_insert_with(|| {
@@ -170,7 +177,7 @@ fn with_rule(node: &Node, retain_graph: bool, body: impl FnOnce(&BackwardFn) -> 
     passed
 }
 
-/// Passes a node's gradient on to its inputs.
+/// Computes the gradients of a node's inputs from the node's gradient, and accumulates them.
 fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut BackwardPass) -> Result<()> {
     let rule = match rule {
         BackwardFn::Gradients(rule) => rule,
@@ -190,7 +197,7 @@ fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut Backw
     deliver(node, returned, pass)
 }
 
-/// Passes the gradients of an operation's outputs on to its inputs.
+/// Computes the gradients of an operation's inputs from those of its outputs, and accumulates them.
 fn run_joint(node: &Node, rule: &BackwardFn, gradients: &[Option<Tensor>], pass: &mut BackwardPass) -> Result<()> {
     let BackwardFn::Joint(rule) = rule else { unreachable!("only outputs of a joint node pass it gradients") };
     let _watched = hooks::backward(node);
@@ -198,7 +205,7 @@ fn run_joint(node: &Node, rule: &BackwardFn, gradients: &[Option<Tensor>], pass:
     deliver(node, returned, pass)
 }
 
-/// For each input of a node whether its gradient is wanted.
+/// Returns, for each input of a node, whether its gradient is wanted.
 fn wanted(node: &Node) -> Vec<bool> {
     node.inputs.iter().map(|input| input.node.is_some()).collect()
 }
@@ -219,7 +226,8 @@ fn deliver(node: &Node, returned: Vec<Option<Tensor>>, pass: &mut BackwardPass) 
     Ok(())
 }
 
-/// The gradient that a rule returned for an input, summed over broadcast dimensions.
+/// Converts the gradient that a rule returned for an input to the input's dtype, and sums it over
+/// broadcast dimensions.
 fn received(returned: Tensor, input: &Edge) -> Result<GradBuffer> {
     Ok(GradBuffer { sum: compute::sum_to(&returned.cast(input.dtype)?, &input.shape)?, shape: Arc::clone(&input.shape) })
 }
@@ -232,7 +240,7 @@ mod tests {
     use crate::kernels::runtime::allocator::requested;
 
     #[test]
-    fn a_graph_of_100_000_operations_is_walked_and_dropped_without_recursion() {
+    fn graph_of_100_000_operations_is_traversed_and_dropped_without_recursion() {
         let x = Tensor::ones([1]).with_grad();
         let mut y = x.clone();
         for _ in 0..100_000 {
@@ -248,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_walk_needs_the_graph_retained() {
+    fn second_pass_needs_retained_graph() {
         let x = Tensor::ones([2]).with_grad();
         let y = (&x * &x).sum(..).unwrap();
         let keep = BackwardOptions { retain_graph: true, ..Default::default() };
@@ -259,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_does_not_fit_is_refused() {
+    fn start_that_does_not_fit_is_rejected() {
         let x = Tensor::ones([2]).with_grad();
         assert!(x.backward().unwrap_err().to_string().contains("needs a gradient"));
         let wrong = BackwardOptions { gradient: Some(Tensor::ones([3])), ..Default::default() };
@@ -271,16 +279,16 @@ mod tests {
         assert!(Tensor::arange(1).backward().unwrap_err().to_string().contains("got i64; integers have no gradient"));
     }
 
-    /// Different numbers around one.
+    /// Returns maps of different numbers around one.
     fn maps() -> Tensor {
         let [n, c, h, w] = [2, 3, 4, 5];
         Tensor::from_vec((0..n * c * h * w).map(|i| 0.5 + (i * 7919 % 101) as f64 / 101.0).collect(), [n, c, h, w]).unwrap()
     }
 
     #[test]
-    fn gradients_that_repeat_meet_others_in_every_order() {
+    fn repeated_gradients_are_added_to_others_in_every_order() {
         let exp_anew = |x: &Tensor| checkpoint(&[x], |x| x[0].exp());
-        // What was recorded last delivers first.
+        // The operation that was recorded last passes its gradient on first.
         let functions: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 10] = [
             ("small alone", &|x| x.mean([0, 2, 3])?.square()),
             ("small alone, to an operation", &|x| x.exp()?.adaptive_avg_pool2d([1, 1])?.square()),
@@ -318,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gradient_that_repeats_is_spread_out_at_the_leaf_and_stops_at_a_detached_tensor() {
+    fn repeated_gradient_is_expanded_at_leaf_and_stops_at_detached_tensor() {
         let x = maps().with_grad();
         let y = x.mean_keepdim([2, 3]).unwrap().mul(&x.detach()).unwrap().sum(..).unwrap();
         let gradients = y.backward().unwrap();
@@ -328,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gradient_that_repeats_does_not_get_into_tensors_that_others_hold() {
+    fn repeated_gradient_does_not_change_shared_tensors() {
         let (a, b) = (maps().with_grad(), maps().with_grad());
         let small = a.mean_keepdim([2, 3]).unwrap();
         let y = a.add(&b).unwrap().add(&small).unwrap();
@@ -344,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gradient_of_a_mean_goes_into_the_one_that_it_meets() {
+    fn gradient_of_mean_is_added_in_place_to_whole_gradient() {
         let x = Tensor::ones([2, 8, 16, 16]).with_grad();
         let h = x.exp().unwrap();
         let gate = h.mean_keepdim([2, 3]).unwrap().square().unwrap();

@@ -1,10 +1,14 @@
-//! Graphs that are recorded when they are needed: the engine's part of gradient checkpointing (Chen et al., 2016).
+//! Gradient checkpointing (Chen et al., 2016) in the engine: graphs that are recorded when the
+//! backward pass needs them.
 //!
-//! A *outline* runs a computation as recording would, but keeps nothing for backward: results want gradients, so that operations take the paths
-//! that they take when they record, and all carry one placeholder instead of nodes. Only the last result gets a node, which knows how to run
-//! the computation anew. When a backward walk comes to it, the *replay* runs, recorded this time, on the same inputs with the random numbers
-//! of the first run, and the walk goes on into what was recorded. So gradients arrive everywhere in the order in which they would without
-//! the checkpoint, at parameters and captured tensors too, and their sums have the same bits.
+//! An *outline* runs a computation as if it were recorded, but keeps nothing for the backward pass:
+//! results require gradients, so that operations take the same code paths as when they are
+//! recorded, and all of them carry one placeholder instead of nodes. Only the last result gets a
+//! node, which can run the computation again. When a backward pass reaches this node, the *replay*
+//! runs, recorded this time, on the same inputs with the random numbers of the first run, and the
+//! pass continues into the recorded graph. So gradients arrive everywhere in the same order as
+//! without the checkpoint, also at parameters and captured tensors, and their sums have the same
+//! bits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,19 +22,20 @@ use crate::tensor::meta::is_meta;
 use crate::tensor::node::{BackwardFn, Node};
 use crate::tensor::rng;
 
-/// The op of placeholders.
+/// The operation name of placeholders.
 pub(super) const INSIDE: &str = "inside a checkpoint";
 
-/// Tensors with history, or leaves, that a computation met, by their nodes' numbers.
+/// Tensors with history, or leaves, that a computation used, by their nodes' numbers.
 type Met = HashMap<u64, Tensor>;
 
-/// What recording does on this thread.
+/// How operations are recorded on this thread.
 enum Scope {
-    /// Records.
+    /// Records every operation.
     Plain,
-    /// Gives all results the placeholder, and notes what comes from outside.
+    /// Gives all results the placeholder, and collects the tensors that come from outside.
     GraphOutline { placeholder: Arc<Node>, met: Met },
-    /// Records, and ticks off what the outline met.
+    /// Records, and removes from `unmet` each tensor that the outline collected and that is used
+    /// again.
     Replay { unmet: Met, changed: bool },
 }
 
@@ -39,14 +44,17 @@ thread_local! {
     static RECOMPUTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether what runs on this thread ran before and is repeated for a backward pass, as [`nn::checkpoint`](crate::nn::checkpoint()) does.
+/// Returns whether this thread is repeating a forward computation for a backward pass, as
+/// [`nn::checkpoint`](crate::nn::checkpoint()) does.
 ///
-/// A layer that changes its state as it runs, as BatchNorm's running estimates follow each batch, must not do so again then.
+/// A layer that changes its state in the forward pass, as BatchNorm does its running estimates,
+/// must not change it again during the repetition.
 pub fn is_recomputing() -> bool {
     RECOMPUTING.get()
 }
 
-/// Tells the scope what an operation is about to work on. The node for the operation's result, if there is nothing to record.
+/// Registers an operation's inputs with the scope. Returns the node for the operation's result if
+/// there is nothing to record.
 pub(super) fn meet(inputs: &[&Tensor]) -> Option<Arc<Node>> {
     SCOPE.with_borrow_mut(|scope| match scope {
         Scope::Plain => None,
@@ -73,7 +81,8 @@ pub(super) fn meet(inputs: &[&Tensor]) -> Option<Arc<Node>> {
     })
 }
 
-/// Runs `body` in a scope and returns what became of the scope; the one around is restored on unwinding too.
+/// Runs `body` in a scope and returns the final state of the scope; restores the enclosing scope,
+/// on unwinding too.
 fn within<R>(scope: Scope, body: impl FnOnce() -> R) -> (R, Scope) {
     struct Restore(Option<Scope>);
     impl Drop for Restore {
@@ -93,7 +102,8 @@ fn recomputing<R>(body: impl FnOnce() -> R) -> R {
     with_value(&RECOMPUTING, true, body)
 }
 
-/// `body` of the inputs, without keeping what its backward needs: the backward walk runs it again.
+/// Runs `body` on the inputs without keeping what its backward pass needs: the backward pass runs
+/// it again.
 pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
     let inputs: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
     // A meta run keeps nothing anyway.
@@ -116,7 +126,7 @@ pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<
         return Ok(output);
     }
     let output = output.detach();
-    // Inside another outline, that one's replay comes here again.
+    // Inside another outline, the replay of that outline runs this function again.
     let outside: Vec<&Tensor> = inputs.iter().chain(met.values()).collect();
     if let Some(node) = meet(&outside) {
         return Ok(output.with_node(Some(node)));

@@ -9,18 +9,19 @@ use crate::tensor::Tensor;
 use crate::tensor::meta::{NodeExtent, is_meta};
 use crate::tensor::node::{BackwardFn, Edge, Node};
 
-/// A differentiable operation with a forward and a backward pass of the user's making.
+/// A differentiable operation whose forward and backward pass the user defines.
 ///
-/// [`apply`](CustomOp::apply) runs the forward pass and, when an input requires a gradient, records the
-/// backward pass that it returns, as the crate's own operations do. The forward pass gets the inputs
-/// without history and records nothing. The backward pass is a closure: what it captures is kept until a
-/// backward pass has used it, and dropped at once when nothing is recorded. It records nothing either, so
-/// gradients of gradients are not available.
+/// [`apply`](CustomOp::apply) runs the forward pass and, when an input requires a gradient, records
+/// the backward pass that it returns, as the crate's own operations do. The forward pass gets the
+/// inputs without history and records nothing. The backward pass is a closure: what it captures is
+/// kept until a backward pass has used it, and dropped at once when nothing is recorded. It records
+/// nothing either, so gradients of gradients are not available.
 ///
-/// Only the tensors in `inputs` get gradients: pass each tensor that needs one there, parameters included,
-/// instead of capturing it.
+/// Only the tensors in `inputs` get gradients: pass each tensor that needs one there, parameters
+/// included, instead of capturing it.
 ///
-/// [`profile`](crate::profile()) shows the operation under its name; [`gradcheck`](super::gradcheck) checks it:
+/// [`profile`](crate::profile()) shows the operation under its name;
+/// [`gradcheck`](super::gradcheck) checks it:
 ///
 /// ```
 /// use convnet::autograd::{CustomOp, gradcheck};
@@ -58,26 +59,29 @@ impl CustomOp {
         CustomOp { name, pointwise: false }
     }
 
-    /// Declares that each position of an output depends on the same position of the inputs only, as
-    /// [`Extent::Pointwise`](super::registry::Extent::Pointwise) says. Without it,
-    /// [receptive fields](crate::nn::Module::receptive_field) take the operation to read its inputs as a whole.
+    /// Declares that each position of an output depends only on the same position of the inputs
+    /// ([`Extent::Pointwise`](super::registry::Extent::Pointwise)). Without this,
+    /// [`receptive_field`](crate::nn::ModuleExt::receptive_field) assumes that the operation reads
+    /// its inputs as a whole.
     pub const fn pointwise(self) -> CustomOp {
         CustomOp { pointwise: true, ..self }
     }
 
     /// Runs an operation with one output.
     ///
-    /// `forward` gets the inputs without history and returns the output and the backward pass. That gets
-    /// the output's gradient, of the output's shape, and for each input whether its gradient is wanted; it
-    /// returns a gradient for each input, `None` for what is not wanted or is zero. A gradient has the
-    /// input's shape, or a shape that the input's broadcasts to, whose surplus the engine sums; of any
-    /// floating dtype.
+    /// `forward` gets the inputs without history and returns the output and the backward pass. The
+    /// backward pass gets the output's gradient, of the output's shape, and for each input a flag,
+    /// whether its gradient is wanted; it returns a gradient for each input, `None` for one that is
+    /// not wanted or is zero. A gradient has the input's shape, or a shape to which the input's
+    /// shape broadcasts: the engine then sums over the broadcast dimensions. Its dtype is any
+    /// floating-point one.
     ///
     /// An output that is not floating point has no gradient.
     ///
     /// # Errors
-    /// Those of `forward`. A backward pass fails with those of the closure, and with
-    /// [`Error::Backward`](crate::Error::Backward) when a gradient does not have such a shape.
+    /// Returns the errors of `forward`. The backward pass returns those of the closure, and
+    /// [`Error::Backward`](crate::Error::Backward) when a gradient does not have such a shape or
+    /// dtype.
     pub fn apply<const N: usize, B>(self, inputs: [&Tensor; N], forward: impl FnOnce([Tensor; N]) -> Result<(Tensor, B)>) -> Result<Tensor>
     where
         B: Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
@@ -96,9 +100,9 @@ impl CustomOp {
 
     /// Runs an operation with any number of inputs and of outputs.
     ///
-    /// As [`apply`](CustomOp::apply), except that the backward pass gets a gradient for each output: `None`
-    /// where the result of the backward pass does not depend on it. It runs once, when the gradients of all
-    /// outputs are complete.
+    /// This works as [`apply`](CustomOp::apply), except that the backward pass gets a gradient for
+    /// each output: `None` where the result of the backward pass does not depend on it. It runs
+    /// once, when the gradients of all outputs are complete.
     ///
     /// ```
     /// use convnet::autograd::{CustomOp, gradcheck};
@@ -126,8 +130,9 @@ impl CustomOp {
     /// ```
     ///
     /// # Errors
-    /// As [`apply`](CustomOp::apply), and a backward pass fails when the closure returns another number of
-    /// gradients than there are inputs.
+    /// Returns the errors of `forward`. The backward pass returns those of the closure, and
+    /// [`Error::Backward`](crate::Error::Backward) when a gradient does not fit its input or when
+    /// the closure returns another number of gradients than there are inputs.
     pub fn apply_many<B>(self, inputs: &[&Tensor], forward: impl FnOnce(&[Tensor]) -> Result<(Vec<Tensor>, B)>) -> Result<Vec<Tensor>>
     where
         B: Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
@@ -176,7 +181,7 @@ mod tests {
     use crate::autograd::{BackwardOptions, checkpoint::checkpoint, gradcheck};
     use crate::{DType, Error, profile};
 
-    /// The quotient, the remainder's sign as integers, and the square of the first: outputs of different shapes and types.
+    /// Returns `exp(x)`, integers, and the sum of `x²`: outputs of different shapes and types.
     fn split(x: &Tensor) -> Result<Vec<Tensor>> {
         CustomOp::new("split_test").apply_many(&[x], |x| {
             let x = x[0].clone();
@@ -222,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn second_pass_through_another_output_needs_the_graph_retained() {
+    fn second_pass_through_another_output_needs_retained_graph() {
         let x = numbers().with_grad();
         let y = split(&x).unwrap();
         let keep = BackwardOptions { retain_graph: true, ..Default::default() };
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_that_do_not_belong_to_the_inputs_are_errors() {
+    fn gradients_that_do_not_fit_inputs_are_errors() {
         let x = numbers().with_grad();
         let gives = |gradients: Vec<Option<Tensor>>| {
             let forward = |x: &[Tensor]| Ok((vec![x[0].exp()?], move |_: &[Option<Tensor>], _: &[bool]| Ok(gradients.clone())));
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_backward_captures_is_kept_only_when_it_is_recorded() {
+    fn captures_of_backward_are_kept_only_when_recorded() {
         let kept = |x: &Tensor| {
             let token = Arc::new(());
             let inside = Arc::clone(&token);
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn profile_shows_the_operation_under_its_name() {
+    fn profile_shows_operation_under_its_name() {
         let x = numbers().with_grad();
         let (_, profile) = profile(|| split(&x).unwrap()[0].sum(..).unwrap().backward().unwrap());
         let row = profile.get("", "split_test").unwrap();
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_forward_pass_come_back() {
+    fn errors_of_forward_pass_are_returned() {
         let forward = |_: [Tensor; 1]| {
             let backward = |grad: &Tensor, _: [bool; 1]| Ok([Some(grad.clone())]);
             Err::<(Tensor, _), _>(Error::value("picky", "not today")).map(|(y, ())| (y, backward))

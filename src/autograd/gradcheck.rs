@@ -1,4 +1,4 @@
-//! The gradient checker: backward against central differences.
+//! Gradient checking: compares a backward pass with central differences.
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -20,7 +20,8 @@ impl Default for GradCheck {
 
 /// Compares the gradients of `function` at `inputs` with central differences, in `f64`.
 ///
-/// The output is weighted with numbers that differ from element to element, so that an error in any of them shows.
+/// The output is weighted with numbers that differ from element to element, so that an error in any
+/// element shows.
 ///
 /// ```
 /// use convnet::{Tensor, DType, autograd::gradcheck};
@@ -31,8 +32,9 @@ impl Default for GradCheck {
 /// ```
 ///
 /// # Errors
-/// [`Error::Value`] that names the input, the element and both numbers where they differ most; [`Error::DType`] when an input is not `f64`;
-/// any error of `function`.
+/// [`Error::Value`] that names the input, the element and both numbers when they differ by more
+/// than the tolerance; [`Error::DType`] when an input or the output is not `f64`; any error of
+/// `function`.
 pub fn gradcheck(inputs: &[Tensor], settings: GradCheck, function: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<()> {
     inputs.iter().try_for_each(|input| input.expect_dtype("gradcheck", DType::F64))?;
     let leaves: Vec<Tensor> = inputs.iter().map(Tensor::with_grad).collect();
@@ -82,7 +84,7 @@ pub fn gradcheck(inputs: &[Tensor], settings: GradCheck, function: impl Fn(&[Ten
     Ok(())
 }
 
-/// Weight of the output's element `i`: between 0.5 and 1.5, different for neighbours.
+/// Returns the weight of the output's element `i`: between 0.5 and 1.5, different for neighbours.
 fn weight(i: usize) -> f64 {
     0.5 + (i as f64 * 0.618_033_988_749_895).fract()
 }

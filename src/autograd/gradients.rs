@@ -1,4 +1,4 @@
-//! What a backward pass returns: gradients by leaf, and arithmetic on all of them at once.
+//! The result of a backward pass: gradients by leaf, and arithmetic on all of them at once.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::kernels::runtime::simd::Real;
 use crate::kernels::{elementwise, reduce};
 use crate::tensor::{Element, Tensor, compute, with_float};
 
-/// The gradients that a backward pass found, by leaf.
+/// The gradients that a backward pass computed, by leaf.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -18,7 +18,8 @@ use crate::tensor::{Element, Tensor, compute, with_float};
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
-/// Gradients of several batches are averaged by [`add`](Gradients::add) and [`scale`](Gradients::scale):
+/// Gradients of several batches are averaged by [`add`](Gradients::add) and
+/// [`scale`](Gradients::scale):
 ///
 /// ```
 /// use convnet::{Tensor, autograd::Gradients};
@@ -37,22 +38,22 @@ use crate::tensor::{Element, Tensor, compute, with_float};
 pub struct Gradients {
     // Ordered by the leaves' numbers, so that sums over all gradients have a fixed order.
     by_leaf: BTreeMap<u64, Tensor>,
-    /// Of inner tensors marked by [`retain_grad`](Tensor::retain_grad).
+    /// Gradients of inner tensors marked by [`retain_grad`](Tensor::retain_grad).
     inner: BTreeMap<u64, Tensor>,
 }
 
 impl Gradients {
     /// Returns the gradient of a leaf, or of an inner tensor that was marked by
-    /// [`retain_grad`](Tensor::retain_grad), with the tensor's shape; `None` when the tensor did not take
-    /// part, or is neither.
+    /// [`retain_grad`](Tensor::retain_grad), with the tensor's shape; `None` when the tensor did
+    /// not take part, or is neither.
     ///
-    /// All other functions but [`remove`](Gradients::remove) concern leaves only.
+    /// All other functions except [`remove`](Gradients::remove) concern leaves only.
     pub fn get(&self, tensor: &Tensor) -> Option<&Tensor> {
         let number = tensor.node()?.number;
         self.by_leaf.get(&number).or_else(|| self.inner.get(&number))
     }
 
-    /// Takes the gradient of a leaf or of a marked inner tensor out.
+    /// Removes and returns the gradient of a leaf or of a marked inner tensor.
     pub fn remove(&mut self, tensor: &Tensor) -> Option<Tensor> {
         let number = tensor.node()?.number;
         self.by_leaf.remove(&number).or_else(|| self.inner.remove(&number))
@@ -83,8 +84,8 @@ impl Gradients {
         self.by_leaf.is_empty()
     }
 
-    /// Iterates over all gradients, in the order in which their leaves were made. With names:
-    /// [`Module::named_gradients`](crate::nn::Module::named_gradients).
+    /// Iterates over all gradients, in the order in which their leaves were made.
+    /// [`Module::named_gradients`](crate::nn::Module::named_gradients) returns them with names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.by_leaf.values()
     }
@@ -92,8 +93,8 @@ impl Gradients {
     /// Adds the gradients of another pass, leaf by leaf; a leaf that has none yet gets the other's.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::DType`] when two gradients of a leaf differ in shape or type; then nothing is changed.
-    /// [`Error::OutOfMemory`] when memory cannot hold a sum.
+    /// [`Error::Shape`] or [`Error::DType`] when two gradients of a leaf differ in shape or type;
+    /// then nothing is changed. [`Error::OutOfMemory`] when memory cannot hold a sum.
     pub fn add(&mut self, other: &Gradients) -> Result<()> {
         for (leaf, gradient) in &other.by_leaf {
             let Some(sum) = self.by_leaf.get(leaf) else { continue };
@@ -116,8 +117,8 @@ impl Gradients {
     /// Multiplies every gradient by a number, in place where the gradient is not shared.
     ///
     /// # Panics
-    /// When a gradient that [`insert`](Gradients::insert) put here is not floating point, and when memory cannot hold a copy of a
-    /// shared one.
+    /// When a gradient that [`insert`](Gradients::insert) put here is not floating point, and when
+    /// memory cannot hold a copy of a shared one.
     pub fn scale(&mut self, factor: f64) {
         for gradient in self.by_leaf.values_mut() {
             let scaled = map(std::mem::replace(gradient, Tensor::scalar(0u8)), Scale { factor });
@@ -125,15 +126,16 @@ impl Gradients {
         }
     }
 
-    /// Returns the Euclidean norm of all gradients together, computed in f64 and a fixed order.
+    /// Returns the Euclidean norm of all gradients together, computed in f64 and in a fixed order.
     ///
     /// # Errors
-    /// [`Error::DType`] when a gradient that [`insert`](Gradients::insert) put here is not floating point.
+    /// [`Error::DType`] when a gradient that [`insert`](Gradients::insert) put here is not floating
+    /// point.
     pub fn norm(&self) -> Result<f64> {
         norm_of(self.iter())
     }
 
-    /// Maps the gradient of a leaf, if it has one.
+    /// Applies `f` to the gradient of a leaf, if it has one.
     pub(crate) fn map<F: elementwise::Unary>(&mut self, leaf: &Tensor, f: F) -> Result<()> {
         self.get(leaf).map_or(Ok(()), |gradient| gradient.expect_float("gradient"))?;
         let Some(gradient) = self.remove(leaf) else { return Ok(()) };
@@ -143,7 +145,7 @@ impl Gradients {
     }
 }
 
-/// The Euclidean norm of several tensors together.
+/// Returns the Euclidean norm of several tensors together.
 pub(crate) fn norm_of<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<f64> {
     let mut sum = 0.0;
     for gradient in gradients {
@@ -152,7 +154,8 @@ pub(crate) fn norm_of<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result
     Ok(sum.sqrt())
 }
 
-/// The sum in f64 and a fixed order, so that squares of f32 cannot overflow and the number of threads does not matter.
+/// Returns the sum of squares, in f64 and in a fixed order, so that squares of f32 cannot overflow
+/// and the result does not depend on the number of threads.
 fn sum_of_squares<T: Element + Into<f64>>(x: &Tensor) -> f64 {
     let add = |sum: f64, x: T| {
         let x: f64 = x.into();
@@ -176,7 +179,7 @@ impl elementwise::Unary for Scale {
     }
 }
 
-/// Maps a gradient, in place when it is not shared.
+/// Applies `f` to a gradient, in place when its memory is not shared.
 fn map<F: elementwise::Unary>(mut gradient: Tensor, f: F) -> Result<Tensor> {
     with_float!(gradient.dtype(), "gradient", T => {
         if let Some(data) = gradient.data_mut::<T>() {
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_scales_leave_shared_gradients_as_they_were() {
+    fn add_and_scale_leave_shared_gradients_unchanged() {
         let (a, b) = (Tensor::ones([2]).with_grad(), Tensor::ones([3]).with_grad());
         let (mut total, other) = (gradients(&a, 1.0), gradients(&b, 2.0));
         total.add(&other).unwrap();
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_that_do_not_fit_change_nothing() {
+    fn adding_unfit_gradients_fails_and_changes_nothing() {
         let (a, b) = (Tensor::ones([2]).with_grad(), Tensor::ones([3]).with_grad());
         let (mut total, mut wrong) = (gradients(&a, 1.0), gradients(&b, 1.0));
         wrong.insert(&a, Tensor::ones([1, 2]));

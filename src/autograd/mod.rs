@@ -1,9 +1,13 @@
 //! Reverse-mode automatic differentiation.
 //!
-//! Define-by-run: an operation on tensors that want gradients makes its result carry a node, which knows the inputs' nodes and a rule, a closure
-//! from the result's gradient to the inputs' gradients. [`Tensor::backward`] walks the nodes from the loss back to the leaves in the order of
-//! their numbers, adding up what arrives at each. Rules return gradients and nothing else: sums, un-broadcasting and skipping what nobody
-//! wants happen here, once. A gradient that repeats, as that of a mean does, is spread out here too, and no sooner than it has to be.
+//! The graph is built while operations run: an operation on tensors that require gradients gives
+//! its result a node, which refers to the inputs' nodes and holds a backward rule, a closure that
+//! maps the result's gradient to the inputs' gradients. [`Tensor::backward`] visits the nodes from
+//! the loss to the leaves in descending order of their numbers and sums the gradients that arrive
+//! at each node. Rules return gradients and nothing else: summing, reducing broadcast dimensions
+//! and skipping gradients that no tensor requires are done here, once for all operations. A
+//! gradient that is constant along some dimensions, as that of a mean is, has size 1 there and is
+//! expanded only where that is necessary.
 
 mod backward;
 mod checkpoint;
@@ -30,14 +34,16 @@ use crate::tensor::guard::with_value;
 use crate::tensor::meta::{InputExtent, MOST_PLACES, NodeExtent, is_meta};
 use crate::tensor::node::{BackwardFn, Node};
 
-/// From the shape of an operation's output, the windows of its positions in each input.
+/// A function from the shape of an operation's output to the windows that the output's positions
+/// read in each input.
 type Extents<'a> = &'a dyn Fn(&[usize]) -> Vec<Option<InputExtent>>;
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Runs `body` without recording: results carry no history, and nothing is kept for a backward pass.
+/// Runs `body` without recording: results carry no history, and nothing is kept for a backward
+/// pass.
 ///
 /// ```
 /// use convnet::{Tensor, no_grad};
@@ -50,7 +56,7 @@ pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
     with_recording(false, body)
 }
 
-/// Runs `body` with recording on, inside a [`no_grad`] too.
+/// Runs `body` with recording enabled, even inside [`no_grad`].
 pub fn enable_grad<R>(body: impl FnOnce() -> R) -> R {
     with_recording(true, body)
 }
@@ -59,15 +65,17 @@ fn with_recording<R>(on: bool, body: impl FnOnce() -> R) -> R {
     with_value(&RECORDING, on, body)
 }
 
-/// Whether operations on this thread record.
+/// Returns whether operations on this thread are recorded.
 pub fn is_grad_enabled() -> bool {
     RECORDING.get()
 }
 
 impl Tensor {
-    /// A leaf with these values that wants a gradient; the result of [`backward`](Tensor::backward) is asked for it by this tensor or a clone.
+    /// Returns a leaf with the same values that requires a gradient. [`Gradients::get`] returns the
+    /// gradient for this leaf or a clone of it after [`backward`](Tensor::backward).
     ///
-    /// A tensor that is not floating point wants no gradient: it comes back as it is.
+    /// A tensor that is not floating point cannot require a gradient: the result is then the same
+    /// tensor without history.
     pub fn with_grad(&self) -> Tensor {
         if !self.dtype().is_float() {
             return self.detach();
@@ -75,12 +83,13 @@ impl Tensor {
         self.detach().with_node(Some(Node::new("leaf", vec![], None)))
     }
 
-    /// Whether a gradient will flow through this tensor.
+    /// Returns whether a gradient flows through this tensor in a backward pass.
     pub fn requires_grad(&self) -> bool {
         self.node().is_some()
     }
 
-    /// Lets backward passes keep the gradient of this tensor, which is no leaf: [`Gradients::get`] returns it.
+    /// Makes backward passes keep the gradient of this tensor, which is not a leaf, so that
+    /// [`Gradients::get`] returns it.
     ///
     /// Does nothing for a tensor that does not require a gradient, and for one from inside a
     /// [checkpoint](crate::nn::checkpoint()), whose graph is recorded later.
@@ -102,18 +111,20 @@ impl Tensor {
         }
     }
 
-    /// Whether an operation on this tensor, here and now, has to keep what its backward needs.
+    /// Returns whether an operation on this tensor must now keep what its backward pass needs.
     pub(crate) fn is_recorded(&self) -> bool {
         self.requires_grad() && is_grad_enabled()
     }
 
-    /// Records this result of the operation `op` on `inputs`, with its backward rule, if any input requires a gradient.
+    /// Records this result of the operation `op` on `inputs`, with its backward rule, if any input
+    /// requires a gradient.
     ///
-    /// The rule gets the result's gradient (of this tensor's shape) and, for each input, whether its
-    /// gradient is wanted. It returns one gradient for each input: of the input's shape or, for inputs that
-    /// were broadcast, of the result's; of any floating dtype; `None` for what is not wanted. A gradient that
-    /// is constant along some dimensions of the input may have size 1 there, if it has as many dimensions.
-    /// The rule must not capture tensors with history: capture `x.detach()`.
+    /// The rule gets the result's gradient (of this tensor's shape) and, for each input, whether
+    /// its gradient is wanted. It returns one gradient for each input: of the input's shape or, for
+    /// inputs that were broadcast, of the result's; of any floating dtype; `None` for what is not
+    /// wanted. A gradient that is constant along some dimensions of the input may have size 1
+    /// there, if it has as many dimensions. The rule must not capture tensors with history: capture
+    /// `x.detach()`.
     pub(crate) fn record<const N: usize>(
         self,
         op: &'static str,
@@ -123,9 +134,11 @@ impl Tensor {
         self.attach(op, &inputs, None, move || borrowing(rule))
     }
 
-    /// As [`record`](Tensor::record), for an operation that the registry lists with [`Extent::Window`].
-    /// From the result's shape, `extents` gives the windows that the result's positions have in each input;
-    /// `None` for an input that is read as a whole. It is called in meta runs only, when the output has at most [`MOST_PLACES`] positions a side.
+    /// Records an operation that the registry lists with [`Extent::Window`]; the rest is as in
+    /// [`record`](Tensor::record). `extents` maps the result's shape to the windows that the
+    /// result's positions read in each input, `None` for an input that is read as a whole. It is
+    /// called only in meta runs, when the output has at most [`MOST_PLACES`] positions along each
+    /// side.
     pub(crate) fn record_window<const N: usize>(
         self,
         op: &'static str,
@@ -136,7 +149,8 @@ impl Tensor {
         self.attach(op, &inputs, Some(&|output| Vec::from(extents(output))), move || borrowing(rule))
     }
 
-    /// As [`record_window`](Tensor::record_window), for any number of inputs.
+    /// Records an operation with any number of inputs; the rest is as in
+    /// [`record_window`](Tensor::record_window).
     pub(crate) fn record_window_many(
         self,
         op: &'static str,
@@ -149,7 +163,8 @@ impl Tensor {
         })
     }
 
-    /// As [`record`](Tensor::record), with a rule that owns the gradient, so that it can reuse its memory.
+    /// Records an operation whose rule owns the gradient, so that it can reuse the gradient's
+    /// memory; the rest is as in [`record`](Tensor::record).
     pub(crate) fn record_owning<const N: usize>(
         self,
         op: &'static str,
@@ -159,7 +174,8 @@ impl Tensor {
         self.attach(op, &inputs, None, move || owning(rule))
     }
 
-    /// Checks the operation against the registry, then attaches a node to its result when it is recorded.
+    /// Checks the operation against the registry, then attaches a node to its result when it is
+    /// recorded.
     fn attach(self, op: &'static str, inputs: &[&Tensor], extents: Option<Extents<'_>>, rule: impl FnOnce() -> BackwardFn) -> Tensor {
         if cfg!(debug_assertions) {
             let extent = registry::extent(op).unwrap_or_else(|| panic!("operation {op} is missing from the registry"));
@@ -189,8 +205,8 @@ fn owning<const N: usize>(rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Ten
     }))
 }
 
-/// Makes the node of an operation. In a meta run it has no rule, since there is no backward pass, but knows
-/// its extent.
+/// Makes the node of an operation. In a meta run the node has no rule, since there is no backward
+/// pass, but it has the operation's extent.
 fn new_node(op: &'static str, inputs: &[&Tensor], extent: &dyn Fn() -> NodeExtent, rule: Option<BackwardFn>) -> Arc<Node> {
     let edges = inputs.iter().map(|input| input.edge()).collect();
     let mut node = Node::new(op, edges, rule);
@@ -207,8 +223,9 @@ fn new_node(op: &'static str, inputs: &[&Tensor], extent: &dyn Fn() -> NodeExten
     node
 }
 
-/// What the output of an operation of this shape is computed from, by the registry. Maps that are too large
-/// to list all positions count as read as a whole; [receptive fields](crate::nn::Module::receptive_field) refuse them.
+/// Returns the part of its inputs that an operation with an output of this shape reads, by the
+/// registry. Inputs count as read as a whole when the output has too many positions to list;
+/// [`receptive_field`](crate::nn::ModuleExt::receptive_field) rejects such maps.
 #[cold]
 fn node_extent(op: &str, output: &[usize], extents: Option<Extents<'_>>) -> NodeExtent {
     let listed = output[output.len().min(2)..].iter().all(|&size| size <= MOST_PLACES);

@@ -2,25 +2,27 @@
 
 use Extent::{Global, Pointwise, Window};
 
-/// From which part of its inputs an operation computes one position of its result, along height and width.
+/// The part of its inputs from which an operation computes one position of its result, along height
+/// and width.
 ///
-/// [`Module::receptive_field`](crate::nn::Module::receptive_field) follows these through a network.
+/// [`ModuleExt::receptive_field`](crate::nn::ModuleExt::receptive_field) combines the extents of a
+/// network's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// From the same position of each input. Inputs and results whose height or width is 1, because
-    /// they were reduced or are broadcast, belong to all positions.
+    /// The same position of each input. Inputs and results whose height or width is 1, because they
+    /// were reduced or are broadcast, belong to all positions.
     Pointwise,
-    /// From a window, which the operation gives when it is recorded.
+    /// A window, which the operation passes when it is recorded.
     Window,
-    /// From the whole map.
+    /// The whole map.
     Global,
 }
 
 /// Every operation that a graph can record, with its extent in its inputs.
 ///
-/// Tests iterate over this table: an operation without a comparison with PyTorch and a gradient check
-/// fails the build. In debug builds, recording an operation panics when it is missing here, and when it
-/// has windows but does not give them (`record_window`). Operations that users define
+/// Tests iterate over this table: an operation without a comparison with PyTorch and a gradient
+/// check fails the build. In debug builds, recording an operation panics when it is missing here,
+/// and when it has windows but does not pass them (`record_window`). Operations that users define
 /// ([`CustomOp`](super::CustomOp)) need no row.
 #[rustfmt::skip]
 pub const OPERATIONS: &[(&str, Extent)] = &[

@@ -1,9 +1,12 @@
-//! Who watches operations as they run: the hooks of [`profile`](super::profile()) and [`explain`](super::explain()).
+//! Hooks that observe running operations, for [`profile`](super::profile()) and
+//! [`explain`](super::explain()).
 //!
-//! An operation opens with [`operation`] and is timed until it returns; the operations that it is made of count as parts of it. A layer or
-//! block runs [`within`] its path, which the operations inside are booked under, and which a node remembers as its [`Origin`], so that the
-//! backward pass is booked there too. A [`convolution`] says besides what it is asked to compute, for [`explain`](super::explain()). All of it
-//! is the calling thread's: two threads that profile do not see each other. While nobody watches, a hook is one look at a flag of the thread.
+//! An operation starts with [`operation`] and is timed until it returns; the operations that it
+//! calls count as parts of it. A layer or block runs [`within`] its path: the operations inside are
+//! counted under that path, and their nodes store it as their [`Origin`], so that the backward pass
+//! is counted there too. [`convolution`] also records what a convolution computes, for
+//! [`explain`](super::explain()). All state belongs to one thread: two threads that profile do not
+//! see each other's operations. When no observer is active, a hook costs one thread-local check.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,13 +19,13 @@ use crate::tensor::DType;
 use crate::tensor::meta::is_meta;
 use crate::tensor::node::{Node, Origin};
 
-/// How many events a log keeps one by one; all are counted.
+/// The number of events that a log keeps individually; all events are counted.
 const EVENTS: usize = 200_000;
 
-/// What an event is a part of.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
-    /// An operation.
+    /// A call of an operation.
     Forward,
     /// The backward pass of an operation.
     Backward,
@@ -30,7 +33,7 @@ pub(crate) enum Phase {
     Module,
 }
 
-/// Something that took time.
+/// A timed call.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     /// The operation's name; empty for a module.
@@ -43,23 +46,24 @@ pub(crate) struct Event {
     pub(crate) multiply_adds: u64,
 }
 
-/// A pass of a convolution: all that the choice of its algorithm depends on.
+/// A pass of a convolution, with everything that the choice of its algorithm depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Convolution {
-    /// As the kernel computes it; for a transposed convolution that is the convolution which leads back.
+    /// The geometry that the kernel computes; for a transposed convolution, that of the convolution
+    /// whose input gradient it is.
     pub(crate) geometry: ConvGeometry,
     pub(crate) pass: ConvPass,
-    /// Whether its weights are laid out for many calls.
+    /// Whether the weights are laid out once for many calls.
     pub(crate) kept: bool,
     pub(crate) transposed: bool,
     pub(crate) dtype: DType,
     pub(crate) asked: ConvAlgorithm,
 }
 
-/// A kind of call: path, operation, what it computed.
+/// The key by which equal calls are counted: path, operation, convolution.
 type Kind = (Arc<str>, &'static str, Convolution);
 
-/// What calls of one operation at one path came to.
+/// The accumulated cost of the calls of one operation at one path.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Total {
     pub(crate) calls: u64,
@@ -77,16 +81,16 @@ impl Total {
     }
 }
 
-/// What a watcher saw.
+/// The record of one observer.
 #[derive(Default)]
 pub(crate) struct Log {
-    /// The first of them, in the order in which they ended.
+    /// The first [`EVENTS`] events, in the order in which they ended.
     pub(crate) events: Vec<Event>,
-    /// How many more there were.
+    /// The number of further events.
     pub(crate) left_out: u64,
-    /// By path, operation and phase; modules are not in it.
+    /// The totals by path, operation and phase, without modules.
     pub(crate) totals: HashMap<(Arc<str>, &'static str, Phase), Total>,
-    /// How many kinds had come before, and how many calls there were.
+    /// For each kind, the number of kinds that were called before it, and the number of its calls.
     convolutions: HashMap<Kind, (usize, u64)>,
 }
 
@@ -113,14 +117,15 @@ impl Log {
         self.convolutions.entry(kind).or_insert((place, 0)).1 += calls;
     }
 
-    /// The convolutions that ran, with the number of calls, in the order in which they were called first.
+    /// Returns the convolutions that ran, with the number of calls, in the order of their first
+    /// calls.
     pub(crate) fn convolutions(&self) -> Vec<(&Kind, u64)> {
         let mut all: Vec<_> = self.convolutions.iter().collect();
         all.sort_unstable_by_key(|(_, (place, _))| *place);
         all.into_iter().map(|(kind, (_, calls))| (kind, *calls)).collect()
     }
 
-    /// Takes over what a watcher inside this one saw.
+    /// Adds the log of an observer inside this one.
     fn absorb(&mut self, inner: &Log) {
         inner.events.iter().for_each(|event| self.keep(event.clone()));
         self.left_out += inner.left_out;
@@ -131,7 +136,7 @@ impl Log {
     }
 }
 
-/// An operation that runs.
+/// A running operation.
 struct Frame {
     op: &'static str,
     path: Arc<str>,
@@ -142,11 +147,11 @@ struct Frame {
 }
 
 struct State {
-    /// The logs of the watchers, the innermost last; it alone is written to.
+    /// The logs of the active observers, the innermost last; only the innermost is written to.
     logs: Vec<Log>,
-    /// The outermost operation that runs.
+    /// The outermost running operation.
     open: Option<Frame>,
-    /// The paths of the layers and blocks that run, the innermost last.
+    /// The paths of the running layers and blocks, the innermost last.
     paths: Vec<Arc<str>>,
 }
 
@@ -155,17 +160,18 @@ thread_local! {
     static STATE: RefCell<State> = const { RefCell::new(State { logs: vec![], open: None, paths: vec![] }) };
 }
 
-/// Whether somebody watches this thread.
+/// Returns whether an observer is active on this thread.
 #[inline]
 pub(crate) fn is_on() -> bool {
     ON.get()
 }
 
-/// Runs `body` and returns what it did on this thread. Watchers nest: the outer one learns it all.
+/// Runs `body` and returns its value and the log of what it did on this thread. Observers nest: the
+/// outer log includes the inner one.
 pub(crate) fn watch<R>(body: impl FnOnce() -> R) -> (R, Log) {
-    /// Ends the hooks, on unwinding too.
+    /// Removes the observer, on unwinding too.
     struct Watch {
-        /// What was under way when the watch began.
+        /// The operation that was running when the observer started.
         outer: Option<Frame>,
         ended: bool,
     }
@@ -200,7 +206,7 @@ pub(crate) fn watch<R>(body: impl FnOnce() -> R) -> (R, Log) {
     (value, watch.end())
 }
 
-/// Ends an operation, if it is one that is watched, when it goes out of scope.
+/// Ends an observed operation when it goes out of scope.
 #[must_use = "the operation ends when this is dropped"]
 pub(crate) struct Operation {
     open: bool,
@@ -215,24 +221,25 @@ impl Drop for Operation {
     }
 }
 
-/// The first line of every operation: it runs from here until what this returns is dropped. Inside another one it is a part of that.
+/// Starts an operation, which ends when the returned guard is dropped; this is the first line of
+/// every operation. Inside another operation it counts as a part of that one.
 #[inline]
 pub(crate) fn operation(op: &'static str) -> Operation {
     Operation { open: is_on() && begin(op, None, Phase::Forward) }
 }
 
-/// The backward pass of the operation that recorded this node.
+/// Starts the backward pass of the operation that recorded this node.
 #[inline]
 pub(crate) fn backward(node: &Node) -> Operation {
     let here = || match &node.origin {
         Some(origin) => begin(origin.op, Some(Arc::clone(&origin.path)), Phase::Backward),
-        // Recorded when nobody watched.
+        // Recorded while no observer was active.
         None => begin(node.op, Some("".into()), Phase::Backward),
     };
     Operation { open: is_on() && here() }
 }
 
-/// Adds to the multiplications, each with its addition, of the operation that runs.
+/// Adds to the number of multiply-adds of the running operation.
 #[inline]
 pub(crate) fn multiply_adds(count: impl FnOnce() -> u64) {
     if is_on() {
@@ -244,7 +251,8 @@ pub(crate) fn multiply_adds(count: impl FnOnce() -> u64) {
     }
 }
 
-/// Tells that the operation that runs computes a pass of a convolution, of so many multiplications, each with its addition.
+/// Records that the running operation computes a pass of a convolution, and its number of
+/// multiply-adds.
 #[inline]
 pub(crate) fn convolution(of: impl FnOnce() -> (Convolution, u64)) {
     if is_on() {
@@ -294,7 +302,7 @@ impl State {
     }
 }
 
-/// Runs `body` as the layer or block at `path`; only called while somebody watches.
+/// Runs `body` as the layer or block at `path`; called only while an observer is active.
 pub(crate) fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
     let _leave = enter(path);
     body()
@@ -314,8 +322,8 @@ impl Drop for Leave {
     }
 }
 
-/// Enters a path, unless it is that of a child that says where it is inside a parent that said so
-/// for it.
+/// Enters a path, unless it is already the innermost one: a parent may have entered it for the
+/// child.
 fn enter(path: Arc<str>) -> Option<Leave> {
     let told = STATE.with_borrow_mut(|state| {
         let told = state.paths.last() == Some(&path);
@@ -327,7 +335,8 @@ fn enter(path: Arc<str>) -> Option<Leave> {
     (!told).then(|| Leave(Instant::now()))
 }
 
-/// For a node that is made now: the operation that runs and where; `None` while nobody watches.
+/// Returns the running operation and its path, for a new node; `None` when no observer is active or
+/// no operation is running.
 pub(crate) fn origin() -> Option<Box<Origin>> {
     if !is_on() {
         return None;
@@ -344,7 +353,7 @@ mod tests {
     use crate::tensor::Tensor;
 
     #[test]
-    fn an_operation_made_of_others_is_one() {
+    fn operation_made_of_others_counts_as_one() {
         let ((), log) = watch(|| {
             let _outer = operation("outer");
             drop(operation("inner"));
@@ -356,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outer_watcher_learns_what_the_inner_one_saw() {
+    fn outer_log_includes_inner_log() {
         let ((inner, value), outer) = watch(|| {
             drop(operation("before"));
             let (value, inner) = watch(|| within("here".into(), || drop(operation("inside"))));
@@ -370,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_behind_by_a_panic() {
+    fn panic_leaves_no_state_behind() {
         let panics = || {
             watch(|| {
                 within("layer".into(), || {
@@ -386,14 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_keeps_so_many_events_and_counts_the_rest() {
+    fn log_keeps_limited_number_of_events_and_counts_the_rest() {
         let ((), log) = watch(|| (0..EVENTS + 5).for_each(|_| drop(operation("op"))));
         assert_eq!((log.events.len(), log.left_out), (EVENTS, 5));
         assert_eq!(log.totals.values().map(|total| total.calls).sum::<u64>(), EVENTS as u64 + 5);
     }
 
     #[test]
-    fn a_graph_recorded_before_the_watch_is_booked_without_a_path() {
+    fn graph_recorded_before_watch_is_logged_without_path() {
         let x = Tensor::ones([2]).with_grad();
         let y = x.relu().sum(..).unwrap();
         let (_, log) = watch(|| y.backward().unwrap());

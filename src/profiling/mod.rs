@@ -1,7 +1,7 @@
 //! Observation of running operations: where time and memory go, which algorithms convolutions use.
 //!
-//! [`hooks`] is what operations and layers call. [`profile()`] and [`explain()`] install observers there; when none is active, a hook
-//! costs one thread-local check.
+//! Operations and layers call [`hooks`]. [`profile()`] and [`explain()`] install observers there;
+//! when none is active, a hook costs one thread-local check.
 
 mod explain;
 pub(crate) mod hooks;

@@ -1,8 +1,9 @@
-//! Which algorithm computes a convolution, and why that one.
+//! Reports which algorithm computes each convolution, and why.
 //!
-//! The hooks are those of [`profile`](super::profile()), in `profiling/hooks.rs`: each pass of a convolution tells what it is asked to compute,
-//! and under which path. The choice depends on that alone, so that it is worked out again here, by the cost model that made it
-//! (`kernels/conv/cost.rs`), with all that was weighed.
+//! The hooks are those of [`profile`](super::profile()), in `profiling/hooks.rs`: each pass of a
+//! convolution records its parameters and its path. The choice of the algorithm depends on these
+//! parameters alone, so the cost model that made it (`kernels/conv/cost.rs`) computes it again
+//! here, with all the alternatives that it compared.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,12 +14,14 @@ use crate::kernels::runtime::parallel::num_threads;
 use crate::kernels::runtime::simd::instruction_set;
 use crate::tensor::DType;
 
-/// Runs `body` and returns its value and, for each convolution that ran, forward and backward, which algorithm computed it and why: what was
-/// asked for, what else would have fitted and at what estimated cost, and what did not fit.
+/// Runs `body` and returns its value and, for each convolution that ran, forward and backward,
+/// which algorithm computed it and why: which algorithm was requested, which ones fit and at what
+/// estimated cost, and which ones do not fit.
 ///
-/// Paths, nesting and threads are as with [`profile`](super::profile()); who does not explain pays for one look at a flag of the thread.
-/// Convolutions that run together with what follows them, as in inference, are there too. Transposed convolutions are rows with the passes as
-/// they see them: their forward pass is computed as the input gradient of the convolution that leads back.
+/// Paths, nesting and threads are as in [`profile`](super::profile()). When no `explain` is active,
+/// the cost is one thread-local check. Convolutions that run fused with the layers after them, as
+/// in inference, are included. A transposed convolution has rows for its passes as its caller sees
+/// them: its forward pass is computed as the input gradient of an ordinary convolution.
 ///
 /// ```
 /// use convnet::nn::{Conv2d, Module, Sequential};
@@ -51,25 +54,27 @@ pub fn explain<R>(body: impl FnOnce() -> R) -> (R, Explanation) {
     (value, Explanation { choices, instruction_set: instruction_set(), threads: num_threads() })
 }
 
-/// Calls of one convolution that were alike, and what they were computed by.
+/// Equal calls of one convolution, and the algorithm that computed them.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConvChoice {
-    /// The path of the layer; empty outside of all.
+    /// The path of the layer; empty outside of all layers.
     pub path: String,
-    /// The operation, as `conv2d`.
+    /// The operation, such as `conv2d`.
     pub operation: &'static str,
-    /// What was computed.
+    /// The pass that was computed.
     pub pass: ConvPass,
-    /// The shape of the input, `[N, C, H, W]`; also for one-dimensional convolutions, whose `H` is 1.
+    /// The shape of the input, `[N, C, H, W]`; also for one-dimensional convolutions, whose `H` is
+    /// 1.
     pub input: [usize; 4],
-    /// The shape of the weight, `[C_out, C_in / groups, kH, kW]`; `[C_in, C_out / groups, kH, kW]` of a transposed convolution.
+    /// The shape of the weight: `[C_out, C_in / groups, kH, kW]`, or `[C_in, C_out / groups, kH,
+    /// kW]` for a transposed convolution.
     pub weight: [usize; 4],
     /// The shape of the output.
     pub output: [usize; 4],
     /// The step of the kernel along height and width.
     pub stride: [usize; 2],
-    /// The zeros on either side, along height and width.
+    /// The number of zeros on each side, along height and width.
     pub padding: [usize; 2],
     /// The distance between neighbouring taps, along height and width.
     pub dilation: [usize; 2],
@@ -77,16 +82,18 @@ pub struct ConvChoice {
     pub groups: usize,
     /// The type of the elements.
     pub dtype: DType,
-    /// What was asked for: [`Auto`](ConvAlgorithm::Auto), or what [`with_algorithm`](crate::with_algorithm) wanted.
+    /// The requested algorithm: [`Auto`](ConvAlgorithm::Auto), or the one that
+    /// [`with_algorithm`](crate::with_algorithm) sets.
     pub asked: ConvAlgorithm,
-    /// What computed it.
+    /// The algorithm that computed the calls.
     pub ran: ConvAlgorithm,
-    /// What fits, with estimated costs, the cheapest first. One is a multiplication or an addition at the speed at which the machine does them
-    /// best. In inference, weights that are laid out once for many calls count with what it takes to read them.
+    /// The algorithms that fit, with estimated costs, the cheapest first. The unit is one
+    /// multiplication or addition at the highest speed that the machine reaches. In inference,
+    /// weights that are laid out once for many calls count with the cost of reading them.
     pub candidates: Vec<(ConvAlgorithm, f64)>,
-    /// What does not fit, with the reason.
+    /// The algorithms that do not fit, with the reasons.
     pub unsupported: Vec<(ConvAlgorithm, &'static str)>,
-    /// How many calls there were.
+    /// The number of calls.
     pub calls: u64,
 }
 
@@ -127,16 +134,17 @@ impl ConvChoice {
         }
     }
 
-    /// The estimated cost of what fits, the cheapest first, as multiples of that of what ran; where that has no estimate, of the cheapest.
+    /// Returns the estimated costs of the algorithms that fit, the cheapest first, as multiples of
+    /// the cost of the one that ran, or of the cheapest when the one that ran has no estimate.
     pub fn relative_costs(&self) -> Vec<(ConvAlgorithm, f64)> {
         let ran = self.candidates.iter().find(|(algorithm, _)| *algorithm == self.ran).or(self.candidates.first());
-        // Nothing costs nothing: an empty batch.
+        // The cost of an empty batch is 0.
         let unit = ran.map_or(0.0, |(_, cost)| *cost);
         let relative = |cost: f64| if unit > 0.0 { cost / unit } else { 1.0 };
         self.candidates.iter().map(|&(algorithm, cost)| (algorithm, relative(cost))).collect()
     }
 
-    /// Why this algorithm, in words.
+    /// Describes why this algorithm ran.
     fn reason(&self) -> String {
         let asked = self.asked;
         match self.unsupported.iter().find(|(algorithm, _)| *algorithm == asked) {
@@ -147,7 +155,8 @@ impl ConvChoice {
         }
     }
 
-    /// As `64→128, k3, s2 @56×56 ×16`: channels, kernel, what is not 1, size of the input, batch.
+    /// Describes the convolution as `64→128, k3, s2 @56×56 ×16`: channels, kernel, options that are
+    /// not 1, size of the input, batch.
     fn geometry(&self) -> String {
         let &ConvChoice { stride, dilation, groups, .. } = self;
         let ([batch, inputs, height, width], [_, outputs, ..], [_, _, kh, kw]) = (self.input, self.output, self.weight);
@@ -157,7 +166,8 @@ impl ConvChoice {
         format!("{operation}{convolution} @{height}×{width} ×{batch}{dtype}")
     }
 
-    /// What fits with its relative cost; and for a kernel that one would expect Winograd's algorithms for, what stands in their way.
+    /// Lists the algorithms that fit with their relative costs and, for a 3×3 kernel that
+    /// Winograd's algorithms do not fit, the reason.
     fn weighed(&self) -> String {
         let costs = self.relative_costs().iter().map(|(algorithm, cost)| format!("{algorithm} {cost:.2}")).collect::<Vec<_>>().join(", ");
         let winograd = self.unsupported.iter().find(|(algorithm, _)| *algorithm == ConvAlgorithm::Winograd4);
@@ -168,7 +178,7 @@ impl ConvChoice {
     }
 }
 
-/// Describes a convolution as `64→128, k3, s2, d2, g4`, without what is 1.
+/// Describes a convolution as `64→128, k3, s2, d2, g4`, without options that are 1.
 pub(crate) fn describe_convolution(channels: [usize; 2], kernel: String, stride: String, dilation: String, groups: usize) -> String {
     let mut text = format!("{}→{}, k{kernel}", channels[0], channels[1]);
     for (letter, value) in [('s', stride), ('d', dilation), ('g', groups.to_string())] {
@@ -184,20 +194,22 @@ pub(crate) fn short_size([height, width]: [usize; 2]) -> String {
     if height == width { height.to_string() } else { format!("{height}×{width}") }
 }
 
-/// What [`explain`] saw; prints as a table.
+/// The result of [`explain`]; prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// By path in the order in which they ran first; at one path forward first, then the gradient of the input and that of the weight.
+    /// The choices, by path in the order of first calls; for one path, forward first, then the
+    /// gradient of the input, then that of the weight.
     pub choices: Vec<ConvChoice>,
     /// The instruction set that the kernels use.
     pub instruction_set: &'static str,
-    /// The number of threads, which no choice depends on.
+    /// The number of threads; no choice depends on it.
     pub threads: usize,
 }
 
 impl Explanation {
-    /// The first row of a pass at a path; there are more where a layer ran in different ways.
+    /// Returns the first row of a pass at a path; there are more when a layer ran in different
+    /// ways.
     pub fn get(&self, path: &str, pass: ConvPass) -> Option<&ConvChoice> {
         self.choices.iter().find(|choice| choice.path == path && choice.pass == pass)
     }

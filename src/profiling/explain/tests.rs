@@ -9,13 +9,13 @@ fn strided() -> Conv2dOptions {
     Conv2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() }
 }
 
-/// Forward and backward with both gradients.
+/// Runs forward and backward with both gradients.
 fn both_ways(x: &Tensor, w: &Tensor, options: Conv2dOptions) {
     x.with_grad().conv2d(&w.with_grad(), None, options).unwrap().sum(..).unwrap().backward().unwrap();
 }
 
 #[test]
-fn the_cheapest_of_what_fits_runs_unless_one_is_forced() {
+fn cheapest_algorithm_that_fits_runs_unless_one_is_forced() {
     let (x, w) = (Tensor::randn([2, 64, 28, 28]), Tensor::randn([64, 64, 3, 3]));
     let options = Conv2dOptions { padding: [1, 1], ..Default::default() };
     let ((), explanation) = explain(|| both_ways(&x, &w, options));
@@ -42,7 +42,7 @@ fn the_cheapest_of_what_fits_runs_unless_one_is_forced() {
 }
 
 #[test]
-fn what_is_forced_and_does_not_fit_falls_back_and_says_why() {
+fn forced_algorithm_that_does_not_fit_falls_back_with_reason() {
     let (x, w) = (Tensor::randn([1, 80, 9, 9]), Tensor::randn([80, 80, 3, 3]));
     let grouped = Conv2dOptions { groups: 4, ..Default::default() };
     let dilated = Conv2dOptions { dilation: [1, 2], ..Default::default() };
@@ -65,7 +65,7 @@ fn what_is_forced_and_does_not_fit_falls_back_and_says_why() {
             assert_eq!(choice.reason(), format!("not {algorithm}, as asked: {unsupported_reason}"));
         }
     }
-    // The input gradient alone cannot take so much padding, nor a stride.
+    // Only the input gradient does not support this padding or a stride.
     let large = Tensor::randn([80, 80, 7, 7]);
     for (w, options, unsupported_reason) in
         [(&w, padded, "the padding is as wide as the kernel"), (&large, strided(), "the stride is not 1")]
@@ -82,8 +82,8 @@ fn what_is_forced_and_does_not_fit_falls_back_and_says_why() {
 }
 
 #[test]
-fn a_choice_that_is_told_is_the_one_that_computes() {
-    // The algorithms round differently, so the bits tell which of them ran.
+fn reported_algorithm_is_the_one_that_computes() {
+    // The algorithms round differently, so the bits show which of them ran.
     let (x, w) = (Tensor::randn([1, 64, 20, 20]), Tensor::randn([64, 64, 3, 3]));
     for options in [Conv2dOptions::default(), strided()] {
         let run = |algorithm| explain(|| with_algorithm(algorithm, || x.conv2d(&w, None, options).unwrap().to_vec::<f32>().unwrap()));
@@ -103,7 +103,7 @@ fn net() -> Sequential {
 }
 
 #[test]
-fn a_training_step_stands_under_the_paths_of_its_layers_forward_first() {
+fn training_step_is_listed_by_layer_path_with_forward_first() {
     let (net, x) = (net(), Tensor::randn([2, 3, 17, 17]));
     let step = || net.forward(&x).unwrap().sum(..).unwrap().backward().unwrap();
     let (_, explanation) = explain(|| (step(), step()));
@@ -117,11 +117,11 @@ fn a_training_step_stands_under_the_paths_of_its_layers_forward_first() {
 }
 
 #[test]
-fn layers_that_run_as_one_in_inference_are_explained_each_time() {
+fn fused_layers_are_explained_in_every_inference_run() {
     let net = net();
     net.eval();
     let x = Tensor::randn([1, 3, 17, 17]);
-    // The weights that are laid out in the first run serve the others.
+    // Later runs reuse the weights that are laid out in the first one.
     for calls in [1, 3] {
         let ((), explanation) = explain(|| (0..calls).for_each(|_| drop(no_grad(|| net.forward(&x)).unwrap())));
         let rows: Vec<_> = explanation.choices.iter().map(|choice| (choice.path.as_str(), choice.pass, choice.calls)).collect();
@@ -132,7 +132,7 @@ fn layers_that_run_as_one_in_inference_are_explained_each_time() {
 }
 
 #[test]
-fn calls_that_differ_in_anything_are_rows_of_their_own() {
+fn calls_that_differ_have_separate_rows() {
     let conv = Conv2d::new(8, 8, 3);
     let run = |shape: [usize; 4]| drop(no_grad(|| conv.forward(&Tensor::zeros(shape))).unwrap());
     let ((), explanation) = explain(|| {
@@ -154,7 +154,7 @@ fn calls_that_differ_in_anything_are_rows_of_their_own() {
 }
 
 #[test]
-fn a_transposed_convolution_has_the_shapes_and_passes_that_its_caller_sees() {
+fn transposed_convolution_has_shapes_and_passes_of_its_caller() {
     let (x, w) = (Tensor::randn([2, 8, 5, 6]).with_grad(), Tensor::randn([8, 3, 2, 2]).with_grad());
     let options = ConvTranspose2dOptions { stride: [2, 2], ..Default::default() };
     let (_, explanation) =
@@ -168,7 +168,7 @@ fn a_transposed_convolution_has_the_shapes_and_passes_that_its_caller_sees() {
 }
 
 #[test]
-fn outer_explanations_have_what_inner_ones_saw_and_dry_runs_compute_nothing() {
+fn outer_explanation_includes_inner_one_and_meta_runs_are_not_counted() {
     let net = net();
     let x = Tensor::randn([1, 3, 17, 17]);
     let (inner, outer) = explain(|| {
@@ -183,7 +183,7 @@ fn outer_explanations_have_what_inner_ones_saw_and_dry_runs_compute_nothing() {
 }
 
 #[test]
-fn the_table_tells_it_all_and_is_aligned() {
+fn table_is_complete_and_aligned() {
     let net = net();
     let x = Tensor::randn([2, 3, 17, 17]);
     let (_, mut explanation) = explain(|| net.forward(&x).unwrap().sum(..).unwrap().backward().unwrap());

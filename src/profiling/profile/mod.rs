@@ -1,7 +1,7 @@
-//! Where the time of a network goes.
+//! Measures where the time of a network goes.
 //!
-//! The hooks are in `profiling/hooks.rs`: operations time themselves, layers and blocks tell their paths. Here what they saw becomes a table
-//! and a file.
+//! The hooks are in `profiling/hooks.rs`: operations are timed there, under the paths of layers and
+//! blocks. This module turns the log into a table and a trace file.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,15 +16,17 @@ use super::hooks::{Event, Phase, Total, watch};
 use crate::error::Result;
 use crate::io::atomic_file::write_atomically;
 
-/// Runs `body` and returns its value and where its time went: by operation and by the path of the layer or block that called it, forward
-/// and backward.
+/// Runs `body` and returns its value and where its time was spent: by operation and by the path of
+/// the layer or block that called it, forward and backward.
 ///
-/// The backward pass of an operation is booked under the operation and the path that recorded it. Layers that run in one kernel stand
-/// under the convolution's path. Paths are known once a walk from the root has told them, as `parameters()`, `eval()` or `train()` do;
-/// blocks made with [`nn::block`](crate::nn::block) have theirs from the layers inside.
+/// The backward pass of an operation is counted under the operation and the path that recorded it.
+/// Layers that run in one kernel are counted under the convolution's path. Paths are set by the
+/// first traversal from the root, as `parameters()`, `eval()` or `train()` do; blocks made with
+/// [`nn::block`](crate::nn::block) derive theirs from the layers inside.
 ///
-/// What is seen is the calling thread's, with the threads that compute for it; other threads may profile at the same time. Profiles nest: the
-/// outer one has all that the inner ones saw. Nobody pays who does not profile: an operation then looks at one flag of its thread.
+/// A profile covers the calling thread and the threads that compute for it; other threads may
+/// profile at the same time. Profiles nest: the outer one includes all that the inner ones
+/// recorded. When no profile is active, the cost is one thread-local check for each operation.
 ///
 /// ```
 /// use convnet::nn::{Conv2d, Flatten, Linear, Module, ReLU, Sequential};
@@ -63,17 +65,18 @@ pub fn profile<R>(body: impl FnOnce() -> R) -> (R, Profile) {
     (value, Profile { rows, elapsed, start, events: log.events, left_out: log.left_out })
 }
 
-/// What calls came to.
+/// The accumulated cost of a set of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cost {
-    /// How many there were; backward, an operation made of others that record by themselves has one for each of these.
+    /// The number of calls. In the backward pass, an operation that is made of separately recorded
+    /// ones has one call for each of them.
     pub calls: u64,
-    /// How long they took together.
+    /// The total time of the calls.
     pub time: Duration,
-    /// Bytes of memory that the calling thread asked for, given back or not.
+    /// The number of bytes of memory that the calling thread requested, whether freed or not.
     pub bytes: u64,
-    /// Multiplications, each with its addition, of convolutions and matrix products.
+    /// The number of multiply-adds in convolutions and matrix products.
     pub multiply_adds: u64,
 }
 
@@ -84,7 +87,8 @@ impl From<Total> for Cost {
 }
 
 impl Cost {
-    /// Billions of floating-point operations in a second, a multiply-add being two; `None` where none are counted.
+    /// Returns billions of floating-point operations per second, where a multiply-add counts as
+    /// two; `None` when no multiply-adds were counted.
     pub fn gflops(&self) -> Option<f64> {
         let seconds = self.time.as_secs_f64();
         (self.multiply_adds > 0 && seconds > 0.0).then(|| 2e-9 * self.multiply_adds as f64 / seconds)
@@ -98,34 +102,35 @@ impl Cost {
     }
 }
 
-/// One operation at one place.
+/// One operation at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProfileRow {
-    /// The path of the layer or block; empty outside of all, and in sums over paths.
+    /// The path of the layer or block; empty outside of all layers, and in sums over paths.
     pub path: String,
-    /// The operation's name, as `conv2d`; an optimiser's for its steps.
+    /// The operation's name, such as `conv2d`; for the steps of an optimiser, the optimiser's name.
     pub operation: &'static str,
-    /// Forward.
+    /// The cost of the forward pass.
     pub forward: Cost,
-    /// Backward.
+    /// The cost of the backward pass.
     pub backward: Cost,
 }
 
 impl ProfileRow {
-    /// How long forward and backward took together.
+    /// Returns the time of forward and backward together.
     pub fn time(&self) -> Duration {
         self.forward.time + self.backward.time
     }
 }
 
-/// What [`profile`] saw; prints as a table.
+/// The result of [`profile`]; prints as a table.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Profile {
-    /// By path and operation, those first that took longest.
+    /// The rows by path and operation, the longest time first.
     pub rows: Vec<ProfileRow>,
-    /// From beginning to end. What the rows do not come to was spent outside of operations.
+    /// The time from beginning to end. What is missing from the rows was spent outside of
+    /// operations.
     pub elapsed: Duration,
     start: Instant,
     events: Vec<Event>,
@@ -133,12 +138,12 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The row of an operation at a path.
+    /// Returns the row of an operation at a path.
     pub fn get(&self, path: &str, operation: &str) -> Option<&ProfileRow> {
         self.rows.iter().find(|row| row.path == path && row.operation == operation)
     }
 
-    /// Each operation, wherever it ran; those first that took longest.
+    /// Returns the sums over all paths for each operation, the longest time first.
     pub fn by_operation(&self) -> Vec<ProfileRow> {
         let mut rows: Vec<ProfileRow> = vec![];
         for row in &self.rows {
@@ -154,18 +159,20 @@ impl Profile {
         rows
     }
 
-    /// The time of all operations together.
+    /// Returns the time of all operations together.
     pub fn time(&self) -> Duration {
         self.rows.iter().map(ProfileRow::time).sum()
     }
 
-    /// Writes every operation, and the layers and blocks around them, as a file for `chrome://tracing` or <https://ui.perfetto.dev> (the trace
-    /// event format, JSON). The file holds the first 200,000 of them; its `otherData` says how many more there were.
+    /// Writes every operation, and the layers and blocks around them, to a file for
+    /// `chrome://tracing` or <https://ui.perfetto.dev> (the trace event format, JSON). The file
+    /// holds the first 200,000 events; `left_out` in its `otherData` is the number of further ones.
     ///
-    /// The file is written beside its target and renamed, so that a crash leaves the old one or the new one.
+    /// The file is written beside its target and renamed, so that a crash leaves either the old
+    /// file or the new one.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) with the path.
+    /// [`Error::Io`](crate::Error::Io), with the path, when the file cannot be written.
     pub fn save_trace(&self, path: impl AsRef<Path>) -> Result<()> {
         write_atomically(path.as_ref(), |out| self.write_trace(out))
     }

@@ -7,7 +7,7 @@ use crate::nn::{BatchNorm2d, Conv2d, Flatten, Linear, Module, ModuleExt, Sequent
 use crate::optim::{Optimizer, Sgd};
 use crate::{Result, Tensor, no_grad, visit_fields};
 
-/// A shortcut around two convolutions, one of them with what follows it.
+/// A shortcut around two convolutions, the first fused with its normalisation and activation.
 struct Residual {
     conv1: Conv2d,
     bn1: BatchNorm2d,
@@ -40,7 +40,7 @@ fn train(net: &Sequential, x: &Tensor) {
 }
 
 #[test]
-fn operations_stand_under_the_paths_of_layers_and_blocks_with_their_backward() {
+fn operations_are_listed_by_path_of_layer_or_block_with_backward() {
     let (net, x) = (net(), Tensor::randn([2, 1, 8, 8]));
     let ((), profile) = profile(|| train(&net, &x));
     let calls = |path, operation| profile.get(path, operation).map(|row| (row.forward.calls, row.backward.calls));
@@ -60,13 +60,14 @@ fn operations_stand_under_the_paths_of_layers_and_blocks_with_their_backward() {
 }
 
 #[test]
-fn multiply_adds_are_those_of_the_summary_and_twice_as_many_backward() {
+fn multiply_adds_agree_with_summary_and_are_twice_as_many_in_backward() {
     let (net, x) = (net(), Tensor::randn([2, 1, 8, 8]));
     let ((), profile) = profile(|| train(&net, &x));
     let sum = |of: fn(&ProfileRow) -> Cost| profile.rows.iter().map(|row| of(row).multiply_adds).sum::<u64>();
     let forward = net.summary(x.shape()).unwrap().multiply_adds;
     assert_eq!(sum(|row| row.forward), forward);
-    // The gradients of the weight and of the input, which the first layer's does not want.
+    // Backward computes the gradients of the weight and of the input; the first layer's input needs
+    // none.
     let stem = profile.get("stem", "conv2d").unwrap().forward.multiply_adds;
     assert_eq!(sum(|row| row.backward), 2 * forward - stem);
     let conv = profile.get("layer1.0.conv1", "conv2d").unwrap();
@@ -75,21 +76,21 @@ fn multiply_adds_are_those_of_the_summary_and_twice_as_many_backward() {
 }
 
 #[test]
-fn nothing_is_missed_in_inference() {
+fn inference_is_profiled_completely() {
     let (net, x) = (net(), Tensor::randn([2, 1, 8, 8]));
     net.eval();
     let (y, profile) = profile(|| no_grad(|| net.forward(&x)));
     assert!(!y.unwrap().requires_grad());
     let found: u64 = profile.rows.iter().map(|row| row.forward.multiply_adds).sum();
     assert_eq!(found, net.summary(x.shape()).unwrap().multiply_adds, "{profile}");
-    // However the layers run, the work of each convolution is booked under its path.
+    // However the layers run, the work of each convolution is counted under its path.
     for path in ["stem", "layer1.0.conv1", "layer1.1.conv2"] {
         assert!(profile.rows.iter().any(|row| row.path.starts_with(path) && row.forward.multiply_adds > 0), "{path}\n{profile}");
     }
 }
 
 #[test]
-fn a_trace_is_json_whose_events_lie_within_the_run() {
+fn trace_is_json_with_events_inside_the_run() {
     let (net, x) = (net(), Tensor::randn([2, 1, 8, 8]));
     let ((), profile) = profile(|| train(&net, &x));
     let folder = tempfile::tempdir().unwrap();
@@ -115,7 +116,7 @@ fn a_trace_is_json_whose_events_lie_within_the_run() {
 }
 
 #[test]
-fn the_table_is_aligned_and_sums_up() {
+fn table_is_aligned_and_has_sums() {
     let (net, x) = (net(), Tensor::randn([2, 1, 8, 8]));
     let ((), profile) = profile(|| train(&net, &x));
     let text = profile.to_string();
@@ -130,7 +131,7 @@ fn the_table_is_aligned_and_sums_up() {
 }
 
 #[test]
-fn threads_that_profile_at_the_same_time_see_their_own() {
+fn threads_that_profile_at_the_same_time_are_independent() {
     let together = Barrier::new(2);
     let run = |times: u64| {
         let x = Tensor::ones([8]);
@@ -150,7 +151,7 @@ fn threads_that_profile_at_the_same_time_see_their_own() {
 }
 
 #[test]
-fn a_profile_inside_a_profile_is_a_part_of_it() {
+fn inner_profile_is_included_in_outer_one() {
     let x = Tensor::ones([8]);
     let (inner, outer) = profile(|| {
         drop(x.relu());
@@ -164,7 +165,7 @@ fn a_profile_inside_a_profile_is_a_part_of_it() {
 }
 
 #[test]
-fn a_panic_inside_leaves_no_profile_behind() {
+fn panic_leaves_no_active_profile() {
     let net = net();
     let panics = || profile(|| net.forward(&Tensor::zeros([2, 1, 8, 8])).map(|_| panic!("as the test wants")));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
