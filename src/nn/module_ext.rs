@@ -1,4 +1,4 @@
-//! What can be done with every module: state dicts and files, summaries, and parts by path.
+//! Provided methods of every module: state dicts and files, summaries, and parts by path.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use super::module::{Copier, Item, Module, Parts, PartsMut, Visit, Visitor, near_
 use super::state::state_dict::{self, LoadReport, StateDict, StateDifference};
 use crate::error::{Error, Result, short};
 
-/// State dicts, files, summaries, parts by path, copies: what every [`Module`] has, `dyn Module` too.
+/// State dicts, files, summaries, parts by path, copies: methods of every [`Module`], `dyn Module`
+/// too.
 ///
 /// ```
 /// use convnet::{models, prelude::*};
@@ -21,7 +22,8 @@ use crate::error::{Error, Result, short};
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub trait ModuleExt: Module {
-    /// The values of all parameters and buffers by path. Later changes of the module do not reach it.
+    /// Returns the values of all parameters and buffers by path. Later changes of the module do not
+    /// change the result.
     ///
     /// # Panics
     /// When memory cannot hold a parameter whose initial value has not been drawn yet.
@@ -29,27 +31,30 @@ pub trait ModuleExt: Module {
         state_dict::of(self.as_module()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Sets all parameters and buffers from a state dict; values are converted to the dtype they have here.
+    /// Sets all parameters and buffers from a state dict; values are converted to the dtype they
+    /// have here.
     ///
-    /// A missing `num_batches_tracked` is overlooked, as in PyTorch, which did not always write it.
+    /// A missing `num_batches_tracked` is ignored, as in PyTorch, which did not always write it.
     ///
     /// # Errors
-    /// [`Error::StateDict`] when keys are missing, unexpected, unreadable or of another shape, with the number and the first names of each
-    /// kind ([`load_matching`](ModuleExt::load_matching) reports them all); then nothing is changed.
+    /// [`Error::StateDict`] when keys are missing, unexpected, unreadable or of another shape, with
+    /// the number and the first names of each kind ([`load_matching`](ModuleExt::load_matching)
+    /// reports them all); then nothing is changed.
     fn load_state_dict(&self, state: &StateDict) -> Result<LoadReport> {
         state_dict::load_strict(self.as_module(), state)
     }
 
-    /// Sets those parameters and buffers that a state dict has in the right shape, and reports the others: for a pretrained network under
-    /// a new head.
+    /// Sets those parameters and buffers that a state dict has in the right shape, and reports the
+    /// others: for a pretrained network with a new head.
     ///
     /// # Errors
-    /// [`Error::StateDict`] when nothing fits.
+    /// [`Error::StateDict`] when no key matches.
     fn load_matching(&self, state: &StateDict) -> Result<LoadReport> {
         state_dict::load_matching(self.as_module(), state)
     }
 
-    /// Writes the state dict as a safetensors file: beside the target, synced, then renamed, so that a crash leaves the old file or the new
+    /// Writes the state dict as a safetensors file: writes a temporary file beside the target,
+    /// syncs and renames it, so that after a crash the file is either the old one or the new one
     /// (see [`StateDict::save`]).
     ///
     /// # Errors
@@ -58,11 +63,12 @@ pub trait ModuleExt: Module {
         state_dict::of(self.as_module())?.save(path)
     }
 
-    /// Reads a safetensors file and [loads](ModuleExt::load_state_dict) it, strictly. [`weights::load`](crate::weights::load) reads files of
-    /// other kinds.
+    /// Reads a safetensors file and [loads](ModuleExt::load_state_dict) it, strictly.
+    /// [`weights::load`](crate::weights::load) reads files of other formats.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Format`] with the path, [`Error::StateDict`] when it does not fit.
+    /// [`Error::Io`] or [`Error::Format`] with the path, [`Error::StateDict`] when keys or shapes
+    /// differ.
     fn load(&self, path: impl AsRef<Path>) -> Result<LoadReport> {
         self.load_state_dict(&StateDict::load(path)?)
     }
@@ -75,48 +81,57 @@ pub trait ModuleExt: Module {
         state_dict::of(self.as_module())?.difference(&state_dict::of(other.as_module())?)
     }
 
-    /// Lists every layer and block with output shape, parameters, multiply-adds and memory; see [`Summary`].
+    /// Lists every layer and block with output shape, parameters, multiply-adds and memory; see
+    /// [`Summary`].
     ///
-    /// The module runs in evaluation for an input of this shape, but nothing is computed: shapes alone are worked out, no weights are
-    /// drawn and no state changes, whatever the size. A `forward` that looks at values sees zeros.
+    /// The module runs in evaluation for an input of this shape, but only shapes are computed: no
+    /// weights are drawn and no state changes, whatever the size. A `forward` that reads values
+    /// reads zeros.
     ///
     /// # Errors
-    /// What [`forward`](Module::forward) returns; [`Error::Shape`] when the shape has more elements than memory can hold.
+    /// Those of [`forward`](Module::forward); [`Error::Shape`] when the shape has more elements
+    /// than memory can hold.
     fn summary(&self, input_shape: impl AsRef<[usize]>) -> Result<Summary> {
         summary::of(self.as_module(), input_shape.as_ref())
     }
 
-    /// How much of the input each layer's units see; see [`ReceptiveFields`]. Nothing is computed, as for a [`summary`](ModuleExt::summary).
+    /// Computes the receptive field of each layer's units; see [`ReceptiveFields`]. No values are
+    /// computed, as for a [`summary`](ModuleExt::summary).
     ///
     /// # Errors
-    /// What [`forward`](Module::forward) returns; [`Error::Shape`] unless the input is `[N, C, H, W]` or `[N, C, L]`.
+    /// Those of [`forward`](Module::forward); [`Error::Shape`] unless the input is `[N, C, H, W]`
+    /// or `[N, C, L]`.
     fn receptive_field(&self, input_shape: impl AsRef<[usize]>) -> Result<ReceptiveFields> {
         receptive_field::of(self.as_module(), input_shape.as_ref())
     }
 
-    /// The module at this path, such as `layer4.1.conv2`; `None` when there is none. [`try_get`](ModuleExt::try_get) says why.
+    /// Returns the module at this path, such as `layer4.1.conv2`; `None` when there is none.
+    /// [`try_get`](ModuleExt::try_get) returns the reason.
     ///
-    /// Modules that write [`visit`](Module::visit) by hand show their parts only if they implement [`parts`](Module::parts) too.
+    /// Modules that implement [`visit`](Module::visit) by hand make their parts accessible only if
+    /// they implement [`parts`](Module::parts) too.
     fn get(&self, path: &str) -> Option<&dyn Module> {
         Parts::find(self.as_module(), path)
     }
 
-    /// The module at this path.
+    /// Returns the module at this path.
     ///
     /// # Errors
-    /// [`Error::Argument`] with near names when there is none.
+    /// [`Error::Argument`] with similar names when there is none.
     fn try_get(&self, path: &str) -> Result<&dyn Module> {
         self.get(path).ok_or_else(|| nothing_at("get", self.as_module(), path))
     }
 
-    /// All modules inside this one, blocks and layers, with their paths; each after those that it is inside of.
+    /// Returns all modules inside this one, blocks and layers, with their paths; each after those
+    /// that contain it.
     fn named_modules(&self) -> Vec<(String, &dyn Module)> {
         let mut found = vec![];
         Parts::all(self.as_module(), "", &mut found);
         found
     }
 
-    /// Calls `function` with each module inside this one and its path, in the order of [`named_modules`](ModuleExt::named_modules).
+    /// Calls `function` with each module inside this one and its path, in the order of
+    /// [`named_modules`](ModuleExt::named_modules).
     ///
     /// ```
     /// use convnet::prelude::*;
@@ -134,18 +149,21 @@ pub trait ModuleExt: Module {
         }
     }
 
-    /// Puts another module in the place of the one at this path, and returns that.
+    /// Replaces the module at this path by `module`, and returns the old one.
     ///
-    /// The place decides what it takes: a child of a [`Sequential`](super::Sequential) and a field of type `Box<dyn Module>`, as the heads of
-    /// the crate's models are, any module; a field of another type one of that type. The new module trains, as all new modules do, until
-    /// [`eval`](Module::eval) switches it.
+    /// The position decides which modules it accepts: a child of a
+    /// [`Sequential`](super::Sequential) or a field of type `Box<dyn Module>`, such as the heads of
+    /// the crate's models, accepts any module; a field of another type accepts a module of that
+    /// type. Like all new modules, the new one is in training until [`eval`](Module::eval) switches
+    /// it.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no such path, with near names, or when the place is for another type; then nothing is changed.
+    /// [`Error::Argument`] when there is no such path, with similar names, or when the position
+    /// accepts only another type; then nothing is changed.
     fn replace<M: Module>(&mut self, path: &str, module: M) -> Result<Box<dyn Module>> {
-        // Layers know their paths from the outermost model.
+        // The paths in the layers start at the outermost model.
         let outer = Visitor::find_path(self.as_module()).unwrap_or_default();
-        // A boxed module stands for the one inside.
+        // A boxed module is replaced by the module inside.
         let new = Box::<dyn Module>::from_boxed(Box::new(module)).unwrap_or_else(|module| module);
         let Some(old) = PartsMut::replace(self, path, new)? else {
             return Err(nothing_at("replace", self.as_module(), path));
@@ -156,12 +174,14 @@ pub trait ModuleExt: Module {
         Ok(old)
     }
 
-    /// Copies the module. Parameters and buffers have the values of the original and are independent of it, frozen ones are frozen, and
-    /// what is shared inside is shared inside the copy.
+    /// Copies the module. Parameters and buffers have the values of the original and are
+    /// independent of it, frozen ones stay frozen, and what is shared inside is also shared inside
+    /// the copy.
     ///
     /// # Errors
-    /// [`Error::Argument`] when a module inside cannot be copied, since it writes [`visit`](Module::visit) by hand and does not implement
-    /// [`copy_with`](Module::copy_with); [`Error::OutOfMemory`] when memory cannot hold initial values that have not been drawn yet.
+    /// [`Error::Argument`] when a module inside cannot be copied, since it implements
+    /// [`visit`](Module::visit) by hand but not [`copy_with`](Module::copy_with);
+    /// [`Error::OutOfMemory`] when memory cannot hold initial values that have not been drawn yet.
     fn deep_clone(&self) -> Result<Self>
     where
         Self: Sized,
@@ -169,10 +189,11 @@ pub trait ModuleExt: Module {
         self.copy_field(&mut Copier::default())
     }
 
-    /// As [`deep_clone`](ModuleExt::deep_clone), for modules of any type, such as those that [`get`](ModuleExt::get) returns.
+    /// Copies a module of any type, such as those that [`get`](ModuleExt::get) returns; otherwise
+    /// like [`deep_clone`](ModuleExt::deep_clone).
     ///
     /// # Errors
-    /// As [`deep_clone`](ModuleExt::deep_clone).
+    /// [`Error::Argument`] or [`Error::OutOfMemory`], as for [`deep_clone`](ModuleExt::deep_clone).
     fn clone_boxed(&self) -> Result<Box<dyn Module>> {
         self.copy_with(&mut Copier::default())
     }

@@ -1,6 +1,7 @@
 //! Activation functions as layers.
 //!
-//! Those without options are written without parentheses, as PyTorch's names: `net.push(ReLU)`.
+//! Layers without options are written without parentheses, like their names in PyTorch:
+//! `net.push(ReLU)`.
 
 use std::any::{Any, TypeId};
 
@@ -30,7 +31,7 @@ plain! {
     GELU, |x| x.gelu();
 }
 
-/// The activation that a layer applies, if other operations can apply it as well.
+/// Returns the activation that the layer applies, if it is one that other operations can fuse.
 pub(crate) fn activation_of(layer: &dyn Module) -> Option<Activation> {
     let layer = (layer as &dyn Any).type_id();
     let known = [
@@ -52,7 +53,7 @@ pub struct LeakyReLU {
 }
 
 impl LeakyReLU {
-    /// With this slope on the negative side; PyTorch's default is 0.01.
+    /// Creates the layer with this slope for negative inputs; PyTorch's default is 0.01.
     pub fn new(slope: f64) -> LeakyReLU {
         LeakyReLU { slope, path: LayerPath::new() }
     }
@@ -72,7 +73,7 @@ pub struct ELU {
 }
 
 impl ELU {
-    /// With this limit on the negative side; PyTorch's default is 1.
+    /// Creates the layer with this limit for negative inputs; PyTorch's default is 1.
     pub fn new(alpha: f64) -> ELU {
         ELU { alpha, path: LayerPath::new() }
     }
@@ -92,7 +93,7 @@ pub struct Softmax {
 }
 
 impl Softmax {
-    /// Along this dimension, negative to count from the end.
+    /// Creates the layer for this dimension; a negative one counts from the end.
     pub fn new(dim: isize) -> Softmax {
         Softmax { dim, path: LayerPath::new() }
     }
@@ -106,13 +107,14 @@ pub struct LogSoftmax {
 }
 
 impl LogSoftmax {
-    /// Along this dimension, negative to count from the end.
+    /// Creates the layer for this dimension; a negative one counts from the end.
     pub fn new(dim: isize) -> LogSoftmax {
         LogSoftmax { dim, path: LayerPath::new() }
     }
 }
 
-/// [`Tensor::maxout`](crate::Tensor::maxout) as a layer: the largest of `pieces` consecutive channels (Goodfellow et al., 2013).
+/// [`Tensor::maxout`](crate::Tensor::maxout) as a layer: the maximum of `pieces` consecutive
+/// channels (Goodfellow et al., 2013).
 ///
 /// # Shape
 /// `[N, C, …]` gives `[N, C / pieces, …]`.
@@ -123,12 +125,12 @@ pub struct Maxout {
 }
 
 impl Maxout {
-    /// Over this many channels each.
+    /// Creates the layer with this many input channels per output channel.
     pub fn new(pieces: usize) -> Maxout {
         Maxout { pieces, path: LayerPath::new() }
     }
 
-    /// How many channels each output is the largest of.
+    /// Returns the number of input channels per output channel.
     pub fn pieces(&self) -> usize {
         self.pieces
     }

@@ -1,4 +1,5 @@
-//! Convolution layers. All start as PyTorch's: weight and bias uniform in ±1/√fan_in, which for the weight is Kaiming's bound with a = √5.
+//! Convolution layers. All are initialised as in PyTorch: weight and bias uniform in ±1/√fan_in,
+//! which for the weight is Kaiming's bound with a = √5.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use crate::tensor::meta::is_meta;
 use crate::tensor::shape::try_numel;
 use crate::visit_fields;
 
-/// Weight `[first, second / groups, kernel…]` and bias; `None` when the channels do not divide into the groups, or memory cannot hold them.
+/// Returns the weight's shape `[first, second / groups, kernel…]`; `None` when the groups do not
+/// divide the channels, or when memory cannot hold the weight.
 fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) -> Option<Vec<usize>> {
     if groups == 0 || !first.is_multiple_of(groups) || !second.is_multiple_of(groups) {
         return None;
@@ -28,7 +30,8 @@ fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) ->
     try_numel(&shape).map(|_| shape)
 }
 
-/// The parameters of a convolution. Empty when the options do not make sense: a builder cannot fail, so `forward` does.
+/// Creates the parameters of a convolution. They are empty when the options are invalid: a builder
+/// cannot return an error, so `forward` does.
 fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) -> (Parameter, Option<Parameter>) {
     let outputs = if shape.is_some() { outputs } else { 0 };
     let shape = shape.unwrap_or_else(|| vec![0]);
@@ -36,7 +39,7 @@ fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) 
     (layer_default(shape, fan_in, seed, 0), bias.then(|| layer_default(vec![outputs], fan_in, seed, 1)))
 }
 
-/// What every convolution asks before it runs.
+/// Checks the options, the rank and the channels of the input before a convolution runs.
 fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2], groups: usize, rank: usize) -> Result<()> {
     let [inputs, outputs] = channels;
     if weight.dims().len() < 2 {
@@ -57,7 +60,7 @@ fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2],
     Ok(())
 }
 
-/// Two-dimensional convolution (cross-correlation), with a weight `[out, in / groups, kH, kW]`.
+/// Two-dimensional convolution (cross-correlation) with a weight `[out, in / groups, kH, kW]`.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -82,7 +85,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// A convolution with stride 1, no padding, no dilation, one group and a bias.
+    /// Creates a convolution with stride 1, no padding, no dilation, one group and a bias.
     pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> Conv2d {
         let (kernel, seed) = (kernel.into().0, layer_seed());
         let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &kernel), outputs, seed, true);
@@ -98,25 +101,26 @@ impl Conv2d {
         }
     }
 
-    /// The step of the window.
+    /// Sets the stride of the window (default: 1).
     pub fn stride(mut self, stride: impl Into<Pair>) -> Conv2d {
         self.options.stride = stride.into().0;
         self
     }
 
-    /// Zeros on each side.
+    /// Sets the zero padding on each side (default: 0).
     pub fn padding(mut self, padding: impl Into<Pair>) -> Conv2d {
         self.options.padding = padding.into().0;
         self
     }
 
-    /// The distance between taps.
+    /// Sets the dilation, the distance between kernel elements (default: 1).
     pub fn dilation(mut self, dilation: impl Into<Pair>) -> Conv2d {
         self.options.dilation = dilation.into().0;
         self
     }
 
-    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    /// Splits the channels into independent groups (default: 1). When the groups do not divide the
+    /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> Conv2d {
         let [inputs, outputs] = self.channels;
         self.options.groups = groups;
@@ -124,7 +128,7 @@ impl Conv2d {
         self
     }
 
-    /// Without a bias, for `false`.
+    /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> Conv2d {
         if !bias {
             self.bias = None;
@@ -132,7 +136,8 @@ impl Conv2d {
         self
     }
 
-    /// `activation(norm(conv(x)) + shortcut)` in one pass, where no history is recorded and the parts fit together; elsewhere `None`.
+    /// Computes `activation(norm(conv(x)) + shortcut)` in one pass, when no history is recorded and
+    /// the parts fit together; otherwise returns `None`.
     pub(crate) fn fused(
         &self,
         norm: Option<&BatchNorm2d>,
@@ -146,8 +151,9 @@ impl Conv2d {
         self.path.scope(self, x, || prepared.run(x, shortcut, activation)).map(Some)
     }
 
-    /// The kept weights for an input like `x`; `None` where there is to be a history, in which case what was kept is dropped, where layers are
-    /// traced one by one, and where they have to run so to find out what is wrong.
+    /// Returns the prepared weights for an input like `x`. Returns `None` in three cases: when
+    /// history is recorded, in which case the cached weights are dropped; when layers are traced
+    /// one by one; and when the layers have to run one by one to report what is wrong.
     fn prepared(&self, norm: Option<&BatchNorm2d>, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Option<Arc<PreparedConv2d>>> {
         let &[n, c, h, w] = x.shape() else { return Ok(None) };
         if is_tracing() || is_meta() {
@@ -177,15 +183,18 @@ impl Conv2d {
         Ok(prepared.filter(|prepared| joins(prepared)))
     }
 
-    /// As [`forward`](Module::forward), with a weight in place of the parameter that was computed from it: one that is masked, or normalised.
+    /// Runs [`forward`](Module::forward) with a weight computed from the layer's parameter, such as
+    /// a masked or normalised one, in its place.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the weight has not the parameter's shape.
+    /// Those of [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the
+    /// shapes of the weight and the parameter differ.
     pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || Ok(self.with_weight(x, weight, false)?.0))
     }
 
-    /// As [`forward`](Module::forward), with the moments of the result if this normalisation, which follows, will ask for them.
+    /// Runs [`forward`](Module::forward) and also returns the moments of the result if `norm`, the
+    /// normalisation that follows, needs them.
     pub(crate) fn forward_for(&self, norm: &BatchNorm2d, x: &Tensor) -> Result<(Tensor, Option<Moments>)> {
         if !norm.takes_statistics() {
             return Ok((self.forward(x)?, None));
@@ -222,11 +231,14 @@ impl Layer for Conv2d {
 
 impl Module for Conv2d {
     /// # Shape
-    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
+    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H + 2·padding − dilation·(k − 1) − 1) /
+    /// stride + 1`.
     ///
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels or is smaller than the kernel, [`Error::Argument`] when
-    /// channels do not divide into the groups or a stride is zero, [`Error::MixedDTypes`] when the input's dtype is not the weight's.
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels
+    /// or is smaller than the kernel, [`Error::Argument`] when the groups do not divide the
+    /// channels or a stride is zero, [`Error::MixedDTypes`] when the input's dtype is not the
+    /// weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kept = || -> Result<Option<Tensor>> {
             let prepared = self.prepared(None, x, None)?;
@@ -241,7 +253,7 @@ impl Module for Conv2d {
     visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed, kept));
 }
 
-/// One-dimensional convolution (cross-correlation), with a weight `[out, in / groups, k]`.
+/// One-dimensional convolution (cross-correlation) with a weight `[out, in / groups, k]`.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -264,32 +276,33 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
-    /// A convolution with stride 1, no padding, no dilation, one group and a bias.
+    /// Creates a convolution with stride 1, no padding, no dilation, one group and a bias.
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Conv1d {
         let seed = layer_seed();
         let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &[kernel]), outputs, seed, true);
         Conv1d { weight, bias, channels: [inputs, outputs], kernel, options: Conv1dOptions::default(), seed, path: LayerPath::new() }
     }
 
-    /// The step of the window.
+    /// Sets the stride of the window (default: 1).
     pub fn stride(mut self, stride: usize) -> Conv1d {
         self.options.stride = stride;
         self
     }
 
-    /// Zeros on each side.
+    /// Sets the zero padding on each side (default: 0).
     pub fn padding(mut self, padding: usize) -> Conv1d {
         self.options.padding = padding;
         self
     }
 
-    /// The distance between taps.
+    /// Sets the dilation, the distance between kernel elements (default: 1).
     pub fn dilation(mut self, dilation: usize) -> Conv1d {
         self.options.dilation = dilation;
         self
     }
 
-    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    /// Splits the channels into independent groups (default: 1). When the groups do not divide the
+    /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> Conv1d {
         let [inputs, outputs] = self.channels;
         self.options.groups = groups;
@@ -298,7 +311,7 @@ impl Conv1d {
         self
     }
 
-    /// Without a bias, for `false`.
+    /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> Conv1d {
         if !bias {
             self.bias = None;
@@ -321,10 +334,12 @@ impl Layer for Conv1d {
 
 impl Module for Conv1d {
     /// # Shape
-    /// `[N, in, L]` gives `[N, out, L']` with `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
+    /// `[N, in, L]` gives `[N, out, L']` with `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride +
+    /// 1`.
     ///
     /// # Errors
-    /// As [`Conv2d`]'s.
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels
+    /// or is shorter than the kernel; otherwise those of [`Conv2d`].
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
@@ -335,7 +350,8 @@ impl Module for Conv1d {
     visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed));
 }
 
-/// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input, with a weight `[in, out / groups, kH, kW]`.
+/// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input,
+/// with a weight `[in, out / groups, kH, kW]`.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -358,7 +374,8 @@ pub struct ConvTranspose2d {
 }
 
 impl ConvTranspose2d {
-    /// A transposed convolution with stride 1, no padding, no dilation, one group and a bias.
+    /// Creates a transposed convolution with stride 1, no padding, no dilation, one group and a
+    /// bias.
     pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> ConvTranspose2d {
         let (kernel, seed) = (kernel.into().0, layer_seed());
         let (weight, bias) = parameters(weight_shape(inputs, outputs, 1, &kernel), outputs, seed, true);
@@ -366,31 +383,35 @@ impl ConvTranspose2d {
         ConvTranspose2d { weight, bias, channels: [inputs, outputs], kernel, options, seed, path: LayerPath::new() }
     }
 
-    /// The distance between the places where neighbouring inputs land.
+    /// Sets the stride: the distance, in the output, between the windows of neighbouring inputs
+    /// (default: 1).
     pub fn stride(mut self, stride: impl Into<Pair>) -> ConvTranspose2d {
         self.options.stride = stride.into().0;
         self
     }
 
-    /// What is cut off on each side.
+    /// Sets how many rows and columns are removed from each side of the output (default: 0).
     pub fn padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
         self.options.padding = padding.into().0;
         self
     }
 
-    /// What is added at the bottom and on the right, to choose among the sizes that the convolution maps to one.
+    /// Sets how many rows and columns are added at the bottom and on the right of the output
+    /// (default: 0). This selects one of the sizes that the corresponding convolution maps to the
+    /// same size.
     pub fn output_padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
         self.options.output_padding = padding.into().0;
         self
     }
 
-    /// The distance between taps.
+    /// Sets the dilation, the distance between kernel elements (default: 1).
     pub fn dilation(mut self, dilation: impl Into<Pair>) -> ConvTranspose2d {
         self.options.dilation = dilation.into().0;
         self
     }
 
-    /// Splits the channels into groups that do not see each other. When they do not divide, [`forward`](Module::forward) fails.
+    /// Splits the channels into independent groups (default: 1). When the groups do not divide the
+    /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> ConvTranspose2d {
         let [inputs, outputs] = self.channels;
         self.options.groups = groups;
@@ -398,7 +419,7 @@ impl ConvTranspose2d {
         self
     }
 
-    /// Without a bias, for `false`.
+    /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> ConvTranspose2d {
         if !bias {
             self.bias = None;
@@ -420,10 +441,12 @@ impl Layer for ConvTranspose2d {
 
 impl Module for ConvTranspose2d {
     /// # Shape
-    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`.
+    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H − 1)·stride − 2·padding + dilation·(k
+    /// − 1) + output_padding + 1`.
     ///
     /// # Errors
-    /// As [`Conv2d`]'s.
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels;
+    /// otherwise those of [`Conv2d`].
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;

@@ -1,4 +1,4 @@
-//! Layers that forget, in training.
+//! Dropout layers, which are active in training only.
 
 use crate::error::Result;
 use crate::nn::module::Module;
@@ -17,7 +17,8 @@ macro_rules! dropout {
         }
 
         impl $name {
-            /// With this probability of being dropped. Outside `[0, 1]`, [`forward`](Module::forward) fails in training.
+            /// Creates the layer with this drop probability. Outside `[0, 1]`,
+            /// [`forward`](Module::forward) returns an error in training.
             pub fn new(p: f64) -> $name {
                 $name { p, training: TrainingMode::new(), path: LayerPath::new() }
             }
@@ -40,17 +41,20 @@ macro_rules! dropout {
 }
 
 dropout! {
-    /// In training zeroes each element with probability `p` and scales the others by 1 / (1 − p); in evaluation returns its input
-    /// (Srivastava et al., 2014).
+    /// Sets each element to zero with probability `p` in training and scales the others by 1 / (1 −
+    /// p); in evaluation returns its input (Srivastava et al., 2014).
     Dropout, dropout;
-    /// As [`Dropout`], for whole channels of `[N, C, H, W]` (Tompson et al., 2015).
+    /// Drops whole channels of `[N, C, H, W]` in training; otherwise like [`Dropout`] (Tompson et
+    /// al., 2015).
     Dropout2d, dropout2d;
-    /// As [`Dropout`], for whole samples: on the branch of a residual block it trains a shorter network for each sample (Huang et al., 2016).
+    /// Drops whole samples in training; otherwise like [`Dropout`]. On the branch of a residual
+    /// block, this trains a shorter network for each sample (Huang et al., 2016).
     StochasticDepth, stochastic_depth;
 }
 
 impl StochasticDepth {
-    /// Whether a block may leave it out: it would return its input, and no summary is to list it.
+    /// Whether a block may leave the layer out: it never changes its input and should not be listed
+    /// in summaries.
     pub(crate) fn is_idle(&self) -> bool {
         !(is_tracing() || self.training.is_training() && self.p != 0.0)
     }

@@ -1,4 +1,4 @@
-//! Layers that only give their input another shape, or none.
+//! Layers that only change the shape of their input, and the identity.
 
 use crate::nn::module::layer::LayerPath;
 use crate::nn::module::macros::{plain, stateless};
@@ -8,7 +8,7 @@ plain! {
     Identity, |x| Ok(x.clone());
 }
 
-/// Makes several dimensions one: `[N, C, H, W]` becomes `[N, C·H·W]`.
+/// Joins several dimensions into one: `[N, C, H, W]` becomes `[N, C·H·W]`.
 #[derive(Debug)]
 pub struct Flatten {
     start: isize,
@@ -17,12 +17,13 @@ pub struct Flatten {
 }
 
 /// A new [`struct@Flatten`] of all dimensions but the first.
-// Each use is a layer with a place of its own, which is the point.
+// Each use of the constant is a new layer with its own path, as intended.
 #[allow(non_upper_case_globals, clippy::declare_interior_mutable_const)]
 pub const Flatten: Flatten = Flatten { start: 1, end: -1, path: LayerPath::new() };
 
 impl Flatten {
-    /// Of the dimensions `start` to `end`, both included, negative to count from the end.
+    /// Creates a layer that joins the dimensions `start` to `end`, inclusive; negative ones count
+    /// from the end.
     pub fn new(start: isize, end: isize) -> Flatten {
         Flatten { start, end, path: LayerPath::new() }
     }

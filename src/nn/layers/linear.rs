@@ -10,9 +10,9 @@ use crate::tensor::Tensor;
 use crate::tensor::shape::try_numel;
 use crate::visit_fields;
 
-/// `x · weightᵀ + bias`, with a weight `[out, in]` and a bias `[out]`.
+/// Computes `x · weightᵀ + bias` with a weight `[out, in]` and a bias `[out]`.
 ///
-/// Both start uniform in ±1/√in, as PyTorch's.
+/// Both are initialised uniformly in ±1/√in, as in PyTorch.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -32,7 +32,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from `inputs` features to `outputs`.
+    /// Creates a layer from `inputs` features to `outputs` features.
     pub fn new(inputs: usize, outputs: usize) -> Linear {
         let seed = layer_seed();
         let sizes = if try_numel(&[outputs, inputs]).is_some() { [outputs, inputs] } else { [0, 0] };
@@ -44,7 +44,7 @@ impl Linear {
         }
     }
 
-    /// Without a bias, for `false`.
+    /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> Linear {
         if !bias {
             self.bias = None;
@@ -68,7 +68,8 @@ impl Module for Linear {
     /// `[…, in]` gives `[…, out]`.
     ///
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the last size is not `in`, [`Error::MixedDTypes`] when the input's dtype is not the weight's.
+    /// [`Error::Layer`] around [`Error::Shape`] when the last size is not `in`,
+    /// [`Error::MixedDTypes`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             let [inputs, outputs] = self.features;

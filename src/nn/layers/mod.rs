@@ -1,4 +1,5 @@
-//! The layers: convolution, dense, normalisation, pooling, activation, dropout and what changes shapes only.
+//! The layers: convolution, dense, normalisation, pooling, activation, dropout, and layers that
+//! only change the shape.
 
 mod activation;
 pub(crate) mod conv;

@@ -20,10 +20,12 @@ pub type BatchNorm2d = BatchNorm<2>;
 /// Batch normalisation of features `[N, C]` or sequences `[N, C, L]`; see [`BatchNorm`].
 pub type BatchNorm1d = BatchNorm<1>;
 
-/// Batch normalisation (Ioffe and Szegedy, 2015): each channel to mean 0 and variance 1, then times `weight` plus `bias`.
+/// Batch normalisation (Ioffe and Szegedy, 2015): normalises each channel to mean 0 and variance 1,
+/// then multiplies by `weight` and adds `bias`.
 ///
-/// In training with the batch's own statistics, the variance being the biased one, while running estimates, with the unbiased variance, follow
-/// them; in evaluation with the running estimates. The estimates follow under [`no_grad`](crate::no_grad) too, as in PyTorch.
+/// Training uses the batch's own mean and biased variance, and updates the running estimates of the
+/// mean and the unbiased variance. Evaluation uses the running estimates. They are updated under
+/// [`no_grad`](crate::no_grad) too, as in PyTorch.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -36,15 +38,15 @@ pub type BatchNorm1d = BatchNorm<1>;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub struct BatchNorm<const SPATIAL: usize> {
-    /// The factor of each channel, `[C]`; starts at 1.
+    /// The factor of each channel, `[C]`; initially 1.
     pub weight: Option<Parameter>,
-    /// The offset of each channel, `[C]`; starts at 0.
+    /// The offset of each channel, `[C]`; initially 0.
     pub bias: Option<Parameter>,
-    /// The running mean of each channel, `[C]`; starts at 0.
+    /// The running mean of each channel, `[C]`; initially 0.
     pub running_mean: Option<Buffer>,
-    /// The running unbiased variance of each channel, `[C]`; starts at 1.
+    /// The running unbiased variance of each channel, `[C]`; initially 1.
     pub running_var: Option<Buffer>,
-    /// How many batches the running estimates have seen: `i64`, shape `[]`.
+    /// The number of batches that the running estimates include: `i64`, shape `[]`.
     pub num_batches_tracked: Option<Buffer>,
     channels: usize,
     eps: f64,
@@ -54,9 +56,10 @@ pub struct BatchNorm<const SPATIAL: usize> {
 }
 
 impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
-    /// For this many channels, with eps 1e-5, momentum 0.1, weight and bias, and running estimates.
+    /// Creates the layer for this many channels, with eps 1e-5, momentum 0.1, weight and bias, and
+    /// running estimates.
     pub fn new(channels: usize) -> Self {
-        // A size that memory cannot hold is reported by `forward`.
+        // `forward` reports a size that memory cannot hold.
         let held = if try_numel(&[channels]).is_some() { channels } else { 0 };
         BatchNorm {
             weight: Some(layer_constant(vec![held], 1.0)),
@@ -72,19 +75,20 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         }
     }
 
-    /// What is added to the variance.
+    /// Sets the number that is added to the variance (default: 1e-5).
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
         self
     }
 
-    /// The weight of a new batch in the running estimates; `None` makes them the plain average of all batches.
+    /// Sets the weight of a new batch in the running estimates (default: 0.1); `None` makes them
+    /// the plain average of all batches.
     pub fn momentum(mut self, momentum: impl Into<Option<f64>>) -> Self {
         self.momentum = momentum.into();
         self
     }
 
-    /// Without weight and bias, for `false`.
+    /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> Self {
         if !affine {
             (self.weight, self.bias) = (None, None);
@@ -92,7 +96,8 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         self
     }
 
-    /// Without running estimates, for `false`: evaluation uses the batch's statistics too.
+    /// Sets whether the layer has running estimates (default: true); without them, evaluation uses
+    /// the batch's statistics too.
     pub fn track_running_stats(mut self, track: bool) -> Self {
         if !track {
             (self.running_mean, self.running_var, self.num_batches_tracked) = (None, None, None);
@@ -116,10 +121,11 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         Ok(())
     }
 
-    /// `activation(bn(x) + residual)`; the moments are those of `x`, if they are known.
+    /// Computes `activation(bn(x) + residual)`; `moments` are those of `x`, if they are known.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward), and [`Error::Shape`] when the residual does not broadcast with its result.
+    /// Those of [`forward`](Module::forward), and [`Error::Shape`] when the residual does not
+    /// broadcast with the result.
     pub(crate) fn forward_fused(
         &self,
         x: &Tensor,
@@ -130,17 +136,18 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         self.path.scope(self, x, || self.run(x, moments, residual, activation))
     }
 
-    /// The running mean and variance if it evaluates with them; otherwise it normalises with the batch's own.
+    /// Returns the running mean and variance if the layer evaluates with them; `None` when it
+    /// normalises with the batch's own statistics.
     fn estimates(&self) -> Option<(&Buffer, &Buffer)> {
         self.running_mean.as_ref().zip(self.running_var.as_ref()).filter(|_| !self.training.is_training())
     }
 
-    /// Whether it normalises with the batch's own statistics.
+    /// Whether the layer normalises with the batch's own statistics.
     pub(crate) fn takes_statistics(&self) -> bool {
         self.estimates().is_none()
     }
 
-    /// What `forward_fused` does, at this layer's place.
+    /// Implements `forward_fused`; runs inside the scope of the layer's path.
     fn run(&self, x: &Tensor, moments: Option<Moments>, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         self.check(x)?;
         let weight = self.weight.as_ref().map(Parameter::tensor);
@@ -160,15 +167,15 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         let fits = residual.is_none_or(|residual| residual.shape() == x.shape() && residual.dtype() == x.dtype());
         let (inside, activation_inside) = if fits { (residual, activation) } else { (None, Activation::Linear) };
         let batch = x.batch_norm_of(moments, weight.as_ref(), bias.as_ref(), self.eps, inside, activation_inside)?;
-        // An empty batch says nothing.
+        // An empty batch has no statistics.
         if self.training.is_training() && batch.count > 1 {
             self.follow(&batch.mean, &batch.var, batch.count)?;
         }
         if fits { Ok(batch.output) } else { activation.apply_to_sum(batch.output, residual) }
     }
 
-    /// Lets the running estimates follow a batch with this mean and biased variance of `count` values; one that a checkpoint computes again
-    /// has been followed.
+    /// Updates the running estimates with a batch of `count` values per channel with this mean and
+    /// biased variance. Skips a batch that a checkpoint recomputes, since it is already included.
     fn follow(&self, mean: &Tensor, var: &Tensor, count: usize) -> Result<()> {
         if is_recomputing() {
             return Ok(());
@@ -197,7 +204,8 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
     }
 }
 
-/// A batch normalisation that evaluates with running estimates; what it does to a channel is a factor and an offset.
+/// A batch normalisation that evaluates with running estimates: one factor and one offset per
+/// channel.
 pub(crate) struct Running<'a> {
     weight: Option<&'a Parameter>,
     bias: Option<&'a Parameter>,
@@ -211,8 +219,9 @@ impl BatchNorm2d {
         &self.path
     }
 
-    /// This normalisation for a convolution before it to take over, where it has this many output channels: if it evaluates with running
-    /// estimates and everything has the shape it should have.
+    /// Returns this normalisation in a form that a preceding convolution with this many output
+    /// channels can fold into its weights, if it evaluates with running estimates and all shapes
+    /// are as expected.
     pub(crate) fn running(&self, channels: usize) -> Option<Running<'_>> {
         let (Self { weight, bias, .. }, (mean, var)) = (self, self.estimates()?);
         let fits = |parameter: &Parameter| parameter.dims() == [channels];
@@ -231,12 +240,12 @@ impl Running<'_> {
         self.eps
     }
 
-    /// Whether its parameters want gradients.
+    /// Whether no parameter of the normalisation requires a gradient.
     pub(crate) fn is_frozen(&self) -> bool {
         self.weight.is_none_or(Parameter::is_frozen) && self.bias.is_none_or(Parameter::is_frozen)
     }
 
-    /// The values, if all have this dtype.
+    /// Returns the values, if all have this dtype.
     pub(crate) fn values(&self, dtype: DType) -> Result<Option<RunningNorm>> {
         let value = |parameter: Option<&Parameter>| parameter.map(|parameter| Ok::<_, Error>(parameter.try_tensor()?.detach())).transpose();
         let norm = RunningNorm {
@@ -260,11 +269,11 @@ impl<const SPATIAL: usize> Layer for BatchNorm<SPATIAL> {
 
 impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
     /// # Shape
-    /// The input's.
+    /// The result has the input's shape.
     ///
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the rank or the channels differ, or when statistics are to be taken of a single value
-    /// per channel.
+    /// [`Error::Layer`] around [`Error::Shape`] when the rank or the number of channels differs, or
+    /// when statistics are computed from a single value per channel.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, None, None, Activation::Linear)
     }
@@ -276,10 +285,11 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
     }
 }
 
-/// Layer normalisation (Ba et al., 2016) over the last dimensions, then times `weight` plus `bias`.
+/// Layer normalisation (Ba et al., 2016) over the last dimensions, followed by multiplication by
+/// `weight` and addition of `bias`.
 ///
 /// # Shape
-/// `[…, normalized shape]`; the result has the input's.
+/// `[…, normalized shape]`; the result has the input's shape.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -290,9 +300,9 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub struct LayerNorm {
-    /// Of the normalised shape; starts at 1.
+    /// The factors, of the normalised shape; initially 1.
     pub weight: Option<Parameter>,
-    /// Of the normalised shape; starts at 0.
+    /// The offsets, of the normalised shape; initially 0.
     pub bias: Option<Parameter>,
     shape: Vec<usize>,
     eps: f64,
@@ -300,22 +310,22 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Over last dimensions of this shape, with eps 1e-5, weight and bias.
+    /// Creates the layer for last dimensions of this shape, with eps 1e-5, weight and bias.
     pub fn new(shape: impl AsRef<[usize]>) -> LayerNorm {
         let shape = shape.as_ref().to_vec();
-        // A size that memory cannot hold is reported by `forward`.
+        // `forward` reports a size that memory cannot hold.
         let held = if try_numel(&shape).is_some() { shape.clone() } else { vec![0] };
         let (weight, bias) = (layer_constant(held.clone(), 1.0), layer_constant(held, 0.0));
         LayerNorm { weight: Some(weight), bias: Some(bias), shape, eps: 1e-5, path: LayerPath::new() }
     }
 
-    /// What is added to the variance.
+    /// Sets the number that is added to the variance (default: 1e-5).
     pub fn eps(mut self, eps: f64) -> LayerNorm {
         self.eps = eps;
         self
     }
 
-    /// Without weight and bias, for `false`.
+    /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> LayerNorm {
         if !affine {
             (self.weight, self.bias) = (None, None);
@@ -332,8 +342,8 @@ impl Layer for LayerNorm {
 
 impl Module for LayerNorm {
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the layer's, [`Error::MixedDTypes`] when its dtype is not
-    /// the weight's.
+    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the
+    /// layer's, [`Error::MixedDTypes`] when its dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             if !x.shape().ends_with(&self.shape) {
@@ -347,10 +357,11 @@ impl Module for LayerNorm {
     visit_fields!(layer path, weight, bias, skip(shape, eps));
 }
 
-/// Group normalisation (Wu and He, 2018): mean 0 and variance 1 over groups of channels, then times `weight` plus `bias` by channel.
+/// Group normalisation (Wu and He, 2018): normalises groups of channels to mean 0 and variance 1,
+/// then multiplies by `weight` and adds `bias`, per channel.
 ///
 /// # Shape
-/// `[N, C, …]`; the result has the input's.
+/// `[N, C, …]`; the result has the input's shape.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -361,9 +372,9 @@ impl Module for LayerNorm {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub struct GroupNorm {
-    /// `[C]`; starts at 1.
+    /// The factors, `[C]`; initially 1.
     pub weight: Option<Parameter>,
-    /// `[C]`; starts at 0.
+    /// The offsets, `[C]`; initially 0.
     pub bias: Option<Parameter>,
     groups: usize,
     channels: usize,
@@ -372,20 +383,22 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// So many groups of so many channels in all, with eps 1e-5, weight and bias. When they do not divide, [`forward`](Module::forward) fails.
+    /// Creates the layer with `groups` groups over `channels` channels, with eps 1e-5, weight and
+    /// bias. When the groups do not divide the channels, [`forward`](Module::forward) returns an
+    /// error.
     pub fn new(groups: usize, channels: usize) -> GroupNorm {
         let held = if try_numel(&[channels]).is_some() { channels } else { 0 };
         let (weight, bias) = (layer_constant(vec![held], 1.0), layer_constant(vec![held], 0.0));
         GroupNorm { weight: Some(weight), bias: Some(bias), groups, channels, eps: 1e-5, path: LayerPath::new() }
     }
 
-    /// What is added to the variance.
+    /// Sets the number that is added to the variance (default: 1e-5).
     pub fn eps(mut self, eps: f64) -> GroupNorm {
         self.eps = eps;
         self
     }
 
-    /// Without weight and bias, for `false`.
+    /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> GroupNorm {
         if !affine {
             (self.weight, self.bias) = (None, None);
@@ -402,8 +415,9 @@ impl Layer for GroupNorm {
 
 impl Module for GroupNorm {
     /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input has other channels, [`Error::Argument`] when they do not divide into the
-    /// groups, [`Error::DType`] when the input's dtype is not the weight's.
+    /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels,
+    /// [`Error::Argument`] when the groups do not divide them, [`Error::DType`] when the input's
+    /// dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             if x.ndim() < 2 || x.shape()[1] != self.channels {
@@ -417,7 +431,8 @@ impl Module for GroupNorm {
     visit_fields!(layer path, weight, bias, skip(groups, channels, eps));
 }
 
-/// [`Tensor::local_response_norm`] as a layer: AlexNet's normalisation across channels (Krizhevsky et al., 2012).
+/// [`Tensor::local_response_norm`] as a layer: AlexNet's normalisation across channels (Krizhevsky
+/// et al., 2012).
 #[derive(Debug)]
 pub struct LocalResponseNorm {
     size: usize,
@@ -428,24 +443,25 @@ pub struct LocalResponseNorm {
 }
 
 impl LocalResponseNorm {
-    /// Over this many neighbouring channels, with alpha 1e-4, beta 0.75 and k 1.
+    /// Creates the layer for windows of this many neighbouring channels, with alpha 1e-4, beta 0.75
+    /// and k 1.
     pub fn new(size: usize) -> LocalResponseNorm {
         LocalResponseNorm { size, alpha: 1e-4, beta: 0.75, k: 1.0, path: LayerPath::new() }
     }
 
-    /// The factor of the mean square.
+    /// Sets the factor of the mean square (default: 1e-4).
     pub fn alpha(mut self, alpha: f64) -> LocalResponseNorm {
         self.alpha = alpha;
         self
     }
 
-    /// The exponent.
+    /// Sets the exponent (default: 0.75).
     pub fn beta(mut self, beta: f64) -> LocalResponseNorm {
         self.beta = beta;
         self
     }
 
-    /// What is added to the mean square.
+    /// Sets the number that is added to the mean square (default: 1).
     pub fn k(mut self, k: f64) -> LocalResponseNorm {
         self.k = k;
         self

@@ -1,6 +1,6 @@
-//! Sizes as layers take them.
+//! Height and width as arguments of layers.
 
-/// Height and width; one number stands for both.
+/// Height and width; a single number sets both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair(pub [usize; 2]);
 
@@ -24,7 +24,7 @@ impl From<(usize, usize)> for Pair {
 
 pub(crate) use crate::profiling::short_size as short;
 
-/// The product as a count, which stops at the largest one.
+/// Returns the product as a count, saturating at the largest `u64`.
 pub(crate) fn product(sizes: &[usize]) -> u64 {
     sizes.iter().fold(1u64, |n, &size| n.saturating_mul(size as u64))
 }

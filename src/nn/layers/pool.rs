@@ -23,30 +23,31 @@ pub struct MaxPool2d {
 }
 
 impl MaxPool2d {
-    /// Windows of this size, next to each other.
+    /// Creates the layer with windows of this size and the same stride.
     pub fn new(kernel: impl Into<Pair>) -> MaxPool2d {
         MaxPool2d { kernel: kernel.into().0, options: Pool2dOptions::default(), path: LayerPath::new() }
     }
 
-    /// The step of the window.
+    /// Sets the stride of the window (default: the kernel size).
     pub fn stride(mut self, stride: impl Into<Pair>) -> MaxPool2d {
         self.options.stride = stride.into().0;
         self
     }
 
-    /// Padding on each side, which never wins; at most half of the dilated kernel.
+    /// Sets the padding on each side, which is never the maximum (default: 0); at most half of the
+    /// dilated kernel.
     pub fn padding(mut self, padding: impl Into<Pair>) -> MaxPool2d {
         self.options.padding = padding.into().0;
         self
     }
 
-    /// The distance between taps.
+    /// Sets the dilation, the distance between window elements (default: 1).
     pub fn dilation(mut self, dilation: impl Into<Pair>) -> MaxPool2d {
         self.options.dilation = dilation.into().0;
         self
     }
 
-    /// Whether a window may hang over the end.
+    /// Sets whether the last window may extend past the end (default: false).
     pub fn ceil_mode(mut self, ceil: bool) -> MaxPool2d {
         self.options.ceil_mode = ceil;
         self
@@ -62,37 +63,38 @@ pub struct AvgPool2d {
 }
 
 impl AvgPool2d {
-    /// Windows of this size, next to each other.
+    /// Creates the layer with windows of this size and the same stride.
     pub fn new(kernel: impl Into<Pair>) -> AvgPool2d {
         AvgPool2d { kernel: kernel.into().0, options: Pool2dOptions::default(), path: LayerPath::new() }
     }
 
-    /// The step of the window.
+    /// Sets the stride of the window (default: the kernel size).
     pub fn stride(mut self, stride: impl Into<Pair>) -> AvgPool2d {
         self.options.stride = stride.into().0;
         self
     }
 
-    /// Zeros on each side; at most half the kernel.
+    /// Sets the zero padding on each side (default: 0); at most half the kernel.
     pub fn padding(mut self, padding: impl Into<Pair>) -> AvgPool2d {
         self.options.padding = padding.into().0;
         self
     }
 
-    /// Whether a window may hang over the end.
+    /// Sets whether the last window may extend past the end (default: false).
     pub fn ceil_mode(mut self, ceil: bool) -> AvgPool2d {
         self.options.ceil_mode = ceil;
         self
     }
 
-    /// Whether the padding's zeros count as elements of the mean; they do by default.
+    /// Sets whether the padding's zeros count as elements of the mean (default: true).
     pub fn count_include_pad(mut self, count: bool) -> AvgPool2d {
         self.options.count_include_pad = count;
         self
     }
 }
 
-/// [`Tensor::adaptive_avg_pool2d`](crate::Tensor::adaptive_avg_pool2d) as a layer: a mean over as many windows as the output has places.
+/// [`Tensor::adaptive_avg_pool2d`](crate::Tensor::adaptive_avg_pool2d) as a layer: the mean of one
+/// window for each output position.
 #[derive(Debug)]
 pub struct AdaptiveAvgPool2d {
     output: [usize; 2],
@@ -100,13 +102,14 @@ pub struct AdaptiveAvgPool2d {
 }
 
 impl AdaptiveAvgPool2d {
-    /// To this size; 1 is global average pooling.
+    /// Creates the layer with this output size; 1 is global average pooling.
     pub fn new(output: impl Into<Pair>) -> AdaptiveAvgPool2d {
         AdaptiveAvgPool2d { output: output.into().0, path: LayerPath::new() }
     }
 }
 
-/// [`Tensor::adaptive_max_pool2d`](crate::Tensor::adaptive_max_pool2d) as a layer: a maximum over as many windows as the output has places.
+/// [`Tensor::adaptive_max_pool2d`](crate::Tensor::adaptive_max_pool2d) as a layer: the maximum of
+/// one window for each output position.
 #[derive(Debug)]
 pub struct AdaptiveMaxPool2d {
     output: [usize; 2],
@@ -114,13 +117,13 @@ pub struct AdaptiveMaxPool2d {
 }
 
 impl AdaptiveMaxPool2d {
-    /// To this size.
+    /// Creates the layer with this output size.
     pub fn new(output: impl Into<Pair>) -> AdaptiveMaxPool2d {
         AdaptiveMaxPool2d { output: output.into().0, path: LayerPath::new() }
     }
 }
 
-/// `k3, s2`; the stride only where it differs from the kernel.
+/// Formats a window, such as `k3, s2`; the stride only where it differs from the kernel.
 fn window(kernel: [usize; 2], stride: [usize; 2]) -> String {
     let mut text = format!("k{}", short(kernel));
     if stride != kernel && stride != [0, 0] {

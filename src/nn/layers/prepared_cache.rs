@@ -1,8 +1,10 @@
-//! Weights that a convolution has laid out for inference and keeps until what they were made from changes.
+//! A cache of weights that a convolution has repacked for inference, valid until their sources
+//! change.
 //!
-//! Training must not pay for them: they are dropped when the layer runs with history, and are a few at most, one for each size of input seen
-//! last. Looking them up takes a shared lock for as long as it takes to compare some numbers; nothing is computed while a lock is held, so that no
-//! thread waits here for another's work.
+//! Training does not keep them: they are dropped when the layer runs with history. There are at
+//! most a few entries, one for each recent input size. A lookup holds a shared lock only while it
+//! compares a few numbers; nothing is computed while a lock is held, so no thread waits for
+//! another's computation.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,7 +13,8 @@ use crate::nn::module::parameter::Parameter;
 use crate::ops::{Conv2dOptions, ConvAlgorithm, PreparedConv2d};
 use crate::tensor::DType;
 
-/// Sizes of input whose weights are kept: say full batches, the rest of a data set, and single images.
+/// The number of input sizes whose weights are cached: for example full batches, the last partial
+/// batch of a data set, and single images.
 const SIZES: usize = 3;
 
 /// Everything that prepared weights depend on.
@@ -23,11 +26,12 @@ pub(crate) struct Key {
     source: Source,
 }
 
-/// What they are made from.
+/// What the prepared weights are computed from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Source {
     pub(crate) options: Conv2dOptions,
-    /// Of the convolution's weight and bias, then of the normalisation's weight, bias, mean and variance; 0 where there is none.
+    /// Versions of the convolution's weight and bias, then of the normalisation's weight, bias,
+    /// mean and variance; 0 where there is none.
     pub(crate) versions: [u64; 6],
     pub(crate) eps: f64,
 }
@@ -38,10 +42,10 @@ impl Key {
     }
 }
 
-/// See the module. A clone starts empty.
+/// A cache of prepared weights; see the module. A clone starts empty.
 #[derive(Default)]
 pub(crate) struct PreparedCache {
-    // The newest first.
+    // Newest first.
     entries: RwLock<Vec<(Key, Arc<PreparedConv2d>)>>,
 }
 
@@ -52,30 +56,32 @@ impl Clone for PreparedCache {
 }
 
 impl PreparedCache {
-    /// What is kept under this key, or what `prepare` makes, if it does, which is kept from now on.
+    /// Returns the entry for this key, or what `prepare` returns, which is then cached if it is
+    /// `Some`.
     pub(crate) fn get(&self, key: &Key, prepare: impl FnOnce() -> Result<Option<PreparedConv2d>>) -> Result<Option<Arc<PreparedConv2d>>> {
         if let Some((_, found)) = self.entries.read().unwrap_or_else(PoisonError::into_inner).iter().find(|(kept, _)| kept == key) {
             return Ok(Some(Arc::clone(found)));
         }
-        // What is out of date goes first, so that the new weights can take its place in memory.
+        // Outdated entries are dropped first, so that the new weights can reuse their memory.
         drop(self.take(|(kept, _)| kept.source != key.source));
         let Some(new) = prepare()?.map(Arc::new) else { return Ok(None) };
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been as fast.
+        // Another thread may have added the same entry in the meantime.
         entries.retain(|(kept, _)| kept != key);
         entries.truncate(SIZES - 1);
         entries.insert(0, (*key, Arc::clone(&new)));
         Ok(Some(new))
     }
 
-    /// Gives all memory back.
+    /// Frees all cached weights.
     pub(crate) fn clear(&self) {
         if !self.entries.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             drop(self.take(|_| true));
         }
     }
 
-    /// Takes out the entries of a kind; they are to be dropped without the lock.
+    /// Removes and returns the unwanted entries, so that the caller drops them after the lock is
+    /// released.
     fn take(&self, unwanted: impl Fn(&(Key, Arc<PreparedConv2d>)) -> bool) -> Vec<(Key, Arc<PreparedConv2d>)> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let (old, rest) = std::mem::take(&mut *entries).into_iter().partition(unwanted);
@@ -84,7 +90,7 @@ impl PreparedCache {
     }
 }
 
-/// The version, 0 for none.
+/// Returns the version, 0 for `None`.
 pub(crate) fn version(parameter: Option<&Parameter>) -> u64 {
     parameter.map_or(0, Parameter::version)
 }

@@ -1,4 +1,4 @@
-//! Resampling as a layer.
+//! Resampling layers.
 
 use super::pair::{Pair, short};
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::nn::module::macros::stateless;
 use crate::ops::Interpolation;
 use crate::tensor::Tensor;
 
-/// [`Tensor::interpolate`](crate::Tensor::interpolate) as a layer; nearest neighbour unless told otherwise.
+/// [`Tensor::interpolate`](crate::Tensor::interpolate) as a layer; nearest neighbour by default.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -30,17 +30,18 @@ enum Target {
 }
 
 impl Upsample {
-    /// By a whole factor.
+    /// Creates a layer that scales by an integer factor.
     pub fn new(factor: impl Into<Pair>) -> Upsample {
         Upsample { target: Target::Times(factor.into().0), mode: Interpolation::Nearest, path: LayerPath::new() }
     }
 
-    /// To a size.
+    /// Creates a layer that resamples to this size.
     pub fn to_size(size: impl Into<Pair>) -> Upsample {
         Upsample { target: Target::Size(size.into().0), mode: Interpolation::Nearest, path: LayerPath::new() }
     }
 
-    /// Bilinear, with the centres of the corner pixels aligned or, for `false`, their outer corners.
+    /// Switches to bilinear interpolation that aligns the centres of the corner pixels or, for
+    /// `false`, their outer corners.
     pub fn bilinear(mut self, align_corners: bool) -> Upsample {
         self.mode = Interpolation::Bilinear { align_corners };
         self

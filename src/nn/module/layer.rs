@@ -1,4 +1,5 @@
-//! Where a layer stands in its network: its path for error messages, and who watches when it runs.
+//! A layer's path in its network, for error messages, and the hooks that observe layers while they
+//! run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,29 +13,35 @@ use crate::error::{Error, Result};
 use crate::profiling::hooks;
 use crate::tensor::Tensor;
 
-/// A layer that does its work itself: what error messages, printing and [`summary`](crate::nn::ModuleExt::summary) say of it.
+/// A layer without child modules: its description in error messages, in the printed tree and in a
+/// [`summary`](crate::nn::ModuleExt::summary), and its cost.
 pub trait Layer {
-    /// What the layer is, as in `Conv2d 64→64, k3`.
+    /// Describes the layer, as in `Conv2d 64→64, k3`.
     fn describe(&self) -> String;
 
-    /// How many multiplications, each with its addition, take an input of this shape to this output. Zero for what the literature does not
-    /// count: activations, normalisation, pooling.
+    /// Returns the number of multiplications, each with its addition, that the layer needs for
+    /// these input and output shapes. Zero for what the literature does not count: activations,
+    /// normalisation, pooling.
     fn multiply_adds(&self, input: &[usize], output: &[usize]) -> u64 {
         let _ = (input, output);
         0
     }
 }
 
-/// A layer's place in a network. A leaf layer holds one and runs its forward inside [`scope`](LayerPath::scope). A walk over the network
-/// ([`Visitor::layer`](crate::nn::Visitor::layer)), as `parameters()`, `eval()`, `push` and many others make, sets its path.
+/// A layer's path in a network. A leaf layer holds one and runs its forward inside
+/// [`scope`](LayerPath::scope). A visitor pass over the network
+/// ([`Visitor::layer`](crate::nn::Visitor::layer)), as `parameters()`, `eval()`, `push` and many
+/// others make, sets the path.
 ///
-/// A walk over a part, as `model.layer1.parameters()` makes, leaves the paths from the whole model as they are. It counts as one over a part
-/// when all layers that it meets have paths that end with those of the walk, below one common prefix; any other walk sets all paths. So a
-/// part that is moved into another model gets its new paths from the first walk over that model. A layer in two places of a model has the
-/// first of its two paths.
+/// A pass over a part, as `model.layer1.parameters()` makes, keeps the paths from the whole model.
+/// It counts as a pass over a part when all layers that it visits have paths that end with those of
+/// the pass, below one common prefix; any other pass sets all paths. So a part that is moved into
+/// another model gets its new paths from the first pass over that model. A layer that occurs twice
+/// in a model has the first of its two paths.
 ///
-/// Threads may walk and run a network at the same time: a path is replaced as a whole, under a lock, and a layer that runs reads either the
-/// old one or the new one. Only walks that start at different roots which share layers can leave paths of both.
+/// Threads may visit and run a network at the same time: a path is replaced as a whole, under a
+/// lock, and a layer that runs reads either the old one or the new one. Only passes that start at
+/// different roots which share layers can leave a mixture of both roots' paths.
 ///
 /// ```
 /// use convnet::nn::{Layer, LayerPath, Module};
@@ -59,22 +66,22 @@ pub trait Layer {
 /// }
 /// ```
 pub struct LayerPath {
-    // `None` until a walk has passed.
+    // `None` before the first visitor pass.
     path: Mutex<Option<Arc<str>>>,
 }
 
 impl LayerPath {
-    /// A place whose path is not known yet.
+    /// Creates an unknown path, which the first visitor pass sets.
     pub const fn new() -> LayerPath {
         LayerPath { path: Mutex::new(None) }
     }
 
-    /// The path from the root; empty before the first walk, and for a root.
+    /// Returns the path from the root; empty before the first visitor pass, and for a root.
     pub fn path(&self) -> String {
         self.get().as_deref().unwrap_or("").to_string()
     }
 
-    /// The path; `None` before the first walk.
+    /// Returns the path; `None` before the first visitor pass.
     pub(crate) fn get(&self) -> Option<Arc<str>> {
         self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -86,11 +93,11 @@ impl LayerPath {
         }
     }
 
-    /// Runs a layer's forward: an error that comes out says where and what the layer is, and a running summary or
-    /// [profile](crate::profile()) hears of the call.
+    /// Runs a layer's forward: adds the layer's path and description to an error, and reports the
+    /// call to a running summary or [profile](crate::profile()).
     ///
     /// # Errors
-    /// What `body` returns, inside an [`Error::Layer`] unless it is one already.
+    /// Those of `body`, inside an [`Error::Layer`] unless they are one already.
     pub fn scope<L: Layer + ?Sized>(&self, layer: &L, x: &Tensor, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let result = match if hooks::is_on() { self.get() } else { None } {
             Some(path) => hooks::within(path, body),
@@ -120,13 +127,13 @@ impl LayerPath {
         Ok(y)
     }
 
-    /// Puts the place around an error that has none yet.
+    /// Adds this path to an error that has none yet.
     pub(crate) fn locate(&self, error: Error, is_block: bool, layer: String) -> Error {
         located(error, self.path(), is_block, layer)
     }
 }
 
-/// An error with the place of the layer or block that it comes from, unless it has that of one inside.
+/// Adds the path of a layer or block to an error, unless it already has that of one inside.
 fn located(error: Error, path: String, is_block: bool, layer: String) -> Error {
     match error {
         error @ Error::Layer { .. } => error,
@@ -134,7 +141,7 @@ fn located(error: Error, path: String, is_block: bool, layer: String) -> Error {
     }
 }
 
-/// With the path that it has now.
+/// A clone starts with the current path.
 impl Clone for LayerPath {
     fn clone(&self) -> LayerPath {
         LayerPath { path: Mutex::new(self.get()) }
@@ -153,13 +160,15 @@ impl fmt::Debug for LayerPath {
     }
 }
 
-/// Runs the forward of a block, a module made of others. A [summary](crate::nn::Summary) then says what the block returns, a
-/// [profile](crate::profile()) lists operations between the layers, such as the sum with a shortcut, under the block's path, and an error
-/// from such an operation names the block: `layer1.0 (Residual): add: shapes [..] and [..] do not broadcast`. Errors from layers and
-/// blocks inside keep their own place.
+/// Runs the forward of a block, a module made of other modules. A [summary](crate::nn::Summary)
+/// then shows the block's output shape, a [profile](crate::profile()) lists operations between the
+/// layers, such as the sum with a shortcut, under the block's path, and an error from such an
+/// operation names the block: `layer1.0 (Residual): add: shapes [..] and [..] do not broadcast`.
+/// Errors from layers and blocks inside keep their own path.
 ///
-/// Blocks need not call this: a summary lists them all the same, then without an output, and what they do between layers belongs to the
-/// block around them. Children of [`Sequential`](crate::nn::Sequential) and `Vec` are run so by these.
+/// Blocks need not call this: a summary lists them anyway, but without an output, and operations
+/// between their layers are then assigned to the enclosing block.
+/// [`Sequential`](crate::nn::Sequential) and `Vec` run their children with it.
 ///
 /// ```
 /// use convnet::nn::{Conv2d, Module, ModuleExt, block};
@@ -183,14 +192,15 @@ impl fmt::Debug for LayerPath {
 /// ```
 ///
 /// # Errors
-/// What `body` returns, inside an [`Error::Layer`] unless it is one already or the block's path is not known: a block without layers inside,
-/// or in a network that no walk has passed, such as `eval()` or `parameters()`.
+/// Those of `body`, inside an [`Error::Layer`] unless they are one already or the block's path is
+/// unknown: in a block without layers inside, or in a network that no visitor pass, such as
+/// `eval()` or `parameters()`, has reached.
 pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     let result = if is_tracing() || hooks::is_on() { at_place(Visitor::find_path(module.as_module()), body) } else { body() };
     result.map_err(|error| locate_block(module.as_module(), error))
 }
 
-/// Puts the block's place around an error that has none yet, if it is known.
+/// Adds the block's path, if it is known, to an error that has none yet.
 #[cold]
 fn locate_block(module: &dyn Module, error: Error) -> Error {
     if let Error::Layer { .. } = error {
@@ -202,7 +212,7 @@ fn locate_block(module: &dyn Module, error: Error) -> Error {
     }
 }
 
-/// Runs `body` at a path, if it is known, for those who listen.
+/// Runs `body` with this path, if it is known, reported to profiles and traces.
 #[cold]
 fn at_place(path: Option<String>, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     let Some(path) = path else { return body() };
@@ -215,14 +225,14 @@ fn at_place(path: Option<String>, body: impl FnOnce() -> Result<Tensor>) -> Resu
     Ok(y)
 }
 
-/// Whether a trace of the layers is taken: then each runs by itself, none as a part of another, and nothing that is worked out is kept, for a
-/// trace is taken in a [meta run](crate::tensor::meta).
+/// Whether the layers are being traced. Then each layer runs by itself, without fusion, and no
+/// result is cached, since a trace runs on the [meta device](crate::tensor::meta), without values.
 #[inline]
 pub(crate) fn is_tracing() -> bool {
     TRACING.get()
 }
 
-/// One call of a leaf layer.
+/// A call of a leaf layer.
 pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) layer: String,
@@ -230,17 +240,17 @@ pub(crate) struct Call {
     pub(crate) multiply_adds: u64,
 }
 
-/// What ran while a trace was taken.
+/// The calls recorded by a trace.
 #[derive(Default)]
 pub(crate) struct Trace {
     /// The calls of leaf layers, in order.
     pub(crate) calls: Vec<Call>,
-    /// By path, the shape of what blocks returned last.
+    /// The shape that each block returned last, by path.
     pub(crate) blocks: HashMap<String, Vec<usize>>,
 }
 
 impl Trace {
-    /// Makes paths from the root to those from the part at `place`; paths outside it stay.
+    /// Removes the prefix `place` from all paths below it; other paths stay.
     pub(crate) fn make_relative(&mut self, place: &str) {
         let relative = |path: String| match path.strip_prefix(place) {
             Some("") => String::new(),
@@ -259,9 +269,9 @@ thread_local! {
     static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` and returns what layers and blocks did on this thread.
+/// Runs `body` and returns its result with the calls of layers and blocks on this thread.
 pub(crate) fn trace<R>(body: impl FnOnce() -> R) -> (R, Trace) {
-    /// Restores the trace around this one, on unwinding too.
+    /// Restores the enclosing trace, also when unwinding.
     struct Restore(Option<Trace>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -277,24 +287,25 @@ pub(crate) fn trace<R>(body: impl FnOnce() -> R) -> (R, Trace) {
     (result, trace)
 }
 
-/// A switch between training and evaluation, in layers that work differently in each. Starts in training.
+/// A switch between training and evaluation, for layers that behave differently in each. Initially
+/// in training.
 #[derive(Debug)]
 pub struct TrainingMode {
     training: AtomicBool,
 }
 
 impl TrainingMode {
-    /// A switch in training position.
+    /// Creates a switch set to training.
     pub const fn new() -> TrainingMode {
         TrainingMode { training: AtomicBool::new(true) }
     }
 
-    /// Whether the layer trains.
+    /// Whether the layer is in training.
     pub fn is_training(&self) -> bool {
         self.training.load(Ordering::Relaxed)
     }
 
-    /// Switches to training or to evaluation.
+    /// Switches to training (`true`) or to evaluation.
     pub fn set_training(&self, training: bool) {
         self.training.store(training, Ordering::Relaxed);
     }

@@ -1,19 +1,19 @@
-//! Macros that write what modules have in common.
+//! Macros that implement the common parts of modules.
 
-/// Lists the fields of a module, all of them: one that is left out does not compile.
+/// Lists all fields of a module; one that is left out does not compile.
 ///
-/// In an `impl Module` block it writes everything but [`forward`](crate::nn::Module::forward): how the
-/// module is visited, how its parts are reached and replaced by path, and how it is copied.
+/// In an `impl Module` block it writes everything but [`forward`](crate::nn::Module::forward): how
+/// the module is visited, how its parts are reached and replaced by path, and how it is copied.
 ///
-/// - `conv` is a module, parameter or buffer (or an option of one), or a training switch, by its own
-///   name;
+/// - `conv` is a module, parameter or buffer (or an option of one), or a training switch, under its
+///   own name;
 /// - `shortcut => "downsample"` has this name in state dicts;
-/// - `skip options`, or `skip(options, inputs)` for several, are none of these; a copy of the module
-///   gets a clone of them;
+/// - `skip options`, or `skip(options, inputs)` for several, are none of these; a copy of the
+///   module gets a clone of them;
 /// - `each blocks => |i| format!("block{}", i + 1)` is a vector whose modules are children of this
-///   module, named by their numbers;
-/// - `layer path` is the [`LayerPath`](crate::nn::LayerPath) of a module that does its work itself and
-///   is a [`Layer`](crate::nn::Layer) too.
+///   module, named by their indices;
+/// - `layer path` is the [`LayerPath`](crate::nn::LayerPath) of a leaf module, which also
+///   implements [`Layer`](crate::nn::Layer).
 ///
 /// ```
 /// use convnet::prelude::*;
@@ -63,11 +63,11 @@
 /// }
 /// ```
 ///
-/// A module that has to do more in [`visit`](crate::nn::Module::visit) writes that itself, and can list
-/// fields inside it, `self` and the visitor first: `visit_fields!(visitor, self; conv, skip inputs)`.
-/// Parts of such a module are neither reached by path nor copied, unless it implements
-/// [`parts`](crate::nn::Module::parts), [`parts_mut`](crate::nn::Module::parts_mut) and
-/// [`copy_with`](crate::nn::Module::copy_with) too.
+/// A module that has to do more in [`visit`](crate::nn::Module::visit) implements that method
+/// itself, and can list fields inside it, `self` and the visitor first: `visit_fields!(visitor,
+/// self; conv, skip inputs)`. Parts of such a module are neither reached by path nor copied, unless
+/// it also implements [`parts`](crate::nn::Module::parts),
+/// [`parts_mut`](crate::nn::Module::parts_mut) and [`copy_with`](crate::nn::Module::copy_with).
 #[macro_export]
 macro_rules! visit_fields {
     // One field at a time into `{kind field …}`.
@@ -174,8 +174,9 @@ macro_rules! visit_fields {
     };
 }
 
-/// What [`visit_fields!`] writes, for a module whose children have computed names or are there only sometimes: a pattern that takes the module
-/// apart, what names its fields, which works on shared and on mutable references alike, and a copy made from these fields.
+/// Writes what [`visit_fields!`] writes, for a module whose children have computed names or are
+/// optional. Takes a pattern that destructures the module, code that names its fields and works on
+/// shared and on mutable references alike, and a copy built from these fields.
 macro_rules! visit_with {
     (|$pattern:pat_param, $visitor:ident| $walk:block, |$copier:ident| $copy:block) => {
         #[allow(unused_variables)]
@@ -204,7 +205,8 @@ macro_rules! visit_with {
 }
 pub(crate) use visit_with;
 
-/// The two traits of a layer without parameters, whose fields besides the path are options.
+/// Implements the two traits of a layer without parameters, whose fields besides the path are
+/// options.
 macro_rules! stateless {
     ($($name:ident { $($option:ident),* }, |$layer:ident| $describe:expr, |$x:ident| $forward:expr;)*) => {$(
         impl crate::nn::Layer for $name {
@@ -226,7 +228,8 @@ macro_rules! stateless {
 }
 pub(crate) use stateless;
 
-/// A layer without options: the type, and a constant of its name that is a new one wherever it is written.
+/// Defines a layer without options: the type, and a constant of the same name, each use of which is
+/// a new layer.
 macro_rules! plain {
     ($($(#[$doc:meta])* $name:ident, |$x:ident| $forward:expr;)*) => {
         $(
@@ -237,7 +240,7 @@ macro_rules! plain {
             }
 
             #[doc = concat!("A new [`struct@", stringify!($name), "`].")]
-            // Each use is a layer with a place of its own, which is the point.
+            // Each use of the constant is a new layer with its own path, as intended.
             #[allow(non_upper_case_globals, clippy::declare_interior_mutable_const)]
             pub const $name: $name = $name { path: crate::nn::LayerPath::new() };
         )*

@@ -1,4 +1,4 @@
-//! The one trait of layers, blocks and networks.
+//! The trait that layers, blocks and networks implement.
 
 pub(crate) mod layer;
 pub(crate) mod macros;
@@ -21,12 +21,14 @@ use crate::tensor::{DType, Tensor};
 
 /// A layer, a block, or a whole network.
 ///
-/// Two things to write: what it computes, and what it consists of, for which [`visit_fields!`](crate::visit_fields) lists the fields. The
-/// rest follows from these. State-dict keys are the names given to the visitor, joined with dots. What builds on state dicts, summaries and
-/// paths of parts is in [`ModuleExt`](crate::nn::ModuleExt), which every module has.
+/// An implementation defines two things: what the module computes, and what it consists of, for
+/// which [`visit_fields!`](crate::visit_fields) lists the fields. The rest follows from these.
+/// State-dict keys are the names given to the visitor, joined with dots. Methods for state dicts,
+/// summaries and paths of parts are in [`ModuleExt`](crate::nn::ModuleExt), which every module has.
 ///
-/// `Option<M>` is a module, identity when `None`; a `Vec<M>` runs its modules, named `0`, `1`, …, one after the other; `Box<M>`,
-/// `Box<dyn Module>`, `Arc<M>` and `Arc<dyn Module>` are modules too.
+/// `Option<M>` is a module, identity when `None`; a `Vec<M>` runs its modules, named `0`, `1`, …,
+/// one after the other; `Box<M>`, `Box<dyn Module>`, `Arc<M>` and `Arc<dyn Module>` are modules
+/// too.
 ///
 /// ```
 /// use convnet::nn::{Conv2d, Module};
@@ -49,41 +51,48 @@ use crate::tensor::{DType, Tensor};
 /// assert_eq!(block.num_parameters(), 8 * 8 * 9 + 8);
 /// ```
 pub trait Module: AsModule + Any + Send + Sync {
-    /// Runs the module. Shapes and errors are in each implementation's docs.
+    /// Runs the module. The docs of each implementation give shapes and errors.
     ///
     /// # Errors
-    /// As the implementation says; an error from a layer inside is an [`Error::Layer`] that names the layer's path.
+    /// As documented by the implementation; an error from a layer inside is an [`Error::Layer`]
+    /// with the layer's path.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Names this module's parameters, buffers and children, in order. [`visit_fields!`](crate::visit_fields) writes it.
+    /// Visits this module's parameters, buffers and children by name, in order.
+    /// [`visit_fields!`](crate::visit_fields) writes it.
     fn visit(&self, visitor: &mut Visitor<'_>);
 
-    /// Lists the child modules, for [`get`](crate::nn::ModuleExt::get) and [`named_modules`](crate::nn::ModuleExt::named_modules); none unless
-    /// it is implemented. [`visit_fields!`](crate::visit_fields) writes it.
+    /// Lists the child modules, for [`get`](crate::nn::ModuleExt::get) and
+    /// [`named_modules`](crate::nn::ModuleExt::named_modules); none by default.
+    /// [`visit_fields!`](crate::visit_fields) writes it.
     fn parts<'m>(&'m self, parts: &mut Parts<'m>) {
         let _ = parts;
     }
 
-    /// As [`parts`](Module::parts), for [`replace`](crate::nn::ModuleExt::replace). [`visit_fields!`](crate::visit_fields) writes it.
+    /// Lists the child modules for [`replace`](crate::nn::ModuleExt::replace); otherwise like
+    /// [`parts`](Module::parts). [`visit_fields!`](crate::visit_fields) writes it.
     fn parts_mut<'m>(&'m mut self, parts: &mut PartsMut<'m>) {
         let _ = parts;
     }
 
-    /// Copies the module, with parameters and buffers that are independent of its own; the result is of the same type.
-    /// [`visit_fields!`](crate::visit_fields) writes it; [`deep_clone`](crate::nn::ModuleExt::deep_clone) calls it.
+    /// Copies the module, with independent parameters and buffers; the result is of the same type.
+    /// [`visit_fields!`](crate::visit_fields) writes it;
+    /// [`deep_clone`](crate::nn::ModuleExt::deep_clone) calls it.
     ///
     /// # Errors
-    /// [`Error::Argument`] when it is not implemented, or not for a module inside; others as [`Copier::field`]'s.
+    /// [`Error::Argument`] when this module or one inside does not implement it; otherwise those of
+    /// [`Copier::field`].
     fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
         let _ = copier;
         let message = format!("a {0} cannot be copied; list its fields by `visit_fields!` in `impl Module for {0}`", self.type_name());
         Err(Error::argument("deep_clone", message))
     }
 
-    /// Makes a value of this type from a module that stands for one: of the same type, or for `Box<dyn Module>` any.
+    /// Converts a boxed module to this type: `Box<dyn Module>` accepts any module, other types only
+    /// a module of the same type.
     ///
     /// # Errors
-    /// Gives the module back when it is of another type.
+    /// Returns the module unchanged when it is of another type.
     fn from_boxed(module: Box<dyn Module>) -> Result<Self, Box<dyn Module>>
     where
         Self: Sized,
@@ -91,27 +100,27 @@ pub trait Module: AsModule + Any + Send + Sync {
         downcast(module)
     }
 
-    /// The module that this one only wraps, as `Box`, `Arc` and `Option` do.
+    /// Returns the wrapped module, for wrappers such as `Box`, `Arc` and `Option`.
     fn inner(&self) -> Option<&dyn Module> {
         None
     }
 
-    /// The module as one that scales channels, if it is.
+    /// Returns the module as one that scales channels, if it is one.
     fn as_channel_scale(&self) -> Option<&dyn ChannelScale> {
         None
     }
 
-    /// The module's type, for printing.
+    /// Returns the name of the module's type, for printing.
     fn type_name(&self) -> &str {
         short_name(std::any::type_name::<Self>())
     }
 
-    /// The parameters, in order, each once.
+    /// Returns the parameters, in order, each once.
     fn parameters(&self) -> Vec<Parameter> {
         self.named_parameters().into_iter().map(|(_, parameter)| parameter).collect()
     }
 
-    /// The parameters with their paths, in order; one that is shared has the first of its paths.
+    /// Returns the parameters with their paths, in order; a shared one has the first of its paths.
     fn named_parameters(&self) -> Vec<(String, Parameter)> {
         visit_unique(self.as_module(), |item| match item {
             Item::Parameter(parameter) => Some((parameter.key(), parameter.clone())),
@@ -119,19 +128,19 @@ pub trait Module: AsModule + Any + Send + Sync {
         })
     }
 
-    /// Pairs each gradient with its parameter's path, in the order of [`named_parameters`](Module::named_parameters); parameters without
-    /// a gradient are left out.
+    /// Pairs each gradient with its parameter's path, in the order of
+    /// [`named_parameters`](Module::named_parameters); parameters without a gradient are left out.
     fn named_gradients<'g>(&self, gradients: &'g Gradients) -> Vec<(String, &'g Tensor)> {
         let named = self.named_parameters().into_iter();
         named.filter_map(|(name, parameter)| Some((name, gradients.get(&parameter.leaf().ok()?)?))).collect()
     }
 
-    /// The buffers, such as running statistics, in order, each once.
+    /// Returns the buffers, such as running statistics, in order, each once.
     fn buffers(&self) -> Vec<Buffer> {
         self.named_buffers().into_iter().map(|(_, buffer)| buffer).collect()
     }
 
-    /// The buffers with their paths, in order, each once.
+    /// Returns the buffers with their paths, in order, each once.
     fn named_buffers(&self) -> Vec<(String, Buffer)> {
         visit_unique(self.as_module(), |item| match item {
             Item::Buffer(buffer) => Some((buffer.key(), buffer.clone())),
@@ -139,22 +148,23 @@ pub trait Module: AsModule + Any + Send + Sync {
         })
     }
 
-    /// The number of elements in all parameters, each counted once.
+    /// Returns the number of elements in all parameters, each counted once.
     fn num_parameters(&self) -> usize {
         self.parameters().iter().map(Parameter::numel).fold(0, usize::saturating_add)
     }
 
-    /// Switches everything inside to training.
+    /// Switches the module and everything inside to training.
     fn train(&self) {
         set_training(self.as_module(), true);
     }
 
-    /// Switches everything inside to evaluation: BatchNorm uses its running statistics, Dropout passes its input on.
+    /// Switches the module and everything inside to evaluation: BatchNorm uses its running
+    /// statistics, Dropout returns its input.
     fn eval(&self) {
         set_training(self.as_module(), false);
     }
 
-    /// Whether anything inside is switched to training.
+    /// Whether any module inside is in training.
     fn is_training(&self) -> bool {
         let mut training = false;
         Visitor::walk(self, &mut |_, item| {
@@ -165,23 +175,26 @@ pub trait Module: AsModule + Any + Send + Sync {
         training
     }
 
-    /// Switches gradients off for the parameters at or below a path, all for `""`. Returns how many there are.
+    /// Switches gradients off for the parameters at or below a path, or for all with `""`. Returns
+    /// their number.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is neither a module nor a parameter at this path, with the paths that are written most alike.
+    /// [`Error::Argument`] when there is neither a module nor a parameter at this path; the message
+    /// lists the most similar paths.
     fn freeze(&self, prefix: &str) -> Result<usize> {
         set_frozen(self.as_module(), "freeze", prefix, true)
     }
 
-    /// Switches gradients on again for the parameters at or below a path, all for `""`. Returns how many there are.
+    /// Switches gradients on again for the parameters at or below a path, or for all with `""`.
+    /// Returns their number.
     ///
     /// # Errors
-    /// As [`freeze`](Module::freeze).
+    /// [`Error::Argument`] when there is neither a module nor a parameter at this path.
     fn unfreeze(&self, prefix: &str) -> Result<usize> {
         set_frozen(self.as_module(), "unfreeze", prefix, false)
     }
 
-    /// Converts all parameters and floating-point buffers.
+    /// Converts all parameters and floating-point buffers to this dtype.
     ///
     /// # Errors
     /// [`Error::DType`] unless the dtype is floating point.
@@ -202,9 +215,9 @@ pub trait Module: AsModule + Any + Send + Sync {
     }
 }
 
-/// A module as a trait object. Every module that is [`Sized`] has it.
+/// Converts a module to a trait object. Every [`Sized`] module implements it.
 pub trait AsModule {
-    /// The module as a trait object.
+    /// Returns the module as a trait object.
     fn as_module(&self) -> &dyn Module;
 }
 
@@ -215,7 +228,8 @@ impl<M: Module> AsModule for M {
 }
 
 impl dyn Module {
-    /// The module as what it is, looking through `Box`, `Arc` and `Option`; `None` when it is of another type.
+    /// Returns the module as the type `M`, looking inside `Box`, `Arc` and `Option`; `None` when it
+    /// is of another type.
     ///
     /// ```
     /// use convnet::{models, prelude::*};
@@ -235,7 +249,7 @@ impl dyn Module {
         }
     }
 
-    /// The module without the `Box`, `Arc` and `Option` around it.
+    /// Returns the module without the `Box`, `Arc` and `Option` around it.
     pub(crate) fn unwrapped(&self) -> &dyn Module {
         let mut module = self;
         while let Some(inner) = module.inner() {
@@ -253,31 +267,33 @@ fn downcast<M: Module>(module: Box<dyn Module>) -> Result<M, Box<dyn Module>> {
 }
 
 impl Tensor {
-    /// Runs a module on this tensor: `x.apply(&conv)?.apply(&bn)?.relu()` reads in the order in which it runs.
+    /// Runs a module on this tensor: `x.apply(&conv)?.apply(&bn)?.relu()` reads in execution order.
     ///
     /// # Errors
-    /// The module's.
+    /// Those of the module.
     pub fn apply<M: Module + ?Sized>(&self, module: &M) -> Result<Tensor> {
         module.forward(self)
     }
 }
 
-/// A layer that multiplies its input by factors that it makes from it, as [`SqueezeExcite`](crate::models::SqueezeExcite) does.
+/// A layer that multiplies its input by factors computed from that input, as
+/// [`SqueezeExcite`](crate::models::SqueezeExcite) does.
 pub trait ChannelScale: Module {
-    /// The factors for an input, of a shape that broadcasts to the input's.
+    /// Computes the factors for an input, in a shape that broadcasts to the input's.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward).
+    /// Those of [`forward`](Module::forward).
     fn scale(&self, x: &Tensor) -> Result<Tensor>;
 }
 
-/// `convnet::nn::conv::Conv2d` as `Conv2d`.
+/// Returns the last segment of a type's path: `Conv2d` for `convnet::nn::conv::Conv2d`.
 fn short_name(name: &str) -> &str {
     let plain = name.split('<').next().unwrap_or(name);
     plain.rsplit("::").next().unwrap_or(plain)
 }
 
-/// What `pick` takes of what a walk meets, with a key to tell it by; each once, with the first of its paths.
+/// Returns what `pick` selects from the visited items, with a key that identifies it: each key
+/// once, with the first of its paths.
 fn visit_unique<T>(module: &dyn Module, pick: impl Fn(Item<'_>) -> Option<(usize, T)>) -> Vec<(String, T)> {
     let (mut found, mut seen) = (vec![], HashSet::new());
     Visitor::walk(module, &mut |path, item| {
@@ -321,7 +337,7 @@ fn set_frozen(module: &dyn Module, op: &'static str, prefix: &str, frozen: bool)
     Err(Error::argument(op, format!("there is no module or parameter at path \"{}\"; {}", short(prefix), near_names(prefix, paths))))
 }
 
-/// What an error says of the paths that there are.
+/// Returns the part of an error message that lists similar paths.
 pub(crate) fn near_names(wanted: &str, paths: Vec<String>) -> String {
     match nearest(wanted, paths).as_slice() {
         [] => "the network has no parts".to_string(),
@@ -329,9 +345,9 @@ pub(crate) fn near_names(wanted: &str, paths: Vec<String>) -> String {
     }
 }
 
-/// The five paths that are written most alike, the best first.
+/// Returns the five most similar paths, the best first.
 fn nearest(wanted: &str, mut paths: Vec<String>) -> Vec<String> {
-    // Longer than any path that is a slip of the pen.
+    // Longer than any path with a typing error.
     let wanted: Vec<char> = wanted.chars().take(200).collect();
     paths.sort_by_cached_key(|path| edits(&wanted, path));
     paths.dedup();
@@ -339,7 +355,8 @@ fn nearest(wanted: &str, mut paths: Vec<String>) -> Vec<String> {
     paths
 }
 
-/// How many characters have to be added, left out or replaced to turn one text into the other (Levenshtein's distance).
+/// Returns the number of characters to insert, delete or replace to turn one text into the other
+/// (Levenshtein distance).
 fn edits(from: &[char], to: &str) -> usize {
     let mut row: Vec<usize> = (0..=from.len()).collect();
     for (i, b) in to.chars().enumerate() {

@@ -1,4 +1,4 @@
-//! Parameters and buffers: the only mutable things in a network.
+//! Parameters and buffers: the only mutable state of a network besides training switches.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::tensor::{DType, Tensor};
 
 /// A tensor that an optimiser changes; clones share it.
 ///
-/// The current value is handed out as a leaf, the same leaf before and after an update, so that
+/// The current value is a leaf of the graph, the same leaf before and after an update, so that
 /// [`Gradients::get`](crate::autograd::Gradients::get) finds its gradient by `parameter.tensor()`.
 ///
 /// ```
@@ -34,28 +34,29 @@ struct Shared {
     frozen: AtomicBool,
 }
 
-/// A number that nothing has had before.
+/// Returns a number that has not been used before.
 fn new_version() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Asked again after it has failed.
+/// Called again after it has failed.
 type InitFn = Box<dyn Fn() -> Result<Tensor> + Send + Sync>;
 
 enum Value {
     Ready(Tensor),
-    /// Not yet asked for: a layer whose options are still being set, or whose weights come from a file, draws no numbers and takes no memory.
+    /// Not yet computed: a layer whose options are still being set, or whose weights come from a
+    /// file, draws no numbers and takes no memory.
     Pending(InitFn),
 }
 
 impl Parameter {
-    /// A parameter with this initial value.
+    /// Creates a parameter with this initial value.
     pub fn new(value: Tensor) -> Parameter {
         Parameter::with_value(value.shape().to_vec(), Value::Ready(value.with_grad()))
     }
 
-    /// A parameter of this shape whose initial value, `f32`, is computed when somebody asks for it.
+    /// Creates a parameter of this shape whose initial value, `f32`, is computed on first use.
     pub(crate) fn lazy(shape: Vec<usize>, init: impl Fn(&[usize]) -> Result<Tensor> + Send + Sync + 'static) -> Parameter {
         let of = shape.clone();
         Parameter::with_value(shape, Value::Pending(Box::new(move || Ok(init(&of)?.with_grad()))))
@@ -74,42 +75,47 @@ impl Parameter {
         self.shared.value.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks a change; to be called with the new value in place and the lock still held, so that who sees the version sees the value.
+    /// Marks a change. Must be called after the new value is stored and while the lock is still
+    /// held, so that a thread that reads the new version also reads the new value.
     fn renew_version(&self) {
         self.shared.version.store(new_version(), Ordering::Release);
     }
 
-    /// The current value: a leaf that wants a gradient, or a plain tensor while the parameter is frozen.
+    /// Returns the current value: a leaf that requires a gradient, or a plain tensor while the
+    /// parameter is frozen.
     ///
     /// # Panics
-    /// When the initial value has not been drawn yet and memory cannot hold it; [`try_tensor`](Parameter::try_tensor) returns the error.
+    /// When the initial value has not been drawn yet and memory cannot hold it;
+    /// [`try_tensor`](Parameter::try_tensor) returns an error instead.
     #[track_caller]
     pub fn tensor(&self) -> Tensor {
         or_panic(self.try_tensor())
     }
 
-    /// As [`tensor`](Parameter::tensor), for initial values of any size.
+    /// Returns the current value like [`tensor`](Parameter::tensor), but an error instead of a
+    /// panic.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the initial value has not been drawn yet and memory cannot hold it.
+    /// [`Error::OutOfMemory`] when the initial value has not been drawn yet and memory cannot hold
+    /// it.
     pub fn try_tensor(&self) -> Result<Tensor> {
         let leaf = self.leaf()?;
         Ok(if self.is_frozen() { leaf.detach() } else { leaf })
     }
 
-    /// The leaf under which gradients are found, frozen or not.
+    /// Returns the leaf under which gradients are stored, frozen or not.
     pub(crate) fn leaf(&self) -> Result<Tensor> {
         if let Value::Ready(value) = &*self.read() {
             return Ok(value.clone());
         }
         if is_meta() {
-            // Nothing is drawn for a meta run, which asks for shapes.
+            // A meta run needs shapes only, so no initial value is drawn.
             return Ok(Tensor::try_full(self.dims(), 0.0, DType::F32)?.with_grad());
         }
         Ok(self.write().ready()?.clone())
     }
 
-    /// The size of each dimension.
+    /// Returns the size of each dimension.
     pub fn shape(&self) -> Vec<usize> {
         self.shared.shape.clone()
     }
@@ -118,7 +124,7 @@ impl Parameter {
         &self.shared.shape
     }
 
-    /// The element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         match &*self.read() {
             Value::Ready(value) => value.dtype(),
@@ -126,22 +132,23 @@ impl Parameter {
         }
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn numel(&self) -> usize {
-        // A layer may be built that no memory holds: its parameters have not been drawn yet.
+        // A layer may be larger than memory as long as its parameters have not been drawn.
         self.shared.shape.iter().fold(1, |count: usize, &size| count.saturating_mul(size))
     }
 
-    /// Replaces the value, which takes on the dtype of the new one.
+    /// Replaces the value and the dtype with those of `value`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the shape differs, [`Error::DType`] unless the new value is floating point.
+    /// [`Error::Shape`] when the shape differs, [`Error::DType`] unless the new value is floating
+    /// point.
     pub fn set(&self, value: &Tensor) -> Result<()> {
         value.expect_float("parameter")?;
         self.replace(value)
     }
 
-    /// In a meta run nothing is replaced: what it computes are no values.
+    /// Replaces the value. Does nothing in a meta run, which computes no values.
     fn replace(&self, value: &Tensor) -> Result<()> {
         if self.dims() != value.shape() {
             return Err(Error::shape("parameter", format!("expected shape {:?}, got {:?}", self.dims(), value.shape())));
@@ -150,7 +157,7 @@ impl Parameter {
             return Ok(());
         }
         let mut current = self.write();
-        // What was pending need not be computed to be replaced.
+        // A pending initial value need not be computed to be replaced.
         *current = Value::Ready(match &*current {
             Value::Ready(old) => value.detach().with_node(old.node().cloned()),
             Value::Pending(_) => value.with_grad(),
@@ -159,7 +166,8 @@ impl Parameter {
         Ok(())
     }
 
-    /// Gives a parameter that nobody has asked for yet another initial value, drawn when somebody does; replaces the value of others.
+    /// Sets another initial value, computed on first use, if the value has not been used yet;
+    /// otherwise replaces the value at once.
     pub(crate) fn start_with(&self, init: impl Fn(&[usize]) -> Result<Tensor> + Send + Sync + 'static) -> Result<()> {
         let shape = self.shared.shape.clone();
         let mut value = self.write();
@@ -172,7 +180,8 @@ impl Parameter {
         self.replace(&init(&shape)?)
     }
 
-    /// Lets `change` replace the value, or overwrite it in place when nobody else holds it. The leaf stays the same. Not in a meta run.
+    /// Calls `change` to replace the value, or to overwrite it in place when the value is not
+    /// shared. The leaf stays the same. Does nothing in a meta run.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
         if is_meta() {
             return Ok(());
@@ -188,8 +197,9 @@ impl Parameter {
         result
     }
 
-    /// Another number after each change of the value, and another for each parameter: what was derived from a value is current while the
-    /// version that was read before it is the same.
+    /// Returns a number that changes with each change of the value and differs between parameters.
+    /// A result derived from the value is valid as long as the version that was read before the
+    /// value stays the same.
     pub(crate) fn version(&self) -> u64 {
         self.shared.version.load(Ordering::Acquire)
     }
@@ -204,7 +214,7 @@ impl Parameter {
         self.shared.frozen.store(frozen, Ordering::Relaxed);
     }
 
-    /// Tells parameters apart: clones have one key.
+    /// Returns a key that identifies the parameter: clones have the same key.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
     }
@@ -228,27 +238,28 @@ impl fmt::Debug for Parameter {
     }
 }
 
-/// A tensor that belongs to a module's state and is saved with it, but that no optimiser changes: running statistics. Clones share it.
+/// A tensor that belongs to a module's state and is saved with it, but is not changed by
+/// optimisers, such as running statistics. Clones share it.
 #[derive(Clone)]
 pub struct Buffer {
-    // Frozen for ever, so that its tensor never wants a gradient.
+    // Always frozen, so that its tensor never requires a gradient.
     inner: Parameter,
 }
 
 impl Buffer {
-    /// A buffer with this initial value, of any dtype.
+    /// Creates a buffer with this initial value, of any dtype.
     pub fn new(value: Tensor) -> Buffer {
         let inner = Parameter::new(value);
         inner.set_frozen(true);
         Buffer { inner }
     }
 
-    /// The current value.
+    /// Returns the current value.
     pub fn tensor(&self) -> Tensor {
         self.inner.tensor()
     }
 
-    /// The size of each dimension.
+    /// Returns the size of each dimension.
     pub fn shape(&self) -> Vec<usize> {
         self.inner.shape()
     }
@@ -273,7 +284,7 @@ impl Buffer {
         self.inner.dims()
     }
 
-    /// As [`Parameter::version`].
+    /// Returns a number that changes with each change of the value; see [`Parameter::version`].
     pub(crate) fn version(&self) -> u64 {
         self.inner.version()
     }
@@ -290,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lazy_value_is_computed_once_and_not_at_all_when_it_is_replaced_first() {
+    fn lazy_value_is_computed_once_and_not_at_all_when_replaced_first() {
         let lazy = || Parameter::lazy(vec![2], |shape| Ok(Tensor::rand(shape)));
         let (a, b) = (lazy(), Parameter::lazy(vec![2], |_| panic!("nobody asked")));
         assert_eq!(a.tensor().to_vec::<f32>().unwrap(), a.tensor().to_vec::<f32>().unwrap());
@@ -300,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_keeps_the_leaf() {
+    fn update_keeps_the_leaf() {
         let w = Parameter::new(Tensor::ones([2]));
         let loss = w.tensor().sum(..).unwrap();
         w.update(|value| {

@@ -1,8 +1,8 @@
 //! Reaching, replacing and copying the parts of a network.
 //!
-//! [`Visitor`](super::Visitor) sees a module for the length of a walk. What hands out references that
-//! live as long as the network, changes it, or copies it, goes through the receivers here, which
-//! [`visit_fields!`](crate::visit_fields) fills from the same list of fields.
+//! [`Visitor`](super::Visitor) borrows a module only for the duration of a pass. Operations that
+//! return references with the lifetime of the network, change it, or copy it use the receivers
+//! here, which [`visit_fields!`](crate::visit_fields) fills from the same list of fields.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -12,21 +12,21 @@ use super::visitor::{Visit, join};
 use super::{Buffer, Module, Parameter};
 use crate::error::{Error, Result};
 
-/// The child modules of a module, by name; see [`Module::parts`].
+/// Collects the child modules of a module, by name; see [`Module::parts`].
 pub struct Parts<'m> {
     prefix: String,
     found: Vec<(String, &'m dyn Module)>,
 }
 
 impl<'m> Parts<'m> {
-    /// The children of `module`, with their names.
+    /// Returns the children of `module`, with their names.
     pub(crate) fn of(module: &'m dyn Module) -> Vec<(String, &'m dyn Module)> {
         let mut parts = Parts { prefix: String::new(), found: vec![] };
         module.parts(&mut parts);
         parts.found
     }
 
-    /// All modules below `module` with their paths, parents before their children.
+    /// Adds all modules below `module` with their paths, parents before their children.
     pub(crate) fn all(module: &'m dyn Module, path: &str, found: &mut Vec<(String, &'m dyn Module)>) {
         for (name, part) in Parts::of(module) {
             let path = join(path, &name);
@@ -35,7 +35,7 @@ impl<'m> Parts<'m> {
         }
     }
 
-    /// The module at this path below `module`.
+    /// Returns the module at this path below `module`.
     pub(crate) fn find(module: &'m dyn Module, path: &str) -> Option<&'m dyn Module> {
         Parts::of(module).into_iter().find_map(|(name, part)| match below(path, &name)? {
             "" => Some(part),
@@ -43,17 +43,18 @@ impl<'m> Parts<'m> {
         })
     }
 
-    /// Takes a field: a module becomes a child of this name, anything else has no children.
+    /// Adds a field: a module becomes a child of this name, anything else has no children.
     pub fn field<T: Visit>(&mut self, name: &str, field: &'m T) {
         field.part(name, self);
     }
 
-    /// Takes a child module.
+    /// Adds a child module.
     pub fn module(&mut self, name: &str, module: &'m dyn Module) {
         self.found.push((join(&self.prefix, name), module));
     }
 
-    /// Puts a name before those of the children that `body` adds; see [`Visitor::group`](super::Visitor::group).
+    /// Prepends a name to those of the children that `body` adds; see
+    /// [`Visitor::group`](super::Visitor::group).
     pub fn group(&mut self, name: &str, _type_name: &str, body: impl FnOnce(&mut Self)) {
         let outer = self.prefix.clone();
         self.prefix = join(&outer, name);
@@ -62,18 +63,18 @@ impl<'m> Parts<'m> {
     }
 }
 
-/// The child modules of a module, by name, for replacing them; see [`Module::parts_mut`].
+/// Collects the child modules of a module, by name, for replacement; see [`Module::parts_mut`].
 pub struct PartsMut<'m> {
     prefix: String,
     found: Vec<(String, &'m mut dyn Slot)>,
 }
 
 impl<'m> PartsMut<'m> {
-    /// Puts `new` in the place of the module at this path, and returns that. `None` when the path
-    /// leads nowhere.
+    /// Replaces the module at this path by `new` and returns the old one; `None` when there is no
+    /// module at the path.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the place is for modules of another type.
+    /// [`Error::Argument`] when the field or element accepts only modules of another type.
     pub(crate) fn replace<M: Module + ?Sized>(module: &mut M, path: &str, new: Box<dyn Module>) -> Result<Option<Box<dyn Module>>> {
         PartsMut::search(module, path, &mut Some(new))
     }
@@ -94,17 +95,18 @@ impl<'m> PartsMut<'m> {
         Ok(None)
     }
 
-    /// Takes a field: a module becomes a child of this name, anything else has no children.
+    /// Adds a field: a module becomes a child of this name, anything else has no children.
     pub fn field<T: Visit>(&mut self, name: &str, field: &'m mut T) {
         field.part_mut(name, self);
     }
 
-    /// Takes a child module, which another one that its type accepts can replace.
+    /// Adds a child module, which another module can replace if its type accepts it.
     pub fn module<M: Module>(&mut self, name: &str, module: &'m mut M) {
         self.found.push((join(&self.prefix, name), module));
     }
 
-    /// Puts a name before those of the children that `body` adds; see [`Visitor::group`](super::Visitor::group).
+    /// Prepends a name to those of the children that `body` adds; see
+    /// [`Visitor::group`](super::Visitor::group).
     pub fn group(&mut self, name: &str, _type_name: &str, body: impl FnOnce(&mut Self)) {
         let outer = self.prefix.clone();
         self.prefix = join(&outer, name);
@@ -113,9 +115,9 @@ impl<'m> PartsMut<'m> {
     }
 }
 
-/// A place for a module: a field, or an element of a list.
+/// A position for a module: a field, or an element of a list.
 trait Slot: Module {
-    /// Replaces the module here and returns it.
+    /// Replaces the module at this position and returns the old one.
     fn put(&mut self, path: &str, new: Box<dyn Module>) -> Result<Box<dyn Module>>;
 }
 
@@ -134,7 +136,7 @@ impl<M: Module> Slot for M {
 }
 
 fn short_type_name<M>() -> String {
-    // `Option<convnet::nn::layers::linear::Linear>` without the paths.
+    // Formats the type, as in `Option<convnet::nn::layers::linear::Linear>`, without the paths.
     let mut short = String::new();
     for word in std::any::type_name::<M>().split_inclusive(['<', '>', ',', ' ']) {
         short.push_str(word.rsplit("::").next().unwrap_or(word));
@@ -142,14 +144,15 @@ fn short_type_name<M>() -> String {
     short
 }
 
-/// What is left of `path` below the child `name`: empty for the child itself, `None` elsewhere.
+/// Returns the rest of `path` below the child `name`: empty for the child itself, `None` when the
+/// path is not below it.
 fn below<'p>(path: &'p str, name: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(name)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.').filter(|rest| !rest.is_empty()) }
 }
 
-/// Makes the parts of a copied module; see [`Module::copy_with`]. What is shared inside the module,
-/// such as tied parameters, is shared inside the copy.
+/// Builds the parts of a copied module; see [`Module::copy_with`]. What is shared inside the
+/// module, such as tied parameters, is also shared inside the copy.
 #[derive(Default)]
 pub struct Copier {
     parameters: HashMap<usize, Parameter>,
@@ -158,12 +161,12 @@ pub struct Copier {
 }
 
 impl Copier {
-    /// Copies a field: parameters and buffers start with the values of the original, and are then
-    /// independent of it.
+    /// Copies a field: parameters and buffers start with the values of the original, and are
+    /// independent of it afterwards.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is a module inside that cannot be copied, [`Error::OutOfMemory`]
-    /// when a parameter's initial value has not been drawn yet and memory cannot hold it.
+    /// [`Error::Argument`] when a module inside cannot be copied, [`Error::OutOfMemory`] when a
+    /// parameter's initial value has not been drawn yet and memory cannot hold it.
     pub fn field<T: Visit>(&mut self, field: &T) -> Result<T> {
         field.copy_field(self)
     }
@@ -182,7 +185,7 @@ impl Copier {
         self.buffers.entry(buffer.key()).or_insert_with(|| Buffer::new(buffer.tensor())).clone()
     }
 
-    /// The copy of a shared module, made by `copy` the first time.
+    /// Returns the copy of a shared module; `copy` makes it on the first call.
     pub(super) fn shared<M: ?Sized + 'static>(
         &mut self,
         module: &Arc<M>,

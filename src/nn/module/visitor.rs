@@ -1,21 +1,26 @@
-//! The visitor: one walk over a network for everything that is done to all of it.
+//! The visitor: one traversal for every operation on a whole network.
 //!
-//! A module names its parameters, buffers and children once, in [`Module::visit`]; collecting parameters, switching between training and
-//! evaluation, freezing, saving, loading and printing are receivers of what the walk meets. The walk knows the path at every point, and
-//! sets it in each layer, for error messages.
+//! A module names its parameters, buffers and children once, in [`Module::visit`]. Collecting
+//! parameters, switching between training and evaluation, freezing, saving, loading and printing
+//! are receivers of the visited items. The visitor knows the path at every point, and sets it in
+//! each layer, for error messages.
 //!
-//! # Which walk sets the paths
-//! A layer sees only the walk that reaches it, and `model.layer1.parameters()` reaches it as a walk over the whole model does, with a
-//! shorter path. The shorter one must not replace the longer one. A walk starts inside a model that was walked before when every layer that
-//! it meets has a path already, and these paths are those of the walk below one common prefix: `layer1.0.conv1` and `layer1.0.bn1` where the
-//! walk says `0.conv1` and `0.bn1`. Such a walk leaves all paths as they are. Any other walk starts at a root and sets all of them. Hence:
+//! # Which pass sets the paths
+//! A layer cannot distinguish a pass over the whole model from one over a part:
+//! `model.layer1.parameters()` reaches it too, with a shorter path, which must not replace the
+//! longer one. A pass is one over a part of a model that was visited before when every layer that
+//! it visits already has a path, and these paths are those of the pass below one common prefix:
+//! `layer1.0.conv1` and `layer1.0.bn1` where the pass has `0.conv1` and `0.bn1`. Such a pass leaves
+//! all paths unchanged. Any other pass starts at a root and sets all of them. Consequences:
 //!
-//! - a part that is moved into another model gets its paths from the first walk over that model, unless the model consists of this part
-//!   alone and calls it by the same names;
-//! - [`Sequential::push`](crate::nn::Sequential::push) owns what it gets, so it always sets the paths;
-//! - a layer that stands in two places of a model has the first of its two paths;
-//! - a layer that was put into a part later (`model.layer1.downsample = Some(..)`) makes a walk over this part look like one over a root: a
-//!   walk over the model, such as `model.parameters()`, sets all paths right.
+//! - a part that is moved into another model gets its paths from the first pass over that model,
+//!   unless the model consists of this part alone and uses the same names for it;
+//! - [`Sequential::push`](crate::nn::Sequential::push) takes ownership, so it always sets the
+//!   paths;
+//! - a layer that occurs twice in a model has the first of its two paths;
+//! - a layer that is added to a part later (`model.layer1.downsample = Some(..)`) makes a pass over
+//!   this part look like one over a root: the next pass over the model, such as
+//!   `model.parameters()`, corrects all paths.
 
 use std::collections::HashSet;
 
@@ -25,17 +30,17 @@ use super::parameter::{Buffer, Parameter};
 use super::parts::{Copier, Parts, PartsMut};
 use crate::error::{Error, Result};
 
-/// What a walk over a module meets, with its path.
+/// A visited item; the receiver also gets its path.
 #[non_exhaustive]
 pub enum Item<'a> {
-    /// A module begins; what follows up to the matching [`Leave`](Item::Leave) is inside.
+    /// Start of a module; items up to the matching [`Leave`](Item::Leave) are inside it.
     Enter {
-        /// The module's type.
+        /// The name of the module's type.
         type_name: &'a str,
     },
-    /// A module ends.
+    /// End of a module.
     Leave,
-    /// A layer that does its work itself; comes after the [`Enter`](Item::Enter) of the same path.
+    /// A leaf layer; follows the [`Enter`](Item::Enter) of the same path.
     Layer(&'a dyn Layer),
     /// A parameter.
     Parameter(&'a Parameter),
@@ -45,7 +50,7 @@ pub enum Item<'a> {
     TrainingMode(&'a TrainingMode),
 }
 
-/// Walks a module tree and hands each [`Item`] with its path to a receiver.
+/// Traverses a module tree and passes each [`Item`] with its path to a receiver.
 ///
 /// ```
 /// use convnet::nn::{Item, Linear, Module, ReLU, Sequential, Visitor};
@@ -65,20 +70,22 @@ pub struct Visitor<'a> {
     purpose: Purpose,
 }
 
-/// What a walk does where it meets a layer.
+/// What a pass does with each layer.
 enum Purpose {
-    /// Sets its path. These are the addresses of those that have theirs: a layer in two places keeps the first path.
+    /// Sets its path. Contains the addresses of layers whose path is set: a layer that occurs twice
+    /// keeps its first path.
     Set(HashSet<usize>),
-    /// Leaves its path as it is.
+    /// Leaves its path unchanged.
     Leave,
-    /// Finds out whether all layers, whose addresses these are, have the walk's paths below one prefix.
+    /// Checks whether all layers, whose addresses are collected here, have the paths of the pass
+    /// below one prefix.
     Compare { prefix: Option<String>, met: HashSet<usize>, same: bool },
-    /// Looks for the prefix of one of them.
+    /// Searches for the prefix of any layer.
     Find(Option<String>),
 }
 
 impl Purpose {
-    /// Whether nothing that the walk still meets can change the outcome.
+    /// Whether the remaining items cannot change the outcome.
     fn is_reached(&self) -> bool {
         match self {
             Purpose::Find(found) => found.is_some(),
@@ -115,7 +122,8 @@ impl Purpose {
     }
 }
 
-/// `layer1.0` for `layer1.0.conv1` and `conv1`; `None` when the one does not end with the names of the other.
+/// Returns `layer1.0` for `layer1.0.conv1` and `conv1`; `None` when the first path does not end
+/// with the names of the second.
 fn prefix_of<'a>(path: &'a str, end: &str) -> Option<&'a str> {
     if end.is_empty() {
         return Some(path);
@@ -125,8 +133,8 @@ fn prefix_of<'a>(path: &'a str, end: &str) -> Option<&'a str> {
 }
 
 impl Visitor<'_> {
-    /// Walks `module`. Paths that the receiver gets start at `module`; the layers' own paths are set too, unless `module` is a part of a
-    /// model that was walked before.
+    /// Visits `module`. Paths that the receiver gets start at `module`. The layers' own paths are
+    /// set too, unless `module` is a part of a model that was visited before.
     pub fn walk<M: Module + ?Sized>(module: &M, receive: &mut dyn FnMut(&str, Item<'_>)) {
         Visitor::walk_dyn(module.as_module(), receive);
     }
@@ -140,13 +148,15 @@ impl Visitor<'_> {
         Visitor::run("", purpose, module, receive);
     }
 
-    /// Sets the paths of the layers in `module`, which stands at `path`, whatever they were.
+    /// Sets the paths of all layers in `module`, whose own path is `path`, and overwrites existing
+    /// ones.
     pub(crate) fn set_paths(path: &str, module: &dyn Module) {
         Visitor::run(path, Purpose::Set(HashSet::new()), module, &mut |_, _| ());
     }
 
-    /// The path of a module that does not know it itself: that of a layer inside, without the layer's path from here. `None` when there is
-    /// no layer inside, or no walk has passed.
+    /// Finds the path of a module that does not store it: that of a layer inside, without the
+    /// layer's path relative to the module. `None` when there is no layer inside, or none has been
+    /// visited.
     pub(crate) fn find_path(module: &dyn Module) -> Option<String> {
         match Visitor::run("", Purpose::Find(None), module, &mut |_, _| ()) {
             Purpose::Find(found) => found,
@@ -160,33 +170,35 @@ impl Visitor<'_> {
         visitor.purpose
     }
 
-    /// The path of the module that is being visited, empty for the root.
+    /// Returns the path of the module that is being visited, empty for the root.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// A parameter, buffer or child by its name; [`visit_fields!`](crate::visit_fields) calls this.
+    /// Visits a parameter, buffer or child by its name; [`visit_fields!`](crate::visit_fields)
+    /// calls this.
     pub fn field<T: Visit>(&mut self, name: &str, field: &T) {
         field.visit_as(name, self);
     }
 
-    /// A parameter.
+    /// Visits a parameter.
     pub fn parameter(&mut self, name: &str, parameter: &Parameter) {
         self.at(name, |v| (v.receive)(&v.path, Item::Parameter(parameter)));
     }
 
-    /// A buffer.
+    /// Visits a buffer.
     pub fn buffer(&mut self, name: &str, buffer: &Buffer) {
         self.at(name, |v| (v.receive)(&v.path, Item::Buffer(buffer)));
     }
 
-    /// A child module.
+    /// Visits a child module.
     pub fn module<M: Module + ?Sized>(&mut self, name: &str, module: &M) {
         self.at(name, |v| v.inside(module.as_module()));
     }
 
-    /// Children that stand under a common name in state dicts without being a module together: what `body` visits has this name before its
-    /// own, and a summary lists the group as a module of this type.
+    /// Visits children that share a name prefix in state dicts but do not form a module: names of
+    /// what `body` visits are prefixed with `name`, and a summary lists the group as a module of
+    /// this type.
     pub fn group(&mut self, name: &str, type_name: &str, body: impl FnOnce(&mut Self)) {
         self.at(name, |v| {
             (v.receive)(&v.path, Item::Enter { type_name });
@@ -195,13 +207,14 @@ impl Visitor<'_> {
         });
     }
 
-    /// The place of the visited module, whose path the walk sets, and what it is.
+    /// Visits the path of the current leaf module, which the pass sets, and its [`Layer`]
+    /// description.
     pub fn layer(&mut self, layer_path: &LayerPath, layer: &dyn Layer) {
         self.purpose.meet(&self.path, layer_path);
         (self.receive)(&self.path, Item::Layer(layer));
     }
 
-    /// A child whose parent knows its place for it.
+    /// Visits a child and sets its path in a field that the parent holds.
     pub(crate) fn child(&mut self, name: &str, layer_path: &LayerPath, module: &dyn Module) {
         self.at(name, |v| {
             v.purpose.meet(&v.path, layer_path);
@@ -209,7 +222,7 @@ impl Visitor<'_> {
         });
     }
 
-    /// The switch between training and evaluation of the visited module.
+    /// Visits the training switch of the current module.
     pub fn mode(&mut self, mode: &TrainingMode) {
         (self.receive)(&self.path, Item::TrainingMode(mode));
     }
@@ -234,31 +247,31 @@ impl Visitor<'_> {
     }
 }
 
-/// `outer.name`; the name alone below a root.
+/// Joins two names: `outer.name`; the name alone below a root.
 pub(crate) fn join(outer: &str, name: &str) -> String {
     if outer.is_empty() { name.to_string() } else { format!("{outer}.{name}") }
 }
 
-/// What may stand in [`visit_fields!`](crate::visit_fields): modules, parameters, buffers, options of these, and the switch between training
-/// and evaluation.
+/// Types that [`visit_fields!`](crate::visit_fields) accepts: modules, parameters, buffers, options
+/// of these, and the switch between training and evaluation.
 pub trait Visit: Sized {
-    /// Shows itself to the visitor under this name.
+    /// Visits itself under this name.
     fn visit_as(&self, name: &str, visitor: &mut Visitor<'_>);
 
-    /// Adds itself to the children of the module that it is a field of, if it is a module.
+    /// Adds itself to the children of the module whose field it is, if it is a module.
     fn part<'m>(&'m self, name: &str, parts: &mut Parts<'m>) {
         let _ = (name, parts);
     }
 
-    /// As [`part`](Visit::part), for replacing it.
+    /// Adds itself to the replaceable children of the module whose field it is, if it is a module.
     fn part_mut<'m>(&'m mut self, name: &str, parts: &mut PartsMut<'m>) {
         let _ = (name, parts);
     }
 
-    /// Copies itself for a copy of the module that it is a field of.
+    /// Copies itself for a copy of the module whose field it is.
     ///
     /// # Errors
-    /// As [`Copier::field`].
+    /// [`Error::Argument`] when a module inside cannot be copied; see [`Copier::field`].
     fn copy_field(&self, copier: &mut Copier) -> Result<Self>;
 }
 

@@ -1,4 +1,4 @@
-//! Types of the standard library that are modules when what they hold is one.
+//! Implementations of [`Module`] for standard types that hold modules.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{ChannelScale, Module, downcast};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Identity when there is none.
+/// The identity when `None`.
 impl<M: Module> Module for Option<M> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
@@ -57,7 +57,7 @@ impl<M: Module> Module for Option<M> {
     }
 }
 
-/// One after the other, named `0`, `1`, ….
+/// Runs its modules in order; they are named `0`, `1`, ….
 impl<M: Module> Module for Vec<M> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
@@ -92,7 +92,7 @@ impl<M: Module> Module for Vec<M> {
     }
 }
 
-/// What all pointers to modules do: what the module does.
+/// Delegates all methods of a pointer to a module to that module.
 macro_rules! forwarding {
     () => {
         fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -137,7 +137,7 @@ impl<M: Module> Module for Box<M> {
     }
 }
 
-/// A place for any module.
+/// Holds any module.
 impl Module for Box<dyn Module> {
     forwarding!();
 
@@ -154,7 +154,8 @@ impl Module for Box<dyn Module> {
     }
 }
 
-/// A module in several places. Its parts can be replaced while it stands in one only.
+/// A module that can occur in several places. Its parts can be replaced only while there is a
+/// single `Arc`.
 impl<M: Module> Module for Arc<M> {
     forwarding!();
 
@@ -173,7 +174,7 @@ impl<M: Module> Module for Arc<M> {
     }
 }
 
-/// A module of any type in several places.
+/// A module of any type that can occur in several places.
 impl Module for Arc<dyn Module> {
     forwarding!();
 
