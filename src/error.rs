@@ -8,7 +8,7 @@ use crate::kernels::runtime::allocator::OutOfMemory;
 /// `std::result::Result` with [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong; each message says what was wanted and what was given.
+/// An error of this crate; each message states what was expected and what was given.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,17 +20,17 @@ pub enum Error {
         /// What was expected and what was given.
         message: String,
     },
-    /// An element type that an operation does not take.
+    /// An element type that an operation does not support.
     #[error("{op}: expected {expected}, got {got}{}", conversion(expected))]
     DType {
         /// The operation.
         op: &'static str,
-        /// What it takes.
+        /// The supported types.
         expected: &'static str,
-        /// What it got.
+        /// The given type.
         got: DType,
     },
-    /// An input of another floating-point type than what it is combined with.
+    /// An input whose floating-point type differs from that of what it is combined with.
     #[error(
         "{op}: the input is {input}, the {name} {dtype}; convert either, with `.to_dtype(DType::{dtype:?})` or `.to_dtype(DType::{input:?})`"
     )]
@@ -39,9 +39,9 @@ pub enum Error {
         op: &'static str,
         /// The type of the input.
         input: DType,
-        /// What else the operation got: `weight`, `bias`, …
+        /// The other operand: `weight`, `bias`, …
         name: &'static str,
-        /// The type of this.
+        /// Its type.
         dtype: DType,
     },
     /// An argument outside its range.
@@ -52,7 +52,7 @@ pub enum Error {
         /// What was expected and what was given.
         message: String,
     },
-    /// A value inside a tensor that an operation cannot take, such as a label out of range.
+    /// A value inside a tensor that an operation does not accept, such as a label out of range.
     #[error("{op}: {message}")]
     Value {
         /// The operation.
@@ -60,31 +60,33 @@ pub enum Error {
         /// What was expected and what was found.
         message: String,
     },
-    /// A backward pass that cannot be walked.
+    /// A backward pass that cannot run.
     #[error("backward: {0}")]
     Backward(String),
-    /// Memory for a result, or for the work towards it, that cannot be had; [`allocator::set_limit`](crate::memory::set_limit) sets how
-    /// much there is.
+    /// Memory for a result, or for temporary data, that cannot be allocated;
+    /// [`allocator::set_limit`](crate::memory::set_limit) sets the limit.
     #[error("out of memory: {what}: {source}")]
     OutOfMemory {
         /// What the memory was for, such as `a tensor [1099511627776] of f32`.
         what: String,
-        /// How much was asked for, and why it was refused.
+        /// How much was requested, and why the request was refused.
         source: OutOfMemory,
     },
     /// An error from inside a network, with the path of the layer it comes from.
     #[error("{}: {}", place(path, layer), source.in_network(*is_block))]
     Layer {
-        /// The path of the layer or block, such as `layer1.0.conv1`; empty for a root and before the first walk over the network.
+        /// The path of the layer or block, such as `layer1.0.conv1`; empty for a root and before
+        /// the first visitor pass over the network.
         path: String,
-        /// What it is, such as `Conv2d 64→64, k3`; of a block, its type.
+        /// Its description, such as `Conv2d 64→64, k3`; for a block, its type.
         layer: String,
-        /// Whether it is a block, which the message then names the failed operation for.
+        /// Whether it is a block; the message then contains the name of the failed operation.
         is_block: bool,
-        /// What happened there.
+        /// The original error.
         source: Box<Error>,
     },
-    /// A state dict that does not fit a module; counts the keys at fault and names the first of each kind.
+    /// A state dict that does not fit a module; the message counts the mismatched keys and names
+    /// the first of each kind.
     #[error("state dict: {0}")]
     StateDict(String),
     /// A sample of a dataset that could not be read or transformed.
@@ -92,10 +94,10 @@ pub enum Error {
     Sample {
         /// Its index in the dataset.
         index: usize,
-        /// What happened.
+        /// The original error.
         source: Box<Error>,
     },
-    /// A file whose content is not what its format promises.
+    /// A file whose content violates its format.
     #[error("{}: {message}", path.display())]
     Format {
         /// The file.
@@ -108,46 +110,47 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A download that failed.
     #[error("download of {url}: {message}")]
     Download {
-        /// Where from.
+        /// The address.
         url: String,
-        /// What happened.
+        /// The cause.
         message: String,
     },
-    /// An error of a user's dataset, transform, module or operation; see [`Error::other`] and [`Error::msg`].
+    /// An error from a user's dataset, transform, module or operation; see [`Error::other`] and
+    /// [`Error::msg`].
     #[error("{0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An error with what was being done when it happened; see [`Context`].
+    /// An error with a description of the failed action; see [`Context`].
     #[error("{context}: {source}")]
     Context {
-        /// What was being done.
+        /// The failed action.
         context: String,
-        /// What happened.
+        /// The original error.
         source: Box<Error>,
     },
-    /// Training that cannot go on, such as a loss that is not a number.
+    /// Training that cannot continue, such as after a loss that is not a number.
     #[error("training: {0}")]
     Training(String),
 }
 
-/// Of scratch memory.
+/// Converts an error about scratch memory.
 impl From<OutOfMemory> for Error {
     fn from(source: OutOfMemory) -> Error {
         Error::OutOfMemory { what: "scratch memory of an operation".to_string(), source }
     }
 }
 
-/// `layer1.0.conv1 (Conv2d 64→64, k3)`.
+/// Formats the position of an error, as in `layer1.0.conv1 (Conv2d 64→64, k3)`.
 fn place(path: &str, layer: &str) -> String {
     if path.is_empty() { layer.to_string() } else { format!("{path} ({layer})") }
 }
 
-/// The call that gives the expected type, where there is one.
+/// Returns the call that converts to the expected type, if there is one.
 fn conversion(expected: &str) -> &'static str {
     match expected {
         "f32" | "f32 or f64" | "f32 or u8" => "; convert with `.to_dtype(DType::F32)`",
@@ -159,8 +162,9 @@ fn conversion(expected: &str) -> &'static str {
 }
 
 impl Error {
-    /// The message of an error from inside a network, where types are those of the network's input and weights; without the operation's
-    /// name unless asked for, as a layer has said it in its own words.
+    /// Returns the message of an error from inside a network, where dtypes are those of the
+    /// network's input and weights. The operation's name is left out unless requested, since the
+    /// layer's description already names it.
     fn in_network(&self, with_op: bool) -> String {
         let (op, message) = match self {
             Error::Shape { op, message } | Error::Argument { op, message } | Error::Value { op, message } => (op, message.clone()),
@@ -180,8 +184,9 @@ impl Error {
         if with_op { format!("{op}: {message}") } else { message }
     }
 
-    /// Wraps an error of any type, so that datasets, transforms, modules and operations outside this crate return their own.
-    /// [`downcast_ref`](Error::downcast_ref) finds it again. An [`Error`] comes back as it is.
+    /// Wraps an error of any type, so that datasets, transforms, modules and operations outside
+    /// this crate return their own. [`downcast_ref`](Error::downcast_ref) finds it again. An
+    /// [`Error`] is returned unchanged.
     ///
     /// ```
     /// use convnet::Error;
@@ -197,13 +202,13 @@ impl Error {
         }
     }
 
-    /// Makes an error of a message.
+    /// Creates an error with this message.
     pub fn msg(message: impl std::fmt::Display) -> Error {
         Error::Other(message.to_string().into())
     }
 
-    /// Finds the first error of type `E` in this error and its sources: the one that [`Error::other`] wrapped, below the layer, the
-    /// sample or the context that was put around it.
+    /// Finds the first error of type `E` in this error and its sources: the one that
+    /// [`Error::other`] wrapped, inside the layer, the sample or the context that was added to it.
     pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(current) = error {
@@ -241,7 +246,7 @@ impl Error {
     }
 }
 
-/// Adds to an error what was being done, or makes one of a missing value.
+/// Adds a description of the failed action to an error, or converts a missing value to an error.
 ///
 /// ```
 /// use convnet::{Context, Result};
@@ -258,13 +263,14 @@ pub trait Context<T> {
     /// Adds `context` in front of the error's message.
     ///
     /// # Errors
-    /// [`Error::Context`] around the error, which becomes an [`Error`] by [`Error::other`]; [`Error::Other`] for `None`.
+    /// [`Error::Context`] around the error, which [`Error::other`] converts to an [`Error`];
+    /// [`Error::Other`] for `None`.
     fn context(self, context: impl std::fmt::Display) -> Result<T>;
 
-    /// As [`context`](Context::context), with a message that is only made when there is an error.
+    /// Adds a message that is built only when there is an error; see [`context`](Context::context).
     ///
     /// # Errors
-    /// As [`context`](Context::context).
+    /// [`Error::Context`] around the error; [`Error::Other`] for `None`.
     fn with_context<C: std::fmt::Display>(self, context: impl FnOnce() -> C) -> Result<T>;
 }
 
@@ -288,7 +294,7 @@ impl<T> Context<T> for Option<T> {
     }
 }
 
-/// A name from a file for a message: escaped, no longer than a line.
+/// Formats a name from a file for a message: escaped, and at most one line long.
 pub(crate) fn short(name: &str) -> String {
     const LONGEST: usize = 80;
     let short: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
@@ -296,8 +302,8 @@ pub(crate) fn short(name: &str) -> String {
     format!("{short}{dots}")
 }
 
-/// A message that quotes what a file or a caller chose, such as a shape of a million sizes: no longer than a few lines, without control
-/// characters.
+/// Shortens a message that quotes values from a file or a caller, such as a shape of a million
+/// sizes: to a few lines, without control characters.
 pub(crate) fn clipped(message: &str) -> String {
     const LONGEST: usize = 300;
     let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
@@ -308,12 +314,12 @@ pub(crate) fn clipped(message: &str) -> String {
     clipped
 }
 
-/// What to do about an input without the batch's dimension; nothing for other shapes.
+/// Returns a hint about inputs without a batch dimension; empty for other shapes.
 pub(crate) fn batch_hint(shape: &[usize], wanted: usize) -> &'static str {
     if shape.len() + 1 == wanted { "; `x.unsqueeze(0)` makes a batch of one" } else { "" }
 }
 
-/// What to do about images that have their channels last; nothing for other shapes.
+/// Returns a hint about images that have their channels last; empty for other shapes.
 pub(crate) fn channels_hint(shape: &[usize], channels: usize) -> &'static str {
     match *shape {
         [_, _, _, last] if last == channels => "; channels come second: `x.permute([0, 3, 1, 2])` takes [N, H, W, C] there",
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_this_crate_is_not_wrapped_again() {
+    fn error_of_this_crate_is_not_wrapped_again() {
         let error = Error::other(Error::argument("pad", "no"));
         assert!(matches!(error, Error::Argument { .. }));
         let wrapped: Result<(), Error> = Err(error);

@@ -1,5 +1,5 @@
-//! Convolutional networks on the CPU: tensors with reverse-mode autograd, the operations CNNs are made of, a layer API, classic
-//! architectures, and what it takes to train them.
+//! Convolutional networks on the CPU: tensors with reverse-mode autograd, the operations of CNNs, a
+//! layer API, classic architectures, and tools to train them.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -28,23 +28,24 @@ pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
 pub use tensor::{DType, Difference, Dim, Dims, Element, MemoryFormat, ReshapeDims, Tensor, manual_seed, manual_seed_all};
 
-/// What tensors' memory is doing, and its limit; freed buffers are recycled.
+/// Statistics and the limit of tensor memory; freed buffers are recycled.
 pub mod memory {
     pub use crate::kernels::runtime::allocator::{MemoryStats, OutOfMemory, limit, set_limit, stats, trim};
 }
 
-/// Sets the number of threads that operations use, the caller's included, by making a rayon pool for
-/// them; 0 returns to rayon's global pool, which is the default.
+/// Sets the number of threads that operations use, including the calling thread, by creating a
+/// rayon pool for them; 0 returns to rayon's global pool, which is the default.
 ///
 /// Operations run on the caller and on threads of one rayon pool: the one that the caller is in
 /// (that of [`ThreadPool::install`](rayon::ThreadPool::install), of a parallel iterator or of any
-/// other job), or else the one made here, or else the global one. The variable `RAYON_NUM_THREADS`
-/// and [`ThreadPoolBuilder`](rayon::ThreadPoolBuilder) size the global pool as in any program, by
-/// default with a thread for each core that this process may use. So `set_num_threads` has no effect
-/// on what is called from a thread of a rayon pool. Operations may be called from within parallel
-/// iterators: they use the threads of that pool that have nothing else to do, never more.
+/// other job), otherwise the one created here, otherwise the global one. The variable
+/// `RAYON_NUM_THREADS` and [`ThreadPoolBuilder`](rayon::ThreadPoolBuilder) size the global pool as
+/// in any program, by default with one thread for each core that this process may use. So
+/// `set_num_threads` has no effect on calls from a thread of a rayon pool. Operations may be called
+/// from within parallel iterators: they use only those threads of that pool that are idle, never
+/// more.
 ///
-/// Results do not depend on any of this, to the bit: work is split by problem size.
+/// Results do not depend on the number of threads, to the bit: work is split by problem size.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -57,19 +58,20 @@ pub mod memory {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
-/// Several processes on one machine should share its cores: each takes all of them by default, and
-/// a thread that has helped with an operation spins for the next for a moment, which slows the
-/// others down. Give each process its part, by this function or the variable. Threads that outnumber
-/// the cores of their process do not spin; they gain nothing either.
+/// Several processes on one machine should share its cores: by default each uses all of them, and a
+/// thread that has helped with an operation spins for a moment to wait for the next, which slows
+/// the others down. Set each process's share by this function or by the variable. Threads do not
+/// spin when they outnumber the cores of their process; they bring no speed-up either.
 ///
 /// A process that is forked after the first larger operation computes on the calling thread alone,
-/// since a fork copies one thread only; there, calls with a `count` above 1 fail. Fork while no other
-/// thread computes: what it was doing, such as taking memory, is never finished in the child, which
-/// may then wait for it for ever. Forking before anything has used rayon, and starting programs
-/// ([`std::process::Command`]), have neither limit.
+/// since a fork copies one thread only; there, calls with a `count` above 1 fail. Fork while no
+/// other thread computes: what that thread was doing, such as allocating memory, is never finished
+/// in the child, which may then wait for it forever. Neither limit applies to forking before
+/// anything has used rayon, or to starting programs ([`std::process::Command`]).
 ///
 /// # Errors
-/// [`Error::Argument`] when the system cannot start that many threads, or in such a forked process.
+/// [`Error::Argument`] when the system cannot start that many threads, or in a process forked after
+/// the first larger operation.
 pub fn set_num_threads(count: usize) -> Result<()> {
     kernels::runtime::parallel::set_num_threads(count)
         .map_err(|error| Error::Argument { op: "set_num_threads", message: error.to_string() })

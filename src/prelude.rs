@@ -1,4 +1,5 @@
-//! What most programs need, for `use convnet::prelude::*`: tensors, modules and layers, optimisers, data loading.
+//! The items that most programs need, for `use convnet::prelude::*`: tensors, modules and layers,
+//! optimisers, data loading.
 //!
 //! ```
 //! use convnet::prelude::*;

@@ -1,9 +1,12 @@
-//! AlexNet (Krizhevsky, Sutskever & Hinton, *ImageNet Classification with Deep Convolutional Neural Networks*, 2012).
+//! AlexNet (Krizhevsky, Sutskever & Hinton, *ImageNet Classification with Deep Convolutional Neural
+//! Networks*, 2012).
 //!
-//! Five convolutions and three dense layers: the network that began it all. [`alexnet_lrn`] is the paper's: local response normalisation
-//! after the first two convolutions, overlapping pooling (3×3, stride 2), and convolutions in two groups where the paper's two GPUs did not
-//! exchange maps. [`alexnet`] is torchvision's, after Krizhevsky's *One weird trick for parallelizing convolutional neural networks* (2014):
-//! narrower, without groups and normalisation.
+//! Five convolutions and three dense layers: the network that started deep learning for image
+//! classification. [`alexnet_lrn`] is the paper's: local response normalisation after the first two
+//! convolutions, overlapping pooling (3×3, stride 2), and convolutions in two groups where the
+//! paper's two GPUs did not exchange maps. [`alexnet`] is torchvision's, after Krizhevsky's *One
+//! weird trick for parallelizing convolutional neural networks* (2014): narrower, without groups
+//! and normalisation.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -32,7 +35,7 @@ fn classifier(options: ModelOptions) -> Sequential {
         .push(Linear::new(4096, options.num_classes))
 }
 
-/// torchvision's AlexNet, with PyTorch's initialisation of its layers.
+/// Creates torchvision's AlexNet, with PyTorch's initialisation of its layers.
 ///
 /// ```
 /// use convnet::{models::alexnet, nn::Module};
@@ -58,11 +61,13 @@ pub fn alexnet(options: impl Into<ModelOptions>) -> AlexNet {
     AlexNet { features, classifier: classifier(options) }
 }
 
-/// The paper's AlexNet, with the paper's initialisation: deviation 0.01, and biases of 1 where that starts ReLUs with positive inputs (second,
-/// fourth and fifth convolution, hidden dense layers).
+/// Creates the paper's AlexNet, with the paper's initialisation: standard deviation 0.01, and
+/// biases of 1 where that gives ReLUs positive inputs at first (second, fourth and fifth
+/// convolution, hidden dense layers).
 ///
-/// The first convolution pads by 2, as the paper's 55×55 maps of 224×224 pixels need. The paper's α = 10⁻⁴ multiplies the sum over 5
-/// channels; here, where it multiplies their mean, it is 5·10⁻⁴.
+/// The first convolution pads by 2, as the paper's 55×55 maps of 224×224 pixels require. The
+/// paper's α = 10⁻⁴ multiplies the sum over 5 channels; here α multiplies their mean, so it is
+/// 5·10⁻⁴.
 pub fn alexnet_lrn(options: impl Into<ModelOptions>) -> AlexNet {
     let options = options.into();
     let lrn = || LocalResponseNorm::new(5).alpha(5e-4).beta(0.75).k(2.0);
@@ -93,10 +98,10 @@ pub fn alexnet_lrn(options: impl Into<ModelOptions>) -> AlexNet {
 
 impl Module for AlexNet {
     /// # Shape
-    /// `[N, 3, H, W]` to logits `[N, num_classes]`; pictures of at least 63×63.
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; images of at least 63×63.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.features.forward(x)?; //          [N, 256, 6, 6]
-        let x = x.adaptive_avg_pool2d([6, 6])?; //     the same; other sizes come to 6×6 here
+        let x = x.adaptive_avg_pool2d([6, 6])?; //     the same; other sizes become 6×6 here
         self.classifier.forward(&x.flatten(1, -1)?) // [N, num_classes]
     }
 
@@ -109,7 +114,7 @@ mod tests {
     use crate::nn::ModuleExt;
 
     #[test]
-    fn the_papers_network_starts_as_the_paper_says() {
+    fn paper_network_is_initialised_as_in_the_paper() {
         // A number of classes that is also a number of maps.
         let state = alexnet_lrn(256).state_dict();
         let values = |name: &str| state.get(name).unwrap().to_vec::<f32>().unwrap();
@@ -117,7 +122,7 @@ mod tests {
             assert!(values(&format!("{name}.bias")).iter().all(|&b| b == bias), "{name}");
             let weights = values(&format!("{name}.weight"));
             let std = (weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64).sqrt();
-            // Of 34,848 weights and more: the deviation's own is 1 / √(2n), 0.4 %.
+            // For 34,848 weights and more, the standard error of the deviation is 1 / √(2n), 0.4 %.
             assert!((std / 0.01 - 1.0).abs() < 0.02, "{name}: {std}");
         }
     }
@@ -127,7 +132,7 @@ mod tests {
         let net = alexnet(ModelOptions::new(7).input_channels(1).dropout(1.0));
         let x = Tensor::randn([2, 1, 63, 63]);
         assert_eq!(net.forward(&x).unwrap().shape(), [2, 7]);
-        // With everything dropped before the classifier, all samples get the same.
+        // When everything before the classifier is dropped, all samples have the same logits.
         let logits = net.forward(&x).unwrap().to_vec::<f32>().unwrap();
         assert_eq!(logits[..7], logits[7..]);
         net.eval();

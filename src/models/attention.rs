@@ -1,18 +1,20 @@
-//! Attention for convolutional networks: layers that look at a feature map and decide how much of each channel, or place, goes on.
+//! Attention for convolutional networks: layers that compute a factor between 0 and 1 for each
+//! channel, or position, of a feature map.
 //!
-//! They keep the shape, and so fit at the end of any block's branch: [`ResNetConfig::attention`](super::ResNetConfig::attention) puts one
-//! into each residual block. Names of fields are timm's.
+//! They keep the shape, and so can be placed at the end of any block's branch:
+//! [`ResNetConfig::attention`](super::ResNetConfig::attention) adds one to each residual block.
+//! Names of fields are timm's.
 
 use crate::error::Result;
 use crate::nn::{Activation, BatchNorm2d, ChannelScale, Conv2d, Module, block, conv_act, conv_bn_act};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// Squeeze-and-excitation (Hu, Shen & Sun, *Squeeze-and-Excitation Networks*, 2017): two dense layers see the mean of each channel, and give
-/// each channel a factor between 0 and 1.
+/// Squeeze-and-excitation (Hu, Shen & Sun, *Squeeze-and-Excitation Networks*, 2017): two dense
+/// layers compute a factor between 0 and 1 for each channel from the channels' means.
 ///
 /// # Shape
-/// `[N, C, H, W]`; the result has the input's.
+/// `[N, C, H, W]`; the result has the input's shape.
 ///
 /// ```
 /// use convnet::{Tensor, models::SqueezeExcite, nn::Module};
@@ -32,18 +34,19 @@ pub struct SqueezeExcite {
 }
 
 impl SqueezeExcite {
-    /// With a sixteenth of the channels in the middle, the paper's ratio, in whole eights as timm has it.
+    /// Creates the layer with a sixteenth of the channels in the middle, the paper's ratio, rounded
+    /// to a multiple of eight as in timm.
     pub fn new(channels: usize) -> SqueezeExcite {
         SqueezeExcite::squeezed(channels, (channels.saturating_add(64) / 128 * 8).max(8))
     }
 
-    /// With this many channels in the middle.
+    /// Creates the layer with `squeezed` channels in the middle.
     pub fn squeezed(channels: usize, squeezed: usize) -> SqueezeExcite {
         let (activation, gate) = (Activation::Relu, Activation::Sigmoid);
         SqueezeExcite { fc1: Conv2d::new(channels, squeezed, 1), fc2: Conv2d::new(squeezed, channels, 1), activation, gate }
     }
 
-    /// With another nonlinearity in the middle, and another that makes the factors.
+    /// Sets the activation in the middle, and the one that computes the factors.
     pub fn activations(mut self, middle: Activation, gate: Activation) -> SqueezeExcite {
         (self.activation, self.gate) = (middle, gate);
         self
@@ -70,10 +73,11 @@ impl ChannelScale for SqueezeExcite {
     }
 }
 
-/// CBAM's channel attention (Woo et al., 2018, fig. 2): as [`SqueezeExcite`], from the mean and the largest value of each channel.
+/// CBAM's channel attention (Woo et al., 2018, fig. 2): like [`SqueezeExcite`], from the mean and
+/// the maximum of each channel.
 ///
 /// # Shape
-/// `[N, C, H, W]`; the result has the input's.
+/// `[N, C, H, W]`; the result has the input's shape.
 pub struct ChannelAttention {
     /// Channels→squeezed, 1×1, without bias.
     pub fc1: Conv2d,
@@ -82,7 +86,7 @@ pub struct ChannelAttention {
 }
 
 impl ChannelAttention {
-    /// With a sixteenth of the channels in the middle, at least one.
+    /// Creates the layer with a sixteenth of the channels in the middle, at least one.
     pub fn new(channels: usize) -> ChannelAttention {
         let squeezed = (channels.saturating_add(8) / 16).max(1);
         ChannelAttention { fc1: Conv2d::new(channels, squeezed, 1).bias(false), fc2: Conv2d::new(squeezed, channels, 1).bias(false) }
@@ -105,20 +109,20 @@ impl Module for ChannelAttention {
     visit_fields!(fc1, fc2);
 }
 
-/// CBAM's spatial attention (Woo et al., 2018, fig. 2): a 7×7 convolution sees the mean and the largest value over the channels of each place,
-/// and gives the place a factor between 0 and 1.
+/// CBAM's spatial attention (Woo et al., 2018, fig. 2): a 7×7 convolution computes a factor between
+/// 0 and 1 for each position from the mean and the maximum over the channels.
 ///
 /// # Shape
-/// `[N, C, H, W]`; the result has the input's.
+/// `[N, C, H, W]`; the result has the input's shape.
 pub struct SpatialAttention {
     /// 2→1 channels, 7×7.
     pub conv: Conv2d,
-    /// Of the one channel.
+    /// After `conv`, for its single channel.
     pub bn: BatchNorm2d,
 }
 
 impl SpatialAttention {
-    /// With the paper's 7×7 convolution.
+    /// Creates the layer with the paper's 7×7 convolution.
     pub fn new() -> SpatialAttention {
         SpatialAttention { conv: Conv2d::new(2, 1, 7).padding(3).bias(false), bn: BatchNorm2d::new(1) }
     }
@@ -138,15 +142,15 @@ impl Module for SpatialAttention {
         })
     }
 
-    // timm's layer is a convolution with normalisation inside.
+    // In timm the layer is a convolution with a normalisation inside.
     visit_fields!(conv => "conv.conv", bn => "conv.bn");
 }
 
-/// The convolutional block attention module (Woo, Park, Lee & Kweon, *CBAM: Convolutional Block Attention Module*, 2018): first which channels,
-/// then which places.
+/// The convolutional block attention module (Woo, Park, Lee & Kweon, *CBAM: Convolutional Block
+/// Attention Module*, 2018): channel attention, then spatial attention.
 ///
 /// # Shape
-/// `[N, C, H, W]`; the result has the input's.
+/// `[N, C, H, W]`; the result has the input's shape.
 ///
 /// ```
 /// use convnet::models::{Cbam, RESNET18, ResNet, ResNetConfig};
@@ -156,14 +160,14 @@ impl Module for SpatialAttention {
 /// assert!(net.state_dict().contains_key("layer1.0.se.spatial.conv.conv.weight"));
 /// ```
 pub struct Cbam {
-    /// Which channels.
+    /// Channel attention, which runs first.
     pub channel: ChannelAttention,
-    /// Which places.
+    /// Spatial attention.
     pub spatial: SpatialAttention,
 }
 
 impl Cbam {
-    /// With the paper's ratio of 16 and 7×7 convolution.
+    /// Creates the module with the paper's ratio of 16 and 7×7 convolution.
     pub fn new(channels: usize) -> Cbam {
         Cbam { channel: ChannelAttention::new(channels), spatial: SpatialAttention::new() }
     }

@@ -1,9 +1,10 @@
-//! The residual networks for CIFAR's 32×32 pictures (He et al., 2015, §4.2): three stages of 16, 32 and 64 channels, n blocks each, 6n + 2
-//! layers in all.
+//! The residual networks for CIFAR's 32×32 images (He et al., 2015, §4.2): three stages of 16, 32
+//! and 64 channels, n blocks each, 6n + 2 layers in total.
 //!
-//! Where a stage begins, shortcuts have no parameters (option A): they take every other pixel, and zeros for the channels that are new. Half
-//! of the zeros stand before the channels and half behind, as in the most used implementation (akamaster's `pytorch_resnet_cifar10`); the
-//! paper does not say.
+//! At the start of a stage, the shortcut has no parameters (option A): it takes every other pixel,
+//! and fills the new channels with zeros. Half of the zeros come before the channels and half
+//! after, as in the most used implementation (akamaster's `pytorch_resnet_cifar10`); the paper does
+//! not specify this.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -27,12 +28,12 @@ pub struct CifarBlock {
     /// After `conv2`.
     pub bn2: BatchNorm2d,
     stride: usize,
-    /// Channels of zeros on either side of the shortcut.
+    /// Number of zero channels before and after the shortcut's channels.
     zeros: [usize; 2],
 }
 
 impl CifarBlock {
-    /// From `inputs` to `outputs` channels, at least as many.
+    /// Creates a block from `inputs` to `outputs` channels, at least as many.
     pub fn new(inputs: usize, outputs: usize, stride: usize) -> CifarBlock {
         let new = outputs.saturating_sub(inputs);
         CifarBlock {
@@ -45,11 +46,11 @@ impl CifarBlock {
         }
     }
 
-    /// Option A of the paper's §3.3.
+    /// Computes the shortcut, option A of the paper's §3.3.
     fn shortcut(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.clone();
         if self.stride > 1 {
-            // A pool of single pixels.
+            // Pooling with a 1×1 window takes every `stride`-th pixel.
             x = x.max_pool2d([1, 1], Pool2dOptions { stride: [self.stride; 2], ..Default::default() })?;
         }
         if self.zeros != [0, 0] {
@@ -90,44 +91,44 @@ pub struct CifarResNet {
     pub bn1: BatchNorm2d,
     /// Blocks of 16 channels.
     pub layer1: Sequential,
-    /// Of 32, at half the size.
+    /// Blocks of 32 channels, at half the size.
     pub layer2: Sequential,
-    /// Of 64, at a quarter.
+    /// Blocks of 64 channels, at a quarter of the size.
     pub layer3: Sequential,
-    /// Before the classifier, when asked for; the paper has none.
+    /// Before the classifier, if requested; the paper has none.
     pub dropout: Option<Dropout>,
     /// The classifier.
     pub fc: Box<dyn Module>,
 }
 
-/// n = 3: 20 layers, 0.27 million parameters. See [`CifarResNet`].
+/// Creates the network with n = 3: 20 layers, 0.27 million parameters. See [`CifarResNet`].
 pub fn cifar_resnet20(options: impl Into<ModelOptions>) -> CifarResNet {
     CifarResNet::new(3, options)
 }
 
-/// n = 5: 32 layers, 0.46 million parameters. See [`CifarResNet`].
+/// Creates the network with n = 5: 32 layers, 0.46 million parameters. See [`CifarResNet`].
 pub fn cifar_resnet32(options: impl Into<ModelOptions>) -> CifarResNet {
     CifarResNet::new(5, options)
 }
 
-/// n = 7: 44 layers, 0.66 million parameters. See [`CifarResNet`].
+/// Creates the network with n = 7: 44 layers, 0.66 million parameters. See [`CifarResNet`].
 pub fn cifar_resnet44(options: impl Into<ModelOptions>) -> CifarResNet {
     CifarResNet::new(7, options)
 }
 
-/// n = 9: 56 layers, 0.85 million parameters. See [`CifarResNet`].
+/// Creates the network with n = 9: 56 layers, 0.85 million parameters. See [`CifarResNet`].
 pub fn cifar_resnet56(options: impl Into<ModelOptions>) -> CifarResNet {
     CifarResNet::new(9, options)
 }
 
-/// n = 18: 110 layers, 1.7 million parameters. The paper trains it at a tenth of the learning rate until the training error is below 80%. See
-/// [`CifarResNet`].
+/// Creates the network with n = 18: 110 layers, 1.7 million parameters. The paper trains it at a
+/// tenth of the learning rate until the training error is below 80%. See [`CifarResNet`].
 pub fn cifar_resnet110(options: impl Into<ModelOptions>) -> CifarResNet {
     CifarResNet::new(18, options)
 }
 
 impl CifarResNet {
-    /// With `n` blocks in each stage: 6n + 2 layers.
+    /// Creates a network with `n` blocks in each stage: 6n + 2 layers.
     pub fn new(n: usize, options: impl Into<ModelOptions>) -> CifarResNet {
         let options = options.into();
         let stage = |inputs: usize, outputs: usize, stride: usize| {
@@ -154,7 +155,7 @@ impl Module for CifarResNet {
     /// `[N, 3, H, W]` to logits `[N, num_classes]`; any size, 32×32 in the paper.
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit.
+    /// [`Error::Layer`](crate::Error::Layer) from the layer that cannot accept its input.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 32, 32]
         let mut x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 16, 32, 32]

@@ -1,8 +1,10 @@
-//! CondenseNet (Huang, Liu, van der Maaten & Weinberger, *CondenseNet: An Efficient DenseNet Using Learned Group Convolutions*, 2017).
+//! CondenseNet (Huang, Liu, van der Maaten & Weinberger, *CondenseNet: An Efficient DenseNet Using
+//! Learned Group Convolutions*, 2017).
 //!
-//! A DenseNet whose 1×1 convolutions learn which of all the earlier maps they need ([`LearnedGroupConv`]), whose growth rate doubles from block
-//! to block, and whose transitions only pool. After [conversion](CondenseNet::convert) nothing but grouped convolutions is left. Names and numbers are
-//! those of the authors' implementation (github.com/ShichenLiu/CondenseNet).
+//! A DenseNet with 1×1 convolutions that learn which of all the earlier maps they need
+//! ([`LearnedGroupConv`]), a growth rate that doubles from block to block, and transitions that
+//! only pool. After [conversion](CondenseNet::convert) it contains only grouped convolutions. Names
+//! and numbers are those of the authors' implementation (github.com/ShichenLiu/CondenseNet).
 
 use super::learned_group::{CondensedConv, GroupConv, LearnedGroupConv};
 use super::options::ModelOptions;
@@ -13,31 +15,32 @@ use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// What tells the networks of the family apart.
+/// The parameters that distinguish the networks of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CondenseNetConfig {
     /// The number of layers and the growth rate of each block.
     pub blocks: &'static [(usize, usize)],
     /// The width of a layer's 1×1 convolution, in growth rates.
     pub bottleneck: usize,
-    /// The groups of both convolutions, the paper's G.
+    /// The number of groups of both convolutions, the paper's G.
     pub groups: usize,
-    /// The share of inputs that a group keeps in the end is 1 over this, the paper's C.
+    /// Each group finally keeps 1 / `condense_factor` of its inputs; the paper's C.
     pub condense_factor: usize,
     /// The stride of the first convolution.
     pub stride: usize,
 }
 
-/// [`condensenet`]'s, for ImageNet, with C = G = 4.
+/// The configuration of [`condensenet`], for ImageNet, with C = G = 4.
 pub const CONDENSENET: CondenseNetConfig =
     CondenseNetConfig { blocks: &[(4, 8), (6, 16), (8, 32), (10, 64), (8, 128)], bottleneck: 4, groups: 4, condense_factor: 4, stride: 2 };
-/// For ImageNet, with C = G = 8.
+/// The configuration for ImageNet with C = G = 8.
 pub const CONDENSENET_8: CondenseNetConfig = CondenseNetConfig { groups: 8, condense_factor: 8, ..CONDENSENET };
-/// The 86 layers for CIFAR's 32×32 pictures, with C = G = 4.
+/// The configuration of the 86-layer network for CIFAR's 32×32 images, with C = G = 4.
 pub const CONDENSENET_CIFAR: CondenseNetConfig =
     CondenseNetConfig { blocks: &[(14, 8), (14, 16), (14, 32)], bottleneck: 4, groups: 4, condense_factor: 4, stride: 1 };
 
-/// The 74 layers for ImageNet with C = G = 4, ready to be trained. See [`CondenseNet`].
+/// Creates the 74-layer network for ImageNet with C = G = 4, in its trainable form. See
+/// [`CondenseNet`].
 pub fn condensenet(options: impl Into<ModelOptions>) -> CondenseNet {
     CondenseNet::new(&CONDENSENET, options)
 }
@@ -58,7 +61,8 @@ impl Module for NormConv {
     visit_fields!(norm, conv);
 }
 
-/// A learned group convolution, 1×1, and a grouped 3×3 convolution; the new maps come after the input's.
+/// A learned group convolution, 1×1, and a grouped 3×3 convolution; the new maps are appended to
+/// the input's.
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to `[N, inputs + growth, H, W]`.
@@ -77,9 +81,10 @@ impl Module for CondenseLayer {
     visit_fields!(conv_1, conv_2);
 }
 
-/// Layers each of which sees the maps of all before it; named `denselayer_1`, ….
+/// A sequence of layers; the input of each contains the maps of all layers before it. Named
+/// `denselayer_1`, ….
 pub struct CondenseBlock {
-    /// One after the other.
+    /// The layers, in order.
     pub layers: Vec<CondenseLayer>,
 }
 
@@ -91,14 +96,14 @@ impl Module for CondenseBlock {
     visit_fields!(each layers => |i| format!("denselayer_{}", i + 1));
 }
 
-/// All of a CondenseNet but the classifier.
+/// All layers of a CondenseNet except the classifier.
 ///
 /// # Shape
 /// `[N, 3, H, W]` to `[N, C, H / 32, W / 32]`, for CIFAR `[N, C, H / 4, W / 4]`.
 pub struct CondenseFeatures {
     /// 3×3.
     pub init_conv: Conv2d,
-    /// Named `denseblock_1`, …; between two of them stands 2×2 average pooling.
+    /// Named `denseblock_1`, …, with 2×2 average pooling between two blocks.
     pub blocks: Vec<CondenseBlock>,
     /// After the last block.
     pub norm_last: BatchNorm2d,
@@ -112,7 +117,8 @@ impl Module for CondenseFeatures {
             if i > 0 {
                 x = x.avg_pool2d([2, 2], Pool2dOptions::default())?;
             }
-            // [N, 48, 112, 112], [N, 144, 56, 56], [N, 400, 28, 28], [N, 1040, 14, 14], [N, 2064, 7, 7]
+            // [N, 48, 112, 112], [N, 144, 56, 56], [N, 400, 28, 28], [N, 1040, 14, 14], [N, 2064,
+            // 7, 7]
             x = block.forward(&x)?;
         }
         bn_act(&self.norm_last, &x, Activation::Relu)
@@ -121,10 +127,14 @@ impl Module for CondenseFeatures {
     visit_fields!(init_conv, each blocks => |i| format!("denseblock_{}", i + 1), norm_last);
 }
 
-/// A CondenseNet, with the authors' initialisation: normal by fan-out for convolutions, PyTorch's for the classifier, whose bias starts at 0.
+/// A CondenseNet, with the authors' initialisation: normal by fan-out for convolutions, PyTorch's
+/// for the classifier, whose bias starts at 0.
 ///
-/// Training tells it how far it is, before each batch or epoch, and adds the group-lasso penalty to the loss. The first half of the training
-/// condenses, the second tunes what is left; then [`convert`](CondenseNet::convert) makes the network that is for use:
+/// The training loop calls [`set_progress`](CondenseNet::set_progress) before each batch or epoch,
+/// and adds the group-lasso penalty to the loss. The first half of the training condenses, the
+/// second tunes the remaining weights; then [`convert`](CondenseNet::convert) builds the network
+/// for inference: condenses, the second tunes what is left; then [`convert`](CondenseNet::convert)
+/// makes the network that is for use:
 ///
 /// ```
 /// use convnet::models::{CONDENSENET_CIFAR, CondenseNet};
@@ -146,8 +156,9 @@ impl Module for CondenseFeatures {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
-/// The probability of dropout that [`ModelOptions`] sets is that before the 1×1 convolutions; by default there is none. The authors' tool also cuts the
-/// classifier down to half of its inputs, which changes the logits; this one does not.
+/// [`ModelOptions`] sets the probability of dropout before the 1×1 convolutions; by default there
+/// is none. The authors' tool also reduces the classifier to half of its inputs, which changes the
+/// logits; this one does not.
 pub struct CondenseNet {
     /// Blocks and pooling.
     pub features: CondenseFeatures,
@@ -156,7 +167,8 @@ pub struct CondenseNet {
 }
 
 impl CondenseNet {
-    /// The network of a configuration, ready to be trained: one of the constants, or one's own.
+    /// Creates the network of a configuration in its trainable form: one of the constants, or a
+    /// custom one.
     pub fn new(config: &CondenseNetConfig, options: impl Into<ModelOptions>) -> CondenseNet {
         let (options, config) = (options.into(), *config);
         CondenseNet::build(&config, options, |inputs, outputs| {
@@ -165,7 +177,8 @@ impl CondenseNet {
         })
     }
 
-    /// The network as it is after [`convert`](CondenseNet::convert), to load into what was saved then.
+    /// Creates the network in the form that [`convert`](CondenseNet::convert) produces, to load
+    /// weights saved after conversion.
     pub fn condensed(config: &CondenseNetConfig, options: impl Into<ModelOptions>) -> CondenseNet {
         CondenseNet::build(config, options.into(), |inputs, outputs| {
             GroupConv::Condensed(CondensedConv::new(inputs, outputs, config.groups, config.condense_factor))
@@ -197,41 +210,45 @@ impl CondenseNet {
         })
     }
 
-    /// The convolutions that still learn which inputs they use.
+    /// Returns the convolutions that are still learning which inputs they use.
     pub fn learned_convs(&self) -> impl Iterator<Item = &LearnedGroupConv> {
         self.features.blocks.iter().flat_map(|block| &block.layers).filter_map(|layer| layer.conv_1.learned())
     }
 
-    /// Tells the network what share of its training is done, from 0 to 1; it goes on to the stage of condensation that belongs to it. See
+    /// Sets the fraction of the training that is done, from 0 to 1, and advances the learned group
+    /// convolutions to the corresponding stage of condensation. See
     /// [`LearnedGroupConv::set_progress`].
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for other numbers.
+    /// [`Error::Argument`](crate::Error::Argument) when `progress` is not between 0 and 1.
     pub fn set_progress(&self, progress: f64) -> Result<()> {
         self.learned_convs().try_for_each(|conv| conv.set_progress(progress))
     }
 
-    /// The sum of the group-lasso penalties of all learned group convolutions: [`LearnedGroupConv::lasso`].
+    /// Computes the sum of the group-lasso penalties of all learned group convolutions:
+    /// [`LearnedGroupConv::lasso`].
     ///
     /// # Errors
-    /// As [`forward`](Module::forward) has for channels that do not divide.
+    /// [`Error::Argument`](crate::Error::Argument) when groups or condensation factor do not divide
+    /// the channels.
     pub fn group_lasso(&self) -> Result<Tensor> {
         let zero = Tensor::full([], 0.0, self.features.init_conv.weight.dtype());
         self.learned_convs().try_fold(zero, |sum, conv| sum.add(&conv.lasso()?))
     }
 
-    /// Replaces all learned group convolutions by the grouped convolutions that they have become: the same logits, up to rounding, with a
-    /// fraction of the weights and of the work.
+    /// Replaces all learned group convolutions by the equivalent grouped convolutions: the same
+    /// logits, up to rounding, with a fraction of the weights and of the computation.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) before the last stage of condensation; then nothing is changed.
+    /// [`Error::Argument`](crate::Error::Argument) before the last stage of condensation; then
+    /// nothing is changed.
     pub fn convert(&mut self) -> Result<()> {
         let condensed: Vec<CondensedConv> = self.learned_convs().map(LearnedGroupConv::condensed).collect::<Result<_>>()?;
         let learned = self.features.blocks.iter_mut().flat_map(|block| &mut block.layers).filter(|layer| layer.conv_1.learned().is_some());
         for (layer, condensed) in learned.zip(condensed) {
             layer.conv_1 = GroupConv::Condensed(condensed);
         }
-        // Tells the new layers where they stand.
+        // Sets the paths of the new layers.
         Visitor::walk(self, &mut |_, _| ());
         Ok(())
     }
@@ -239,11 +256,13 @@ impl CondenseNet {
 
 impl Module for CondenseNet {
     /// # Shape
-    /// `[N, 3, H, W]` to logits `[N, num_classes]`; pictures of at least 32×32, 224×224 in the paper (CIFAR: 4×4 and 32×32).
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; images of at least 32×32, 224×224 in the paper
+    /// (CIFAR: 4×4 and 32×32).
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit, [`Error::Argument`](crate::Error::Argument) when groups or
-    /// condensation factor do not divide the channels.
+    /// [`Error::Layer`](crate::Error::Layer) from the layer that cannot accept its input,
+    /// [`Error::Argument`](crate::Error::Argument) when groups or condensation factor do not divide
+    /// the channels.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.features.forward(x)?; // [N, 2064, 7, 7]
         let x = x.mean([2, 3])?; //           [N, 2064]
@@ -259,9 +278,10 @@ mod tests {
     use crate::nn::ModuleExt;
 
     #[test]
-    fn condensed_networks_have_the_papers_sizes() {
-        // The paper's table: 4.8 and 2.9 million parameters, 529 and 274 million operations. Its classifier has half of the inputs, and its operations
-        // include 11.0 million for the elements of ReLUs and 1.7 million for those of poolings.
+    fn condensed_networks_have_the_sizes_of_the_paper() {
+        // The paper's table: 4.8 and 2.9 million parameters, 529 and 274 million operations. Its
+        // classifier has half of the inputs, and its operations include 11.0 million for the
+        // elements of ReLUs and 1.7 million for those of poolings.
         for (config, parameters, work) in [(&CONDENSENET, 4.8, 529.0), (&CONDENSENET_8, 2.9, 274.0)] {
             let net = CondenseNet::condensed(config, 1000);
             let half = 1032 * 1000;
@@ -275,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_converted_after_its_last_stage_or_not_at_all() {
+    fn network_is_converted_completely_after_its_last_stage_or_not_at_all() {
         let config = CondenseNetConfig { blocks: &[(2, 8), (1, 16)], stride: 1, ..CONDENSENET };
         let mut net = CondenseNet::new(&config, 5);
         let keys = |net: &CondenseNet| net.state_dict().keys().map(String::from).collect::<Vec<_>>();
@@ -288,7 +308,7 @@ mod tests {
         net.convert().unwrap();
         assert_eq!(keys(&net), keys(&CondenseNet::condensed(&config, 5)));
         assert_eq!(net.learned_convs().count(), 0);
-        // Nothing is left to learn or to convert.
+        // After conversion there is nothing to learn or to convert.
         assert_eq!(net.group_lasso().unwrap().item::<f32>().unwrap(), 0.0);
         net.convert().unwrap();
         let error = net.forward(&Tensor::zeros([1, 4, 8, 8])).unwrap_err().to_string();

@@ -1,7 +1,10 @@
-//! DenseNet (Huang, Liu, van der Maaten & Weinberger, *Densely Connected Convolutional Networks*, 2016).
+//! DenseNet (Huang, Liu, van der Maaten & Weinberger, *Densely Connected Convolutional Networks*,
+//! 2016).
 //!
-//! Each layer of a block sees the maps of all layers before it, and adds a few (the growth rate) of its own: features are used again instead
-//! of being computed again. Between blocks a transition halves channels and size (the paper's DenseNet-BC, θ = 0.5, as torchvision builds it).
+//! The input of each layer of a block contains the maps of all layers before it, and the layer
+//! appends a few new maps (the growth rate): features are reused instead of being computed again.
+//! Between blocks a transition halves channels and size (the paper's DenseNet-BC, θ = 0.5, as
+//! torchvision builds it).
 
 use std::sync::Arc;
 
@@ -16,47 +19,52 @@ use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
 use crate::visit_fields;
 
-/// What tells the networks of the family apart.
+/// The parameters that distinguish the networks of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DenseNetConfig {
-    /// How many maps a layer adds, the paper's k.
+    /// The number of maps that a layer adds, the paper's k.
     pub growth: usize,
-    /// How many layers each of the four blocks has.
+    /// The number of layers in each of the four blocks.
     pub layers: [usize; 4],
-    /// The channels of the first convolution.
+    /// The number of output channels of the first convolution.
     pub stem: usize,
 }
 
-/// [`densenet121`]'s.
+/// The configuration of [`densenet121`].
 pub const DENSENET121: DenseNetConfig = DenseNetConfig { growth: 32, layers: [6, 12, 24, 16], stem: 64 };
-/// [`densenet161`]'s.
+/// The configuration of [`densenet161`].
 pub const DENSENET161: DenseNetConfig = DenseNetConfig { growth: 48, layers: [6, 12, 36, 24], stem: 96 };
-/// [`densenet169`]'s.
+/// The configuration of [`densenet169`].
 pub const DENSENET169: DenseNetConfig = DenseNetConfig { growth: 32, layers: [6, 12, 32, 32], stem: 64 };
-/// [`densenet201`]'s.
+/// The configuration of [`densenet201`].
 pub const DENSENET201: DenseNetConfig = DenseNetConfig { growth: 32, layers: [6, 12, 48, 32], stem: 64 };
 
-/// The 121-layer network: 6, 12, 24 and 16 layers in a block, growth rate 32. See [`DenseNet`].
+/// Creates the 121-layer network: 6, 12, 24 and 16 layers in a block, growth rate 32. See
+/// [`DenseNet`].
 pub fn densenet121(options: impl Into<ModelOptions>) -> DenseNet {
     DenseNet::new(&DENSENET121, options)
 }
 
-/// The 161-layer network: 6, 12, 36 and 24 layers in a block, growth rate 48. See [`DenseNet`].
+/// Creates the 161-layer network: 6, 12, 36 and 24 layers in a block, growth rate 48. See
+/// [`DenseNet`].
 pub fn densenet161(options: impl Into<ModelOptions>) -> DenseNet {
     DenseNet::new(&DENSENET161, options)
 }
 
-/// The 169-layer network: 6, 12, 32 and 32 layers in a block, growth rate 32. See [`DenseNet`].
+/// Creates the 169-layer network: 6, 12, 32 and 32 layers in a block, growth rate 32. See
+/// [`DenseNet`].
 pub fn densenet169(options: impl Into<ModelOptions>) -> DenseNet {
     DenseNet::new(&DENSENET169, options)
 }
 
-/// The 201-layer network: 6, 12, 48 and 32 layers in a block, growth rate 32. See [`DenseNet`].
+/// Creates the 201-layer network: 6, 12, 48 and 32 layers in a block, growth rate 32. See
+/// [`DenseNet`].
 pub fn densenet201(options: impl Into<ModelOptions>) -> DenseNet {
     DenseNet::new(&DENSENET201, options)
 }
 
-/// A 1×1 convolution to four times the growth rate, then a 3×3 to the growth rate, each after normalisation and ReLU.
+/// A 1×1 convolution to four times the growth rate, then a 3×3 convolution to the growth rate, each
+/// after normalisation and ReLU.
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to the new maps `[N, growth, H, W]`.
@@ -69,12 +77,13 @@ pub struct DenseLayer {
     pub norm2: BatchNorm2d,
     /// 3×3, 4·growth→growth.
     pub conv2: Conv2d,
-    /// Of the new maps, when asked for.
+    /// Dropout of the new maps, if requested.
     pub dropout: Option<Dropout>,
 }
 
 impl DenseLayer {
-    /// From `inputs` channels to `growth` new ones, with this probability of dropout.
+    /// Creates a layer from `inputs` channels to `growth` new ones, with this probability of
+    /// dropout.
     pub fn new(inputs: usize, growth: usize, dropout: f64) -> DenseLayer {
         let width = growth.saturating_mul(4);
         DenseLayer {
@@ -86,9 +95,10 @@ impl DenseLayer {
         }
     }
 
-    /// The new maps that follow from all maps before, without keeping their concatenation for backward, nor its normalised form: the largest
-    /// tensors of the network (Pleiss et al., *Memory-Efficient Implementation of DenseNets*, 2017). What the second convolution sees is kept; it
-    /// is as narrow as the layer.
+    /// Computes the new maps from all maps before, without keeping their concatenation or its
+    /// normalised form, the largest tensors of the network, for backward (Pleiss et al.,
+    /// *Memory-Efficient Implementation of DenseNets*, 2017). The input of the second convolution
+    /// is kept; it is as narrow as the layer.
     fn forward_efficiently(self: &Arc<DenseLayer>, maps: &[Tensor]) -> Result<Tensor> {
         let layer = Arc::clone(self);
         let maps: Vec<&Tensor> = maps.iter().collect();
@@ -100,7 +110,7 @@ impl DenseLayer {
         self.finish(&y)
     }
 
-    /// From the second convolution on.
+    /// Computes the rest of the layer, from the second convolution on.
     fn finish(&self, y: &Tensor) -> Result<Tensor> {
         self.dropout.forward(&self.conv2.forward(y)?)
     }
@@ -117,25 +127,28 @@ impl Module for DenseLayer {
     visit_fields!(norm1, conv1, norm2, conv2, dropout);
 }
 
-/// Layers each of which sees the block's input and the maps of all layers before it.
+/// A sequence of layers; the input of each contains the block's input and the maps of all layers
+/// before it.
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to `[N, inputs + layers·growth, H, W]`.
 pub struct DenseBlock {
     /// Named `denselayer1`, `denselayer2`, ….
     pub layers: Vec<Arc<DenseLayer>>,
-    /// Whether training concatenates again in the backward pass instead of keeping every concatenation.
+    /// Whether the backward pass recomputes the concatenations instead of training keeping every
+    /// one.
     pub memory_efficient: bool,
 }
 
 impl DenseBlock {
-    /// With this many layers of this growth rate.
+    /// Creates a block with `layers` layers of this growth rate.
     pub fn new(inputs: usize, layers: usize, growth: usize, dropout: f64) -> DenseBlock {
         let layer = |i: usize| DenseLayer::new(inputs.saturating_add(i.saturating_mul(growth)), growth, dropout);
         DenseBlock { layers: (0..layers).map(layer).map(Arc::new).collect(), memory_efficient: false }
     }
 
-    /// Without a concatenation in each layer, for inference; `None` where layers have to run one by one.
+    /// Runs without a concatenation in each layer, for inference; `None` when the layers have to
+    /// run one by one.
     fn forward_growing(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let added: usize = self.layers.iter().map(|layer| layer.conv2.weight.shape()[0]).sum();
         let &[_, channels, _, _] = x.shape() else { return Ok(None) };
@@ -178,7 +191,8 @@ impl Module for DenseBlock {
     visit_fields!(each layers => |i| format!("denselayer{}", i + 1), skip memory_efficient);
 }
 
-/// What stands between two blocks: normalisation, ReLU, a 1×1 convolution, and 2×2 averages.
+/// The transition between two blocks: normalisation, ReLU, a 1×1 convolution, and 2×2 average
+/// pooling.
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to `[N, outputs, H / 2, W / 2]`.
@@ -190,7 +204,7 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// From `inputs` to `outputs` channels.
+    /// Creates a transition from `inputs` to `outputs` channels.
     pub fn new(inputs: usize, outputs: usize) -> Transition {
         Transition { norm: BatchNorm2d::new(inputs), conv: Conv2d::new(inputs, outputs, 1).bias(false) }
     }
@@ -207,7 +221,7 @@ impl Module for Transition {
     visit_fields!(norm, conv);
 }
 
-/// All of a DenseNet but the classifier.
+/// All layers of a DenseNet except the classifier.
 ///
 /// # Shape
 /// `[N, 3, H, W]` to `[N, C, H / 32, W / 32]`.
@@ -230,7 +244,8 @@ impl Module for DenseFeatures {
             let mut x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
             x = x.max_pool2d([3, 3], pool)?; //                        [N, 64, 56, 56]
             for (block, transition) in &self.blocks {
-                // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7, 7]
+                // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7,
+                // 7]
                 x = block.forward(&x)?;
                 // [N, 128, 28, 28], [N, 256, 14, 14], [N, 512, 7, 7]
                 x = transition.forward(&x)?;
@@ -261,10 +276,11 @@ impl Module for DenseFeatures {
     );
 }
 
-/// A densely connected network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-in for convolutions, PyTorch's for
-/// the classifier, whose bias starts at 0.
+/// A densely connected network for ImageNet, with torchvision's initialisation: Kaiming's normal by
+/// fan-in for convolutions, PyTorch's for the classifier, whose bias starts at 0.
 ///
-/// The probability of dropout that [`ModelOptions`] sets is that of each layer's new maps, as in the paper's §3; by default there is none.
+/// [`ModelOptions`] sets the probability of dropout of each layer's new maps, as in the paper's §3;
+/// by default there is none.
 ///
 /// ```
 /// use convnet::{Tensor, models::densenet121, nn::Module};
@@ -282,7 +298,7 @@ pub struct DenseNet {
 }
 
 impl DenseNet {
-    /// The network of a configuration: one of the constants, or one's own.
+    /// Creates the network of a configuration: one of the constants, or a custom one.
     pub fn new(config: &DenseNetConfig, options: impl Into<ModelOptions>) -> DenseNet {
         let options = options.into();
         let (mut channels, last) = (config.stem, config.layers.len() - 1);
@@ -310,8 +326,9 @@ impl DenseNet {
         })
     }
 
-    /// Whether training keeps no concatenation for backward but computes each, its normalisation and the layer's first convolution again
-    /// ([`checkpoint`](crate::nn::checkpoint())): torchvision's option of that name, here with the same bits as without.
+    /// Sets whether training keeps no concatenations for backward but recomputes each, with its
+    /// normalisation and the layer's first convolution ([`checkpoint`](crate::nn::checkpoint())):
+    /// torchvision's option of that name. The results are equal to those without it, bit for bit.
     pub fn memory_efficient(mut self, efficient: bool) -> DenseNet {
         for (block, _) in &mut self.features.blocks {
             block.memory_efficient = efficient;
@@ -322,10 +339,10 @@ impl DenseNet {
 
 impl Module for DenseNet {
     /// # Shape
-    /// `[N, 3, H, W]` to logits `[N, num_classes]`; pictures of at least 29×29, 224×224 in the paper.
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; images of at least 29×29, 224×224 in the paper.
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit.
+    /// [`Error::Layer`](crate::Error::Layer) from the layer that cannot accept its input.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.features.forward(x)?; // [N, 1024, 7, 7]
         let x = x.mean([2, 3])?; //           [N, 1024]

@@ -1,8 +1,9 @@
-//! EfficientNet (Tan & Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019).
+//! EfficientNet (Tan & Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural
+//! Networks*, 2019).
 //!
-//! One base network, B0, found by search, and a rule that makes it larger in all three ways at once: deeper, wider, and with finer pictures;
-//! see [`compound_scaling`]. The blocks are [`MBConv`]s; in training each sample skips some of them ([`StochasticDepth`]), later ones more
-//! often.
+//! A base network, B0, found by search, and a rule that enlarges depth, width and image resolution
+//! together; see [`compound_scaling`]. The blocks are [`MBConv`]s; in training each sample skips
+//! some of them ([`StochasticDepth`]), later ones more often.
 //!
 //! [`StochasticDepth`]: crate::nn::StochasticDepth
 
@@ -21,21 +22,23 @@ const BETA: f64 = 1.1;
 /// The paper's base for resolution.
 const GAMMA: f64 = 1.15;
 
-/// By how much a network is larger than EfficientNet-B0.
+/// The scale of a network relative to EfficientNet-B0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     /// The factor of the number of blocks in each stage, rounded up.
     pub depth: f64,
     /// The factor of the number of channels, rounded as [`scaled_channels`] does.
     pub width: f64,
-    /// The factor of the pictures' size, 224 pixels.
+    /// The factor of the image size, 224 pixels.
     pub resolution: f64,
 }
 
-/// The compound-scaling rule (the paper's equation 3): depth `1.2^φ`, width `1.1^φ`, resolution `1.15^φ`.
+/// Returns the scale of the compound-scaling rule (the paper's equation 3): depth `1.2^φ`, width
+/// `1.1^φ`, resolution `1.15^φ`.
 ///
-/// Work grows in proportion to depth, and to the squares of width and resolution. The bases, found by a grid search at φ = 1, keep
-/// α·β²·γ² ≈ 2, so that a network with φ + 1 takes about twice the work of one with φ.
+/// Computation grows in proportion to depth, and to the squares of width and resolution. The bases,
+/// found by a grid search at φ = 1, satisfy α·β²·γ² ≈ 2, so that a network with φ + 1 takes about
+/// twice the computation of one with φ.
 ///
 /// ```
 /// use convnet::models::compound_scaling;
@@ -45,8 +48,9 @@ pub struct Scaling {
 /// assert!((work - 2.0).abs() < 0.1);
 /// ```
 ///
-/// The released networks take φ = 0, ½, 1, 2, 4, 5, 6, 7 and round: up to B3 to the rule's numbers, beyond it by hand to less depth than the
-/// rule has. Their factors, without which their checkpoints would not fit, are in a table beside the builders.
+/// The released networks use φ = 0, ½, 1, 2, 4, 5, 6, 7 with rounding: up to B3 they follow the
+/// rule, larger ones were given less depth than the rule by hand. Their factors, without which
+/// their checkpoints would not load, are in a table beside the builders.
 pub fn compound_scaling(phi: f64) -> Scaling {
     Scaling { depth: ALPHA.powf(phi), width: BETA.powf(phi), resolution: GAMMA.powf(phi) }
 }
@@ -76,7 +80,8 @@ const BASE: [Stage; 7] = [
     stage(6, 3, 1, 192, 320, 1), // [N, 320, 7, 7]
 ];
 
-/// The probability that a sample skips the last block; earlier ones proportionally less.
+/// The probability that a sample skips the last block; for earlier blocks it is proportionally
+/// lower.
 const STOCHASTIC_DEPTH: f64 = 0.2;
 
 /// EfficientNet; see [`efficientnet_b0`].
@@ -88,7 +93,8 @@ pub struct EfficientNet {
 }
 
 impl EfficientNet {
-    /// The base network at this scale (its resolution is up to the pictures), with dropout 0.2 unless the options say otherwise.
+    /// Creates the base network at this scale, with dropout 0.2 unless the options set another
+    /// value. The caller provides images of the scale's resolution.
     ///
     /// ```
     /// use convnet::{models::{EfficientNet, Scaling, efficientnet_b0}, nn::Module};
@@ -164,7 +170,7 @@ macro_rules! variants {
 
 // Width, depth, resolution and dropout as released; the normalisation is torchvision's.
 variants! {
-    /// torchvision's EfficientNet-B0, for 224×224 pixels, with its initialisation.
+    /// Creates torchvision's EfficientNet-B0, for 224×224 pixels, with its initialisation.
     ///
     /// ```
     /// use convnet::{models::efficientnet_b0, nn::Module};
@@ -172,19 +178,19 @@ variants! {
     /// assert_eq!(efficientnet_b0(1000).num_parameters(), 5_288_548);
     /// ```
     efficientnet_b0, 1.0, 1.0, 224.0, 0.2, DEFAULT;
-    /// As [`efficientnet_b0`], for 240×240 pixels.
+    /// Creates EfficientNet-B1, for 240×240 pixels; see [`efficientnet_b0`].
     efficientnet_b1, 1.0, 1.1, 240.0, 0.2, DEFAULT;
-    /// As [`efficientnet_b0`], for 260×260 pixels.
+    /// Creates EfficientNet-B2, for 260×260 pixels; see [`efficientnet_b0`].
     efficientnet_b2, 1.1, 1.2, 260.0, 0.3, DEFAULT;
-    /// As [`efficientnet_b0`], for 300×300 pixels.
+    /// Creates EfficientNet-B3, for 300×300 pixels; see [`efficientnet_b0`].
     efficientnet_b3, 1.2, 1.4, 300.0, 0.3, DEFAULT;
-    /// As [`efficientnet_b0`], for 380×380 pixels.
+    /// Creates EfficientNet-B4, for 380×380 pixels; see [`efficientnet_b0`].
     efficientnet_b4, 1.4, 1.8, 380.0, 0.4, DEFAULT;
-    /// As [`efficientnet_b0`], for 456×456 pixels.
+    /// Creates EfficientNet-B5, for 456×456 pixels; see [`efficientnet_b0`].
     efficientnet_b5, 1.6, 2.2, 456.0, 0.4, MOBILE;
-    /// As [`efficientnet_b0`], for 528×528 pixels.
+    /// Creates EfficientNet-B6, for 528×528 pixels; see [`efficientnet_b0`].
     efficientnet_b6, 1.8, 2.6, 528.0, 0.5, MOBILE;
-    /// As [`efficientnet_b0`], for 600×600 pixels.
+    /// Creates EfficientNet-B7, for 600×600 pixels; see [`efficientnet_b0`].
     efficientnet_b7, 2.0, 3.1, 600.0, 0.5, MOBILE;
 }
 
@@ -193,11 +199,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_released_networks_up_to_b3_are_the_rule_rounded() {
+    fn released_networks_up_to_b3_follow_the_rule_with_rounding() {
         let released = [(0.0, 1.0, 1.0, 224.0), (0.5, 1.0, 1.1, 240.0), (1.0, 1.1, 1.2, 260.0), (2.0, 1.2, 1.4, 300.0)];
         for (phi, width, depth, pixels) in released {
             let rule = compound_scaling(phi);
-            // Half of the last digit; pictures to multiples of 20 or so.
+            // Tolerances of half of the last digit; resolutions are rounded to multiples of about 20.
             assert!((rule.width - width).abs() <= 0.05 && (rule.depth - depth).abs() <= 0.05, "{phi}: {rule:?}");
             assert!((rule.resolution * 224.0 - pixels).abs() < 4.0, "{phi}: {rule:?}");
         }
@@ -205,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn stochastic_depth_makes_training_random_and_evaluation_not() {
+    fn stochastic_depth_makes_training_random_but_not_evaluation() {
         crate::manual_seed(1);
         let net = efficientnet_b0(ModelOptions::new(3).dropout(0.0));
         let x = Tensor::randn([4, 3, 32, 32]);

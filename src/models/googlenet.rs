@@ -1,9 +1,10 @@
 //! GoogLeNet (Szegedy et al., *Going Deeper with Convolutions*, 2014).
 //!
-//! Nine Inception blocks: each looks at its input through windows of several sizes at once, with 1×1 convolutions that first make it
-//! narrow, so that width and depth are cheap. Two auxiliary heads feed gradients into the middle of the network in training. This is
-//! torchvision's form, which normalises after each convolution, as Ioffe & Szegedy (2015) do, and like its checkpoints has 3×3 windows in
-//! place of the paper's 5×5.
+//! Nine Inception blocks: each applies windows of several sizes to its input in parallel, after 1×1
+//! convolutions that reduce the channels, so that width and depth are cheap. In training, two
+//! auxiliary heads feed gradients into the middle of the network. This is torchvision's form, which
+//! normalises after each convolution, as Ioffe & Szegedy (2015) do, and, like its checkpoints, has
+//! 3×3 windows in place of the paper's 5×5.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -22,7 +23,7 @@ pub struct BasicConv2d {
 }
 
 impl BasicConv2d {
-    /// Around this convolution, whose bias goes, with this many output channels.
+    /// Wraps a convolution with this many output channels, and removes its bias.
     pub fn new(conv: Conv2d, channels: usize) -> BasicConv2d {
         BasicConv2d { conv: conv.bias(false), bn: BatchNorm2d::new(channels).eps(1e-3) }
     }
@@ -36,7 +37,7 @@ impl Module for BasicConv2d {
     visit_fields!(conv, bn);
 }
 
-/// `inputs` to `outputs` channels, with padding that keeps the size.
+/// Creates a convolution from `inputs` to `outputs` channels, with padding that keeps the size.
 fn same(inputs: usize, outputs: usize, kernel: usize) -> BasicConv2d {
     BasicConv2d::new(Conv2d::new(inputs, outputs, kernel).padding(kernel / 2), outputs)
 }
@@ -54,13 +55,14 @@ pub struct InceptionWidths {
     pub pool: usize,
 }
 
-/// Four branches side by side (Szegedy et al., 2014, fig. 2b), one after the other in the output's channels.
+/// Four parallel branches (Szegedy et al., 2014, fig. 2b), whose outputs are concatenated along the
+/// channels.
 pub struct Inception {
     /// 1×1.
     pub branch1: BasicConv2d,
     /// 1×1, then 3×3.
     pub branch2: Vec<BasicConv2d>,
-    /// 1×1, then 3×3; 5×5 in the paper (torchvision's issue 906 explains).
+    /// 1×1, then 3×3; 5×5 in the paper (torchvision's issue 906 explains the difference).
     pub branch3: Vec<BasicConv2d>,
     /// 3×3 max pooling, then 1×1.
     pub branch4: PoolProjection,
@@ -68,7 +70,7 @@ pub struct Inception {
 
 /// 3×3 max pooling with stride 1, then a 1×1 convolution: the last branch of [`Inception`].
 pub struct PoolProjection {
-    /// The convolution; torchvision's number 1, after the pooling.
+    /// The convolution; it has index 1 in torchvision, after the pooling.
     pub conv: BasicConv2d,
 }
 
@@ -86,7 +88,7 @@ impl Module for PoolProjection {
 }
 
 impl Inception {
-    /// A block of these widths for this many input channels.
+    /// Creates a block of these widths for this many input channels.
     pub fn new(inputs: usize, widths: InceptionWidths) -> Inception {
         let InceptionWidths { one, three, five, pool } = widths;
         Inception {
@@ -113,7 +115,7 @@ impl Module for Inception {
 
 /// An auxiliary head: pooling to 4×4, a 1×1 convolution, two dense layers.
 pub struct InceptionAux {
-    /// To 128 channels.
+    /// To 128 channels, 1×1.
     pub conv: BasicConv2d,
     /// 2048→1024.
     pub fc1: Linear,
@@ -123,7 +125,7 @@ pub struct InceptionAux {
 }
 
 impl InceptionAux {
-    /// A head for this many channels and classes, with dropout 0.7.
+    /// Creates a head for this many channels and classes, with dropout 0.7.
     pub fn new(inputs: usize, num_classes: usize) -> InceptionAux {
         InceptionAux {
             conv: same(inputs, 128, 1),
@@ -170,19 +172,20 @@ pub struct GoogLeNet {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GoogLeNetOutput {
-    /// The main head's.
+    /// The logits of the main head.
     pub logits: Tensor,
-    /// Those of the head after block 4a, if there is one.
+    /// The logits of the head after block 4a, if there is one.
     pub aux1: Option<Tensor>,
-    /// Those of the head after block 4d, if there is one.
+    /// The logits of the head after block 4d, if there is one.
     pub aux2: Option<Tensor>,
 }
 
 impl GoogLeNetOutput {
-    /// The paper's training loss: the main head's cross-entropy and 0.3 of each auxiliary head's.
+    /// Computes the paper's training loss: the main head's cross-entropy plus 0.3 of each auxiliary
+    /// head's.
     ///
     /// # Errors
-    /// As [`Tensor::cross_entropy`].
+    /// Those of [`Tensor::cross_entropy`].
     pub fn loss(&self, labels: &Tensor) -> Result<Tensor> {
         let mut loss = self.logits.cross_entropy(labels)?;
         for logits in [&self.aux1, &self.aux2].into_iter().flatten() {
@@ -205,7 +208,7 @@ const BLOCKS: [(&str, usize, usize, [usize; 2], [usize; 2], usize); 9] = [
     ("inception5b", 832, 384, [192, 384], [48, 128], 128),
 ];
 
-/// torchvision's GoogLeNet with both auxiliary heads and its initialisation.
+/// Creates torchvision's GoogLeNet with both auxiliary heads and its initialisation.
 ///
 /// ```
 /// use convnet::{models::googlenet, nn::Module};
@@ -228,7 +231,7 @@ pub fn googlenet(options: impl Into<ModelOptions>) -> GoogLeNet {
         fc: Box::new(Linear::new(1024, options.num_classes)),
         transform_input: false,
     };
-    // torchvision cuts the distribution off at ±2: at two hundred deviations.
+    // torchvision truncates the distribution at ±2, which is two hundred standard deviations.
     initialise(model, |at| match (at.layer, at.name) {
         ("Conv2d" | "Linear", "weight") => Some(Init::Normal(0.01)),
         _ => None,
@@ -236,22 +239,23 @@ pub fn googlenet(options: impl Into<ModelOptions>) -> GoogLeNet {
 }
 
 impl GoogLeNet {
-    /// Without the auxiliary heads.
+    /// Removes the auxiliary heads.
     pub fn without_aux(mut self) -> GoogLeNet {
         (self.aux1, self.aux2) = (None, None);
         self
     }
 
-    /// Whether pictures normalised with ImageNet's mean and deviation are brought to ±1 first, which torchvision's checkpoint expects.
+    /// Sets whether images normalised with ImageNet's mean and deviation are first converted to
+    /// [-1, 1], which torchvision's checkpoint expects.
     pub fn transform_input(mut self, transform: bool) -> GoogLeNet {
         self.transform_input = transform;
         self
     }
 
-    /// The logits of all heads.
+    /// Computes the logits of all heads.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward).
+    /// Those of [`forward`](Module::forward).
     pub fn forward_with_aux(&self, x: &Tensor) -> Result<GoogLeNetOutput> {
         self.run(x, true)
     }
@@ -280,12 +284,12 @@ impl GoogLeNet {
     }
 }
 
-/// Max pooling with stride 2 whose last window may hang over the end.
+/// Max pooling with stride 2 whose last window may extend past the end.
 fn pool(x: &Tensor, kernel: usize) -> Result<Tensor> {
     x.max_pool2d([kernel; 2], Pool2dOptions { stride: [2, 2], ceil_mode: true, ..Default::default() })
 }
 
-/// From ImageNet's mean and deviation to 0.5 and 0.5.
+/// Converts from ImageNet's mean and deviation to 0.5 and 0.5.
 fn normalise(x: &Tensor) -> Result<Tensor> {
     let constant = |values: [f64; 3]| Tensor::from_vec(values.to_vec(), [1, 3, 1, 1])?.to_dtype(x.dtype());
     let scale = constant([0.229 / 0.5, 0.224 / 0.5, 0.225 / 0.5])?;
@@ -294,10 +298,11 @@ fn normalise(x: &Tensor) -> Result<Tensor> {
 }
 
 impl Module for GoogLeNet {
-    /// The main head's logits; [`forward_with_aux`](GoogLeNet::forward_with_aux) gives the others too.
+    /// Computes the main head's logits; [`forward_with_aux`](GoogLeNet::forward_with_aux) also
+    /// returns the others.
     ///
     /// # Shape
-    /// `[N, 3, H, W]` to `[N, num_classes]`; pictures of at least 15×15.
+    /// `[N, 3, H, W]` to `[N, num_classes]`; images of at least 15×15.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.run(x, false)?.logits)
     }
@@ -311,7 +316,7 @@ mod tests {
     use crate::nn::ModuleExt;
 
     #[test]
-    fn the_loss_weighs_the_auxiliary_heads_by_three_tenths() {
+    fn loss_weighs_the_auxiliary_heads_by_three_tenths() {
         let net = googlenet(4);
         net.eval();
         let (x, labels) = (Tensor::randn([2, 3, 33, 33]), Tensor::from_vec(vec![0i64, 3], [2]).unwrap());
@@ -320,7 +325,7 @@ mod tests {
         let (aux1, aux2) = (out.aux1.clone().unwrap(), out.aux2.clone().unwrap());
         assert_eq!((aux1.shape(), aux2.shape()), (&[2, 4][..], &[2, 4][..]));
         let expected = value(&out.logits) + 0.3 * (value(&aux1) + value(&aux2));
-        // A rounding or two.
+        // Tolerance for one or two roundings.
         assert!((out.loss(&labels).unwrap().item::<f32>().unwrap() - expected).abs() < 1e-5);
         assert_eq!(net.forward(&x).unwrap().to_vec::<f32>().unwrap(), out.logits.to_vec::<f32>().unwrap());
         let without = net.without_aux().forward_with_aux(&x).unwrap();
@@ -328,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn transformed_input_is_what_another_normalisation_of_the_picture_gives() {
+    fn transformed_input_equals_another_normalisation_of_the_image() {
         let net = googlenet(4).without_aux();
         net.eval();
         let picture = Tensor::rand([1, 3, 32, 32]);
@@ -338,13 +343,13 @@ mod tests {
         };
         let expected = net.forward(&by([0.5; 3], [0.5; 3])).unwrap().to_vec::<f32>().unwrap();
         let found = net.transform_input(true).forward(&by([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])).unwrap();
-        // The roundings of two ways to one number, through sixty layers.
+        // Tolerance for the roundings of two ways to compute the input, through sixty layers.
         let scale = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
         assert!(found.to_vec::<f32>().unwrap().iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-3 * scale));
     }
 
     #[test]
-    fn a_bottleneck_saves_the_multiplications_that_the_literature_says() {
+    fn bottleneck_saves_the_multiplications_reported_in_the_literature() {
         let wide = Conv2d::new(192, 32, 5).padding(2);
         assert_eq!(wide.summary([1, 192, 28, 28]).unwrap().multiply_adds, 120_422_400);
         let narrow = vec![Conv2d::new(192, 16, 1), Conv2d::new(16, 32, 5).padding(2)];

@@ -1,12 +1,14 @@
-//! New heads for trained models.
+//! New classifier heads for trained models.
 
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Linear, Maxout, Module, ModuleExt};
 
-/// Puts a new last layer, for this many classes, into a model of the registry, and returns the old one: for fine-tuning on other classes.
+/// Replaces the last layer of a registered model by a new one for this many classes, and returns
+/// the old one: for fine-tuning on other classes.
 ///
-/// The last layer is the last [`Linear`] or 1×1 [`Conv2d`]; the new one starts as layers of its kind do. Auxiliary heads, which only
-/// GoogLeNet has, stay. [`replace`](ModuleExt::replace) puts any module anywhere.
+/// The last layer is the last [`Linear`] or 1×1 [`Conv2d`]; the new one has the default
+/// initialisation of its type. Auxiliary heads, which only GoogLeNet has, are kept.
+/// [`replace`](ModuleExt::replace) replaces any other module.
 ///
 /// ```
 /// use convnet::{models, prelude::*};
@@ -18,7 +20,8 @@ use crate::nn::{Conv2d, Linear, Maxout, Module, ModuleExt};
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] for no classes, and when the model has no such layer or none that can be replaced.
+/// [`Error::Argument`] for zero classes, and when the model has no such layer or none that can be
+/// replaced.
 pub fn replace_head<M: Module + ?Sized>(model: &mut M, num_classes: usize) -> Result<Box<dyn Module>> {
     const OP: &str = "replace_head";
     if num_classes == 0 {

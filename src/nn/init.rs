@@ -1,6 +1,7 @@
 //! Initial weights.
 //!
-//! Each function returns a new `f32` tensor from this thread's generator ([`manual_seed`](crate::manual_seed)); give it to
+//! Each function returns a new `f32` tensor drawn from this thread's generator
+//! ([`manual_seed`](crate::manual_seed)) for
 //! [`Parameter::set`](super::Parameter::set):
 //!
 //! ```
@@ -11,8 +12,9 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 //!
-//! Layers start as PyTorch's do. A layer takes one number from the generator when it is made, the seed of its weights, which are drawn when
-//! they are first asked for: a network whose weights are loaded from a file draws none.
+//! Layers are initialised as in PyTorch. A new layer draws one number from the generator, the seed
+//! of its weights, which are computed on first use: a network whose weights are loaded from a file
+//! draws none.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -23,35 +25,35 @@ use crate::tensor::rng::{fill_normal, seeded, short_unit, with_generator};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor};
 
-/// What the variance of initial weights is chosen to preserve.
+/// The quantity whose variance the initial weights preserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fan {
-    /// The size of activations in the forward pass: divides by the number of inputs of a unit.
+    /// The activations in the forward pass: divides by the number of inputs of a unit.
     In,
-    /// The size of gradients in the backward pass: divides by the number of outputs of a unit.
+    /// The gradients in the backward pass: divides by the number of outputs of a unit.
     Out,
 }
 
-/// By how much weights must be larger to make up for what the activation after them takes away.
+/// The factor by which weights are larger to compensate for the activation function that follows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Gain {
-    /// None, or sigmoid: 1.
+    /// 1, for no activation or sigmoid.
     Linear,
-    /// √2.
+    /// √2, for ReLU.
     Relu,
-    /// √(2 / (1 + slope²)).
+    /// √(2 / (1 + slope²)), for leaky ReLU.
     LeakyRelu(f64),
-    /// 5/3.
+    /// 5/3, for tanh.
     Tanh,
-    /// 3/4.
+    /// 3/4, for SELU.
     Selu,
     /// This number.
     Custom(f64),
 }
 
 impl Gain {
-    /// The factor.
+    /// Returns the factor.
     pub fn value(self) -> f64 {
         match self {
             Gain::Linear => 1.0,
@@ -64,7 +66,7 @@ impl Gain {
     }
 }
 
-/// The numbers of inputs and outputs of a unit: for `[out, in, k…]`, `in·k…` and `out·k…`.
+/// Returns the numbers of inputs and outputs of a unit: for `[out, in, k…]`, `in·k…` and `out·k…`.
 ///
 /// # Errors
 /// [`Error::Shape`] with fewer than two dimensions.
@@ -78,7 +80,7 @@ pub fn fans(shape: impl AsRef<[usize]>) -> Result<(usize, usize)> {
     fans.ok_or_else(|| Error::shape("fans", format!("shape {shape:?} is too large")))
 }
 
-/// Uniform in ±gain·√(3 / fan) (He et al., 2015).
+/// Draws uniformly in ±gain·√(3 / fan) (He et al., 2015).
 ///
 /// # Errors
 /// [`Error::Shape`] with fewer than two dimensions.
@@ -87,7 +89,7 @@ pub fn kaiming_uniform(shape: impl AsRef<[usize]>, fan: Fan, gain: Gain) -> Resu
     uniform(shape, -bound, bound)
 }
 
-/// Normal with deviation gain / √fan (He et al., 2015).
+/// Draws from a normal distribution with standard deviation gain / √fan (He et al., 2015).
 ///
 /// # Errors
 /// [`Error::Shape`] with fewer than two dimensions.
@@ -102,7 +104,7 @@ fn kaiming_std(shape: &[usize], fan: Fan, gain: Gain) -> Result<f64> {
     Ok(gain.value() / (fan.max(1) as f64).sqrt())
 }
 
-/// Uniform in ±gain·√(6 / (fan in + fan out)) (Glorot and Bengio, 2010).
+/// Draws uniformly in ±gain·√(6 / (fan in + fan out)) (Glorot and Bengio, 2010).
 ///
 /// # Errors
 /// [`Error::Shape`] with fewer than two dimensions.
@@ -111,7 +113,8 @@ pub fn xavier_uniform(shape: impl AsRef<[usize]>, gain: Gain) -> Result<Tensor> 
     uniform(shape, -bound, bound)
 }
 
-/// Normal with deviation gain·√(2 / (fan in + fan out)) (Glorot and Bengio, 2010).
+/// Draws from a normal distribution with standard deviation gain·√(2 / (fan in + fan out)) (Glorot
+/// and Bengio, 2010).
 ///
 /// # Errors
 /// [`Error::Shape`] with fewer than two dimensions.
@@ -125,7 +128,7 @@ fn xavier_std(shape: &[usize], gain: Gain) -> Result<f64> {
     Ok(gain.value() * (2.0 / ((fan_in as f64 + fan_out as f64).max(1.0))).sqrt())
 }
 
-/// Uniform in `[low, high)`.
+/// Draws uniformly in `[low, high)`.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shape has more elements than memory can hold.
@@ -134,7 +137,7 @@ pub fn uniform(shape: impl AsRef<[usize]>, low: f64, high: f64) -> Result<Tensor
     with_generator(|generator| draw_uniform(generator, shape, low, high))
 }
 
-/// Normal numbers.
+/// Draws from a normal distribution.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shape has more elements than memory can hold.
@@ -143,10 +146,11 @@ pub fn normal(shape: impl AsRef<[usize]>, mean: f64, std: f64) -> Result<Tensor>
     with_generator(|generator| draw_normal(generator, shape, |z| Some(mean + std * z)))
 }
 
-/// Normal numbers of which those outside `[low, high]` are drawn again, as for torchvision's Inception and GoogLeNet.
+/// Draws from a normal distribution and draws numbers outside `[low, high]` again, as for
+/// torchvision's Inception and GoogLeNet.
 ///
 /// # Errors
-/// [`Error::Argument`] when the interval holds next to nothing of the distribution.
+/// [`Error::Argument`] when almost none of the distribution is inside the interval.
 pub fn truncated_normal(shape: impl AsRef<[usize]>, mean: f64, std: f64, low: f64, high: f64) -> Result<Tensor> {
     let shape = checked("truncated_normal", shape.as_ref())?;
     let within = |z: f64| Some(mean + std * z).filter(|x| (low..=high).contains(x));
@@ -159,7 +163,7 @@ pub fn truncated_normal(shape: impl AsRef<[usize]>, mean: f64, std: f64, low: f6
     })
 }
 
-/// One value everywhere.
+/// Fills a tensor with one value.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shape has more elements than memory can hold.
@@ -180,8 +184,8 @@ fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64
     })
 }
 
-/// Standard normal numbers as `accept` changes them; what it refuses is drawn again. Fails when it refuses
-/// 100,000 in a row.
+/// Draws standard normal numbers and maps them by `accept`; draws again where that returns `None`.
+/// Fails after 100,000 rejections in a row.
 fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64) -> Option<f64>) -> Result<Tensor> {
     let mut buffer = [0.0; 256];
     let mut next = buffer.len();
@@ -203,13 +207,14 @@ fn draw_normal(generator: &mut ChaCha8Rng, shape: &[usize], accept: impl Fn(f64)
     })
 }
 
-/// The seed of a layer's weights, taken from this thread's generator.
+/// Draws the seed of a layer's weights from this thread's generator.
 pub(super) fn layer_seed() -> u64 {
     with_generator(ChaCha8Rng::next_u64)
 }
 
-/// PyTorch's default for dense and convolutional layers, weight and bias alike: uniform in ±1/√fan_in, which for the weight is Kaiming's bound
-/// with a = √5. `stream` tells the tensors of one layer apart.
+/// Returns a parameter with PyTorch's default for dense and convolutional layers, weight and bias
+/// alike: uniform in ±1/√fan_in, which for the weight is Kaiming's bound with a = √5. `stream`
+/// distinguishes the tensors of one layer.
 pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream: u64) -> Parameter {
     let bound = if fan_in == 0 { 0.0 } else { 1.0 / (fan_in as f64).sqrt() };
     Parameter::lazy(shape, move |shape| {
@@ -219,47 +224,49 @@ pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream:
     })
 }
 
-/// A parameter that starts with one value everywhere.
+/// Returns a parameter that is filled with one value.
 pub(super) fn layer_constant(shape: Vec<usize>, value: f64) -> Parameter {
     Parameter::lazy(shape, move |shape| Tensor::try_full(shape, value, DType::F32))
 }
 
-/// How a network starts weights that do not start as their layer's do.
+/// An initialisation that a network uses in place of the layer's default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Init {
     /// One value.
     Constant(f64),
-    /// Normal with mean 0 and this deviation.
+    /// Normal with mean 0 and this standard deviation.
     Normal(f64),
     /// Uniform in plus or minus this bound.
     Uniform(f64),
 }
 
 impl Init {
-    /// Kaiming's normal distribution for ReLU by the number of outputs, torchvision's choice for most networks.
+    /// Returns Kaiming's normal distribution for ReLU by the number of outputs, torchvision's
+    /// choice for most networks.
     pub(crate) fn kaiming_fan_out(shape: &[usize]) -> Init {
         Init::Normal(kaiming_std(shape, Fan::Out, Gain::Relu).unwrap_or(0.0))
     }
 
-    /// The same by the number of inputs.
+    /// Returns Kaiming's normal distribution for ReLU by the number of inputs.
     pub(crate) fn kaiming_fan_in(shape: &[usize]) -> Init {
         Init::Normal(kaiming_std(shape, Fan::In, Gain::Relu).unwrap_or(0.0))
     }
 }
 
-/// A parameter as [`start`] meets it.
+/// A parameter as [`initialise`] passes it to its closure.
 pub(crate) struct ParamInfo<'a> {
-    /// The kind of its layer, as in `Conv2d`.
+    /// The type of its layer, as in `Conv2d`.
     pub(crate) layer: &'a str,
     /// The path, as in `features.0.weight`.
     pub(crate) path: &'a str,
-    /// Its end, as in `weight`.
+    /// The last name of the path, as in `weight`.
     pub(crate) name: &'a str,
     pub(crate) shape: &'a [usize],
 }
 
-/// Goes over all parameters as torchvision's models do after they are built; `None` leaves one as its layer starts it. Draws nothing yet:
-/// each weight does when it is asked for, from a seed of its own.
+/// Initialises all parameters as torchvision's models do after they are built; for `None`, a
+/// parameter keeps its layer's default. Nothing is drawn yet: each weight is computed on first use,
+/// from its own seed.
 pub(crate) fn initialise<M: Module>(module: M, choose: impl Fn(ParamInfo<'_>) -> Option<Init>) -> M {
     let mut layer = String::new();
     Visitor::walk(&module, &mut |path, item| match item {

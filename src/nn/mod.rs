@@ -1,7 +1,9 @@
-//! Layers, and what networks are put together with.
+//! Layers, containers and the tools to build networks from them.
 //!
-//! A network is a [`Module`]: it maps a tensor to a tensor, and names its parts to a [`Visitor`]. One such walk drives all that is done to a
-//! whole network: collecting [`Parameter`]s, switching between training and evaluation, freezing, [state dicts](StateDict), saving,
+//! A network is a [`Module`]: it maps a tensor to a tensor, and names its parts to a [`Visitor`].
+//! One visitor serves every operation on a whole network: collecting [`Parameter`]s, switching
+//! between training and evaluation, freezing, [state dicts](StateDict), saving,
+//! [summaries](Summary), and setting each layer's path, which error messages contain:
 //! [summaries](Summary), and telling each layer its path, which error messages give:
 //!
 //! ```
@@ -13,8 +15,9 @@
 //! assert_eq!(error, "conv1 (Conv2d 64→64, k3): expected 64 input channels, got shape [2, 3, 56, 56]");
 //! ```
 //!
-//! Layers are built by `new` with what must be given, and setters for the rest; options that make no sense, such as groups that do not divide
-//! the channels, are reported by `forward`. Names and defaults are PyTorch's.
+//! Layers are created by `new` with their required arguments, and have setters for the optional
+//! ones; `forward` reports invalid options, such as groups that do not divide the channels. Names
+//! and defaults are PyTorch's.
 
 mod containers;
 pub mod init;

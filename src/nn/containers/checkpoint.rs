@@ -1,10 +1,11 @@
-//! Gradient checkpointing: less memory in training for a second forward pass (Chen, Xu, Zhang & Guestrin, *Training Deep Nets with Sublinear
-//! Memory Cost*, 2016).
+//! Gradient checkpointing: saves memory in training at the cost of a second forward pass (Chen, Xu,
+//! Zhang & Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016).
 //!
-//! A checkpointed part of a network keeps its inputs for backward and nothing else; the backward walk runs it again when it gets there, and
-//! then has what it needs. The results are those without checkpoints, bit for bit: dropout draws the same numbers again, running estimates
-//! of BatchNorm follow each batch once, convolutions take the same [algorithm](crate::with_algorithm), and gradients are added up in the
-//! same order.
+//! A checkpointed part of a network keeps only its inputs for the backward pass, which runs the
+//! part again when it needs the intermediate values. The results are equal to those without
+//! checkpoints, bit for bit: dropout draws the same numbers again, running estimates of BatchNorm
+//! are updated once per batch, convolutions use the same [algorithm](crate::with_algorithm), and
+//! gradients are added up in the same order.
 
 use std::sync::Arc;
 
@@ -15,13 +16,15 @@ use crate::nn::module::{Copier, Module, Parts, PartsMut};
 use crate::ops::{algorithm, with_algorithm};
 use crate::tensor::Tensor;
 
-/// `body(inputs)`, computed again in the backward pass instead of keeping what it computed on the way.
+/// Computes `body(inputs)`, and computes it again in the backward pass instead of keeping
+/// intermediate values.
 ///
-/// Gradients reach the inputs, and all parameters and other tensors that `body` uses. Under [`no_grad`](crate::no_grad) this is a plain
-/// call. Checkpoints may stand inside checkpoints.
+/// Gradients reach the inputs, and all parameters and other tensors that `body` uses. Under
+/// [`no_grad`](crate::no_grad) this is a plain call. Checkpoints may be nested.
 ///
-/// The second run has to do what the first did: between the two, parameters keep their values and layers their mode. A layer that changes
-/// its own state as it runs asks [`is_recomputing`](autograd::is_recomputing). Tensors that `body` hands out other than as its result
+/// The second run must do the same as the first: between the two, parameters keep their values and
+/// layers their mode. A layer that changes its own state during `forward` has to check
+/// [`is_recomputing`](autograd::is_recomputing). Tensors that leave `body` other than as its result
 /// have no graph.
 ///
 /// ```
@@ -38,16 +41,18 @@ use crate::tensor::Tensor;
 /// ```
 ///
 /// # Errors
-/// Those of `body`. The backward pass fails with [`Error::Backward`](crate::Error::Backward) when a parameter has changed or the second run
-/// met others or gave another shape, and when it reaches a tensor that `body` handed out.
+/// Those of `body`. The backward pass fails with [`Error::Backward`](crate::Error::Backward) when a
+/// parameter has changed, when the second run uses other tensors or returns another shape, and when
+/// it reaches a tensor that left `body` other than as its result.
 pub fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
     let algorithm = algorithm();
     autograd::checkpoint(inputs, move |inputs| with_algorithm(algorithm, || body(inputs)))
 }
 
-/// A module that keeps its input for backward and nothing that it computes on the way; see [`checkpoint`](checkpoint()).
+/// A module that keeps only its input for the backward pass and no intermediate values; see
+/// [`checkpoint`](checkpoint()).
 ///
-/// State-dict keys, printing and all else are the module's own, as if it stood there alone.
+/// State-dict keys, printing and everything else are the module's, as without the checkpoint.
 ///
 /// ```
 /// use convnet::nn::{Checkpoint, Conv2d, Module, ModuleExt, ReLU, Sequential};
@@ -61,20 +66,20 @@ pub struct Checkpoint<M: ?Sized> {
 }
 
 impl<M: Module> Checkpoint<M> {
-    /// Of this module.
+    /// Wraps this module.
     pub fn new(module: M) -> Checkpoint<M> {
         Checkpoint { module: Arc::new(module) }
     }
 }
 
 impl<M: ?Sized> Checkpoint<M> {
-    /// The module inside.
+    /// Returns the module inside.
     pub fn module(&self) -> &M {
         &self.module
     }
 }
 
-/// Of a module that is shared, of any type.
+/// Wraps a shared module of any type.
 impl<M: Module + ?Sized> From<Arc<M>> for Checkpoint<M> {
     fn from(module: Arc<M>) -> Checkpoint<M> {
         Checkpoint { module }
@@ -86,10 +91,10 @@ where
     Arc<M>: Module,
 {
     /// # Shape
-    /// The module's.
+    /// Those of the module.
     ///
     /// # Errors
-    /// The module's.
+    /// Those of the module.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let module = Arc::clone(&self.module);
         checkpoint(&[x], move |inputs| module.forward(&inputs[0]))

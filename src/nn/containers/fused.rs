@@ -1,8 +1,10 @@
-//! A convolution with what usually follows it.
+//! A convolution fused with the layers that usually follow it.
 //!
-//! In evaluation under [`no_grad`](crate::no_grad) all of it is one operation: the normalisation is folded into the convolution's weights, which
-//! are laid out once and kept until they change. In training, the convolution takes the statistics in passing if it can, and normalisation,
-//! shortcut and activation are one operation with few passes over the data. The result is that of the layers one after the other.
+//! In evaluation under [`no_grad`](crate::no_grad) they run as one operation: the normalisation is
+//! folded into the convolution's weights, which are repacked once and cached until they change. In
+//! training, the convolution also computes the batch statistics if it can, and normalisation,
+//! shortcut and activation are one operation with few passes over the data. The result is that of
+//! the layers run one after the other.
 
 use crate::autograd::is_grad_enabled;
 use crate::error::Result;
@@ -14,47 +16,50 @@ use crate::nn::module::layer::{block, is_tracing};
 use crate::ops::GrowingMaps;
 use crate::tensor::Tensor;
 
-/// `bn(conv(x))`.
+/// Computes `bn(conv(x))`.
 ///
 /// # Errors
-/// The layers'.
+/// Those of the layers.
 pub fn conv_bn(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) -> Result<Tensor> {
     conv_bn_act(conv, bn, x, Activation::Linear)
 }
 
-/// `relu(bn(conv(x)))`.
+/// Computes `relu(bn(conv(x)))`.
 ///
 /// # Errors
-/// The layers'.
+/// Those of the layers.
 pub fn conv_bn_relu(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) -> Result<Tensor> {
     conv_bn_act(conv, bn, x, Activation::Relu)
 }
 
-/// `relu(bn(conv(x)) + shortcut)`.
+/// Computes `relu(bn(conv(x)) + shortcut)`.
 ///
 /// # Errors
-/// As [`conv_bn_add_act`].
+/// Those of the layers, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not
+/// broadcast with their result.
 pub fn conv_bn_add_relu(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
     conv_bn_add_act(conv, bn, x, shortcut, Activation::Relu)
 }
 
-/// `activation(bn(conv(x)))`.
+/// Computes `activation(bn(conv(x)))`.
 ///
 /// # Errors
-/// The layers'.
+/// Those of the layers.
 pub fn conv_bn_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
     fused_or_apart(conv, bn, x, None, activation)
 }
 
-/// `activation(bn(conv(x)) + shortcut)`.
+/// Computes `activation(bn(conv(x)) + shortcut)`.
 ///
 /// # Errors
-/// The layers', and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of them.
+/// Those of the layers, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not
+/// broadcast with their result.
 pub fn conv_bn_add_act(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: &Tensor, activation: Activation) -> Result<Tensor> {
     fused_or_apart(conv, bn, x, Some(shortcut), activation)
 }
 
-/// In one operation, or in training two, of which the first takes the statistics that the second asks for.
+/// Runs the layers as one operation or, in training, as two, of which the first computes the
+/// statistics for the second.
 fn fused_or_apart(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
     if let Some(y) = conv.fused(Some(bn), x, shortcut, activation)? {
         return Ok(y);
@@ -63,10 +68,10 @@ fn fused_or_apart(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: Option<
     bn.forward_fused(&y, moments, shortcut, activation)
 }
 
-/// `activation(conv(x))`.
+/// Computes `activation(conv(x))`.
 ///
 /// # Errors
-/// The layer's.
+/// Those of the layer.
 pub fn conv_act(conv: &Conv2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
     match conv.fused(None, x, None, activation)? {
         Some(y) => Ok(y),
@@ -74,15 +79,16 @@ pub fn conv_act(conv: &Conv2d, x: &Tensor, activation: Activation) -> Result<Ten
     }
 }
 
-/// `activation(bn(x))`.
+/// Computes `activation(bn(x))`.
 ///
 /// # Errors
-/// The layer's.
+/// Those of the layer.
 pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activation: Activation) -> Result<Tensor> {
     bn.forward_fused(x, None, None, activation)
 }
 
-/// `activation(layer(x) + shortcut)`. Where the layer is a [`ChannelScale`](crate::nn::ChannelScale) and nobody else holds `x`, inference overwrites that, in one
+/// Computes `activation(layer(x) + shortcut)`. When the layer is a
+/// [`ChannelScale`](crate::nn::ChannelScale) and `x` is not shared, inference overwrites `x` in one
 /// pass.
 ///
 /// ```
@@ -97,7 +103,8 @@ pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activat
 /// ```
 ///
 /// # Errors
-/// The layer's, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not broadcast with what comes out of it.
+/// Those of the layer, and [`Error::Shape`](crate::Error::Shape) when the shortcut does not
+/// broadcast with its result.
 pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
     match layer.as_channel_scale() {
         Some(channel_scale) if !is_tracing() => block(layer, || {
@@ -112,11 +119,12 @@ pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, a
     }
 }
 
-/// `activation(bn(maps))` of maps that are still to grow, for inference; `None` where the layer has to run by itself, to take the batch's
-/// statistics, to be listed by a summary, or to say what is wrong.
+/// Computes `activation(bn(maps))` of a buffer of maps that more maps are appended to later, for
+/// inference. Returns `None` when the layer has to run by itself: to use the batch's statistics, to
+/// be listed by a summary, or to report an error.
 ///
 /// # Errors
-/// As [`GrowingMaps::normalised`].
+/// Those of [`GrowingMaps::normalised`].
 pub(crate) fn growing_bn_act(bn: &BatchNorm2d, maps: &GrowingMaps, activation: Activation) -> Result<Option<Tensor>> {
     let running = if is_tracing() || is_grad_enabled() { None } else { bn.running(maps.channels()) };
     let norm = running.map(|running| running.values(maps.maps().dtype())).transpose()?.flatten();
@@ -150,7 +158,7 @@ mod tests {
         activation.apply(shortcut.map_or(y.clone(), |shortcut| y.add(shortcut).unwrap())).unwrap()
     }
 
-    /// Each element's rounding errors are those of a sum of 45 products.
+    /// Compares with a tolerance for the rounding errors of a sum of 45 products per element.
     fn assert_close(found: &Tensor, expected: &Tensor) {
         assert_eq!(found.shape(), expected.shape());
         let bound = if found.dtype() == DType::F32 { 1e-5 } else { 1e-13 };
@@ -165,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_run_as_one_give_what_they_give_one_by_one() {
+    fn fused_layers_give_the_results_of_single_layers() {
         let (conv, bn) = layers();
         for dtype in [DType::F32, DType::F64] {
             conv.to_dtype(dtype).unwrap();
@@ -183,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_taken_in_passing_train_as_those_of_the_layers_one_by_one() {
+    fn statistics_from_the_convolution_train_like_those_of_single_layers() {
         let (mut found, mut expected) = (vec![], vec![]);
         for (results, one_by_one) in [(&mut found, false), (&mut expected, true)] {
             for dtype in [DType::F32, DType::F64] {
@@ -207,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_weights_follow_every_change() {
+    fn cached_weights_follow_every_change() {
         let (conv, bn) = layers();
         let x = Tensor::randn([1, 5, 4, 4]);
         check(&conv, &bn, &x);
@@ -222,7 +230,7 @@ mod tests {
         conv.load_state_dict(&state).unwrap();
         check(&conv, &bn, &x);
         bn.train();
-        // The estimates follow the batch, and the batch's statistics count.
+        // The running estimates follow the batch, and the batch's statistics are used.
         no_grad(|| conv_bn(&conv, &bn, &x)).unwrap();
         bn.eval();
         check(&conv, &bn, &x);
@@ -235,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_or_algorithm_takes_other_weights_and_a_changed_setting_too() {
+    fn other_size_algorithm_or_setting_uses_other_weights() {
         let (conv, bn) = layers();
         for size in [4, 5, 6, 7, 4] {
             check(&conv, &bn, &Tensor::randn([2, 5, size, size]));
@@ -249,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frozen_in_evaluation_is_fused_with_recording_on_and_gradients_flow_where_they_are_wanted() {
+    fn frozen_layers_in_evaluation_are_fused_while_recording_and_required_gradients_flow() {
         let (conv, bn) = layers();
         let x = Tensor::randn([1, 5, 4, 4]);
         assert!(conv_bn(&conv, &bn, &x).unwrap().requires_grad());
@@ -262,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_reported_as_by_the_layers_themselves() {
+    fn misfits_are_reported_as_by_the_layers_themselves() {
         let (conv, bn) = layers();
         let message = |x: &Tensor, bn: &BatchNorm2d, shortcut: &Tensor| {
             let one = no_grad(|| conv_bn_add_relu(&conv, bn, x, shortcut)).unwrap_err().to_string();
@@ -275,13 +283,14 @@ mod tests {
         assert!(message(&x, &BatchNorm2d::new(7), &shortcut).contains("expected 7 channels"));
         assert!(message(&x, &bn, &Tensor::zeros([1, 8, 4, 3])).contains("[1, 8, 4, 3]"));
         assert!(message(&x.cast(DType::F64).unwrap(), &bn, &shortcut).contains("f64"));
-        // A shortcut of another dtype or one that broadcasts is none for the kernel, and adds up all the same.
+        // The kernel does not take a shortcut of another dtype or one that broadcasts; the result
+        // is the same without it.
         assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &shortcut.cast(DType::F64).unwrap())).unwrap().dtype(), DType::F64);
         assert_eq!(no_grad(|| conv_bn_add_relu(&conv, &bn, &x, &Tensor::ones([8, 1, 1]))).unwrap().shape(), [1, 8, 4, 4]);
     }
 
     #[test]
-    fn a_sequence_runs_neighbours_as_one_and_lists_them_one_by_one() {
+    fn sequence_runs_neighbours_fused_and_lists_them_one_by_one() {
         crate::manual_seed(4);
         let (conv, bn) = layers();
         let plain = Conv2d::new(8, 3, 1);
@@ -293,7 +302,7 @@ mod tests {
         Module::eval(net.child(1).unwrap());
         let last = net.child(8).unwrap().forward(&expected.relu()).unwrap();
         assert_close(&no_grad(|| net.forward(&x)).unwrap(), &last);
-        // A row for the sequence, and one for each layer.
+        // One row for the sequence, and one for each layer.
         assert_eq!(net.summary([2, 5, 4, 4]).unwrap().rows.len(), 1 + 9);
         let error = no_grad(|| net.forward(&Tensor::zeros([2, 4, 4, 4]))).unwrap_err().to_string();
         assert!(error.starts_with("0 (Conv2d 5→8, k3"), "{error}");

@@ -1,4 +1,5 @@
-//! Modules made of others: sequences, recomputed segments, and neighbouring layers that run as one kernel.
+//! Modules made of other modules: sequences, recomputed segments, and neighbouring layers that run
+//! as one kernel.
 
 mod checkpoint;
 mod fused;

@@ -1,4 +1,4 @@
-//! Modules one after the other.
+//! The container that runs modules in order.
 
 use std::fmt;
 
@@ -14,7 +14,8 @@ use crate::nn::module::{Copier, Module, Parts, PartsMut};
 use crate::ops::Activation;
 use crate::tensor::Tensor;
 
-/// Runs its children one after the other. They are named `0`, `1`, … as PyTorch's are, or by [`push_named`](Sequential::push_named).
+/// Runs its children in order. They are named `0`, `1`, … as in PyTorch, or by
+/// [`push_named`](Sequential::push_named).
 ///
 /// ```
 /// use convnet::nn::{Flatten, Linear, Module, ModuleExt, ReLU, Sequential};
@@ -32,30 +33,31 @@ pub struct Sequential {
 
 struct Child {
     name: String,
-    /// For errors that come from the child itself, not from a layer inside.
+    /// Used for errors that come from the child itself, not from a layer inside.
     path: LayerPath,
     module: Box<dyn Module>,
 }
 
 impl Sequential {
-    /// One without children, which returns its input.
+    /// Creates a sequence without children, which returns its input.
     pub fn new() -> Sequential {
         Sequential::default()
     }
 
-    /// Adds a child named by its number.
+    /// Adds a child named by its index.
     ///
     /// # Panics
-    /// As [`push_named`](Sequential::push_named).
+    /// When the name is already taken; see [`push_named`](Sequential::push_named).
     pub fn push(self, module: impl Module) -> Sequential {
         let name = self.children.len().to_string();
         self.push_named(name, module)
     }
 
-    /// Adds a child by name.
+    /// Adds a child with this name.
     ///
     /// # Panics
-    /// When the name is empty, contains a dot, or is taken: state dicts could not tell the children apart.
+    /// When the name is empty, contains a dot, or is already taken: the children would have
+    /// ambiguous keys in state dicts.
     pub fn push_named(mut self, name: impl Into<String>, module: impl Module) -> Sequential {
         let name = name.into();
         assert!(!name.is_empty() && !name.contains('.'), "a child's name is not empty and has no dot, got {name:?}");
@@ -68,7 +70,7 @@ impl Sequential {
         self
     }
 
-    /// The number of children.
+    /// Returns the number of children.
     pub fn len(&self) -> usize {
         self.children.len()
     }
@@ -78,18 +80,21 @@ impl Sequential {
         self.children.is_empty()
     }
 
-    /// The child at this place; [`get`](crate::nn::ModuleExt::get) finds it by name or path.
+    /// Returns the child at this index; [`get`](crate::nn::ModuleExt::get) finds it by name or
+    /// path.
     pub fn child(&self, index: usize) -> Option<&dyn Module> {
         self.children.get(index).map(|child| &*child.module)
     }
 
-    /// The children with their names, in order.
+    /// Returns the children with their names, in order.
     pub fn children(&self) -> impl Iterator<Item = (&str, &dyn Module)> {
         self.children.iter().map(|child| (child.name.as_str(), &*child.module))
     }
 }
 
-/// A child that can run as one with its neighbours: a convolution, a normalisation and an activation, in this order and each but the first of
+/// A child that can run fused with its neighbours: a convolution, a normalisation and an
+/// activation, in this order, where each but the first is optional. The result is that of the
+/// layers run one after the other.
 /// those there are optional. The result is that of one after the other.
 enum Part<'a> {
     Convolution(&'a Conv2d),
@@ -112,7 +117,8 @@ impl Part<'_> {
     }
 }
 
-/// Runs as many of the next children as go together, if more than one do, and tells how many. A summary sees each by itself.
+/// Runs as many of the next children as can be fused, if there is more than one, and returns the
+/// result and their number. When a summary traces the layers, each runs by itself.
 fn together(children: &[Child], x: &Tensor) -> Option<(Result<Tensor>, usize)> {
     let part = |index: usize| children.get(index).map_or(Part::Other, |child| Part::of(&*child.module));
     let activation = |index: usize| match part(index) {
@@ -135,7 +141,7 @@ fn together(children: &[Child], x: &Tensor) -> Option<(Result<Tensor>, usize)> {
 
 impl Module for Sequential {
     /// # Errors
-    /// The first child's that fails, with its path.
+    /// Those of the first child that fails, with its path.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let (mut current, mut rest) = (None, &self.children[..]);
@@ -177,7 +183,7 @@ impl Module for Sequential {
     }
 }
 
-/// The tree of modules, as PyTorch prints it.
+/// Prints the tree of modules, as PyTorch does.
 impl fmt::Debug for Sequential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         tree(self, f)

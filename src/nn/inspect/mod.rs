@@ -1,4 +1,5 @@
-//! What a network is, without running it: its tree as text, its layers with shapes and costs, their receptive fields.
+//! Inspection of networks without computing values: the module tree as text, layers with shapes and
+//! costs, receptive fields.
 
 pub(crate) mod display;
 pub(crate) mod receptive_field;

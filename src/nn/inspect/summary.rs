@@ -1,4 +1,4 @@
-//! What a network consists of and what it costs, as a table.
+//! A table of a network's layers and their costs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,33 +13,34 @@ use crate::tensor::meta;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
 
-/// A layer in one of its calls, or a block with all that is inside.
+/// One call of a layer, or a block with everything inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SummaryRow {
     /// The path, empty for the network itself.
     pub path: String,
-    /// What it is, as in `Conv2d 64→64, k3` for a layer and `Sequential` for a block.
+    /// Its description, as in `Conv2d 64→64, k3` for a layer and `Sequential` for a block.
     pub layer: String,
-    /// How many blocks it is in.
+    /// The number of blocks that contain it.
     pub depth: usize,
-    /// Whether it is made of the rows after it that are deeper. Its numbers are then theirs together.
+    /// Whether it consists of the deeper rows after it. Its numbers are then their sums.
     pub is_block: bool,
-    /// The shape of what it returned. `None` for a layer that did not run, and for a block that does not tell
-    /// ([`block`](crate::nn::block) is how it can).
+    /// The shape of its output. `None` for a layer that did not run, and for a block that does not
+    /// report it (by calling [`block`](crate::nn::block)).
     pub output: Option<Vec<usize>>,
-    /// The parameters in it; 0 in a layer's second and further calls, and where they were counted under another path.
+    /// The number of its parameters; 0 in a layer's second and further calls, and where they were
+    /// already counted under another path.
     pub parameters: usize,
-    /// Multiplications, each with its addition.
+    /// The number of multiplications, each with its addition.
     pub multiply_adds: u64,
-    /// Bytes of what its layers returned.
+    /// Bytes of its layers' outputs.
     pub activation_bytes: usize,
 }
 
-/// What [`ModuleExt::summary`](crate::nn::ModuleExt::summary) finds; prints as a table.
+/// The result of [`ModuleExt::summary`](crate::nn::ModuleExt::summary); prints as a table.
 ///
-/// Blocks stand over the layers inside, in the order in which they ran; what did not run, such as heads for training, comes last in its
-/// block.
+/// Each block precedes the layers inside it, in execution order; layers that did not run, such as
+/// heads for training, come last in their block.
 ///
 /// ```
 /// use convnet::nn::{Linear, Module, ModuleExt, ReLU, Sequential};
@@ -59,13 +60,14 @@ pub struct Summary {
     pub input: Vec<usize>,
     /// The number of elements in all parameters, each counted once.
     pub parameters: usize,
-    /// Those of them that are not frozen.
+    /// The number of elements in the parameters that are not frozen.
     pub trainable: usize,
-    /// Multiplications, each with its addition, for the whole input.
+    /// The number of multiplications, each with its addition, for the whole input.
     pub multiply_adds: u64,
     /// Bytes of the input.
     pub input_bytes: usize,
-    /// Bytes of all layers' outputs together: what a forward pass writes, and about what training keeps.
+    /// Bytes of all layers' outputs together: what a forward pass writes, and approximately what
+    /// training keeps.
     pub activation_bytes: usize,
     /// Bytes of the parameters.
     pub parameter_bytes: usize,
@@ -95,12 +97,13 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<Summary> {
     })
 }
 
-/// The dtype in which a network computes.
+/// Returns the dtype in which a network computes.
 fn dtype(module: &dyn Module) -> DType {
     module.parameters().first().map_or(DType::F32, |parameter| parameter.dtype())
 }
 
-/// What runs, in evaluation and without computing, when `forward` gets an input of this shape.
+/// Records the calls of `forward`, in evaluation and without computing values, for an input of this
+/// shape.
 pub(crate) fn dry_trace(
     module: &dyn Module,
     op: &'static str,
@@ -113,7 +116,7 @@ pub(crate) fn dry_trace(
     let dtype = dtype(module);
     let (result, mut trace) = in_evaluation(module, || meta::run(|| trace(|| forward(&Tensor::full(input, 0.0, dtype)))));
     let output = result?.shape().to_vec();
-    // Inside a larger model, layers have their paths from its root.
+    // Inside a larger model, the layers' paths start at its root.
     if let Some(place) = Visitor::find_path(module).filter(|place| !place.is_empty()) {
         trace.make_relative(&place);
     }
@@ -123,13 +126,13 @@ pub(crate) fn dry_trace(
 
 /// All modules of a network, the root first.
 struct Modules {
-    /// In the order of definition: path, what it is, whether it does its work itself.
+    /// In the order of definition: path, description, whether it is a leaf layer.
     all: Vec<(String, String, bool)>,
-    /// Where each path stands in `all`.
+    /// The index in `all` of each path.
     index: HashMap<String, usize>,
 }
 
-/// A row and those below it.
+/// A row and those of the modules inside.
 struct Node {
     row: SummaryRow,
     below: Vec<usize>,
@@ -140,7 +143,7 @@ impl Modules {
         let mut modules = Modules { all: vec![], index: HashMap::new() };
         Visitor::walk(module, &mut |path, item| match item {
             Item::Enter { type_name } => {
-                // A second module under one path cannot be told from the first.
+                // A second module with the same path cannot be distinguished from the first.
                 let next = modules.all.len();
                 if *modules.index.entry(path.to_string()).or_insert(next) == next {
                     modules.all.push((path.to_string(), type_name.to_string(), false));
@@ -156,7 +159,7 @@ impl Modules {
         modules
     }
 
-    /// The module around a path; the root is around all.
+    /// Returns the index of the module that contains a path; the root contains all.
     fn around(&self, path: &str) -> usize {
         let mut path = path;
         while let Some((outer, _)) = path.rsplit_once('.') {
@@ -177,7 +180,7 @@ impl Modules {
             let at = self.index.get(&path).copied().filter(|&at| self.all[at].2);
             let bytes = output.numel() * output.dtype().size();
             let output = Some(output.shape().to_vec());
-            // A layer that no walk meets is listed under the root.
+            // A layer that the visitor does not reach is listed under the root.
             let first = at.map(|at| self.place(at, &mut nodes, &mut placed));
             let node = match first {
                 Some(first) if nodes[first].row.output.is_none() => first,
@@ -192,7 +195,8 @@ impl Modules {
             let row = &mut nodes[node].row;
             (row.layer, row.output, row.multiply_adds, row.activation_bytes) = (layer, output, multiply_adds, bytes);
         }
-        // Layers that did not run, and blocks without layers that did; not places left empty, such as an `Option` without a module.
+        // Layers that did not run, and blocks in which none did; but not empty positions, such as
+        // an `Option` without a module.
         for (at, (path, _, is_layer)) in self.all.iter().enumerate() {
             if *is_layer || at == 0 || blocks.contains_key(path) {
                 self.place(at, &mut nodes, &mut placed);
@@ -214,7 +218,7 @@ impl Modules {
         rows
     }
 
-    /// The first row of a module; it is put under the module around it, if it is not there yet.
+    /// Returns the first row of a module; adds it below its parent if it does not exist yet.
     fn place(&self, at: usize, nodes: &mut Vec<Node>, placed: &mut [Option<usize>]) -> usize {
         if let Some(node) = placed[at] {
             return node;
@@ -236,7 +240,8 @@ fn row(path: String, layer: String, is_block: bool) -> SummaryRow {
     SummaryRow { path, layer, depth: 0, is_block, output: None, parameters: 0, multiply_adds: 0, activation_bytes: 0 }
 }
 
-/// Appends a row and those below it, whose sums it gets. As deep as modules are nested, as every walk is.
+/// Appends a row and those below it, and sums these into it. The recursion is as deep as the
+/// modules are nested, like that of the visitor.
 fn flatten(nodes: &[Node], at: usize, rows: &mut Vec<SummaryRow>) {
     let own = rows.len();
     rows.push(nodes[at].row.clone());
@@ -250,7 +255,7 @@ fn flatten(nodes: &[Node], at: usize, rows: &mut Vec<SummaryRow>) {
     }
 }
 
-/// Runs `body` with everything inside `module` switched to evaluation, then puts the switches back.
+/// Runs `body` with everything inside `module` switched to evaluation, then restores the switches.
 fn in_evaluation<R>(module: &dyn Module, body: impl FnOnce() -> R) -> R {
     struct Restore<'a>(&'a dyn Module, Vec<bool>);
     impl Drop for Restore<'_> {

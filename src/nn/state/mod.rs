@@ -1,4 +1,4 @@
-//! A network's values by name, and the safetensors files that they are kept in.
+//! A network's state by name, and the safetensors files that store it.
 
 pub(crate) mod safetensors;
 pub(crate) mod state_dict;

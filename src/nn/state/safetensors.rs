@@ -1,7 +1,9 @@
-//! The safetensors format: a length, a JSON header, then the tensors' bytes, little-endian, without gaps.
+//! The safetensors format: a length, a JSON header, then the tensors' bytes, little-endian, without
+//! gaps.
 //!
-//! The header is read and checked by the `safetensors` crate: every tensor's bytes lie inside the file, follow one another, and are as many
-//! as its shape and dtype say. So nothing is allocated here that the file does not fill.
+//! The `safetensors` crate reads and checks the header: every tensor's bytes are inside the file,
+//! follow one another, and match its shape and dtype in number. So no allocation here is larger
+//! than the file.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,7 +17,7 @@ use crate::io::read_file;
 use crate::tensor::bytes::{self, StoredDType, View};
 use crate::tensor::{DType, MemoryFormat, Tensor, shape, with_dtype};
 
-/// The longest header that readers accept.
+/// The largest header that readers accept.
 const LONGEST_HEADER: usize = 100_000_000;
 
 pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
@@ -26,7 +28,7 @@ pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
         let message = format!("tensor {} was not read ({reason}) and would be lost; `remove` it from the state dict first", short(name));
         return Err(Error::format(path, message));
     }
-    // Wide types first keeps every tensor aligned, which Python's readers rely on.
+    // Wide types come first, which keeps every tensor aligned; Python's readers rely on this.
     let mut tensors: Vec<(&str, &Tensor)> = state.iter().collect();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
     let header = header(&tensors);
@@ -62,7 +64,7 @@ fn header(tensors: &[(&str, &Tensor)]) -> String {
     header
 }
 
-/// Row by row, little-endian.
+/// Writes the elements in row-major order, little-endian.
 pub(crate) fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
     let tensor = tensor.to_format(MemoryFormat::RowMajor).map_err(io::Error::other)?;
     with_dtype!(tensor.dtype(), T => {
@@ -104,7 +106,8 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
     Ok(state)
 }
 
-/// Hugging Face's convention: where tensors share memory one is stored, and the metadata map each other name to its name.
+/// Hugging Face's convention: of tensors that share memory one is stored, and the metadata maps
+/// each other name to its name.
 fn restore_tied<'a>(state: &mut StateDict, metadata: impl Iterator<Item = (&'a String, &'a String)>) {
     let mut tied: Vec<_> = metadata.filter(|(removed, _)| !state.contains_key(removed)).collect();
     tied.sort();

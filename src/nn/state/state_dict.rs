@@ -24,17 +24,18 @@ use crate::tensor::{DType, MemoryFormat, Tensor};
 pub struct StateDict {
     entries: Vec<(String, Tensor)>,
     index: HashMap<String, usize>,
-    /// Why tensors of the file could not be read, by name.
+    /// The reasons why tensors of the file could not be read, by name.
     unreadable: BTreeMap<String, String>,
 }
 
 impl StateDict {
-    /// One without entries.
+    /// Creates a state dict without entries.
     pub fn new() -> StateDict {
         StateDict::default()
     }
 
-    /// Adds a tensor, or replaces the one of that name in its place and returns it. History is dropped.
+    /// Adds a tensor, or replaces the one with that name in its position and returns the old one.
+    /// The tensor's history is dropped.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
         let (name, tensor) = (name.into(), tensor.detach());
         self.unreadable.remove(&name);
@@ -46,16 +47,16 @@ impl StateDict {
         None
     }
 
-    /// The tensor of this name.
+    /// Returns the tensor with this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.index.get(name).map(|&at| &self.entries[at].1)
     }
 
-    /// The tensor of this name, or the reason why there is none.
+    /// Returns the tensor with this name, or the reason why there is none.
     ///
     /// # Errors
-    /// [`Error::StateDict`] when the file that was loaded has this tensor in a form that is not read, such as a dtype without a counterpart
-    /// here, and when there is no such name.
+    /// [`Error::StateDict`] when the loaded file stores this tensor in an unsupported form, such as
+    /// a dtype that does not exist here, and when there is no such name.
     pub fn try_get(&self, name: &str) -> Result<&Tensor> {
         self.get(name).ok_or_else(|| match self.unreadable.get(name) {
             Some(reason) => Error::StateDict(format!("tensor {} cannot be read: {reason}", short(name))),
@@ -63,13 +64,14 @@ impl StateDict {
         })
     }
 
-    /// Names of tensors that the loaded file has and that could not be read, each with the reason. They are not among [`keys`](Self::keys)
-    /// and are not counted by [`len`](Self::len); [`remove`](Self::remove) forgets one.
+    /// Returns the names of tensors of the loaded file that could not be read, each with the
+    /// reason. They are not among [`keys`](Self::keys) and [`len`](Self::len) does not count them;
+    /// [`remove`](Self::remove) removes one.
     pub fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
         self.unreadable.iter().map(|(name, reason)| (name.as_str(), reason.as_str()))
     }
 
-    /// Notes that a file has this tensor, and why it is not read.
+    /// Records that a file contains this tensor, and why it cannot be read.
     pub(crate) fn insert_unreadable(&mut self, name: impl Into<String>, reason: impl Into<String>) {
         let name = name.into();
         if !self.contains_key(&name) {
@@ -77,7 +79,7 @@ impl StateDict {
         }
     }
 
-    /// With other names; the order stays.
+    /// Renames all keys; the order stays.
     pub(crate) fn with_keys(self, rename: impl Fn(&str) -> String) -> StateDict {
         let mut state: StateDict = self.entries.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
         for (name, reason) in self.unreadable {
@@ -86,8 +88,10 @@ impl StateDict {
         state
     }
 
+    /// Checks that the state dict does not consist of unreadable tensors only.
+    ///
     /// # Errors
-    /// The first reason, when tensors of a file could not be read and no other is there.
+    /// The reason for the first tensor when some could not be read and no other tensor exists.
     pub(crate) fn check_readable(&self) -> Result<(), String> {
         match self.unreadable.iter().next() {
             Some((name, reason)) if self.is_empty() => Err(format!("tensor {}: {reason}", short(name))),
@@ -95,12 +99,12 @@ impl StateDict {
         }
     }
 
-    /// Whether there is a tensor of this name.
+    /// Whether there is a tensor with this name.
     pub fn contains_key(&self, name: &str) -> bool {
         self.index.contains_key(name)
     }
 
-    /// Takes a tensor out; the order of the others stays.
+    /// Removes and returns a tensor; the order of the others stays.
     pub fn remove(&mut self, name: &str) -> Option<Tensor> {
         self.unreadable.remove(name);
         let at = self.index.remove(name)?;
@@ -108,30 +112,31 @@ impl StateDict {
         Some(self.entries.remove(at).1)
     }
 
-    /// The number of tensors.
+    /// Returns the number of tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The names, in order.
+    /// Returns the names, in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Names and tensors, in order.
+    /// Returns names and tensors, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Compares with another state dict: names, shapes, dtypes, and values bit for bit, except that all NaN are equal.
+    /// Compares with another state dict: names, shapes, dtypes, and values bit for bit, except that
+    /// all NaN are equal.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when memory cannot hold what the comparison needs.
+    /// [`Error::OutOfMemory`] when memory cannot hold the temporary data of the comparison.
     pub fn difference(&self, other: &StateDict) -> Result<StateDifference> {
         let mut difference = StateDifference::default();
         let only = |a: &StateDict, b: &StateDict| a.keys().filter(|key| !b.contains_key(key)).map(str::to_string).collect();
@@ -148,11 +153,13 @@ impl StateDict {
         Ok(difference)
     }
 
-    /// Writes a safetensors file, which Python's `safetensors` reads: beside the target, synced, then renamed.
+    /// Writes a safetensors file, which Python's `safetensors` reads: writes a temporary file
+    /// beside the target, syncs and renames it.
     ///
-    /// A crash leaves the old file or the new one; the temporary file of a killed process is removed by the next save to the same path. The
-    /// new file has the old one's permissions. A symbolic link is followed, also to a file that is yet to be created. Devices and named pipes
-    /// are written to instead of replaced; a pipe waits for a reader.
+    /// After a crash the file is either the old one or the new one; the next save to the same path
+    /// removes the temporary file of a killed process. The new file has the old one's permissions.
+    /// A symbolic link is followed, also to a file that does not exist yet. Devices and named pipes
+    /// are written to instead of replaced; writing to a pipe waits for a reader.
     ///
     /// # Errors
     /// [`Error::Io`] with the path.
@@ -160,11 +167,12 @@ impl StateDict {
         safetensors::save(self, path.as_ref())
     }
 
-    /// Reads a safetensors file. `F16` and `BF16` become `f32`; integers other than `U8` become `i64`, `BOOL` becomes `u8`.
+    /// Reads a safetensors file. `F16` and `BF16` become `f32`; integers other than `U8` become
+    /// `i64`, `BOOL` becomes `u8`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not what it should be or holds a dtype that has no
-    /// counterpart here; both name the path.
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not a valid
+    /// safetensors file or contains an unsupported dtype; both contain the path.
     pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
         safetensors::load(path.as_ref())
     }
@@ -207,7 +215,7 @@ fn same_values(a: &Tensor, b: &Tensor) -> Result<bool> {
     })
 }
 
-/// Where two state dicts differ; see [`StateDict::difference`]. Prints as a list.
+/// The differences between two state dicts; see [`StateDict::difference`]. Prints as a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateDifference {
@@ -215,7 +223,8 @@ pub struct StateDifference {
     pub only_here: Vec<String>,
     /// Names that only the second has.
     pub only_there: Vec<String>,
-    /// Names of tensors of different shapes or dtypes, each with both: `fc.weight: f32 [10, 84] and f32 [100, 84]`.
+    /// Names of tensors of different shapes or dtypes, each with both: `fc.weight: f32 [10, 84] and
+    /// f32 [100, 84]`.
     pub misshapen: Vec<String>,
     /// Names of tensors with different values.
     pub changed: Vec<String>,
@@ -247,19 +256,20 @@ impl fmt::Display for StateDifference {
     }
 }
 
-/// What loading a state dict did.
+/// The result of loading a state dict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// How many tensors were set.
+    /// The number of tensors that were set.
     pub loaded: usize,
     /// Keys of the module that the state dict does not have.
     pub missing: Vec<String>,
     /// Keys of the state dict that the module does not have.
     pub unexpected: Vec<String>,
-    /// Keys whose shapes differ, each with both shapes: `fc.weight: expected [10, 84], got [100, 84]`.
+    /// Keys whose shapes differ, each with both shapes: `fc.weight: expected [10, 84], got [100,
+    /// 84]`.
     pub misshapen: Vec<String>,
-    /// Keys whose tensors the file has in a form that is not read, each with the reason.
+    /// Keys whose tensors the file stores in an unsupported form, each with the reason.
     pub unreadable: Vec<String>,
 }
 
@@ -281,10 +291,10 @@ impl LoadReport {
     }
 }
 
-/// How many keys of a kind a message lists; the report has them all.
+/// The number of keys of a kind that a message lists; the report contains them all.
 const MOST_LISTED: usize = 20;
 
-/// The first keys, as many as make a few lines, and how many more there are.
+/// Lists the first keys, at most `most` and a few lines of text, and the number of the others.
 fn listed(keys: &[String], most: usize) -> String {
     const LONGEST: usize = 500;
     let mut text = String::new();
@@ -298,7 +308,8 @@ fn listed(keys: &[String], most: usize) -> String {
     text
 }
 
-/// Fails when memory cannot hold a parameter that has not been drawn yet.
+/// Returns the state dict of a module. Fails when memory cannot hold a parameter that has not been
+/// drawn yet.
 pub(crate) fn of(module: &dyn Module) -> Result<StateDict> {
     let (mut state, mut outcome) = (StateDict::new(), Ok(()));
     Visitor::walk(module, &mut |path, item| {
@@ -324,7 +335,7 @@ enum Target {
     Buffer(crate::nn::Buffer),
 }
 
-/// What fits and what does not; nothing is changed yet.
+/// Matches a state dict with a module; nothing is changed yet.
 fn compare<'a>(module: &dyn Module, state: &'a StateDict) -> (Vec<Assignment<'a>>, LoadReport) {
     let (mut assignments, mut report, mut known) = (vec![], LoadReport::default(), std::collections::HashSet::new());
     Visitor::walk(module, &mut |path, item| {
@@ -361,7 +372,7 @@ fn assign(assignments: Vec<Assignment<'_>>) -> Result<()> {
 
 pub(crate) fn load_strict(module: &dyn Module, state: &StateDict) -> Result<LoadReport> {
     let (assignments, report) = compare(module, state);
-    // Weights of another architecture: hundreds of names would say no more than a few.
+    // Weights of another architecture: a few names are as informative as hundreds.
     let foreign = report.loaded == 0 && report.misshapen.is_empty() && !report.missing.is_empty() && !report.unexpected.is_empty();
     let most = if foreign { 3 } else { MOST_LISTED };
     let mut faults: Vec<String> = report.faults().map(|(what, keys)| format!("{} {what} ({})", keys.len(), listed(keys, most))).collect();

@@ -1,11 +1,14 @@
-//! How much of the input each unit of a network sees.
+//! Receptive fields: the part of the input that each unit of a network depends on.
 //!
-//! A [meta run](crate::tensor::meta) records the graph of operations, in which every node that does not stay at its place knows, for each place
-//! of its output, the places of its input. Going through the nodes in the order of their numbers gives each place of each map the box of the
-//! input that it depends on: where branches meet, the smallest box around theirs. So shortcuts, concatenations and whatever a `forward` does
-//! between its layers are right without being told.
+//! A [meta run](crate::tensor::meta) records the graph of operations. Every node that is not
+//! pointwise knows, for each position of its output, the positions of its input that it reads.
+//! Going through the nodes in the order of their numbers gives, for each position of each map, the
+//! box of the input that it depends on; where branches meet, it is the smallest box around those of
+//! the branches. So shortcuts, concatenations and any other operations between layers are handled
+//! without extra information.
 //!
-//! The sizes, steps and offsets in general follow Araujo et al. 2019, *Computing Receptive Fields of Convolutional Neural Networks*.
+//! The general sizes, strides and offsets follow Araujo et al. 2019, *Computing Receptive Fields of
+//! Convolutional Neural Networks*.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,37 +24,41 @@ use crate::nn::module::layer::Call;
 use crate::tensor::meta::{InputExtent, MOST_PLACES, NodeExtent, map_size};
 use crate::tensor::node::{Edge, Node};
 
-/// What the units of a layer see of the network's input.
+/// The receptive field of a layer's units in the network's input.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReceptiveField {
     /// The layer's path.
     pub path: String,
-    /// What the layer is.
+    /// The layer's description.
     pub layer: String,
     /// The shape of its output.
     pub output: Vec<usize>,
-    /// Height and width of what one unit sees, in pixels of the input and its padding: more than the input has, where it reaches beyond.
-    /// After resampling and adaptive pooling, where units differ, as much as any sees; [`region`](ReceptiveField::region) tells them apart.
+    /// Height and width of one unit's field, in pixels of the input and its padding: larger than
+    /// the input where the field extends beyond it. After resampling and adaptive pooling, where
+    /// units differ, the largest field; [`region`](ReceptiveField::region) gives that of each unit.
     pub size: [usize; 2],
-    /// How many pixels further the field of the next unit is (the "jump"); 0 when all units see the same. Not whole after upsampling.
+    /// The distance in pixels between the fields of neighbouring units (the "jump"); 0 when all
+    /// units have the same field. Not an integer after upsampling.
     pub stride: [f64; 2],
-    /// The first row and column that unit `[0, 0]` sees; negative in the padding.
+    /// The first row and column of the field of unit `[0, 0]`; negative in the padding.
     pub offset: [f64; 2],
-    /// For each place along height and width the first and last pixel that counts.
+    /// The first and last pixel of the field, for each position along height and width.
     seen: [Arc<[Seen]>; 2],
 }
 
-/// First and last pixel, the last before the first when there is none.
+/// First and last pixel; the last is smaller than the first when the field is empty.
 type Seen = (usize, usize);
 const NOTHING: Seen = (usize::MAX, 0);
 
 impl ReceptiveField {
-    /// The rows and the columns of the input that the units at this place of the layer's output depend on: the smallest box, cut at the
-    /// input's edges. Units beyond the output, and those that see nothing but padding, have an empty one.
+    /// Returns the rows and the columns of the input that the units at this position of the layer's
+    /// output depend on: the smallest box, clipped to the input. The box is empty for units beyond
+    /// the output, and for those that depend on padding only.
     ///
-    /// It is exact, but for units that see nothing through one of two branches, in one direction, since there is only padding, or since the
-    /// branches are joined side by side: what they would see through it in the other direction counts.
+    /// The box is exact, with one exception: when a unit depends on nothing through one of two
+    /// branches in one direction, because it reads only padding there or because the branches are
+    /// joined side by side, the range of that branch in the other direction still counts.
     pub fn region(&self, place: [usize; 2]) -> [Range<usize>; 2] {
         let seen = [0, 1].map(|axis| self.seen[axis].get(place[axis]).copied().unwrap_or(NOTHING));
         if seen.iter().any(|(first, last)| first > last) {
@@ -61,12 +68,14 @@ impl ReceptiveField {
     }
 }
 
-/// What [`ModuleExt::receptive_field`](crate::nn::ModuleExt::receptive_field) finds, for each call of a layer; prints as a table.
+/// The result of [`ModuleExt::receptive_field`](crate::nn::ModuleExt::receptive_field), with a row
+/// for each call of a layer; prints as a table.
 ///
-/// A unit's field is a box, the same for all channels. It is that of evaluation: in training, batch normalisation mixes the whole batch.
-/// An operation over whole maps (a mean over height and width, `flatten` and what follows it, layer or group normalisation, softmax,
-/// matrix products) sees all that its input sees, and so does all that is multiplied by its result, as behind squeeze-and-excitation;
-/// softmax over channels is counted among these too.
+/// A unit's field is a box, the same for all channels. It holds for evaluation: in training, batch
+/// normalisation mixes the whole batch. The output of an operation over whole maps (a mean over
+/// height and width, `flatten` and what follows it, layer or group normalisation, softmax, matrix
+/// products) depends on everything that its input depends on, and so does every product with that
+/// output, as after squeeze-and-excitation; softmax over channels is treated in the same way.
 ///
 /// ```
 /// use convnet::nn::{Conv2d, MaxPool2d, Module, ModuleExt, Sequential};
@@ -82,14 +91,14 @@ impl ReceptiveField {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReceptiveFields {
-    /// The layers' calls in order. Layers whose result does not depend on the input are left out.
+    /// The calls of layers in order. Layers whose result does not depend on the input are left out.
     pub rows: Vec<ReceptiveField>,
     /// The shape of the input.
     pub input: Vec<usize>,
 }
 
 impl ReceptiveFields {
-    /// The last call of the layer at this path.
+    /// Returns the row of the last call of the layer at this path.
     pub fn get(&self, path: &str) -> Option<&ReceptiveField> {
         self.rows.iter().rfind(|row| row.path == path)
     }
@@ -129,7 +138,7 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<ReceptiveFields
     if let Some(start) = start {
         fields.insert(start.number, Field::of_input(size));
     }
-    // Numbers grow from inputs to outputs.
+    // Numbers increase from inputs to outputs.
     for node in graph.values() {
         let Some(shape) = shapes.get(&node.number) else { continue };
         map_size(shape).map(listed).transpose()?;
@@ -155,7 +164,7 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<ReceptiveFields
     Ok(ReceptiveFields { rows: calls.into_iter().filter_map(row).collect(), input: input.to_vec() })
 }
 
-/// Adds a node and all that it was computed from.
+/// Adds a node and all nodes that it was computed from.
 fn collect(node: &Arc<Node>, graph: &mut BTreeMap<u64, Arc<Node>>) {
     let mut waiting = vec![Arc::clone(node)];
     while let Some(node) = waiting.pop() {
@@ -165,7 +174,7 @@ fn collect(node: &Arc<Node>, graph: &mut BTreeMap<u64, Arc<Node>>) {
     }
 }
 
-/// The fields of the units of one tensor.
+/// The receptive fields of the units of one tensor.
 #[derive(Clone)]
 struct Field {
     axes: [Axis; 2],
@@ -174,7 +183,7 @@ struct Field {
 #[derive(Clone)]
 struct Axis {
     stride: f64,
-    /// The first and last pixel of unit 0, as if there were no edges.
+    /// The first and last pixel of unit 0, ignoring the edges.
     first: f64,
     last: f64,
     seen: Arc<[Seen]>,
@@ -185,7 +194,8 @@ impl Field {
         Field { axes: size.map(|size| Axis { stride: 1.0, first: 0.0, last: 0.0, seen: (0..size).map(|at| (at, at)).collect() }) }
     }
 
-    /// The field of `node`'s output, of this shape, by way of one of its inputs, whose field this is.
+    /// Returns the field of `node`'s output, of this shape, through one of its inputs, whose field
+    /// is `self`.
     fn through(&self, node: &Node, edge: &Edge, shape: &[usize]) -> Field {
         let (from, to) = (map_size(&edge.shape), map_size(shape));
         match &node.extent {
@@ -201,8 +211,9 @@ impl Field {
         }
     }
 
-    /// The field behind a pointwise operation that makes a map of size `to` of one of size `from`. One row or column, such as
-    /// the mean of a map, depends on everything that it was reduced from, and belongs to all positions that it is combined with.
+    /// Returns the field after a pointwise operation from a map of size `from` to one of size `to`.
+    /// A single row or column, such as the mean of a map, depends on everything that it was reduced
+    /// from, and contributes to all positions that it is combined with.
     fn pointwise(&self, same_dims: bool, from: Option<[usize; 2]>, to: Option<[usize; 2]>) -> Field {
         let (Some(from), Some(to)) = (from, to) else { return self.gathered(to) };
         let fits = (0..2).all(|axis| from[axis] == to[axis] || from[axis] == 1 || to[axis] == 1);
@@ -213,13 +224,13 @@ impl Field {
         Field { axes: [0, 1].map(spread) }
     }
 
-    /// Units that see all that any of these see.
+    /// Returns a field in which each unit depends on everything that any of these units depends on.
     fn gathered(&self, size: Option<[usize; 2]>) -> Field {
         let size = size.unwrap_or([1, 1]);
         Field { axes: [0, 1].map(|axis| self.axes[axis].gathered(size[axis])) }
     }
 
-    /// Where branches meet.
+    /// Joins the fields of two branches that meet.
     fn joined(self, other: Field) -> Field {
         let [(a, b), (c, d)] = {
             let ([a, c], [b, d]) = (self.axes, other.axes);
@@ -234,14 +245,16 @@ impl Axis {
         let (scale, step, places) = (reach.scale[axis], reach.step[axis], &reach.places[axis]);
         let count = self.seen.len() as isize;
         let see = |&[first, last]: &[isize; 2]| {
-            // From the first tap inside the map to the last: a window may reach far into the padding.
+            // From the first to the last kernel element inside the map: a window may extend far
+            // into the padding.
             let step = step.max(1);
             let before = usize::try_from(-first).unwrap_or(0).div_ceil(step).saturating_mul(step);
             let taps = (first.saturating_add_unsigned(before)..=last.min(count - 1)).step_by(step);
             taps.map(|at| self.seen[at as usize]).fold(NOTHING, around)
         };
         let seen = places.iter().map(see).collect();
-        // The least and the most that any unit looks before and after where the scale alone would put it.
+        // The smallest and the largest offset of any unit from the position that the scale alone
+        // gives.
         let shifts = |end: usize| places.iter().enumerate().map(move |(at, place)| place[end] as f64 - scale * at as f64);
         let [before, after] = [shifts(0).fold(f64::INFINITY, f64::min), shifts(1).fold(f64::NEG_INFINITY, f64::max)];
         let [first, last] = if places.is_empty() { [0.0, 0.0] } else { [before, after] };
@@ -260,13 +273,14 @@ impl Axis {
         if (self.stride - other.stride).abs() <= 1e-9 * self.stride.abs() {
             return joined;
         }
-        // Boxes that move at different speeds have no common size; together they see this much.
+        // Boxes with different strides have no common size; this is the size of all of them
+        // together.
         let Axis { stride, first, last, .. } = joined.gathered(0);
         Axis { stride, first, last, seen: joined.seen }
     }
 }
 
-/// The smallest run around both.
+/// Returns the smallest range that contains both.
 fn around(a: Seen, b: Seen) -> Seen {
     (a.0.min(b.0), a.1.max(b.1))
 }

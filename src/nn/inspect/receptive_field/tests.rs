@@ -1,8 +1,9 @@
-//! The reported fields against what gradients say.
+//! Comparison of the reported fields with gradients.
 //!
-//! With positive weights and a positive input no two paths through a network cancel, and every rectifier is open, so the pixels whose
-//! gradient is not zero are those that a unit depends on. Max pooling passes a gradient to one pixel of a window only; over all of a layer's
-//! channels, whose weights differ, each pixel is some channel's.
+//! With positive weights and a positive input no two paths through a network cancel, and every ReLU
+//! is active, so the pixels with a nonzero gradient are those that a unit depends on. Max pooling
+//! passes a gradient to one pixel of a window only; over all channels of a layer, whose weights
+//! differ, each pixel is the maximum for some channel.
 
 use super::*;
 use crate::autograd::BackwardOptions;
@@ -17,14 +18,15 @@ fn hash(i: u64) -> u64 {
     (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
-/// Positive, so small that no activation saturates.
+/// Returns a positive input, so small that no activation saturates.
 fn image(shape: [usize; 4]) -> Tensor {
     let value = |i: u64| 1e-4 + 1e-3 * ((hash(i) >> 11) as f64 * 2f64.powi(-53));
     Tensor::from_vec((0..shape.iter().product::<usize>() as u64).map(value).collect::<Vec<f64>>(), shape).unwrap()
 }
 
-/// Gives each layer positive weights, of which one for each output is much larger than the others: so that channels look at pixels of their
-/// own, however deep, and the largest of a window is elsewhere in each. Switches to evaluation.
+/// Gives each layer positive weights, one of which is much larger than the others for each output:
+/// so the channels depend on different pixels at any depth, and the maximum of a window is
+/// elsewhere in each channel. Switches to evaluation.
 pub(crate) fn make_positive<M: Module + ?Sized>(model: &M) {
     for (path, parameter) in model.named_parameters() {
         let shape = parameter.shape();
@@ -43,7 +45,7 @@ pub(crate) fn make_positive<M: Module + ?Sized>(model: &M) {
     model.eval();
 }
 
-/// The rows and columns around all that is not zero.
+/// Returns the rows and columns around all nonzero elements.
 fn support(gradient: &Tensor) -> [Range<usize>; 2] {
     let &[_, _, height, width] = gradient.shape() else { panic!("an image's gradient has the image's shape") };
     let [mut rows, mut columns] = [NOTHING; 2];
@@ -56,7 +58,8 @@ fn support(gradient: &Tensor) -> [Range<usize>; 2] {
     [rows, columns].map(|(first, last)| if first > last { 0..0 } else { first..last + 1 })
 }
 
-/// Compares the fields of about `layers` layers at corners and in the middle; returns how many were compared. By im2col, whose zeros are exact.
+/// Compares the fields of about `layers` layers at corners and in the middle; returns the number of
+/// comparisons. Uses im2col, whose zeros are exact.
 pub(crate) fn check<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: usize) -> usize {
     with_algorithm(ConvAlgorithm::Im2col, || check_exactly(name, model, shape, layers))
 }
@@ -68,12 +71,12 @@ fn check_exactly<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: us
     let (result, trace) = trace(|| model.forward(&x));
     result.unwrap();
     assert_eq!(fields.rows.len(), trace.calls.len(), "{name}");
-    // Units differ where maps are resampled: in the test's own networks, all of which are called so.
+    // Units differ where maps are resampled: in the tests' own networks, which are all named "net".
     let alike = name != "net";
     let step = (fields.rows.len() / layers).max(1);
     let mut compared = 0;
     for (row, call) in fields.rows.iter().zip(&trace.calls).rev().step_by(step) {
-        // Rows have paths from the model; calls may have them from a network that it is part of.
+        // Rows have paths relative to the model; calls may have paths from an enclosing network.
         let same_layer = call.path == row.path || call.path.ends_with(&format!(".{}", row.path));
         assert!(same_layer && row.output == call.output.shape(), "{name}: {} and {}", row.path, call.path);
         let &[_, channels, height, width] = call.output.shape() else { continue };
@@ -84,7 +87,7 @@ fn check_exactly<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: us
             let gradients = call.output.backward_with(BackwardOptions { gradient, retain_graph: true }).unwrap();
             let found = support(gradients.get(&x).unwrap());
             assert_eq!(row.region(place), found, "{name} {} at {place:?}", row.path);
-            // Where the edges cut nothing off, the numbers in general say the same.
+            // Where the edges clip nothing, the general numbers give the same box.
             for axis in (0..2).filter(|&axis| !found[axis].is_empty()) {
                 let Range { start, end } = found[axis].clone();
                 let first = row.offset[axis] + row.stride[axis] * place[axis] as f64;
@@ -101,7 +104,7 @@ fn check_exactly<M: Module>(name: &str, model: &M, shape: [usize; 4], layers: us
     compared
 }
 
-/// A forward pass in a closure.
+/// A module with a closure as its forward pass.
 struct Net<F>(Sequential, F);
 
 impl<F: Fn(&Sequential, &Tensor) -> Result<Tensor> + Send + Sync + 'static> Module for Net<F> {
@@ -113,7 +116,8 @@ impl<F: Fn(&Sequential, &Tensor) -> Result<Tensor> + Send + Sync + 'static> Modu
     }
 }
 
-/// The fields behind what `forward` does with two maps, of which one has seen more: after it, the second convolution runs.
+/// Compares the fields after an operation, `forward`, on two maps with different fields: the second
+/// convolution runs after it.
 fn behind(shape: [usize; 4], forward: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static) -> usize {
     let layers =
         Sequential::new().push(Conv2d::new(2, 4, 3).stride([2, 1]).padding([1, 0])).push(Conv2d::new(4, 4, [3, 5]).padding([1, 2]));
@@ -128,7 +132,7 @@ fn behind(shape: [usize; 4], forward: impl Fn(&Tensor, &Tensor) -> Result<Tensor
 }
 
 #[test]
-fn fields_of_all_that_stands_between_layers_are_the_support_of_the_gradient() {
+fn fields_of_operations_between_layers_are_the_support_of_the_gradient() {
     let shape = [1, 2, 14, 13];
     let scaled = |size, mode| move |a: &Tensor, b: &Tensor| a.interpolate(size, mode)?.add(&b.interpolate(size, mode)?);
     let bilinear = |align_corners| Interpolation::Bilinear { align_corners };
@@ -142,7 +146,8 @@ fn fields_of_all_that_stands_between_layers_are_the_support_of_the_gradient() {
     ] {
         compared += behind(shape, scaled(size, mode));
     }
-    // Branches that have moved apart, a shifted copy, a part of a map, one beside another, one broadcast along an axis.
+    // Branches with different offsets, a shifted copy, a part of a map, a concatenation, a map that
+    // is broadcast along an axis.
     compared += behind(shape, |a, b| a.add(&b.avg_pool2d([2, 2], Default::default())?.interpolate([7, 11], Interpolation::Nearest)?));
     compared += behind(shape, |a, b| b.pad([2, 1, 0, 3], 0.0)?.narrow(3, 1, 11)?.narrow(2, 1, 7)?.add(a));
     compared += behind(shape, |_, b| Tensor::cat(&[b, &b.softplus()?], 3));
@@ -174,7 +179,7 @@ fn fields_of_transposed_dilated_and_pooled_layers_are_the_support_of_the_gradien
 }
 
 #[test]
-fn sequences_have_fields_and_rows_without_columns_do_not() {
+fn sequences_have_fields_and_inputs_without_columns_do_not() {
     let net = Sequential::new().push(Conv1d::new(2, 3, 5).stride(2)).push(Conv1d::new(3, 3, 3).padding(1));
     let fields = net.receptive_field([4, 2, 50]).unwrap();
     let last = fields.get("1").unwrap();
