@@ -1,9 +1,9 @@
 //! AlexNet (Krizhevsky, Sutskever & Hinton, *ImageNet Classification with Deep Convolutional Neural
 //! Networks*, 2012).
 //!
-//! Five convolutions and three dense layers: the network that started deep learning for image
-//! classification. [`alexnet_lrn`] is the paper's: local response normalisation after the first two
-//! convolutions, overlapping pooling (3×3, stride 2), and convolutions in two groups where the
+//! Five convolutions and three dense layers: the network that started the wide use of deep learning
+//! in computer vision. [`alexnet_lrn`] is the paper's: local response normalisation after the first
+//! two convolutions, overlapping pooling (3×3, stride 2), and convolutions in two groups where the
 //! paper's two GPUs did not exchange maps. [`alexnet`] is torchvision's, after Krizhevsky's *One
 //! weird trick for parallelizing convolutional neural networks* (2014): narrower, without groups
 //! and normalisation.

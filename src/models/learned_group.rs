@@ -1,8 +1,10 @@
 //! Learned group convolution (Huang, Liu, van der Maaten & Weinberger, *CondenseNet*, 2017, §3).
 //!
-//! A grouped 1×1 convolution is fast but, with groups of neighbouring channels, blind. Here each group of outputs learns which inputs it needs:
-//! training starts with all of them, and in stages drops those whose weights are smallest, under a group-lasso penalty that makes a group's
-//! weights for an input small together. What is left is a grouped convolution behind an index layer that hands each group its inputs.
+//! A grouped 1×1 convolution is fast, but with groups of neighbouring channels each group depends
+//! on few of the inputs. Here each group of outputs learns which inputs it needs: training starts
+//! with all of them, and drops those with the smallest weights in stages, under a group-lasso
+//! penalty that shrinks all of a group's weights for an input together. The result is a grouped
+//! convolution after an index layer that selects each group's inputs.
 
 use crate::error::{Error, Result};
 use crate::nn::{Activation, BatchNorm2d, Buffer, Conv2d, Dropout, Module, Visitor, bn_act};
@@ -12,14 +14,15 @@ use crate::visit_fields;
 
 const OP: &str = "learned_group_conv";
 
-/// Mixes the channels of `groups` groups: the result has the first of each group, then the second of each, and so on (Zhang et al.,
-/// *ShuffleNet*, 2017).
+/// Shuffles the channels of `groups` groups: the result has the first channel of each group, then
+/// the second of each, and so on (Zhang et al., *ShuffleNet*, 2017).
 ///
 /// # Shape
-/// `[N, C, …]`, groups that divide C; the result has the input's.
+/// `[N, C, …]` with C divisible by the groups; the result has the input's shape.
 ///
 /// # Errors
-/// [`Error::Argument`] when the groups do not divide the channels, [`Error::Shape`] without a dimension of channels.
+/// [`Error::Argument`] when the groups do not divide the channels, [`Error::Shape`] when there is
+/// no channel dimension.
 ///
 /// ```
 /// use convnet::{Tensor, models::channel_shuffle};
@@ -53,25 +56,27 @@ fn assign(buffer: &Buffer, values: Vec<f64>) -> Result<()> {
     buffer.set(&Tensor::from_vec(values, buffer.shape())?.to_dtype(buffer.tensor().dtype())?)
 }
 
-/// Normalisation, ReLU, and a 1×1 convolution that learns which inputs its groups of outputs use. The outputs of a group lie `groups` apart.
+/// Normalisation, ReLU, and a 1×1 convolution that learns which inputs its groups of outputs use.
+/// The outputs of a group are `groups` channels apart.
 ///
-/// It passes through `condense_factor` stages. In each but the first every group drops another `1 / condense_factor` of the inputs, by masking
-/// their weights; in the end it has `1 / condense_factor` of them left. Buffers are named as in the authors' implementation.
+/// It passes through `condense_factor` stages. In each but the first, every group drops another `1
+/// / condense_factor` of the inputs by masking their weights, until `1 / condense_factor` of them
+/// are left. Buffers are named as in the authors' implementation.
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to `[N, outputs, H, W]`.
 pub struct LearnedGroupConv {
-    /// How many inputs each group has dropped, `[1]`.
+    /// The number of inputs that each group has dropped, `[1]`.
     pub count: Buffer,
     /// The stage, from 0, `[1]`.
     pub stage: Buffer,
-    /// 1 for weights that are used, 0 for others; of the weight's shape.
+    /// 1 for weights that are used, 0 for others; has the weight's shape.
     pub mask: Buffer,
     /// Before `conv`.
     pub norm: BatchNorm2d,
-    /// After the ReLU, when asked for.
+    /// After the ReLU, if requested.
     pub dropout: Option<Dropout>,
-    /// 1×1, without bias and, by itself, without groups.
+    /// 1×1, without bias and groups; the mask implements the groups.
     pub conv: Conv2d,
     channels: [usize; 2],
     groups: usize,
@@ -79,8 +84,8 @@ pub struct LearnedGroupConv {
 }
 
 impl LearnedGroupConv {
-    /// From `inputs` to `outputs` channels. When the groups do not divide both, or the factor does not divide the inputs,
-    /// [`forward`](Module::forward) fails.
+    /// Creates a layer from `inputs` to `outputs` channels. When the groups do not divide both, or
+    /// the factor does not divide the inputs, [`forward`](Module::forward) returns an error.
     pub fn new(inputs: usize, outputs: usize, groups: usize, condense_factor: usize) -> LearnedGroupConv {
         let conv = Conv2d::new(inputs, outputs, 1).bias(false);
         LearnedGroupConv {
@@ -96,7 +101,7 @@ impl LearnedGroupConv {
         }
     }
 
-    /// With dropout before the convolution; none for 0.
+    /// Sets the probability of dropout before the convolution; 0 removes it.
     pub fn dropout(mut self, p: f64) -> LearnedGroupConv {
         self.dropout = (p != 0.0).then(|| Dropout::new(p));
         self
@@ -114,21 +119,22 @@ impl LearnedGroupConv {
         Ok(())
     }
 
-    /// The stage of condensation that it is in, from 0 to `condense_factor - 1`.
+    /// Returns the current stage of condensation, from 0 to `condense_factor - 1`.
     ///
     /// # Errors
-    /// [`Error::DType`] when the buffer was given a value that is not a number.
+    /// [`Error::DType`] when the buffer was set to a value of an unsupported dtype.
     pub fn current_stage(&self) -> Result<usize> {
-        // Whatever a file says.
+        // The value may come from a file, so it can be any number.
         let stage = values(&self.stage.tensor())?.first().copied().unwrap_or(0.0);
         Ok((stage as usize).min(self.condense_factor.saturating_sub(1)))
     }
 
-    /// Goes on to the stage for a share of the training that is done: condensation takes the first half, in stages of equal length. Earlier
-    /// stages do not come back.
+    /// Advances to the stage for this fraction of the training: condensation takes the first half,
+    /// in stages of equal length. The stage never decreases.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `progress` is between 0 and 1, or when channels, groups and factor do not fit.
+    /// [`Error::Argument`] unless `progress` is between 0 and 1, or when channels, groups and
+    /// factor do not fit.
     pub fn set_progress(&self, progress: f64) -> Result<()> {
         self.check()?;
         if !(0.0..=1.0).contains(&progress) {
@@ -144,7 +150,8 @@ impl LearnedGroupConv {
         Ok(())
     }
 
-    /// Each group drops `1 / condense_factor` of the inputs, those of the smallest sum of weights' magnitudes among what it has.
+    /// Drops `1 / condense_factor` of the inputs in each group: of those it still has, the ones
+    /// with the smallest sum of absolute weights.
     fn drop_inputs(&self) -> Result<()> {
         let [inputs, outputs] = self.channels;
         let (weight, mut mask) = (values(&self.conv.weight.try_tensor()?)?, values(&self.mask.tensor())?);
@@ -160,16 +167,18 @@ impl LearnedGroupConv {
         assign(&self.mask, mask)
     }
 
-    /// The weights that are used.
+    /// Returns the weight with unused elements set to zero.
     fn masked_weight(&self) -> Result<Tensor> {
         self.conv.weight.try_tensor()?.mul(&self.mask.tensor())
     }
 
-    /// The group-lasso penalty: over groups and inputs, the sum of the norms of a group's weights for an input. 0 in the last stage, where there
-    /// is nothing left to choose. The authors add it to the loss times 1e-5 (ImageNet).
+    /// Computes the group-lasso penalty: the sum, over groups and inputs, of the norm of a group's
+    /// weights for an input. 0 in the last stage, where no inputs are dropped any more. The authors
+    /// add it to the loss with a factor of 1e-5 (ImageNet).
     ///
     /// # Errors
-    /// [`Error::Argument`] when channels, groups and factor do not fit.
+    /// [`Error::Argument`] when the groups do not divide the channels, or the factor does not
+    /// divide the inputs.
     pub fn lasso(&self) -> Result<Tensor> {
         self.check()?;
         let [inputs, outputs] = self.channels;
@@ -178,14 +187,16 @@ impl LearnedGroupConv {
             return Ok(Tensor::full([], 0.0, weight.dtype()));
         }
         let squares = weight.square()?.reshape([outputs / self.groups, self.groups, inputs])?.sum(0)?;
-        // Away from 0, where the root has no slope.
+        // Keeps the squares away from 0, where the square root has no finite slope.
         squares.clamp(1e-6, f64::INFINITY)?.sqrt()?.sum(..)
     }
 
-    /// The plain grouped convolution that it has become, with the same results up to rounding, but for dropout.
+    /// Returns the equivalent plain grouped convolution, with the same results up to rounding,
+    /// except that it has no dropout.
     ///
     /// # Errors
-    /// [`Error::Argument`] before the last stage, or when channels, groups and factor do not fit.
+    /// [`Error::Argument`] before the last stage, or when the groups do not divide the channels or
+    /// the factor the inputs.
     pub fn condensed(&self) -> Result<CondensedConv> {
         self.check()?;
         let ([inputs, outputs], groups) = (self.channels, self.groups);
@@ -227,7 +238,7 @@ impl LearnedGroupConv {
     }
 }
 
-/// The inputs that a group uses: those of its first output.
+/// Returns the inputs that a group uses: those of its first output.
 fn used(mask: &[f64], inputs: usize, group: usize) -> impl Iterator<Item = usize> + '_ {
     mask[group * inputs..][..inputs].iter().enumerate().filter(|(_, kept)| **kept != 0.0).map(|(input, _)| input)
 }
@@ -242,15 +253,17 @@ impl Module for LearnedGroupConv {
     visit_fields!(count => "_count", stage => "_stage", mask => "_mask", norm, dropout, conv, skip(channels, groups, condense_factor));
 }
 
-/// What a [`LearnedGroupConv`] becomes: an index layer that hands each group its inputs, normalisation, ReLU, a grouped 1×1 convolution, and a
-/// shuffle that puts the outputs where they were.
+/// The result of [`LearnedGroupConv::condensed`]: an index layer that selects each group's inputs,
+/// normalisation, ReLU, a grouped 1×1 convolution, and a shuffle that restores the order of the
+/// outputs.
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to `[N, outputs, H, W]`.
 pub struct CondensedConv {
-    /// The inputs of the first group, then those of the second, …: `i64`, `[inputs · groups / condense_factor]`.
+    /// The inputs of the first group, then those of the second, …: `i64`, `[inputs · groups /
+    /// condense_factor]`.
     pub index: Buffer,
-    /// Before `conv`, of the channels that the index gives.
+    /// Before `conv`, for the channels that the index selects.
     pub norm: BatchNorm2d,
     /// 1×1, grouped.
     pub conv: Conv2d,
@@ -258,11 +271,13 @@ pub struct CondensedConv {
 }
 
 impl CondensedConv {
-    /// With fresh weights and the first inputs in order, to be loaded into. When the numbers do not divide, [`forward`](Module::forward) fails.
+    /// Creates a layer with new weights and the first inputs in order, as a target for saved
+    /// weights. When the groups do not divide the channels, or the factor does not divide the
+    /// inputs, [`forward`](Module::forward) returns an error.
     pub fn new(inputs: usize, outputs: usize, groups: usize, condense_factor: usize) -> CondensedConv {
         let width = inputs.checked_div(condense_factor).unwrap_or(0).saturating_mul(groups);
         let conv = Conv2d::new(width, outputs, 1).groups(groups).bias(false);
-        // A convolution that memory cannot hold has no weight, and says so in `forward`.
+        // A convolution that memory cannot hold has no weight; `forward` reports it.
         let held = if conv.weight.shape().len() == 4 { width } else { 0 };
         let index = Tensor::from_vec((0..held).map(|i| (i % inputs.max(1)) as i64).collect(), [held]);
         CondensedConv { index: Buffer::new(index.expect("as many as the shape has")), norm: BatchNorm2d::new(width), conv, groups }
@@ -278,16 +293,16 @@ impl Module for CondensedConv {
     visit_fields!(index, norm, conv, skip groups);
 }
 
-/// A learned group convolution, while it learns or after.
+/// A learned group convolution, during training or after conversion.
 pub enum GroupConv {
-    /// In training.
+    /// During training.
     Learned(LearnedGroupConv),
-    /// For use.
+    /// After conversion, for inference.
     Condensed(CondensedConv),
 }
 
 impl GroupConv {
-    /// The one that learns, if it still does.
+    /// Returns the convolution if it is still learned.
     pub fn learned(&self) -> Option<&LearnedGroupConv> {
         match self {
             GroupConv::Learned(conv) => Some(conv),
@@ -343,7 +358,7 @@ impl Module for GroupConv {
 mod tests {
     use super::*;
 
-    /// With weights, biases and running estimates that are all different.
+    /// Creates a layer with weights, biases and running estimates that are all different.
     fn layer(inputs: usize, outputs: usize, groups: usize, factor: usize) -> LearnedGroupConv {
         crate::manual_seed(1);
         let layer = LearnedGroupConv::new(inputs, outputs, groups, factor);
@@ -361,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn each_stage_drops_the_inputs_of_the_smallest_weights_of_each_group() {
+    fn each_stage_drops_the_inputs_with_the_smallest_weights_of_each_group() {
         let layer = LearnedGroupConv::new(4, 4, 2, 4);
         // Groups are rows 0 and 2, rows 1 and 3. Sums of magnitudes: 5 4 3 3, and 1 5 4 8.
         let weight = [[1., -4., 1., 2.], [0., 2., 3., 4.], [-4., 0., 2., 1.], [1., 3., -1., 4.]].concat();
@@ -371,7 +386,7 @@ mod tests {
             (0.16, [[1, 1, 1, 1], [1, 1, 1, 1]]),
             (0.17, [[1, 1, 0, 1], [0, 1, 1, 1]]),
             (0.34, [[1, 1, 0, 0], [0, 1, 0, 1]]),
-            // Back is not possible.
+            // The stage never decreases.
             (0.1, [[1, 1, 0, 0], [0, 1, 0, 1]]),
             (0.5, [[1, 0, 0, 0], [0, 0, 0, 1]]),
             (1.0, [[1, 0, 0, 0], [0, 0, 0, 1]]),
@@ -383,7 +398,7 @@ mod tests {
         assert_eq!(layer.count.tensor().to_vec::<f32>().unwrap(), [3.0]);
         assert_eq!(layer.current_stage().unwrap(), 3);
 
-        // Two stages at a time are the two one after the other.
+        // Two stages at once give the same as one after the other.
         let all_at_once = LearnedGroupConv::new(4, 4, 2, 4);
         all_at_once.conv.weight.set(&layer.conv.weight.tensor()).unwrap();
         all_at_once.set_progress(0.7).unwrap();
@@ -391,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn the_penalty_is_the_sum_of_norms_over_groups_and_inputs_and_pulls_only_on_what_is_left() {
+    fn penalty_sums_norms_over_groups_and_inputs_and_has_gradients_for_unmasked_weights_only() {
         let layer = LearnedGroupConv::new(2, 4, 2, 2);
         let weight = vec![3f32, 0.5, 5.0, 0.1, 4.0, 1.2, 12.0, 0.0];
         layer.conv.weight.set(&Tensor::from_vec(weight, [4, 2, 1, 1]).unwrap()).unwrap();
@@ -405,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condensed_convolution_computes_the_same_in_both_modes_with_any_groups_and_factor() {
+    fn condensed_convolution_computes_the_same_in_both_modes_with_any_groups_and_factor() {
         for (groups, factor) in [(4, 4), (2, 4), (4, 2), (1, 3), (3, 1)] {
             let layer = layer(12, 24, groups, factor);
             layer.to_dtype(DType::F64).unwrap();
@@ -433,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_divide_or_is_no_progress_is_refused() {
+    fn misfit_channels_and_invalid_progress_are_refused() {
         let x = Tensor::zeros([1, 6, 2, 2]);
         for (inputs, outputs, groups, factor) in [(6, 8, 4, 2), (6, 9, 2, 2), (6, 8, 2, 4), (6, 8, 0, 2), (6, 8, 2, 0)] {
             let layer = LearnedGroupConv::new(inputs, outputs, groups, factor);
@@ -447,7 +462,7 @@ mod tests {
             let error = layer.set_progress(progress).unwrap_err().to_string();
             assert!(error.contains("between 0 and 1"), "{error}");
         }
-        // A mask and a stage from a file.
+        // A mask and a stage with invalid values from a file.
         layer.stage.set(&Tensor::full([1], 1e30, DType::F32)).unwrap();
         assert_eq!(layer.current_stage().unwrap(), 1);
         let mut odd = vec![1.0; 48];
@@ -464,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shuffle_needs_groups_that_divide_the_channels() {
+    fn shuffle_requires_groups_that_divide_the_channels() {
         let error = |shape: &[usize], groups| channel_shuffle(&Tensor::zeros(shape), groups).unwrap_err().to_string();
         assert!(error(&[1, 6, 1, 1], 4).contains("6 channels do not divide into 4 groups"));
         assert!(error(&[1, 6, 1, 1], 0).contains("0 groups"));

@@ -1,9 +1,12 @@
-//! LeNet-5 (LeCun, Bottou, Bengio & Haffner, *Gradient-Based Learning Applied to Document Recognition*, 1998).
+//! LeNet-5 (LeCun, Bottou, Bengio & Haffner, *Gradient-Based Learning Applied to Document
+//! Recognition*, 1998).
 //!
-//! Two convolutions, each with pooling, find strokes and parts of digits; three dense layers tell the digits apart. As everybody builds it
-//! today: ReLU in place of the scaled tanh, max pooling in place of trainable averages, every map of the second convolution sees all six of
-//! the first (the paper's table I wires them sparsely), and plain logits for cross-entropy in place of radial basis functions. The paper pads
-//! the 28×28 digits to 32×32 pixels; here the first convolution does.
+//! Two convolutions, each with pooling, detect strokes and parts of digits; three dense layers
+//! classify them. As in most present-day implementations, ReLU replaces the scaled tanh, max
+//! pooling the trainable averages, and plain logits for cross-entropy the radial basis functions;
+//! every map of the second convolution depends on all six of the first (the paper's table I
+//! connects them sparsely). The paper pads the 28×28 digits to 32×32 pixels; here the first
+//! convolution pads them.
 
 use crate::error::Result;
 use crate::nn::{Conv2d, Linear, Module};
@@ -25,7 +28,7 @@ pub struct LeNet5 {
     pub fc3: Box<dyn Module>,
 }
 
-/// LeNet-5 for grey 28×28 images, with PyTorch's initialisation of its layers.
+/// Creates LeNet-5 for grey 28×28 images, with PyTorch's initialisation of its layers.
 ///
 /// # Shape
 /// `[N, 1, 28, 28]` to logits `[N, num_classes]`.
@@ -52,7 +55,7 @@ impl Module for LeNet5 {
     /// # Shape
     /// `[N, 1, 28, 28]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // The largest of what ReLU leaves is what ReLU leaves of the largest, which are a quarter to go through.
+        // Max pooling and ReLU commute; pooling first leaves ReLU a quarter of the values.
         let pool = |x: Tensor| x.max_pool2d([2, 2], Pool2dOptions::default())?.try_relu();
         // [N, 1, 28, 28]
         let x = pool(self.conv1.forward(x)?)?; //  C1: [N, 6, 28, 28], S2: [N, 6, 14, 14]

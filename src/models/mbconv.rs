@@ -1,4 +1,5 @@
-//! What mobile networks are made of: a convolution with normalisation and activation, and the inverted residual block.
+//! Building blocks of mobile networks: a convolution with normalisation and activation, and the
+//! inverted residual block.
 
 use super::attention::SqueezeExcite;
 use crate::error::Result;
@@ -7,19 +8,19 @@ use crate::nn::{Activation, BatchNorm2d, Conv2d, Module, StochasticDepth, block,
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// What batch normalisation of a network has of its own.
+/// The options of a network's batch normalisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormOptions {
-    /// What is added to the variance.
+    /// The number that is added to the variance.
     pub eps: f64,
     /// The weight of a new batch in the running estimates.
     pub momentum: f64,
 }
 
 impl NormOptions {
-    /// PyTorch's.
+    /// PyTorch's defaults.
     pub const DEFAULT: NormOptions = NormOptions { eps: 1e-5, momentum: 0.1 };
-    /// MobileNetV3's and the larger EfficientNets'.
+    /// The options of MobileNetV3 and the larger EfficientNets.
     pub const MOBILE: NormOptions = NormOptions { eps: 1e-3, momentum: 0.01 };
 
     fn layer(self, channels: usize) -> BatchNorm2d {
@@ -27,8 +28,8 @@ impl NormOptions {
     }
 }
 
-/// A convolution without bias that keeps the size (up to its stride), batch normalisation, activation: torchvision's
-/// `Conv2dNormActivation`, with its keys `0` and `1`.
+/// A convolution without bias that keeps the size (up to its stride), batch normalisation and
+/// activation: torchvision's `Conv2dNormActivation`, with its keys `0` and `1`.
 pub struct ConvNormActivation {
     /// The convolution.
     pub conv: Conv2d,
@@ -38,13 +39,13 @@ pub struct ConvNormActivation {
 }
 
 impl ConvNormActivation {
-    /// From `inputs` to `outputs` channels.
+    /// Creates a block from `inputs` to `outputs` channels.
     pub fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, activation: Activation, norm: NormOptions) -> Self {
         let conv = Conv2d::new(inputs, outputs, kernel).stride(stride).padding(kernel / 2).bias(false);
         ConvNormActivation { conv, bn: norm.layer(outputs), activation }
     }
 
-    /// Each channel by itself.
+    /// Creates a block with a depthwise convolution.
     pub fn depthwise(channels: usize, kernel: usize, stride: usize, activation: Activation, norm: NormOptions) -> Self {
         let conv = Conv2d::new(channels, channels, kernel).stride(stride).padding(kernel / 2).groups(channels).bias(false);
         ConvNormActivation { conv, bn: norm.layer(channels), activation }
@@ -59,12 +60,13 @@ impl Module for ConvNormActivation {
     visit_fields!(conv => "0", bn => "1", skip activation);
 }
 
-/// What an [`MBConv`] is made from.
+/// The options of an [`MBConv`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MBConvOptions {
     /// Input channels.
     pub inputs: usize,
-    /// Channels of the depthwise convolution; there is no expanding convolution when it is `inputs`.
+    /// Channels of the depthwise convolution; there is no expanding convolution when it is
+    /// `inputs`.
     pub expanded: usize,
     /// Output channels.
     pub outputs: usize,
@@ -72,18 +74,19 @@ pub struct MBConvOptions {
     pub kernel: usize,
     /// The depthwise convolution's stride.
     pub stride: usize,
-    /// After the first two convolutions.
+    /// The activation after the first two convolutions.
     pub activation: Activation,
     /// Bottleneck, activation and gate of squeeze-and-excitation, if any.
     pub squeeze: Option<(usize, Activation, Activation)>,
-    /// For all normalisations.
+    /// The options of all normalisations.
     pub norm: NormOptions,
     /// The probability that a sample skips the block in training.
     pub stochastic_depth: f64,
 }
 
-/// An inverted residual block: a 1×1 convolution widens, a depthwise one looks around, squeeze-and-excitation weighs the channels, a 1×1
-/// convolution without activation narrows. A shortcut where the shapes allow it. MobileNetV3's block (Howard et al., 2019, fig. 4) and
+/// An inverted residual block: a 1×1 convolution to more channels, a depthwise convolution,
+/// squeeze-and-excitation, and a 1×1 convolution without activation to fewer channels, with a
+/// shortcut where the shapes allow it. MobileNetV3's block (Howard et al., 2019, fig. 4) and
 /// EfficientNet's (Tan & Le, 2019).
 pub struct MBConv {
     branch: Branch,
@@ -91,7 +94,7 @@ pub struct MBConv {
     shortcut: bool,
 }
 
-/// The layers beside the shortcut, numbered as far as they are there.
+/// The layers of the branch beside the shortcut; keys number only those that exist.
 struct Branch {
     expand: Option<ConvNormActivation>,
     depthwise: ConvNormActivation,
@@ -100,7 +103,7 @@ struct Branch {
 }
 
 impl MBConv {
-    /// A block with these options.
+    /// Creates a block with these options.
     pub fn new(options: &MBConvOptions) -> MBConv {
         let &MBConvOptions { inputs, expanded, outputs, kernel, stride, activation, squeeze, norm, stochastic_depth } = options;
         let branch = Branch {
@@ -118,7 +121,7 @@ impl Module for MBConv {
     /// `[N, inputs, H, W]` to `[N, outputs, ⌈H / stride⌉, ⌈W / stride⌉]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            // Where nobody drops the branch, the sum with the shortcut belongs to its last convolution.
+            // Unless the branch can be dropped, its last convolution also adds the shortcut.
             let adds = self.shortcut && self.stochastic_depth.is_idle();
             let y = self.branch.run(x, adds)?;
             if self.shortcut && !adds { self.stochastic_depth.forward(&y)?.add(x) } else { Ok(y) }
@@ -129,7 +132,7 @@ impl Module for MBConv {
 }
 
 impl Branch {
-    /// `adds` says whether the input is added to the result.
+    /// Runs the branch; `adds` is whether the input is added to the result.
     fn run(&self, x: &Tensor, adds: bool) -> Result<Tensor> {
         block(self, || {
             let mut y = self.expand.forward(x)?; //      [N, expanded, H, W]
@@ -174,11 +177,12 @@ impl Module for Branch {
     }
 }
 
-/// The multiple of 8 nearest to `channels · width`, at least 8 and not more than a tenth below it: how mobile networks round.
+/// Returns the multiple of 8 nearest to `channels · width`, at least 8 and at most a tenth below
+/// the exact value: the rounding of mobile networks.
 pub fn scaled_channels(channels: usize, width: f64) -> usize {
     let exact = channels as f64 * width;
     let rounded = ((exact + 4.0) as usize / 8 * 8).max(8);
-    // Widths beyond all bounds saturate, and the layers report them.
+    // Extremely large widths saturate, and the layers report them.
     if (rounded as f64) < 0.9 * exact { rounded.saturating_add(8) } else { rounded }
 }
 
@@ -196,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_width_is_reported_when_the_block_runs() {
+    fn excessive_width_is_reported_when_the_block_runs() {
         let channels = scaled_channels(32, f64::INFINITY);
         let block = ConvNormActivation::new(3, channels, 3, 1, Activation::Relu, NormOptions::DEFAULT);
         assert!(block.forward(&Tensor::zeros([1, 3, 8, 8])).is_err());

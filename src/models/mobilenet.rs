@@ -1,10 +1,13 @@
-//! MobileNets: networks for telephones, made of depthwise convolutions.
+//! MobileNets: networks for mobile phones, made of depthwise convolutions.
 //!
-//! A depthwise convolution looks around within each channel, a 1×1 convolution mixes the channels: together an eighth or so of the work of a
-//! full 3×3 convolution. [`mobilenet_v1`] (Howard et al., *MobileNets*, 2017) is a plain stack of such pairs, in timm's layout;
-//! [`mobilenet_v2`] (Sandler et al., *Inverted Residuals and Linear Bottlenecks*, 2018) puts shortcuts between narrow maps and widens within
-//! the block; [`mobilenet_v3_large`] and [`mobilenet_v3_small`] (Howard et al., *Searching for MobileNetV3*, 2019) add
-//! squeeze-and-excitation and the hard swish, with widths found by search; the latter three in torchvision's layout.
+//! A depthwise convolution combines neighbouring pixels within each channel, a 1×1 convolution
+//! mixes the channels: together they need about an eighth of the computation of a full 3×3
+//! convolution. [`mobilenet_v1`] (Howard et al., *MobileNets*, 2017) is a plain stack of such
+//! pairs, in timm's layout; [`mobilenet_v2`] (Sandler et al., *Inverted Residuals and Linear
+//! Bottlenecks*, 2018) has shortcuts between narrow maps and more channels inside the blocks;
+//! [`mobilenet_v3_large`] and [`mobilenet_v3_small`] (Howard et al., *Searching for MobileNetV3*,
+//! 2019) add squeeze-and-excitation and the hard swish, with widths found by search; the latter
+//! three in torchvision's layout.
 
 use super::mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 use super::options::ModelOptions;
@@ -17,7 +20,7 @@ use crate::nn::{
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// torchvision's initialisation of mobile networks.
+/// Returns torchvision's initialisation of mobile networks.
 fn torchvision_start(at: ParamInfo<'_>) -> Option<Init> {
     match (at.layer, at.name) {
         ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
@@ -27,20 +30,21 @@ fn torchvision_start(at: ParamInfo<'_>) -> Option<Init> {
     }
 }
 
-/// A depthwise and a 1×1 convolution, each with batch normalisation and ReLU6 (Howard et al., 2017, fig. 3 right). timm's keys.
+/// A depthwise and a 1×1 convolution, each with batch normalisation and ReLU6 (Howard et al., 2017,
+/// fig. 3 right), with timm's keys.
 pub struct DepthwiseSeparable {
-    /// 3×3, each channel by itself.
+    /// 3×3, depthwise.
     pub conv_dw: Conv2d,
-    /// Of the depthwise convolution.
+    /// After the depthwise convolution.
     pub bn1: BatchNorm2d,
     /// 1×1.
     pub conv_pw: Conv2d,
-    /// Of the 1×1 convolution.
+    /// After the 1×1 convolution.
     pub bn2: BatchNorm2d,
 }
 
 impl DepthwiseSeparable {
-    /// From `inputs` to `outputs` channels.
+    /// Creates a block from `inputs` to `outputs` channels.
     pub fn new(inputs: usize, outputs: usize, stride: usize) -> DepthwiseSeparable {
         DepthwiseSeparable {
             conv_dw: Conv2d::new(inputs, inputs, 3).stride(stride).padding(1).groups(inputs).bias(false),
@@ -78,7 +82,7 @@ pub struct MobileNetV1 {
 /// Channels, blocks and stride of V1's stages (the paper's table 1).
 const V1_STAGES: [(usize, usize, usize); 5] = [(64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2)];
 
-/// timm's `mobilenetv1_100`, with its initialisation.
+/// Creates timm's `mobilenetv1_100`, with its initialisation.
 ///
 /// ```
 /// use convnet::{models::mobilenet_v1, nn::Module};
@@ -90,7 +94,7 @@ pub fn mobilenet_v1(options: impl Into<ModelOptions>) -> MobileNetV1 {
 }
 
 impl MobileNetV1 {
-    /// All widths times this factor, rounded to multiples of 8.
+    /// Creates a network with all widths multiplied by this factor, rounded to multiples of 8.
     pub fn with_width(width: f64, options: impl Into<ModelOptions>) -> MobileNetV1 {
         let options = options.into();
         let stem = scaled_channels(32, width);
@@ -112,7 +116,8 @@ impl MobileNetV1 {
             classifier: Box::new(Linear::new(inputs, options.num_classes)),
         };
         initialise(model, |at| match (at.layer, at.name) {
-            // The outputs that one input reaches: for a depthwise convolution those of its own group, one.
+            // Fan-out is the number of outputs that depend on one input: for a depthwise
+            // convolution, those of its own group, which is one.
             ("Conv2d", "weight") if at.path.ends_with("conv_dw.weight") => Some(Init::kaiming_fan_out(&[1, 1, 3, 3])),
             ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
             ("Linear", "weight") => Some(Init::Uniform(1.0 / (at.shape[0].max(1) as f64).sqrt())),
@@ -136,14 +141,15 @@ impl Module for MobileNetV1 {
     visit_fields!(conv_stem, bn1, blocks, dropout, classifier);
 }
 
-/// MobileNetV2's block (Sandler et al., 2018, fig. 3): a 1×1 convolution widens, a depthwise one looks around, a 1×1 convolution without
-/// activation narrows; a shortcut where the shapes allow it.
+/// MobileNetV2's block (Sandler et al., 2018, fig. 3): a 1×1 convolution to more channels, a
+/// depthwise convolution, and a 1×1 convolution without activation to fewer channels, with a
+/// shortcut where the shapes allow it.
 pub struct InvertedResidual {
     branch: InvertedBranch,
     shortcut: bool,
 }
 
-/// The layers beside the shortcut, numbered as far as they are there.
+/// The layers of the branch beside the shortcut; keys number only those that exist.
 struct InvertedBranch {
     expand: Option<ConvNormActivation>,
     depthwise: ConvNormActivation,
@@ -152,7 +158,7 @@ struct InvertedBranch {
 }
 
 impl InvertedResidual {
-    /// From `inputs` to `outputs` channels, with `inputs · expansion` in between.
+    /// Creates a block from `inputs` to `outputs` channels, with `inputs · expansion` in between.
     pub fn new(inputs: usize, outputs: usize, stride: usize, expansion: usize) -> InvertedResidual {
         let (hidden, norm) = (inputs.saturating_mul(expansion), NormOptions::DEFAULT);
         let branch = InvertedBranch {
@@ -176,7 +182,7 @@ impl Module for InvertedResidual {
 }
 
 impl InvertedBranch {
-    /// `adds` says whether the input is added to the result.
+    /// Runs the branch; `adds` is whether the input is added to the result.
     fn run(&self, x: &Tensor, adds: bool) -> Result<Tensor> {
         block(self, || {
             let y = self.expand.forward(x)?; //                     [N, hidden, H, W]
@@ -236,7 +242,7 @@ const V2_STAGES: [(usize, usize, usize, usize); 7] = [
     (6, 320, 1, 1), // [N, 320, 7, 7]
 ];
 
-/// torchvision's MobileNetV2, with its initialisation.
+/// Creates torchvision's MobileNetV2, with its initialisation.
 ///
 /// ```
 /// use convnet::{models::mobilenet_v2, nn::Module};
@@ -248,7 +254,8 @@ pub fn mobilenet_v2(options: impl Into<ModelOptions>) -> MobileNetV2 {
 }
 
 impl MobileNetV2 {
-    /// All widths times this factor, rounded to multiples of 8; the last convolution's only when the factor is above 1.
+    /// Creates a network with all widths multiplied by this factor, rounded to multiples of 8; the
+    /// last convolution's only when the factor is above 1.
     pub fn with_width(width: f64, options: impl Into<ModelOptions>) -> MobileNetV2 {
         let options = options.into();
         let mut inputs = scaled_channels(32, width);
@@ -290,7 +297,8 @@ pub struct MobileNetV3 {
     pub classifier: Sequential,
 }
 
-/// A row of the V3 paper's tables: input channels, kernel, expanded and output channels, squeeze-and-excitation, hard swish, stride.
+/// A row of the V3 paper's tables: input channels, kernel, expanded and output channels,
+/// squeeze-and-excitation, hard swish, stride.
 type V3Row = (usize, usize, usize, usize, bool, bool, usize);
 
 /// The paper's table 1, for 224×224 pixels.
@@ -327,7 +335,7 @@ const V3_SMALL: [V3Row; 11] = [
     (96, 5, 576, 96, true, true, 1),  //
 ];
 
-/// torchvision's MobileNetV3-Large, with its initialisation.
+/// Creates torchvision's MobileNetV3-Large, with its initialisation.
 ///
 /// ```
 /// use convnet::{models::mobilenet_v3_large, nn::Module};
@@ -338,18 +346,18 @@ pub fn mobilenet_v3_large(options: impl Into<ModelOptions>) -> MobileNetV3 {
     MobileNetV3::large(1.0, options)
 }
 
-/// torchvision's MobileNetV3-Small, with its initialisation.
+/// Creates torchvision's MobileNetV3-Small, with its initialisation.
 pub fn mobilenet_v3_small(options: impl Into<ModelOptions>) -> MobileNetV3 {
     MobileNetV3::small(1.0, options)
 }
 
 impl MobileNetV3 {
-    /// MobileNetV3-Large with all widths times this factor, rounded to multiples of 8.
+    /// Creates MobileNetV3-Large with all widths multiplied by this factor, rounded to multiples of 8.
     pub fn large(width: f64, options: impl Into<ModelOptions>) -> MobileNetV3 {
         MobileNetV3::new(&V3_LARGE, 1280, width, options.into())
     }
 
-    /// MobileNetV3-Small with all widths times this factor, rounded to multiples of 8.
+    /// Creates MobileNetV3-Small with all widths multiplied by this factor, rounded to multiples of 8.
     pub fn small(width: f64, options: impl Into<ModelOptions>) -> MobileNetV3 {
         MobileNetV3::new(&V3_SMALL, 1024, width, options.into())
     }
@@ -403,7 +411,7 @@ mod tests {
     use crate::nn::ModuleExt;
 
     #[test]
-    fn widths_are_scaled_and_the_networks_still_run() {
+    fn widths_are_scaled_and_the_scaled_networks_run() {
         let x = Tensor::randn([2, 1, 32, 32]);
         let options = ModelOptions::new(3).input_channels(1);
         let v1 = MobileNetV1::with_width(0.25, options);
@@ -416,11 +424,11 @@ mod tests {
     }
 
     #[test]
-    fn weights_start_with_kaimings_deviation() {
+    fn weights_start_with_the_deviation_of_kaiming() {
         let state = mobilenet_v2(10).state_dict();
         let weights = state.get("features.18.0.weight").unwrap().to_vec::<f32>().unwrap();
         let std = (weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64).sqrt();
-        // Of 409,600 weights: the deviation's own is 1 / √(2n), 0.1 %.
+        // For 409,600 weights, the standard error of the deviation is 1 / √(2n), 0.1 %.
         assert!((std / (2.0f64 / 1280.0).sqrt() - 1.0).abs() < 0.01, "{std}");
     }
 }

@@ -75,34 +75,36 @@ use crate::nn::{Module, ModuleExt};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// What [`create`] knows it by.
+    /// Its name for [`create`].
     pub name: &'static str,
     /// The shape of one input, `[C, H, W]`.
     pub input: [usize; 3],
-    /// The number of classes in the data set that the paper is about.
+    /// The number of classes in the paper's data set.
     pub classes: usize,
-    /// Where it was described first.
+    /// The paper that first described it.
     pub paper: &'static str,
     build: fn(usize) -> Box<dyn Module>,
 }
 
-/// A row of the registry, for square pictures of three channels.
+/// Returns a row of the registry, for square images with three channels.
 const fn row(name: &'static str, size: usize, paper: &'static str, build: fn(usize) -> Box<dyn Module>) -> ModelInfo {
     let classes = if size == 32 { 10 } else { 1000 };
     ModelInfo { name, input: [3, size, size], classes, paper, build }
 }
 
 impl ModelInfo {
-    /// The number of parameters, for as many [classes](ModelInfo::classes). Counted anew each time; no weights are drawn for it.
+    /// Returns the number of parameters with this number of [classes](ModelInfo::classes). It is
+    /// counted in each call, without drawing weights.
     pub fn parameters(&self) -> usize {
         (self.build)(self.classes).num_parameters()
     }
 
-    /// Multiplications, each with its addition, for one [input](ModelInfo::input): what [`summary`](ModuleExt::summary) counts. Takes
-    /// milliseconds, as nothing is computed.
+    /// Returns the number of multiplications, each with its addition, for one
+    /// [input](ModelInfo::input), as counted by [`summary`](ModuleExt::summary). Takes
+    /// milliseconds, as no values are computed.
     ///
     /// # Errors
-    /// None for a registered architecture; a `Result` as a summary's is.
+    /// None for a registered architecture; returns a `Result` because a summary does.
     ///
     /// ```
     /// let resnet50 = convnet::models::info("resnet50")?;
@@ -190,20 +192,20 @@ const MODELS: &[ModelInfo] = &[
     }),
 ];
 
-/// Every registered architecture.
+/// Returns every registered architecture.
 pub fn all() -> &'static [ModelInfo] {
     MODELS
 }
 
-/// The names of all registered architectures.
+/// Returns the names of all registered architectures.
 pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
     MODELS.iter().map(|model| model.name)
 }
 
-/// What is known of an architecture without building it.
+/// Returns the registry's row for an architecture, without building it.
 ///
 /// # Errors
-/// [`Error::Argument`] that lists the known names when this is none of them.
+/// [`Error::Argument`] when the name is unknown; the message lists the known ones.
 pub fn info(name: &str) -> Result<&'static ModelInfo> {
     MODELS.iter().find(|model| model.name == name).ok_or_else(|| {
         let known = names().collect::<Vec<_>>().join(", ");
@@ -211,10 +213,11 @@ pub fn info(name: &str) -> Result<&'static ModelInfo> {
     })
 }
 
-/// Builds an architecture by its name, with fresh weights.
+/// Builds an architecture by its name, with new weights.
 ///
 /// # Errors
-/// [`Error::Argument`] when the name is not known (the message lists those that are), or for no classes.
+/// [`Error::Argument`] when the name is unknown (the message lists the known ones), or for zero
+/// classes.
 pub fn create(name: &str, num_classes: usize) -> Result<Box<dyn Module>> {
     let model = info(name)?;
     if num_classes == 0 {
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn lenet5_has_the_papers_layers() {
+    fn lenet5_has_the_layers_of_the_paper() {
         let shapes: Vec<_> = lenet5(10).named_parameters().into_iter().map(|(name, p)| (name, p.shape().to_vec())).collect();
         let expected: [(&str, &[usize]); 10] = [
             ("conv1.weight", &[6, 1, 5, 5]),
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_the_literature() {
+    fn sizes_match_the_literature() {
         for (name, parameters) in [
             ("lenet5", 61_706),
             ("alexnet", 61_100_840),
@@ -270,7 +273,8 @@ mod tests {
         ] {
             assert_eq!(info(name).unwrap().parameters(), parameters, "{name}");
         }
-        // In millions, as torchvision's documentation has them (GFLOPS there are multiply-adds), and to the digits that it has; b7 is its largest.
+        // In millions, as in torchvision's documentation (GFLOPS there are multiply-adds), and to
+        // its precision; b7 is its largest model.
         for (name, expected) in [
             ("alexnet", 710),
             ("vgg16", 15_470),
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_known_ones() {
+    fn error_for_an_unknown_name_lists_the_known_ones() {
         let error = create("lenet7", 10).err().unwrap().to_string();
         assert!(error.contains("lenet7") && error.contains("lenet5"), "{error}");
         let error = create("lenet5", 0).err().unwrap().to_string();
@@ -298,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_input_is_refused_by_the_layer_it_reaches() {
+    fn wrong_input_is_refused_by_the_layer_it_reaches() {
         let error = lenet5(10).forward(&Tensor::zeros([1, 3, 28, 28])).unwrap_err().to_string();
         assert!(error.contains("Conv2d") && error.contains("[1, 3, 28, 28]"), "{error}");
         let error = lenet5(10).forward(&Tensor::zeros([1, 1, 20, 20])).unwrap_err().to_string();

@@ -1,8 +1,10 @@
 //! Network in Network (Lin, Chen & Yan, 2013).
 //!
-//! After each convolution two of 1×1: a small dense network that is moved over the picture with it, in place of a linear filter ("mlpconv").
-//! The last one has a map for each class; their means are the logits, in place of dense layers. This is the authors' network for ImageNet.
-//! [`nin_maxout`] has maxout units (Goodfellow et al., *Maxout Networks*, 2013) of two pieces in place of each ReLU.
+//! Two 1×1 convolutions follow each convolution: together they apply a small dense network at every
+//! position of the image, in place of a linear filter ("mlpconv"). The last one has one map for
+//! each class; the means of these maps are the logits, in place of dense layers. This is the
+//! authors' network for ImageNet. [`nin_maxout`] has maxout units (Goodfellow et al., *Maxout
+//! Networks*, 2013) of two pieces in place of each ReLU.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -14,20 +16,23 @@ use crate::visit_fields;
 
 /// Network in Network; see [`nin`] and [`nin_maxout`].
 pub struct Nin {
-    /// Four mlpconv blocks; what comes out has a map for each class.
+    /// Four mlpconv blocks; the output has one map for each class.
     pub features: Sequential,
 }
 
-/// A convolution and two of 1×1, each with its nonlinearity (Lin et al., 2013, fig. 1b): maxout of so many pieces, ReLU for one.
+/// A convolution and two 1×1 convolutions, each with its activation (Lin et al., 2013, fig. 1b):
+/// maxout of `pieces` pieces, or ReLU when `pieces` is 1.
 ///
 /// # Shape
-/// `[N, inputs, H, W]` to `[N, widths[2], H', W']`, as the convolution gives it.
+/// `[N, inputs, H, W]` to `[N, widths[2], H', W']`, with the size of the first convolution's
+/// output.
 pub struct MlpConv {
     layers: Sequential,
 }
 
 impl MlpConv {
-    /// A block whose first convolution `spatial` makes for a number of output channels; `widths` are those after the nonlinearities.
+    /// Creates a block. `spatial` creates its first convolution for a number of output channels;
+    /// `widths` are those after the activations.
     pub fn new(spatial: impl Fn(usize) -> Conv2d, widths: [usize; 3], pieces: usize) -> MlpConv {
         let [first, second, third] = widths;
         let maps = |width: usize| width.saturating_mul(pieces);
@@ -47,7 +52,7 @@ impl Module for MlpConv {
         block(self, || self.layers.forward(x))
     }
 
-    // The keys are those of the layers, without a name for all of them.
+    // The block has no name of its own in the keys, only its layers have.
     fn visit(&self, v: &mut Visitor<'_>) {
         self.layers.visit(v);
     }
@@ -65,8 +70,8 @@ impl Module for MlpConv {
     }
 }
 
-/// The authors' Network in Network for ImageNet, with their initialisation: deviation 0.01 for the first and last block's convolutions, 0.05
-/// for the others, no biases to start with.
+/// Creates the authors' Network in Network for ImageNet, with their initialisation: standard
+/// deviation 0.01 for the first and last block's convolutions, 0.05 for the others, and biases of 0.
 ///
 /// ```
 /// use convnet::{models::nin, nn::Module};
@@ -78,7 +83,8 @@ pub fn nin(options: impl Into<ModelOptions>) -> Nin {
     build(1, options.into())
 }
 
-/// [`nin`] with maxout units of two pieces in place of ReLUs: each convolution has twice the maps, and the larger of each two goes on.
+/// Creates [`nin`] with maxout units of two pieces in place of ReLUs: each convolution has twice
+/// the maps, and the larger of each two is the output.
 pub fn nin_maxout(options: impl Into<ModelOptions>) -> Nin {
     build(2, options.into())
 }
@@ -104,7 +110,7 @@ fn build(pieces: usize, options: ModelOptions) -> Nin {
 
 impl Module for Nin {
     /// # Shape
-    /// `[N, 3, H, W]` to logits `[N, num_classes]`; pictures of at least 39×39.
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; images of at least 39×39.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.features.forward(x)?.mean([2, 3])
     }
@@ -117,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn maxout_doubles_the_maps_and_not_what_goes_on() {
+    fn maxout_doubles_the_maps_but_not_the_outputs() {
         let net = nin_maxout(ModelOptions::new(5).input_channels(1));
         assert_eq!(nin_maxout(5).num_parameters() - net.num_parameters(), 2 * 192 * 11 * 11);
         let logits = net.forward(&Tensor::randn([2, 1, 39, 39])).unwrap();

@@ -1,6 +1,7 @@
-//! What builders of networks leave open.
+//! Common options of model builders.
 
-/// Classes, input channels and dropout of a network. Builders take a plain number of classes or this:
+/// Classes, input channels and dropout of a network. Builders accept a plain number of classes or
+/// these options:
 ///
 /// ```
 /// use convnet::models::{ModelOptions, alexnet};
@@ -16,24 +17,25 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// For this many classes, colour pictures, and the dropout that the network's paper has.
+    /// Creates options for this many classes, three input channels, and the dropout of the
+    /// network's paper.
     pub fn new(num_classes: usize) -> ModelOptions {
         ModelOptions { num_classes, input_channels: 3, dropout: None }
     }
 
-    /// The channels of the pictures.
+    /// Sets the number of input channels.
     pub fn input_channels(mut self, channels: usize) -> ModelOptions {
         self.input_channels = channels;
         self
     }
 
-    /// The probability of dropout before the classifier.
+    /// Sets the probability of dropout before the classifier.
     pub fn dropout(mut self, p: f64) -> ModelOptions {
         self.dropout = Some(p);
         self
     }
 
-    /// The dropout that was asked for, or else the network's own.
+    /// Returns the dropout that was set, or else the network's default.
     pub(super) fn dropout_or(&self, default: f64) -> f64 {
         self.dropout.unwrap_or(default)
     }

@@ -1,4 +1,4 @@
-//! What pictures have to go through before each model, by the weights that its library publishes.
+//! The preprocessing of images for each model, as its published weights expect it.
 
 use super::info;
 use crate::data::{ImageClassification, ResizeFilter};
@@ -7,15 +7,18 @@ use crate::error::Result;
 /// Inception's normalisation to [-1, 1].
 const HALF: [f64; 3] = [0.5; 3];
 
-/// The mean and deviation of CIFAR-10's training set.
+/// The mean and standard deviation of CIFAR-10's training set.
 const CIFAR: [[f64; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]];
 
-/// What a picture goes through before the model of this name classifies it: the `transforms()` of torchvision's first weights
-/// (`IMAGENET1K_V1`), or timm's configuration where torchvision does not have the model.
+/// Returns the preprocessing of images for the model of this name: the `transforms()` of
+/// torchvision's first weights (`IMAGENET1K_V1`), or timm's configuration where torchvision does
+/// not have the model.
 ///
-/// Most models scale the shorter side to 256, bilinear, and see the middle 224×224 in ImageNet's normalisation. EfficientNets have sizes of
-/// their own and a cubic filter. GoogLeNet's published weights expect the range [-1, 1]; torchvision has the network convert, here the
-/// picture comes that way. LeNet sees 28×28 in gray with MNIST's normalisation, CIFAR's ResNets 32×32 with CIFAR's.
+/// Most models scale the shorter side to 256 with a bilinear filter, and take the central 224×224
+/// in ImageNet's normalisation. EfficientNets have other sizes and a bicubic filter. GoogLeNet's
+/// published weights expect the range [-1, 1]; in torchvision the network converts, here the
+/// preprocessing does. LeNet takes 28×28 grey images with MNIST's normalisation, CIFAR's ResNets
+/// 32×32 images with CIFAR's.
 ///
 /// ```
 /// use convnet::{data::Image, models};
@@ -37,12 +40,12 @@ pub fn preprocessing(name: &str) -> Result<ImageClassification> {
         _ if name.starts_with("cifar_") => usual.resize(32).normalize(CIFAR[0], CIFAR[1]),
         "googlenet" => usual.normalize(HALF, HALF),
         "efficientnet_b0" | "efficientnet_b1" => cubic(256),
-        // Published for a larger picture than the network was trained with.
+        // Published for a larger image than the network was trained with.
         "efficientnet_b2" => ImageClassification::new(288).resize(288).interpolation(ResizeFilter::Bicubic),
         "efficientnet_b3" => cubic(320),
         "efficientnet_b4" => cubic(384),
         _ if name.starts_with("efficientnet_") => cubic(size),
-        // timm divides the size by the share that the crop is to have.
+        // timm divides the size by the fraction that the crop covers.
         "mobilenet_v1" => cubic(256).normalize(HALF, HALF),
         "xception" => cubic(333).normalize(HALF, HALF),
         "seresnet50" => cubic(235),
@@ -58,7 +61,7 @@ mod tests {
     use crate::models::all;
 
     #[test]
-    fn every_model_gets_a_picture_of_the_shape_it_is_published_for() {
+    fn every_model_gets_an_image_of_its_published_shape() {
         for model in all() {
             let preprocessing = preprocessing(model.name).unwrap();
             let expected = if model.name == "efficientnet_b2" { [3, 288, 288] } else { model.input };

@@ -1,4 +1,4 @@
-//! Where torchvision publishes the weights of its models.
+//! Addresses of the weights that torchvision publishes for its models.
 
 use super::info;
 use crate::error::{Error, Result};
@@ -11,13 +11,14 @@ pub struct PublishedWeights {
     pub name: &'static str,
     /// The address of the file.
     pub url: &'static str,
-    /// The first eight digits of the file's sha256, which its name ends with.
+    /// The first eight digits of the file's sha256, with which the file's name ends.
     pub sha256: &'static str,
 }
 
-/// Returns where torchvision publishes weights for an architecture: the first ones (`IMAGENET1K_V1`),
-/// trained on ImageNet's 1,000 classes, for which [`preprocessing`](super::preprocessing) prepares
-/// pictures. `weights::download` (feature `download`) fetches them.
+/// Returns the address of torchvision's weights for an architecture: the first ones
+/// (`IMAGENET1K_V1`), trained on ImageNet's 1,000 classes, for which
+/// [`preprocessing`](super::preprocessing) prepares images. `weights::download` (feature
+/// `download`) downloads them.
 ///
 /// ```no_run
 /// # #[cfg(feature = "download")] {
@@ -41,7 +42,7 @@ pub fn published(name: &str) -> Result<&'static PublishedWeights> {
     })
 }
 
-/// A row of the table; the address ends with a dash, eight digits and `.pth`.
+/// Returns a row of the table; the address ends with a dash, eight digits and `.pth`.
 const fn row(name: &'static str, url: &'static str) -> PublishedWeights {
     let (start, _) = url.split_at(url.len() - ".pth".len());
     let (_, sha256) = start.split_at(start.len() - 8);
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_of_a_registered_model_and_ends_with_its_checksum() {
+    fn every_row_names_a_registered_model_and_ends_with_its_checksum() {
         for weights in PUBLISHED {
             assert_eq!(published(weights.name).unwrap(), weights);
             assert!(weights.url.ends_with(&format!("-{}.pth", weights.sha256)), "{weights:?}");
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_weights_are_an_error_that_lists_those_there_are() {
+    fn missing_weights_are_an_error_that_lists_the_available_ones() {
         let error = published("lenet5").unwrap_err().to_string();
         assert!(error.contains("no weights of lenet5") && error.contains("resnet18"), "{error}");
         assert!(published("nonsense").is_err());

@@ -1,11 +1,13 @@
-//! The reported receptive fields against the support of gradients, on the registered networks.
+//! Comparison of the reported receptive fields with the support of gradients, for the registered
+//! networks.
 
 use crate::nn::check_fields;
 
 fn check(name: &str, [height, width]: [usize; 2], layers: usize) -> usize {
     let shape = [1, 3, height, width];
     match name {
-        // Without their dense layers, which have a hundred million weights and see everything.
+        // Without the dense layers, which have a hundred million weights and depend on the whole
+        // input.
         "vgg11" => check_fields(name, &super::vgg11(8).features, shape, layers),
         "alexnet" => check_fields(name, &super::alexnet(8).features, shape, layers),
         _ => check_fields(name, &super::create(name, 8).unwrap(), shape, layers),
@@ -32,7 +34,7 @@ fn fields_are_the_support_of_the_gradient() {
 }
 
 #[test]
-fn fields_behind_squeeze_and_excitation_are_whole() {
+fn fields_after_squeeze_and_excitation_cover_the_input() {
     assert!(check("seresnet18", [64, 64], 5) >= 12);
     assert!(check("mobilenet_v3_small", [64, 64], 5) >= 12);
 }

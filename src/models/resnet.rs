@@ -1,8 +1,11 @@
-//! ResNet (He, Zhang, Ren & Sun, *Deep Residual Learning for Image Recognition*, 2015) and what grew from it.
+//! ResNet (He, Zhang, Ren & Sun, *Deep Residual Learning for Image Recognition*, 2015) and its
+//! successors ResNeXt and Wide ResNet.
 //!
-//! A block computes what is to be added to its input, so that a hundred layers train as easily as ten: the shortcut hands gradients on
-//! unchanged. ResNeXt (Xie et al., 2016) splits a block's 3×3 convolution into groups; Wide ResNet (Zagoruyko & Komodakis, 2016) widens it.
-//! As torchvision builds them: a bottleneck's stride is in its 3×3 convolution ("ResNet v1.5"), not in the first as the paper has it.
+//! A block computes a residual that is added to its input, so that a hundred layers train as easily
+//! as ten: the shortcut passes gradients on unchanged. ResNeXt (Xie et al., 2016) splits a block's
+//! 3×3 convolution into groups; Wide ResNet (Zagoruyko & Komodakis, 2016) widens it. As in
+//! torchvision, a bottleneck's stride is in its 3×3 convolution ("ResNet v1.5"), not in the first
+//! as in the paper.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -13,10 +16,10 @@ use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// A layer at the end of a block's branch, made for this many channels.
+/// A function that creates a layer for the end of a block's branch, with this many channels.
 pub type Attention = fn(usize) -> Box<dyn Module>;
 
-/// Which of the paper's two blocks (fig. 5).
+/// The paper's two types of blocks (fig. 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResNetBlock {
     /// [`BasicBlock`].
@@ -25,18 +28,20 @@ pub enum ResNetBlock {
     Bottleneck,
 }
 
-/// What tells the networks of the family apart; a row of [`ResNet::new`]'s table.
+/// The parameters that distinguish the networks of the family.
 #[derive(Clone, Copy, Debug)]
 pub struct ResNetConfig {
-    /// Of two convolutions or of three.
+    /// The type of the blocks.
     pub block: ResNetBlock,
-    /// How many blocks each of the four stages has.
+    /// The number of blocks in each of the four stages.
     pub layers: [usize; 4],
-    /// The groups of a bottleneck's 3×3 convolution; basic blocks have one.
+    /// The number of groups of a bottleneck's 3×3 convolution; basic blocks have one.
     pub groups: usize,
-    /// The width of each group in the first stage's bottlenecks; 64 but for ResNeXt and Wide ResNet.
+    /// The width of each group in the first stage's bottlenecks; 64 except for ResNeXt and Wide
+    /// ResNet.
     pub width_per_group: usize,
-    /// What stands at the end of each block's branch, such as [`SqueezeExcite`](super::SqueezeExcite) or [`Cbam`](super::Cbam).
+    /// Creates the layer at the end of each block's branch, such as
+    /// [`SqueezeExcite`](super::SqueezeExcite) or [`Cbam`](super::Cbam).
     pub attention: Option<Attention>,
 }
 
@@ -44,32 +49,32 @@ const fn row(block: ResNetBlock, layers: [usize; 4], groups: usize, width_per_gr
     ResNetConfig { block, layers, groups, width_per_group, attention: None }
 }
 
-/// [`resnet18`]'s.
+/// The configuration of [`resnet18`].
 pub const RESNET18: ResNetConfig = row(ResNetBlock::Basic, [2, 2, 2, 2], 1, 64);
-/// [`resnet34`]'s.
+/// The configuration of [`resnet34`].
 pub const RESNET34: ResNetConfig = row(ResNetBlock::Basic, [3, 4, 6, 3], 1, 64);
-/// [`resnet50`]'s.
+/// The configuration of [`resnet50`].
 pub const RESNET50: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 6, 3], 1, 64);
-/// [`resnet101`]'s.
+/// The configuration of [`resnet101`].
 pub const RESNET101: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 23, 3], 1, 64);
-/// [`resnet152`]'s.
+/// The configuration of [`resnet152`].
 pub const RESNET152: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 8, 36, 3], 1, 64);
-/// [`resnext50_32x4d`]'s.
+/// The configuration of [`resnext50_32x4d`].
 pub const RESNEXT50_32X4D: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 6, 3], 32, 4);
-/// [`wide_resnet50_2`]'s.
+/// The configuration of [`wide_resnet50_2`].
 pub const WIDE_RESNET50_2: ResNetConfig = row(ResNetBlock::Bottleneck, [3, 4, 6, 3], 1, 128);
 
-/// The 18-layer network: basic blocks, 2, 2, 2 and 2 in a stage. See [`ResNet`].
+/// Creates the 18-layer network: basic blocks, 2, 2, 2 and 2 in a stage. See [`ResNet`].
 pub fn resnet18(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&RESNET18, options)
 }
 
-/// The 34-layer network: basic blocks, 3, 4, 6 and 3 in a stage. See [`ResNet`].
+/// Creates the 34-layer network: basic blocks, 3, 4, 6 and 3 in a stage. See [`ResNet`].
 pub fn resnet34(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&RESNET34, options)
 }
 
-/// The 50-layer network: bottlenecks, 3, 4, 6 and 3 in a stage. See [`ResNet`].
+/// Creates the 50-layer network: bottlenecks, 3, 4, 6 and 3 in a stage. See [`ResNet`].
 ///
 /// ```
 /// use convnet::{models::resnet50, nn::Module};
@@ -80,37 +85,41 @@ pub fn resnet50(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&RESNET50, options)
 }
 
-/// The 101-layer network: bottlenecks, 3, 4, 23 and 3 in a stage. See [`ResNet`].
+/// Creates the 101-layer network: bottlenecks, 3, 4, 23 and 3 in a stage. See [`ResNet`].
 pub fn resnet101(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&RESNET101, options)
 }
 
-/// The 152-layer network: bottlenecks, 3, 8, 36 and 3 in a stage. See [`ResNet`].
+/// Creates the 152-layer network: bottlenecks, 3, 8, 36 and 3 in a stage. See [`ResNet`].
 pub fn resnet152(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&RESNET152, options)
 }
 
-/// ResNeXt-50 32×4d (Xie, Girshick, Dollár, Tu & He, *Aggregated Residual Transformations for Deep Neural Networks*, 2016): 3×3 convolutions of
-/// 32 groups, 4 channels each in the first stage. See [`ResNet`].
+/// Creates ResNeXt-50 32×4d (Xie, Girshick, Dollár, Tu & He, *Aggregated Residual Transformations
+/// for Deep Neural Networks*, 2016): 3×3 convolutions of 32 groups, 4 channels each in the first
+/// stage. See [`ResNet`].
 pub fn resnext50_32x4d(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&RESNEXT50_32X4D, options)
 }
 
-/// Wide ResNet-50-2 (Zagoruyko & Komodakis, *Wide Residual Networks*, 2016): 3×3 convolutions of twice the width. See [`ResNet`].
+/// Creates Wide ResNet-50-2 (Zagoruyko & Komodakis, *Wide Residual Networks*, 2016): 3×3
+/// convolutions of twice the width. See [`ResNet`].
 pub fn wide_resnet50_2(options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&WIDE_RESNET50_2, options)
 }
 
-/// A 1×1 convolution and normalisation that give a block's shortcut the shape of its branch: option B of the paper's §3.3.
+/// A 1×1 convolution and normalisation that convert a block's input to the shape of its branch, for
+/// the shortcut: option B of the paper's §3.3.
 pub struct Projection {
     /// 1×1, with the block's stride.
     pub conv: Conv2d,
-    /// Of the block's output channels.
+    /// After `conv`, for the block's output channels.
     pub bn: BatchNorm2d,
 }
 
 impl Projection {
-    /// From `inputs` to `outputs` channels; `None` where the shapes agree already.
+    /// Creates a projection from `inputs` to `outputs` channels; `None` where the shapes are
+    /// already equal.
     pub fn new(inputs: usize, outputs: usize, stride: usize) -> Option<Projection> {
         (inputs != outputs || stride != 1)
             .then(|| Projection { conv: Conv2d::new(inputs, outputs, 1).stride(stride).bias(false), bn: BatchNorm2d::new(outputs) })
@@ -125,7 +134,7 @@ impl Module for Projection {
     visit_fields!(conv => "0", bn => "1");
 }
 
-/// `relu(attention(bn(conv(x))) + shortcut)`.
+/// Computes `relu(attention(bn(conv(x))) + shortcut)`.
 fn join(conv: &Conv2d, bn: &BatchNorm2d, attention: Option<&dyn Module>, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
     match attention {
         None => conv_bn_add_relu(conv, bn, x, shortcut),
@@ -154,14 +163,14 @@ pub struct BasicBlock {
     pub conv2: Conv2d,
     /// After `conv2`.
     pub bn2: BatchNorm2d,
-    /// At the end of the branch; named as timm names it, whatever it is.
+    /// At the end of the branch; has timm's name, whatever the layer is.
     pub se: Option<Box<dyn Module>>,
-    /// The shortcut, where shapes differ.
+    /// The shortcut's projection, where shapes differ.
     pub downsample: Option<Projection>,
 }
 
 impl BasicBlock {
-    /// From `inputs` to `outputs` channels.
+    /// Creates a block from `inputs` to `outputs` channels.
     pub fn new(inputs: usize, outputs: usize, stride: usize) -> BasicBlock {
         BasicBlock {
             conv1: Conv2d::new(inputs, outputs, 3).stride(stride).padding(1).bias(false),
@@ -173,7 +182,7 @@ impl BasicBlock {
         }
     }
 
-    /// With a layer at the end of the branch.
+    /// Adds a layer at the end of the branch.
     pub fn attention(mut self, layer: impl Module + 'static) -> BasicBlock {
         self.se = Some(Box::new(layer));
         self
@@ -192,7 +201,8 @@ impl Module for BasicBlock {
     visit_fields!(conv1, bn1, conv2, bn2, se, downsample);
 }
 
-/// A 1×1 convolution to few channels, a 3×3 on these, a 1×1 to many, and a shortcut (He et al., 2015, fig. 5 right).
+/// A 1×1 convolution to fewer channels, a 3×3 convolution, a 1×1 convolution to more channels, and
+/// a shortcut (He et al., 2015, fig. 5 right).
 ///
 /// # Shape
 /// `[N, inputs, H, W]` to `[N, outputs, H / stride, W / stride]`.
@@ -209,14 +219,15 @@ pub struct Bottleneck {
     pub conv3: Conv2d,
     /// After `conv3`.
     pub bn3: BatchNorm2d,
-    /// At the end of the branch; named as timm names it, whatever it is.
+    /// At the end of the branch; has timm's name, whatever the layer is.
     pub se: Option<Box<dyn Module>>,
-    /// The shortcut, where shapes differ.
+    /// The shortcut's projection, where shapes differ.
     pub downsample: Option<Projection>,
 }
 
 impl Bottleneck {
-    /// From `inputs` over `width` to `outputs` channels, the middle convolution in `groups`.
+    /// Creates a block from `inputs` through `width` to `outputs` channels, with the middle
+    /// convolution in `groups` groups.
     pub fn new([inputs, width, outputs]: [usize; 3], stride: usize, groups: usize) -> Bottleneck {
         Bottleneck {
             conv1: Conv2d::new(inputs, width, 1).bias(false),
@@ -230,7 +241,7 @@ impl Bottleneck {
         }
     }
 
-    /// With a layer at the end of the branch.
+    /// Adds a layer at the end of the branch.
     pub fn attention(mut self, layer: impl Module + 'static) -> Bottleneck {
         self.se = Some(Box::new(layer));
         self
@@ -250,7 +261,8 @@ impl Module for Bottleneck {
     visit_fields!(conv1, bn1, conv2, bn2, conv3, bn3, se, downsample);
 }
 
-/// A residual network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-out for convolutions, PyTorch's for the rest.
+/// A residual network for ImageNet, with torchvision's initialisation: Kaiming's normal by fan-out
+/// for convolutions, PyTorch's for the rest.
 ///
 /// ```
 /// use convnet::{Tensor, models::resnet18, nn::Module};
@@ -264,15 +276,15 @@ pub struct ResNet {
     pub conv1: Conv2d,
     /// After `conv1`.
     pub bn1: BatchNorm2d,
-    /// Blocks of 64 channels, four times that behind bottlenecks, as in the next.
+    /// Blocks of 64 channels; bottlenecks output four times as many, in all stages.
     pub layer1: Sequential,
-    /// Of 128, at half the size.
+    /// Blocks of 128 channels, at half the size.
     pub layer2: Sequential,
-    /// Of 256, at a quarter.
+    /// Blocks of 256 channels, at a quarter of the size.
     pub layer3: Sequential,
-    /// Of 512, at an eighth.
+    /// Blocks of 512 channels, at an eighth of the size.
     pub layer4: Sequential,
-    /// Before the classifier, when asked for; torchvision has none.
+    /// Before the classifier, if requested; torchvision has none.
     pub dropout: Option<Dropout>,
     /// The classifier.
     pub fc: Box<dyn Module>,
@@ -280,7 +292,7 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// The network of a configuration: one of the constants, or one's own.
+    /// Creates the network of a configuration: one of the constants, or a custom one.
     pub fn new(config: &ResNetConfig, options: impl Into<ModelOptions>) -> ResNet {
         let options = options.into();
         let expansion = if config.block == ResNetBlock::Basic { 1 } else { 4 };
@@ -317,8 +329,8 @@ impl ResNet {
         initialise(net, |at| (at.layer == "Conv2d" && at.name == "weight").then(|| Init::kaiming_fan_out(at.shape)))
     }
 
-    /// Starts each block as the identity: the weight of its branch's last normalisation is 0 (Goyal et al., 2017, §5.1). timm's default,
-    /// not torchvision's.
+    /// Makes each block start as the identity: sets the weight of its branch's last normalisation
+    /// to 0 (Goyal et al., 2017, §5.1). This is timm's default, not torchvision's.
     pub fn zero_init_residual(self) -> ResNet {
         let last = if self.block == ResNetBlock::Basic { ".bn2.weight" } else { ".bn3.weight" };
         Visitor::walk(&self, &mut |path, item| {
@@ -337,7 +349,7 @@ impl Module for ResNet {
     /// `[N, 3, H, W]` to logits `[N, num_classes]`; any size, 224×224 in the paper.
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer) from the layer that the input does not fit.
+    /// [`Error::Layer`](crate::Error::Layer) from the layer that cannot accept its input.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
         let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };

@@ -1,5 +1,6 @@
-//! SE-ResNet (Hu, Shen & Sun, *Squeeze-and-Excitation Networks*, 2017): residual networks whose blocks weigh their channels, as timm builds
-//! them, with its names and its initialisation: as torchvision's ResNet, and each block starts as the identity.
+//! SE-ResNet (Hu, Shen & Sun, *Squeeze-and-Excitation Networks*, 2017): residual networks whose
+//! blocks scale their channels, as timm builds them, with its names and its initialisation: that of
+//! torchvision's ResNet, and each block starts as the identity.
 
 use super::attention::SqueezeExcite;
 use super::options::ModelOptions;
@@ -10,7 +11,7 @@ fn with_se(config: &ResNetConfig, options: impl Into<ModelOptions>) -> ResNet {
     ResNet::new(&config, options).zero_init_residual()
 }
 
-/// [`resnet18`](super::resnet18) with a [`SqueezeExcite`] in each block.
+/// Creates [`resnet18`](super::resnet18) with a [`SqueezeExcite`] in each block.
 ///
 /// ```
 /// use convnet::{models::seresnet18, nn::Module};
@@ -21,12 +22,12 @@ pub fn seresnet18(options: impl Into<ModelOptions>) -> ResNet {
     with_se(&RESNET18, options)
 }
 
-/// [`resnet34`](super::resnet34) with a [`SqueezeExcite`] in each block.
+/// Creates [`resnet34`](super::resnet34) with a [`SqueezeExcite`] in each block.
 pub fn seresnet34(options: impl Into<ModelOptions>) -> ResNet {
     with_se(&RESNET34, options)
 }
 
-/// [`resnet50`](super::resnet50) with a [`SqueezeExcite`] in each block.
+/// Creates [`resnet50`](super::resnet50) with a [`SqueezeExcite`] in each block.
 pub fn seresnet50(options: impl Into<ModelOptions>) -> ResNet {
     with_se(&RESNET50, options)
 }

@@ -1,8 +1,11 @@
-//! VGG (Simonyan & Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*, 2014).
+//! VGG (Simonyan & Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*,
+//! 2014).
 //!
-//! Nothing but 3×3 convolutions: two of them see what one of 5×5 sees, three what one of 7×7 sees, with fewer weights and more
-//! nonlinearities. Five stages, each ended by pooling; the paper's table 1 has the configurations A, B, D and E, known by their number of
-//! layers with weights. The variants `_bn` normalise after each convolution, which the paper did not have yet.
+//! Only 3×3 convolutions: two of them have the receptive field of a 5×5 convolution, three that of
+//! a 7×7 convolution, with fewer weights and more nonlinearities. Five stages, each followed by
+//! pooling; the paper's table 1 defines the configurations A, B, D and E, known by their number of
+//! layers with weights. The variants `_bn` normalise after each convolution, which came after the
+//! paper.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -24,19 +27,21 @@ pub struct Vgg {
     pub classifier: Sequential,
 }
 
-/// The convolutions of a [`Vgg`], numbered as in torchvision's `Sequential`, where ReLU and pooling have numbers of their own.
+/// The convolutions of a [`Vgg`], numbered as in torchvision's `Sequential`, where ReLU and pooling
+/// count too.
 pub struct VggFeatures {
     stages: Vec<Vec<VggConv>>,
 }
 
-/// A convolution, in the `_bn` variants with its normalisation.
+/// A convolution, with its normalisation in the `_bn` variants.
 struct VggConv {
     conv: Conv2d,
     bn: Option<BatchNorm2d>,
 }
 
 impl Vgg {
-    /// A network with this many convolutions in each stage, with batch normalisation or without.
+    /// Creates a network with this many convolutions in each stage, with batch normalisation or
+    /// without.
     pub fn new(depths: [usize; 5], batch_norm: bool, options: impl Into<ModelOptions>) -> Vgg {
         let options = options.into();
         let mut channels = options.input_channels;
@@ -55,7 +60,8 @@ impl Vgg {
             .push(ReLU)
             .push(Dropout::new(dropout))
             .push(Linear::new(4096, options.num_classes));
-        // torchvision's: the paper pretrained its deeper networks with the shallowest.
+        // torchvision's initialisation: the paper initialised its deeper networks from the trained
+        // shallowest one.
         initialise(Vgg { features: VggFeatures { stages }, classifier }, |at| match (at.layer, at.name) {
             ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
             ("Linear", "weight") => Some(Init::Normal(0.01)),
@@ -67,7 +73,7 @@ impl Vgg {
 
 impl Module for Vgg {
     /// # Shape
-    /// `[N, 3, H, W]` to logits `[N, num_classes]`; pictures of at least 32×32.
+    /// `[N, 3, H, W]` to logits `[N, num_classes]`; images of at least 32×32.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
         let x = self.features.forward(x)?; //          [N, 512, 7, 7]
@@ -84,7 +90,8 @@ impl Module for VggFeatures {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let mut x = x.clone();
-            // [N, 3, 224, 224], then [N, 64, 112, 112], [N, 128, 56, 56], [N, 256, 28, 28], [N, 512, 14, 14], [N, 512, 7, 7]
+            // [N, 3, 224, 224], then [N, 64, 112, 112], [N, 128, 56, 56], [N, 256, 28, 28], [N,
+            // 512, 14, 14], [N, 512, 7, 7]
             for stage in &self.stages {
                 for VggConv { conv, bn } in stage {
                     x = match bn {
@@ -130,11 +137,11 @@ macro_rules! variants {
 }
 
 variants! {
-    /// VGG-11, the paper's configuration A.
+    /// Creates VGG-11, the paper's configuration A.
     vgg11, [1, 1, 2, 2, 2], false;
-    /// VGG-13, the paper's configuration B.
+    /// Creates VGG-13, the paper's configuration B.
     vgg13, [2, 2, 2, 2, 2], false;
-    /// VGG-16, the paper's configuration D.
+    /// Creates VGG-16, the paper's configuration D.
     ///
     /// ```
     /// use convnet::{models::vgg16, nn::Module};
@@ -142,14 +149,14 @@ variants! {
     /// assert_eq!(vgg16(1000).num_parameters(), 138_357_544);
     /// ```
     vgg16, [2, 2, 3, 3, 3], false;
-    /// VGG-19, the paper's configuration E.
+    /// Creates VGG-19, the paper's configuration E.
     vgg19, [2, 2, 4, 4, 4], false;
-    /// [`vgg11`] with batch normalisation.
+    /// Creates [`vgg11`] with batch normalisation.
     vgg11_bn, [1, 1, 2, 2, 2], true;
-    /// [`vgg13`] with batch normalisation.
+    /// Creates [`vgg13`] with batch normalisation.
     vgg13_bn, [2, 2, 2, 2, 2], true;
-    /// [`vgg16`] with batch normalisation.
+    /// Creates [`vgg16`] with batch normalisation.
     vgg16_bn, [2, 2, 3, 3, 3], true;
-    /// [`vgg19`] with batch normalisation.
+    /// Creates [`vgg19`] with batch normalisation.
     vgg19_bn, [2, 2, 4, 4, 4], true;
 }

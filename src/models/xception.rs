@@ -1,7 +1,8 @@
 //! Xception (Chollet, *Xception: Deep Learning with Depthwise Separable Convolutions*, 2016).
 //!
-//! Inception taken to its end: each channel has a window of its own, and 1×1 convolutions do all the mixing. An entry flow that halves the
-//! picture, a middle flow of eight equal blocks, an exit flow. timm's `legacy_xception`, with its keys and initialisation.
+//! The extreme form of Inception: each channel has its own window, and 1×1 convolutions do all the
+//! mixing. An entry flow that reduces the size, a middle flow of eight equal blocks, an exit flow.
+//! timm's `legacy_xception`, with its keys and initialisation.
 
 use super::options::ModelOptions;
 use crate::error::Result;
@@ -12,16 +13,16 @@ use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// A depthwise 3×3 convolution, then one of 1×1, with nothing in between.
+/// A depthwise 3×3 convolution followed directly by a 1×1 convolution.
 pub struct SeparableConv2d {
-    /// Each channel by itself.
+    /// 3×3, depthwise.
     pub conv1: Conv2d,
     /// 1×1.
     pub pointwise: Conv2d,
 }
 
 impl SeparableConv2d {
-    /// From `inputs` to `outputs` channels, of the same size.
+    /// Creates a convolution from `inputs` to `outputs` channels that keeps the size.
     pub fn new(inputs: usize, outputs: usize) -> SeparableConv2d {
         SeparableConv2d {
             conv1: Conv2d::new(inputs, inputs, 3).padding(1).groups(inputs).bias(false),
@@ -40,13 +41,14 @@ impl Module for SeparableConv2d {
     visit_fields!(conv1, pointwise);
 }
 
-/// `activation(bn(conv(x)))`.
+/// Computes `activation(bn(conv(x)))`.
 fn separable_bn_act(conv: &SeparableConv2d, bn: &BatchNorm2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
     conv_bn_act(&conv.pointwise, bn, &conv.conv1.forward(x)?, activation)
 }
 
-/// Separable convolutions with ReLU before and normalisation after each, pooling when the stride is 2, and a shortcut, by a 1×1 convolution
-/// where the shapes differ (Chollet, 2016, fig. 5).
+/// Separable convolutions, each with ReLU before and normalisation after it, pooling when the
+/// stride is 2, and a shortcut, with a 1×1 convolution where the shapes differ (Chollet, 2016, fig.
+/// 5).
 pub struct XceptionBlock {
     /// The shortcut's convolution.
     pub skip: Option<Conv2d>,
@@ -63,7 +65,7 @@ struct Rep {
 }
 
 impl XceptionBlock {
-    /// A block with the output channels of each separable convolution.
+    /// Creates a block with these output channels of its separable convolutions.
     pub fn new(inputs: usize, widths: &[usize], stride: usize) -> XceptionBlock {
         let mut channels = inputs;
         let mut unit = |&width: &usize| {
@@ -80,7 +82,7 @@ impl XceptionBlock {
         }
     }
 
-    /// Whether a ReLU comes first; not after one.
+    /// Sets whether the block starts with a ReLU; not needed after another one.
     pub fn relu_first(mut self, first: bool) -> XceptionBlock {
         self.rep.relu_first = first;
         self
@@ -108,7 +110,7 @@ impl Module for Rep {
         block(self, || {
             let mut x = if self.relu_first { x.try_relu()? } else { x.clone() };
             for (i, (conv, bn)) in self.units.iter().enumerate() {
-                // The ReLU that begins the next unit.
+                // The ReLU at the start of the next unit.
                 let activation = if i + 1 < self.units.len() { Activation::Relu } else { Activation::Linear };
                 x = separable_bn_act(conv, bn, &x, activation)?;
             }
@@ -121,7 +123,8 @@ impl Module for Rep {
 
     visit_with!(
         |Rep { units, stride, relu_first }, v| {
-            // Each unit is ReLU, convolution, normalisation; the first block begins with the convolution.
+            // Each unit is ReLU, convolution, normalisation; the first block starts with the
+            // convolution.
             let mut number = usize::from(*relu_first);
             for (conv, bn) in units {
                 v.field(&number.to_string(), conv);
@@ -157,7 +160,7 @@ pub struct Xception {
     pub fc: Box<dyn Module>,
 }
 
-/// timm's `legacy_xception`, with its initialisation.
+/// Creates timm's `legacy_xception`, with its initialisation.
 ///
 /// ```
 /// use convnet::{models::xception, nn::Module};
