@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn paper_network_is_initialised_as_in_the_paper() {
-        // A number of classes that is also a number of maps.
+        // This number of classes is also a number of maps.
         let state = alexnet_lrn(256).state_dict();
         let values = |name: &str| state.get(name).unwrap().to_vec::<f32>().unwrap();
         for (name, bias) in [("features.0", 0.0), ("features.4", 1.0), ("features.8", 0.0), ("classifier.1", 1.0), ("classifier.6", 0.0)] {

@@ -133,8 +133,7 @@ impl Module for CondenseFeatures {
 /// The training loop calls [`set_progress`](CondenseNet::set_progress) before each batch or epoch,
 /// and adds the group-lasso penalty to the loss. The first half of the training condenses, the
 /// second tunes the remaining weights; then [`convert`](CondenseNet::convert) builds the network
-/// for inference: condenses, the second tunes what is left; then [`convert`](CondenseNet::convert)
-/// makes the network that is for use:
+/// for inference:
 ///
 /// ```
 /// use convnet::models::{CONDENSENET_CIFAR, CondenseNet};

@@ -168,7 +168,7 @@ pub struct GoogLeNet {
     transform_input: bool,
 }
 
-/// What [`GoogLeNet::forward_with_aux`] returns: logits `[N, num_classes]` of each head.
+/// The result of [`GoogLeNet::forward_with_aux`]: logits `[N, num_classes]` of each head.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GoogLeNetOutput {

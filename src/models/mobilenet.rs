@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_start_with_the_deviation_of_kaiming() {
+    fn weights_have_the_deviation_of_kaiming_initialisation() {
         let state = mobilenet_v2(10).state_dict();
         let weights = state.get("features.18.0.weight").unwrap().to_vec::<f32>().unwrap();
         let std = (weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64).sqrt();

@@ -4,7 +4,6 @@
 //! One visitor serves every operation on a whole network: collecting [`Parameter`]s, switching
 //! between training and evaluation, freezing, [state dicts](StateDict), saving,
 //! [summaries](Summary), and setting each layer's path, which error messages contain:
-//! [summaries](Summary), and telling each layer its path, which error messages give:
 //!
 //! ```
 //! use convnet::nn::{Conv2d, Module, ReLU, Sequential};

@@ -201,7 +201,7 @@ pub trait ModuleExt: Module {
 
 impl<M: Module + ?Sized> ModuleExt for M {}
 
-/// Why there is no module at a path.
+/// Returns the error that explains why there is no module at a path.
 fn nothing_at(op: &'static str, module: &dyn Module, path: &str) -> Error {
     let mut paths = vec![];
     Visitor::walk(module, &mut |path, item| {

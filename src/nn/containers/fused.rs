@@ -236,7 +236,7 @@ mod tests {
         check(&conv, &bn, &x);
         conv.freeze("").unwrap();
         check(&conv, &bn, &x);
-        // Another normalisation behind the same convolution.
+        // Another normalisation after the same convolution.
         let other = layers().1;
         check(&conv, &other, &x);
         check(&conv, &bn, &x);

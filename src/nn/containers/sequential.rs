@@ -92,10 +92,9 @@ impl Sequential {
     }
 }
 
-/// A child that can run fused with its neighbours: a convolution, a normalisation and an
-/// activation, in this order, where each but the first is optional. The result is that of the
-/// layers run one after the other.
-/// those there are optional. The result is that of one after the other.
+/// A child that can run fused with its neighbours. A fused group is a convolution, a normalisation
+/// and an activation, in this order; any of them may be missing. The result is that of the layers
+/// run one after the other.
 enum Part<'a> {
     Convolution(&'a Conv2d),
     Normalisation(&'a BatchNorm2d),

@@ -111,14 +111,14 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
 fn restore_tied<'a>(state: &mut StateDict, metadata: impl Iterator<Item = (&'a String, &'a String)>) {
     let mut tied: Vec<_> = metadata.filter(|(removed, _)| !state.contains_key(removed)).collect();
     tied.sort();
-    // Looked up before any is added: a name stands for a stored tensor.
+    // All are looked up before any is added, since a name must refer to a stored tensor.
     let tied: Vec<_> = tied.into_iter().filter_map(|(removed, kept)| Some((removed.clone(), state.get(kept)?.clone()))).collect();
     for (name, tensor) in tied {
         state.insert(name, tensor);
     }
 }
 
-/// What a file is that is certainly not of the safetensors format, and what to do with it.
+/// Identifies a file that cannot be in the safetensors format, and describes how to load it.
 pub(crate) fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(512)];
     let text = start.trim_ascii_start().to_ascii_lowercase();
