@@ -53,8 +53,7 @@ dropout! {
 }
 
 impl StochasticDepth {
-    /// Whether a block may leave the layer out: it never changes its input and should not be listed
-    /// in summaries.
+    /// Whether a block may skip the layer now: it would return its input, and no summary is traced.
     pub(crate) fn is_idle(&self) -> bool {
         !(is_tracing() || self.training.is_training() && self.p != 0.0)
     }
