@@ -1,35 +1,36 @@
-//! The nonlinearities that may follow another operation in the same pass over the data: values and derivatives.
+//! Activations that can be fused into the pass of another operation: values and derivatives.
 
 use super::epilogue::Activation;
 use crate::kernels::runtime::math::Math;
 use crate::kernels::runtime::simd::Real;
 
-/// A function of one element, and what it makes of a gradient.
+/// A function of one element, and its gradient.
 pub trait Nonlinear: Copy {
-    /// The function.
+    /// Computes the function.
     fn value<T: Real>(self, x: T) -> T;
-    /// The gradient that arrives times the derivative at `x`.
+    /// Returns the incoming gradient times the derivative at `x`.
     fn gradient<T: Real>(self, grad: T, x: T) -> T;
 }
 
-/// `x` within bounds; NaN stays NaN.
+/// Clamps `x` to the bounds; NaN stays NaN.
 #[inline(always)]
 fn clamp<T: Real>(x: T, low: f64, high: f64) -> T {
     let x = if x < T::of(low) { T::of(low) } else { x };
     if x > T::of(high) { T::of(high) } else { x }
 }
 
-/// A number of which every saturating function here is saturated, and whose square is finite.
+/// A number at which every saturating function here is saturated, and whose square is finite.
 const FAR: f64 = 1e18;
 
-/// `x` with an infinite number replaced by a large one, for products with a factor that has become
-/// 0 there: `0 · ∞` is not the limit. NaN stays NaN.
+/// Replaces an infinite `x` by a large number, for products with a factor that is 0 there: `0 · ∞`
+/// is NaN instead of the limit. NaN stays NaN.
 #[inline(always)]
 pub(crate) fn finite<T: Real>(x: T) -> T {
     clamp(x, -FAR, FAR)
 }
 
-/// `x` for a product with a factor that has become 0 at -∞; NaN stays NaN.
+/// Replaces -∞ by a large negative number, for a product with a factor that is 0 at -∞; NaN stays
+/// NaN.
 #[inline(always)]
 pub(crate) fn above_minus_infinity<T: Real>(x: T) -> T {
     if x < T::of(-FAR) { T::of(-FAR) } else { x }
@@ -146,10 +147,12 @@ fn chain<T: Real>(f: impl Nonlinear, x: &[T], grad: &mut [T]) {
     }
 }
 
-// To be called where loops are vectorised already: inside `vectorize` or a `WithSimd`. One loop for each function, so that the choice is made
-// outside of it; and loops, as what is handed to an iterator may stay a function of its own, which has none of the instruction set.
+// These functions must be called where loops are vectorised already: inside `vectorize` or a
+// `WithSimd`. Each activation has its own loop, so that the choice is made outside it. They are
+// loops because a closure passed to an iterator may remain a separate function, compiled without
+// the instruction set.
 impl Activation {
-    /// Applies it to each element.
+    /// Applies the activation to each element.
     #[inline(always)]
     pub(crate) fn map<T: Real>(self, x: &mut [T]) {
         match self {
@@ -163,8 +166,8 @@ impl Activation {
         }
     }
 
-    /// Multiplies each gradient by the derivative at `x`, what the function was applied to. Where [`reads_output`](Self::reads_output), its
-    /// result does as well.
+    /// Multiplies each gradient by the derivative at `x`, the argument of the activation. If
+    /// [`reads_output`](Self::reads_output), `x` may also be its result.
     #[inline(always)]
     pub(crate) fn chain<T: Real>(self, x: &[T], grad: &mut [T]) {
         match self {
@@ -178,12 +181,12 @@ impl Activation {
         }
     }
 
-    /// Whether the derivative at the result is the one at the argument.
+    /// Returns whether the derivative at the result equals the derivative at the argument.
     pub(crate) fn reads_output(self) -> bool {
         matches!(self, Activation::Linear | Activation::Relu | Activation::Relu6)
     }
 
-    /// About how many elementary operations one element costs.
+    /// Returns the approximate number of elementary operations per element.
     pub(crate) fn cost(self) -> usize {
         match self {
             Activation::Silu | Activation::Sigmoid => 12,

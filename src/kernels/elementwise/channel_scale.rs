@@ -1,17 +1,21 @@
-//! Attention's end: each channel times its factor, and what follows, while the row is in the cache.
+//! The last step of channel attention: multiplies each channel by its factor and applies the
+//! epilogue while the row is in the cache.
 
 use super::epilogue::Epilogue;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, vectorize};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 8 * 1024;
-/// Elements that are multiplied before the epilogue comes to them: they stay in the first cache.
+/// The number of elements that are multiplied before the epilogue is applied to them; they stay in
+/// the L1 cache.
 const PIECE: usize = 1024;
 
-/// `y = activation(y · gate + residual)` for `y` `[outer, repeats, inner]`, none of them 0, and a gate `[outer, inner]`; the epilogue has no bias.
+/// Computes `y = activation(y · gate + residual)` for `y` `[outer, repeats, inner]`, none of them
+/// 0, and a gate `[outer, inner]`; the epilogue has no bias.
 ///
-/// Each product and sum is rounded by itself, so that the result is that of the operations one after the other.
+/// Each product and sum is rounded separately, so the result is identical to that of the separate
+/// operations.
 pub fn gate<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], gate: &[T], epilogue: Epilogue<'_, T>) {
     assert!(y.len() == outer * repeats * inner && gate.len() == outer * inner && epilogue.bias.is_none());
     assert!(epilogue.residual.is_none_or(|residual| residual.len() == y.len()));

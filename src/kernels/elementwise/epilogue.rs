@@ -1,4 +1,5 @@
-//! What happens to a convolution's sums before they leave the cache: bias, shortcut, activation, statistics.
+//! The epilogue of a convolution, applied to its sums while they are in the cache: bias, shortcut,
+//! activation, statistics.
 
 use pulp::Simd;
 
@@ -9,7 +10,7 @@ use crate::kernels::runtime::simd::Real;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Activation {
-    /// None.
+    /// The identity.
     #[default]
     Linear,
     /// `max(x, 0)` ([`Tensor::relu`](crate::Tensor::relu)).
@@ -27,29 +28,29 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Whether it is a clamp.
+    /// Returns whether the activation is a clamp.
     pub(crate) fn clamps(self) -> bool {
         matches!(self, Activation::Relu | Activation::Relu6)
     }
 
-    /// Whether it is neither nothing nor a clamp.
+    /// Returns whether the activation is neither the identity nor a clamp.
     pub(crate) fn is_curve(self) -> bool {
         self != Activation::Linear && !self.clamps()
     }
 
-    /// What a clamp raises smaller values to.
+    /// Returns the lower bound of a clamp.
     #[inline(always)]
     pub(crate) fn lowest<T: Real>(self) -> Option<T> {
         self.clamps().then(T::zero)
     }
 
-    /// What a clamp lowers larger values to.
+    /// Returns the upper bound of a clamp.
     #[inline(always)]
     pub(crate) fn highest<T: Real>(self) -> Option<T> {
         (self == Activation::Relu6).then(|| T::of(6.0))
     }
 
-    /// A clamp of a vector; any other activation leaves it.
+    /// Clamps a vector; any other activation leaves it unchanged.
     #[inline(always)]
     pub(crate) fn clamp<S: Simd, T: Real>(self, simd: S, mut x: T::Vector<S>) -> T::Vector<S> {
         if let Some(low) = self.lowest() {
@@ -61,9 +62,9 @@ impl Activation {
         x
     }
 
-    /// A clamp's gradient for a vector: `grad` where the derivative at `z` is 1, else zero. At NaN
-    /// the rectifier has the derivative 1 and a clamp with two bounds 0, as [`chain`](Self::chain)
-    /// has it and as in PyTorch.
+    /// Computes a clamp's gradient for a vector: `grad` where the derivative at `z` is 1, else
+    /// zero. At NaN the derivative of ReLU is 1 and that of a clamp with two bounds is 0, as in
+    /// [`chain`](Self::chain) and in PyTorch.
     #[inline(always)]
     pub(crate) fn chain_clamp<S: Simd, T: Real>(self, simd: S, z: T::Vector<S>, grad: T::Vector<S>) -> T::Vector<S> {
         match [self.lowest(), self.highest()].map(|bound| bound.map(|bound| T::splat(simd, bound))) {
@@ -74,16 +75,17 @@ impl Activation {
     }
 }
 
-/// `y = activation(sum + bias + residual)`.
+/// The operation `y = activation(sum + bias + residual)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a, T> {
     /// An addend for each output channel.
     pub bias: Option<&'a [T]>,
-    /// An addend for each output element, laid out as the output.
+    /// An addend for each output element, in the layout of the output.
     pub residual: Option<&'a [T]>,
-    /// What the sum goes through.
+    /// The activation.
     pub activation: Activation,
-    /// Where statistics of sums that get a bias and nothing else are left, for algorithms that take them.
+    /// The destination of the statistics of sums to which only a bias is added, for algorithms that
+    /// compute them.
     pub accumulator: Option<MomentAccumulator<'a, T>>,
 }
 
@@ -94,38 +96,41 @@ impl<T> Default for Epilogue<'_, T> {
 }
 
 impl<'a, T: Real> Epilogue<'a, T> {
-    /// A bias, if any, and nothing else.
+    /// Returns an epilogue of at most a bias.
     pub fn bias(bias: Option<&'a [T]>) -> Self {
         Epilogue { bias, ..Default::default() }
     }
 
-    /// The epilogue of the output from element `at` on.
+    /// Returns the epilogue of the output from element `at` on.
     pub(crate) fn from(&self, at: usize) -> Self {
         Epilogue { residual: self.residual.map(|residual| &residual[at..]), ..*self }
     }
 
-    /// What is left of it for a tile that has added bias and residual and clamped its vectors: an activation that is more than a clamp.
+    /// Returns the part that remains after a tile has added bias and residual and clamped its
+    /// vectors: an activation that is not a clamp.
     pub(crate) fn curve(&self) -> Option<Activation> {
         self.activation.is_curve().then_some(self.activation)
     }
 
-    /// Whether it is no more than a bias and a clamp, which sums go through before they leave the registers.
+    /// Returns whether the epilogue is at most a bias and a clamp, which are applied to sums while
+    /// they are in registers.
     pub(crate) fn fits_registers(&self) -> bool {
         self.residual.is_none() && self.curve().is_none()
     }
 
-    /// What sums go through before they leave the registers: the clamp if that is all, else nothing yet.
+    /// Returns the activation to apply to sums in registers: the clamp if
+    /// [`fits_registers`](Self::fits_registers), else none yet.
     pub(crate) fn clamp_in_registers(&self) -> Activation {
         if self.fits_registers() { self.activation } else { Activation::Linear }
     }
 
-    /// Whether nothing is left to do once the bias is in.
+    /// Returns whether nothing remains after the bias has been added.
     pub(crate) fn is_plain(&self) -> bool {
         self.residual.is_none() && self.activation == Activation::Linear
     }
 
-    /// Finishes elements that have their bias already, the ones from `at` of the output on. Where loops are vectorised already, as
-    /// [`Activation::map`].
+    /// Finishes elements that include their bias already, starting at element `at` of the output.
+    /// Must be called where loops are vectorised already, like [`Activation::map`].
     #[inline(always)]
     pub(crate) fn finish(&self, at: usize, y: &mut [T]) {
         if let Some(residual) = self.residual {

@@ -1,7 +1,7 @@
 //! Element-wise maps and broadcasting zips.
 //!
-//! An operation is a small struct with an `apply`, generic over the element type, so that one definition serves every dtype and is
-//! compiled into one vectorised loop for each instruction set.
+//! An operation is a small struct with an `apply`, generic over the element type, so that one
+//! definition serves every dtype and is compiled into one vectorised loop for each instruction set.
 
 pub mod activation;
 pub(crate) mod channel_scale;
@@ -13,51 +13,53 @@ use super::runtime::nontemporal;
 use super::runtime::parallel::{self, ChunkBody, Disjoint};
 use super::runtime::simd::{Real, Scalar, vectorize};
 
-/// The elementary operations that it takes to fetch an element and bring it away: another thread pays early, as what two of them wrote is slow to
-/// gather for one.
+/// The elementary operations that reading and writing an element count for. This makes another
+/// thread worthwhile early, since gathering on one thread what two threads wrote is slow.
 const TOUCH: usize = 2;
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
 
 /// A function of one floating-point element.
 pub trait Unary: Copy + Sync {
-    /// About how many elementary operations one element costs; decides when threads are worth it.
+    /// The approximate number of elementary operations per element; decides when threads are
+    /// worthwhile.
     const COST: usize = 1;
 
-    /// The function.
+    /// Computes the function.
     fn apply<T: Real>(self, x: T) -> T;
 }
 
 /// A function of two floating-point elements.
 pub trait Binary: Copy + Sync {
-    /// As [`Unary::COST`].
+    /// The cost, as [`Unary::COST`].
     const COST: usize = 1;
 
-    /// The function.
+    /// Computes the function.
     fn apply<T: Real>(self, a: T, b: T) -> T;
 }
 
-/// `y[i] = f(a[i], b[i])` for slices of one length; see [`pairs`]. (A trait, since behind `dyn Fn`
-/// each closure would be compiled twice.)
+/// The loop `y[i] = f(a[i], b[i])` over slices of one length; see [`pairs`]. It is a trait because
+/// each closure behind `dyn Fn` would be compiled twice.
 pub trait PairLoop<A, B, Y>: Sync {
     /// Runs the loop.
     fn run(&self, a: &[A], b: &[B], y: &mut [Y]);
 }
 
-/// `y[i] = f(y[i], b[i])` for slices of one length; see [`pairs_in_place`].
+/// The loop `y[i] = f(y[i], b[i])` over slices of one length; see [`pairs_in_place`].
 pub trait OntoLoop<T, B>: Sync {
     /// Runs the loop.
     fn run(&self, y: &mut [T], b: &[B]);
 }
 
-/// The loop over pairs, compiled for the instruction set. It is the only part that each function
-/// and type has a copy of: how slices are cut, shared out and repeated is compiled once.
+/// Returns the loop over pairs, compiled for the instruction set. Only this part is compiled for
+/// each function and type; the code that divides slices among tasks and repeats operands is
+/// compiled once.
 pub fn pairs<A: Scalar, B: Scalar, Y: Scalar>(f: impl Fn(A, B) -> Y + Copy + Sync) -> impl PairLoop<A, B, Y> {
     Loop(f)
 }
 
-/// As [`pairs`], over the first operand.
+/// Returns the loop over pairs that overwrites the first operand; see [`pairs`].
 pub fn pairs_in_place<T: Scalar, B: Scalar>(f: impl Fn(T, B) -> T + Copy + Sync) -> impl OntoLoop<T, B> {
     Loop(f)
 }
@@ -92,7 +94,7 @@ impl<T: Scalar, B: Scalar, F: Fn(T, B) -> T + Copy + Sync> OntoLoop<T, B> for Lo
     }
 }
 
-/// Runs `body(at, part)` for parts of `y`, the one from element `at` on.
+/// Runs `body(at, part)` for parts of `y`, each starting at element `at`.
 fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: &dyn ChunkBody<Y>) {
     let streamed = nontemporal::pays::<Y>(y.len());
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
@@ -100,7 +102,7 @@ fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: &dyn ChunkBody<Y>) {
     });
 }
 
-/// `y[i] = f(x[i])`.
+/// Computes `y[i] = f(x[i])`.
 pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X) -> Y + Copy + Sync) {
     assert_eq!(x.len(), y.len());
     fill(y, x.len() * (TOUCH + cost), &|at: usize, y: &mut [Y]| {
@@ -115,7 +117,7 @@ pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X
     });
 }
 
-/// `y[i] = f(y[i])`.
+/// Computes `y[i] = f(y[i])`.
 pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Copy + Sync) {
     let work = y.len() * (TOUCH + cost);
     parallel::chunks_mut(y, GRAIN, work, |_, y| {
@@ -130,27 +132,28 @@ pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Co
     });
 }
 
-/// `y[i] = f(a[i], b[i])`.
+/// Computes `y[i] = f(a[i], b[i])`.
 pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost: usize, f: &dyn PairLoop<A, B, Y>) {
     assert!(a.len() == y.len() && b.len() == y.len());
     fill(y, a.len() * (TOUCH + cost), &|at: usize, y: &mut [Y]| f.run(&a[at..][..y.len()], &b[at..][..y.len()], y));
 }
 
-/// Adds parts of `length` elements each, not 0, up into the first, in their order, which is returned.
+/// Adds up parts of `length` elements each, not 0, into the first part, in their order; returns the
+/// first part.
 pub fn sum_parts<T: Scalar>(parts: &mut [T], length: usize) -> &mut [T] {
     let (sum, others) = parts.split_at_mut(length);
     others.chunks_exact(length).for_each(|other| zip_in_place(sum, other, 1, &pairs_in_place(|a, b| a + b)));
     sum
 }
 
-/// `y[i] = f(y[i], b[i])`.
+/// Computes `y[i] = f(y[i], b[i])`.
 pub fn zip_in_place<T: Scalar, B: Scalar>(y: &mut [T], b: &[B], cost: usize, f: &dyn OntoLoop<T, B>) {
     assert_eq!(b.len(), y.len());
     let work = y.len() * (TOUCH + cost);
     parallel::chunks_mut(y, GRAIN, work, |i, y| f.run(y, &b[i * GRAIN..][..y.len()]));
 }
 
-/// `y[i] = a[i]` where `condition[i]` is not 0, else `b[i]`.
+/// Computes `y[i] = a[i]` where `condition[i]` is not 0, else `b[i]`.
 pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
     assert!(condition.len() == y.len() && a.len() == y.len() && b.len() == y.len());
     let work = y.len() * TOUCH;
@@ -165,7 +168,8 @@ pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
     });
 }
 
-/// The dimensions of a result and the strides with which two operands walk along them; a stride of 0 repeats.
+/// The dimensions of a result and the strides of two operands along them; an operand repeats where
+/// its stride is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broadcast {
     dims: Vec<usize>,
@@ -173,7 +177,8 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// Drops dimensions of size 1 and merges neighbours that both operands walk evenly, so that most cases have one or two left.
+    /// Drops dimensions of size 1 and merges neighbours along which both operands have a uniform
+    /// stride, so that most cases have one or two dimensions left.
     pub fn new(dims: &[usize], strides: [&[usize]; 2]) -> Broadcast {
         let mut merged = Broadcast { dims: vec![], strides: [vec![], vec![]] };
         for (axis, &dim) in dims.iter().enumerate().filter(|&(_, &dim)| dim != 1) {
@@ -192,7 +197,8 @@ impl Broadcast {
         merged
     }
 
-    /// `[outer, repeats, inner]`, if the result is that and the second operand `[outer, inner]`.
+    /// Returns `[outer, repeats, inner]` if the result has this shape and the second operand is
+    /// `[outer, inner]`.
     pub fn repeated_rows(&self) -> Option<[usize; 3]> {
         match (&self.dims[..], &self.strides[1][..]) {
             (&[repeats, inner], [0, 1]) => Some([1, repeats, inner]),
@@ -201,17 +207,18 @@ impl Broadcast {
         }
     }
 
-    /// The size of the last dimension.
+    /// Returns the size of the last dimension.
     fn inner(&self) -> usize {
         self.dims.last().copied().unwrap_or(1)
     }
 
-    /// The operands' strides along the last dimension.
+    /// Returns the strides of the operands along the last dimension.
     fn steps(&self) -> [usize; 2] {
         [0, 1].map(|i| self.strides[i].last().copied().unwrap_or(1))
     }
 
-    /// Where an operand's row (a run along the last dimension) starts for row `row` of the result.
+    /// Returns the start of an operand's row (a run along the last dimension) for row `row` of the
+    /// result.
     fn offset(&self, operand: usize, mut row: usize) -> usize {
         let mut at = 0;
         for axis in (0..self.dims.len().saturating_sub(1)).rev() {
@@ -222,20 +229,20 @@ impl Broadcast {
     }
 }
 
-/// Elements of an operand that are laid side by side at a time, where they do not lie so.
+/// The number of elements of a non-contiguous operand that are made contiguous at a time.
 const LAID_OUT: usize = 256;
-/// Elements of a row from which on it pays to handle it by itself.
+/// The number of elements from which a row is handled separately.
 const LONG: usize = 32;
 
-/// An operand that repeats, or whose elements lie apart.
+/// An operand that repeats or is not contiguous.
 struct Operand<'a, X> {
     shape: &'a Broadcast,
-    /// Which of the two it is.
+    /// The index of the operand, 0 or 1.
     which: usize,
     x: &'a [X],
-    /// Between elements of a row.
+    /// The distance between elements of a row.
     step: usize,
-    /// The last row that was asked for, and where it starts.
+    /// The last row that was requested, and its start.
     last: (usize, usize),
     side_by_side: [X; LAID_OUT],
 }
@@ -245,12 +252,12 @@ impl<'a, X: Scalar> Operand<'a, X> {
         Operand { shape, which, x, step: shape.steps()[which], last: (usize::MAX, 0), side_by_side: [X::zero(); LAID_OUT] }
     }
 
-    /// Where a row starts.
+    /// Returns the start of a row.
     fn start(&mut self, row: usize) -> usize {
         if row == self.last.0 {
             return self.last.1;
         }
-        // Rows along the last but one dimension lie evenly.
+        // Rows along the last dimension but one are evenly spaced.
         let axis = self.shape.dims.len().wrapping_sub(2);
         let at = match self.shape.dims.get(axis) {
             Some(&run) if row.wrapping_sub(1) == self.last.0 && !row.is_multiple_of(run) => {
@@ -262,8 +269,8 @@ impl<'a, X: Scalar> Operand<'a, X> {
         at
     }
 
-    /// The elements for some columns of some rows, side by side: one row, or at most [`LAID_OUT`]
-    /// elements.
+    /// Returns the elements of some columns of some rows, contiguous: one row, or at most
+    /// [`LAID_OUT`] elements.
     fn elements(&mut self, rows: Range<usize>, columns: Range<usize>) -> &[X] {
         let step = self.step;
         if rows.len() == 1 && step == 1 {
@@ -283,7 +290,7 @@ impl<'a, X: Scalar> Operand<'a, X> {
     }
 }
 
-/// `y[..] = f(a[..], b[..])` where `shape` tells how the operands repeat.
+/// Computes `y[..] = f(a[..], b[..])`, where `shape` describes how the operands repeat.
 pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
     shape: &Broadcast,
     a: &[A],
@@ -309,7 +316,8 @@ pub fn zip_broadcast<A: Scalar, B: Scalar, Y: Scalar>(
     });
 }
 
-/// `y[..] = f(y[..], b[..])` where `shape` tells how `b` repeats; its first operand is `y` itself.
+/// Computes `y[..] = f(y[..], b[..])`, where `shape` describes how `b` repeats; its first operand
+/// is `y` itself.
 pub fn zip_broadcast_in_place<T: Scalar, B: Scalar>(shape: &Broadcast, y: &mut [T], b: &[B], cost: usize, f: &dyn OntoLoop<T, B>) {
     if y.is_empty() {
         return;
@@ -326,16 +334,16 @@ pub fn zip_broadcast_in_place<T: Scalar, B: Scalar>(shape: &Broadcast, y: &mut [
     });
 }
 
-/// How a task's rows and columns are cut so that operands that do not lie side by side can be laid
-/// so.
+/// The division of a task's rows and columns into pieces, so that non-contiguous operands can be
+/// made contiguous a piece at a time.
 struct Pieces {
     rows: usize,
     columns: usize,
 }
 
 impl Pieces {
-    /// For rows of `inner` elements; `dense` where the elements of each operand's row lie side by
-    /// side.
+    /// Returns the pieces for rows of `inner` elements; `dense` if each row is contiguous in both
+    /// operands.
     fn new(inner: usize, dense: bool) -> Pieces {
         match inner {
             LONG.. if dense => Pieces { rows: 1, columns: inner },
@@ -343,8 +351,8 @@ impl Pieces {
         }
     }
 
-    /// Calls `body(rows, columns, at)` for each piece, whose first element is the element `at` of
-    /// them all.
+    /// Calls `body(rows, columns, at)` for each piece; `at` is the index of its first element among
+    /// all elements.
     fn run(&self, rows: Range<usize>, columns: Range<usize>, body: &mut dyn FnMut(Range<usize>, Range<usize>, usize)) {
         let mut at = 0;
         for row in rows.clone().step_by(self.rows) {
@@ -370,7 +378,7 @@ fn for_rows<Y: Scalar>(inner: usize, y: &mut [Y], cost: usize, body: &(dyn Fn(Ra
         let first = task / column_tasks * rows_per_task;
         let start = task % column_tasks * columns_per_task;
         let (rows, columns) = (first..rows.min(first + rows_per_task), start..inner.min(start + columns_per_task));
-        // SAFETY: tasks own distinct runs of the result: whole rows, or the columns of one.
+        // SAFETY: tasks own distinct runs of the result: whole rows, or columns of one row.
         let y = unsafe { y.slice(first * inner + start, (rows.len() - 1) * inner + columns.len()) };
         body(rows, columns, y);
     });

@@ -1,20 +1,22 @@
-//! Layer normalisation: every row of `[rows, length]` by its own mean and variance, element by element scaled and shifted.
+//! Layer normalisation: normalises every row of `[rows, length]` by its mean and variance, then
+//! scales and shifts it element by element.
 //!
-//! A mean is kept as two numbers, itself rounded and the mean of what is left when that is
-//! subtracted, so that a large mean costs no digits of a small deviation.
+//! A mean is kept as two numbers, its rounded value and the mean of the remainders after that value
+//! is subtracted, so that a large mean costs no digits of a small deviation.
 
 use crate::kernels::reduce::fold;
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
-/// Rows whose share of a parameter's gradient is summed before it is added to that of earlier rows.
+/// The number of rows whose share of a parameter's gradient is summed before it is added to that of
+/// earlier rows.
 const BLOCK: usize = 32;
 
-/// `y = (x - mean) · rstd · weight + bias` for each row; leaves the mean in its two parts and
-/// `1/√(var + eps)` for backward.
+/// Computes `y = (x - mean) · rstd · weight + bias` for each row; stores the two parts of the mean
+/// and `rstd = 1/√(var + eps)` for the backward pass.
 pub fn forward<T: Real>(
     length: usize,
     x: &[T],
@@ -56,7 +58,7 @@ pub fn forward<T: Real>(
     });
 }
 
-/// The input's gradient.
+/// Computes the input's gradient.
 pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]>, [mean, rest, rstd]: [&[T]; 3], dx: &mut [T]) {
     assert!(grad.len() == dx.len() && x.len() == dx.len() && mean.len() * length == dx.len());
     if x.is_empty() {
@@ -77,7 +79,7 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
             }
             let deviation = |x: T| (x - mean) - rest;
             let average = fold(dx, T::zero(), T::plus, T::plus) / count;
-            // `Σ dx · x̂` in lanes of fixed number, as `fold` does it for one slice.
+            // `Σ dx · x̂` with a fixed number of lanes, as `fold` does for one slice.
             let mut product = [T::zero(); 16];
             vectorize::<T, _>(|| {
                 for (dx, x) in dx.chunks(product.len()).zip(x.chunks(product.len())) {
@@ -90,7 +92,7 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
     });
 }
 
-/// `dw = Σ grad · x̂` and `db = Σ grad` over the rows.
+/// Computes `dw = Σ grad · x̂` and `db = Σ grad` over the rows.
 pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, rest, rstd]: [&[T]; 3], [dw, db]: [&mut [T]; 2]) {
     assert!(grad.len() == x.len() && mean.len() * length == x.len() && dw.len() == length && db.len() == length);
     dw.fill(T::zero());
@@ -98,7 +100,7 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
     if x.is_empty() {
         return;
     }
-    // Long sums in parts, put together in order.
+    // Long sums are computed in parts, which are combined in order.
     let rows = (8 * GRAIN / length).max(1);
     let mut partial = Buffer::<T>::zeroed(mean.len().div_ceil(rows) * 2 * length);
     parallel::chunks_mut(&mut partial, 2 * length, 2 * x.len(), |task, partial| {

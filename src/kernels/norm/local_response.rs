@@ -1,18 +1,21 @@
-//! Local response normalisation across channels (Krizhevsky et al., 2012, §3.3), over pixels of contiguous channels.
+//! Local response normalisation across channels (Krizhevsky et al., 2012, §3.3), over pixels of
+//! contiguous channels.
 //!
-//! `y = x · s^-β` with `s[c] = k + α/size · Σ x²` over the channels `c - size/2 ..= c + (size - 1)/2` that exist.
+//! `y = x · s^-β` with `s[c] = k + α/size · Σ x²` over the channels `c - size/2 ..= c + (size -
+//! 1)/2` that exist.
 
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, vectorize};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
 
-/// The parameters, named as in the paper (`n` is `size`); α is divided by the size, as PyTorch does.
+/// The parameters, named as in the paper (`n` is `size`); α is divided by the size, as PyTorch
+/// does.
 #[derive(Clone, Copy, Debug)]
 pub struct Response {
-    /// Channels in a window, at least 1.
+    /// The number of channels in a window, at least 1.
     pub size: usize,
     /// α.
     pub alpha: f64,
@@ -23,7 +26,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// `sums[c] = Σ x[c - before ..= c + after]`, without what lies outside.
+    /// Computes `sums[c] = Σ x[c - before ..= c + after]`, without elements outside the slice.
     #[inline(always)]
     fn windows<T: Real>(before: usize, after: usize, x: &[T], sums: &mut [T]) {
         sums.copy_from_slice(x);
@@ -35,7 +38,7 @@ impl Response {
         }
     }
 
-    /// `s` of a pixel; `squares` is scratch.
+    /// Computes `s` of a pixel; `squares` is scratch.
     #[inline(always)]
     fn scales<T: Real>(self, x: &[T], squares: &mut [T], scales: &mut [T]) {
         squares.iter_mut().zip(x).for_each(|(square, &x)| *square = x * x);
@@ -44,7 +47,8 @@ impl Response {
         scales.iter_mut().for_each(|scale| *scale = *scale * alpha + k);
     }
 
-    /// `out = s^-β`. Roots instead of a power, where they do: AlexNet's 0.75 in vectors.
+    /// Computes `out = s^-β`. Uses square roots instead of a power where possible: AlexNet's 0.75
+    /// is vectorised this way.
     #[inline(always)]
     fn powers<T: Real>(self, scales: &[T], out: &mut [T]) {
         let pairs = out.iter_mut().zip(scales);
@@ -58,7 +62,7 @@ impl Response {
         }
     }
 
-    /// `y` from `x`, both `[pixels, channels]`.
+    /// Computes `y` from `x`, both `[pixels, channels]`.
     pub fn forward<T: Real>(self, channels: usize, x: &[T], y: &mut [T]) {
         assert_eq!(x.len(), y.len());
         if x.is_empty() {
@@ -79,7 +83,8 @@ impl Response {
         });
     }
 
-    /// `dx[i] = grad[i] · s[i]^-β - 2αβ/size · x[i] · Σ grad[j] · x[j] · s[j]^(-β - 1)`, over the `j` whose window holds `i`.
+    /// Computes `dx[i] = grad[i] · s[i]^-β - 2αβ/size · x[i] · Σ grad[j] · x[j] · s[j]^(-β - 1)`,
+    /// over the `j` whose window contains `i`.
     pub fn backward<T: Real>(self, channels: usize, grad: &[T], x: &[T], dx: &mut [T]) {
         assert!(x.len() == dx.len() && grad.len() == dx.len());
         if x.is_empty() {

@@ -1,13 +1,18 @@
-//! Normalisation by channel: the passes that batch and group normalisation are made of, with a shortcut and an activation behind them.
+//! Normalisation by channel: the passes of batch and group normalisation, fused with a following
+//! shortcut and activation.
 //!
-//! Data is `[images, rows, channels]` with channels contiguous; statistics are kept for each image and channel. Batch normalisation sees the
-//! whole batch as one image, group normalisation joins channels. Forward reads the data twice ([`moments`], [`forward`]), backward twice (two
-//! sums, the gradient), whatever activation follows: what it was applied to is worked out again from the input, which is cheaper than to keep it;
-//! for a clamp in both passes, for a curve in the first one, which leaves the gradient before it for the second. A second pass goes through the data backwards, and finds in
-//! the cache what the first one read last.
+//! Data is `[images, rows, channels]` with channels contiguous; statistics are kept for each image
+//! and channel. Batch normalisation treats the whole batch as one image; group normalisation joins
+//! channels. The forward pass reads the data twice ([`moments`], [`forward`]), and so does the
+//! backward pass (two sums, the gradient), for any activation. The argument of the activation is
+//! recomputed from the input, which is cheaper than storing it: for a clamp in both backward
+//! passes; for other activations in the first one, which stores the gradient before the activation
+//! for the second. A second pass reads the data from the end and finds in the cache what the first
+//! one read last.
 //!
-//! Statistics take one pass: each chunk of rows is summed about its own first row, and the chunks' are put together ([`moments`](crate::kernels::norm::moments)).
-//! Few channels are summed as if several rows were one, which keeps vectors full.
+//! Statistics take one pass: each chunk of rows is summed relative to its own first row, and the
+//! sums of the chunks are combined ([`moments`](crate::kernels::norm::moments)). With few channels,
+//! several rows are summed as one, which keeps vectors full.
 
 pub mod layer;
 pub mod local_response;
@@ -25,34 +30,34 @@ use pulp::{Simd, WithSimd};
 use super::runtime::allocator::Buffer;
 use super::runtime::simd::{Real, dispatch_light};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 64 * 1024;
-/// Elements that are worth walking side by side.
+/// The number of elements that are worth processing side by side.
 const LANES: usize = 128;
-/// Lanes that are handled at a time: few enough to stay in the innermost cache from one step to the next, and for loads of the next piece to
-/// overlap with stores of the last.
+/// The number of lanes that are handled at a time: few enough to stay in the innermost cache from
+/// one step to the next, and for loads of one piece to overlap with stores of the previous one.
 const PIECE: usize = 128;
-/// Rows of lanes that are summed before they are added to earlier rows: the rounding error of a sum
-/// of values of one sign grows with the number of terms.
+/// The number of rows of lanes that are summed before they are added to earlier rows: the rounding
+/// error of a sum of values of one sign grows with the number of terms.
 const BLOCK: usize = 16;
-/// The most lanes that are not cut into pieces.
+/// The largest number of lanes that are not divided into pieces.
 const LONGEST: usize = PIECE + PIECE / 2;
 
-/// The data's sizes.
+/// The sizes of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maps {
-    /// Parts with statistics of their own.
+    /// The number of parts with separate statistics.
     pub images: usize,
-    /// Values of each channel in an image.
+    /// The number of values of each channel in an image.
     pub rows: usize,
-    /// Channels, contiguous in memory.
+    /// The number of channels, contiguous in memory.
     pub channels: usize,
 }
 
 /// A part of an image's rows.
 struct Chunk {
     image: usize,
-    /// Where the chunk begins in the data, and its elements.
+    /// The start of the chunk in the data, and its number of elements.
     start: usize,
     length: usize,
 }
@@ -62,7 +67,7 @@ impl Maps {
         self.images * self.rows * self.channels
     }
 
-    /// Rows that are walked side by side, and their elements.
+    /// Returns the number of elements in the rows that are processed side by side.
     fn lanes(self) -> usize {
         (LANES / self.channels).max(1) * self.channels
     }
@@ -71,7 +76,7 @@ impl Maps {
         (GRAIN / self.lanes()).max(1) * (self.lanes() / self.channels)
     }
 
-    /// Chunks in an image.
+    /// Returns the number of chunks in an image.
     fn chunks(self) -> usize {
         self.rows.div_ceil(self.chunk_rows())
     }
@@ -82,7 +87,7 @@ impl Maps {
         Chunk { image, start: (image * self.rows + first) * self.channels, length: rows * self.channels }
     }
 
-    /// Values of an image, one for each channel, repeated along the lanes.
+    /// Returns the values of an image, one for each channel, repeated along the lanes.
     fn repeated<T: Real>(self, image: usize, values: &[f64]) -> Buffer<T> {
         let values = &values[image * self.channels..][..self.channels];
         let mut lanes = Buffer::uninit(self.lanes());
@@ -93,26 +98,27 @@ impl Maps {
     }
 }
 
-/// Something that is done to the elements of a chunk, in vectors, which belong to some of the lanes.
+/// A pass over the elements of a chunk in vectors, each of which belongs to some of the lanes.
 trait LanePass<T: Real> {
-    /// What comes before the vectors of a piece: the chunk's elements from `at` on, which are these lanes of a row.
+    /// Runs before the vectors of a piece: the chunk's elements from `at` on, which belong to these
+    /// lanes of a row.
     fn before(&mut self, _at: usize, _lanes: Range<usize>) {}
 
-    /// Handles a vector of elements or, if `MASKED`, the lanes of the mask: the element `at` of the chunk, the lane `lane` of a row, and those
-    /// that follow.
+    /// Handles a vector, or the lanes of the mask if `MASKED`, that starts at element `at` of the
+    /// chunk and lane `lane` of a row.
     ///
     /// # Safety
     /// These elements and lanes must exist.
     unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>);
 
-    /// What comes after the vectors of a piece.
+    /// Runs after the vectors of a piece.
     fn after(&mut self, _at: usize, _lanes: Range<usize>) {}
 
-    /// What comes after every [`BLOCK`] rows of lanes, and after the last.
+    /// Runs after every [`BLOCK`] rows of lanes, and after the last.
     fn after_block(&mut self) {}
 }
 
-/// Walks through the elements of a chunk, so many lanes to a row.
+/// Runs a pass over the elements of a chunk, in rows of `lanes` elements.
 fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl LanePass<T>) {
     struct Walk<'a, T, P> {
         lanes: usize,
@@ -134,7 +140,8 @@ fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl LanePass<T>) {
                     pass.before(row + first, piece.clone());
                     let whole = piece.start + piece.len() / width * width;
                     for lane in (piece.start..whole).step_by(width) {
-                        // SAFETY: a whole vector lies within the piece, all of it in the chunk and its lanes.
+                        // SAFETY: a whole vector is inside the piece, all of it in the chunk and
+                        // its lanes.
                         unsafe { pass.vector::<S, false>(simd, row + lane, lane, T::mask(simd, width)) };
                     }
                     if whole < piece.end {
@@ -168,7 +175,7 @@ mod tests {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-11 * b.abs().max(1.0))
     }
 
-    /// Sums of `f` over the rows, in `f64`, by the plain loop.
+    /// Computes the sums of `f` over the rows in `f64` with a plain loop.
     fn plain_sums(maps: Maps, f: impl Fn(usize, usize) -> f64) -> Vec<f64> {
         let at = |slot: usize, row: usize| (slot / maps.channels * maps.rows + row) * maps.channels + slot % maps.channels;
         (0..maps.images * maps.channels).map(|slot| (0..maps.rows).map(|row| f(slot, at(slot, row))).sum()).collect()
@@ -194,7 +201,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 24 }))]
 
         #[test]
-        fn every_pass_agrees_with_the_plain_loop(maps in any_maps()) {
+        fn every_pass_agrees_with_plain_loop(maps in any_maps()) {
             let (x, grad) = (values(maps.len(), 1), values(maps.len(), 2));
             let found = take_moments(maps, &x);
             let mean: Vec<f64> = plain_sums(maps, |_, at| x[at]).iter().map(|sum| sum / maps.rows as f64).collect();
@@ -254,23 +261,25 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore)] // large
-    fn a_large_mean_does_not_spoil_the_variance_in_f32() {
+    fn variance_in_f32_stays_accurate_for_large_mean() {
         let maps = Maps { images: 1, rows: 40_000, channels: 3 };
         let x: Vec<f32> = (0..maps.len()).map(|i| 4096.0 + (i * 7919 % 17) as f32 / 8.0).collect();
         let expected = plain_sums(maps, |slot, at| {
             let mean = plain_sums(Maps { images: 1, rows: 17, channels: 3 }, |_, at| f64::from(x[at]))[slot] / 17.0;
             (f64::from(x[at]) - mean).powi(2)
         });
-        // The values are exact in f32; what remains is the rounding of sums of a few hundred terms.
+        // The values are exact in f32; the remaining error is the rounding of sums of a few hundred
+        // terms.
         for (found, expected) in take_moments(maps, &x).m2.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
         }
     }
 
     #[test]
-    fn sums_of_blocks_of_rows_are_put_together_without_rounding() {
+    fn sums_of_blocks_of_rows_are_combined_without_rounding() {
         let maps = Maps { images: 1, rows: 16 * 512, channels: 8 };
-        // Sixteen terms add up within the 24 bits of an f32; all 512 of a lane take 28.
+        // The sum of sixteen terms fits the 24 bits of an f32; the sum of all 512 of a lane needs
+        // 28.
         let grad: Vec<f32> = (0..maps.len()).map(|i| 1.0 + (i * 7919 % 1013 % 8) as f32 / 524_288.0).collect();
         let x = vec![1f32; maps.len()];
         let [zeros, ones] = [0.0, 1.0].map(|value| vec![value; maps.channels]);

@@ -1,8 +1,10 @@
-//! The mean and the squared deviations of a map's channels, put together from those of parts of its pixels.
+//! The mean and the squared deviations of a map's channels, combined from those of parts of its
+//! pixels.
 //!
-//! A part is summed in the map's precision, about a value of its own, so that nothing cancels; parts are put together in `f64` (Chan et al.,
-//! 1979). Direct and depthwise convolution take their output's while that is in registers ([`MomentAccumulator`]), which spares a normalisation that follows
-//! from reading it twice.
+//! A part is summed in the map's precision relative to a value of the part, so that nothing
+//! cancels; parts are combined in `f64` (Chan et al., 1979). Direct and depthwise convolution
+//! compute the moments of their output while it is in registers ([`MomentAccumulator`]), so that a
+//! following normalisation need not read it twice.
 
 use pulp::Simd;
 
@@ -10,20 +12,21 @@ use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
 
-/// Channels that one task puts together.
+/// The number of channels that one task combines.
 const CHANNELS: usize = 32;
 
-/// Of each channel of a map.
+/// The moments of each channel of a map.
 #[derive(Clone, Debug, Default)]
 pub struct Moments {
     /// The mean.
     pub mean: Vec<f64>,
-    /// The sum of squared deviations from it.
+    /// The sum of squared deviations from the mean.
     pub m2: Vec<f64>,
 }
 
-/// The moments of `channels` channels from those of parts, of which part `p` has `rows[p]` values of each; `sums(p, c)` are a center that
-/// the part's deviations were taken from, their sum, and that of their squares. Parts without values are not asked for theirs.
+/// Combines the moments of `channels` channels from those of parts. Part `p` has `rows[p]` values
+/// of each channel; `sums(p, c)` returns the center from which the part's deviations were taken,
+/// their sum, and the sum of their squares. It is not called for parts without values.
 pub(crate) fn join(channels: usize, rows: &[usize], sums: impl Fn(usize, usize) -> [f64; 3] + Sync) -> Moments {
     let total = rows.iter().sum::<usize>().max(1) as f64;
     let parts = || rows.iter().enumerate().filter(|&(_, &rows)| rows > 0).map(|(part, &rows)| (part, rows as f64, 1.0 / rows as f64));
@@ -42,7 +45,7 @@ pub(crate) fn join(channels: usize, rows: &[usize], sums: impl Fn(usize, usize) 
                 let [center, sum, more] = sums(part, first + c);
                 let own = sum * inverse;
                 let distance = center + own - *mean;
-                // Rounding may leave a negative number; NaN stays.
+                // Rounding may produce a negative number; NaN stays.
                 let around_own = more - sum * own;
                 *squares += if around_own < 0.0 { 0.0 } else { around_own } + rows * distance * distance;
             }
@@ -52,18 +55,19 @@ pub(crate) fn join(channels: usize, rows: &[usize], sums: impl Fn(usize, usize) 
     Moments { mean, m2: squares }
 }
 
-/// How an algorithm cuts a map for a [`MomentAccumulator`].
+/// The division of a map into parts for a [`MomentAccumulator`].
 pub(crate) struct Parts {
-    /// Pixels of each part.
+    /// The number of pixels of each part.
     pub(crate) rows: Vec<usize>,
-    /// Places that a part has for channels.
+    /// The number of places for channels in a part.
     pub(crate) width: usize,
     /// The place of each channel.
     pub(crate) places: Vec<usize>,
 }
 
 impl Parts {
-    /// The moments of the map that `compute` fills in, leaving the sums of every part in the accumulator that it is handed.
+    /// Returns the moments of the map that `compute` writes; `compute` stores the sums of every
+    /// part in the accumulator passed to it.
     pub(crate) fn moments<T: Real>(&self, compute: impl FnOnce(MomentAccumulator<'_, T>)) -> Moments {
         let mut sums = Buffer::<T>::uninit(self.rows.len() * 3 * self.width);
         compute(MomentAccumulator { sums: &Disjoint::new(&mut sums), start: 0, width: self.width });
@@ -75,7 +79,8 @@ impl Parts {
     }
 }
 
-/// Where the sums of a map's parts go: `[parts][3][width]`, the three being centers, sums of deviations and sums of their squares.
+/// The destination of the sums of a map's parts, `[parts][3][width]`: centers, sums of deviations
+/// and sums of their squares.
 #[derive(Clone, Copy)]
 pub struct MomentAccumulator<'a, T> {
     sums: &'a Disjoint<'a, T>,
@@ -84,20 +89,21 @@ pub struct MomentAccumulator<'a, T> {
 }
 
 impl<'a, T: Real> MomentAccumulator<'a, T> {
-    /// The sums of the part `parts` further on.
+    /// Returns the sums of the part that is `parts` further on.
     pub(crate) fn part(self, parts: usize) -> Self {
         MomentAccumulator { start: self.start + parts * 3 * self.width, ..self }
     }
 
-    /// The sums from place `place` on.
+    /// Returns the sums from place `place` on.
     pub(crate) fn from(self, place: usize) -> Self {
         MomentAccumulator { start: self.start + place, ..self }
     }
 
-    /// The sums of a vector of channels from place `place` on, to be added to; `fresh` if there are none yet.
+    /// Loads the sums of a vector of channels from place `place` on, to add to them; `fresh` if
+    /// there are none yet.
     ///
     /// # Safety
-    /// No other thread may touch them until they are closed.
+    /// No other thread may touch these sums until they are closed.
     #[inline(always)]
     pub(crate) unsafe fn open<S: Simd>(self, simd: S, place: usize, fresh: bool) -> Running<T, S> {
         let lanes = T::lanes::<S>();
@@ -106,7 +112,8 @@ impl<'a, T: Real> MomentAccumulator<'a, T> {
         if fresh {
             return Running { center: zero, sum: zero, squares: zero, fresh, at, width: self.width };
         }
-        // SAFETY: `pointer` has checked the last of the three vectors; they are this thread's by this function's contract.
+        // SAFETY: `pointer` has checked the last of the three vectors; by this function's contract
+        // only this thread uses them.
         let read = |which: usize| unsafe { at.add(which * self.width).cast::<T::Vector<S>>().read_unaligned() };
         Running { center: read(0), sum: read(1), squares: read(2), fresh, at, width: self.width }
     }
@@ -123,7 +130,7 @@ pub(crate) struct Running<T: Real, S: Simd> {
     center: T::Vector<S>,
     sum: T::Vector<S>,
     squares: T::Vector<S>,
-    /// Whether no value has come yet: the first is the center.
+    /// Whether no value has been added yet; the first value becomes the center.
     fresh: bool,
     at: *mut T,
     width: usize,
@@ -144,7 +151,8 @@ impl<T: Real, S: Simd> Running<T, S> {
     /// Writes the sums back.
     #[inline(always)]
     pub(crate) fn close(self) {
-        // SAFETY: `open` has checked that all three lie in the buffer, and its caller that they are this thread's.
+        // SAFETY: `open` has checked that all three vectors are in the buffer, and by its contract
+        // only this thread uses them.
         let write = |which: usize, sums| unsafe { self.at.add(which * self.width).cast::<T::Vector<S>>().write_unaligned(sums) };
         write(0, self.center);
         write(1, self.sum);

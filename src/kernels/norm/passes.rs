@@ -10,7 +10,7 @@ use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
 
-/// `z = (x - center) · scale + shift`, where loops are vectorised already.
+/// Computes `z = (x - center) · scale + shift`; must be called where loops are vectorised already.
 #[inline(always)]
 pub(super) fn normalise<T: Real>(x: &[T], center: &[T], scale: &[T], shift: &[T], z: &mut [T]) {
     for ((((z, &x), &center), &scale), &shift) in z.iter_mut().zip(x).zip(center).zip(scale).zip(shift) {
@@ -18,13 +18,14 @@ pub(super) fn normalise<T: Real>(x: &[T], center: &[T], scale: &[T], shift: &[T]
     }
 }
 
-/// `z += shortcut`, likewise.
+/// Computes `z += shortcut`; must be called where loops are vectorised already.
 #[inline(always)]
 pub(super) fn add<T: Real>(shortcut: &[T], z: &mut [T]) {
     z.iter_mut().zip(shortcut).for_each(|(z, &shortcut)| *z += shortcut);
 }
 
-/// Where a pass writes: to its place, or aside and from there past the cache, a piece at a time.
+/// The destination of a pass: the output itself, or a buffer from which each piece is copied with
+/// non-temporal stores.
 struct Target<'a, T> {
     y: &'a mut [T],
     aside: Option<[T; LONGEST]>,
@@ -32,7 +33,7 @@ struct Target<'a, T> {
 }
 
 impl<T: Real> Target<'_, T> {
-    /// The elements of a piece, from `at` on.
+    /// Returns the elements of a piece, from `at` on.
     #[inline(always)]
     fn piece(&mut self, at: usize, length: usize) -> &mut [T] {
         match &mut self.aside {
@@ -41,7 +42,7 @@ impl<T: Real> Target<'_, T> {
         }
     }
 
-    /// Where the element `at`, of the lane `lane`, is written.
+    /// Returns where element `at`, which belongs to lane `lane`, is written.
     #[inline(always)]
     fn pointer(&mut self, at: usize, lane: usize) -> *mut T {
         match &mut self.aside {
@@ -50,7 +51,7 @@ impl<T: Real> Target<'_, T> {
         }
     }
 
-    /// Brings a piece that is written to its place.
+    /// Copies a finished piece to the output.
     #[inline(always)]
     fn deliver(&mut self, at: usize, length: usize) {
         if let Some(aside) = &self.aside {
@@ -59,8 +60,9 @@ impl<T: Real> Target<'_, T> {
     }
 }
 
-/// Runs `pass(chunk, target, repeated)` for every chunk of `y`, with `N` values of each image and channel repeated along the lanes. Chunks
-/// come backwards. If `streamed`, results go past the cache.
+/// Runs `pass(chunk, target, repeated)` for every chunk of `y`, with `N` values of each image and
+/// channel repeated along the lanes. Chunks are processed from the last to the first. If
+/// `streamed`, results are written with non-temporal stores.
 fn for_chunks<T: Real, const N: usize>(
     maps: Maps,
     y: &mut [T],
@@ -90,7 +92,7 @@ fn for_chunks<T: Real, const N: usize>(
     });
 }
 
-/// The normalised data.
+/// The pass that writes the normalised data.
 struct Forward<'a, T> {
     x: &'a [T],
     factors: [&'a [T]; 3],
@@ -107,7 +109,8 @@ impl<T: Real> LanePass<T> for Forward<'_, T> {
 
     #[inline(always)]
     unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
-        // SAFETY: by this function's contract; `forward` has made all slices as long as the chunk or the lanes.
+        // SAFETY: by this function's contract; `forward` has made all slices as long as the chunk
+        // or the lanes.
         unsafe {
             let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
             let [center, scale, shift] = self.factors.map(|factor| load(factor, lane));
@@ -128,7 +131,8 @@ impl<T: Real> LanePass<T> for Forward<'_, T> {
     }
 }
 
-/// `y = activation((x - center) · scale + shift + shortcut)`, the factors given for each image and channel.
+/// Computes `y = activation((x - center) · scale + shift + shortcut)`, with the factors given for
+/// each image and channel.
 pub fn forward<T: Real>(maps: Maps, x: &[T], factors: [&[f64]; 3], shortcut: Option<&[T]>, activation: Activation, y: &mut [T]) {
     assert!(x.len() == maps.len() && shortcut.is_none_or(|shortcut| shortcut.len() == maps.len()));
     let (work, streamed) = ((2 + activation.cost()) * y.len(), nontemporal::pays::<T>(y.len()));
@@ -138,9 +142,9 @@ pub fn forward<T: Real>(maps: Maps, x: &[T], factors: [&[f64]; 3], shortcut: Opt
     });
 }
 
-/// The input's gradient.
+/// The pass that writes the input's gradient.
 struct Gradient<'a, T> {
-    /// What arrives behind the activation; if none, the target holds it.
+    /// The gradient behind the activation; if `None`, the target contains it.
     grad: Option<&'a [T]>,
     x: &'a [T],
     /// Center, scale, shift, slope and offset.
@@ -157,7 +161,8 @@ impl<T: Real> LanePass<T> for Gradient<'_, T> {
 
     #[inline(always)]
     unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
-        // SAFETY: by this function's contract; `gradient` has made all slices as long as the chunk or the lanes.
+        // SAFETY: by this function's contract; `gradient` has made all slices as long as the chunk
+        // or the lanes.
         unsafe {
             let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
             let [center, scale, shift, slope, offset] = self.factors;
@@ -182,8 +187,9 @@ impl<T: Real> LanePass<T> for Gradient<'_, T> {
     }
 }
 
-/// `dx = g · scale + (x - center) · slope + offset` with `g = grad · activation'((x - center) · scale + shift)`; without a gradient, `dx` holds it.
-/// The activation is none, or a clamp.
+/// Computes `dx = g · scale + (x - center) · slope + offset` with `g = grad · activation'((x -
+/// center) · scale + shift)`; if `grad` is `None`, `dx` contains the gradient. The activation must
+/// be the identity or a clamp.
 pub fn gradient<T: Real>(
     maps: Maps,
     grad: Option<&[T]>,

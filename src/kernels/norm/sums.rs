@@ -1,4 +1,4 @@
-//! The passes that read maps and leave sums: statistics, and the sums that gradients are made of.
+//! The passes that read maps and compute sums: statistics, and the sums for gradients.
 
 use std::ops::Range;
 
@@ -28,8 +28,9 @@ impl Pairs {
 
 /// Two sums of each lane: those of a block of rows, and those of the blocks before it.
 ///
-/// The latter are `f64`: a sum's rounding error is one for all of a channel's gradients, so that the
-/// sums of the layers in front, whose terms all but cancel, show it many times larger.
+/// The latter are `f64`: the rounding error of a sum affects all gradients of a channel equally, so
+/// that it appears many times larger in the sums of the preceding layers, whose terms nearly
+/// cancel.
 struct LaneSums<'a, T> {
     block: [&'a mut [T]; 2],
     total: [&'a mut [f64]; 2],
@@ -50,7 +51,7 @@ impl<T: Real> LaneSums<'_, T> {
     /// Adds vectors to the block's sums.
     ///
     /// # Safety
-    /// The lanes from `lane` on, a vector or if `MASKED` those of the mask, must exist in all sums.
+    /// The lanes from `lane` on, a vector or those of the mask if `MASKED`, must exist in all sums.
     #[inline(always)]
     unsafe fn add<S: Simd, const MASKED: bool>(&mut self, simd: S, mask: T::Mask<S>, lane: usize, more: [T::Vector<S>; 2]) {
         for (sum, more) in self.block.iter_mut().zip(more) {
@@ -61,12 +62,12 @@ impl<T: Real> LaneSums<'_, T> {
     }
 }
 
-/// Both halves of a slice.
+/// Returns both halves of a slice.
 fn halves<T>(slice: &mut [T]) -> [&mut [T]; 2] {
     slice.split_at_mut(slice.len() / 2).into()
 }
 
-/// Folds lanes into channels.
+/// Adds the lanes of each channel to its sum.
 fn fold_lanes(lanes: &[f64], sums: &mut [f64]) {
     sums.fill(0.0);
     for row in lanes.chunks_exact(sums.len()) {
@@ -74,7 +75,8 @@ fn fold_lanes(lanes: &[f64], sums: &mut [f64]) {
     }
 }
 
-/// Two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` adds a chunk up lane by lane.
+/// Computes two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` sums a
+/// chunk lane by lane.
 fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<'_, T>) + Sync) -> Buffer<f64> {
     let tasks = maps.images * maps.chunks();
     let mut partial = Buffer::uninit(tasks * 2 * maps.channels);
@@ -90,7 +92,7 @@ fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<
     partial
 }
 
-/// Deviations from the center, and their squares.
+/// The pass that sums the deviations from the center and their squares.
 struct Deviations<'a, T> {
     x: &'a [T],
     center: &'a [T],
@@ -100,7 +102,8 @@ struct Deviations<'a, T> {
 impl<T: Real> LanePass<T> for Deviations<'_, T> {
     #[inline(always)]
     unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
-        // SAFETY: by this function's contract; `moments` has made all slices as long as the chunk or the lanes.
+        // SAFETY: by this function's contract; `take_moments` made all slices as long as the chunk
+        // or the lanes.
         unsafe {
             let x = T::load::<S, MASKED>(simd, mask, self.x.as_ptr().add(at));
             let deviation = T::vector_sub(simd, x, T::load::<S, MASKED>(simd, mask, self.center.as_ptr().add(lane)));
@@ -114,7 +117,8 @@ impl<T: Real> LanePass<T> for Deviations<'_, T> {
     }
 }
 
-/// The mean and the sum of squared deviations of each image's channels; `x: [images, rows, channels]`.
+/// Computes the mean and the sum of squared deviations of each image's channels; `x: [images, rows,
+/// channels]`.
 pub fn take_moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
     assert_eq!(x.len(), maps.len());
     let channels = maps.channels;
@@ -141,33 +145,35 @@ pub fn take_moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
     moments
 }
 
-/// Where the argument of an activation is found again.
+/// The source of an activation's argument or result.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a, T> {
-    /// It is the normalised input.
+    /// The argument is the normalised input.
     Alone,
-    /// It is the normalised input plus this.
+    /// The argument is the normalised input plus these elements.
     Plus(&'a [T]),
-    /// This is what the activation made of it, and does as well ([`Activation::reads_output`]).
+    /// These elements are the activation's result, which serves as well
+    /// ([`Activation::reads_output`]).
     Output(&'a [T]),
 }
 
-/// Where an activation's gradient comes from.
+/// The source of an activation's gradient.
 enum Grad<'a, T> {
-    /// The gradient behind it.
+    /// The gradient behind the activation.
     Behind(&'a [T]),
-    /// The same; it becomes the gradient before the activation, whose argument or result is seen.
+    /// The gradient behind the activation, to be replaced by the gradient before it; the
+    /// activation's argument or result is available.
     InPlace(&'a mut [T], Seen<'a, T>),
 }
 
-/// The gradient before an activation, and its products with the deviations.
+/// The pass that sums the gradient before an activation and its products with the deviations.
 struct Products<'a, T> {
     grad: Grad<'a, T>,
     x: &'a [T],
     /// Center, scale and shift, along the lanes.
     factors: [&'a [T]; 3],
     activation: Activation,
-    /// What the activation was applied to, for a piece.
+    /// The activation's argument for a piece.
     scratch: [T; LONGEST],
     sums: LaneSums<'a, T>,
 }
@@ -187,7 +193,8 @@ impl<T: Real> LanePass<T> for Products<'_, T> {
 
     #[inline(always)]
     unsafe fn vector<S: Simd, const MASKED: bool>(&mut self, simd: S, at: usize, lane: usize, mask: T::Mask<S>) {
-        // SAFETY: by this function's contract; `chunk` has made all slices as long as the chunk or the lanes, and a piece fits the scratch.
+        // SAFETY: by this function's contract; `sums` has made all slices as long as the chunk or
+        // the lanes, and a piece fits the scratch.
         unsafe {
             let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
             let x = load(self.x, at);
@@ -216,14 +223,16 @@ impl<T: Real> LanePass<T> for Products<'_, T> {
     }
 }
 
-/// `Σ g` and `Σ g · (x - center)` of each image's channels, where `g = grad · activation'((x - center) · scale + shift)`, the factors being given
-/// for each image and channel. The activation is none, or a clamp.
+/// Computes `Σ g` and `Σ g · (x - center)` of each image's channels, where `g = grad ·
+/// activation'((x - center) · scale + shift)`, with the factors given for each image and channel.
+/// The activation must be the identity or a clamp.
 pub fn gradient_sums<T: Real>(maps: Maps, grad: &[T], x: &[T], factors: [&[f64]; 3], activation: Activation) -> Pairs {
     assert!(grad.len() == maps.len() && x.len() == maps.len() && !activation.is_curve());
     sums(maps, x, factors, activation, |range| Grad::Behind(&grad[range]))
 }
 
-/// As [`gradient_sums`], for any activation of what `seen` tells; leaves `g` in the place of the gradient.
+/// Computes the sums of [`gradient_sums`] for any activation, whose argument or result `seen`
+/// describes; overwrites `grad` with `g`.
 pub fn fused_add<T: Real>(maps: Maps, grad: &mut [T], x: &[T], factors: [&[f64]; 3], seen: Seen<'_, T>, activation: Activation) -> Pairs {
     assert!(grad.len() == maps.len() && x.len() == maps.len());
     let grad = Disjoint::new(grad);
@@ -238,7 +247,7 @@ pub fn fused_add<T: Real>(maps: Maps, grad: &mut [T], x: &[T], factors: [&[f64];
     })
 }
 
-/// The sums of [`Products`], where `grad_of` tells a chunk's gradient.
+/// Computes the sums of [`Products`]; `grad_of` returns a chunk's gradient.
 fn sums<'a, T: Real>(
     maps: Maps,
     x: &[T],

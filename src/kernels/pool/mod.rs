@@ -1,10 +1,13 @@
 //! Pooling over channels-last maps, `[N, H, W, C]` in memory.
 //!
-//! Sliding and adaptive windows are one picture, [`Pooling`]: for each output position along an axis, a [`Span`] of input positions. Every
-//! kernel walks a row of places (of the output going forward, of the input going back) and handles a block of `B` channels at a time in
-//! registers. With fewer than `B` channels a block hangs over into the next place, or the next row, whose own block comes later and overwrites
-//! the overhang; so few channels (LeNet's 6) run in vectors too. Backward gathers: each input position asks the windows that cover it, so that
-//! overlapping windows need neither locks nor an order of threads.
+//! [`Pooling`] describes sliding and adaptive windows alike: for each output position along an
+//! axis, a [`Span`] of input positions. Every kernel iterates over a row of places (output
+//! positions in the forward pass, input positions in the backward pass) and handles a block of `B`
+//! channels at a time in registers. With fewer than `B` channels, a block extends into the next
+//! place or the next row, whose own block is computed later and overwrites the overhang, so that
+//! few channels (6 in LeNet) are vectorised too. The backward pass gathers: each input position
+//! sums the gradients of the windows that cover it, so overlapping windows need neither locks nor
+//! an order of threads.
 
 use std::ops::Range;
 
@@ -15,45 +18,46 @@ use super::runtime::nontemporal;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Real, Scalar, dispatch_light};
 
-/// Elements that one task handles, about.
+/// The approximate number of elements that one task handles.
 const GRAIN: usize = 8 * 1024;
-/// Channels in a block, the most that there are; with the longest vectors only.
+/// The largest number of channels in a block; used only with the longest vectors.
 const WIDEST: usize = 64;
 const WIDE: usize = 32;
 const MIDDLE: usize = 16;
 const NARROW: usize = 8;
 
-/// What one output position covers along one axis.
+/// The input positions that one output position covers along one axis.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     /// The first input position.
     start: usize,
-    /// How many positions inside the input.
+    /// The number of positions inside the input.
     taps: usize,
-    /// How many positions an average divides by.
+    /// The number of positions by which an average divides.
     counted: usize,
 }
 
-/// Which input positions each output position covers, and the reverse.
+/// The map from output positions to the input positions that they cover, and the reverse.
 #[derive(Clone, Debug)]
 pub struct Pooling {
     input: [usize; 2],
     output: [usize; 2],
-    /// Distance between neighbouring taps.
+    /// The distance between neighbouring taps.
     step: [usize; 2],
     spans: [Vec<Span>; 2],
-    /// For each input position the windows that may cover it.
+    /// For each input position, the windows that may cover it.
     covers: [Vec<Range<usize>>; 2],
     /// The largest number of taps along each axis.
     widest: [usize; 2],
 }
 
 impl Pooling {
-    /// Windows that slide; averages divide by the padding too if it counts.
+    /// Creates sliding windows; averages also divide by the number of padding positions if
+    /// `padding_counts`.
     pub fn sliding(window: &Window, padding_counts: bool) -> Pooling {
         Pooling::new(window.input, window.output, window.dilation, |axis, at| {
             let taps = window.taps(axis, at);
-            // PyTorch's divisor reaches to the padding's end and no further.
+            // PyTorch's divisor counts padding up to its end and nothing beyond.
             let padded = window.input[axis] + 2 * window.padding[axis] - at * window.stride[axis];
             let counted = if padding_counts { window.kernel[axis].min(padded) } else { taps.len() };
             let start = if taps.is_empty() { 0 } else { window.position(axis, at, taps.start) };
@@ -61,7 +65,8 @@ impl Pooling {
         })
     }
 
-    /// Windows that share the input out among the output positions: from `⌊o·in/out⌋` to `⌈(o + 1)·in/out⌉`.
+    /// Creates adaptive windows, which divide the input among the output positions: from
+    /// `⌊o·in/out⌋` to `⌈(o + 1)·in/out⌉`.
     pub fn adaptive(input: [usize; 2], output: [usize; 2]) -> Pooling {
         Pooling::new(input, output, [1, 1], |axis, at| {
             let (size, count) = (input[axis], output[axis]);
@@ -86,12 +91,13 @@ impl Pooling {
         Pooling { input, output, step, spans, covers, widest }
     }
 
-    /// Whether a byte can tell the positions in a window apart.
+    /// Returns whether a byte can distinguish all positions in a window.
     pub fn fits_byte(&self) -> bool {
         self.widest[0] * self.widest[1] <= 1 + usize::from(u8::MAX)
     }
 
-    /// Whether each row of the input belongs to one row of windows, or none, and each column but for the last few to one column of windows.
+    /// Returns whether each row of the input belongs to at most one row of windows, and each
+    /// column, except for the last few, to exactly one column of windows.
     fn is_shared_out(&self) -> bool {
         let mut end = 0;
         let one_by_one = self.spans[1].iter().all(|span| {
@@ -102,12 +108,13 @@ impl Pooling {
         one_by_one && self.step == [1, 1] && self.covers[0].iter().all(|rows| rows.len() <= 1)
     }
 
-    /// Elementary operations of a pass over `places` output positions times channels.
+    /// Returns the number of elementary operations of a pass; `places` counts output positions
+    /// times channels.
     fn work(&self, places: usize) -> usize {
         places.saturating_mul(self.widest[0] * self.widest[1])
     }
 
-    /// The tap of window `at` on input position `position`, if it has one there.
+    /// Returns the tap of window `at` that reads input position `position`, if there is one.
     #[inline(always)]
     fn tap(&self, axis: usize, at: usize, position: usize) -> Option<usize> {
         let (span, step) = (self.spans[axis][at], self.step[axis]);
@@ -117,13 +124,14 @@ impl Pooling {
     }
 }
 
-/// One row of places, a block of channels at a time.
+/// One row of places, processed a block of channels at a time.
 trait Row {
-    /// Whether it is compiled for blocks of all sizes, not for the smallest only.
+    /// Whether to compile for blocks of all sizes, not only for the smallest.
     const FAST: bool;
-    /// Whether blocks of so many channels, all that `place` reads and writes, lie in its source and target.
+    /// Returns whether everything that `place` reads and writes in blocks of `block` channels is
+    /// inside its source and target.
     fn has_room(&self, place: usize, block: usize) -> bool;
-    /// Computes `length ≤ B` channels of `place`, from channel `first` on.
+    /// Computes `length ≤ B` channels of `place`, starting at channel `first`.
     fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize);
 }
 
@@ -131,7 +139,7 @@ trait Row {
 fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &mut impl Row) {
     for place in 0..places {
         if channels >= B {
-            // The last block overlaps the one before it rather than be shorter.
+            // The last block overlaps the previous one, so that all blocks have `B` channels.
             for first in (0..channels).step_by(B) {
                 row.run::<S, B>(simd, place, first.min(channels - B), B);
             }
@@ -156,7 +164,7 @@ fn walk_row<T: Real>(places: usize, channels: usize, row: &mut impl Row) {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Walk { places, channels, row } = self;
-            // Conditions in `const` blocks leave out what is not used before it is compiled.
+            // Conditions in `const` blocks remove unused code before it is compiled.
             if const { S::IS_SCALAR || !R::FAST } {
                 return walk::<S, NARROW>(simd, places, channels, row);
             }
@@ -177,8 +185,8 @@ fn walk_row<T: Real>(places: usize, channels: usize, row: &mut impl Row) {
     dispatch_light::<T, _>(Walk { places, channels, row });
 }
 
-/// Runs `body(row, elements)` for each of the rows of `y`, `length` elements each, some to a task. The elements are the row's and those of the
-/// task's rows that come after it.
+/// Runs `body(row, elements)` for each of the rows of `y`, which have `length` elements each; a
+/// task handles several rows. `elements` is the row and all later rows of the task.
 fn for_rows<T: Scalar>(y: &mut [T], length: usize, work: usize, body: impl Fn(usize, &mut [T]) + Sync) {
     if y.is_empty() {
         return;
@@ -192,7 +200,7 @@ fn for_rows<T: Scalar>(y: &mut [T], length: usize, work: usize, body: impl Fn(us
 struct MaxRow<'a, T, I, const KEEP: bool> {
     pooling: &'a Pooling,
     channels: usize,
-    /// From the image's start to the end of the batch.
+    /// The input from the image's start to the end of the batch.
     x: &'a [T],
     rows: Span,
     y: &'a mut [T],
@@ -223,7 +231,8 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
                 let tap = if KEEP { I::from(i * pooling.widest[1] + j).unwrap_or_default() } else { I::zero() };
                 let x = &self.x[from..from + length];
                 for ((best, at), &x) in best.iter_mut().zip(&mut at).zip(x) {
-                    // NaN wins, the last of several; else the first maximum (PyTorch's rule).
+                    // A NaN wins, the last one if there are several; otherwise the first maximum
+                    // wins (PyTorch's rule).
                     let wins = (x > *best) | x.is_nan();
                     *best = if wins { x } else { *best };
                     if KEEP {
@@ -241,7 +250,8 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
 }
 
 impl<T: Real, I: Scalar, const KEEP: bool> MaxRow<'_, T, I, KEEP> {
-    /// As `run` for a whole block, and positions that fit a byte: they are searched as numbers of type `T`, lane by lane.
+    /// Computes `run` for a whole block whose positions fit a byte: they are kept as numbers of
+    /// type `T` during the search, lane by lane.
     #[inline(always)]
     fn run_vectors<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize) {
         let (pooling, columns, lanes) = (self.pooling, self.pooling.spans[1][place], T::lanes::<S>());
@@ -272,28 +282,29 @@ impl<T: Real, I: Scalar, const KEEP: bool> MaxRow<'_, T, I, KEEP> {
     }
 }
 
-/// A vector from as many elements.
+/// Reads a vector from as many elements.
 #[inline(always)]
 fn read<S: Simd, T: Real>(x: &[T]) -> T::Vector<S> {
     bytemuck::pod_read_unaligned(bytemuck::cast_slice(x))
 }
 
-/// A vector's elements.
+/// Writes a vector to as many elements.
 #[inline(always)]
 fn write<S: Simd, T: Real>(x: T::Vector<S>, out: &mut [T]) {
     bytemuck::cast_slice_mut(out).copy_from_slice(bytemuck::bytes_of(&x));
 }
 
-/// Where the last tap of the window at column `place` reads, as a position in the image.
+/// Returns the position in the image that the last tap of the window at column `place` reads.
 #[inline(always)]
 fn furthest(pooling: &Pooling, rows: Span, place: usize) -> usize {
     let last = |span: Span, axis: usize| span.start + span.taps.saturating_sub(1) * pooling.step[axis];
     last(rows, 0) * pooling.input[1] + last(pooling.spans[1][place], 1)
 }
 
-/// The largest element of each window, and where in its window it is: `y, at: [N, outH, outW, C]`, `x: [N, H, W, C]`.
+/// Computes the largest element of each window and its position in the window: `y, at: [N, outH,
+/// outW, C]`, `x: [N, H, W, C]`.
 ///
-/// A window that lies in the padding gives -∞.
+/// A window that is entirely in the padding gives -∞.
 pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T], at: Option<&mut [I]>) {
     let (image, row) = (pooling.input[0] * pooling.input[1] * channels, pooling.output[1] * channels);
     let work = pooling.work(y.len());
@@ -307,7 +318,7 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
             let at = Disjoint::new(at);
             for_rows(y, row, work, |index, y| {
                 let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
-                // SAFETY: each task has rows of its own, and `y` ends with them.
+                // SAFETY: each task has its own rows, and `y` ends with them.
                 let at = unsafe { at.slice(index * row, y.len()) };
                 walk_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
             });
@@ -338,7 +349,7 @@ impl<T: Real> Row for AverageRow<'_, T> {
         let mut total = [T::zero(); B];
         for i in 0..self.rows.taps {
             let row = (self.rows.start + i * pooling.step[0]) * pooling.input[1];
-            // A sum for each row of the window first: large windows lose less precision.
+            // Summing each row of the window first loses less precision for large windows.
             let mut sum = [T::zero(); B];
             for j in 0..columns.taps {
                 let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
@@ -352,7 +363,7 @@ impl<T: Real> Row for AverageRow<'_, T> {
     }
 }
 
-/// The average of each window: `y: [N, outH, outW, C]`, `x: [N, H, W, C]`.
+/// Computes the average of each window: `y: [N, outH, outW, C]`, `x: [N, H, W, C]`.
 pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]) {
     let (image, row) = (pooling.input[0] * pooling.input[1] * channels, pooling.output[1] * channels);
     let work = pooling.work(y.len());
@@ -362,17 +373,18 @@ pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]
     });
 }
 
-/// How an input position takes its part of a window's gradient.
+/// The rule for an input position's part of a window's gradient.
 trait Share<T> {
     /// See [`Row::FAST`].
     const FAST: bool;
-    /// What the `B` elements of the gradient from `from` on give to tap `(i, j)` of window `(row, column)`, added to `sum`.
+    /// Adds to `sum` what the `B` elements of the gradient from `from` on contribute to tap `(i,
+    /// j)` of window `(row, column)`.
     fn add<S: Simd, const B: usize>(&self, simd: S, sum: &mut [T; B], from: usize, window: [usize; 2], tap: [usize; 2]);
-    /// The gradient's length.
+    /// Returns the length of the gradient.
     fn length(&self) -> usize;
 }
 
-/// The `B` elements from `from` on.
+/// Returns the `B` elements from `from` on.
 #[inline(always)]
 fn block<T, const B: usize>(x: &[T], from: usize) -> &[T; B] {
     x[from..].first_chunk().expect("a block lies within the elements")
@@ -442,7 +454,7 @@ struct GatherRow<'a, T, S> {
     image: usize,
     position: usize,
     dx: &'a mut [T],
-    /// Whether whole blocks go past the cache.
+    /// Whether whole blocks are written with non-temporal stores.
     streamed: bool,
 }
 
@@ -460,7 +472,7 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
     #[inline(always)]
     fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
         if length < B {
-            // The row's last places, channel by channel.
+            // The last places of the row, channel by channel.
             return (first..first + length).for_each(|channel| self.run::<S, 1>(simd, place, channel, 1));
         }
         let pooling = self.pooling;
@@ -479,12 +491,14 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
     }
 }
 
-/// A row of the input that windows share out among themselves: a place is a window, which gives each of its positions its part.
+/// A row of the input that belongs to one row of windows without overlap: a place is a window,
+/// which writes its part to each of its positions.
 struct ScatterRow<'a, T, S> {
     pooling: &'a Pooling,
     channels: usize,
     share: &'a S,
-    /// The row of windows, which of all the batch's it is, and the tap of theirs that the input row is.
+    /// The row of windows in its image, its index in the whole batch, and its tap that reads the
+    /// input row.
     row: usize,
     row_of_batch: usize,
     tap: usize,
@@ -520,7 +534,8 @@ impl<T: Real, G: Share<T>> Row for ScatterRow<'_, T, G> {
 fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(impl Share<T> + Sync)) {
     let [height, width] = pooling.input;
     let work = pooling.work(share.length()).max(dx.len());
-    // No block may hang over into another place: the order in which streamed stores arrive is not known.
+    // With streamed stores no block may extend into another place, because their order of arrival
+    // is not defined.
     let streamed = nontemporal::pays::<T>(dx.len()) && channels.is_multiple_of(MIDDLE);
     let shared_out = pooling.is_shared_out() && !streamed;
     for_rows(dx, width * channels, work, |index, dx| {
@@ -542,13 +557,14 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
     });
 }
 
-/// The gradient of [`max`]: each window's goes to its winner. `dx: [N, H, W, C]`, `grad, at: [N, outH, outW, C]`.
+/// Computes the gradient of [`max`]: each window's gradient goes to its maximum. `dx: [N, H, W,
+/// C]`, `grad, at: [N, outH, outW, C]`.
 pub fn max_backward<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, grad: &[T], at: &[I], dx: &mut [T]) {
     assert_eq!(grad.len(), at.len());
     gather(pooling, channels, dx, &MaxShare { pooling, grad, at });
 }
 
-/// The gradient of [`average`]. `dx: [N, H, W, C]`, `grad: [N, outH, outW, C]`.
+/// Computes the gradient of [`average`]. `dx: [N, H, W, C]`, `grad: [N, outH, outW, C]`.
 pub fn average_backward<T: Real>(pooling: &Pooling, channels: usize, grad: &[T], dx: &mut [T]) {
     gather(pooling, channels, dx, &AverageShare { pooling, grad });
 }
@@ -559,7 +575,7 @@ mod tests {
 
     use super::*;
 
-    /// A pooling, its images and its channels.
+    /// Generates a pooling, a number of images and a number of channels.
     fn any_case() -> impl Strategy<Value = (Pooling, usize, usize)> {
         let axis = || (1usize..9, 1usize..5, 1usize..4, 0usize..3, 1usize..3, 1usize..12);
         let channels = prop_oneof![1usize..20, 30usize..40, 60usize..70];
@@ -578,12 +594,13 @@ mod tests {
         )
     }
 
-    /// Numbers with many ties and some NaN.
+    /// Returns numbers with many ties and some NaN.
     fn values(length: usize) -> Vec<f64> {
         (0..length).map(|i| if i % 31 == 30 { f64::NAN } else { (i * 7919 % 17) as f64 - 8.0 }).collect()
     }
 
-    /// For each output element in memory order: the input elements of its window, by row, and the divisor.
+    /// Returns for each output element, in memory order, the input elements of its window by row,
+    /// and the divisor.
     fn windows(pooling: &Pooling, images: usize, channels: usize) -> Vec<(Vec<usize>, usize)> {
         let ([h, w], [rows, columns]) = (pooling.input, pooling.output);
         let mut windows = vec![];
@@ -612,7 +629,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 64 }))]
 
         #[test]
-        fn max_pooling_and_its_gradient_agree_with_the_plain_loops((pooling, images, channels) in any_case()) {
+        fn max_pooling_and_its_gradient_agree_with_plain_loops((pooling, images, channels) in any_case()) {
             let x = values(images * pooling.input[0] * pooling.input[1] * channels);
             let windows = windows(&pooling, images, channels);
             let grad: Vec<f64> = (0..windows.len()).map(|i| (i % 5) as f64 + 1.0).collect();
@@ -639,7 +656,7 @@ mod tests {
             let mut dx = vec![-1.0; x.len()];
             max_backward(&pooling, channels, &grad, &bytes, &mut dx);
             prop_assert_eq!(&dx, &expected_dx);
-            // Vectors of f32 are longer, and hang over elsewhere.
+            // Vectors of f32 have more lanes and overhang at other places.
             let single: Vec<f32> = x.iter().map(|&x| x as f32).collect();
             let (mut single_y, mut single_bytes) = (vec![-1f32; y.len()], vec![0u8; y.len()]);
             max(&pooling, channels, &single, &mut single_y, Some(&mut single_bytes));
@@ -655,13 +672,14 @@ mod tests {
         }
 
         #[test]
-        fn average_pooling_and_its_gradient_agree_with_the_plain_loops((pooling, images, channels) in any_case()) {
+        fn average_pooling_and_its_gradient_agree_with_plain_loops((pooling, images, channels) in any_case()) {
             let x: Vec<f64> = (0..images * pooling.input[0] * pooling.input[1] * channels).map(|i| (i * 7919 % 17) as f64).collect();
             let windows = windows(&pooling, images, channels);
             let grad: Vec<f64> = (0..windows.len()).map(|i| (i % 5) as f64 + 1.0).collect();
             let mut y = vec![-1.0; windows.len()];
             average(&pooling, channels, &x, &mut y);
-            // Other blocks; the sums are exact in either type, and the quotients rounded once.
+            // f32 uses other block sizes; the sums are exact in either type, and the quotients are
+            // rounded once.
             let (single, mut single_y) = (x.iter().map(|&x| x as f32).collect::<Vec<_>>(), vec![-1f32; y.len()]);
             average(&pooling, channels, &single, &mut single_y);
             prop_assert!(single_y.iter().zip(&y).all(|(&single, &y)| single == y as f32));
@@ -676,7 +694,7 @@ mod tests {
             let (single, mut single_dx) = (grad.iter().map(|&x| x as f32).collect::<Vec<_>>(), vec![-1f32; x.len()]);
             average_backward(&pooling, channels, &single, &mut single_dx);
             prop_assert!(single_dx.iter().zip(&expected_dx).all(|(&a, b)| (f64::from(a) - b).abs() < 1e-3));
-            // Multiplied by a reciprocal: two roundings for each of at most 144 terms below 5.
+            // Multiplication by a reciprocal: two roundings for each of at most 144 terms below 5.
             prop_assert!(dx.iter().zip(&expected_dx).all(|(a, b)| (a - b).abs() < 1e-12));
         }
     }
