@@ -15,10 +15,11 @@ use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_dtype};
 
 impl Activation {
-    /// Applies it.
+    /// Applies the activation.
     ///
     /// # Errors
-    /// The operation's: [`Error::DType`] unless the tensor is floating point.
+    /// [`Error::DType`] unless the tensor is floating point, except for `Linear` and `Relu`, which
+    /// take every dtype.
     pub fn apply(self, x: Tensor) -> Result<Tensor> {
         match self {
             Activation::Linear => Ok(x),
@@ -31,10 +32,11 @@ impl Activation {
         }
     }
 
-    /// `activation(x + residual)`.
+    /// Computes `activation(x + residual)`.
     ///
     /// # Errors
-    /// As [`apply`](Self::apply) and [`Tensor::add`].
+    /// [`Error::Shape`] when the residual does not broadcast, [`Error::DType`] for a dtype that the
+    /// activation does not take.
     pub(crate) fn apply_to_sum(self, x: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         self.apply(match residual {
             Some(residual) => x.add(residual)?,
@@ -44,7 +46,7 @@ impl Activation {
 }
 
 impl Tensor {
-    /// Rectifier: `x` where `x > 0`, else 0 (Nair and Hinton, 2010). NaN stays NaN.
+    /// Applies the rectifier: `x` where `x > 0`, else 0 (Nair and Hinton, 2010). NaN stays NaN.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -53,7 +55,7 @@ impl Tensor {
         or_panic(self.try_relu())
     }
 
-    /// As [`relu`](Tensor::relu), with an error where memory cannot hold the result.
+    /// Computes [`relu`](Tensor::relu), with an error when memory cannot hold the result.
     pub(crate) fn try_relu(&self) -> Result<Tensor> {
         let _op = operation("relu");
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default() } else { x })?);
@@ -66,7 +68,7 @@ impl Tensor {
         }))
     }
 
-    /// Leaky rectifier: `x` where `x > 0`, else `slope · x` (Maas et al., 2013).
+    /// Applies the leaky rectifier: `x` where `x > 0`, else `slope · x` (Maas et al., 2013).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -77,7 +79,7 @@ impl Tensor {
         pointwise(self, LeakyRelu { slope })
     }
 
-    /// Rectifier that stops at 6 (Howard et al., 2017): `x` between 0 and 6.
+    /// Applies the rectifier with an upper limit of 6 (Howard et al., 2017): `x` limited to 0 to 6.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -88,7 +90,8 @@ impl Tensor {
         pointwise(self, Relu6)
     }
 
-    /// Exponential linear unit: `x` where `x > 0`, else `alpha · (eˣ - 1)` (Clevert et al., 2016).
+    /// Applies the exponential linear unit: `x` where `x > 0`, else `alpha · (eˣ - 1)` (Clevert et
+    /// al., 2016).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -99,7 +102,8 @@ impl Tensor {
         pointwise(self, Elu { alpha })
     }
 
-    /// Gaussian error linear unit: `x · Φ(x)` with the normal distribution function Φ (Hendrycks and Gimpel, 2016).
+    /// Applies the Gaussian error linear unit: `x · Φ(x)` with the normal distribution function Φ
+    /// (Hendrycks and Gimpel, 2016).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -110,8 +114,8 @@ impl Tensor {
         pointwise(self, Gelu)
     }
 
-    /// The usual approximation of [`gelu`](Tensor::gelu): `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`; `approximate="tanh"` in
-    /// PyTorch.
+    /// Applies the usual approximation of [`gelu`](Tensor::gelu):
+    /// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`; `approximate="tanh"` in PyTorch.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -122,7 +126,8 @@ impl Tensor {
         pointwise(self, GeluTanh)
     }
 
-    /// Sigmoid linear unit, or swish: `x · sigmoid(x)` (Elfwing et al., 2018; Ramachandran et al., 2017).
+    /// Applies the sigmoid linear unit, or swish: `x · sigmoid(x)` (Elfwing et al., 2018;
+    /// Ramachandran et al., 2017).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -133,7 +138,7 @@ impl Tensor {
         pointwise(self, Silu)
     }
 
-    /// Logistic function: `1 / (1 + e⁻ˣ)`.
+    /// Applies the logistic function: `1 / (1 + e⁻ˣ)`.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -144,7 +149,7 @@ impl Tensor {
         pointwise(self, Sigmoid)
     }
 
-    /// Hyperbolic tangent.
+    /// Applies the hyperbolic tangent.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -155,7 +160,7 @@ impl Tensor {
         pointwise(self, Tanh)
     }
 
-    /// Piecewise linear sigmoid: `relu6(x + 3) / 6` (Howard et al., 2019).
+    /// Applies the piecewise linear sigmoid: `relu6(x + 3) / 6` (Howard et al., 2019).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -166,7 +171,7 @@ impl Tensor {
         pointwise(self, HardSigmoid)
     }
 
-    /// Piecewise quadratic swish: `x · relu6(x + 3) / 6` (Howard et al., 2019).
+    /// Applies the piecewise quadratic swish: `x · relu6(x + 3) / 6` (Howard et al., 2019).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -177,7 +182,7 @@ impl Tensor {
         pointwise(self, HardSwish)
     }
 
-    /// Smooth rectifier: `ln(1 + eˣ)`, and `x` itself above 20, as PyTorch has it.
+    /// Applies the smooth rectifier: `ln(1 + eˣ)`, and `x` itself above 20, as in PyTorch.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -188,7 +193,7 @@ impl Tensor {
         pointwise(self, Softplus)
     }
 
-    /// `x · tanh(softplus(x))` (Misra, 2019).
+    /// Computes `x · tanh(softplus(x))` (Misra, 2019).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -199,13 +204,15 @@ impl Tensor {
         pointwise(self, Mish)
     }
 
-    /// The greatest of each `pieces` consecutive channels (Goodfellow et al., 2013); channels that tie share the gradient evenly.
+    /// Returns the greatest of each `pieces` consecutive channels (Goodfellow et al., 2013); equal
+    /// greatest channels share the gradient evenly.
     ///
     /// # Shape
     /// `[N, C, ..]` gives `[N, C / pieces, ..]` in the input's memory format.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is no channel dimension, [`Error::Argument`] when `pieces` is 0 or does not divide the channels.
+    /// [`Error::Shape`] when there is no channel dimension, [`Error::Argument`] when `pieces` is 0
+    /// or does not divide the channels.
     pub fn maxout(&self, pieces: usize) -> Result<Tensor> {
         let &[n, c, ref rest @ ..] = self.shape() else {
             return Err(Error::shape("maxout", format!("expected [N, C, ..], got shape {:?}", self.shape())));
@@ -214,10 +221,10 @@ impl Tensor {
             return Err(Error::argument("maxout", format!("{c} channels do not divide into groups of {pieces}")));
         }
         let shape = [&[n, c / pieces], rest].concat();
-        // In memory the pieces lie between what comes before and after them.
+        // In memory the pieces are between the dimensions before and after the channels.
         let inner = if self.memory_format() == MemoryFormat::ChannelsLast { 1 } else { try_numel(rest).unwrap_or(0) };
         let outer = numel(&shape).checked_div(inner).unwrap_or(0);
-        // Any number of pieces divides no channels.
+        // With zero channels any `pieces` divides them, so limit it.
         max_over_middle("maxout", self, [outer, pieces.min(c.max(1)), inner], &shape)
     }
 }
@@ -240,7 +247,8 @@ impl Pointwise for LeakyRelu {
     }
 }
 
-/// Functions that kernels apply in passing too, by their name and cost; whether the gradient is worked out from the output.
+/// Implements `Pointwise` for functions that fused kernels apply too: type, name, cost, and
+/// whether the gradient is computed from the output.
 macro_rules! of_kernels {
     ($($function:ty, $name:literal, $cost:literal, $from_output:literal;)*) => {$(
         impl Pointwise for $function {
@@ -307,7 +315,7 @@ impl Pointwise for Gelu {
     }
 }
 
-/// Φ(x)
+/// `Φ(x)`, the normal distribution function.
 #[inline(always)]
 fn normal_distribution<T: Real>(x: T) -> T {
     T::of(0.5) * (T::one() + (x * T::of(FRAC_1_SQRT_2)).error_function())
@@ -336,7 +344,7 @@ impl Pointwise for GeluTanh {
 /// 2 √(2/π)
 const GELU_TANH: f64 = FRAC_2_SQRT_PI * std::f64::consts::SQRT_2;
 
-/// `(1 + tanh(u)) / 2 = sigmoid(2u)`, which does not cancel for negative `u`.
+/// Computes `(1 + tanh(u)) / 2 = sigmoid(2u)`, which has no cancellation for negative `u`.
 #[inline(always)]
 fn gelu_tanh_gate<T: Real>(x: T) -> T {
     (T::of(GELU_TANH) * x * (T::one() + T::of(0.044715) * x * x)).sigmoid()
@@ -415,8 +423,10 @@ impl Pointwise for Mish {
     }
 }
 
-/// `tanh(ln(1 + eˣ))` and its derivative, which are `n / (n + 2)` and `4 e (1 + e) / (n + 2)²` with `n = e (e + 2)` and `e = eˣ`. Of positive `x`,
-/// both quotients are extended by the powers of `e⁻ˣ`, so that nothing overflows and the derivative vanishes as it should.
+/// Computes `tanh(ln(1 + eˣ))` and its derivative, which are `n / (n + 2)` and
+/// `4 e (1 + e) / (n + 2)²` with `n = e (e + 2)` and `e = eˣ`. For positive `x`, numerator and
+/// denominator of both quotients are multiplied by powers of `e⁻ˣ`, so that nothing overflows and
+/// the derivative vanishes for large `x`.
 #[inline(always)]
 fn mish_terms<T: Real>(x: T) -> [T; 2] {
     let (one, two) = (T::one(), T::of(2.0));
@@ -433,7 +443,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nan_comes_through_every_function() {
+    fn every_function_keeps_nan() {
         let nan = Tensor::from_vec(vec![f32::NAN; 40], [40]).unwrap();
         let one = Tensor::ones([40]);
         let results = [
@@ -470,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_and_types_that_do_not_fit_are_refused() {
+    fn unsuitable_arguments_and_types_are_refused() {
         let (x, integers) = (Tensor::ones([2, 6]), Tensor::arange(3));
         for (result, message) in [
             (integers.tanh(), "tanh: expected f32 or f64, got i64; convert with `.to_dtype(DType::F32)`"),

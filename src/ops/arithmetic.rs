@@ -11,7 +11,7 @@ use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, 
 use crate::tensor::create::or_panic;
 use crate::tensor::{DType, Tensor, with_dtype};
 
-/// A function of two elements of any one type.
+/// A function of two elements of the same type.
 trait Arithmetic: Copy + Sync {
     fn apply<T: Scalar>(self, a: T, b: T) -> T;
 }
@@ -78,10 +78,11 @@ impl Binary for Div {
 }
 
 impl Tensor {
-    /// `self + other`, broadcast as NumPy does.
+    /// Computes `self + other`, broadcast as NumPy does.
     ///
     /// # Shape
-    /// The common shape of both; channels-last when a 4-D operand of that shape is. Dtypes promote: u8 < i64 < f32 < f64. Integers wrap.
+    /// The common shape of both; channels-last when a 4-D operand of that shape is. Dtypes promote:
+    /// `u8 < i64 < f32 < f64`. Integers wrap.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
@@ -91,13 +92,13 @@ impl Tensor {
         Ok(y.record("add", [self, other], |grad, wanted| Ok([wanted[0].then(|| grad.clone()), wanted[1].then(|| grad.clone())])))
     }
 
-    /// `self - other`, broadcast as NumPy does.
+    /// Computes `self - other`, broadcast as NumPy does.
     ///
     /// # Shape
     /// As [`add`](Tensor::add).
     ///
     /// # Errors
-    /// As [`add`](Tensor::add).
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
         let _op = operation("sub");
         let y = arithmetic("sub", self, other, Sub)?;
@@ -106,13 +107,13 @@ impl Tensor {
         }))
     }
 
-    /// `self · other`, element by element, broadcast as NumPy does.
+    /// Computes `self · other` element by element, broadcast as NumPy does.
     ///
     /// # Shape
     /// As [`add`](Tensor::add).
     ///
     /// # Errors
-    /// As [`add`](Tensor::add).
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
         let _op = operation("mul");
         let y = arithmetic("mul", self, other, Mul)?;
@@ -131,13 +132,13 @@ impl Tensor {
         }))
     }
 
-    /// `self / other`, broadcast as NumPy does. Integers are divided as `f32`.
+    /// Computes `self / other`, broadcast as NumPy does. Integers are divided as `f32`.
     ///
     /// # Shape
     /// As [`add`](Tensor::add).
     ///
     /// # Errors
-    /// As [`add`](Tensor::add).
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
         let _op = operation("div");
         let dtype = promote(self, other).max(DType::F32);
@@ -146,35 +147,38 @@ impl Tensor {
         let kept = other.is_recorded().then(|| y.detach());
         Ok(y.record("div", [self, other], move |grad, wanted| {
             let of_a = wanted[0].then(|| grad.div(&b)).transpose()?;
-            // The quotient is divided once more before the gradient comes in: 0 / b² is 0 however small `b` is.
+            // The quotient is divided by `b` again before it is multiplied by the gradient: so
+            // `0 / b²` is 0, however small `b` is.
             let of_b = if wanted[1] { kept.as_ref().map(|y| y.div(&b)?.mul(grad)?.try_neg()).transpose()? } else { None };
             Ok([of_a, of_b])
         }))
     }
 
-    /// The larger of each pair (`torch.maximum`), broadcast as NumPy does; NaN where either is. Equal ones share the gradient evenly.
+    /// Returns the larger of each pair (`torch.maximum`), broadcast as NumPy does; NaN where either
+    /// is NaN. Equal elements share the gradient evenly.
     ///
     /// # Shape
     /// As [`add`](Tensor::add).
     ///
     /// # Errors
-    /// As [`add`](Tensor::add).
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
     pub fn maximum(&self, other: &Tensor) -> Result<Tensor> {
         extremum("maximum", self, other, Maximum, Tensor::lt)
     }
 
-    /// The smaller of each pair (`torch.minimum`), broadcast as NumPy does; NaN where either is. Equal ones share the gradient evenly.
+    /// Returns the smaller of each pair (`torch.minimum`), broadcast as NumPy does; NaN where
+    /// either is NaN. Equal elements share the gradient evenly.
     ///
     /// # Shape
     /// As [`add`](Tensor::add).
     ///
     /// # Errors
-    /// As [`add`](Tensor::add).
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
     pub fn minimum(&self, other: &Tensor) -> Result<Tensor> {
         extremum("minimum", self, other, Minimum, Tensor::gt)
     }
 
-    /// `-self`.
+    /// Computes `-self`.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -183,32 +187,33 @@ impl Tensor {
         or_panic(self.try_neg())
     }
 
-    /// As [`neg`](Tensor::neg), with an error where memory cannot hold the result.
+    /// Computes [`neg`](Tensor::neg), with an error when memory cannot hold the result.
     fn try_neg(&self) -> Result<Tensor> {
         let _op = operation("neg");
-        // Times -1, which in u8 is 255; the difference from 0 would lose the sign of 0.
+        // Multiplies by -1, which is 255 in u8; subtracting from 0 would lose the sign of 0.
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| x.times(T::default().minus(1 as T)))?);
         Ok(y.record("neg", [self], |grad, _wanted| Ok([Some(grad.try_neg()?)])))
     }
 
-    /// `self + value`.
+    /// Computes `self + value`.
     ///
     /// # Shape
-    /// Any; the result has the input's shape and memory format, and its dtype, but for an integer tensor and a value that is not whole it
-    /// is f32. Integers wrap.
+    /// Any; the result has the input's shape and memory format. It also has the input's dtype,
+    /// except that it is f32 for an integer tensor and a value that is not whole. Integers wrap.
     #[track_caller]
     pub fn add_scalar(&self, value: f64) -> Tensor {
         or_panic(self.try_add_scalar(value))
     }
 
-    /// As [`add_scalar`](Tensor::add_scalar), with an error where memory cannot hold the result.
+    /// Computes [`add_scalar`](Tensor::add_scalar), with an error when memory cannot hold the
+    /// result.
     pub(crate) fn try_add_scalar(&self, value: f64) -> Result<Tensor> {
         let _op = operation("add_scalar");
         let y = scalar_arithmetic(self, value, Add)?;
         Ok(y.record("add_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
 
-    /// `self - value`.
+    /// Computes `self - value`.
     ///
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
@@ -219,7 +224,7 @@ impl Tensor {
         y.record("sub_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
     }
 
-    /// `self · value`.
+    /// Computes `self · value`.
     ///
     /// # Shape
     /// As [`add_scalar`](Tensor::add_scalar).
@@ -228,14 +233,15 @@ impl Tensor {
         or_panic(self.try_mul_scalar(value))
     }
 
-    /// As [`mul_scalar`](Tensor::mul_scalar), with an error where memory cannot hold the result.
+    /// Computes [`mul_scalar`](Tensor::mul_scalar), with an error when memory cannot hold the
+    /// result.
     pub(crate) fn try_mul_scalar(&self, value: f64) -> Result<Tensor> {
         let _op = operation("mul_scalar");
         let y = scalar_arithmetic(self, value, Mul)?;
         Ok(y.record("mul_scalar", [self], move |grad, _wanted| Ok([Some(grad.try_mul_scalar(value)?)])))
     }
 
-    /// `self / value`. Integers are divided as `f32`.
+    /// Computes `self / value`. Integers are divided as `f32`.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -244,7 +250,8 @@ impl Tensor {
         or_panic(self.try_div_scalar(value))
     }
 
-    /// As [`div_scalar`](Tensor::div_scalar), with an error where memory cannot hold the result.
+    /// Computes [`div_scalar`](Tensor::div_scalar), with an error when memory cannot hold the
+    /// result.
     pub(crate) fn try_div_scalar(&self, value: f64) -> Result<Tensor> {
         let _op = operation("div_scalar");
         let y = match self.dtype() {
@@ -254,15 +261,19 @@ impl Tensor {
         Ok(y.record("div_scalar", [self], move |grad, _wanted| Ok([Some(grad.try_div_scalar(value)?)])))
     }
 
-    /// The same values as another dtype; differentiable between floating-point types. Floating point to integer rounds towards zero;
-    /// what is out of range becomes the nearest integer of the type, NaN becomes 0, as Rust's `as`: 300.0 is 255 in u8, -1.0 is 0 (in PyTorch
-    /// 44 and 255), ∞ is `i64::MAX` (in PyTorch `i64::MIN`). An i64 in u8 keeps its lowest eight bits.
+    /// Converts the elements to another dtype; differentiable between floating-point types.
+    ///
+    /// Floating point to integer rounds towards zero. Values out of range become the nearest
+    /// integer of the type and NaN becomes 0, as with Rust's `as`: 300.0 is 255 in u8, -1.0 is 0
+    /// (in PyTorch 44 and 255), ∞ is `i64::MAX` (in PyTorch `i64::MIN`). An i64 converted to u8
+    /// keeps its lowest eight bits.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
     ///
     /// # Errors
-    /// None: a `Result` because every conversion that a caller chooses is one.
+    /// None so far: a `Result` because every conversion to a dtype that the caller chooses returns
+    /// one.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
@@ -276,7 +287,7 @@ impl Tensor {
     }
 }
 
-/// `f` of each pair, which is the second one where `loses`.
+/// Computes `f` of each pair, which is the second element where `loses`.
 fn extremum(
     op: &'static str,
     a: &Tensor,
@@ -289,7 +300,8 @@ fn extremum(
     let kept = (a.is_recorded() || b.is_recorded()).then(|| (a.detach(), b.detach()));
     Ok(y.record(op, [a, b], move |grad, wanted| {
         let (a, b) = kept.as_ref().expect("kept when recorded");
-        // Half where both are equal, nothing where the other one is the result; all where either is NaN.
+        // The gradient is half where both are equal, 0 where the other element is the result, and
+        // whole where either is NaN.
         let tie = a.eq(b)?;
         let share = |own: &Tensor, other: &Tensor| {
             let halved = with_dtype!(grad.dtype(), T => {
@@ -303,7 +315,8 @@ fn extremum(
     }))
 }
 
-/// `f` of each element and one number, in f32 if the tensor is of integers and the number is not.
+/// Computes `f` of each element and one number, in f32 for an integer tensor and a number that is
+/// not whole.
 fn scalar_arithmetic(x: &Tensor, value: f64, f: impl Arithmetic) -> Result<Tensor> {
     let whole = value as i64 as f64 == value;
     let x = if x.dtype().is_float() || whole { x.detach() } else { x.cast(DType::F32)? };
@@ -311,13 +324,14 @@ fn scalar_arithmetic(x: &Tensor, value: f64, f: impl Arithmetic) -> Result<Tenso
         DType::F64 => map_with(&x, 1, move |x: f64| f.apply(x, value)),
         DType::F32 => map_with(&x, 1, move |x: f32| f.apply(x, value as f32)),
         DType::I64 => map_with(&x, 1, move |x: i64| f.apply(x, value as i64)),
-        // Wraps, as u8 arithmetic does.
+        // The number wraps, as u8 arithmetic does.
         DType::U8 => map_with(&x, 1, move |x: u8| f.apply(x, value as i64 as u8)),
     }
 }
 
-/// An operator on tensors, for owned and borrowed operands, and with a number on either side. Panics on shapes that do not broadcast, as
-/// `ndarray`'s operators do; the methods return a `Result` instead.
+/// Implements an operator on tensors, for owned and borrowed operands, and with a number on either
+/// side. It panics on shapes that do not broadcast, as `ndarray`'s operators do; the methods return
+/// a `Result` instead.
 macro_rules! operator {
     ($($trait:ident $method:ident ($x:ident, $value:ident) => $scalar:expr;)*) => {$(
         operator!(@tensors $trait $method, Tensor, Tensor);
@@ -358,7 +372,8 @@ macro_rules! operator {
         }
     };
 }
-/// A number as a tensor that does not change the dtype of what it meets, but for a number that is not whole and integers.
+/// Returns a number as a tensor that does not change the dtype of the other operand, except that a
+/// number that is not whole makes integers f32.
 #[track_caller]
 fn constant(value: f64, other: &Tensor) -> Tensor {
     let whole = value as i64 as f64 == value;
@@ -401,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gradients_of_a_product_with_a_factor_that_repeats_agree_with_differences() {
+    fn gradients_of_product_with_repeated_factor_agree_with_differences() {
         let factors: [&[usize]; 8] = [&[2, 3, 1, 1], &[1, 3, 1, 1], &[3, 1, 1], &[2, 1, 4, 5], &[2, 1, 1, 1], &[5], &[1], &[2, 3, 4, 5]];
         for shape in factors {
             for (x_format, factor_format) in
@@ -419,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gradients_of_a_gated_map_are_those_of_two_products_and_leave_the_start_alone() {
+    fn gradients_of_channel_scaled_map_equal_two_products_and_leave_upstream_unchanged() {
         for channels in [3, 16, 70] {
             let x = Tensor::randn([2, channels, 9, 11]).to_format(ChannelsLast).unwrap();
             let gate = Tensor::randn([2, channels, 1, 1]);
@@ -432,7 +447,7 @@ mod tests {
             let of_x = gradients.get(&x_leaf).unwrap();
             assert_eq!(of_x.memory_format(), ChannelsLast);
             assert_eq!(of_x.to_vec::<f32>().unwrap(), start.mul(&gate).unwrap().to_vec::<f32>().unwrap());
-            // The sums are those of the products, in the same order.
+            // The sums equal those of the products, added in the same order.
             let expected = start.mul(&x).unwrap().sum_keepdim([2, 3]).unwrap();
             assert_eq!(gradients.get(&gate_leaf).unwrap().to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
         }

@@ -1,4 +1,5 @@
-//! What attention layers end with, in one pass for inference.
+//! The last step of an attention layer, in one pass for inference: scale channels, add a residual,
+//! apply an activation.
 
 use crate::error::Result;
 use crate::kernels;
@@ -9,12 +10,16 @@ use crate::tensor::meta::is_meta;
 use crate::tensor::{Tensor, with_float};
 
 impl Tensor {
-    /// `activation(self · gate + residual)`. Where nobody else holds this map and no history is kept, it is overwritten, in one pass; if what is
-    /// multiplied and added has shapes that allow it: a gate `[N, C, 1, 1]` for a channels-last map, a residual like the map. Otherwise these
-    /// are operations one after the other, with the same result.
+    /// Computes `activation(self · gate + residual)`.
+    ///
+    /// The map is overwritten in one pass when its storage is not shared, no history is kept, and
+    /// the shapes allow it: a gate `[N, C, 1, 1]` for a channels-last map, and a residual with the
+    /// map's shape, dtype and memory format. Otherwise the operations run one after the other, with
+    /// the same result.
     ///
     /// # Errors
-    /// As [`mul`](Tensor::mul), [`add`](Tensor::add) and [`Activation::apply`].
+    /// [`Error::Shape`](crate::Error::Shape) when the gate or the residual does not broadcast,
+    /// [`Error::DType`](crate::Error::DType) for a dtype that the activation does not take.
     pub(crate) fn channel_scaled(mut self, gate: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         let alike = |t: &Tensor| t.shape() == self.shape() && t.dtype() == self.dtype() && t.memory_format() == self.memory_format();
         let recorded = [Some(&self), Some(gate), residual].into_iter().flatten().any(Tensor::is_recorded);
@@ -57,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gated_map_has_the_bits_of_the_operations_one_after_the_other_and_takes_the_place_of_what_nobody_holds() {
+    fn result_has_the_bits_of_separate_operations_and_overwrites_a_map_that_is_not_shared() {
         let shapes = [
             [2, 3, 4, 5],
             [1, 16, 7, 7],
@@ -90,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn gates_of_any_shape_and_shortcuts_that_broadcast_are_multiplied_and_added_all_the_same() {
+    fn gates_and_residuals_that_broadcast_give_the_result_of_separate_operations() {
         let x = Tensor::randn([2, 3, 4, 5]).to_format(ChannelsLast).unwrap();
         for (gate, residual) in
             [([2, 1, 4, 5], [2, 3, 4, 5]), ([1, 3, 1, 1], [2, 1, 1, 1]), ([1, 1, 1, 1], [2, 3, 4, 5]), ([2, 3, 1, 1], [1, 3, 1, 1])]
@@ -106,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_flow_where_they_are_wanted_and_what_wants_them_is_not_overwritten() {
+    fn gradients_are_computed_where_required_and_recorded_maps_are_not_overwritten() {
         let [x, shortcut] = [(); 2].map(|()| Tensor::randn([2, 3, 4, 5]).cast(DType::F64).unwrap().to_format(ChannelsLast).unwrap());
         let gate = Tensor::randn([2, 3, 1, 1]).cast(DType::F64).unwrap();
         gradcheck(&[x.clone(), gate.clone(), shortcut.clone()], Default::default(), |t| {

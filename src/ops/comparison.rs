@@ -1,4 +1,4 @@
-//! Comparisons, and choosing by them.
+//! Comparisons, and selection by their results.
 
 use std::cmp::Ordering;
 
@@ -9,14 +9,15 @@ use crate::tensor::compute::{map_with, promote, zip_with};
 use crate::tensor::shape::broadcast_shapes;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_dtype};
 
-/// 1 where `holds`, which gets `None` when a NaN takes part.
+/// Returns 1 where `holds`, which gets `None` when either element is NaN.
 fn compare(op: &'static str, a: &Tensor, b: &Tensor, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
     let dtype = promote(a, b);
     let (a, b) = (a.cast(dtype)?, b.cast(dtype)?);
     with_dtype!(dtype, T => zip_with(op, &a, &b, 1, |a: T, b: T| u8::from(holds(a.partial_cmp(&b)))))
 }
 
-/// As [`compare`] with one number, rounded to the dtype of a floating-point tensor.
+/// Compares with one number, rounded to the dtype of a floating-point tensor; otherwise like
+/// [`compare`].
 fn compare_scalar(a: &Tensor, value: f64, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
     Ok(match a.dtype() {
         DType::F32 => map_with(a, 1, |a: f32| u8::from(holds(a.partial_cmp(&(value as f32)))))?,
@@ -42,10 +43,11 @@ fn less(order: Option<Ordering>) -> bool {
 }
 
 impl Tensor {
-    /// 1 where `self = other`, else 0, as u8. NaN differs from everything.
+    /// Returns 1 where `self = other`, else 0, as u8. NaN differs from everything.
     ///
     /// # Shape
-    /// The common shape of both, broadcast as NumPy does; dtypes promote first: u8 < i64 < f32 < f64.
+    /// The common shape of both, broadcast as NumPy does; dtypes promote first:
+    /// `u8 < i64 < f32 < f64`.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast.
@@ -54,7 +56,7 @@ impl Tensor {
         compare("eq", self, other, equal)
     }
 
-    /// 1 where `self = value`, else 0, as u8.
+    /// Returns 1 where `self = value`, else 0, as u8.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -65,7 +67,7 @@ impl Tensor {
         compare_scalar(self, value, equal)
     }
 
-    /// 1 where `self ≠ other`, else 0, as u8. NaN differs from everything.
+    /// Returns 1 where `self ≠ other`, else 0, as u8. NaN differs from everything.
     ///
     /// # Shape
     /// As [`eq`](Tensor::eq).
@@ -76,7 +78,7 @@ impl Tensor {
         compare("ne", self, other, |order| !equal(order))
     }
 
-    /// 1 where `self ≠ value`, else 0, as u8.
+    /// Returns 1 where `self ≠ value`, else 0, as u8.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -87,7 +89,7 @@ impl Tensor {
         compare_scalar(self, value, |order| !equal(order))
     }
 
-    /// 1 where `self > other`, else 0, as u8. Never true of NaN.
+    /// Returns 1 where `self > other`, else 0, as u8. The result is 0 for NaN.
     ///
     /// # Shape
     /// As [`eq`](Tensor::eq).
@@ -98,7 +100,7 @@ impl Tensor {
         compare("gt", self, other, greater)
     }
 
-    /// 1 where `self > value`, else 0, as u8.
+    /// Returns 1 where `self > value`, else 0, as u8.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -109,7 +111,7 @@ impl Tensor {
         compare_scalar(self, value, greater)
     }
 
-    /// 1 where `self ≥ other`, else 0, as u8. Never true of NaN.
+    /// Returns 1 where `self ≥ other`, else 0, as u8. The result is 0 for NaN.
     ///
     /// # Shape
     /// As [`eq`](Tensor::eq).
@@ -120,7 +122,7 @@ impl Tensor {
         compare("ge", self, other, |order| greater(order) || equal(order))
     }
 
-    /// 1 where `self ≥ value`, else 0, as u8.
+    /// Returns 1 where `self ≥ value`, else 0, as u8.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -131,7 +133,7 @@ impl Tensor {
         compare_scalar(self, value, |order| greater(order) || equal(order))
     }
 
-    /// 1 where `self < other`, else 0, as u8. Never true of NaN.
+    /// Returns 1 where `self < other`, else 0, as u8. The result is 0 for NaN.
     ///
     /// # Shape
     /// As [`eq`](Tensor::eq).
@@ -142,7 +144,7 @@ impl Tensor {
         compare("lt", self, other, less)
     }
 
-    /// 1 where `self < value`, else 0, as u8.
+    /// Returns 1 where `self < value`, else 0, as u8.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -153,7 +155,7 @@ impl Tensor {
         compare_scalar(self, value, less)
     }
 
-    /// 1 where `self ≤ other`, else 0, as u8. Never true of NaN.
+    /// Returns 1 where `self ≤ other`, else 0, as u8. The result is 0 for NaN.
     ///
     /// # Shape
     /// As [`eq`](Tensor::eq).
@@ -164,7 +166,7 @@ impl Tensor {
         compare("le", self, other, |order| less(order) || equal(order))
     }
 
-    /// 1 where `self ≤ value`, else 0, as u8.
+    /// Returns 1 where `self ≤ value`, else 0, as u8.
     ///
     /// # Shape
     /// Any; the result has the input's shape and memory format.
@@ -177,10 +179,12 @@ impl Tensor {
 }
 
 impl Tensor {
-    /// The elements of `a` where `self` is not 0, else those of `b` (`torch.where`); all three broadcast together.
+    /// Returns the elements of `a` where `self` is not 0, else those of `b` (`torch.where`); all
+    /// three broadcast together.
     ///
     /// # Shape
-    /// The common shape; channels-last when a 4-D operand of that shape is. The dtype is what `a` and `b` promote to.
+    /// The common shape; channels-last when a 4-D operand of that shape is. The dtype is what `a`
+    /// and `b` promote to.
     ///
     /// # Errors
     /// [`Error::DType`] unless `self` is u8, [`Error::Shape`] when the shapes do not broadcast.

@@ -1,7 +1,8 @@
-//! Feature maps that grow by a few channels at a time, for inference: dense blocks without a concatenation in each layer.
+//! Feature maps that grow by a few channels at a time, for inference: dense blocks without a
+//! concatenation in each layer.
 //!
-//! The maps of all layers lie in one channels-last buffer as wide as the last needs; each layer reads a pixel's first channels and adds its own
-//! behind them.
+//! The maps of all layers share one channels-last buffer that has room for the channels of the last
+//! layer. Each layer reads the first channels of a pixel and appends new channels after them.
 
 use super::fused_conv::RunningNorm;
 use crate::error::{Error, Result};
@@ -13,17 +14,18 @@ use crate::tensor::{MemoryFormat, Tensor, with_float};
 
 const OP: &str = "cat";
 
-/// See the module.
+/// Feature maps in a buffer with room for more channels; the module describes it.
 pub(crate) struct GrowingMaps {
     maps: Tensor,
     used: usize,
 }
 
 impl GrowingMaps {
-    /// Maps `[N, C, H, W]` that are going to have this many channels.
+    /// Starts with maps `[N, C, H, W]` and reserves room for `channels` channels in total.
     ///
     /// # Errors
-    /// [`Error::Shape`] when these are fewer, or more than memory can hold, [`Error::DType`] unless they are floating point.
+    /// [`Error::Shape`] when `channels` is less than the maps have, or memory cannot hold the
+    /// result; [`Error::DType`] unless the maps are floating point.
     pub(crate) fn new(first: &Tensor, channels: usize) -> Result<GrowingMaps> {
         let &[n, _, h, w] = first.shape() else {
             return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", first.shape())));
@@ -38,20 +40,21 @@ impl GrowingMaps {
         Ok(growing)
     }
 
-    /// How many channels there are so far.
+    /// Returns the current number of channels.
     pub(crate) fn channels(&self) -> usize {
         self.used
     }
 
-    /// All of the maps, those that are still to come with any values.
+    /// Returns the whole buffer; channels that have not been added yet have arbitrary values.
     pub(crate) fn maps(&self) -> &Tensor {
         &self.maps
     }
 
-    /// Adds channels.
+    /// Appends channels.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the other sizes differ or there is no room, [`Error::DType`] when the type does.
+    /// [`Error::Shape`] when the other sizes differ or there is no room, [`Error::DType`] when the
+    /// dtype differs.
     pub(crate) fn push(&mut self, new: &Tensor) -> Result<()> {
         let _op = operation(OP);
         let room = self.maps.shape()[1] - self.used;
@@ -73,7 +76,8 @@ impl GrowingMaps {
         Ok(())
     }
 
-    /// `activation(norm(maps so far))`; the normalisation has as many channels and the maps' dtype.
+    /// Computes `activation(norm(maps so far))`; the normalisation has as many channels as the
+    /// maps, and their dtype.
     ///
     /// # Errors
     /// [`Error::DType`] unless the maps are floating point.
@@ -88,7 +92,7 @@ impl GrowingMaps {
         }))
     }
 
-    /// The maps, when all channels are there.
+    /// Returns the maps, once all channels have been added.
     pub(crate) fn finish(self) -> Tensor {
         debug_assert_eq!(self.used, self.maps.shape()[1]);
         self.maps

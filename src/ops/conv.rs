@@ -1,4 +1,4 @@
-//! Convolution, transposed convolution, and im2col/col2im in public.
+//! Convolution, transposed convolution, and the public im2col and col2im.
 
 use std::cell::Cell;
 
@@ -19,7 +19,7 @@ thread_local! {
     static ALGORITHM: Cell<ConvAlgorithm> = const { Cell::new(ConvAlgorithm::Auto) };
 }
 
-/// Runs `body` with every convolution on this thread, forward and backward, computed by one algorithm.
+/// Runs `body` with one algorithm for every convolution on this thread, forward and backward.
 ///
 /// ```
 /// use convnet::{Tensor, ops::{Conv2dOptions, ConvAlgorithm}};
@@ -33,7 +33,7 @@ pub fn with_algorithm<R>(algorithm: ConvAlgorithm, body: impl FnOnce() -> R) -> 
     with_value(&ALGORITHM, algorithm, body)
 }
 
-/// The algorithm that convolutions on this thread are computed by.
+/// Returns the algorithm that convolutions on this thread use.
 pub(crate) fn algorithm() -> ConvAlgorithm {
     ALGORITHM.get()
 }
@@ -83,7 +83,8 @@ pub struct ConvTranspose2dOptions {
     pub stride: [usize; 2],
     /// Rows and columns cut off on both sides of the output.
     pub padding: [usize; 2],
-    /// Rows and columns added on the far side of the output; less than stride or dilation.
+    /// Rows and columns added at the bottom and the right of the output; less than stride or
+    /// dilation.
     pub output_padding: [usize; 2],
     /// Distance between neighbouring kernel elements.
     pub dilation: [usize; 2],
@@ -114,7 +115,8 @@ impl Default for UnfoldOptions {
     }
 }
 
-/// Fails unless the operands have one floating-point dtype and the bias, if any, one element for each of `channels`.
+/// Checks that the operands have one floating-point dtype and that the bias, if any, has one
+/// element for each of `channels`.
 fn check_operands(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, channels: usize) -> Result<()> {
     x.expect_float(op)?;
     like_input(op, x, "weight", weight)?;
@@ -126,7 +128,7 @@ fn check_operands(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&T
     Ok(())
 }
 
-/// Fails when groups do not divide the channels.
+/// Checks that the groups divide the channels.
 fn check_groups(op: &'static str, groups: usize, channels: &[(&str, usize)]) -> Result<()> {
     for &(name, count) in channels {
         if groups == 0 || count % groups != 0 {
@@ -136,7 +138,8 @@ fn check_groups(op: &'static str, groups: usize, channels: &[(&str, usize)]) -> 
     Ok(())
 }
 
-/// Fails unless all the elements of a map `[n, c, h, w]` can be addressed, with padding of the kernel's extent as scratch.
+/// Checks that all elements of a map `[n, c, h, w]` can be addressed, with padding of the kernel's
+/// extent as scratch.
 fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Window) -> Result<()> {
     let padded =
         |axis: usize, size: usize| size.checked_add(2 * window.padding[axis])?.checked_add(window.kernel[axis] * window.dilation[axis]);
@@ -144,7 +147,7 @@ fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Window) -> Re
     fits.map(|_| ()).ok_or_else(|| Error::shape(op, format!("a map of shape {:?} is larger than memory can hold", [n, c, h, w])))
 }
 
-/// Where the windows of a convolution or of a pooling read.
+/// Returns the positions that the windows of a convolution or a pooling read.
 pub(super) fn reach(window: &Window) -> InputExtent {
     let &Window { output, kernel, stride, padding, dilation, .. } = window;
     let reach = InputExtent::new(output, stride.map(|stride| stride as f64), |axis, at| {
@@ -158,9 +161,10 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The number whose product with `a` leaves 1 when it is divided by `m`, which has no factor in common with `a`.
+/// Returns the inverse of `a` modulo `m`: the number whose product with `a` has remainder 1 when
+/// divided by `m`. The two must have no common factor.
 fn inverse(a: i64, m: i64) -> i64 {
-    // Euclid's algorithm, extended.
+    // The extended Euclidean algorithm.
     let (mut rest, mut factor) = ([m, a.rem_euclid(m.max(1))], [0, 1]);
     while rest[1] != 0 {
         let quotient = rest[0] / rest[1];
@@ -170,17 +174,19 @@ fn inverse(a: i64, m: i64) -> i64 {
     factor[0].rem_euclid(m)
 }
 
-/// Where a transposed convolution reads, given the window of the convolution that leads back.
+/// Returns the positions that a transposed convolution reads, given the window of the convolution
+/// whose input gradient it is.
 fn reach_back(window: &Window) -> InputExtent {
     let &Window { input, kernel, stride, padding, dilation, .. } = window;
-    // Every how many windows a tap comes to lie on the same place, if it does at all.
+    // Of the windows that have a tap on one position, neighbouring ones are `step` windows apart.
     let step = [0, 1].map(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
     let reach = InputExtent::new(input, stride.map(|stride| 1.0 / stride as f64), |axis, at| {
         // Window `i` has taps from `i·stride − padding` on, `dilation` apart.
         let (stride, place, dilation) = (stride[axis] as isize, at + padding[axis] as isize, dilation[axis] as isize);
         let extent = (kernel[axis] as isize - 1) * dilation;
         let (first, last) = ((place - extent + stride - 1).div_euclid(stride), place.div_euclid(stride));
-        // Windows with a tap on the place are `step` apart; one of them is known by the inverse of the stride.
+        // Windows with a tap on the position are `step` apart; the inverse of the stride gives one
+        // of them.
         let (step, common) = (step[axis] as isize, gcd(dilation as usize, stride as usize) as isize);
         if place % common != 0 {
             return [last + 1, last];
@@ -193,7 +199,7 @@ fn reach_back(window: &Window) -> InputExtent {
     InputExtent { step, ..reach }
 }
 
-/// The operation whose passes are those of the convolution that leads back.
+/// The operation whose forward pass is a convolution's input gradient.
 const TRANSPOSED: &str = "conv_transpose2d";
 
 /// The three passes of a convolution on tensors, without history.
@@ -205,7 +211,7 @@ pub(super) struct ConvCall {
 }
 
 impl ConvCall {
-    /// Of a two-dimensional convolution, once everything is checked.
+    /// Makes the call of a two-dimensional convolution, after checking its operands.
     pub(super) fn of_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<ConvCall> {
         const OP: &str = "conv2d";
         let (&[batch, channels_in, height, width], &[channels_out, group_in, kh, kw]) = (x.shape(), weight.shape()) else {
@@ -241,8 +247,9 @@ impl ConvCall {
         [g.batch, g.channels_out, g.window.output[0], g.window.output[1]]
     }
 
-    /// Tells who watches which pass is computed, with weights laid out for this call or `kept`, and how many multiply-adds it is: as many in one
-    /// direction as in the other.
+    /// Reports to the profiler which pass is computed, whether with weights prepared earlier
+    /// (`kept`) or for this call, and the number of multiply-adds, which is the same for every
+    /// pass.
     pub(super) fn tell(&self, pass: ConvPass, kept: bool, dtype: DType) {
         let ConvCall { op, geometry, algorithm: asked } = *self;
         convolution(|| {
@@ -252,7 +259,8 @@ impl ConvCall {
         });
     }
 
-    /// The output, and the moments of its channels if they are wanted, and there are numbers.
+    /// Returns the output, and the moments of its channels when they are wanted and elements are
+    /// computed.
     fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
         self.tell(ConvPass::Forward, false, x.dtype());
         let (x, weight) = (x.to_format(MemoryFormat::ChannelsLast)?, weight.to_format(MemoryFormat::RowMajor)?);
@@ -285,24 +293,27 @@ impl ConvCall {
 }
 
 impl Tensor {
-    /// Two-dimensional convolution (cross-correlation, as everywhere in deep learning).
+    /// Computes a two-dimensional convolution (cross-correlation, as usual in deep learning).
     ///
     /// # Shape
-    /// `[N, C_in, H, W]` with a weight `[C_out, C_in / groups, kH, kW]` and a bias `[C_out]` gives `[N, C_out, H', W']`, channels-last, where
+    /// `[N, C_in, H, W]` with a weight `[C_out, C_in / groups, kH, kW]` and a bias `[C_out]` gives
+    /// `[N, C_out, H', W']`, channels-last, where
     /// `H' = ⌊(H + 2·padding − dilation·(kH − 1) − 1) / stride⌋ + 1`.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the channels or the kernel is larger than the padded
-    /// input; [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have the same type.
+    /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the
+    /// channels or the kernel is larger than the padded input; [`Error::DType`] unless all are
+    /// floating point, [`Error::MixedDTypes`] unless they have the same type.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
         Ok(self.conv2d_with(weight, bias, options, false)?.0)
     }
 
-    /// As [`conv2d`](Tensor::conv2d), with the moments of the result's channels if a [batch normalisation](Tensor::batch_norm_of) wants them,
-    /// taken in the same pass where the algorithm can; `None` where nothing is computed.
+    /// Computes [`conv2d`](Tensor::conv2d) and, when a [batch normalisation](Tensor::batch_norm_of)
+    /// needs them, the moments of the result's channels, in the same pass where the algorithm can.
+    /// The moments are `None` when no elements are computed.
     ///
     /// # Errors
-    /// As [`conv2d`](Tensor::conv2d).
+    /// The errors of [`conv2d`](Tensor::conv2d), mainly [`Error::Shape`] when sizes do not fit.
     pub(crate) fn conv2d_with(
         &self,
         weight: &Tensor,
@@ -325,13 +336,16 @@ impl Tensor {
         Ok((y, moments))
     }
 
-    /// One-dimensional convolution.
+    /// Computes a one-dimensional convolution.
     ///
     /// # Shape
-    /// `[N, C_in, L]` with a weight `[C_out, C_in / groups, k]` and a bias `[C_out]` gives `[N, C_out, L']`; row-major.
+    /// `[N, C_in, L]` with a weight `[C_out, C_in / groups, k]` and a bias `[C_out]` gives
+    /// `[N, C_out, L']`; row-major.
     ///
     /// # Errors
-    /// As [`conv2d`](Tensor::conv2d).
+    /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the
+    /// channels or the kernel is longer than the padded input; [`Error::DType`] unless all are
+    /// floating point, [`Error::MixedDTypes`] unless they have the same type.
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
         let _op = operation("conv1d");
         let (&[n, c, length], &[channels_out, group_in, k]) = (self.shape(), weight.shape()) else {
@@ -348,14 +362,19 @@ impl Tensor {
         y.reshape([n, channels_out, length])
     }
 
-    /// Transposed convolution: the operation whose gradient is a convolution; learned upsampling.
+    /// Computes a transposed convolution, the input gradient of a convolution; networks use it for
+    /// learned upsampling.
     ///
     /// # Shape
-    /// `[N, C_in, H, W]` with a weight `[C_in, C_out / groups, kH, kW]` and a bias `[C_out]` gives `[N, C_out, H', W']`, channels-last, where
+    /// `[N, C_in, H, W]` with a weight `[C_in, C_out / groups, kH, kW]` and a bias `[C_out]` gives
+    /// `[N, C_out, H', W']`, channels-last, where
     /// `H' = (H − 1)·stride − 2·padding + dilation·(kH − 1) + output_padding + 1`.
     ///
     /// # Errors
-    /// As [`conv2d`](Tensor::conv2d), and [`Error::Argument`] when the output padding is not less than stride or dilation.
+    /// [`Error::Shape`] when sizes do not fit or leave no output, [`Error::Argument`] when groups
+    /// do not divide the channels or the output padding is not less than stride or dilation;
+    /// [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have the
+    /// same type.
     pub fn conv_transpose2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose2dOptions) -> Result<Tensor> {
         const OP: &str = TRANSPOSED;
         let (&[batch, channels_in, height, width], &[rows, group_out, kh, kw]) = (self.shape(), weight.shape()) else {
@@ -396,7 +415,7 @@ impl Tensor {
                 }
             };
         }
-        // The convolution that leads from the output back to the input.
+        // The convolution whose input gradient this is: it maps the output's size to the input's.
         let mut window = Window::new(output, [kh, kw], stride, padding, dilation, false).map_err(|message| Error::shape(OP, message))?;
         window.output = [height, width];
         let geometry = ConvGeometry { batch, channels_in: channels_out, channels_out: channels_in, groups, window };
@@ -415,13 +434,14 @@ impl Tensor {
         }))
     }
 
-    /// The patches that a kernel sees, as columns (im2col).
+    /// Copies the patch under each position of the kernel into a column (im2col).
     ///
     /// # Shape
     /// `[N, C, H, W]` gives `[N, C·kH·kW, L]` for `L` positions of the kernel; row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is floating point.
+    /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is
+    /// floating point.
     pub fn unfold(&self, kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "unfold";
         let _op = operation(OP);
@@ -434,13 +454,15 @@ impl Tensor {
         Ok(y.record(OP, [self], move |grad, _wanted| Ok([Some(fold(OP, grad, channels, &window)?)])))
     }
 
-    /// Adds patches up to the image they came from (col2im), the adjoint of [`unfold`](Tensor::unfold).
+    /// Sums patches into the image at the positions they come from (col2im); the adjoint of
+    /// [`unfold`](Tensor::unfold).
     ///
     /// # Shape
     /// `[N, C·kH·kW, L]` gives `[N, C, H, W]` of the given size; channels-last.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the columns are not those of such an image, [`Error::DType`] unless the tensor is floating point.
+    /// [`Error::Shape`] when the columns do not fit an image of this size, [`Error::DType`] unless
+    /// the tensor is floating point.
     pub fn fold(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "fold";
         let _op = operation(OP);
@@ -460,7 +482,7 @@ impl Tensor {
     }
 }
 
-/// The window of `unfold` and `fold`, whose patches can be addressed.
+/// Returns the window of `unfold` and `fold`, and checks that its patches can be addressed.
 fn patches(op: &'static str, input: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Window> {
     let UnfoldOptions { stride, padding, dilation } = options;
     let window = Window::new(input, kernel, stride, padding, dilation, false).map_err(|message| Error::shape(op, message))?;
@@ -563,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transposed_convolution_reads_the_first_to_the_last_window_with_a_tap_on_the_place() {
+    fn transposed_convolution_reads_from_first_to_last_window_with_a_tap_on_the_position() {
         for (stride, dilation, padding, kernel) in [(1, 1, 0, 3), (2, 3, 1, 3), (4, 6, 3, 4), (6, 4, 2, 2), (3, 3, 0, 2), (5, 12, 7, 3)] {
             let size = [40, 1];
             let window = Window::new(size, [kernel, 1], [stride, 1], [padding, 0], [dilation, 1], false).unwrap();

@@ -1,4 +1,4 @@
-//! Dropout: of elements, of whole channels, or of whole samples.
+//! Dropout of elements, of whole channels, or of whole samples.
 
 use rand::Rng;
 
@@ -9,7 +9,8 @@ use crate::tensor::compute::zip_with;
 use crate::tensor::rng::with_generator;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
-/// `x` with the elements dropped that a random mask of shape `mask_shape`, which broadcasts to `x`'s, chooses; the others scaled up.
+/// Drops the elements of `x` that a random mask selects, and scales the others up. The mask has the
+/// shape `mask_shape`, which broadcasts to `x`'s.
 fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) -> Result<Tensor> {
     let _op = operation(op);
     x.expect_float(op)?;
@@ -21,11 +22,11 @@ fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) ->
     }
     let mut key = [0; 32];
     with_generator(|generator| generator.fill_bytes(&mut key));
-    // Drawn in logical order, so that the memory format does not matter.
+    // The mask is drawn in logical order, so that the memory format does not matter.
     let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out))?;
     let kept = if mask_shape == x.shape() { kept.to_format(x.memory_format())? } else { kept };
     let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
-    // A product rather than a choice, so that NaN stays NaN.
+    // A product instead of a selection, so that NaN stays NaN.
     let apply = move |x: &Tensor, kept: &Tensor| -> Result<Tensor> {
         with_float!(x.dtype(), op, T => zip_with(op, x, kept, 1, |x: T, kept: u8| x * (T::from(kept) * scale as T)))
     };
@@ -34,27 +35,31 @@ fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) ->
 }
 
 impl Tensor {
-    /// Drops each element with probability `p`, independently, and scales the others by `1 / (1 - p)` (Srivastava et al., 2014).
+    /// Drops each element with probability `p`, independently, and scales the others by
+    /// `1 / (1 - p)` (Srivastava et al., 2014).
     ///
-    /// It always drops: layers decide whether they train. What is dropped follows from this thread's generator
-    /// ([`manual_seed`](crate::manual_seed)) and the shape.
+    /// This operation always drops; layers check whether they are in training mode. This thread's
+    /// generator ([`manual_seed`](crate::manual_seed)) and the shape determine what is dropped.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// [`Error::DType`] unless the tensor is floating point, [`Error::Argument`] unless `p` is between 0 and 1.
+    /// [`Error::DType`] unless the tensor is floating point, [`Error::Argument`] unless `p` is
+    /// between 0 and 1.
     pub fn dropout(&self, p: f64) -> Result<Tensor> {
         drop_at_random("dropout", self, p, self.shape())
     }
 
-    /// As [`dropout`](Tensor::dropout), for whole channels of each sample (Tompson et al., 2015).
+    /// Drops whole channels of each sample with probability `p`, and scales the others by
+    /// `1 / (1 - p)` (Tompson et al., 2015).
     ///
     /// # Shape
     /// `[N, C, ..]`; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// As [`dropout`](Tensor::dropout), and [`Error::Shape`] when there is no channel dimension.
+    /// [`Error::Shape`] when there is no channel dimension, [`Error::DType`] unless the tensor is
+    /// floating point, [`Error::Argument`] unless `p` is between 0 and 1.
     pub fn dropout2d(&self, p: f64) -> Result<Tensor> {
         let &[n, c, ref rest @ ..] = self.shape() else {
             return Err(Error::shape("dropout2d", format!("expected [N, C, ..], got shape {:?}", self.shape())));
@@ -62,13 +67,15 @@ impl Tensor {
         drop_at_random("dropout2d", self, p, &[&[n, c], vec![1; rest.len()].as_slice()].concat())
     }
 
-    /// As [`dropout`](Tensor::dropout), for whole samples (Huang et al., 2016): torchvision's `stochastic_depth` in mode `row`.
+    /// Drops whole samples with probability `p`, and scales the others by `1 / (1 - p)` (Huang et
+    /// al., 2016), as torchvision's `stochastic_depth` does in mode `row`.
     ///
     /// # Shape
     /// `[N, ..]`; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// As [`dropout`](Tensor::dropout), and [`Error::Shape`] when there is no dimension of samples.
+    /// [`Error::Shape`] when there is no dimension of samples, [`Error::DType`] unless the tensor
+    /// is floating point, [`Error::Argument`] unless `p` is between 0 and 1.
     pub fn stochastic_depth(&self, p: f64) -> Result<Tensor> {
         let &[n, ref rest @ ..] = self.shape() else {
             return Err(Error::shape("stochastic_depth", format!("expected [N, ..], got shape {:?}", self.shape())));

@@ -1,5 +1,5 @@
-//! Functions of one element and their gradients over the whole range of `f32` and `f64`, against
-//! formulas in `f64` that are exact in the limit.
+//! Tests of functions of one element and their gradients over the whole range of `f32` and `f64`,
+//! against formulas in `f64` that are also exact at the limits.
 
 use crate::autograd::registry::OPERATIONS;
 use crate::error::Result;
@@ -15,7 +15,8 @@ struct Case {
     slope: fn(f64) -> f64,
 }
 
-/// Magnitudes from the least subnormal numbers to the greatest; each is tried with both signs.
+/// Magnitudes from the least subnormal numbers to the greatest numbers; each is tested with both
+/// signs.
 const MAGNITUDES: [f64; 28] = [
     0.0,
     5e-324,
@@ -47,7 +48,7 @@ const MAGNITUDES: [f64; 28] = [
     f64::INFINITY,
 ];
 
-/// `a · b` where a factor that has become 0 wins over an infinite one.
+/// Computes `a · b`, where a factor that has become 0 takes precedence over an infinite one.
 fn product(a: f64, b: f64) -> f64 {
     if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
 }
@@ -61,13 +62,14 @@ fn logistic_slope(x: f64) -> f64 {
     u / (1.0 + u) / (1.0 + u)
 }
 
-/// `tanh(ln(1 + eˣ))` and its derivative.
+/// Returns `tanh(ln(1 + eˣ))` and its derivative.
 fn tanh_softplus(x: f64) -> [f64; 2] {
     let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
     [softplus.tanh(), product(softplus.cosh().powi(-2), logistic(x))]
 }
 
-/// The normal distribution function, from its series near 0 and its continued fraction beyond.
+/// Computes the normal distribution function, from its series near 0 and from its continued
+/// fraction farther away.
 fn normal(x: f64) -> f64 {
     let (z, density) = (x.abs(), normal_density(x));
     if z < 6.0 {
@@ -87,7 +89,7 @@ fn normal_density(x: f64) -> f64 {
     (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// `√(2/π) · (x + 0.044715 x³)`, twice.
+/// Computes `2 · √(2/π) · (x + 0.044715 x³)`.
 fn gelu_argument(x: f64) -> f64 {
     (8.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)
 }
@@ -138,7 +140,7 @@ const CASES: &[Case] = &[
         slope: |x| if x.abs() < 3.0 { x / 3.0 + 0.5 } else { f64::from(u8::from(x > 0.0)) },
     },
     Case {
-        // Beyond 20 it is the identity, as in PyTorch.
+        // Above 20 it is the identity, as in PyTorch.
         name: "softplus",
         function: |x| x.softplus(),
         value: |x| if x > 20.0 { x } else { x.max(0.0) + (-x.abs()).exp().ln_1p() },
@@ -186,7 +188,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Recorded operations without a [`Case`], by reason.
+/// Recorded operations without a [`Case`], grouped by reason.
 const EXCEPTIONS: &[(&str, &[&str])] = &[
     (
         "arithmetic, a comparison or a choice, rounded once",
@@ -256,7 +258,7 @@ fn every_operation_has_a_case_or_a_reason_to_have_none() {
     assert!(unknown.is_empty(), "not operations: {unknown:?}");
 }
 
-/// The values of `f` at `x` and the gradient of their sum.
+/// Returns the values of `f` at `x` and the gradient of their sum.
 fn outcome(f: fn(&Tensor) -> Result<Tensor>, x: &[f64], dtype: DType) -> [Vec<f64>; 2] {
     let x = Tensor::from_slice(x, [x.len()]).unwrap().to_dtype(dtype).unwrap().with_grad();
     let y = f(&x).unwrap();
@@ -269,7 +271,8 @@ fn functions_and_their_gradients_are_right_over_the_whole_range() {
     for dtype in [DType::F32, DType::F64] {
         let round = |x: f64| if dtype == DType::F32 { f64::from(x as f32) } else { x };
         let inputs: Vec<f64> = MAGNITUDES.iter().flat_map(|&x| [round(x), round(-x)]).collect();
-        // Units in the last place of f32 near 1; f64's functions are the standard library's.
+        // Some units in the last place of f32 near 1. For f64 the functions are the standard
+        // library's.
         let (relative, absolute) = if dtype == DType::F32 { (4e-6, 6e-7) } else { (1e-12, 2e-14) };
         for case in CASES {
             let [values, slopes] = outcome(case.function, &inputs, dtype);
@@ -285,8 +288,8 @@ fn functions_and_their_gradients_are_right_over_the_whole_range() {
     }
 }
 
-/// As PyTorch 2.15 where its vectorised and its scalar code agree, and its vectorised code for the
-/// others; `clamp` hands the gradient on.
+/// The expected gradients are PyTorch 2.15's: those on which its vectorised and scalar code agree,
+/// else those of its vectorised code. `clamp` passes the gradient on.
 #[test]
 fn gradients_at_nan_do_not_depend_on_the_length() {
     let expected: [(&str, fn(&Tensor) -> Result<Tensor>, f64); 8] = [
@@ -314,13 +317,14 @@ fn gradients_at_nan_do_not_depend_on_the_length() {
     }
 }
 
-/// As [`gradients_at_nan_do_not_depend_on_the_length`] has it for the activations alone.
+/// Expects what [`gradients_at_nan_do_not_depend_on_the_length`] does for the activations alone.
 #[test]
 fn gradients_at_nan_are_the_same_in_one_pass_with_a_normalisation() {
     for (activation, slope) in [(Activation::Relu, 1.0), (Activation::Relu6, 0.0)] {
         for (dtype, channels) in [DType::F32, DType::F64].into_iter().flat_map(|dtype| [(dtype, 1), (dtype, 100)]) {
             let bias = Tensor::zeros([channels]).to_dtype(dtype).unwrap().with_grad();
-            // NaN comes from the input, and with it into all that is normalised, or from the shortcut.
+            // NaN comes either from the input, and then all normalised values are NaN, or from the
+            // shortcut.
             let values = |value: f64| Tensor::full([4, channels], value, dtype);
             let of_bias = |x: &Tensor, shortcut: Option<&Tensor>| {
                 let y = x.batch_norm_act(None, Some(&bias), 1e-5, shortcut, activation).unwrap().output;
@@ -334,7 +338,7 @@ fn gradients_at_nan_are_the_same_in_one_pass_with_a_normalisation() {
 }
 
 #[test]
-fn a_quotient_of_zero_has_a_finite_gradient_by_a_tiny_divisor() {
+fn quotient_of_zero_has_finite_gradient_for_tiny_divisor() {
     let (a, b) = (Tensor::scalar(0f32).with_grad(), Tensor::scalar(1e-45f32).with_grad());
     let grads = a.div(&b).unwrap().backward().unwrap();
     let of_b = grads.get(&b).unwrap().item::<f32>().unwrap();
@@ -364,8 +368,9 @@ fn losses_are_right_at_the_ends_of_the_range() {
     assert!((smooth / 5e-32 - 1.0).abs() < 1e-6, "{smooth}");
 }
 
-/// The probabilities and logarithms are in f64 what PyTorch 2.15 has in f32: infinite logits of the
-/// right sign make all of a row NaN, and -∞ is a class without probability.
+/// The probabilities and logarithms in f64 equal PyTorch 2.15's in f32: a logit of +∞, or only
+/// logits of -∞, make the whole row NaN, and one logit of -∞ among others is a class without
+/// probability.
 #[test]
 fn infinite_logits_are_classes_without_probability_or_make_the_row_nan() {
     let (low, high, nan) = (f64::NEG_INFINITY, f64::INFINITY, f64::NAN);
@@ -379,7 +384,7 @@ fn infinite_logits_are_classes_without_probability_or_make_the_row_nan() {
     for (dtype, row) in [DType::F32, DType::F64].into_iter().flat_map(|dtype| rows.map(|row| (dtype, row))) {
         let finite = row == rows[0];
         let or_nan = |expected: [f64; 3]| if finite { expected } else { [nan; 3] };
-        // The dimension is the last one, or columns side by side.
+        // The dimension is the last one, or its columns are next to each other.
         for width in [1, 20] {
             let x = Tensor::from_slice(&row, [1, 3, 1]).unwrap().expand([1, 3, width]).unwrap().to_dtype(dtype).unwrap().with_grad();
             let column = |tensor: &Tensor| wide(&tensor.narrow(2, width - 1, 1).unwrap());

@@ -1,4 +1,5 @@
-//! Convolutions prepared for inference: batch normalisation folded into the weights, these laid out for the kernel and one size of input.
+//! Convolutions prepared for inference: batch normalisation is folded into the weights, and these
+//! are laid out for the kernel and one input size.
 
 use super::conv::{Conv2dOptions, ConvCall, ConvPass};
 use crate::error::Result;
@@ -19,7 +20,7 @@ pub(crate) struct RunningNorm {
 }
 
 impl RunningNorm {
-    /// The factor and the offset that the normalisation is for each channel.
+    /// Returns the factor and the offset for each channel that the normalisation is equivalent to.
     pub(crate) fn factors(&self) -> Result<[Vec<f64>; 2]> {
         let values = |tensor: &Tensor| tensor.cast(DType::F64)?.to_vec::<f64>();
         let mut scale: Vec<f64> = values(&self.var)?.iter().map(|var| 1.0 / (var + self.eps).sqrt()).collect();
@@ -32,7 +33,8 @@ impl RunningNorm {
     }
 }
 
-/// A convolution for inputs of one shape and dtype, with its weights as they were.
+/// A convolution prepared for inputs of one shape and dtype, with the weights at the time of
+/// preparation.
 pub(crate) struct PreparedConv2d {
     pass: ConvCall,
     kernel: Kernel,
@@ -49,10 +51,12 @@ struct Weights<T> {
 }
 
 impl PreparedConv2d {
-    /// Of inputs like `x`; the algorithm is the one set by [`with_algorithm`](super::with_algorithm).
+    /// Prepares a convolution for inputs like `x`, with the algorithm set by
+    /// [`with_algorithm`](super::with_algorithm).
     ///
     /// # Errors
-    /// As [`Tensor::conv2d`].
+    /// The errors of [`Tensor::conv2d`], mainly [`Error::Shape`](crate::Error::Shape) when sizes do
+    /// not fit.
     pub(crate) fn new(
         x: &Tensor,
         weight: &Tensor,
@@ -69,12 +73,13 @@ impl PreparedConv2d {
         Ok(PreparedConv2d { pass, kernel })
     }
 
-    /// The result's shape.
+    /// Returns the result's shape.
     pub(crate) fn output_shape(&self) -> [usize; 4] {
         self.pass.output_shape()
     }
 
-    /// `activation(norm(conv(x)) + residual)`, channels-last and without history. The residual has the result's shape and dtype.
+    /// Computes `activation(norm(conv(x)) + residual)`, channels-last and without history. The
+    /// residual has the result's shape and dtype.
     pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         let _op = operation(self.pass.op);
         self.pass.tell(ConvPass::Forward, true, x.dtype());
@@ -95,7 +100,8 @@ impl<T: Real + Element> Weights<T> {
                 Weights { prepared: Prepared::forward(algorithm, geometry, weight.data()), bias }
             })?);
         };
-        // Once for many runs: f64 throughout, so that each number is rounded once.
+        // This happens once for many runs, so all of it is computed in f64: each number is rounded
+        // only once.
         let wide = |x: T| x.to_f64().unwrap_or(f64::NAN);
         let [scale, mut offset] = norm.factors()?;
         if let Some(bias) = bias {

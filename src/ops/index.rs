@@ -1,4 +1,4 @@
-//! Picking elements by index.
+//! Selection of elements by index.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{resolve_dim, strides, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
 
-/// Indices as positions within a dimension of `size`; negative ones are errors, as in PyTorch.
+/// Returns indices as positions within a dimension of `size`; negative indices are errors, as in
+/// PyTorch.
 fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Result<Vec<usize>> {
     index.expect_dtype(op, DType::I64)?;
     let index = index.to_format(MemoryFormat::RowMajor)?;
@@ -24,15 +25,17 @@ fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Resu
 }
 
 impl Tensor {
-    /// The slices of a dimension that `index` names, in its order.
+    /// Selects the slices of a dimension that `index` names, in its order.
     ///
     /// # Shape
-    /// The input's with the length of `index`, an `i64` tensor `[M]` or `[]`, in that dimension; the input's memory format. A tensor
-    /// without dimensions takes one index and stays without.
+    /// The input's shape with the length of `index`, an `i64` tensor `[M]` or `[]`, in that
+    /// dimension; the input's memory format. A tensor without dimensions takes one index, and the
+    /// result has no dimensions either.
     ///
     /// # Errors
-    /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
-    /// of more than one dimension, [`Error::Argument`] for a dimension that does not exist.
+    /// [`Error::Value`] for an index out of range (negative ones too), [`Error::DType`] unless
+    /// indices are `i64`, [`Error::Shape`] for indices of more than one dimension,
+    /// [`Error::Argument`] for a dimension that does not exist.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -78,20 +81,23 @@ impl Tensor {
         ))
     }
 
-    /// One element for each index: along dimension 1 of a matrix, `y[i, j] = x[i, index[i, j]]`.
+    /// Selects one element for each index: along dimension 1 of a matrix,
+    /// `y[i, j] = x[i, index[i, j]]`.
     ///
     /// # Shape
-    /// `index`, an `i64` tensor, has as many dimensions as the input and is no larger in the others than `dim`; a tensor or an index without
-    /// dimensions counts as a vector of one element. The result has the shape of `index`; row-major.
+    /// `index` is an `i64` tensor with as many dimensions as the input, and no larger than the
+    /// input in dimensions other than `dim`. A tensor or an index without dimensions counts as a
+    /// vector of one element. The result has the shape of `index`; row-major.
     ///
     /// # Errors
-    /// [`Error::Value`] for an index out of range (negative ones are), [`Error::DType`] unless indices are `i64`, [`Error::Shape`] for indices
-    /// that do not fit, [`Error::Argument`] for a dimension that does not exist.
+    /// [`Error::Value`] for an index out of range (negative ones too), [`Error::DType`] unless
+    /// indices are `i64`, [`Error::Shape`] for indices that do not fit, [`Error::Argument`] for a
+    /// dimension that does not exist.
     pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
         let _op = operation("gather");
         let axis = resolve_dim("gather", dim, self.ndim())?;
         if self.ndim().min(index.ndim()) == 0 && self.ndim().max(index.ndim()) <= 1 {
-            // Without dimensions, either counts as a vector of one element.
+            // A tensor or an index without dimensions counts as a vector of one element.
             return self.reshape([-1])?.gather(axis, &index.reshape([-1])?)?.reshape(index.shape());
         }
         let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
@@ -102,7 +108,7 @@ impl Tensor {
         }
         let mut at = positions("gather", index, axis, self.shape()[axis])?;
         if !at.is_empty() {
-            // From an index to the element's place in memory.
+            // Converts each index to the element's offset in memory.
             let steps = strides(self.shape(), self.memory_format());
             let mut counter = vec![0; self.ndim()];
             for at in &mut at {
@@ -186,9 +192,9 @@ mod tests {
         }
     }
 
-    /// What PyTorch 2.15 gives for each.
+    /// The expected values are PyTorch 2.15's.
     #[test]
-    fn a_tensor_or_an_index_without_dimensions_counts_as_one_element() {
+    fn tensor_or_index_without_dimensions_counts_as_one_element() {
         let x = Tensor::scalar(3.0f64);
         for dim in [0, -1] {
             for at in [index(&[0], &[]), index(&[0], &[1])] {

@@ -1,4 +1,4 @@
-//! Local response normalisation, as AlexNet has it.
+//! Local response normalisation, as in AlexNet.
 
 use super::norm::{as_map, from_map, grad_map};
 use crate::error::{Error, Result};
@@ -7,14 +7,17 @@ use crate::profiling::hooks::operation;
 use crate::tensor::{Tensor, with_float};
 
 impl Tensor {
-    /// Local response normalisation across channels (Krizhevsky et al., 2012): `x / (k + alpha / size · Σ x²)^beta`, where the sum runs over
-    /// the `size` channels around each, as far as they exist. As in PyTorch `alpha` is divided by `size`; the paper's is not.
+    /// Computes local response normalisation across channels (Krizhevsky et al., 2012):
+    /// `x / (k + alpha / size · Σ x²)^beta`. The sum runs over the `size` channels around each one,
+    /// as far as they exist. As in PyTorch `alpha` is divided by `size`; in the paper it is not.
     ///
     /// # Shape
-    /// `[N, C, L]` or `[N, C, H, W]` (or more dimensions); the result has the input's shape; channels-last in four dimensions, else row-major.
+    /// `[N, C, L]` or `[N, C, H, W]` (or more dimensions). The result has the input's shape; it is
+    /// channels-last in four dimensions, else row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] for fewer than three dimensions, [`Error::Argument`] for a size of 0, [`Error::DType`] unless floating point.
+    /// [`Error::Shape`] for fewer than three dimensions, [`Error::Argument`] for a size of 0,
+    /// [`Error::DType`] unless floating point.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -60,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn it_agrees_with_its_formula_and_its_gradient_with_differences() {
+    fn values_agree_with_the_formula_and_gradients_with_differences() {
         for shape in [vec![2, 5, 3], vec![2, 1, 2, 2], vec![1, 9, 2, 3]] {
             let (x, channels) = (any(&shape), shape[1]);
             let rest: usize = shape[2..].iter().product();
@@ -74,7 +77,7 @@ mod tests {
                     values[at] / (k + alpha / size as f64 * squares).powf(beta)
                 };
                 let y = x.local_response_norm(size, alpha, beta, k).unwrap().to_vec::<f64>().unwrap();
-                // A few roundings: sums of at most 9 terms, roots.
+                // A few roundings: sums of at most 9 terms, and roots.
                 assert!(y.iter().enumerate().all(|(at, y)| (y - plain(at)).abs() < 1e-13), "{shape:?}, size {size}");
                 gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].local_response_norm(size, alpha, beta, k)).unwrap();
             }
@@ -84,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_inputs_pass_and_errors_say_what_is_wrong() {
+    fn empty_inputs_are_allowed_and_errors_say_what_is_wrong() {
         for shape in [[0, 4, 3], [2, 0, 3], [2, 4, 0]] {
             assert_eq!(Tensor::zeros(shape).local_response_norm(5, 1e-4, 0.75, 1.0).unwrap().shape(), shape);
         }

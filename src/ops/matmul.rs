@@ -9,12 +9,12 @@ use crate::tensor::compute::like_input;
 use crate::tensor::shape::{broadcast_shapes, numel, strides, try_numel};
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
-/// Tells who watches how many multiply-adds a product of these sizes is.
+/// Reports the number of multiply-adds of a product of these sizes to the profiler.
 fn count(sizes: [usize; 3]) {
     multiply_adds(|| sizes.iter().fold(1, |count: u64, &size| count.saturating_mul(size as u64)));
 }
 
-/// `[m, k] · [k, n]`, or `[m, k] · [n, k]ᵀ`, plus a bias `[n]`; without history.
+/// Computes `[m, k] · [k, n]`, or `[m, k] · [n, k]ᵀ`, plus a bias `[n]`; without history.
 fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Option<&Tensor>) -> Result<Tensor> {
     let (m, k) = (a.shape()[0], a.shape()[1]);
     let n = b.shape()[if b_layout == Layout::Plain { 1 } else { 0 }];
@@ -27,7 +27,7 @@ fn product(op: &'static str, a: &Tensor, b: &Tensor, b_layout: Layout, bias: Opt
     })?))
 }
 
-/// `[m, k]ᵀ · [m, n]`, without history.
+/// Computes `[m, k]ᵀ · [m, n]`, without history.
 fn product_transposed(op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (m, k, n) = (a.shape()[0], a.shape()[1], b.shape()[1]);
     count([m, n, k]);
@@ -36,13 +36,14 @@ fn product_transposed(op: &'static str, a: &Tensor, b: &Tensor) -> Result<Tensor
     })?))
 }
 
-/// The dimensions before the last two, and these two.
+/// Splits a shape into the dimensions before the last two, and these two.
 fn split(shape: &[usize]) -> (&[usize], [usize; 2]) {
     let (batch, matrix) = shape.split_at(shape.len() - 2);
     (batch, [matrix[0], matrix[1]])
 }
 
-/// For each index into `batch`, which of the matrices counted by `own` takes part, as broadcasting repeats them.
+/// Returns, for each index into `batch`, the index of the matrix that broadcasting selects from the
+/// batch of shape `own`.
 fn repeats(own: &[usize], batch: &[usize]) -> Vec<usize> {
     let mut matrices = vec![0];
     let mut matrix = strides(own, MemoryFormat::RowMajor);
@@ -54,7 +55,8 @@ fn repeats(own: &[usize], batch: &[usize]) -> Vec<usize> {
     matrices
 }
 
-/// Products of matrices `[batch.., _, _]`, both broadcast to `batch`; `[m, n]` is the shape of one, `k` the length of its sums.
+/// Computes products of matrices `[batch.., _, _]`, both broadcast to `batch`. Each product is
+/// `[m, n]`, and its sums have `k` terms.
 fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&Tensor; 2], transpose: Transpose) -> Result<Tensor> {
     let shape = [batch, &[m, n]].concat();
     if try_numel(&shape).is_none() {
@@ -77,7 +79,7 @@ fn batched(op: &'static str, batch: &[usize], [m, n, k]: [usize; 3], [a, b]: [&T
     })?))
 }
 
-/// Which of two matrices is read transposed.
+/// Which of two matrices is read transposed, if any.
 #[derive(Clone, Copy)]
 enum Transpose {
     Neither,
@@ -96,15 +98,16 @@ impl Transpose {
 }
 
 impl Tensor {
-    /// The matrix product (`torch.matmul`).
+    /// Computes the matrix product (`torch.matmul`).
     ///
     /// # Shape
-    /// `[M, K] · [K, N]` gives `[M, N]`. More dimensions in front are a batch, `[.., M, K] · [.., K, N]`, and broadcast as NumPy does. A vector
-    /// on the left is one row, on the right one column, and leaves no dimension in the result: `[K] · [K]` gives `[]`.
+    /// `[M, K] · [K, N]` gives `[M, N]`. Any dimensions before these are a batch,
+    /// `[.., M, K] · [.., K, N]`, and broadcast as NumPy does. A vector is one row on the left and
+    /// one column on the right, and adds no dimension to the result: `[K] · [K]` gives `[]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the inner sizes differ, batches do not broadcast, or an operand has no dimension; [`Error::DType`] unless both have
-    /// the same floating-point type.
+    /// [`Error::Shape`] when the inner sizes differ, batches do not broadcast, or an operand has no
+    /// dimension; [`Error::DType`] unless both have the same floating-point type.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -123,7 +126,7 @@ impl Tensor {
         if inner != Some(&k) {
             return Err(fail());
         }
-        // Vectors become matrices, and the dimension that this adds goes again.
+        // Vectors become matrices; the dimension that this adds is removed at the end.
         let a = if self.ndim() == 1 { self.reshape([1, k])? } else { self.clone() };
         let b = if other.ndim() == 1 { other.reshape([k, 1])? } else { other.clone() };
         let ((a_batch, [m, _]), (b_batch, [_, n])) = (split(a.shape()), split(b.shape()));
@@ -132,7 +135,7 @@ impl Tensor {
         shape.extend((self.ndim() > 1).then_some(m));
         shape.extend((other.ndim() > 1).then_some(n));
         let y = if b.ndim() == 2 {
-            // One matrix on the right: the batch is more rows.
+            // With one matrix on the right, the batch only adds rows.
             let rows = try_numel(&a.shape()[..a.ndim() - 1]).ok_or_else(fail)?;
             matmul_2d(&if a.ndim() == 2 { a } else { a.reshape([rows, k])? }, &b)?
         } else {
@@ -141,14 +144,14 @@ impl Tensor {
         if y.shape() == shape { Ok(y) } else { y.reshape(shape) }
     }
 
-    /// A dense layer: `x · weightᵀ + bias` (`torch.nn.functional.linear`).
+    /// Applies a dense layer: `x · weightᵀ + bias` (`torch.nn.functional.linear`).
     ///
     /// # Shape
     /// `[.., in]` with a weight `[out, in]` and a bias `[out]` gives `[.., out]`, row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless
-    /// they have the same type.
+    /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all are floating point,
+    /// [`Error::MixedDTypes`] unless they have the same type.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let _op = operation("linear");
         self.expect_float("linear")?;
@@ -181,7 +184,7 @@ impl Tensor {
     }
 }
 
-/// `[m, k] · [k, n]`.
+/// Computes `[m, k] · [k, n]`.
 fn matmul_2d(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let y = product("matmul", a, b, Layout::Plain, None)?;
     let (kept_a, kept_b) = (b.is_recorded().then(|| a.detach()), a.is_recorded().then(|| b.detach()));
@@ -192,7 +195,7 @@ fn matmul_2d(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }))
 }
 
-/// `[.., m, k] · [.., k, n]`, both broadcast to `batch`.
+/// Computes `[.., m, k] · [.., k, n]`, both broadcast to `batch`.
 fn matmul_batched(a: &Tensor, b: &Tensor, batch: &[usize], [m, n, k]: [usize; 3]) -> Result<Tensor> {
     let y = batched("matmul", batch, [m, n, k], [a, b], Transpose::Neither)?;
     let (kept_a, kept_b) = (b.is_recorded().then(|| a.detach()), a.is_recorded().then(|| b.detach()));
@@ -210,7 +213,7 @@ mod tests {
     use crate::DType;
 
     #[test]
-    fn products_refuse_what_does_not_fit() {
+    fn products_refuse_operands_that_do_not_fit() {
         let ones = |shape: &[usize]| Tensor::ones(shape);
         let weight = ones(&[4, 3]);
         let doubles = ones(&[3]).to_dtype(DType::F64).unwrap();

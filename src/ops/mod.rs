@@ -1,7 +1,8 @@
 //! Differentiable operations: shape checks, forward, backward.
 //!
-//! An operation is one screen: what it checks, its forward, and directly under it the closure that undoes it. The list of all of them is
-//! [`registry::OPERATIONS`], which tests walk.
+//! The code of an operation fits on one screen: its checks, its forward pass, and directly below it
+//! the closure that computes its gradients. [`registry::OPERATIONS`] lists all operations; tests
+//! iterate over it.
 
 mod activation;
 mod arithmetic;

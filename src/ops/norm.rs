@@ -1,7 +1,9 @@
-//! Normalisation: batch (Ioffe and Szegedy, 2015), layer (Ba et al., 2016), group (Wu and He, 2018).
+//! Normalisation: batch (Ioffe and Szegedy, 2015), layer (Ba et al., 2016), group (Wu and He,
+//! 2018).
 //!
-//! All are `(x - mean) / √(var + eps) · weight + bias`, with the biased variance; they differ in what the statistics run over. Statistics and
-//! the factors made of them are `f64` whatever the tensor's type.
+//! All compute `(x - mean) / √(var + eps) · weight + bias` with the biased variance. They differ in
+//! the elements over which the statistics are taken. Statistics, and the factors computed from
+//! them, are `f64` for every dtype of the tensor.
 
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::epilogue::Activation;
@@ -16,7 +18,7 @@ use crate::tensor::meta::is_meta;
 use crate::tensor::shape::{numel, try_numel};
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
-/// What [`Tensor::batch_norm_train`] gives.
+/// The result of [`Tensor::batch_norm_train`].
 #[derive(Clone, Debug)]
 pub struct BatchNormOutput {
     /// The normalised input.
@@ -25,17 +27,19 @@ pub struct BatchNormOutput {
     pub mean: Tensor,
     /// The batch's biased variance of each channel, without history.
     pub var: Tensor,
-    /// The values of each channel; 0 when the input is empty: then there are no statistics, and running estimates should stay as they are.
+    /// The number of values of each channel. It is 0 for an empty input, which has no statistics:
+    /// leave running estimates unchanged then.
     pub count: usize,
 }
 
-/// Fails where statistics and factors of this many channels, in f64, are more than memory holds.
+/// Returns an error when memory cannot hold the statistics and factors of `channels` channels in
+/// `f64`.
 fn expect_statistics(channels: usize) -> Result<()> {
     const BYTES: usize = 64;
     Ok(allocator::check(channels.saturating_mul(BYTES))?)
 }
 
-/// `[N, C, ..]` as a channels-last map, without history.
+/// Returns `[N, C, ..]` as a channels-last map, without history.
 pub(super) fn as_map(x: &Tensor) -> Result<(Tensor, Maps)> {
     let shape = x.shape();
     let rest = numel(&shape[2..]);
@@ -43,18 +47,20 @@ pub(super) fn as_map(x: &Tensor) -> Result<(Tensor, Maps)> {
     Ok((map.to_format(MemoryFormat::ChannelsLast)?, Maps { images: shape[0], rows: rest, channels: shape[1] }))
 }
 
-/// A gradient of shape `[N, C, ..]` as a channels-last map.
+/// Returns a gradient of shape `[N, C, ..]` as a channels-last map.
 pub(super) fn grad_map(grad: &Tensor, map: &[usize]) -> Result<Tensor> {
     let grad = if grad.ndim() == 4 { grad.detach() } else { grad.with_shape(map, MemoryFormat::RowMajor) };
     grad.to_format(MemoryFormat::ChannelsLast)
 }
 
-/// As [`grad_map`], for a gradient that may be overwritten when nobody else holds it.
+/// Does the same as [`grad_map`], for a gradient that may be overwritten when its storage is not
+/// shared.
 fn into_map(grad: Tensor, map: &[usize]) -> Result<Tensor> {
     grad_map(&grad, map)
 }
 
-/// [`norm::fused_add`] on tensors. With a shortcut, `kept` is the activation's result if that is enough to know, else the shortcut.
+/// Calls [`norm::fused_add`] on tensors. With a shortcut, `kept` is the activation's result where
+/// that determines the gradient, else the shortcut.
 fn fused_add(
     op: &'static str,
     maps: Maps,
@@ -75,12 +81,13 @@ fn fused_add(
     }))
 }
 
-/// A channels-last map under the shape it came from; row-major unless that has four dimensions.
+/// Returns a channels-last map in its original shape: channels-last for four dimensions, else
+/// row-major.
 pub(super) fn from_map(map: Tensor, shape: &[usize]) -> Result<Tensor> {
     Ok(if shape.len() == 4 { map } else { map.to_format(MemoryFormat::RowMajor)?.with_shape(shape, MemoryFormat::RowMajor) })
 }
 
-/// Checks that what is given has the input's type and the wanted shape.
+/// Checks that every given tensor has the input's dtype and the wanted shape.
 fn check_parameters(op: &'static str, x: &Tensor, wanted: &[usize], given: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
     x.expect_float(op)?;
     for (name, tensor) in given.iter().filter_map(|&(name, tensor)| Some((name, tensor?))) {
@@ -99,7 +106,7 @@ fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.cast(DType::F64)?.to_vec()
 }
 
-/// A parameter's values, or `default` for each channel.
+/// Returns a parameter's values, or `default` for each channel.
 fn values(parameter: Option<&Tensor>, channels: usize, default: f64) -> Result<Vec<f64>> {
     parameter.map_or_else(|| Ok(vec![default; channels]), to_f64)
 }
@@ -108,17 +115,17 @@ fn vector(values: &[f64], dtype: DType) -> Result<Tensor> {
     Tensor::build(&[values.len()], MemoryFormat::RowMajor, |out: &mut [f64]| out.copy_from_slice(values))?.cast(dtype)
 }
 
-/// Means as the nearest numbers of `dtype`, and what these leave out.
+/// Rounds means to `dtype`, and returns the rounded means and the rounding errors.
 ///
-/// A pass subtracts the rounded mean, which is exact for values near it; the rest goes into the shift,
-/// so that a mean much larger than the deviation costs no digits.
+/// A pass subtracts the rounded mean, which is exact for values near it. The rounding error goes
+/// into the shift, so that a mean much larger than the deviation costs no digits.
 fn split_means(mean: &[f64], dtype: DType) -> (Vec<f64>, Vec<f64>) {
     let round = |mean: f64| if dtype == DType::F32 { f64::from(mean as f32) } else { mean };
     mean.iter().map(|&mean| (round(mean), mean - round(mean))).unzip()
 }
 
-/// Whether `f32` cannot hold the squares that a normalisation with these `1/√(var + eps)` computes:
-/// then it is done in `f64`, values that are not finite included.
+/// Returns whether `f32` cannot hold the squares that a normalisation with these `1/√(var + eps)`
+/// computes; true also for values that are not finite. The normalisation is then computed in `f64`.
 fn exceeds_f32<T: Real>(dtype: DType, rstd: &[T]) -> bool {
     dtype == DType::F32 && !is_meta() && rstd.iter().any(|rstd| !(T::of(1e-15)..=T::of(1e15)).contains(rstd))
 }
@@ -127,17 +134,17 @@ fn widened(tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
     tensor.map(|tensor| tensor.to_dtype(DType::F64)).transpose()
 }
 
-/// Element by element.
+/// Applies `f` element by element.
 fn zip(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
-/// `a - b · c`, element by element.
+/// Computes `a - b · c` element by element.
 fn minus_product(a: &[f64], b: &[f64], c: &[f64]) -> Vec<f64> {
     zip(a, &zip(b, c, |b, c| b * c), |a, product| a - product)
 }
 
-/// [`norm::forward`] on tensors.
+/// Calls [`norm::forward`] on tensors.
 fn forward(
     op: &'static str,
     maps: Maps,
@@ -151,7 +158,7 @@ fn forward(
     })?))
 }
 
-/// [`norm::gradient_sums`] on tensors.
+/// Calls [`norm::gradient_sums`] on tensors.
 fn gradient_sums(
     op: &'static str,
     maps: Maps,
@@ -163,7 +170,8 @@ fn gradient_sums(
     Ok(with_float!(x.dtype(), op, T => catching(|| norm::gradient_sums::<T>(maps, grad.data(), x.data(), factors, activation))?))
 }
 
-/// [`norm::gradient`] on tensors, in the gradient's place when nobody else holds it.
+/// Calls [`norm::gradient`] on tensors; the result overwrites the gradient when its storage is not
+/// shared.
 fn gradient(
     op: &'static str,
     maps: Maps,
@@ -184,7 +192,7 @@ fn gradient(
     })
 }
 
-/// The input of a batch normalisation as a map whose batch is one image.
+/// Returns the input of a batch normalisation as a map in which the whole batch is one image.
 fn batch_map(x: &Tensor, parameters: &[(&'static str, Option<&Tensor>)]) -> Result<(Tensor, Maps)> {
     x.expect_float("batch_norm")?;
     if !(2..=4).contains(&x.ndim()) {
@@ -198,15 +206,17 @@ fn batch_map(x: &Tensor, parameters: &[(&'static str, Option<&Tensor>)]) -> Resu
 }
 
 impl Tensor {
-    /// Batch normalisation: with the given running mean and variance, or (`None`) with the batch's own as in training.
+    /// Applies batch normalisation with the given running mean and variance, or with the batch's
+    /// statistics, as in training, for `None`.
     ///
     /// # Shape
-    /// `[N, C]`, `[N, C, L]` or `[N, C, H, W]`; the statistics, weight and bias are `[C]`. The result has the input's shape; channels-last in four
-    /// dimensions, else row-major.
+    /// `[N, C]`, `[N, C, L]` or `[N, C, H, W]`; the statistics, weight and bias are `[C]`. The
+    /// result has the input's shape; it is channels-last in four dimensions, else row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] for other shapes, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one type; as
-    /// [`batch_norm_train`](Tensor::batch_norm_train) without running statistics.
+    /// [`Error::Shape`] for other shapes, and, without running statistics, when each channel has
+    /// only one value; [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`]
+    /// unless they have one type.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -245,7 +255,8 @@ impl Tensor {
             if !wanted[1] && !wanted[2] {
                 return Ok([of_x, None, None]);
             }
-            // For the bias alone the second sum does not matter.
+            // The gradient of the bias alone does not need the second sum, so `grad` can stand in
+            // for `x`.
             let x = kept.as_ref().unwrap_or(&grad);
             let sums = gradient_sums("batch_norm", maps, &grad, x, [&mean, &scale, zeros], Activation::Linear)?;
             let of_weight = vector(&zip(&sums.second, &rstd, |sum, rstd| sum * rstd), grad.dtype())?;
@@ -254,28 +265,34 @@ impl Tensor {
         }))
     }
 
-    /// Batch normalisation with the batch's own statistics, which come along for running estimates.
+    /// Applies batch normalisation with the batch's statistics, and returns them too, for running
+    /// estimates.
     ///
     /// # Shape
     /// As [`batch_norm`](Tensor::batch_norm); `mean` and `var` are `[C]`.
     ///
     /// # Errors
-    /// As [`batch_norm`](Tensor::batch_norm), and [`Error::Shape`] when each channel has one value only, whose variance is 0.
+    /// [`Error::Shape`] when each channel has only one value, whose variance is 0, or for a shape
+    /// that [`batch_norm`](Tensor::batch_norm) does not take; [`Error::DType`] unless all are
+    /// floating point, [`Error::MixedDTypes`] unless they have one type.
     pub fn batch_norm_train(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<BatchNormOutput> {
         self.batch_norm_act(weight, bias, eps, None, Activation::Linear)
     }
 
-    /// As [`batch_norm_train`](Tensor::batch_norm_train), with what often follows done in the same passes over the data:
-    /// `activation(batch_norm(x) + shortcut)`.
+    /// Computes `activation(batch_norm(x) + shortcut)` with the batch's statistics, in the same
+    /// passes over the data as [`batch_norm_train`](Tensor::batch_norm_train).
     ///
-    /// Backward works out again what the activation was applied to, from the input that it keeps anyway. With a shortcut it keeps besides either
-    /// that or, for the rectifiers, the result; both are usually held by other operations too.
+    /// Backward recomputes the activation's argument from the saved input. With a shortcut it also
+    /// saves the shortcut or, for the rectifiers, the result; other operations usually keep both
+    /// alive anyway.
     ///
     /// # Shape
     /// As [`batch_norm_train`](Tensor::batch_norm_train); the shortcut has the input's shape.
     ///
     /// # Errors
-    /// As [`batch_norm_train`](Tensor::batch_norm_train), and for a shortcut of another shape or type.
+    /// [`Error::Shape`] when each channel has only one value or the shortcut has another shape;
+    /// [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one
+    /// type.
     ///
     /// ```
     /// use convnet::{Tensor, nn::Activation};
@@ -296,11 +313,12 @@ impl Tensor {
         self.batch_norm_of(None, weight, bias, eps, shortcut, activation)
     }
 
-    /// As [`batch_norm_act`](Tensor::batch_norm_act), for an input whose moments are known, as after
-    /// [`conv2d_with`](Tensor::conv2d_with).
+    /// Does the same as [`batch_norm_act`](Tensor::batch_norm_act), with the input's moments when
+    /// they are already known, as after [`conv2d_with`](Tensor::conv2d_with).
     ///
     /// # Errors
-    /// As [`batch_norm_act`](Tensor::batch_norm_act).
+    /// The errors of [`batch_norm_act`](Tensor::batch_norm_act), mainly [`Error::Shape`] when each
+    /// channel has only one value.
     pub(crate) fn batch_norm_of(
         &self,
         moments: Option<Moments>,
@@ -332,8 +350,8 @@ impl Tensor {
             let wide = self.to_dtype(DType::F64)?;
             let wide = wide.batch_norm_of(None, weight.as_ref(), bias.as_ref(), eps, shortcut.as_ref(), activation)?;
             let [output, mean] = [wide.output.to_dtype(DType::F32)?, wide.mean.to_dtype(DType::F32)?];
-            // A variance that f32 cannot hold becomes half the largest number: running estimates stay
-            // finite and recover, which they never do from infinity.
+            // A variance that f32 cannot hold becomes half the largest f32 number: running
+            // estimates stay finite and can recover, which they cannot from infinity.
             let var = wide.var.clamp(0.0, f64::from(f32::MAX) / 2.0)?.to_dtype(DType::F32)?;
             return Ok(BatchNormOutput { output, mean, var, count });
         }
@@ -343,7 +361,8 @@ impl Tensor {
         let shift = minus_product(&values(bias, maps.channels, 0.0)?, &rest, &scale);
         let added = shortcut.map(as_map).transpose()?.map(|(map, _)| map);
         let y = forward("batch_norm", maps, &x, [&mean, &scale, &shift], added.as_ref(), activation)?;
-        // What shows the activation's argument again, where the input alone does not.
+        // Saves what is needed to recompute the activation's argument where the input alone is not
+        // enough.
         let kept =
             added.filter(|_| activation != Activation::Linear).map(|added| if activation.reads_output() { y.clone() } else { added });
         let (shape, none) = (self.shape().to_vec(), Tensor::scalar(0u8));
@@ -351,7 +370,8 @@ impl Tensor {
         let output = from_map(y, self.shape())?.record_owning("batch_norm", inputs, move |grad, wanted| {
             let mut grad = into_map(grad, x.shape())?;
             let factors = [&mean[..], &scale, &shift];
-            // With a shortcut, its gradient is the one before the activation. A curve's is dear to work out twice.
+            // With a shortcut, its gradient is the gradient before the activation. Recomputing the
+            // gradient of a nonlinear activation twice is expensive, so it is computed once here.
             let (sums, not_yet) = if kept.is_some() || activation.is_curve() {
                 (fused_add("batch_norm", maps, &mut grad, &x, factors, kept.as_ref(), activation)?, Activation::Linear)
             } else {
@@ -377,14 +397,17 @@ impl Tensor {
         Ok(BatchNormOutput { output, mean, var, count })
     }
 
-    /// Group normalisation: each image's channels in `groups`, each group by its own statistics.
+    /// Applies group normalisation: splits each image's channels into `groups` and normalises each
+    /// group with its own statistics.
     ///
     /// # Shape
-    /// `[N, C, ..]`; weight and bias are `[C]`. The result has the input's shape; channels-last in four dimensions, else row-major.
+    /// `[N, C, ..]`; weight and bias are `[C]`. The result has the input's shape; channels-last in
+    /// four dimensions, else row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] for fewer than two dimensions, no channels, no positions or one value alone, [`Error::Argument`] when `groups` does not
-    /// divide the channels, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one type.
+    /// [`Error::Shape`] for fewer than two dimensions, no channels, no positions or only one value,
+    /// [`Error::Argument`] when `groups` does not divide the channels, [`Error::DType`] unless all
+    /// are floating point, [`Error::MixedDTypes`] unless they have one type.
     pub fn group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
         let _op = operation("group_norm");
         self.expect_float("group_norm")?;
@@ -406,7 +429,7 @@ impl Tensor {
         let width = channels / groups;
         let count = (width * maps.rows) as f64;
         let moments = with_float!(x.dtype(), "group_norm", T => catching(|| norm::take_moments::<T>(maps, x.data()))?);
-        // Group statistics, repeated for each channel.
+        // Combines the channels' moments to the group's, and repeats them for each channel.
         let (mut mean, mut rstd) = (moments.mean, moments.m2);
         for (mean, rstd) in mean.chunks_exact_mut(width).zip(rstd.chunks_exact_mut(width)) {
             let center = mean.iter().sum::<f64>() / width as f64;
@@ -430,7 +453,8 @@ impl Tensor {
         let (weight, bias) = (weight.unwrap_or(&none), bias.unwrap_or(&none));
         Ok(from_map(y, self.shape())?.record_owning("group_norm", [self, weight, bias], move |grad, wanted| {
             let (grad, dtype) = (into_map(grad, x.shape())?, x.dtype());
-            // Nothing follows whose argument the shift would tell.
+            // The shift only matters for the argument of an activation, and there is none: any
+            // vector serves as the third factor.
             let factors = [&mean[..], &scale, &mean];
             let sums = gradient_sums("group_norm", maps, &grad, &x, factors, Activation::Linear)?;
             let second = minus_product(&sums.second, &sums.first, &rest);
@@ -455,13 +479,17 @@ impl Tensor {
         }))
     }
 
-    /// Layer normalisation: over the trailing dimensions `normalized_shape`, each position of the others by its own statistics.
+    /// Applies layer normalisation over the trailing dimensions `normalized_shape`; each position
+    /// of the other dimensions has its own statistics.
     ///
     /// # Shape
-    /// `[.., normalized_shape]`; weight and bias have `normalized_shape`. The result has the input's shape; row-major.
+    /// `[.., normalized_shape]`; weight and bias have `normalized_shape`. The result has the
+    /// input's shape; row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the input does not end in `normalized_shape` or that is empty, [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one type.
+    /// [`Error::Shape`] when the input does not end in `normalized_shape` or that is empty,
+    /// [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one
+    /// type.
     pub fn layer_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
         let _op = operation("layer_norm");
         check_parameters("layer_norm", self, normalized_shape, &[("weight", weight), ("bias", bias)])?;
@@ -520,7 +548,8 @@ mod tests {
         Tensor::from_vec((0..count).map(|i| ((i * 7919 + seed * 131) % 1013) as f64 / 300.0 - 1.0).collect(), shape).unwrap()
     }
 
-    /// Normalises by the plain formula: elements with one `set` share statistics, `slot` finds weight and bias.
+    /// Normalises by the plain formula: elements with the same `set` share statistics; `slot` gives
+    /// the index into weight and bias.
     fn plain(x: &Tensor, set: impl Fn(usize) -> usize, slot: impl Fn(usize) -> usize, [weight, bias]: [&Tensor; 2], eps: f64) -> Vec<f64> {
         let (x, weight, bias) = (x.to_vec::<f64>().unwrap(), weight.to_vec::<f64>().unwrap(), bias.to_vec::<f64>().unwrap());
         let members = |at: usize| (0..x.len()).filter(|&other| set(other) == set(at)).map(|at| x[at]).collect::<Vec<_>>();
@@ -535,7 +564,7 @@ mod tests {
 
     fn close(found: &Tensor, expected: &[f64]) {
         let expected = Tensor::from_vec(expected.to_vec(), found.shape()).unwrap();
-        // Sums of some ten terms near one, in another order.
+        // About ten terms near 1, summed in another order.
         assert!(approx::abs_diff_eq!(found, &expected, epsilon = 1e-12), "{:?}", found.worst_difference(&expected));
     }
 
@@ -604,7 +633,8 @@ mod tests {
         assert_eq!(Tensor::zeros([3, 0]).layer_norm(&[0], None, None, 0.1).unwrap().shape(), [3, 0]);
     }
 
-    /// Values and gradients of the three normalisations of `x` by their weights and biases.
+    /// Returns the values and gradients of the three normalisations of `x` with their weights and
+    /// biases.
     fn outcomes(x: &Tensor, [weight, bias, upstream]: [&Tensor; 3]) -> Vec<Vec<f64>> {
         type Norm = fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>;
         let norms: [Norm; 3] = [
@@ -623,7 +653,8 @@ mod tests {
         all
     }
 
-    /// The largest error of `found` beside the largest of `exact`, of each outcome.
+    /// Returns the greatest over all outcomes of the largest error of `found`, relative to the
+    /// largest value of `exact`.
     fn worst_error(x: &Tensor) -> f64 {
         let parameters = [any(&[4], 1), any(&[4], 2), any(x.shape(), 5)];
         let to = |dtype: DType| parameters.each_ref().map(|tensor| tensor.to_dtype(dtype).unwrap());
@@ -646,7 +677,7 @@ mod tests {
     fn values_whose_squares_f32_cannot_hold_are_normalised() {
         for scale in [1e-30, 1e18, 1e25, 1e30, 1e38] {
             let x = any(&[3, 4, 5], 3).try_mul_scalar(scale).unwrap().to_dtype(DType::F32).unwrap();
-            // Some roundings of f32, 6e-8 each.
+            // A few roundings of f32, 6e-8 each.
             let error = worst_error(&x);
             assert!(error < 2e-6, "{error} at {scale}");
         }
@@ -657,28 +688,29 @@ mod tests {
     }
 
     #[test]
-    fn a_large_mean_costs_no_digits_of_a_small_deviation() {
+    fn large_mean_costs_no_digits_of_small_deviation() {
         let noise = any(&[3, 4, 50], 3).try_mul_scalar(0.006).unwrap();
         let x = noise.try_add_scalar(1e4).unwrap().to_dtype(DType::F32).unwrap();
-        // PyTorch 2.15 is 0.12 off in layer_norm.
+        // The error of PyTorch 2.15 in layer_norm is 0.12.
         let error = worst_error(&x);
         assert!(error < 1e-5, "{error}");
     }
 
     #[test]
-    fn a_first_element_far_from_the_others_costs_no_digits() {
+    fn first_element_far_from_the_others_costs_no_digits() {
         let x: Vec<f32> = (0..768).map(|i| if i == 0 { 100.0 } else { ((i * 7919 % 1013) as f32 - 506.0) / 300.0 }).collect();
         let x = Tensor::from_vec(x, [1, 768]).unwrap();
         let y = x.layer_norm(&[768], None, None, 1e-5).unwrap().to_vec::<f32>().unwrap();
         let exact = x.to_dtype(DType::F64).unwrap().layer_norm(&[768], None, None, 1e-5).unwrap().to_vec::<f64>().unwrap();
         let error = y.iter().zip(&exact).skip(1).map(|(&y, exact)| (f64::from(y) - exact).abs()).fold(0.0, f64::max);
-        // PyTorch 2.15 is 5e-8 off; deviations from the first element would be 1.5e-6 off.
+        // The error of PyTorch 2.15 is 5e-8; with deviations from the first element it would be
+        // 1.5e-6.
         assert!(error < 2e-7, "{error}");
     }
 
     #[test]
     fn bias_gradients_of_many_pixels_keep_the_precision_of_f32() {
-        // As after global average pooling and ReLU: one number for each map, or zero.
+        // The gradient that global average pooling and ReLU give: one number for each map, or zero.
         let [n, c, size] = [32, 64, 8];
         let number = |i: usize| ((i * 7919 + 13) % 1013) as f64 / 500.0 - 1.0;
         let upstream = (0..n * c * size * size).map(|i| if i * 31 % 7 < 4 { number(i / (size * size)) as f32 } else { 0.0 });
@@ -690,7 +722,8 @@ mod tests {
         let found = grads.get(&bias).unwrap().to_vec::<f32>().unwrap();
         let largest = exact.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         let error = found.iter().zip(&exact).map(|(&found, exact)| (f64::from(found) - exact).abs()).fold(0.0, f64::max) / largest;
-        // PyTorch 2.15 is 1.1e-7 off here (5.4e-6 in channels-last); lanes summed without blocks are 2.0e-6 off.
+        // The error of PyTorch 2.15 is 1.1e-7 here (5.4e-6 in channels-last); that of lanes summed
+        // without blocks is 2.0e-6.
         assert!(error < 3e-7, "{error}");
     }
 

@@ -1,7 +1,7 @@
-//! Differentiable functions of one element: what they have in common, and the elementary ones.
+//! Differentiable functions of one element: the code that they share, and the elementary functions.
 //!
-//! Such an operation is a small struct with its value and its gradient side by side; [`pointwise`] checks, maps and records. The activation
-//! functions use the same picture.
+//! Such an operation is a small struct with its value and its gradient next to each other;
+//! [`pointwise`] checks, maps and records. The activation functions follow the same pattern.
 
 use crate::error::Result;
 use crate::kernels::elementwise::Unary;
@@ -15,15 +15,15 @@ use crate::tensor::{Tensor, with_dtype, with_float};
 pub(crate) trait Pointwise: Copy + Send + Sync + 'static {
     /// The operation's name.
     const NAME: &'static str;
-    /// About how many elementary operations one element costs.
+    /// The approximate number of elementary operations for one element.
     const COST: usize = 1;
-    /// Whether `gradient` is worked out from the function's output rather than its input.
+    /// Whether `gradient` is computed from the function's output rather than from its input.
     const FROM_OUTPUT: bool = false;
 
-    /// The function.
+    /// Computes the function.
     fn value<T: Real>(self, x: T) -> T;
 
-    /// The gradient that arrives times the derivative; `kept` is the input or the output.
+    /// Computes the incoming gradient times the derivative; `kept` is the input or the output.
     fn gradient<T: Real>(self, grad: T, kept: T) -> T;
 }
 
@@ -39,7 +39,8 @@ impl<F: Pointwise> Unary for Forward<F> {
     }
 }
 
-/// Applies `f` to each element and records how to undo it. Fails unless the tensor is floating point.
+/// Applies `f` to each element and records its gradient. Returns an error unless the tensor is
+/// floating point.
 pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
     let _op = operation(F::NAME);
     let y = map(F::NAME, x, Forward(f))?;
@@ -54,7 +55,7 @@ pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
 }
 
 impl Tensor {
-    /// The magnitude. The gradient at 0 is 0; the least `i64` stays as it is.
+    /// Computes the absolute value. The gradient at 0 is 0; the least `i64` stays unchanged.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -67,7 +68,7 @@ impl Tensor {
         or_panic(magnitude)
     }
 
-    /// `eˣ`.
+    /// Computes `eˣ`.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -78,7 +79,7 @@ impl Tensor {
         pointwise(self, Exp)
     }
 
-    /// The natural logarithm: -∞ at 0, NaN below.
+    /// Computes the natural logarithm: -∞ at 0, NaN below 0.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -89,7 +90,7 @@ impl Tensor {
         pointwise(self, Ln)
     }
 
-    /// The square root: NaN below 0.
+    /// Computes the square root: NaN below 0.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -100,7 +101,7 @@ impl Tensor {
         pointwise(self, Sqrt)
     }
 
-    /// `x²`.
+    /// Computes `x²`.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -111,7 +112,7 @@ impl Tensor {
         pointwise(self, Square)
     }
 
-    /// `1 / x` (`torch.reciprocal`).
+    /// Computes `1 / x` (`torch.reciprocal`).
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -122,7 +123,7 @@ impl Tensor {
         pointwise(self, Recip)
     }
 
-    /// The sine of an angle in radians.
+    /// Computes the sine of an angle in radians.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -133,7 +134,7 @@ impl Tensor {
         pointwise(self, Sin)
     }
 
-    /// The cosine of an angle in radians.
+    /// Computes the cosine of an angle in radians.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -144,8 +145,8 @@ impl Tensor {
         pointwise(self, Cos)
     }
 
-    /// `xᵖ`; NaN for negative `x` unless the exponent is whole. The exponents 2 and 0.5 give the square and
-    /// the square root.
+    /// Computes `xᵖ`; NaN for negative `x` unless the exponent is whole. The exponents 2 and 0.5
+    /// give the square and the square root.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -168,10 +169,11 @@ impl Tensor {
         }
     }
 
-    /// `x` within bounds: `min` below `min`, and then `max` above `max`, an infinite one meaning none. NaN stays NaN, and a bound that is NaN
-    /// makes every value NaN.
+    /// Limits `x` to at least `min` and then to at most `max`; an infinite bound means no bound.
+    /// NaN stays NaN, and a bound that is NaN makes every value NaN.
     ///
-    /// The gradient passes strictly between the bounds, and at NaN; with a bound that is NaN it is 0.
+    /// The gradient is passed on strictly between the bounds, and at NaN; it is 0 elsewhere, and
+    /// when a bound is NaN.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
@@ -335,7 +337,7 @@ impl Pointwise for Pow {
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        // Of a constant; the formula would give 0 · ∞ at 0.
+        // The function is constant; the formula would give 0 · ∞ at 0.
         if self.exponent == 0.0 {
             return T::zero();
         }
@@ -370,7 +372,8 @@ impl Pointwise for Clamp {
     }
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
-        // No number is beyond a bound of NaN, nor is infinity.
+        // Comparisons with NaN are false: an infinite bound, replaced by NaN, excludes no number,
+        // not even infinity.
         let bound = |bound: f64| if bound.is_infinite() { T::nan() } else { T::of(bound) };
         let outside = (x <= bound(self.min)) | (x >= bound(self.max)) | self.is_undefined();
         if outside { T::zero() } else { grad }

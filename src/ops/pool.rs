@@ -1,8 +1,9 @@
 //! Pooling: the largest element or the average of each window of a map.
 //!
-//! Windows slide ([`Tensor::max_pool2d`], [`Tensor::avg_pool2d`]) or share the map out evenly among a given number of outputs
-//! ([`Tensor::adaptive_max_pool2d`], [`Tensor::adaptive_avg_pool2d`]). Max pooling remembers each window's winner in one byte (eight for
-//! windows of more than 256 elements) and only when a gradient will be asked for.
+//! Windows slide ([`Tensor::max_pool2d`], [`Tensor::avg_pool2d`]) or divide the map evenly among a
+//! given number of outputs ([`Tensor::adaptive_max_pool2d`], [`Tensor::adaptive_avg_pool2d`]). Max
+//! pooling saves the position of each window's largest element in one byte (eight for windows of
+//! more than 256 elements), and only when a gradient may be needed.
 
 use super::conv::reach;
 use crate::error::{Error, Result, batch_hint};
@@ -15,18 +16,20 @@ use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_float};
 
-/// How pooling windows slide; `Default` is a stride as long as the kernel and no padding.
+/// Options of sliding pooling windows. By default the stride is the kernel's size and there is no
+/// padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool2dOptions {
-    /// Distance between windows; `[0, 0]`, the default, stands for the kernel's size.
+    /// Distance between windows; `[0, 0]`, the default, means the kernel's size.
     pub stride: [usize; 2],
-    /// Positions added around the map, at most half of the dilated kernel: -∞ for the maximum, 0 for the average.
+    /// Positions added around the map, at most half of the dilated kernel. They count as -∞ for the
+    /// maximum and as 0 for the average.
     pub padding: [usize; 2],
     /// Distance between the elements of a window; max pooling only.
     pub dilation: [usize; 2],
-    /// Whether a last window may hang over the end, so that no element is left out.
+    /// Whether the last window may extend past the end of the map, so that no element is left out.
     pub ceil_mode: bool,
-    /// Whether an average divides by the padding too.
+    /// Whether the divisor of an average counts the padding.
     pub count_include_pad: bool,
 }
 
@@ -36,7 +39,7 @@ impl Default for Pool2dOptions {
     }
 }
 
-/// The shape of a map, of which only the batch may be empty.
+/// Returns the shape of a map, of which only the batch may be empty.
 fn map_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
     x.expect_float(op)?;
     match *x.shape() {
@@ -70,7 +73,7 @@ fn sliding(op: &'static str, x: &Tensor, kernel: [usize; 2], options: Pool2dOpti
     Ok(window)
 }
 
-/// The result's shape, once it is known to fit into memory.
+/// Returns the result's shape, after checking that memory can hold it.
 fn pooled_shape(op: &'static str, x: &Tensor, [h, w]: [usize; 2]) -> Result<[usize; 4]> {
     let shape = [x.shape()[0], x.shape()[1], h, w];
     match try_numel(&shape) {
@@ -79,14 +82,15 @@ fn pooled_shape(op: &'static str, x: &Tensor, [h, w]: [usize; 2]) -> Result<[usi
     }
 }
 
-/// Fails where tables of the positions along both sides, which are made before the result, are more than memory holds.
+/// Checks that memory can hold the tables of the positions along both sides, which are made before
+/// the result.
 pub(super) fn expect_tables(size: [usize; 2]) -> Result<()> {
-    // What a window or a pair of taps takes.
+    // The size of a table entry: a window or a pair of taps.
     const BYTES: usize = 64;
     Ok(allocator::check(size[0].saturating_add(size[1]).saturating_mul(BYTES))?)
 }
 
-/// Where the windows read that share a map out: output `i` from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.
+/// Returns what adaptive windows read: output `i` reads from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.
 fn shares(input: [usize; 2], output: [usize; 2]) -> InputExtent {
     let scale = [0, 1].map(|axis| input[axis] as f64 / output[axis] as f64);
     InputExtent::new(output, scale, |axis, at| {
@@ -96,15 +100,18 @@ fn shares(input: [usize; 2], output: [usize; 2]) -> InputExtent {
 }
 
 impl Tensor {
-    /// The largest element of each window. NaN wins; among equals the first (by row) gets the gradient.
+    /// Returns the largest element of each window; NaN counts as the largest. Of equal elements the
+    /// first one in row-major order gets the gradient.
     ///
     /// # Shape
-    /// `[N, C, H, W]` gives `[N, C, outH, outW]`, channels-last, with `outH = ⌊(H + 2·padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`,
-    /// rounded up with `ceil_mode` unless the last window would start behind the map.
+    /// `[N, C, H, W]` gives `[N, C, outH, outW]`, channels-last, with
+    /// `outH = ⌊(H + 2·padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`, rounded up with
+    /// `ceil_mode` unless the last window would start after the end of the map.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another number of dimensions or an empty map (an empty batch is fine), [`Error::Argument`] for a window that does not
-    /// fit, a padding of more than half of the dilated kernel, or a window that holds padding only (PyTorch gives -∞ there),
+    /// [`Error::Shape`] for another number of dimensions or an empty map (an empty batch is
+    /// allowed), [`Error::Argument`] for a window that does not fit, a padding of more than half of
+    /// the dilated kernel, or a window that holds only padding (for which PyTorch gives -∞),
     /// [`Error::DType`] unless floating point.
     ///
     /// ```
@@ -122,13 +129,16 @@ impl Tensor {
         self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false), &|| reach(&window))
     }
 
-    /// The largest element of each of `h × w` windows that share the map out; any size, larger than the map too.
+    /// Returns the largest element of each of `h × w` windows that divide the map evenly; `h` and
+    /// `w` may also be larger than the map.
     ///
     /// # Shape
-    /// `[N, C, H, W]` gives `[N, C, h, w]`, channels-last. Output `i` sees the rows from `⌊i·H/h⌋` to `⌈(i + 1)·H/h⌉`.
+    /// `[N, C, H, W]` gives `[N, C, h, w]`, channels-last. Output `i` reads the rows from `⌊i·H/h⌋`
+    /// to `⌈(i + 1)·H/h⌉`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless floating point.
+    /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
+    /// floating point.
     pub fn adaptive_max_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
         let _op = operation("adaptive_max_pool2d");
         let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
@@ -175,13 +185,16 @@ impl Tensor {
         })
     }
 
-    /// The average of each window.
+    /// Returns the average of each window.
     ///
     /// # Shape
     /// As [`max_pool2d`](Tensor::max_pool2d).
     ///
     /// # Errors
-    /// As [`max_pool2d`](Tensor::max_pool2d), and [`Error::Argument`] for a dilation.
+    /// [`Error::Shape`] for another number of dimensions or an empty map (an empty batch is
+    /// allowed), [`Error::Argument`] for a window that does not fit, a padding of more than half of
+    /// the kernel, a window that holds only padding, or a dilation; [`Error::DType`] unless
+    /// floating point.
     ///
     /// ```
     /// use convnet::{Tensor, ops::Pool2dOptions};
@@ -203,13 +216,15 @@ impl Tensor {
         self.average_pool("avg_pool2d", shape, whole_map, pooling, &|| reach(&window))
     }
 
-    /// The average of each of `h × w` windows that share the map out; `[1, 1]` is global average pooling (Lin et al., 2013).
+    /// Returns the average of each of `h × w` windows that divide the map evenly; `[1, 1]` is
+    /// global average pooling (Lin et al., 2013).
     ///
     /// # Shape
     /// As [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d).
     ///
     /// # Errors
-    /// As [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d).
+    /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
+    /// floating point.
     pub fn adaptive_avg_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
         let _op = operation("adaptive_avg_pool2d");
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
@@ -218,7 +233,8 @@ impl Tensor {
         self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling, &|| shares([h, w], output))
     }
 
-    /// With `whole_map`, there is one window, which covers all of it.
+    /// Computes an average pooling; with `whole_map` there is one window, which covers the whole
+    /// map.
     fn average_pool(
         &self,
         op: &'static str,
@@ -240,7 +256,7 @@ impl Tensor {
             Ok(y.record_window(op, [self], |_| [Some(extent())], move |grad, _wanted| {
                 let grad = grad.to_format(format)?;
                 if whole_map {
-                    // The same at each place: left to the walk.
+                    // Every position has the same gradient, so the autograd engine expands it.
                     let share = 1.0 / (x_shape[2] * x_shape[3]) as T;
                     return Ok([Some(map_with(&grad, 1, |grad: T| grad * share)?)]);
                 }
@@ -249,7 +265,8 @@ impl Tensor {
         })
     }
 
-    /// A result without elements, whose input's gradient is zero. No tables are built: the sizes beside a 0 may be anything.
+    /// Returns a result without elements, whose input's gradient is zero. No tables are built,
+    /// because sizes next to a 0 may be arbitrarily large.
     fn nothing(&self, op: &'static str, shape: [usize; 4], extent: &dyn Fn() -> InputExtent) -> Result<Tensor> {
         let zeros = self.detach();
         let y = Tensor::try_full(shape, 0.0, self.dtype())?;
@@ -263,7 +280,8 @@ mod tests {
     use crate::DType;
     use crate::autograd::gradcheck;
 
-    /// Distinct values, so that no step of the gradient checker changes a winner.
+    /// Returns a map of distinct values, so that no step of the gradient checker changes which
+    /// element is the largest.
     fn map(shape: [usize; 4]) -> Tensor {
         let count: usize = shape.iter().product();
         Tensor::from_vec((0..count).map(|i| (i * 7919 % 1013) as f64 / 100.0).collect(), shape).unwrap()
@@ -289,7 +307,7 @@ mod tests {
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_max_pool2d(size)).unwrap();
         }
         gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([5, 4], Default::default())).unwrap();
-        let large = map([1, 1, 17, 18]); // more window elements than a byte tells apart
+        let large = map([1, 1, 17, 18]); // 306 window elements: a position does not fit into one byte
         gradcheck(&[large], Default::default(), |x| x[0].adaptive_max_pool2d([1, 1])).unwrap();
     }
 
@@ -301,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_holds_padding_only_is_an_error() {
+    fn window_that_holds_only_padding_is_an_error() {
         let message = |x: [usize; 4], kernel, options| Tensor::ones(x).max_pool2d(kernel, options).unwrap_err().to_string();
         let options = Pool2dOptions { stride: [1, 1], padding: [1, 1], dilation: [2, 2], ..Default::default() };
         assert_eq!(
@@ -311,13 +329,13 @@ mod tests {
         );
         let columns = Pool2dOptions { stride: [1, 1], padding: [0, 2], dilation: [1, 3], ..Default::default() };
         for ceil_mode in [false, true] {
-            // Taps of column 0 are on positions -2, 1; of column 1 on -1, 2.
+            // The taps of column 0 are at positions -2 and 1, those of column 1 at -1 and 2.
             assert!(message([2, 1, 3, 1], [1, 2], Pool2dOptions { ceil_mode, ..columns }).contains("column 0 of the windows"));
             assert!(message([2, 1, 3, 2], [1, 2], Pool2dOptions { ceil_mode, ..columns }).contains("column 1 of the windows"));
         }
     }
 
-    /// PyTorch 2.15, which limits padding to half of the kernel itself, gives the same for
+    /// PyTorch 2.15 limits padding to half of the kernel itself. It gives the same result for
     /// `F.max_pool2d(F.pad(x, (2, 2), value=-inf), (1, 2), 1, 0, (1, 3))`.
     #[test]
     fn padding_reaches_to_half_of_the_dilated_kernel() {
@@ -333,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn either_memory_format_gives_the_same() {
+    fn both_memory_formats_give_the_same_result() {
         let x = map([2, 3, 6, 5]);
         let last = x.to_format(MemoryFormat::ChannelsLast).unwrap();
         let [a, b] = [&x, &last].map(|x| x.max_pool2d([2, 3], Default::default()).unwrap().to_vec::<f64>().unwrap());
@@ -341,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_batches_and_sizes_pass() {
+    fn empty_batches_and_sizes_are_allowed() {
         let x = Tensor::zeros([0, 3, 4, 4]).with_grad();
         let y = x.max_pool2d([2, 2], Default::default()).unwrap();
         assert_eq!(y.shape(), [0, 3, 2, 2]);

@@ -10,18 +10,18 @@ use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::{physical, resolve_dims};
 use crate::tensor::{DType, Dims, MemoryFormat, Tensor, with_dtype, with_float};
 
-/// A reduced tensor, whose reduced dimensions have size 1, without these dimensions.
+/// Removes the reduced dimensions, which have size 1, from a reduced tensor.
 fn drop_dims(kept: Tensor, axes: &[usize]) -> Result<Tensor> {
     let shape: Vec<usize> = kept.shape().iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, &n)| n).collect();
     Ok(kept.to_format(MemoryFormat::RowMajor)?.with_shape(&shape, MemoryFormat::RowMajor))
 }
 
-/// The number of elements that reducing `axes` puts into one.
+/// Returns the number of elements that a reduction over `axes` combines into one.
 fn count(x: &Tensor, axes: &[usize]) -> f64 {
     axes.iter().map(|&axis| x.shape()[axis] as f64).product()
 }
 
-/// Elements whose type has a least and a greatest value.
+/// Element types with a least and a greatest value.
 trait Bounded: Scalar {
     const LEAST: Self;
     const GREATEST: Self;
@@ -42,7 +42,7 @@ bounded! {
     u8: u8::MIN, u8::MAX;
 }
 
-/// The sums over `axes`, which stay with size 1; bytes are summed as i64.
+/// Returns the sums over `axes`, which are kept with size 1; bytes are summed as i64.
 fn sums(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     if x.dtype() == DType::U8 {
         return reduce_with(x, axes, 0i64, |sum, x: u8| sum + i64::from(x), i64::wrapping_add);
@@ -50,7 +50,8 @@ fn sums(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     with_dtype!(x.dtype(), T => reduce_with(x, axes, T::default(), T::plus, T::plus))
 }
 
-/// The gradient of elements among which `extremum` was found: what arrives at it, shared evenly among those that equal it.
+/// Returns the gradient of `x`, whose maximum or minimum over `axes` is `extremum`: elements equal
+/// to it share the incoming gradient evenly.
 fn share_among_ties(op: &'static str, grad: &Tensor, x: &Tensor, extremum: &Tensor, axes: &[usize]) -> Result<Tensor> {
     with_float!(x.dtype(), op, T => {
         let winners = zip_with(op, x, extremum, 1, |x: T, y: T| u8::from(x == y))?;
@@ -60,7 +61,8 @@ fn share_among_ties(op: &'static str, grad: &Tensor, x: &Tensor, extremum: &Tens
     })
 }
 
-/// The greatest along the middle of `[outer, n, inner]`, as which the elements lie in memory, in the given shape and `x`'s memory format.
+/// Returns the greatest elements along the middle dimension of `[outer, n, inner]`, a view of `x`'s
+/// memory. The result has the given shape and `x`'s memory format.
 pub(super) fn max_over_middle(op: &'static str, x: &Tensor, view: [usize; 3], shape: &[usize]) -> Result<Tensor> {
     let _op = operation(op);
     let seen = x.with_shape(&view, MemoryFormat::RowMajor);
@@ -95,7 +97,8 @@ impl Unary for Square {
     }
 }
 
-/// The sum of squared deviations from the mean of `number` elements, from the sums of squares and of deviations from about there.
+/// Computes the sum of squared deviations of `number` elements from their mean, given the sums of
+/// the squared deviations and of the deviations from an approximate mean.
 #[derive(Clone, Copy)]
 struct Corrected {
     number: f64,
@@ -104,7 +107,7 @@ struct Corrected {
 impl Binary for Corrected {
     #[inline(always)]
     fn apply<T: Real>(self, squares: T, error: T) -> T {
-        // Not below 0 by rounding; NaN stays.
+        // Rounding must not make the sum negative; NaN stays NaN.
         let corrected = squares - error * error / T::of(self.number);
         if corrected < T::zero() { T::zero() } else { corrected }
     }
@@ -123,7 +126,7 @@ impl Binary for ExpDifference {
     }
 }
 
-/// Which end of the order.
+/// The end of the order that a reduction selects.
 #[derive(Clone, Copy)]
 enum Extremum {
     Max,
@@ -131,7 +134,8 @@ enum Extremum {
 }
 
 impl Tensor {
-    /// Records a reduction whose result, with the reduced dimensions at size 1, is `kept`; the rule gets the gradient in `kept`'s shape.
+    /// Records a reduction. `kept` is the result with the reduced dimensions at size 1; the rule
+    /// gets the gradient in `kept`'s shape.
     fn finish_reduction(
         &self,
         op: &'static str,
@@ -148,7 +152,7 @@ impl Tensor {
     fn sum_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
         let _op = operation("sum");
         let format = self.memory_format();
-        // The walk spreads it out.
+        // The autograd engine expands the gradient to the input's shape.
         self.finish_reduction("sum", sums(self, axes)?, axes, keepdim, move |grad| grad.to_format(format))
     }
 
@@ -187,7 +191,7 @@ impl Tensor {
         if axes.iter().any(|&axis| self.shape()[axis] == 0) {
             return Err(Error::shape(op, format!("needs at least one element, got shape {:?} over dimensions {axes:?}", self.shape())));
         }
-        // Over all, positions count in row-major order.
+        // Over all dimensions, positions count in row-major order.
         let x = if all { self.to_format(MemoryFormat::RowMajor)? } else { self.detach() };
         let format = x.memory_format();
         let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(axis, &n)| (n, axes.contains(&axis))).collect();
@@ -217,13 +221,14 @@ impl Tensor {
         });
         let saved = self.is_recorded().then(|| (self.detach(), max, sum));
         self.finish_reduction("logsumexp", kept, axes, keepdim, move |grad| {
-            // The softmax; e to the difference from the result would lose digits where that is large.
+            // The gradient is the softmax. `e` to the power of `x` minus the result would lose
+            // digits where the difference is large.
             let (x, max, sum) = saved.as_ref().expect("kept when recorded");
             zip("logsumexp", x, max, ExpDifference)?.mul(&grad.div(sum)?)
         })
     }
 
-    /// The sum over dimensions; bytes are summed as i64.
+    /// Sums over dimensions; bytes are summed as i64.
     ///
     /// # Shape
     /// The input's without the dimensions; row-major.
@@ -243,79 +248,89 @@ impl Tensor {
         self.sum_over(&resolve_dims("sum", &dims, self.ndim())?, false)
     }
 
-    /// As [`sum`](Tensor::sum), but the dimensions stay, with size 1.
+    /// Computes [`sum`](Tensor::sum) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`sum`](Tensor::sum).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice.
     pub fn sum_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.sum_over(&resolve_dims("sum", &dims, self.ndim())?, true)
     }
 
-    /// The mean over dimensions; NaN over none.
+    /// Averages over dimensions; the mean of no elements is NaN.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`sum`](Tensor::sum), and [`Error::DType`] unless the tensor is floating point.
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn mean(&self, dims: impl Dims) -> Result<Tensor> {
         self.mean_over(&resolve_dims("mean", &dims, self.ndim())?, false)
     }
 
-    /// As [`mean`](Tensor::mean), but the dimensions stay, with size 1.
+    /// Computes [`mean`](Tensor::mean) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`mean`](Tensor::mean).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn mean_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.mean_over(&resolve_dims("mean", &dims, self.ndim())?, true)
     }
 
-    /// The greatest element over dimensions (`torch.amax`); NaN if there is one. Elements that tie share the gradient evenly.
+    /// Returns the greatest element over dimensions (`torch.amax`), or NaN if any element is NaN.
+    /// Equal greatest elements share the gradient evenly.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`sum`](Tensor::sum), and [`Error::Shape`] when a dimension to reduce has size 0.
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::Shape`]
+    /// when a dimension to reduce has size 0.
     pub fn max(&self, dims: impl Dims) -> Result<Tensor> {
         self.extremum_over(Extremum::Max, &resolve_dims("max", &dims, self.ndim())?, false)
     }
 
-    /// As [`max`](Tensor::max), but the dimensions stay, with size 1.
+    /// Computes [`max`](Tensor::max) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`max`](Tensor::max).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::Shape`]
+    /// when a dimension to reduce has size 0.
     pub fn max_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.extremum_over(Extremum::Max, &resolve_dims("max", &dims, self.ndim())?, true)
     }
 
-    /// The least element over dimensions (`torch.amin`); NaN if there is one. Elements that tie share the gradient evenly.
+    /// Returns the least element over dimensions (`torch.amin`), or NaN if any element is NaN.
+    /// Equal least elements share the gradient evenly.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`max`](Tensor::max).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::Shape`]
+    /// when a dimension to reduce has size 0.
     pub fn min(&self, dims: impl Dims) -> Result<Tensor> {
         self.extremum_over(Extremum::Min, &resolve_dims("min", &dims, self.ndim())?, false)
     }
 
-    /// As [`min`](Tensor::min), but the dimensions stay, with size 1.
+    /// Computes [`min`](Tensor::min) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`min`](Tensor::min).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::Shape`]
+    /// when a dimension to reduce has size 0.
     pub fn min_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.extremum_over(Extremum::Min, &resolve_dims("min", &dims, self.ndim())?, true)
     }
 
-    /// Where the greatest element is, along one dimension or, with `..`, among all in row-major order; the first of those that tie. NaN counts as
-    /// greater than any number.
+    /// Returns the position of the greatest element along one dimension or, with `..`, among all
+    /// elements in row-major order; of equal elements, the first. NaN counts as greater than any
+    /// number.
     ///
     /// # Shape
-    /// The input's without the dimension; i64, row-major.
+    /// The input's shape without the dimension; i64, row-major.
     ///
     /// # Errors
-    /// [`Error::Argument`] for several dimensions or one that does not exist, [`Error::Shape`] when it has size 0.
+    /// [`Error::Argument`] for several dimensions or one that does not exist, [`Error::Shape`] when
+    /// it has size 0.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -328,83 +343,95 @@ impl Tensor {
         self.position_over("argmax", Extremum::Max, dims, false)
     }
 
-    /// As [`argmax`](Tensor::argmax), but the dimensions stay, with size 1.
+    /// Computes [`argmax`](Tensor::argmax) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`argmax`](Tensor::argmax).
+    /// [`Error::Argument`] for several dimensions or one that does not exist, [`Error::Shape`] when
+    /// it has size 0.
     pub fn argmax_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.position_over("argmax", Extremum::Max, dims, true)
     }
 
-    /// Where the least element is, along one dimension or, with `..`, among all in row-major order; the first of those that tie. NaN counts as
-    /// less than any number.
+    /// Returns the position of the least element along one dimension or, with `..`, among all
+    /// elements in row-major order; of equal elements, the first. NaN counts as less than any
+    /// number.
     ///
     /// # Shape
     /// As [`argmax`](Tensor::argmax).
     ///
     /// # Errors
-    /// As [`argmax`](Tensor::argmax).
+    /// [`Error::Argument`] for several dimensions or one that does not exist, [`Error::Shape`] when
+    /// it has size 0.
     pub fn argmin(&self, dims: impl Dims) -> Result<Tensor> {
         self.position_over("argmin", Extremum::Min, dims, false)
     }
 
-    /// As [`argmin`](Tensor::argmin), but the dimensions stay, with size 1.
+    /// Computes [`argmin`](Tensor::argmin) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`argmin`](Tensor::argmin).
+    /// [`Error::Argument`] for several dimensions or one that does not exist, [`Error::Shape`] when
+    /// it has size 0.
     pub fn argmin_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.position_over("argmin", Extremum::Min, dims, true)
     }
 
-    /// `ln Σ eˣ` over dimensions, without overflow; -∞ over none.
+    /// Computes `ln Σ eˣ` over dimensions without overflow; the result over no elements is -∞.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`mean`](Tensor::mean).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn logsumexp(&self, dims: impl Dims) -> Result<Tensor> {
         self.logsumexp_over(&resolve_dims("logsumexp", &dims, self.ndim())?, false)
     }
 
-    /// As [`logsumexp`](Tensor::logsumexp), but the dimensions stay, with size 1.
+    /// Computes [`logsumexp`](Tensor::logsumexp) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`logsumexp`](Tensor::logsumexp).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn logsumexp_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.logsumexp_over(&resolve_dims("logsumexp", &dims, self.ndim())?, true)
     }
 
-    /// The unbiased variance over dimensions; [`var_with`](Tensor::var_with) chooses the correction.
+    /// Computes the unbiased variance over dimensions; [`var_with`](Tensor::var_with) has other
+    /// corrections.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`mean`](Tensor::mean).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn var(&self, dims: impl Dims) -> Result<Tensor> {
         self.var_with(dims, 1, false)
     }
 
-    /// As [`var`](Tensor::var), but the dimensions stay, with size 1.
+    /// Computes [`var`](Tensor::var) and keeps the dimensions, with size 1.
     ///
     /// # Errors
-    /// As [`var`](Tensor::var).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn var_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
         self.var_with(dims, 1, true)
     }
 
-    /// The variance with a chosen correction: the sum of squared deviations over `n - correction`, as `torch.var`. A correction of 1 makes the
-    /// estimate unbiased, 0 is the variance of the elements themselves. NaN or infinite when no degree of freedom is left.
+    /// Computes the variance over dimensions with a given correction: the sum of squared deviations
+    /// divided by `n - correction`, as `torch.var` does. A correction of 1 makes the estimate
+    /// unbiased; 0 gives the variance of the elements themselves. The result is NaN or infinite
+    /// when no degree of freedom is left.
     ///
-    /// Deviations are taken from the mean, in a second pass, and the mean of the deviations, which is the mean's rounding error, is
-    /// subtracted, so that a large mean costs no accuracy.
+    /// A second pass takes the deviations from the mean and subtracts their own mean, which is the
+    /// rounding error of the first mean. So a large mean costs no accuracy.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
     ///
     /// # Errors
-    /// As [`mean`](Tensor::mean).
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
     pub fn var_with(&self, dims: impl Dims, correction: usize, keepdim: bool) -> Result<Tensor> {
         let _op = operation("var");
         self.expect_float("var")?;
@@ -433,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_is_the_greatest_and_the_least_and_the_first_of_them_is_found() {
+    fn nan_is_the_greatest_and_the_least_and_the_first_one_is_found() {
         let x = vector(&[1.0, f32::NAN, 7.0, f32::NAN]);
         assert!(x.max(0).unwrap().item::<f32>().unwrap().is_nan() && x.min(..).unwrap().item::<f32>().unwrap().is_nan());
         assert_eq!((x.argmax(0).unwrap().item::<i64>().unwrap(), x.argmin(..).unwrap().item::<i64>().unwrap()), (1, 1));
@@ -444,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variance_beside_a_large_mean_keeps_its_digits() {
+    fn variance_beside_large_mean_keeps_its_digits() {
         let x: Vec<f32> = (0..9999).map(|i| 1e4 + 0.006 * ((i * 7919 % 9999) as f32 / 9999.0 - 0.5)).collect();
         let exact = |x: &[f32]| {
             let n = x.len() as f64;
@@ -452,16 +479,17 @@ mod tests {
             x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / (n - 1.0)
         };
         let found = f64::from(vector(&x).var(..).unwrap().item::<f32>().unwrap());
-        // The deviations are exact; what remains is the rounding of some ten sums in f32.
+        // The deviations are exact; the remaining error is the rounding of about ten sums in f32.
         assert!((found / exact(&x) - 1.0).abs() < 1e-6, "{found} is not {}", exact(&x));
         let y = vector(&x).with_grad();
         let gradient = y.var(..).unwrap().backward().unwrap().get(&y).unwrap().sum(..).unwrap().item::<f32>().unwrap();
-        // Gradients sum to zero; with the mean's rounding error of up to 5e-4 in each of them they would not.
+        // Gradients sum to zero. They would not with the mean's rounding error, up to 5e-4, in each
+        // of them.
         assert!(gradient.abs() < 1e-5, "{gradient}");
     }
 
     #[test]
-    fn the_square_of_the_largest_numbers_has_a_gradient() {
+    fn square_of_the_largest_numbers_has_a_gradient() {
         let x = vector(&[3.4e38, -3.4e38]).with_grad();
         let y = x.square().unwrap();
         let options = crate::autograd::BackwardOptions { gradient: Some(vector(&[1e-30, 0.25])), ..Default::default() };
@@ -469,9 +497,9 @@ mod tests {
         assert_eq!(gradient, [2.0 * (1e-30 * 3.4e38), -1.7e38]);
     }
 
-    /// Values and gradients are PyTorch's for `torch.tensor(3., requires_grad=True)`.
+    /// The values and gradients are PyTorch's for `torch.tensor(3., requires_grad=True)`.
     #[test]
-    fn a_tensor_without_dimensions_takes_dimension_0_and_the_last() {
+    fn tensor_without_dimensions_takes_dimension_0_and_the_last() {
         type Function = fn(&Tensor, isize) -> Result<Tensor>;
         let cases: [(&str, Function, f64, f64); 22] = [
             ("sum", |x, dim| x.sum(dim), 3.0, 1.0),
@@ -517,7 +545,7 @@ mod tests {
         }
         let scalar = Tensor::scalar(3.0);
         assert_eq!(scalar.sum([0, -1]).unwrap_err().to_string(), "sum: a dimension is named twice in [0, 0]");
-        // There is no size to change or to ask for, in PyTorch either.
+        // These need the size of a dimension, and there is none, as in PyTorch.
         let refused = "dimension 0 is outside a tensor without dimensions";
         assert!(scalar.size(0).unwrap_err().to_string().contains(refused));
         assert!(scalar.narrow(0, 0, 1).unwrap_err().to_string().contains(refused));
@@ -533,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_mean_costs_the_variance_no_accuracy() {
+    fn large_mean_costs_the_variance_no_accuracy() {
         let x = vector(&[1e6, 1e6 + 1.0, 1e6 + 2.0]);
         assert_eq!(x.var(..).unwrap().item::<f32>().unwrap(), 1.0);
     }

@@ -9,20 +9,21 @@ use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Tensor, with_dtype, with_float};
 
-/// How [`Tensor::interpolate`] fills the new image.
+/// How [`Tensor::interpolate`] computes the pixels of the new image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interpolation {
     /// The nearest pixel, `floor(i · in / out)` along each axis: PyTorch's `nearest`.
     Nearest,
-    /// The four pixels around, weighted by distance.
+    /// The weighted average of the four surrounding pixels, with weights by distance.
     Bilinear {
-        /// Whether the corner pixels' centres stay at the corners; else pixels are squares whose outer edges stay.
+        /// Whether the centres of the corner pixels stay at the corners; otherwise pixels are
+        /// squares, and the image's outer edges stay.
         align_corners: bool,
     },
 }
 
 impl Interpolation {
-    /// Which pixels are read; those of weight 0 are not.
+    /// Returns the pixels that are read; pixels of weight 0 are not.
     fn reach(self, input: [usize; 2], size: [usize; 2]) -> InputExtent {
         let taps = self.taps::<f64>(input, size);
         let scale = [0, 1].map(|axis| input[axis] as f64 / size[axis] as f64);
@@ -44,14 +45,17 @@ impl Interpolation {
 }
 
 impl Tensor {
-    /// Scales images up or down to `size`, height and width, as PyTorch's `interpolate` without `antialias`.
+    /// Scales images up or down to `size`, height and width, as PyTorch's `interpolate` does
+    /// without `antialias`.
     ///
     /// # Shape
-    /// `[N, C, H, W]` becomes `[N, C, size[0], size[1]]`; channels-last, whatever the input's format.
+    /// `[N, C, H, W]` becomes `[N, C, size[0], size[1]]`; channels-last, whatever the input's
+    /// format.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a tensor that is not 4-D, a height or width of 0, or a result that memory cannot hold; [`Error::DType`] for
-    /// bilinear interpolation unless the tensor is floating point.
+    /// [`Error::Shape`] for a tensor that is not 4-D, a height or width of 0, or a result that
+    /// memory cannot hold; [`Error::DType`] for bilinear interpolation unless the tensor is
+    /// floating point.
     ///
     /// ```
     /// use convnet::{Tensor, ops::Interpolation};
@@ -72,7 +76,8 @@ impl Tensor {
             return Err(Error::shape("interpolate", message));
         }
         let shape = [n, c, size[0], size[1]];
-        // Positions along each axis are tabulated, so the axes count even when there are no images.
+        // The positions along each axis are put into tables, so the axes' sizes matter even when
+        // there are no images.
         if try_numel(&shape).is_none() || try_numel(&size).is_none() {
             let message = format!("scaling shape {:?} to {size:?} asks for more than memory can hold", self.shape());
             return Err(Error::shape("interpolate", message));
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_size_gives_the_same_image() {
+    fn same_size_gives_the_same_image() {
         let x = image([2, 3, 4, 5]);
         for mode in MODES {
             assert_eq!(x.interpolate([4, 5], mode).unwrap().to_vec::<f64>().unwrap(), x.to_vec::<f64>().unwrap());
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_batches_pass_and_integers_take_the_nearest() {
+    fn empty_batches_are_allowed_and_integers_take_the_nearest_pixel() {
         let y = Tensor::zeros([0, 3, 2, 2]).with_grad().interpolate([4, 4], MODES[1]).unwrap();
         assert!(y.shape() == [0, 3, 4, 4]);
         let bytes = Tensor::from_vec(vec![1u8, 2], [1, 1, 1, 2]).unwrap();

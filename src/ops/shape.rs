@@ -1,4 +1,4 @@
-//! Operations that move elements or only name them anew.
+//! Operations that move elements, or change only the shape.
 
 use crate::error::{Error, Result};
 use crate::kernels::transpose;
@@ -9,10 +9,11 @@ use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, try_numel};
 use crate::tensor::{Dim, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
 impl Tensor {
-    /// The same elements, in row-major order, under another shape; one size may be -1, to be worked out from the others.
+    /// Returns the same elements, in row-major order, with another shape; one size may be -1 and is
+    /// then computed from the others.
     ///
     /// # Shape
-    /// As asked; row-major. Elements are shared where the memory format allows, copied otherwise.
+    /// As given; row-major. Elements are shared where the memory format allows, otherwise copied.
     ///
     /// # Errors
     /// [`Error::Shape`] when the numbers of elements differ.
@@ -28,12 +29,12 @@ impl Tensor {
         let shape = resolve_shape(self.shape(), &shape.sizes())?;
         let y = self.to_format(MemoryFormat::RowMajor)?.with_shape(&shape, MemoryFormat::RowMajor);
         let x = self.shape().to_vec();
-        // Other dimensions may be merged or split, as long as height and width stay.
+        // Other dimensions may be merged or split, as long as height and width stay the same.
         let extents = |y: &[usize]| [InputExtent::shifted(y, [0, 0]).filter(|_| map_size(y) == map_size(self.shape()))];
         Ok(y.record_window("reshape", [self], extents, move |grad, _wanted| Ok([Some(grad.reshape(x.as_slice())?)])))
     }
 
-    /// The dimensions `start` to `end`, both included, made one.
+    /// Merges the dimensions `start` to `end`, both included, into one.
     ///
     /// # Shape
     /// `[N, C, H, W]` becomes `[N, C·H·W]` with `flatten(1, -1)`; row-major.
@@ -56,10 +57,10 @@ impl Tensor {
         self.reshape(shape)
     }
 
-    /// Without a dimension of size 1; a dimension of another size stays.
+    /// Removes a dimension of size 1; a dimension of another size stays.
     ///
     /// # Shape
-    /// The input's without the dimension, row-major; the input itself when nothing changes.
+    /// The input's shape without the dimension, row-major; the input itself when nothing changes.
     ///
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist.
@@ -73,13 +74,13 @@ impl Tensor {
         self.reshape(shape)
     }
 
-    /// With a dimension of size 1 inserted at `dim`; -1 appends one.
+    /// Inserts a dimension of size 1 at `dim`; -1 appends one.
     ///
     /// # Shape
-    /// The input's with a 1 more; row-major.
+    /// The input's shape with one more 1; row-major.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension beyond the new ones.
+    /// [`Error::Argument`] for a dimension beyond those of the result.
     pub fn unsqueeze(&self, dim: impl Dim) -> Result<Tensor> {
         let axis = resolve_dim("unsqueeze", dim, self.ndim() + 1)?;
         let mut shape = self.shape().to_vec();
@@ -87,10 +88,11 @@ impl Tensor {
         self.reshape(shape)
     }
 
-    /// The dimensions in another order: dimension `i` of the result is dimension `dims[i]` of the input.
+    /// Reorders the dimensions: dimension `i` of the result is dimension `dims[i]` of the input.
     ///
     /// # Shape
-    /// The input's in that order; row-major. Elements are shared where that is their order in memory.
+    /// The input's shape in that order; row-major. Elements are shared where they already have that
+    /// order in memory.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `dims` names each dimension once.
@@ -117,10 +119,10 @@ impl Tensor {
         Ok(y.record_window("permute", [self], extents, move |grad, _wanted| Ok([Some(permuted(grad, &inverse)?)])))
     }
 
-    /// Two dimensions exchanged.
+    /// Exchanges two dimensions.
     ///
     /// # Shape
-    /// The input's with both sizes exchanged; row-major.
+    /// The input's shape with both sizes exchanged; row-major.
     ///
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist.
@@ -133,24 +135,26 @@ impl Tensor {
         self.permute(dims)
     }
 
-    /// The same values in row-major order: [`to_memory_format`](Tensor::to_memory_format) with [`MemoryFormat::RowMajor`].
+    /// Returns the same values in row-major order, like
+    /// [`to_memory_format`](Tensor::to_memory_format) with [`MemoryFormat::RowMajor`].
     ///
     /// # Shape
-    /// The input's; row-major.
+    /// The input's shape; row-major.
     ///
     /// # Errors
-    /// None; a `Result` as its siblings return.
+    /// None so far: a `Result` for uniformity with [`to_memory_format`](Tensor::to_memory_format).
     pub fn contiguous(&self) -> Result<Tensor> {
         self.to_memory_format(MemoryFormat::RowMajor)
     }
 
-    /// The same values in a memory format.
+    /// Returns the same values in a memory format.
     ///
     /// # Shape
-    /// The input's; in that format. Elements are shared where they already lie so.
+    /// The input's shape, in that format. Elements are shared where they already have that order in
+    /// memory.
     ///
     /// # Errors
-    /// [`Error::Shape`] when a tensor that is not 4-D is to be channels-last.
+    /// [`Error::Shape`] for channels-last and a tensor that is not 4-D.
     pub fn to_memory_format(&self, format: MemoryFormat) -> Result<Tensor> {
         if format == MemoryFormat::ChannelsLast && self.ndim() != 4 {
             return Err(Error::shape("to_memory_format", format!("channels-last is for 4-D tensors, got shape {:?}", self.shape())));
@@ -162,10 +166,11 @@ impl Tensor {
     /// Repeats dimensions of size 1, and adds dimensions in front, until the tensor has this shape.
     ///
     /// # Shape
-    /// As asked; the input's memory format when both are 4-D, else row-major.
+    /// As given; the input's memory format when both are 4-D, else row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the tensor does not broadcast to it, or it is more than memory can hold.
+    /// [`Error::Shape`] when the tensor does not broadcast to the shape, or memory cannot hold the
+    /// result.
     pub fn expand(&self, shape: impl AsRef<[usize]>) -> Result<Tensor> {
         let _op = operation("expand");
         let shape = shape.as_ref();
@@ -201,7 +206,7 @@ fn permuted(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     })
 }
 
-/// Sizes with -1 replaced, for a tensor of shape `from`.
+/// Returns the sizes with -1 replaced, for a tensor of shape `from`.
 fn resolve_shape(from: &[usize], sizes: &[i128]) -> Result<Vec<usize>> {
     let fail = || Error::shape("reshape", format!("shape {from:?} does not reshape to {sizes:?}"));
     let total = try_numel(from).ok_or_else(fail)?;
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_formats_change_where_elements_lie_and_nothing_else() {
+    fn memory_formats_change_only_the_order_of_elements_in_memory() {
         let x = counting(&[2, 3, 4, 5], FORMATS[0]);
         let y = x.to_memory_format(FORMATS[1]).unwrap();
         assert_eq!(y.memory_format(), FORMATS[1]);

@@ -1,4 +1,5 @@
-//! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory format.
+//! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory
+//! format.
 
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, StridedBox};
@@ -8,7 +9,7 @@ use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
 
-/// A tensor's memory around one of its dimensions, `[outer, size, inner]`.
+/// Returns a tensor's memory as `[outer, size, inner]` around one of its dimensions.
 pub(crate) fn outer_axis_inner(shape: &[usize], format: MemoryFormat, axis: usize) -> [usize; 3] {
     if shape.contains(&0) {
         return [0, shape[axis], 0];
@@ -18,12 +19,12 @@ pub(crate) fn outer_axis_inner(shape: &[usize], format: MemoryFormat, axis: usiz
     [numel(&dims[..at]), dims[at], numel(&dims[at + 1..])]
 }
 
-/// Where a dimension comes in the order of memory.
+/// Returns the index of a dimension in memory order.
 fn position(rank: usize, format: MemoryFormat, axis: usize) -> usize {
     if format == MemoryFormat::ChannelsLast && rank == 4 { [0, 3, 1, 2][axis] } else { axis }
 }
 
-/// A part of one dimension, in the tensor's memory format, without history.
+/// Returns a part of one dimension, in the tensor's memory format, without history.
 fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Result<Tensor> {
     let mut shape = x.shape().to_vec();
     shape[axis] = length;
@@ -34,7 +35,8 @@ fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Result<Tensor> {
     }))
 }
 
-/// The inverse of [`cut`]: `x` as a part of one dimension of `shape`, zeros around it.
+/// The inverse of [`cut`]: returns a tensor of `shape` with `x` as a part of one dimension and
+/// zeros around it.
 fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor> {
     let [outer, length, inner] = outer_axis_inner(x.shape(), x.memory_format(), axis);
     let size = shape[axis];
@@ -45,22 +47,24 @@ fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor>
     }))
 }
 
-/// A list for this many tensors; fails where these alone, without elements, are more than memory holds.
+/// Returns an empty list with room for `count` tensors, or an error when memory cannot hold them
+/// even without elements.
 fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
-    // A handle, its shape and its storage.
+    // A tensor handle, its shape and its storage.
     const BYTES: usize = 256;
     let mut list = Vec::new();
     let fits = count.checked_mul(BYTES).is_some_and(|bytes| allocator::check(bytes).is_ok()) && list.try_reserve_exact(count).is_ok();
     if fits { Ok(list) } else { Err(Error::argument(op, format!("{count} tensors are more than memory can hold"))) }
 }
 
-/// The shift along height and width of an operation that moves positions along one of `ndim` dimensions.
+/// Returns the shift along height and width of an operation that moves positions along one of
+/// `ndim` dimensions.
 fn along_map(axis: usize, ndim: usize, shift: isize) -> [isize; 2] {
     [2, 1].map(|from_end| if axis > 1 && axis + from_end == ndim { shift } else { 0 })
 }
 
 impl Tensor {
-    /// The part `start .. start + length` of a dimension.
+    /// Returns the part `start .. start + length` of a dimension.
     ///
     /// # Shape
     /// The input's with `length` in that dimension; the input's memory format.
@@ -84,10 +88,12 @@ impl Tensor {
         Ok(y.record_window("narrow", [self], extents, move |grad, _wanted| Ok([Some(put(grad, axis, start, &x)?)])))
     }
 
-    /// Cuts a dimension into `chunks` parts of one size, of which the last may be smaller; fewer when the sizes come out so, as in PyTorch.
+    /// Cuts a dimension into at most `chunks` parts of one size; the last part may be smaller. As
+    /// in PyTorch, there are fewer parts when parts of size `⌈size / chunks⌉` already cover the
+    /// dimension.
     ///
     /// # Shape
-    /// As [`narrow`](Tensor::narrow)'s.
+    /// As [`narrow`](Tensor::narrow) for each part.
     ///
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist or no chunks.
@@ -113,13 +119,14 @@ impl Tensor {
         Ok(parts)
     }
 
-    /// Cuts a dimension into parts of `size`, of which the last may be smaller.
+    /// Cuts a dimension into parts of `size`; the last part may be smaller.
     ///
     /// # Shape
-    /// As [`narrow`](Tensor::narrow)'s.
+    /// As [`narrow`](Tensor::narrow) for each part.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that does not exist, or a size of 0 where the dimension has elements.
+    /// [`Error::Argument`] for a dimension that does not exist, or a size of 0 where the dimension
+    /// has elements.
     pub fn split(&self, size: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
         let axis = resolve_size("split", dim, self.shape())?;
         let total = self.shape()[axis];
@@ -136,14 +143,17 @@ impl Tensor {
         Ok(parts)
     }
 
-    /// Joins tensors along a dimension.
+    /// Concatenates tensors along a dimension.
     ///
     /// # Shape
-    /// The tensors' shape, which must be one in all other dimensions, with the sum of their sizes in this one. Channels-last when any of them
-    /// is, else row-major. Dtypes promote: u8 < i64 < f32 < f64. As in PyTorch, tensors of shape `[0]` may stand among others and are left out.
+    /// All dimensions but this one must agree; the result has the sum of the sizes in this one. It
+    /// is channels-last when any of the tensors is, else row-major. Dtypes promote:
+    /// `u8 < i64 < f32 < f64`. As in PyTorch, tensors of shape `[0]` are allowed among others and
+    /// are left out.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an empty list or a dimension that does not exist, [`Error::Shape`] when the other dimensions differ.
+    /// [`Error::Argument`] for an empty list or a dimension that does not exist, [`Error::Shape`]
+    /// when the other dimensions differ.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -162,7 +172,7 @@ impl Tensor {
         let mut shape = first.shape().to_vec();
         shape[axis] = 0;
         let (mut dtype, mut format) = (DType::U8, MemoryFormat::RowMajor);
-        // Where each tensor's part starts, and how long it is.
+        // The start and the length of each tensor's part.
         let mut parts = Vec::with_capacity(tensors.len());
         for (index, tensor) in tensors.iter().enumerate() {
             dtype = dtype.max(tensor.dtype());
@@ -191,7 +201,7 @@ impl Tensor {
         })?);
         let shapes: Vec<Vec<usize>> = tensors.iter().map(|t| t.shape().to_vec()).collect();
         let extents = |y: &[usize]| {
-            // The sizes of the inputs before one shift its positions.
+            // Each input's positions are shifted by the sizes of the inputs before it.
             let mut start = 0;
             let mut of_input = |input: &&Tensor| {
                 let shift = along_map(axis, y.len(), -(start as isize));
@@ -212,10 +222,11 @@ impl Tensor {
     /// Joins tensors of one shape along a new dimension.
     ///
     /// # Shape
-    /// The tensors' with their number inserted at `dim`; row-major.
+    /// The tensors' shape with their number inserted at `dim`; row-major.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an empty list or a dimension beyond the new ones, [`Error::Shape`] when the shapes differ.
+    /// [`Error::Argument`] for an empty list or a dimension beyond those of the result,
+    /// [`Error::Shape`] when the shapes differ.
     pub fn stack(tensors: &[&Tensor], dim: impl Dim) -> Result<Tensor> {
         let Some(&first) = tensors.first() else {
             return Err(Error::argument("stack", "expected at least one tensor, got an empty list"));
@@ -229,14 +240,15 @@ impl Tensor {
         Tensor::cat(&parts.iter().collect::<Vec<_>>(), axis)
     }
 
-    /// Surrounds the last two dimensions with a value: `padding` is left, right, top, bottom.
+    /// Pads the last two dimensions with a value; `padding` is left, right, top, bottom.
     ///
     /// # Shape
-    /// `[.., H, W]` becomes `[.., top + H + bottom, left + W + right]`; the input's memory format. Integer tensors take the value rounded
-    /// towards zero.
+    /// `[.., H, W]` becomes `[.., top + H + bottom, left + W + right]` in the input's memory
+    /// format. For integer tensors the value is rounded towards zero.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a tensor of fewer than two dimensions or a result that memory cannot hold.
+    /// [`Error::Shape`] for a tensor of fewer than two dimensions or a result that memory cannot
+    /// hold.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -277,7 +289,7 @@ impl Tensor {
     /// Reverses the order along dimensions: one, several, or all (`..`).
     ///
     /// # Shape
-    /// The input's, and its memory format.
+    /// The input's shape and memory format.
     ///
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist or is named twice.
@@ -309,7 +321,7 @@ fn flipped(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     Ok(y)
 }
 
-/// A map within a larger one, on the last two dimensions.
+/// A map inside a larger one, over the last two dimensions.
 struct Inner {
     small: Vec<usize>,
     large: Vec<usize>,
@@ -318,14 +330,15 @@ struct Inner {
 }
 
 impl Inner {
-    /// The box of runs to copy, where it lies in the larger map, and where in the smaller.
+    /// Returns the size of the box of runs to copy, and its place in the larger map and in the
+    /// smaller one.
     fn windows(&self, format: MemoryFormat) -> ([usize; 3], StridedBox, StridedBox) {
         if self.small.contains(&0) {
             let nowhere = StridedBox { start: 0, steps: [0, 0] };
             return ([0; 3], nowhere, nowhere);
         }
         let rank = self.small.len();
-        // Channels-last rows hold the channels of each column.
+        // In channels-last memory a row holds all channels of each column.
         let channels = if format == MemoryFormat::ChannelsLast { self.small[1] } else { 1 };
         let maps = numel(&self.small[..rank - 2]) / channels;
         let [height, width] = [rank - 2, rank - 1].map(|axis| self.small[axis]);
@@ -344,7 +357,7 @@ mod tests {
     use super::*;
     use crate::autograd::gradcheck;
 
-    /// `0, 1, 2, …` as `f64`, in either memory format.
+    /// Returns `0, 1, 2, …` as `f64`, in either memory format.
     fn counting(shape: &[usize], format: MemoryFormat) -> Tensor {
         Tensor::arange(numel(shape)).cast(DType::F64).unwrap().with_shape(shape, MemoryFormat::RowMajor).to_format(format).unwrap()
     }
@@ -370,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn cat_undoes_split_along_every_dimension_in_either_format() {
+    fn cat_is_the_inverse_of_split_along_every_dimension_in_either_format() {
         for format in FORMATS {
             let x = counting(&[3, 5, 4, 7], format);
             for axis in 0..4 {
@@ -392,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_cat_is_right_where_several_tasks_share_it() {
+    fn large_cat_is_right_when_several_tasks_share_it() {
         let (a, b) = (counting(&[2, 64, 40, 30], FORMATS[1]), counting(&[2, 32, 40, 30], FORMATS[1]));
         let y = Tensor::cat(&[&a, &b], 1).unwrap().to_ndarray::<f64>().unwrap();
         let views = [a.view::<f64>().unwrap(), b.view::<f64>().unwrap()];
@@ -439,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_come_out_as_in_pytorch() {
+    fn chunks_have_the_sizes_that_pytorch_gives() {
         let sizes = |n: usize, chunks: usize| -> Vec<usize> {
             Tensor::zeros([n]).chunk(chunks, 0).unwrap().iter().map(|part| part.shape()[0]).collect()
         };

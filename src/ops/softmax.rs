@@ -8,7 +8,7 @@ use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{physical, resolve_dim};
 use crate::tensor::{Dim, Tensor, with_float};
 
-/// Either kind over one dimension; the backward pass needs the output only.
+/// Computes softmax or log-softmax over one dimension; the backward pass needs only the output.
 fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<Tensor> {
     let _op = operation(op);
     x.expect_float(op)?;
@@ -38,14 +38,14 @@ fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<
 }
 
 impl Tensor {
-    /// `eˣ / Σ eˣ` along a dimension: positive numbers whose sum is 1.
+    /// Computes `eˣ / Σ eˣ` along a dimension: positive numbers whose sum is 1.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point, [`Error::Argument`](crate::Error::Argument) when there is
-    /// no such dimension.
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point,
+    /// [`Error::Argument`](crate::Error::Argument) when there is no such dimension.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -58,13 +58,15 @@ impl Tensor {
         normalise("softmax", Kind::Softmax, self, dim)
     }
 
-    /// The logarithm of [`softmax`](Tensor::softmax), without the loss of digits that taking it afterwards would bring.
+    /// Computes the logarithm of [`softmax`](Tensor::softmax), without the digits lost by a
+    /// logarithm taken afterwards.
     ///
     /// # Shape
     /// Any; the result has the input's shape, dtype and memory format.
     ///
     /// # Errors
-    /// As [`softmax`](Tensor::softmax).
+    /// [`Error::DType`](crate::Error::DType) unless the tensor is floating point,
+    /// [`Error::Argument`](crate::Error::Argument) when there is no such dimension.
     pub fn log_softmax(&self, dim: impl Dim) -> Result<Tensor> {
         normalise("log_softmax", Kind::LogSoftmax, self, dim)
     }

@@ -9,16 +9,17 @@ use crate::tensor::compute::promote;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor, with_float};
 
-/// Settings of [`Tensor::cross_entropy_with`].
+/// Options of [`Tensor::cross_entropy_with`].
 #[derive(Clone, Debug)]
 pub struct CrossEntropyOptions {
     /// A factor for each class, `[C]`.
     pub weight: Option<Tensor>,
-    /// The label of samples that do not count; -100 by default.
+    /// The label of samples to ignore; -100 by default.
     pub ignore_index: i64,
-    /// The share of each target, 0 to 1, that is spread evenly over all classes (Szegedy et al., 2016).
+    /// The share of each target, from 0 to 1, that is spread evenly over all classes (Szegedy et
+    /// al., 2016).
     pub label_smoothing: f64,
-    /// How the samples' losses become one.
+    /// How the losses of the samples are reduced.
     pub reduction: Reduction,
 }
 
@@ -28,14 +29,14 @@ impl Default for CrossEntropyOptions {
     }
 }
 
-/// Settings of [`Tensor::nll_loss_with`].
+/// Options of [`Tensor::nll_loss_with`].
 #[derive(Clone, Debug)]
 pub struct NllOptions {
     /// A factor for each class, `[C]`.
     pub weight: Option<Tensor>,
-    /// The label of samples that do not count; -100 by default.
+    /// The label of samples to ignore; -100 by default.
     pub ignore_index: i64,
-    /// How the samples' losses become one.
+    /// How the losses of the samples are reduced.
     pub reduction: Reduction,
 }
 
@@ -45,11 +46,11 @@ impl Default for NllOptions {
     }
 }
 
-/// How `[C]`, `[N, C]` or `[N, C, d1, ..]` is a matrix with a row for each sample.
+/// A view of `[C]`, `[N, C]` or `[N, C, d1, ..]` as a matrix with a row for each sample.
 #[derive(Clone)]
 struct Samples {
     shape: Vec<usize>,
-    /// The shape of labels: without the classes.
+    /// The shape of the labels: the input's without the classes.
     labels: Vec<usize>,
     rows: usize,
     classes: usize,
@@ -69,7 +70,7 @@ impl Samples {
         Ok(Samples { shape: x.shape().to_vec(), labels, rows, classes })
     }
 
-    /// The shape as `[N, C, H, W]` when classes are not the last dimension.
+    /// Returns the shape as `[N, C, H, W]` when classes are not the last dimension.
     fn as_image(&self) -> Option<[usize; 4]> {
         match *self.shape {
             _ if self.rows == 0 => None,
@@ -79,7 +80,7 @@ impl Samples {
         }
     }
 
-    /// A tensor of the shape as the matrix `[rows, classes]`.
+    /// Returns a tensor of this shape as the matrix `[rows, classes]`.
     fn to_rows(&self, x: &Tensor) -> Result<Tensor> {
         let x = match self.as_image() {
             Some(_) if x.ndim() == 4 => x.to_format(MemoryFormat::ChannelsLast)?,
@@ -101,7 +102,7 @@ impl Samples {
         })
     }
 
-    /// Labels in the order of the rows, checked.
+    /// Checks labels and returns them in the order of the rows.
     fn labels(&self, op: &'static str, target: &Tensor, ignored: i64) -> Result<Tensor> {
         if target.shape() != self.labels {
             let (x, got) = (&self.shape, target.shape());
@@ -120,7 +121,7 @@ impl Samples {
         Ok(labels)
     }
 
-    /// Class weights, checked, in the given dtype.
+    /// Checks class weights and returns them in the given dtype.
     fn weight(&self, op: &'static str, weight: Option<&Tensor>, dtype: DType) -> Result<Option<Tensor>> {
         let Some(weight) = weight else { return Ok(None) };
         weight.expect_float(op)?;
@@ -130,7 +131,7 @@ impl Samples {
         Ok(Some(weight.cast(dtype)?))
     }
 
-    /// What each row's gradient is multiplied with.
+    /// Returns the factors of the rows' gradients.
     fn scale<T: Element + Real>(&self, grad: &Tensor, reduction: Reduction, denominator: f64) -> Result<Scale<T>> {
         Ok(match reduction {
             Reduction::None => Scale::Each(grad.to_format(MemoryFormat::RowMajor)?.to_vec()?),
@@ -139,7 +140,7 @@ impl Samples {
         })
     }
 
-    /// The result, from the losses of the rows.
+    /// Reduces the losses of the rows to the result.
     fn reduce<T: Element + Real>(&self, losses: impl Iterator<Item = T> + Clone, reduction: Reduction, denominator: f64) -> Result<Tensor> {
         let total = || losses.clone().map(|loss| loss.to_f64().unwrap_or(f64::NAN)).sum::<f64>();
         Ok(match reduction {
@@ -152,10 +153,10 @@ impl Samples {
     }
 }
 
-/// What [`Tensor::nll_loss`] takes.
+/// The targets that [`Tensor::nll_loss`] takes.
 const LABELS: &str = "class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts)";
 
-/// What [`Tensor::cross_entropy`] takes.
+/// The targets that [`Tensor::cross_entropy`] takes.
 const LABELS_OR_PROBABILITIES: &str =
     "class numbers, which are i64 (`labels.to_dtype(DType::I64)` converts), or f32 or f64 probabilities of the input's shape";
 
@@ -173,18 +174,18 @@ impl<T: Copy> Scale<T> {
     }
 }
 
-/// The weights of the labels that count, added up.
+/// Returns the sum of the weights of the labels that are not ignored.
 fn total_weight(labels: &[i64], ignored: i64, weight: Option<&Tensor>) -> Result<f64> {
     let counted = labels.iter().filter(|&&label| label != ignored);
     let weight = weight.map(|weight| weight.cast(DType::F64)?.to_vec::<f64>()).transpose()?;
     Ok(counted.map(|&label| weight.as_ref().map_or(1.0, |weight| weight[label as usize])).sum())
 }
 
-/// A cross entropy with everything checked, in one dtype; rows are samples.
+/// The checked operands of a cross entropy, in one dtype; rows are samples.
 #[derive(Clone)]
 struct Checked {
     samples: Samples,
-    /// `i64`, or probabilities as rows.
+    /// Labels as `i64`, or probabilities as rows.
     target: Tensor,
     weight: Option<Tensor>,
     ignored: i64,
@@ -206,13 +207,16 @@ impl Checked {
 }
 
 impl Tensor {
-    /// Cross entropy between logits and labels or probabilities, averaged: `-log softmax(x)[label]`.
+    /// Computes the mean cross entropy between logits and labels or probabilities:
+    /// `-log softmax(x)[label]`.
     ///
     /// # Shape
     /// As [`cross_entropy_with`](Tensor::cross_entropy_with).
     ///
     /// # Errors
-    /// As [`cross_entropy_with`](Tensor::cross_entropy_with).
+    /// [`Error::Value`] for a label that is neither a class nor -100, [`Error::Shape`] for shapes
+    /// that do not fit, [`Error::DType`] unless logits are floating point and targets `i64` or
+    /// floating point.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -226,19 +230,23 @@ impl Tensor {
         self.cross_entropy_with(target, &CrossEntropyOptions::default())
     }
 
-    /// Cross entropy between logits and labels or probabilities, as PyTorch's, with class weights, a label to ignore and label smoothing.
+    /// Computes the cross entropy between logits and labels or probabilities, as PyTorch does, with
+    /// class weights, a label to ignore and label smoothing.
     ///
-    /// The mean over labels is weighted: the sum of the samples' losses is divided by the sum of the weights of their labels. The mean over
-    /// probabilities divides by the number of samples. The mean over none, or over ignored samples only, is NaN.
+    /// The mean over labels is weighted: the sum of the samples' losses is divided by the sum of
+    /// the weights of their labels. The mean over probabilities divides by the number of samples.
+    /// The mean over no samples, or over ignored samples only, is NaN.
     ///
     /// # Shape
-    /// Logits `[N, C]` with `i64` labels `[N]`, `[N, C, d1, ..]` with `[N, d1, ..]`, `[C]` with `[]`; or floating-point probabilities of the
-    /// logits' shape, which may want a gradient too. The result is `[]`, without reduction it has the labels' shape.
+    /// Logits `[N, C]` with `i64` labels `[N]`, `[N, C, d1, ..]` with `[N, d1, ..]`, `[C]` with
+    /// `[]`; or floating-point probabilities of the logits' shape, which may require a gradient
+    /// too. The result is `[]`; without reduction it has the labels' shape.
     ///
     /// # Errors
-    /// [`Error::Value`] for a label that is neither a class nor ignored, [`Error::Shape`] for shapes that do not fit, [`Error::DType`] unless
-    /// logits are floating point and targets `i64` or floating point, [`Error::Argument`] for a smoothing outside 0 to 1, or a label to
-    /// ignore among probabilities.
+    /// [`Error::Value`] for a label that is neither a class nor ignored, [`Error::Shape`] for
+    /// shapes that do not fit, [`Error::DType`] unless logits are floating point and targets `i64`
+    /// or floating point, [`Error::Argument`] for a smoothing outside 0 to 1, or a label to ignore
+    /// together with probabilities.
     pub fn cross_entropy_with(&self, target: &Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
         const OP: &str = "cross_entropy";
         let _op = operation(OP);
@@ -298,26 +306,29 @@ impl Tensor {
         }))
     }
 
-    /// Negative log-likelihood of labels under log-probabilities, averaged: `-x[label]`.
+    /// Computes the mean negative log-likelihood of labels under log-probabilities: `-x[label]`.
     ///
     /// # Shape
     /// As [`nll_loss_with`](Tensor::nll_loss_with).
     ///
     /// # Errors
-    /// As [`nll_loss_with`](Tensor::nll_loss_with).
+    /// [`Error::Value`] for a label that is neither a class nor -100, [`Error::Shape`] for shapes
+    /// that do not fit, [`Error::DType`] unless the input is floating point and labels are `i64`.
     pub fn nll_loss(&self, target: &Tensor) -> Result<Tensor> {
         self.nll_loss_with(target, &NllOptions::default())
     }
 
-    /// Negative log-likelihood of labels under log-probabilities, such as [`log_softmax`](Tensor::log_softmax) gives, as PyTorch's.
+    /// Computes the negative log-likelihood of labels under log-probabilities, such as
+    /// [`log_softmax`](Tensor::log_softmax) returns, as PyTorch does.
     ///
     /// # Shape
-    /// `[N, C]` with `i64` labels `[N]`, `[N, C, d1, ..]` with `[N, d1, ..]`, `[C]` with `[]`. The result is `[]`, without reduction it has the
-    /// labels' shape.
+    /// `[N, C]` with `i64` labels `[N]`, `[N, C, d1, ..]` with `[N, d1, ..]`, `[C]` with `[]`. The
+    /// result is `[]`; without reduction it has the labels' shape.
     ///
     /// # Errors
-    /// [`Error::Value`] for a label that is neither a class nor ignored, [`Error::Shape`] for shapes that do not fit, [`Error::DType`] unless
-    /// the input is floating point and labels are `i64`.
+    /// [`Error::Value`] for a label that is neither a class nor ignored, [`Error::Shape`] for
+    /// shapes that do not fit, [`Error::DType`] unless the input is floating point and labels are
+    /// `i64`.
     pub fn nll_loss_with(&self, target: &Tensor, options: &NllOptions) -> Result<Tensor> {
         const OP: &str = "nll_loss";
         let _op = operation(OP);

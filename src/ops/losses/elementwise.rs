@@ -1,4 +1,4 @@
-//! Losses of pairs of elements: squared, absolute, Huber's, binary cross entropy.
+//! Losses of pairs of elements: squared, absolute and Huber's error, binary cross entropy.
 
 use super::Reduction;
 use crate::error::{Error, Result};
@@ -11,27 +11,29 @@ use crate::tensor::compute::{promote, zip};
 use crate::tensor::shape::broadcast_shapes;
 use crate::tensor::{DType, Tensor, with_float};
 
-/// Settings of [`Tensor::binary_cross_entropy_with_logits_with`].
+/// Options of [`Tensor::binary_cross_entropy_with_logits_with`].
 #[derive(Clone, Debug, Default)]
 pub struct BceOptions {
     /// A factor for each element; broadcasts to the input's shape.
     pub weight: Option<Tensor>,
-    /// A factor for the positive part of each element's loss, for instance for each class; broadcasts to the input's shape.
+    /// A factor for the positive part of each element's loss, for example for each class;
+    /// broadcasts to the input's shape.
     pub pos_weight: Option<Tensor>,
-    /// How the elements' losses become one.
+    /// How the losses of the elements are reduced.
     pub reduction: Reduction,
 }
 
 /// The loss of a prediction and its target.
 trait Pair: Copy + Send + Sync + 'static {
     const COST: usize = 2;
-    /// What [`slope`](Pair::slope) and [`target_slope`](Pair::target_slope) leave out of the derivatives.
+    /// A factor of the derivatives that [`slope`](Pair::slope) and
+    /// [`target_slope`](Pair::target_slope) leave out.
     const FACTOR: f64 = 1.0;
 
     fn loss<T: Real>(self, x: T, t: T) -> T;
-    /// The derivative by the prediction, divided by [`FACTOR`](Pair::FACTOR).
+    /// Returns the derivative with respect to the prediction, divided by [`FACTOR`](Pair::FACTOR).
     fn slope<T: Real>(self, x: T, t: T) -> T;
-    /// The derivative by the target, divided by [`FACTOR`](Pair::FACTOR).
+    /// Returns the derivative with respect to the target, divided by [`FACTOR`](Pair::FACTOR).
     fn target_slope<T: Real>(self, x: T, t: T) -> T {
         -self.slope(x, t)
     }
@@ -70,7 +72,7 @@ impl<P: Pair> Binary for Slope<P> {
 struct Squared;
 
 impl Pair for Squared {
-    // Joins the mean's divisor, so that twice a large difference does not overflow.
+    // Combined with the mean's divisor, so that twice a large difference does not overflow.
     const FACTOR: f64 = 2.0;
 
     #[inline(always)]
@@ -125,7 +127,8 @@ impl Pair for Smooth {
     }
 }
 
-/// `-t · log σ(x) - (1 - t) · log (1 - σ(x))`, as `t · max(-x, 0) + (1 - t) · max(x, 0) + log(1 + e^-|x|)`, which does not overflow.
+/// `-t · log σ(x) - (1 - t) · log (1 - σ(x))`, as
+/// `t · max(-x, 0) + (1 - t) · max(x, 0) + log(1 + e^-|x|)`, which does not overflow.
 #[derive(Clone, Copy)]
 struct Logistic;
 
@@ -134,7 +137,7 @@ impl Pair for Logistic {
 
     #[inline(always)]
     fn loss<T: Real>(self, x: T, t: T) -> T {
-        // A term without weight is 0 at ∞ too.
+        // A term with weight 0 is 0, also where `x` is infinite.
         let term = |weight: T, x: T| if weight == T::zero() || x < T::zero() { T::zero() } else { weight * x };
         term(t, -x) + term(T::one() - t, x) + (-x.abs()).exp().ln_1p()
     }
@@ -148,7 +151,7 @@ impl Pair for Logistic {
     }
 }
 
-/// The loss of `pair` over two tensors of one shape.
+/// Computes the loss of `pair` over two tensors of one shape.
 fn pairwise(op: &'static str, x: &Tensor, target: &Tensor, pair: impl Pair, reduction: Reduction) -> Result<Tensor> {
     let _op = operation(op);
     same_shape(op, x, target)?;
@@ -192,22 +195,23 @@ fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
 }
 
 impl Tensor {
-    /// Mean squared error.
+    /// Computes the mean squared error.
     ///
     /// # Shape
     /// As [`mse_loss_with`](Tensor::mse_loss_with).
     ///
     /// # Errors
-    /// As [`mse_loss_with`](Tensor::mse_loss_with).
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
     pub fn mse_loss(&self, target: &Tensor) -> Result<Tensor> {
         self.mse_loss_with(target, Reduction::Mean)
     }
 
-    /// Squared error, `(x - t)²`.
+    /// Computes the squared error, `(x - t)²`.
     ///
     /// # Shape
-    /// Two tensors of one shape; they do not broadcast, since a column held against a row is a mistake that trains to nonsense. The result is
-    /// `[]`, without reduction it has the inputs' shape and the prediction's memory format.
+    /// Two tensors of one shape. They do not broadcast, because a column compared with a row is a
+    /// mistake that training does not reveal. The result is `[]`; without reduction it has the
+    /// inputs' shape and the prediction's memory format.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
@@ -215,46 +219,49 @@ impl Tensor {
         pairwise("mse_loss", self, target, Squared, reduction)
     }
 
-    /// Mean absolute error.
+    /// Computes the mean absolute error.
     ///
     /// # Shape
     /// As [`mse_loss_with`](Tensor::mse_loss_with).
     ///
     /// # Errors
-    /// As [`mse_loss_with`](Tensor::mse_loss_with).
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
     pub fn l1_loss(&self, target: &Tensor) -> Result<Tensor> {
         self.l1_loss_with(target, Reduction::Mean)
     }
 
-    /// Absolute error, `|x - t|`.
+    /// Computes the absolute error, `|x - t|`.
     ///
     /// # Shape
     /// As [`mse_loss_with`](Tensor::mse_loss_with).
     ///
     /// # Errors
-    /// As [`mse_loss_with`](Tensor::mse_loss_with).
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
     pub fn l1_loss_with(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
         pairwise("l1_loss", self, target, Absolute, reduction)
     }
 
-    /// Mean of the squared error near the target and the absolute one beyond 1 (Girshick, 2015).
+    /// Computes the mean of the squared error near the target and of the absolute error at
+    /// distances above 1 (Girshick, 2015).
     ///
     /// # Shape
     /// As [`mse_loss_with`](Tensor::mse_loss_with).
     ///
     /// # Errors
-    /// As [`mse_loss_with`](Tensor::mse_loss_with).
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
     pub fn smooth_l1_loss(&self, target: &Tensor) -> Result<Tensor> {
         self.smooth_l1_loss_with(target, 1.0, Reduction::Mean)
     }
 
-    /// `(x - t)² / 2β` where `|x - t| < β`, else `|x - t| - β/2`; the absolute error when `β` is 0.
+    /// Computes `(x - t)² / 2β` where `|x - t| < β`, else `|x - t| - β/2`; the absolute error when
+    /// `β` is 0.
     ///
     /// # Shape
     /// As [`mse_loss_with`](Tensor::mse_loss_with).
     ///
     /// # Errors
-    /// As [`mse_loss_with`](Tensor::mse_loss_with), and [`Error::Argument`] for a negative `β`.
+    /// [`Error::Shape`] when the shapes differ, [`Error::Argument`] for a negative `β`,
+    /// [`Error::DType`] unless both are floating point.
     pub fn smooth_l1_loss_with(&self, target: &Tensor, beta: f64, reduction: Reduction) -> Result<Tensor> {
         match beta {
             _ if beta > 0.0 => pairwise("smooth_l1_loss", self, target, Smooth { beta }, reduction),
@@ -263,25 +270,29 @@ impl Tensor {
         }
     }
 
-    /// Cross entropy between logits and probabilities of "yes", averaged: `-t · log σ(x) - (1 - t) · log (1 - σ(x))`.
+    /// Computes the mean cross entropy between logits and probabilities of the positive class:
+    /// `-t · log σ(x) - (1 - t) · log (1 - σ(x))`.
     ///
     /// # Shape
     /// As [`binary_cross_entropy_with_logits_with`](Tensor::binary_cross_entropy_with_logits_with).
     ///
     /// # Errors
-    /// As [`binary_cross_entropy_with_logits_with`](Tensor::binary_cross_entropy_with_logits_with).
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
     pub fn binary_cross_entropy_with_logits(&self, target: &Tensor) -> Result<Tensor> {
         self.binary_cross_entropy_with_logits_with(target, &BceOptions::default())
     }
 
-    /// Cross entropy between logits and probabilities of "yes", with weights.
+    /// Computes the cross entropy between logits and probabilities of the positive class, with
+    /// weights.
     ///
     /// # Shape
-    /// Two tensors of one shape, weights that broadcast to it. The result is `[]`, without reduction it has the inputs' shape. The mean divides
-    /// by the number of elements, whatever their weights, as PyTorch's does.
+    /// Two tensors of one shape, and weights that broadcast to it. The result is `[]`; without
+    /// reduction it has the inputs' shape. As in PyTorch, the mean divides by the number of
+    /// elements, whatever their weights.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the shapes differ or a weight does not broadcast, [`Error::DType`] unless all are floating point.
+    /// [`Error::Shape`] when the shapes differ or a weight does not broadcast, [`Error::DType`]
+    /// unless all are floating point.
     pub fn binary_cross_entropy_with_logits_with(&self, target: &Tensor, options: &BceOptions) -> Result<Tensor> {
         const OP: &str = "binary_cross_entropy_with_logits";
         same_shape(OP, self, target)?;
@@ -296,12 +307,13 @@ impl Tensor {
         if options.weight.is_none() && options.pos_weight.is_none() {
             return pairwise(OP, self, target, Logistic, options.reduction);
         }
-        // Weights are rare: what they add is put together from operations. The positive part's surplus is (p - 1) · t · log(1 + e^-x).
+        // Weights are rare, so their terms are composed of other operations. A `pos_weight` of
+        // `p` adds `(p - 1) · t · log(1 + e^-x)`.
         let mut y = pairwise(OP, self, target, Logistic, Reduction::None)?;
         if let Some(pos_weight) = &options.pos_weight {
             let positive = pairwise(OP, self, &self.try_full_like(1.0)?, Logistic, Reduction::None)?;
             let share = pos_weight.try_add_scalar(-1.0)?.mul(target)?;
-            // No share of an infinite loss is none.
+            // A share of 0 of an infinite loss is 0.
             let none = share.eq_scalar(0.0)?.mul(&positive.eq_scalar(f64::INFINITY)?)?;
             let positive = none.where_(&positive.try_full_like(0.0)?, &positive)?;
             y = y.add(&share.mul(&positive)?)?;

@@ -1,6 +1,7 @@
-//! Losses: what a network's output is held against.
+//! Losses: they compare a network's output with its target.
 //!
-//! Each is one fused kernel with one backward. `x_loss` takes the mean; `x_loss_with` says how.
+//! Each loss is one fused kernel with one backward pass. `x_loss` returns the mean; `x_loss_with`
+//! takes the reduction as an option.
 
 mod cross_entropy;
 mod elementwise;
@@ -11,14 +12,14 @@ pub use elementwise::BceOptions;
 #[cfg(test)]
 mod tests;
 
-/// How the losses of the elements or samples become the result.
+/// How the losses of the elements or samples are reduced to the result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
-    /// Their mean, weighted where classes have weights; NaN over none.
+    /// The mean, weighted where classes have weights; NaN over no elements.
     #[default]
     Mean,
-    /// Their sum.
+    /// The sum.
     Sum,
-    /// Each for itself.
+    /// No reduction: one loss for each element or sample.
     None,
 }

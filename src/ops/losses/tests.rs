@@ -53,13 +53,14 @@ fn labels_are_probabilities_of_one() {
         let options = options(Reduction::Sum, smoothing, weight);
         let hot = Tensor::from_ndarray(hot.clone()).to_format(MemoryFormat::ChannelsLast).unwrap();
         let (a, b) = (item(x.cross_entropy_with(&target, &options)), item(x.cross_entropy_with(&hot, &options)));
-        // With weights PyTorch spreads smoothing over weighted classes in both, so the two agree.
+        // With weights, PyTorch spreads smoothing over weighted classes for labels and for
+        // probabilities, so the two agree.
         assert!((a - b).abs() < 1e-12 * a.abs(), "{a} {b}");
     }
 }
 
 #[test]
-fn a_third_dimension_and_a_channels_last_image_agree_with_rows() {
+fn third_dimension_and_channels_last_image_agree_with_rows() {
     let rows = logits(&[6, 3]);
     let target = labels(&[0, 1, 2, 2, 1, 0], &[6]);
     let expected = item(rows.cross_entropy(&target));
@@ -88,7 +89,7 @@ fn ignored_labels_count_neither_in_the_sum_nor_in_the_mean() {
 }
 
 #[test]
-fn empty_batches_have_a_mean_that_is_not_a_number_and_a_sum_of_zero() {
+fn empty_batches_have_mean_nan_and_sum_zero() {
     let (x, none) = (Tensor::zeros([0, 3]).with_grad(), labels(&[], &[0]));
     assert!(item(x.cross_entropy(&none)).is_nan() && item(x.nll_loss(&none)).is_nan());
     assert_eq!(item(x.cross_entropy_with(&none, &options(Reduction::Sum, 0.1, true))), 0.0);
@@ -141,7 +142,7 @@ fn long_sums_are_the_sum_of_their_elements() {
     let (x, t) = (Tensor::randn([100_003]), Tensor::randn([100_003]));
     let each = x.mse_loss_with(&t, Reduction::None).unwrap().to_vec::<f32>().unwrap();
     let expected: f64 = each.iter().map(|&x| f64::from(x)).sum();
-    // The kernel adds in f64 too, in another order, and rounds once to f32.
+    // The kernel also adds in f64, in another order, and rounds once to f32.
     assert!((item(x.mse_loss_with(&t, Reduction::Sum)) / expected - 1.0).abs() < 1e-7);
 }
 
