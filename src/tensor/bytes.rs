@@ -1,10 +1,10 @@
-//! Bytes of files to elements of tensors.
+//! Conversion of bytes in files to elements of tensors.
 
 use std::ops::Neg;
 
 use super::{DType, Element, MemoryFormat, Tensor, shape};
 
-/// An element type as files have it, little-endian.
+/// An element type in a file, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StoredDType {
     F16,
@@ -36,8 +36,8 @@ impl StoredDType {
         matches!(self, StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 | StoredDType::F64)
     }
 
-    /// Returns the type of the tensor: floating point at least `f32`, integers `i64`, bytes and
-    /// truth values `u8`.
+    /// Returns the tensor's type: `f32` or `f64` for floating point, `i64` for integers, `u8` for
+    /// bytes and booleans.
     fn dtype(self) -> DType {
         match self {
             StoredDType::F16 | StoredDType::Bf16 | StoredDType::F32 => DType::F32,
@@ -48,7 +48,7 @@ impl StoredDType {
     }
 }
 
-/// Which elements of a storage make a tensor; offset and strides count elements.
+/// The elements of a storage that make a tensor; offset and strides count elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     pub(crate) offset: usize,
@@ -60,8 +60,8 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Makes a view of all elements, the last dimension contiguous, or the first in Fortran's
-    /// order. `None` when that is more than memory can hold.
+    /// Makes a view of all elements; the last dimension is contiguous, or the first one in Fortran
+    /// order. `None` when there are more elements than memory can hold.
     pub(crate) fn dense(shape: Vec<usize>, fortran: bool) -> Option<View> {
         let (mut strides, mut step) = (vec![0; shape.len()], 1usize);
         let mut put = |axis: usize| {
@@ -93,7 +93,7 @@ impl View {
             return Err(format!("{} sizes and {} strides do not make a tensor", shape.len(), strides.len()));
         }
         let too_large = || format!("shape {shape:?} has more elements than memory can hold");
-        // Without the zeros, so that strides and partial products of an empty tensor can be
+        // A size of 0 counts as 1, so that strides and partial products of an empty tensor can be
         // computed as well.
         let extents: Vec<usize> = shape.iter().map(|&dim| dim.max(1)).collect();
         let count = shape::try_numel(&extents).ok_or_else(too_large)?;
@@ -108,7 +108,7 @@ impl View {
     }
 }
 
-/// Returns the number of bytes of the tensor that a view of `length` stored bytes makes.
+/// Returns the size in bytes of the tensor that `view` makes of `length` stored bytes.
 pub(crate) fn size_in_memory(kind: StoredDType, view: &View, length: usize) -> Result<usize, String> {
     if !length.is_multiple_of(kind.size()) {
         return Err(format!("{length} bytes are no whole number of {kind:?}"));
@@ -120,7 +120,7 @@ pub(crate) fn size_in_memory(kind: StoredDType, view: &View, length: usize) -> R
     Ok(count.saturating_mul(kind.dtype().size()))
 }
 
-/// Makes the tensor of a view of stored elements.
+/// Makes the tensor that `view` selects from stored elements.
 pub(crate) fn decode(kind: StoredDType, view: &View, bytes: &[u8]) -> Result<Tensor, String> {
     size_in_memory(kind, view, bytes.len())?;
     match kind {
@@ -140,12 +140,12 @@ pub(crate) fn decode(kind: StoredDType, view: &View, bytes: &[u8]) -> Result<Ten
     .map_err(|error| error.to_string())
 }
 
-/// Reads elements as [`gather`] does, with the sign of the view.
+/// Reads floating-point elements as [`gather`] does, with inverted signs if the view is negated.
 fn floats<const N: usize, T: Element + Neg<Output = T>>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> crate::Result<Tensor> {
     if view.negated { gather(view, bytes, |b| -decode(b)) } else { gather(view, bytes, decode) }
 }
 
-/// Reads the elements of a checked view, row by row.
+/// Reads the elements of a checked view, in row-major order.
 fn gather<const N: usize, T: Element>(view: &View, bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> crate::Result<Tensor> {
     let (values, _) = bytes.as_chunks::<N>();
     Tensor::build(&view.shape, MemoryFormat::RowMajor, |out: &mut [T]| {
@@ -174,7 +174,8 @@ fn gather<const N: usize, T: Element>(view: &View, bytes: &[u8], decode: impl Fn
     })
 }
 
-/// Widens a number of IEEE half precision: a sign, 5 bits of exponent, 10 of mantissa.
+/// Converts an IEEE half-precision number (1 sign bit, 5 bits of exponent, 10 of mantissa) to
+/// `f32`.
 fn f16_to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let (exponent, mantissa) = (u32::from(half >> 10) & 0x1f, u32::from(half & 0x3ff));
@@ -191,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_precision_decodes_as_the_standard_says() {
+    fn half_precision_decodes_as_in_ieee_754() {
         let cases = [
             (0x3c00, 1.0),
             (0xc000, -2.0),

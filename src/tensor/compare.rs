@@ -8,7 +8,7 @@ use super::{Element, Tensor, with_dtype};
 use crate::DType;
 use crate::error::{Error, Result};
 
-/// The place where two tensors differ most; see [`Tensor::worst_difference`].
+/// The element at which two tensors differ most; see [`Tensor::worst_difference`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     /// The index of the element, a number for each dimension.
@@ -27,13 +27,13 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Whether shape, dtype and all pairs of elements agree.
+/// Returns whether shape, dtype and all pairs of elements agree.
 fn all<T: Element>(a: &Tensor, b: &Tensor, agree: impl Fn(T, T) -> bool) -> bool {
     let (Ok(a), Ok(b)) = (a.view::<T>(), b.view::<T>()) else { return false };
     a.shape() == b.shape() && a.iter().zip(&b).all(|(&a, &b)| agree(a, b))
 }
 
-/// As [`all`], on elements of any type as `f64`.
+/// Compares as [`all`] does, with elements of any type converted to `f64`.
 fn all_f64(a: &Tensor, b: &Tensor, agree: impl Fn(f64, f64) -> bool) -> bool {
     with_dtype!(a.dtype(), T => all::<T>(a, b, |a, b| agree(wide(a), wide(b))))
 }
@@ -42,15 +42,16 @@ fn wide<T: Element>(x: T) -> f64 {
     x.to_f64().expect("every element has a nearest f64")
 }
 
-/// Equal shapes, dtypes and elements, whatever the memory format and the history; NaN differs from
-/// NaN, as with numbers.
+/// Two tensors are equal when their shapes, dtypes and elements are, whatever their memory formats
+/// and histories; NaN differs from NaN, as with numbers.
 impl PartialEq for Tensor {
     fn eq(&self, other: &Tensor) -> bool {
         with_dtype!(self.dtype(), T => all::<T>(self, other, |a, b| a == b))
     }
 }
 
-/// Equal shapes and dtypes, and elements that differ by at most `epsilon`; NaN agrees with nothing.
+/// Two tensors agree when their shapes and dtypes are equal and their elements differ by at most
+/// `epsilon`; NaN agrees with nothing.
 ///
 /// ```
 /// use approx::{assert_abs_diff_eq, assert_relative_eq};
@@ -64,7 +65,7 @@ impl PartialEq for Tensor {
 impl AbsDiffEq for Tensor {
     type Epsilon = f64;
 
-    /// The machine epsilon of `f32`.
+    /// Returns the machine epsilon of `f32`.
     fn default_epsilon() -> f64 {
         f64::from(f32::EPSILON)
     }
@@ -74,9 +75,10 @@ impl AbsDiffEq for Tensor {
     }
 }
 
-/// As [`AbsDiffEq`], where elements may also differ by `max_relative` times the larger of them.
+/// Two tensors agree as for [`AbsDiffEq`], except that elements may also differ by `max_relative`
+/// times the larger of them.
 impl RelativeEq for Tensor {
-    /// The machine epsilon of `f32`.
+    /// Returns the machine epsilon of `f32`.
     fn default_max_relative() -> f64 {
         f64::from(f32::EPSILON)
     }
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_difference_has_its_index_and_a_lone_nan_is_worst() {
+    fn worst_difference_has_index_and_lone_nan_is_worst() {
         let worst = of([1.0, 5.0]).worst_difference(&of([1.5, 7.0])).unwrap().unwrap();
         assert_eq!(worst, Difference { index: vec![1], left: 5.0, right: 7.0 });
         let worst = of([f64::NAN, 5.0]).worst_difference(&of([1.5, 7.0])).unwrap().unwrap();

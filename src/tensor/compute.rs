@@ -1,4 +1,4 @@
-//! Kernels applied to tensors, without history: what `autograd` and `ops` are written with.
+//! Kernels applied to tensors, without history; `autograd` and `ops` are built on them.
 
 use super::meta::is_meta;
 use super::shape::{broadcast, broadcast_shapes, formats_agree, numel, strides};
@@ -9,22 +9,23 @@ use crate::kernels::reduce;
 use crate::kernels::runtime::allocator::{Buffer, catching};
 use crate::kernels::runtime::simd::Scalar;
 
-/// `f` of each element; floating point only.
+/// Applies `f` to each element; floating point only.
 pub(crate) fn map<F: Unary>(op: &'static str, x: &Tensor, f: F) -> Result<Tensor> {
     Ok(with_float!(x.dtype(), op, T => Tensor::build(x.shape(), x.memory_format(), |y: &mut [T]| {
         elementwise::map(x.data::<T>(), y, F::COST, |x| f.apply(x));
     })?))
 }
 
-/// `f` of each pair of elements; both floating point of one dtype, broadcast together.
+/// Applies `f` to each pair of elements of two floating-point tensors of one dtype, broadcast
+/// together.
 ///
-/// The result is channels-last when a 4-D operand of its shape is.
+/// The result is channels-last when a 4-D operand with the result's shape is.
 pub(crate) fn zip<F: Binary>(op: &'static str, a: &Tensor, b: &Tensor, f: F) -> Result<Tensor> {
     same_dtype(op, a, b)?;
     with_float!(a.dtype(), op, T => zip_with(op, a, b, F::COST, |a: T, b: T| -> T { f.apply(a, b) }))
 }
 
-/// `f` of each pair of elements of the given types, broadcast together.
+/// Applies `f` to each pair of elements of the given types, broadcast together.
 pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
     op: &'static str,
     a: &Tensor,
@@ -35,7 +36,7 @@ pub(crate) fn zip_with<A: Element, B: Element, Y: Element>(
     zip_pairs(op, a, b, cost, &elementwise::pairs(f))
 }
 
-/// As [`zip_with`], compiled once for all functions of these types.
+/// Applies `f` as [`zip_with`] does, compiled once for all functions of these types.
 fn zip_pairs<A: Element, B: Element, Y: Element>(
     op: &'static str,
     a: &Tensor,
@@ -61,7 +62,8 @@ fn zip_pairs<A: Element, B: Element, Y: Element>(
     })
 }
 
-/// `f` of each pair of elements of tensors of one shape, as in backward passes; the result has the memory format of `a`.
+/// Applies `f` to each pair of elements of tensors of one shape, as in backward passes; the result
+/// has the memory format of `a`.
 fn zip_pairs_alike<A: Element, B: Element, Y: Element>(
     op: &'static str,
     a: &Tensor,
@@ -76,8 +78,8 @@ fn zip_pairs_alike<A: Element, B: Element, Y: Element>(
     Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f))
 }
 
-/// As [`zip_pairs_alike`] for results of the first operand's type, which overwrite it when nobody
-/// else holds it.
+/// Applies `f` as [`zip_pairs_alike`] does, with results of the first operand's type, which
+/// overwrite it when no other handle shares its elements.
 pub(crate) fn zip_onto<A: Element, B: Element>(
     op: &'static str,
     a: Tensor,
@@ -88,7 +90,7 @@ pub(crate) fn zip_onto<A: Element, B: Element>(
     zip_pairs_onto(op, a, b, cost, &elementwise::pairs(f), &elementwise::pairs_in_place(f))
 }
 
-/// As [`zip_onto`], compiled once for all functions of these types.
+/// Applies `f` as [`zip_onto`] does, compiled once for all functions of these types.
 fn zip_pairs_onto<A: Element, B: Element>(
     op: &'static str,
     mut a: Tensor,
@@ -107,13 +109,13 @@ fn zip_pairs_onto<A: Element, B: Element>(
     zip_pairs_alike(op, &a, b, cost, f)
 }
 
-/// `f` of each element of any dtype into another.
+/// Applies `f` to each element, from any dtype to any other.
 pub(crate) fn map_with<X: Element, Y: Element>(x: &Tensor, cost: usize, f: impl Fn(X) -> Y + Copy + Sync) -> Result<Tensor> {
     Tensor::build(x.shape(), x.memory_format(), |y: &mut [Y]| elementwise::map(x.data(), y, cost, f))
 }
 
-/// Fails with [`Error::MixedDTypes`] unless a floating-point input and what it is combined with have one dtype, with [`Error::DType`] when
-/// the latter is not floating point.
+/// Fails with [`Error::MixedDTypes`] unless a floating-point input and the tensor that it is
+/// combined with have one dtype, and with [`Error::DType`] when that tensor is not floating point.
 pub(crate) fn like_input(op: &'static str, x: &Tensor, name: &'static str, tensor: &Tensor) -> Result<()> {
     if tensor.dtype() == x.dtype() {
         return Ok(());
@@ -122,7 +124,7 @@ pub(crate) fn like_input(op: &'static str, x: &Tensor, name: &'static str, tenso
     Err(Error::MixedDTypes { op, input: x.dtype(), name, dtype: tensor.dtype() })
 }
 
-/// Fails with [`Error::DType`] unless both have one dtype.
+/// Fails with [`Error::DType`] unless both tensors have one dtype.
 pub(crate) fn same_dtype(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
     b.expect_dtype(op, a.dtype())
 }
@@ -132,7 +134,8 @@ fn common_format(shape: &[usize], a: &Tensor, b: &Tensor) -> MemoryFormat {
     if asks(a) || asks(b) { MemoryFormat::ChannelsLast } else { MemoryFormat::RowMajor }
 }
 
-/// `a + b` for gradients of one dtype, broadcast together; overwrites one that has the sum's shape and format if nobody else holds it.
+/// Returns `a + b` for gradients of one dtype, broadcast together; overwrites one that has the
+/// sum's shape and format if no other handle shares its elements.
 pub(crate) fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
     same_dtype("accumulate", &a, &b)?;
     let shape = broadcast_shapes("accumulate", a.shape(), b.shape())?;
@@ -155,7 +158,8 @@ pub(crate) fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
     })
 }
 
-/// The product of `map` and `gate` as `[outer, repeats, inner]`, its gradient too, if the gate is `[outer, inner]` in memory: [N, C, 1, 1] beside
+/// Returns the product of `map` and `gate`, and its gradient, as dimensions `[outer, repeats,
+/// inner]`, if the gate is `[outer, inner]` in memory: for example `[N, C, 1, 1]` with
 /// channels-last maps.
 pub(crate) fn repeated_rows(grad: &Tensor, map: &Tensor, gate: &Tensor) -> Option<[usize; 3]> {
     let (shape, format, dtype) = (grad.shape(), grad.memory_format(), grad.dtype());
@@ -163,7 +167,8 @@ pub(crate) fn repeated_rows(grad: &Tensor, map: &Tensor, gate: &Tensor) -> Optio
     fits.then(|| broadcast(shape, format, [(shape, format), (gate.shape(), gate.memory_format())]).repeated_rows())?
 }
 
-/// The gradients of `map · gate` for both from `grad`, that of the product, in one pass; overwrites `grad` when nobody else holds it.
+/// Computes the gradients of `map` and `gate` from `grad`, the gradient of their product, in one
+/// pass; overwrites `grad` when no other handle shares its elements.
 pub(crate) fn gated_gradients(rows: [usize; 3], mut grad: Tensor, map: &Tensor, gate: &Tensor) -> Result<[Tensor; 2]> {
     let of_gate = with_dtype!(grad.dtype(), T => {
         let target = grad.make_mut()?;
@@ -174,15 +179,15 @@ pub(crate) fn gated_gradients(rows: [usize; 3], mut grad: Tensor, map: &Tensor, 
     Ok([grad, of_gate])
 }
 
-/// The shape of which the dimensions `axes` are folded.
+/// Returns the shape with size 1 for the dimensions `axes`.
 fn kept(shape: &[usize], axes: &[usize]) -> Vec<usize> {
     shape.iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect()
 }
 
-/// The reductions that fold the dimensions `axes` of `x`, which is not empty, one after the other:
-/// `[outer, reduced, inner]` in memory order.
+/// Returns the reductions that fold the dimensions `axes` of `x`, which is not empty, one after the
+/// other: `[outer, reduced, inner]` in memory order.
 fn reductions(x: &Tensor, axes: &[usize]) -> Vec<[usize; 3]> {
-    // In memory order: sizes, and whether they are reduced; neighbours of one kind merge.
+    // The sizes in memory order, and whether they are reduced; neighbours of one kind are merged.
     let strides = strides(x.shape(), x.memory_format());
     let mut order: Vec<usize> = (0..x.ndim()).collect();
     order.sort_by_key(|&axis| (std::cmp::Reverse(strides[axis]), axis));
@@ -194,7 +199,7 @@ fn reductions(x: &Tensor, axes: &[usize]) -> Vec<[usize; 3]> {
             _ => runs.push((x.shape()[axis], reduced)),
         }
     }
-    // One reduced run at a time, the innermost first: the others only shorten.
+    // One reduced run at a time, the innermost first; each makes the input of the next one smaller.
     let mut reductions = vec![];
     while let Some(at) = runs.iter().rposition(|&(_, reduced)| reduced) {
         let size = |runs: &[(usize, bool)]| runs.iter().map(|&(n, _)| n).product::<usize>();
@@ -204,8 +209,8 @@ fn reductions(x: &Tensor, axes: &[usize]) -> Vec<[usize; 3]> {
     reductions
 }
 
-/// Folds over the dimensions `axes` (sorted); they remain with size 1. Runs along memory in either
-/// format.
+/// Folds over the dimensions `axes` (sorted), which remain with size 1. Reads memory in order in
+/// either format.
 pub(crate) fn reduce_with<T: Element, A: Element>(
     x: &Tensor,
     axes: &[usize],
@@ -234,7 +239,8 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     })
 }
 
-/// Repeats `x` along dimensions of size 1, and new ones in front, up to `shape`; keeps its format if both are 4-D.
+/// Repeats `x` along dimensions of size 1, and along new ones in front, up to `shape`; keeps the
+/// format of `x` if both are 4-D.
 pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     if x.shape() == shape {
         return Ok(x.clone());
@@ -249,7 +255,8 @@ pub(crate) fn repeat_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     }))
 }
 
-/// Sums `x` down to `shape`, from which it was broadcast; what has size 1 where `shape` has more stays so.
+/// Sums `x` down to `shape`, from which it was broadcast; a dimension in which `x` has size 1 and
+/// `shape` has more keeps size 1.
 pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     if x.shape() == shape {
         return Ok(x.clone());
@@ -265,7 +272,7 @@ pub(crate) fn sum_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     Ok(if keeps_format { summed } else { summed.to_format(MemoryFormat::RowMajor)?.with_shape(shape, MemoryFormat::RowMajor) })
 }
 
-/// Both operands in the wider of their dtypes: u8 < i64 < f32 < f64, as PyTorch promotes.
+/// Returns the wider dtype of both operands: u8 < i64 < f32 < f64, as PyTorch promotes.
 pub(crate) fn promote(a: &Tensor, b: &Tensor) -> DType {
     a.dtype().max(b.dtype())
 }

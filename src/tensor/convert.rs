@@ -1,4 +1,4 @@
-//! Into other dtypes, memory formats, vectors and `ndarray` arrays.
+//! Conversions to other dtypes, memory formats, vectors and `ndarray` arrays.
 
 use std::sync::Arc;
 
@@ -12,14 +12,15 @@ use crate::error::{Error, Result};
 use crate::kernels::runtime::allocator;
 use crate::kernels::{elementwise, transpose};
 
-/// A vector of these elements; fails when memory cannot hold it.
+/// Returns a vector of these elements; fails when memory cannot hold it.
 fn copied<T: Element>(elements: &[T]) -> Result<Vec<T>> {
     allocator::check(size_of_val(elements))?;
     Ok(elements.to_vec())
 }
 
 impl Tensor {
-    /// The same values in another memory format, without history; shares the elements where both formats agree.
+    /// Returns the same values in another memory format, without history; shares the elements where
+    /// both formats agree.
     pub(crate) fn to_format(&self, format: MemoryFormat) -> Result<Tensor> {
         if self.format == format {
             return Ok(self.detach());
@@ -35,7 +36,8 @@ impl Tensor {
         })
     }
 
-    /// The same values as another dtype, without history. Floating point to integer rounds towards zero and saturates, as Rust's `as`.
+    /// Returns the same values as another dtype, without history. Floating point to integer rounds
+    /// towards zero and saturates, as Rust's `as`.
     pub(crate) fn cast(&self, dtype: DType) -> Result<Tensor> {
         if self.dtype() == dtype {
             return Ok(self.detach());
@@ -47,7 +49,8 @@ impl Tensor {
         }))
     }
 
-    /// Takes over an `ndarray` array of any dimension, without copying when it is dense in row-major or, for 4-D arrays, channels-last order.
+    /// Makes a tensor of an `ndarray` array of any dimension, without copying when it is dense in
+    /// row-major or, for 4-D arrays, channels-last order.
     ///
     /// ```
     /// let t = convnet::Tensor::from_ndarray(ndarray::array![[1.0f32, 2.0], [3.0, 4.0]]);
@@ -76,13 +79,14 @@ impl Tensor {
         or_panic(Tensor::build(dims, format, |out| out.copy_from_slice(&data[offset..offset + length])))
     }
 
-    /// Copies an `ndarray` view, of any strides, into row-major order.
+    /// Copies an `ndarray` view, with any strides, into row-major order.
     #[track_caller]
     pub fn from_view<T: Element>(view: ArrayViewD<'_, T>) -> Tensor {
         or_panic(Tensor::try_from_view(view))
     }
 
-    /// As [`from_view`](Tensor::from_view), with an error where memory cannot hold the copy.
+    /// Copies as [`from_view`](Tensor::from_view) does, with an error when memory cannot hold the
+    /// copy.
     pub(crate) fn try_from_view<T: Element>(view: ArrayViewD<'_, T>) -> Result<Tensor> {
         Tensor::build(view.shape(), MemoryFormat::RowMajor, |out| {
             let mut target = ndarray::ArrayViewMutD::from_shape(view.raw_dim(), out).expect("as many elements as the view");
@@ -90,7 +94,7 @@ impl Tensor {
         })
     }
 
-    /// The elements as an `ndarray` view in logical order, without copying.
+    /// Returns the elements as an `ndarray` view in logical order, without copying.
     ///
     /// # Errors
     /// [`Error::DType`] when `T` is not the tensor's type.
@@ -116,8 +120,8 @@ impl Tensor {
         self.to_format(MemoryFormat::RowMajor)?.into_ndarray()
     }
 
-    /// Moves the elements into an `ndarray` array; copies only when they are shared or lie in recycled memory. The array's strides tell the
-    /// memory format.
+    /// Moves the elements into an `ndarray` array; copies only when they are shared or are in
+    /// recycled memory. The array's strides follow the memory format.
     ///
     /// # Errors
     /// [`Error::DType`] when `T` is not the tensor's type.
@@ -133,7 +137,7 @@ impl Tensor {
         Ok(ArrayD::from_shape_vec(dims, data).expect("a tensor is dense in its format"))
     }
 
-    /// Copies the elements into a vector, row by row.
+    /// Copies the elements into a vector, in row-major order.
     ///
     /// # Errors
     /// [`Error::DType`] when `T` is not the tensor's type.
@@ -143,10 +147,11 @@ impl Tensor {
         copied(self.to_format(MemoryFormat::RowMajor)?.data())
     }
 
-    /// The value of a tensor with one element.
+    /// Returns the value of a tensor with one element.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there are more or fewer, [`Error::DType`] when `T` is not the tensor's type.
+    /// [`Error::Shape`] when the tensor has more or fewer elements, [`Error::DType`] when `T` is
+    /// not the tensor's type.
     pub fn item<T: Element>(&self) -> Result<T> {
         self.expect_dtype("item", T::DTYPE)?;
         match self.numel() {

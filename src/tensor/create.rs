@@ -1,4 +1,4 @@
-//! New tensors.
+//! Functions that make tensors.
 
 use super::shape::{numel, try_numel};
 use super::storage::Storage;
@@ -6,57 +6,59 @@ use super::{DType, Element, MemoryFormat, Tensor, rng, with_dtype};
 use crate::error::{Error, Result};
 
 impl Tensor {
-    /// Zeros, `f32`.
+    /// Makes a tensor of zeros, `f32`.
     ///
     /// # Panics
-    /// When memory cannot hold the tensor, or its shape has more elements than can be addressed, where a size of 0 counts as 1; so do all
-    /// functions that return a tensor and no `Result`.
+    /// When memory cannot hold the tensor, or its shape has more elements than can be addressed,
+    /// where a size of 0 counts as 1. The same applies to all functions that return a tensor and no
+    /// `Result`.
     #[track_caller]
     pub fn zeros(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::full(shape, 0.0, DType::F32)
     }
 
-    /// Ones, `f32`.
+    /// Makes a tensor of ones, `f32`.
     #[track_caller]
     pub fn ones(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::full(shape, 1.0, DType::F32)
     }
 
-    /// One value everywhere, rounded towards zero for integer types.
+    /// Makes a tensor with one value everywhere, rounded towards zero for integer types.
     #[track_caller]
     pub fn full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Tensor {
         or_panic(Tensor::try_full(shape, value, dtype))
     }
 
-    /// As [`full`](Tensor::full), with an error where memory cannot hold it.
+    /// Makes a tensor as [`full`](Tensor::full) does, with an error when memory cannot hold it.
     pub(crate) fn try_full(shape: impl AsRef<[usize]>, value: f64, dtype: DType) -> Result<Tensor> {
         with_dtype!(dtype, T => Tensor::build(shape.as_ref(), MemoryFormat::RowMajor, |out: &mut [T]| out.fill(value as T)))
     }
 
-    /// Zeros of this tensor's shape, dtype and memory format.
+    /// Makes zeros with this tensor's shape, dtype and memory format.
     #[track_caller]
     pub fn zeros_like(&self) -> Tensor {
         self.full_like(0.0)
     }
 
-    /// Ones of this tensor's shape, dtype and memory format.
+    /// Makes ones with this tensor's shape, dtype and memory format.
     #[track_caller]
     pub fn ones_like(&self) -> Tensor {
         self.full_like(1.0)
     }
 
-    /// One value in this tensor's shape, dtype and memory format.
+    /// Makes a tensor of one value with this tensor's shape, dtype and memory format.
     #[track_caller]
     pub fn full_like(&self, value: f64) -> Tensor {
         or_panic(self.try_full_like(value))
     }
 
-    /// As [`full_like`](Tensor::full_like), with an error where memory cannot hold it.
+    /// Makes a tensor as [`full_like`](Tensor::full_like) does, with an error when memory cannot
+    /// hold it.
     pub(crate) fn try_full_like(&self, value: f64) -> Result<Tensor> {
         with_dtype!(self.dtype(), T => Tensor::build(self.shape(), self.format, |out: &mut [T]| out.fill(value as T)))
     }
 
-    /// The identity matrix `[n, n]`, `f32`.
+    /// Makes the identity matrix `[n, n]`, `f32`.
     #[track_caller]
     pub fn eye(n: usize) -> Tensor {
         or_panic(Tensor::build(&[n, n], MemoryFormat::RowMajor, |out: &mut [f32]| {
@@ -65,7 +67,7 @@ impl Tensor {
         }))
     }
 
-    /// `0, 1, …, n - 1` as `i64`, shape `[n]`.
+    /// Makes the numbers `0, 1, …, n - 1` as `i64`, shape `[n]`.
     #[track_caller]
     pub fn arange(n: usize) -> Tensor {
         or_panic(Tensor::build(&[n], MemoryFormat::RowMajor, |out: &mut [i64]| {
@@ -73,7 +75,7 @@ impl Tensor {
         }))
     }
 
-    /// `n` numbers evenly spaced from `start` to `end`, both included, `f32`.
+    /// Makes `n` numbers evenly spaced from `start` to `end`, both included, `f32`.
     #[track_caller]
     pub fn linspace(start: f64, end: f64, n: usize) -> Tensor {
         let step = if n > 1 { (end - start) / (n - 1) as f64 } else { 0.0 };
@@ -82,12 +84,13 @@ impl Tensor {
         }))
     }
 
-    /// Standard normal numbers from this thread's generator, `f32`; see [`manual_seed`](crate::manual_seed).
+    /// Draws standard normal numbers from this thread's generator, `f32`; see
+    /// [`manual_seed`](crate::manual_seed).
     pub fn randn(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::random(shape.as_ref(), rng::fill_normal)
     }
 
-    /// Numbers uniform in `[0, 1)` from this thread's generator, `f32`.
+    /// Draws numbers uniform in `[0, 1)` from this thread's generator, `f32`.
     pub fn rand(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::random(shape.as_ref(), |generator, out| {
             rng::fill_uniform(generator, out);
@@ -96,7 +99,7 @@ impl Tensor {
         })
     }
 
-    /// Integers uniform in `0..bound` from this thread's generator, `i64`.
+    /// Draws integers uniform in `0..bound` from this thread's generator, `i64`.
     ///
     /// # Panics
     /// When `bound` is not positive.
@@ -121,7 +124,7 @@ impl Tensor {
         }))
     }
 
-    /// Takes over a vector, row by row, without copying it.
+    /// Makes a tensor of a vector's elements, in row-major order, without copying them.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shape has another number of elements.
@@ -141,7 +144,7 @@ impl Tensor {
         Ok(Tensor::from_storage(Storage::Owned(T::adopt(data)), shape, T::DTYPE, MemoryFormat::RowMajor))
     }
 
-    /// Copies a slice, row by row.
+    /// Makes a tensor by copying a slice, in row-major order.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shape has another number of elements.
@@ -153,17 +156,17 @@ impl Tensor {
         Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [T]| out.copy_from_slice(data))
     }
 
-    /// One value, shape `[]`.
+    /// Makes a tensor of one value, shape `[]`.
     #[track_caller]
     pub fn scalar<T: Element>(value: T) -> Tensor {
         or_panic(Tensor::build(&[], MemoryFormat::RowMajor, |out: &mut [T]| out[0] = value))
     }
 }
 
-/// What was built.
+/// Returns the tensor that was built.
 ///
 /// # Panics
-/// When memory cannot hold it; for functions that return no `Result`.
+/// When memory cannot hold the tensor; for functions that return no `Result`.
 #[track_caller]
 pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
     // Not `unwrap_or_else`: the panic would name the closure's line, not the caller's.
@@ -173,7 +176,8 @@ pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
     }
 }
 
-/// The product of `shape` without the dimension `axis`, as `[before, size, after]`.
+/// Returns the products of the sizes of `shape` before and after the dimension `axis`, as `[before,
+/// size, after]`.
 pub(crate) fn outer_axis_inner(shape: &[usize], axis: usize) -> [usize; 3] {
     [numel(&shape[..axis]), shape[axis], numel(&shape[axis + 1..])]
 }

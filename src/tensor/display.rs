@@ -1,4 +1,4 @@
-//! Printing as NumPy does: aligned columns, large tensors shortened.
+//! Prints tensors as NumPy does: aligned columns, large tensors shortened.
 
 use std::fmt;
 
@@ -9,8 +9,9 @@ const WHOLE: usize = 1000;
 /// Elements shown at each end of a shortened dimension.
 const EDGE: usize = 3;
 
-/// Prints the elements in brackets, four digits after the point unless the formatter asks for another precision (`{:.2}`), dimensions of large
-/// tensors shortened to three elements at each end; then the shape and dtype.
+/// Prints the elements in brackets, with four digits after the point unless the formatter sets
+/// another precision (`{:.2}`), then the shape and dtype. Dimensions of large tensors are shortened
+/// to three elements at each end.
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         with_dtype!(self.dtype(), T => print::<T>(self, f))
@@ -30,7 +31,7 @@ fn print<T: Element>(tensor: &Tensor, f: &mut fmt::Formatter<'_>) -> fmt::Result
         .map(|&n| if shorten && n > 2 * EDGE { (0..EDGE).chain(n - EDGE..n).collect() } else { (0..n).collect() })
         .collect();
 
-    // The elements that will be seen decide on notation and width.
+    // Notation and width depend only on the elements that are printed.
     let mut values = vec![];
     let mut index = vec![0; tensor.ndim()];
     if tensor.numel() > 0 {
@@ -66,7 +67,7 @@ fn brackets(
         return f.write_str(&cells.next().unwrap_or_default());
     }
     let last = axis + 1 == shape.len();
-    // Rows stand on lines of their own, matrices are set apart by empty lines.
+    // Each row has a separate line; empty lines separate matrices.
     let separator = if last { ", ".to_owned() } else { format!(",{}{}", "\n".repeat(shape.len() - axis - 1), " ".repeat(axis + 1)) };
     f.write_str("[")?;
     let mut expected = 0;
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_matrix_prints_as_aligned_rows() {
+    fn matrix_prints_as_aligned_rows() {
         let t = Tensor::from_vec(vec![1.0f32, -20.5, 3.25, 4.0], [2, 2]).unwrap();
         assert_eq!(t.to_string(), "[[  1.0000, -20.5000],\n [  3.2500,   4.0000]]\n[2, 2] f32");
         assert_eq!(format!("{t:.1}"), "[[  1.0, -20.5],\n [  3.2,   4.0]]\n[2, 2] f32");
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn large_tensors_are_shortened_and_channels_last_reads_logically() {
+    fn large_tensors_are_shortened_and_channels_last_prints_in_logical_order() {
         let text = Tensor::arange(2000).to_string();
         assert_eq!(text, "[   0,    1,    2, ..., 1997, 1998, 1999]\n[2000] i64");
         let x = Tensor::arange(12).to_format(MemoryFormat::RowMajor).unwrap().with_shape(&[1, 2, 2, 3], MemoryFormat::RowMajor);

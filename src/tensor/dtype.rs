@@ -7,7 +7,7 @@ use crate::kernels::runtime::simd::Scalar;
 /// The type of a tensor's elements, a run-time value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
-    /// Unsigned 8-bit integer: images, and truth values (0 and 1) as comparisons give them.
+    /// Unsigned 8-bit integer: images, and the truth values (0 and 1) that comparisons return.
     U8,
     /// Signed 64-bit integer: labels and indices.
     I64,
@@ -18,7 +18,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Returns the number of bytes of one element.
     pub fn size(self) -> usize {
         match self {
             DType::U8 => 1,
@@ -27,7 +27,7 @@ impl DType {
         }
     }
 
-    /// Whether the type is `F32` or `F64`.
+    /// Returns whether the type is `F32` or `F64`.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F64)
     }
@@ -104,7 +104,8 @@ macro_rules! with_dtype {
 }
 pub(crate) use with_dtype;
 
-/// As [`with_dtype`] for the floating-point types; returns [`Error::DType`](crate::Error::DType) from the function for the others.
+/// Runs an expression as [`with_dtype`] does for the floating-point types; for the others, returns
+/// [`Error::DType`](crate::Error::DType) from the function.
 macro_rules! with_float {
     ($dtype:expr, $op:expr, $T:ident => $body:expr) => {
         match $dtype {

@@ -1,8 +1,9 @@
 //! The tensor: an immutable, shared, dense array whose element type is a run-time value.
 //!
-//! A [`Tensor`] is a handle: cloning it shares the elements. Shapes read as in PyTorch, images are `[N, C, H, W]`; how 4-D tensors lie in
-//! memory is their [`MemoryFormat`], which users need not know: every operation takes either. There are no views and no strides; strided
-//! work that is not hot goes through `ndarray` views over the same memory.
+//! A [`Tensor`] is a handle: cloning it shares the elements. Shapes are as in PyTorch, images are
+//! `[N, C, H, W]`. The order of a 4-D tensor's elements in memory is its [`MemoryFormat`], which
+//! users need not know: every operation accepts both formats. There are no views and no strides;
+//! strided work that is not performance-critical uses `ndarray` views of the same memory.
 
 pub(crate) mod bytes;
 mod compare;
@@ -32,7 +33,7 @@ use storage::Storage;
 use crate::error::{Error, Result};
 use crate::kernels::runtime::allocator::catching;
 
-/// A dense array of `f32`, `f64`, `i64` or `u8`, and what autograd knows of its history.
+/// A dense array of `f32`, `f64`, `i64` or `u8`, with the history that autograd needs.
 ///
 /// ```
 /// use convnet::{DType, Tensor};
@@ -63,17 +64,19 @@ impl<F: FnMut(&mut Storage) -> Result<()>> Fill for F {
 }
 
 impl Tensor {
-    /// Puts a tensor together; the storage's length must fit.
+    /// Makes a tensor from its parts; the storage's length must match the shape.
     pub(crate) fn from_storage(storage: Storage, shape: &[usize], dtype: DType, format: MemoryFormat) -> Tensor {
         debug_assert_eq!(storage.len(), shape::numel(shape) * dtype.size());
         debug_assert!(format == MemoryFormat::RowMajor || shape.len() == 4);
         Tensor { storage: Arc::new(storage), shape: shape.into(), dtype, format, node: None }
     }
 
-    /// A new tensor whose elements, in memory order, `fill` writes. Their content before is unspecified.
+    /// Makes a tensor whose elements `fill` writes, in memory order. Their earlier content is
+    /// unspecified.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when memory cannot hold it, or the scratch memory of the kernels that `fill` runs.
+    /// [`Error::OutOfMemory`] when memory cannot hold the tensor, or the scratch memory of the
+    /// kernels that `fill` runs.
     pub(crate) fn build<T: Element>(shape: &[usize], format: MemoryFormat, mut fill: impl FnMut(&mut [T])) -> Result<Tensor> {
         Tensor::build_storage(T::DTYPE, shape, format, &mut |storage: &mut Storage| {
             fill(storage.slice_mut());
@@ -81,7 +84,8 @@ impl Tensor {
         })
     }
 
-    /// As [`build`](Self::build), for kernels that can fail on the values they meet.
+    /// Makes a tensor as [`build`](Self::build) does, for kernels that can fail on the values they
+    /// read.
     pub(crate) fn try_build<T: Element>(
         shape: &[usize],
         format: MemoryFormat,
@@ -90,7 +94,8 @@ impl Tensor {
         Tensor::build_storage(T::DTYPE, shape, format, &mut |storage: &mut Storage| fill(storage.slice_mut()))
     }
 
-    /// As [`try_build`](Self::try_build), compiled once for all kernels. Calls `fill` at most once.
+    /// Makes a tensor as [`try_build`](Self::try_build) does, compiled once for all kernels. Calls
+    /// `fill` at most once.
     fn build_storage(dtype: DType, shape: &[usize], format: MemoryFormat, fill: &mut dyn Fill) -> Result<Tensor> {
         let Some(length) = shape::try_numel(shape) else { return Err(shape::too_large(shape)) };
         if meta::is_meta() {
@@ -102,23 +107,23 @@ impl Tensor {
         Ok(Tensor::from_storage(storage, shape, dtype, format))
     }
 
-    /// Zeros that take no memory until they are looked at, for [meta runs](meta).
+    /// Makes zeros that take no memory until they are read, for [meta runs](meta).
     #[cold]
     fn untouched(dtype: DType, shape: &[usize], format: MemoryFormat) -> Tensor {
         Tensor::from_storage(Storage::untouched(shape::numel(shape), dtype), shape, dtype, format)
     }
 
-    /// Makes sure that the elements are there, which those of a meta run need not be.
+    /// Allocates the elements if they have no memory yet, as in a meta run.
     pub(crate) fn touch(&self) -> Result<()> {
         Ok(self.storage.touch()?)
     }
 
-    /// The size of each dimension.
+    /// Returns the size of each dimension.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The size of one dimension, negative to count from the end.
+    /// Returns the size of one dimension; a negative `dim` counts from the end.
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no such dimension.
@@ -126,42 +131,42 @@ impl Tensor {
         Ok(self.shape[shape::resolve_size("size", dim, self.shape())?])
     }
 
-    /// The number of dimensions.
+    /// Returns the number of dimensions.
     pub fn ndim(&self) -> usize {
         self.shape.len()
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn numel(&self) -> usize {
         shape::numel(&self.shape)
     }
 
-    /// The element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// How the elements lie in memory.
+    /// Returns the order of the elements in memory.
     pub fn memory_format(&self) -> MemoryFormat {
         self.format
     }
 
-    /// The elements in memory order.
+    /// Returns the elements in memory order.
     ///
     /// # Panics
-    /// When `T` is not the tensor's type: callers have dispatched on it.
+    /// When `T` is not the tensor's type: callers must have dispatched on it.
     pub(crate) fn data<T: Element>(&self) -> &[T] {
         assert_eq!(T::DTYPE, self.dtype);
         self.storage.slice()
     }
 
-    /// The elements for writing, when nobody else holds them.
+    /// Returns the elements for writing, if no other handle shares them.
     pub(crate) fn data_mut<T: Element>(&mut self) -> Option<&mut [T]> {
         assert_eq!(T::DTYPE, self.dtype);
         Some(Arc::get_mut(&mut self.storage)?.slice_mut())
     }
 
-    /// The elements for writing; copied first when somebody else holds them.
+    /// Returns the elements for writing; copies them first if another handle shares them.
     pub(crate) fn make_mut<T: Element>(&mut self) -> Result<&mut [T]> {
         if !self.is_unique() {
             let copy = Tensor::build(&self.shape, self.format, |out: &mut [T]| out.copy_from_slice(self.data()))?;
@@ -170,23 +175,25 @@ impl Tensor {
         Ok(self.data_mut().expect("unique, or just made"))
     }
 
-    /// Whether this handle is the only one of its elements, so that they may be overwritten.
+    /// Returns whether this handle is the only one of its elements, so that they may be
+    /// overwritten.
     pub(crate) fn is_unique(&mut self) -> bool {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// Whether both are handles of the same elements.
+    /// Returns whether both are handles of the same elements.
     pub(crate) fn shares_elements(&self, other: &Tensor) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage)
     }
 
-    /// The same elements under another shape of as many, in memory order.
+    /// Returns the same elements, in memory order, under another shape with the same number of
+    /// elements.
     pub(crate) fn with_shape(&self, shape: &[usize], format: MemoryFormat) -> Tensor {
         debug_assert_eq!(shape::numel(shape), self.numel());
         Tensor { storage: Arc::clone(&self.storage), shape: shape.into(), dtype: self.dtype, format, node: None }
     }
 
-    /// This tensor as an input of a recorded operation.
+    /// Returns this tensor as an input of a recorded operation.
     pub(crate) fn edge(&self) -> node::Edge {
         node::Edge { node: self.node.clone(), shape: Arc::clone(&self.shape), dtype: self.dtype }
     }
@@ -200,7 +207,7 @@ impl Tensor {
         self
     }
 
-    /// The same values without history: no gradient flows through the result.
+    /// Returns the same values without history: no gradient flows through the result.
     pub fn detach(&self) -> Tensor {
         self.clone().with_node(None)
     }

@@ -1,4 +1,4 @@
-//! The node that a tensor carries: what `autograd` made of its history, opaque to this floor.
+//! The node that a tensor carries: its history for `autograd`, opaque to this module.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,25 +8,28 @@ use super::meta::NodeExtent;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// What a backward pass runs at a node.
+/// The function that a backward pass runs at a node.
 pub(crate) enum BackwardFn {
-    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted. It owns
-    /// the gradient, and may overwrite it when it holds the only handle.
+    /// Maps the output's gradient to the inputs' gradients; the flags say which of them are wanted.
+    /// It owns the gradient, and may overwrite it when it holds the only handle.
     Gradients(Box<dyn GradientRule>),
-    /// Computes the output again, recorded; the gradient goes to the node of that tensor. Holds its inputs itself.
+    /// Computes the output again, recorded; the gradient goes to the node of that tensor. The
+    /// closure owns its inputs.
     Replay(Box<dyn Fn() -> Result<Tensor> + Send + Sync>),
-    /// Passes the gradient on to the joint node, the only input, as that of output `index` of `of`.
+    /// Passes the gradient to the joint node, which is the only input, as the gradient of output
+    /// `index` of `of`.
     Output { index: usize, of: usize },
-    /// Maps the gradients of several outputs, `None` where one has none, to the inputs' gradients. Each
-    /// output of the operation has a node with [`Output`](BackwardFn::Output), whose input this node is.
+    /// Maps the gradients of several outputs, `None` where one has none, to the inputs' gradients.
+    /// Each output of the operation has a node with [`Output`](BackwardFn::Output), whose input
+    /// this node is.
     Joint(JointRule),
 }
 
 /// The backward rule of an operation with several outputs.
 pub(crate) type JointRule = Box<dyn Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 
-/// See [`BackwardFn::Gradients`]. (Behind `dyn Fn` each closure would be compiled twice: such a
-/// pointer can also consume what it points to.)
+/// The backward rule of an operation with one output; see [`BackwardFn::Gradients`]. (Behind `dyn
+/// Fn` each closure would be compiled twice: such a pointer can also consume what it points to.)
 pub(crate) trait GradientRule: Send + Sync {
     fn run(&self, grad: Tensor, wanted: &[bool]) -> Result<Vec<Option<Tensor>>>;
 }
@@ -37,14 +40,16 @@ impl<F: Fn(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync> Gradie
     }
 }
 
-/// An input of a recorded operation: its node, if it has one, and the shape and dtype its gradient must have.
+/// An input of a recorded operation: its node, if it has one, and the shape and dtype its gradient
+/// must have.
 pub(crate) struct Edge {
     pub(crate) node: Option<Arc<Node>>,
     pub(crate) shape: Arc<[usize]>,
     pub(crate) dtype: DType,
 }
 
-/// What was going on when an operation was recorded: the operation that the user called, and the path of the module that called it.
+/// The context in which an operation was recorded: the operation that the user called, and the path
+/// of the module that called it.
 pub(crate) struct Origin {
     pub(crate) op: &'static str,
     pub(crate) path: Arc<str>,
@@ -52,16 +57,16 @@ pub(crate) struct Origin {
 
 /// One recorded operation, or a leaf (no inputs, no rule).
 pub(crate) struct Node {
-    /// Grows with creation: an operation's number is above its inputs'.
+    /// Increases with creation: an operation's number is greater than its inputs'.
     pub(crate) number: u64,
     /// The operation's name.
     pub(crate) op: &'static str,
     pub(crate) inputs: Vec<Edge>,
     /// `None` once a backward pass has used it.
     pub(crate) rule: Mutex<Option<BackwardFn>>,
-    /// Known when a profile was active.
+    /// Set if a profile was active when the node was made.
     pub(crate) origin: Option<Box<Origin>>,
-    /// Known in a meta run; `Global` otherwise.
+    /// Set in a meta run; `Global` otherwise.
     pub(crate) extent: NodeExtent,
     leaf: bool,
     /// Whether a backward pass keeps the gradient of this node's output.
@@ -69,9 +74,9 @@ pub(crate) struct Node {
 }
 
 impl Edge {
-    /// Says why a rule's gradient does not belong to this input, `None` when it does: when it has the
-    /// input's shape, when the input's shape broadcasts to its shape, or when it has size 1 along
-    /// dimensions in which it is constant.
+    /// Returns the reason why a rule's gradient does not belong to this input, `None` when it does:
+    /// when it has the input's shape, when the input's shape broadcasts to its shape, or when it
+    /// has size 1 along dimensions in which it is constant.
     pub(crate) fn misfit(&self, gradient: &Tensor) -> Option<String> {
         if !gradient.dtype().is_float() {
             return Some(format!("a gradient of {}, expected f32 or f64", gradient.dtype()));
@@ -114,11 +119,12 @@ impl Node {
 }
 
 thread_local! {
-    /// What dropped nodes held, while an outer drop is at work.
+    /// The contents of dropped nodes, while an outer drop is in progress.
     static DROPPED: RefCell<Option<Vec<(Vec<Edge>, Option<BackwardFn>)>>> = const { RefCell::new(None) };
 }
 
-/// A chain of nodes is dropped in a loop, however long it is: a node that goes hands what it held to the outermost drop under way.
+/// Drops a chain of nodes of any length in a loop: each dropped node moves its contents to the
+/// queue of the outermost drop in progress.
 impl Drop for Node {
     fn drop(&mut self) {
         if self.is_leaf() {

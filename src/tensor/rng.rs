@@ -13,26 +13,27 @@ use std::sync::{Mutex, PoisonError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The program's seed, once there is one, and how many streams of it have been given out.
+/// The program's seed, once it is set, and the number of streams that threads have taken from it.
 static PROGRAM: Mutex<Option<(u64, u64)>> = Mutex::new(None);
-/// Grows with each call of [`manual_seed_all`].
+/// Increases with each call of [`manual_seed_all`].
 static EPOCH: AtomicU64 = AtomicU64::new(0);
-/// The epoch of a generator that [`with_generator_at`] lends: no seed of the program replaces it.
+/// The epoch of a generator that [`with_generator_at`] lends: the program's seed does not replace
+/// it.
 const LENT: u64 = u64::MAX;
 
 struct Generator {
     rng: ChaCha8Rng,
-    /// The program's seed that it follows or has come after.
+    /// The value of [`EPOCH`] when the generator was seeded, or [`LENT`].
     epoch: u64,
 }
 
 impl Generator {
-    /// The generator of a thread that draws for the first time.
+    /// Makes the generator of a thread that draws for the first time.
     fn new() -> Generator {
         Generator::of_program().unwrap_or_else(|| Generator { rng: ChaCha8Rng::from_rng(&mut rand::rng()), epoch: 0 })
     }
 
-    /// The next stream of the program's seed, if there is one.
+    /// Takes the next stream of the program's seed, if there is one.
     fn of_program() -> Option<Generator> {
         let mut program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
         let (seed, streams) = program.as_mut()?;
@@ -42,7 +43,7 @@ impl Generator {
         Some(Generator { rng, epoch: EPOCH.load(Ordering::Relaxed) })
     }
 
-    /// Follows the program's seed when that is newer.
+    /// Replaces the generator by a stream of the program's seed when that seed is newer.
     fn update(&mut self) {
         if self.epoch != LENT
             && self.epoch != EPOCH.load(Ordering::Relaxed)
@@ -58,9 +59,9 @@ thread_local! {
     static GENERATOR: RefCell<Option<Generator>> = const { RefCell::new(None) };
 }
 
-/// Seeds this thread's generator: everything random on this thread repeats from here, such as
-/// initial weights, dropout and [`Tensor::randn`](crate::Tensor::randn). Other threads' generators
-/// stay as they are; [`manual_seed_all`] seeds those as well.
+/// Seeds this thread's generator, so that everything random on this thread can be repeated from
+/// here, such as initial weights, dropout and [`Tensor::randn`](crate::Tensor::randn). Other
+/// threads' generators stay as they are; [`manual_seed_all`] seeds those as well.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -79,11 +80,11 @@ pub fn manual_seed(seed: u64) {
 /// Seeds the generators of the whole program: this thread's as [`manual_seed`] does, and those of
 /// all other threads, whether they run already or start later, as of their next random number.
 ///
-/// Each of the other threads gets a stream that differs from all others'. The streams are given
-/// out in the order in which the threads first draw after this call. Where that order is not fixed,
-/// as in a rayon pool, seed each piece of work with [`manual_seed`] instead. A thread's own
-/// [`manual_seed`] afterwards takes precedence there. Data loaders need neither: each of their
-/// samples has a generator made from the loader's seed.
+/// Each of the other threads gets a stream that differs from all others'. The streams are assigned
+/// in the order in which the threads first draw after this call. Where that order is not fixed, as
+/// in a rayon pool, seed each piece of work with [`manual_seed`] instead. A later [`manual_seed`]
+/// on a thread takes precedence there. Data loaders need neither: each of their samples has a
+/// generator made from the loader's seed.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -133,8 +134,8 @@ pub(crate) fn with_generator_at<R>(state: &ChaCha8Rng, body: impl FnOnce() -> R)
     body()
 }
 
-/// Returns a generator that starts from a small seed, expanded to a key by a PCG32 of 64 bits of state
-/// (O'Neill, 2014), as `seed_from_u64` of `rand_core` 0.10 does.
+/// Returns a generator that starts from a small seed, expanded to a key by a PCG32 of 64 bits of
+/// state (O'Neill, 2014), as `seed_from_u64` of `rand_core` 0.10 does.
 pub(crate) fn seeded(seed: u64) -> ChaCha8Rng {
     let (mut key, mut state) = ([0; 32], seed);
     for part in key.as_chunks_mut::<4>().0 {
@@ -160,8 +161,8 @@ pub(crate) fn below(generator: &mut ChaCha8Rng, bound: u64) -> u64 {
     if bound < 2 {
         return 0;
     }
-    // Lemire's multiplication (2019): the upper half is uniform once the lower halves that occur one
-    // time more often than the others are rejected.
+    // Lemire's multiplication (2019): the upper half is uniform once the lower halves that occur
+    // one time more often than the others are rejected.
     let threshold = bound.wrapping_neg() % bound;
     loop {
         let product = u128::from(generator.next_u64()) * u128::from(bound);
@@ -231,7 +232,8 @@ mod tests {
         assert_eq!([10, 1000, u64::MAX, 0, 1].map(|bound| below(&mut generator, bound)), [6, 950, 7_886_285_670_807_131_019, 0, 0]);
         let mut counts = [0; 7];
         (0..70_000).for_each(|_| counts[below(&mut generator, 7) as usize] += 1);
-        // A count's standard deviation is √(70000 · 1/7 · 6/7) ≈ 93; six of them are never seen.
+        // A count's standard deviation is √(70000 · 1/7 · 6/7) ≈ 93; a deviation of six of them
+        // does not occur.
         assert!(counts.iter().all(|&count: &i32| (count - 10_000).abs() < 560), "{counts:?}");
     }
 
@@ -249,10 +251,10 @@ mod tests {
         with_generator(|generator| generator.next_u64())
     }
 
-    /// In a process of its own: other tests' threads would take streams meanwhile.
+    /// Runs in a separate process: other tests' threads would take streams at the same time.
     #[test]
-    fn the_programs_seed_reaches_all_threads_in_the_order_in_which_they_first_draw() {
-        const NAME: &str = "tensor::rng::tests::the_programs_seed_reaches_all_threads_in_the_order_in_which_they_first_draw";
+    fn program_seed_reaches_all_threads_in_order_of_first_draw() {
+        const NAME: &str = "tensor::rng::tests::program_seed_reaches_all_threads_in_order_of_first_draw";
         if std::env::var_os("CONVNET_TEST_ALONE").is_none() && !cfg!(miri) {
             let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
             let output = alone.args([NAME, "--exact"]).env("CONVNET_TEST_ALONE", "1").output().unwrap();
@@ -270,7 +272,7 @@ mod tests {
         manual_seed(9);
         assert_eq!([draw(), draw()], [first[0], first[3]], "the calling thread is seeded as by `manual_seed`");
 
-        // A running thread follows the program's seed, and goes before it with one of its own.
+        // A running thread follows the program's seed, and its own later seed takes precedence.
         let (ask, asked) = std::sync::mpsc::channel();
         let (answer, answered) = std::sync::mpsc::channel();
         let running = thread::spawn(move || {
@@ -284,8 +286,8 @@ mod tests {
             answered.recv().unwrap()
         };
         let before = there(None);
-        // A generator that was lent to a sample or to a step that is repeated keeps its numbers, and
-        // the thread that only borrowed takes no stream.
+        // A generator that was lent to a sample or to a repeated step keeps its numbers, and a
+        // thread that only borrowed one takes no stream.
         let lent = seeded(3);
         let seeded_meanwhile = || {
             thread::spawn(|| manual_seed_all(9)).join().unwrap();

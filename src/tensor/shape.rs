@@ -5,16 +5,16 @@ use std::ops::RangeFull;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::Broadcast;
 
-/// How a tensor's elements lie in memory; tensors are always dense.
+/// The order of a tensor's elements in memory; tensors are always dense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemoryFormat {
     /// The last dimension is contiguous.
     RowMajor,
-    /// 4-D tensors only: `[N, C, H, W]` lies in memory as N, H, W, C.
+    /// 4-D tensors only: `[N, C, H, W]` is stored in the order N, H, W, C.
     ChannelsLast,
 }
 
-/// The number of elements of a shape.
+/// Returns the number of elements of a shape.
 ///
 /// # Panics
 /// When it exceeds what memory can address.
@@ -22,21 +22,22 @@ pub(crate) fn numel(shape: &[usize]) -> usize {
     try_numel(shape).unwrap_or_else(|| panic!("shape {shape:?} has more elements than memory can hold"))
 }
 
-/// The number of elements. `None` for a shape that no tensor has: one whose elements could not be addressed whatever the dtype, where a
-/// dimension of size 0 counts as one of size 1. So the product of any of a tensor's sizes can be computed, and of a tensor without
-/// elements everything that is computed from the others.
+/// Returns the number of elements, `None` for a shape that no tensor can have: one whose elements
+/// could not be addressed whatever the dtype, where a dimension of size 0 counts as one of size 1.
+/// So the product of any of a tensor's sizes can be computed and, for a tensor without elements,
+/// everything that is computed from the other sizes.
 pub(crate) fn try_numel(shape: &[usize]) -> Option<usize> {
     let count = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim.max(1)))?;
     (count <= isize::MAX as usize / 16).then_some(if shape.contains(&0) { 0 } else { count })
 }
 
-/// The error for a shape that no tensor has.
+/// Makes the error for a shape that no tensor can have.
 #[cold]
 pub(crate) fn too_large(shape: &[usize]) -> Error {
     Error::shape("tensor", format!("shape {shape:?} has more elements than memory can hold (a size of 0 counts as 1)"))
 }
 
-/// For each logical dimension the distance in memory, in elements, between neighbours.
+/// Returns, for each logical dimension, the distance in memory between neighbours, in elements.
 pub(crate) fn strides(shape: &[usize], format: MemoryFormat) -> Vec<usize> {
     match (format, shape) {
         (MemoryFormat::ChannelsLast, &[_, c, h, w]) => vec![h * w * c, 1, w * c, c],
@@ -50,12 +51,12 @@ pub(crate) fn strides(shape: &[usize], format: MemoryFormat) -> Vec<usize> {
     }
 }
 
-/// Whether both formats put the elements of this shape in the same order.
+/// Returns whether both formats put the elements of this shape in the same order.
 pub(crate) fn formats_agree(shape: &[usize]) -> bool {
     shape.contains(&0) || !matches!(shape, &[_, c, h, w] if c > 1 && h * w > 1)
 }
 
-/// A shape in the order of memory: `[N, C, H, W]` in channels-last is `[N, H, W, C]`.
+/// Returns a shape in memory order: `[N, C, H, W]` in channels-last is `[N, H, W, C]`.
 pub(crate) fn physical<T: Copy>(dims: &[T], format: MemoryFormat) -> Vec<T> {
     match (format, dims) {
         (MemoryFormat::ChannelsLast, &[n, c, h, w]) => vec![n, h, w, c],
@@ -63,7 +64,8 @@ pub(crate) fn physical<T: Copy>(dims: &[T], format: MemoryFormat) -> Vec<T> {
     }
 }
 
-/// The shape two operands have together by NumPy's rule: aligned at the last dimension, where one of two sizes may be 1.
+/// Returns the shape to which two operands broadcast by NumPy's rule: aligned at the last
+/// dimension, where one of two sizes may be 1.
 pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
     let size = |shape: &[usize], axis: usize| if axis + shape.len() < rank { 1 } else { shape[axis + shape.len() - rank] };
@@ -76,7 +78,7 @@ pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Re
         .collect()
 }
 
-/// How two operands with these shapes and formats walk along a result.
+/// Returns how two operands with these shapes and formats are read along a result.
 pub(crate) fn broadcast(result: &[usize], format: MemoryFormat, operands: [(&[usize], MemoryFormat); 2]) -> Broadcast {
     let walks = operands.map(|(shape, format_of_operand)| {
         let own = strides(shape, format_of_operand);
@@ -88,15 +90,15 @@ pub(crate) fn broadcast(result: &[usize], format: MemoryFormat, operands: [(&[us
     Broadcast::new(&physical(result, format), [&walks[0], &walks[1]])
 }
 
-/// A dimension, negative to count from the end; `i32`, `isize`, `i64` and `usize` all serve. A tensor without dimensions takes 0 and -1, as
-/// in PyTorch.
+/// A dimension as `i32`, `isize`, `i64` or `usize`; negative numbers count from the end. A tensor
+/// without dimensions accepts 0 and -1, as in PyTorch.
 pub trait Dim: Copy {
     #[doc(hidden)]
     fn index(self) -> i128;
 }
 
-/// A dimension as an index. A tensor without dimensions takes 0 and -1, as in PyTorch, so the index may be that of no dimension;
-/// [`resolve_size`] is for operations that need one.
+/// Returns a dimension as an index. A tensor without dimensions accepts 0 and -1, as in PyTorch, so
+/// the index may not belong to a dimension; operations that need one use [`resolve_size`].
 pub(crate) fn resolve_dim(op: &'static str, dim: impl Dim, rank: usize) -> Result<usize> {
     let (index, dimensions) = (dim.index(), rank.max(1) as i128);
     let from_start = if index < 0 { index + dimensions } else { index };
@@ -106,7 +108,7 @@ pub(crate) fn resolve_dim(op: &'static str, dim: impl Dim, rank: usize) -> Resul
     Err(Error::argument(op, format!("dimension {index} is outside a tensor with {rank} dimensions")))
 }
 
-/// A dimension as an index into `shape`, for operations that change or ask for its size.
+/// Returns a dimension as an index into `shape`, for operations that change or read its size.
 pub(crate) fn resolve_size(op: &'static str, dim: impl Dim, shape: &[usize]) -> Result<usize> {
     match shape {
         [] => Err(Error::argument(op, format!("dimension {} is outside a tensor without dimensions", dim.index()))),
@@ -114,7 +116,7 @@ pub(crate) fn resolve_size(op: &'static str, dim: impl Dim, shape: &[usize]) -> 
     }
 }
 
-/// The dimensions a reduction runs over: one, several, or all (`..`).
+/// The dimensions that a reduction folds: one, several, or all (`..`).
 pub trait Dims {
     #[doc(hidden)]
     fn indices(&self) -> Option<Vec<i128>>;
@@ -126,7 +128,8 @@ impl Dims for RangeFull {
     }
 }
 
-/// The dimensions as sorted indices without repetition; none for a tensor without dimensions, whatever they were.
+/// Returns the dimensions as sorted indices without repetition; none for a tensor without
+/// dimensions, whatever `dims` names.
 pub(crate) fn resolve_dims(op: &'static str, dims: &impl Dims, rank: usize) -> Result<Vec<usize>> {
     let Some(indices) = dims.indices() else { return Ok((0..rank).collect()) };
     let mut axes = indices.into_iter().map(|i| resolve_dim(op, Index(i), rank)).collect::<Result<Vec<_>>>()?;
@@ -147,7 +150,7 @@ impl Dim for Index {
     }
 }
 
-/// The shape that `reshape` takes: sizes, of which one may be -1 to be worked out from the others.
+/// The shape that `reshape` takes: sizes, of which one may be -1, to be computed from the others.
 pub trait ReshapeDims {
     #[doc(hidden)]
     fn sizes(&self) -> Vec<i128>;

@@ -1,11 +1,12 @@
-//! A tensor's elements: a recycled aligned block, a vector that came from outside, or, in a meta run, zeros without memory until they are read.
+//! The memory of a tensor's elements: a recycled aligned block, a vector from outside, or, in a
+//! meta run, zeros that take no memory until they are read.
 
 use std::sync::OnceLock;
 
 use crate::kernels::runtime::allocator::{Block, OutOfMemory};
 use crate::tensor::dtype::{DType, Element};
 
-/// A vector that a tensor took over without copying.
+/// A vector whose memory a tensor uses without copying.
 #[doc(hidden)]
 pub enum Owned {
     U8(Vec<u8>),
@@ -17,17 +18,18 @@ pub enum Owned {
 pub(crate) enum Storage {
     Block(Block),
     Owned(Owned),
-    /// Takes no memory until its bytes are looked at.
+    /// Zeros that take no memory until they are read.
     Untouched {
         length: usize,
         zeros: OnceLock<Block>,
     },
 }
 
-/// The zeros of an untouched storage.
+/// Returns the zeros of an untouched storage, allocated at the first call.
 ///
 /// # Panics
-/// When memory cannot hold them. What hands elements to users calls [`Storage::touch`] first.
+/// When memory cannot hold them. Functions that return elements to users call [`Storage::touch`]
+/// first.
 fn touched(length: usize, zeros: &OnceLock<Block>) -> &Block {
     zeros.get_or_init(|| zeroed(length).unwrap_or_else(|failure| panic!("out of memory: elements of a tensor in a meta run: {failure}")))
 }
@@ -39,17 +41,17 @@ fn zeroed(length: usize) -> Result<Block, OutOfMemory> {
 }
 
 impl Storage {
-    /// Room for `length` elements, content unspecified.
+    /// Allocates memory for `length` elements, content unspecified.
     pub(crate) fn uninit(length: usize, dtype: DType) -> Result<Storage, OutOfMemory> {
         Ok(Storage::Block(Block::uninit(length.saturating_mul(dtype.size()))?))
     }
 
-    /// `length` zeros that take no memory until they are looked at.
+    /// Makes `length` zeros that take no memory until they are read.
     pub(crate) fn untouched(length: usize, dtype: DType) -> Storage {
         Storage::Untouched { length: length * dtype.size(), zeros: OnceLock::new() }
     }
 
-    /// The number of bytes, without looking at them.
+    /// Returns the number of bytes, without allocating them.
     pub(crate) fn len(&self) -> usize {
         match self {
             Storage::Untouched { length, .. } => *length,
@@ -57,7 +59,7 @@ impl Storage {
         }
     }
 
-    /// Makes sure that the bytes are there.
+    /// Allocates the bytes if they have no memory yet.
     pub(crate) fn touch(&self) -> Result<(), OutOfMemory> {
         if let Storage::Untouched { length, zeros } = self
             && zeros.get().is_none()
