@@ -1,5 +1,20 @@
 //! Convolutional networks on the CPU: tensors with reverse-mode autograd, the operations of CNNs, a
 //! layer API, classic architectures, and tools to train them.
+//!
+//! # What returns a `Result`
+//!
+//! A function returns [`Result`] when an argument, the content of a tensor or of a file, or the size
+//! of its result can make it fail, and then it does not panic. Three kinds of functions do not
+//! return one:
+//!
+//! - Operators (`&a + &b`, `&a * 2.0`) and functions that fit a tensor of any shape (`relu`, `abs`,
+//!   `mul_scalar`, [`Tensor::zeros`]) panic at the caller's line, with the message of the error:
+//!   operators when shapes or types do not fit, all of them when memory cannot hold the result.
+//!   Operators have methods that return the error ([`Tensor::add`]).
+//! - Constructors and setters of layers, optimisers, transforms and loaders accept all values.
+//!   Values that make no sense are an error of the first call that does work (`forward`, `step`,
+//!   `apply`, an epoch).
+//! - Accessors (`shape`, `parameters`, `state_dict`) fail for lack of memory only.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

@@ -1,9 +1,13 @@
 //! Random calls of every operation and layer, forward and backward.
 
-use convnet::nn::{self, Module};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use convnet::nn::{self, Module, ModuleExt};
 use convnet::ops::Conv2dOptions;
 use convnet::ops::registry::OPERATIONS;
-use convnet::{MemoryFormat, Result, Tensor, memory};
+use convnet::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use convnet::{ConvAlgorithm, MemoryFormat, Result, Tensor, memory};
 
 use super::generator::Generator;
 use super::mutate::{LONGEST, inputs, measured};
@@ -49,6 +53,7 @@ const CALLS: &[(&str, Call)] = &[
     ("dropout2d", |g| g.of(4)?.dropout2d(g.fraction())),
     ("elu", |g| g.any()?.elu(g.value())),
     ("eq", |g| pair(g, Tensor::eq)),
+    ("eq_scalar", |g| g.any()?.eq_scalar(g.value())),
     ("exp", |g| g.any()?.exp()),
     ("expand", |g| {
         let x = g.any()?;
@@ -194,6 +199,41 @@ const CALLS: &[(&str, Call)] = &[
         let condition = g.tensor(&condition)?.gt_scalar(0.0)?;
         condition.where_(&a, &g.beside(&a, &b)?)
     }),
+    ("comparisons", |g| {
+        let compare = g.pick(&[Tensor::ne, Tensor::lt, Tensor::le, Tensor::gt, Tensor::ge] as &[fn(&Tensor, &Tensor) -> Result<Tensor>]);
+        pair(g, compare)
+    }),
+    ("comparisons with a number", |g| {
+        type Compare = fn(&Tensor, f64) -> Result<Tensor>;
+        let compare = g.pick(&[Tensor::ne_scalar, Tensor::lt_scalar, Tensor::le_scalar, Tensor::gt_scalar] as &[Compare]);
+        compare(&g.any()?, g.value())
+    }),
+    ("convolutions by every algorithm", |g| {
+        use ConvAlgorithm::*;
+        let algorithm = g.pick(&[Im2col, Direct, Winograd2, Winograd4, Depthwise, Naive]);
+        let call = g.pick(&[conv1d, conv2d, conv_transpose2d] as &[Call]);
+        convnet::with_algorithm(algorithm, || {
+            let y = call(g)?;
+            // Backward here, where the algorithm holds; a result that wants no gradient is an error.
+            drop(backward(&y));
+            Ok(y)
+        })
+    }),
+    ("optimizers", |g| {
+        let w = nn::Parameter::new(g.any()?);
+        let gradients = w.tensor().mul(&g.beside(&w.tensor(), &w.shape())?)?.sum(..)?.backward()?;
+        let (rate, decay, share) = (g.value(), g.fraction(), g.fraction());
+        match g.below(5) {
+            0 => Sgd::new([w.clone()], rate).momentum(share).weight_decay(decay).nesterov(g.once_in(2)).step(&gradients)?,
+            1 => Adam::new([w.clone()], rate).betas(share, g.fraction()).epsilon(decay).step(&gradients)?,
+            2 => AdamW::new([w.clone()], rate).weight_decay(decay).step(&gradients)?,
+            3 => RmsProp::new([w.clone()], rate).momentum(share).centered(g.once_in(2)).step(&gradients)?,
+            _ => Adagrad::new([w.clone()], rate).weight_decay(decay).step(&gradients)?,
+        }
+        Ok(w.tensor())
+    }),
+    ("nn::AdaptiveAvgPool2d", |g| nn::AdaptiveAvgPool2d::new(g.options(2)).forward(&g.of(4)?)),
+    ("nn::AdaptiveMaxPool2d", |g| nn::AdaptiveMaxPool2d::new(g.options(2)).forward(&g.of(4)?)),
     ("nn::AvgPool2d", |g| {
         let [kernel, stride, padding] = [g.options(2), g.options(1), g.options(1)];
         nn::AvgPool2d::new(kernel).stride(stride).padding(padding).ceil_mode(g.once_in(2)).forward(&g.of(4)?)
@@ -233,10 +273,38 @@ const CALLS: &[(&str, Call)] = &[
         let last = x.shape().last().map_or(1, |&size| size.min(4096));
         nn::Linear::new(last, g.size()).bias(g.once_in(2)).forward(&x)
     }),
+    ("nn layers without sizes", |g| {
+        let layers: [Box<dyn Module>; 10] = [
+            Box::new(nn::ELU::new(g.value())),
+            Box::new(nn::LeakyReLU::new(g.value())),
+            Box::new(nn::LocalResponseNorm::new(g.option(5))),
+            Box::new(nn::LogSoftmax::new(g.dim())),
+            Box::new(nn::Softmax::new(g.dim())),
+            Box::new(nn::Maxout::new(g.option(2))),
+            Box::new(nn::Flatten::new(g.dim(), g.dim())),
+            Box::new(nn::Dropout::new(g.fraction())),
+            Box::new(nn::Dropout2d::new(g.fraction())),
+            Box::new(nn::StochasticDepth::new(g.fraction())),
+        ];
+        layers[g.below(layers.len())].forward(&g.any()?)
+    }),
     ("nn::MaxPool2d", |g| {
         let [kernel, stride, padding] = [g.options(2), g.options(1), g.options(1)];
         let layer = nn::MaxPool2d::new(kernel).stride(stride).padding(padding).dilation(g.options(1));
         layer.ceil_mode(g.once_in(2)).forward(&g.of(4)?)
+    }),
+    ("nn::Sequential with its summary and receptive fields", |g| {
+        let x = g.of(4)?;
+        let conv = nn::Conv2d::new(sized(g, &x), g.size(), [g.size(), g.size()]).stride(g.options(1)).padding(g.options(1));
+        let pool = nn::MaxPool2d::new(g.options(2)).stride(g.options(2));
+        let inner = nn::Checkpoint::new(nn::Sequential::new().push(nn::ReLU).push(pool));
+        let net = nn::Sequential::new().push(conv).push(inner).push(nn::Flatten);
+        let shape = g.shape();
+        for shape in [&shape[..], x.shape()] {
+            // Errors here do not keep the network from running.
+            drop((net.summary(shape), net.receptive_field(shape)));
+        }
+        net.forward(&x)
     }),
     ("nn::Upsample", |g| {
         let layer = if g.once_in(2) { nn::Upsample::new(g.options(2)) } else { nn::Upsample::to_size(g.options(5)) };
@@ -382,16 +450,41 @@ fn no_channels_divide_into_any_number_of_pieces() -> Result<()> {
     Ok(())
 }
 
+/// The call that runs and since when; `None` once all have returned.
+static RUNNING: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+
+/// Ends the process, and names the call, when a call does not return.
+fn start_watchdog() {
+    // Far above [`LONGEST`], which a call that returns is held to: a busy machine must not end the run.
+    const HANGS: Duration = Duration::from_secs(120);
+    *RUNNING.lock().unwrap() = Some(("none yet".to_string(), Instant::now()));
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            match &*RUNNING.lock().unwrap() {
+                Some((case, since)) if since.elapsed() > HANGS => {
+                    eprintln!("{case} has not returned in {HANGS:?}");
+                    std::process::abort();
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
+    });
+}
+
 #[test]
 fn operations_and_layers_return_a_value_or_an_error_whatever_they_are_called_with() {
     memory::set_limit(Some(memory::stats().in_use + LIMIT));
+    start_watchdog();
     // As many rounds over the table as give about ten times the number of files.
     let rounds = inputs().div_ceil(CALLS.len() / 10);
     let (mut values, mut walks, mut errors, mut faults) = (0, 0, 0, vec![]);
-    let (mut slowest, mut largest) = ((std::time::Duration::ZERO, String::new()), (0, String::new()));
+    let (mut slowest, mut largest) = ((Duration::ZERO, String::new()), (0, String::new()));
     for number in 0..rounds * CALLS.len() {
         let (name, call) = CALLS[number % CALLS.len()];
         let case = format!("{name}, case {number}");
+        *RUNNING.lock().unwrap() = Some((case.clone(), Instant::now()));
         let (result, time, most) = measured(|| call(&mut Generator::new(number as u64)).map(|y| (backward(&y), y)));
         match result {
             Ok(Ok((walk, _))) => {
@@ -411,6 +504,7 @@ fn operations_and_layers_return_a_value_or_an_error_whatever_they_are_called_wit
         largest = largest.max((most, case));
     }
     memory::set_limit(None);
+    *RUNNING.lock().unwrap() = None;
     println!("{values} values, {walks} of them with gradients, {errors} errors, slowest {slowest:?}, at most {largest:?} bytes held");
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     assert!(values > errors / 4 && errors > values / 20, "{values} values and {errors} errors");
