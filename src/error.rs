@@ -64,7 +64,7 @@ pub enum Error {
     #[error("backward: {0}")]
     Backward(String),
     /// Memory for a result, or for temporary data, that cannot be allocated;
-    /// [`allocator::set_limit`](crate::memory::set_limit) sets the limit.
+    /// [`memory::set_limit`](crate::memory::set_limit) sets the limit.
     #[error("out of memory: {what}: {source}")]
     OutOfMemory {
         /// What the memory was for, such as `a tensor [1099511627776] of f32`.

@@ -262,7 +262,7 @@ impl<T: Real> Prepared<T> {
         let plan = match (algorithm.resolve::<T>(g, pass.into(), kept), pass) {
             (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
             (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
-            (ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4, _) if const { !T::FAST } => unreachable!("an unsupported_reason"),
+            (ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4, _) if const { !T::FAST } => unreachable!("an unsupported algorithm"),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
             (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Six, g, pass, w)),
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
@@ -287,7 +287,7 @@ impl<T: Real> Prepared<T> {
         match (&self.plan, self.pass) {
             (Plan::Direct(correlation), _) => return correlation.run(from, epilogue, to),
             (Plan::Overlap(overlap), _) => return overlap.run(from, epilogue, to),
-            (Plan::Winograd(_), _) if const { !T::FAST } => unreachable!("an unsupported_reason"),
+            (Plan::Winograd(_), _) if const { !T::FAST } => unreachable!("an unsupported algorithm"),
             (Plan::Winograd(winograd), _) => return winograd.run(from, epilogue, to),
             (Plan::Depthwise(depthwise), _) => return depthwise.run(from, epilogue, to),
             (Plan::Dense(w), _) => return small_m::product([g.batch, g.channels_out, g.channels_in], from, w, epilogue, to),
@@ -349,7 +349,7 @@ pub fn weight_gradient<T: Real>(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &
     match algorithm.resolve::<T>(g, ConvPass::WeightGradient, false) {
         ConvAlgorithm::Naive => naive::weight_gradient(g, x, dy, dw),
         ConvAlgorithm::Im2col => im2col::weight_gradient(g, x, dy, dw),
-        ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 if const { !T::FAST } => unreachable!("an unsupported_reason"),
+        ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 if const { !T::FAST } => unreachable!("an unsupported algorithm"),
         ConvAlgorithm::Winograd2 => winograd::weight_gradient(Tile::Four, g, x, dy, dw),
         ConvAlgorithm::Winograd4 => winograd::weight_gradient(Tile::Six, g, x, dy, dw),
         ConvAlgorithm::Depthwise => depthwise::weight::weight_gradient(g, x, dy, dw),

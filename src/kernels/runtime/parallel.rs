@@ -392,7 +392,7 @@ mod tests {
     #[cfg(not(miri))]
     #[test]
     fn number_of_threads_follows_environment_variable_and_global_pool() {
-        const TEST: &str = "kernels::parallel::tests::number_of_threads_follows_environment_variable_and_global_pool";
+        const TEST: &str = "kernels::runtime::parallel::tests::number_of_threads_follows_environment_variable_and_global_pool";
         match std::env::var("CONVNET_TEST_ALONE").as_deref() {
             Ok("built") => rayon::ThreadPoolBuilder::new().num_threads(5).build_global().unwrap(),
             Ok(_) => {}
@@ -432,7 +432,7 @@ mod tests {
             return false;
         }
         let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
-        alone.args([&format!("kernels::parallel::tests::{test}"), "--exact"]).env("CONVNET_TEST_ALONE", "1");
+        alone.args([&format!("kernels::runtime::parallel::tests::{test}"), "--exact"]).env("CONVNET_TEST_ALONE", "1");
         let output = alone.output().unwrap();
         assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
         true

@@ -47,7 +47,7 @@ struct Reason(Option<usize>);
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(limit) => write!(f, "and the limit is {} (allocator::set_limit changes it)", Bytes(limit)),
+            Some(limit) => write!(f, "and the limit is {} (memory::set_limit changes it)", Bytes(limit)),
             None => f.write_str("and the system has no more"),
         }
     }
@@ -68,9 +68,9 @@ static LIMIT: AtomicUsize = AtomicUsize::new(0);
 /// ```
 /// use convnet::{Tensor, memory};
 ///
-/// allocator::set_limit(Some(allocator::stats().in_use + (1 << 20)));
+/// memory::set_limit(Some(memory::stats().in_use + (1 << 20)));
 /// assert!(Tensor::zeros([1]).expand([1 << 30]).is_err());
-/// allocator::set_limit(None);
+/// memory::set_limit(None);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub fn set_limit(bytes: Option<usize>) {
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn refused_request_reports_its_size_and_reason() {
         let failure = OutOfMemory { bytes: 3 << 39, in_use: 5 << 10, limit: Some(1 << 30) };
-        let expected = "1.5 TiB asked for with 5.0 KiB in use, and the limit is 1.0 GiB (allocator::set_limit changes it)";
+        let expected = "1.5 TiB asked for with 5.0 KiB in use, and the limit is 1.0 GiB (memory::set_limit changes it)";
         assert_eq!(failure.to_string(), expected);
         let failure = OutOfMemory { bytes: usize::MAX, in_use: 0, limit: None };
         assert_eq!(failure.to_string(), "16.0 EiB asked for with 0 bytes in use, and the system has no more");
