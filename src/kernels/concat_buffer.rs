@@ -1,14 +1,15 @@
-//! Rows of channels inside wider rows: putting some in, and normalising the first.
+//! Rows of channels inside wider rows: appends channels and normalises the first ones.
 
 use super::elementwise::epilogue::Activation;
 use super::runtime::allocator::Buffer;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Real, vectorize};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 32 * 1024;
 
-/// Writes `added` channels of each row of `x` behind the first `used` of each row of `y`, which has `pitch`.
+/// Writes `added` channels of each row of `x` after the first `used` channels of each row of `y`,
+/// whose rows have `pitch` elements.
 pub(crate) fn put<T: Real>(y: &mut [T], pitch: usize, used: usize, x: &[T], added: usize) {
     if x.is_empty() {
         return;
@@ -23,7 +24,8 @@ pub(crate) fn put<T: Real>(y: &mut [T], pitch: usize, used: usize, x: &[T], adde
     });
 }
 
-/// `y = activation(x · scale + offset)` channel by channel, for the first channels of each row of `x`, which has `pitch`.
+/// Computes `y = activation(x · scale + offset)` channel by channel, for the first channels of each
+/// row of `x`, whose rows have `pitch` elements.
 pub(crate) fn affine<T: Real>(x: &[T], pitch: usize, [scale, offset]: [&[f64]; 2], activation: Activation, y: &mut [T]) {
     let channels = scale.len();
     if y.is_empty() {
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_put_behind_one_another_and_normalised_from_there() {
+    fn channels_are_appended_to_rows_and_normalised() {
         let (rows, pitch) = (5000, 7);
         let mut maps = vec![f64::NAN; rows * pitch];
         put(&mut maps, pitch, 0, &vec![1.0; rows * 2], 2);

@@ -1,17 +1,18 @@
-//! Copies of contiguous runs: joining, cutting, padding, picking by index.
+//! Copies of contiguous runs: concatenation, slicing, padding, selection by index.
 
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Scalar, vectorize};
 
-/// Elements that one task copies.
+/// The number of elements that one task copies.
 const GRAIN: usize = 32 * 1024;
 
-/// Where a box of runs lies in a slice: its first element, and the distances between planes and between rows.
+/// The layout of a box of runs in a slice: its first element, and the distances between planes and
+/// between rows.
 #[derive(Clone, Copy, Debug)]
 pub struct StridedBox {
-    /// Index of the first element.
+    /// The index of the first element.
     pub start: usize,
-    /// Distance between planes, distance between rows.
+    /// The distance between planes and the distance between rows.
     pub steps: [usize; 2],
 }
 
@@ -21,7 +22,7 @@ impl StridedBox {
     }
 }
 
-/// Copies `[planes, rows, run]` elements from one window to another; runs are contiguous in both.
+/// Copies `[planes, rows, run]` elements from one box to another; runs are contiguous in both.
 pub fn copy_box<T: Scalar>([planes, rows, run]: [usize; 3], x: &[T], from: StridedBox, y: &mut [T], to: StridedBox) {
     if planes * rows * run == 0 {
         return;
@@ -37,7 +38,8 @@ pub fn copy_box<T: Scalar>([planes, rows, run]: [usize; 3], x: &[T], from: Strid
         let first = task * block;
         let (mut plane, mut row) = (first / rows, first % rows);
         for _ in first..total.min(first + block) {
-            // SAFETY: the assertions above keep rows and planes apart, and each task has rows of its own.
+            // SAFETY: the assertions above keep rows and planes apart, and each task has its own
+            // rows.
             let y = unsafe { y.slice(to.offset(plane, row), run) };
             y.copy_from_slice(&x[from.offset(plane, row)..][..run]);
             row += 1;
@@ -48,7 +50,8 @@ pub fn copy_box<T: Scalar>([planes, rows, run]: [usize; 3], x: &[T], from: Strid
     });
 }
 
-/// Interleaves: `y[o] = parts[0][o], parts[1][o], …` for each outer index `o`, where a part is `[outer, run]` with a run of its own.
+/// Concatenates: `y[o] = parts[0][o], parts[1][o], …` for each outer index `o`, where each part is
+/// `[outer, run]` with its own run.
 pub fn join<T: Scalar>(parts: &[(&[T], usize)], y: &mut [T]) {
     let row: usize = parts.iter().map(|&(_, run)| run).sum();
     if y.is_empty() {
@@ -68,7 +71,7 @@ pub fn join<T: Scalar>(parts: &[(&[T], usize)], y: &mut [T]) {
     });
 }
 
-/// `y[o, j, ..] = x[o, index[j], ..]`, where `x` is `[outer, size, inner]`.
+/// Computes `y[o, j, ..] = x[o, index[j], ..]`, where `x` is `[outer, size, inner]`.
 pub fn select<T: Scalar>([size, inner]: [usize; 2], index: &[usize], x: &[T], y: &mut [T]) {
     if y.is_empty() {
         return;
@@ -79,7 +82,7 @@ pub fn select<T: Scalar>([size, inner]: [usize; 2], index: &[usize], x: &[T], y:
         let (mut outer, mut j) = (task * rows / index.len(), task * rows % index.len());
         for y in y.chunks_exact_mut(inner) {
             let at = (outer * size + index[j]) * inner;
-            // A call to copy one element would cost more than the copy.
+            // A call that copies one element would cost more than the copy.
             if inner == 1 {
                 y[0] = x[at];
             } else {
@@ -93,7 +96,7 @@ pub fn select<T: Scalar>([size, inner]: [usize; 2], index: &[usize], x: &[T], y:
     });
 }
 
-/// `x[o, index[j], ..] += y[o, j, ..]`, in the order of `j`: the inverse of [`select`].
+/// Computes `x[o, index[j], ..] += y[o, j, ..]`, in the order of `j`: the transpose of [`select`].
 pub fn select_add<T: Scalar>([size, inner]: [usize; 2], index: &[usize], y: &[T], x: &mut [T]) {
     if y.is_empty() || x.is_empty() {
         return;
@@ -108,7 +111,7 @@ pub fn select_add<T: Scalar>([size, inner]: [usize; 2], index: &[usize], y: &[T]
     });
 }
 
-/// `y[..] = value`.
+/// Sets `y[..] = value`.
 pub fn fill<T: Scalar>(y: &mut [T], value: T) {
     let work = y.len();
     parallel::chunks_mut(y, GRAIN, work, |_, y| y.fill(value));

@@ -5,10 +5,11 @@ use rand_chacha::ChaCha8Rng;
 
 use super::runtime::parallel;
 
-/// The number of elements that one stream of random bits decides on.
+/// The number of elements that one stream of random bits decides.
 const GRAIN: usize = 16 * 1024;
 
-/// Fills with 1 where an element is kept and 0 where it is dropped, which happens with probability `p`.
+/// Fills `mask` with 1 where an element is kept and 0 where it is dropped; elements are dropped
+/// with probability `p`.
 ///
 /// Each run of elements has a separate stream under one key, so the mask does not depend on which
 /// thread fills which part.

@@ -1,35 +1,38 @@
-//! The geometry of a window that slides over a map: validated once, then trusted by every kernel.
+//! The geometry of a sliding window: validated once, then trusted by every kernel.
 
 use std::ops::Range;
 
-/// A window (kernel) that slides over the two spatial axes (height, width) of a map, and the sizes that result.
+/// A window (kernel) that slides over the two spatial axes (height, width) of a map, and the
+/// resulting sizes.
 ///
-/// Construction is checked, so kernels may compute positions without fear of overflow. The fields are public to be read; build with
-/// [`Window::new`].
+/// [`Window::new`] checks the parameters, so kernels may compute positions without overflow. The
+/// fields are public only for reading; create windows with [`Window::new`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// Size of the input.
+    /// The size of the input.
     pub input: [usize; 2],
-    /// Number of windows along each axis, at least 1.
+    /// The number of windows along each axis, at least 1.
     pub output: [usize; 2],
-    /// Taps along each axis.
+    /// The number of taps along each axis.
     pub kernel: [usize; 2],
-    /// Distance between neighbouring windows; where there is one window, at most what the input and the kernel reach over.
+    /// The distance between neighbouring windows; if there is one window, at most the larger extent
+    /// of the padded input and the dilated kernel.
     pub stride: [usize; 2],
-    /// Positions added at both ends of each axis.
+    /// The number of positions added at both ends of each axis.
     pub padding: [usize; 2],
-    /// Distance between neighbouring taps; 1 where there is one tap.
+    /// The distance between neighbouring taps; 1 if there is one tap.
     pub dilation: [usize; 2],
 }
 
 impl Window {
     /// Validates the parameters and computes the output's size.
     ///
-    /// With `ceil_mode` a last window may hang over the end, if it starts inside the input or the padding before it (PyTorch's rule).
+    /// With `ceil_mode` a last window may extend beyond the end if it starts inside the input or
+    /// the padding before it (PyTorch's rule).
     ///
     /// # Errors
-    /// A message for the caller to put its operation's name before: a zero kernel, stride or dilation, a kernel larger than the padded input,
-    /// sizes that overflow.
+    /// Returns a message, to which the caller prepends the name of its operation, for a zero
+    /// kernel, stride or dilation, a kernel larger than the padded input, or sizes that overflow.
     pub fn new(
         input: [usize; 2],
         kernel: [usize; 2],
@@ -63,8 +66,9 @@ impl Window {
             let dilated = if dilation == [1, 1] { String::new() } else { format!(" (dilated to {})", by(extent)) };
             return Err(format!("kernel {}{dilated} is larger than the padded input {}", by(kernel), by(padded)));
         }
-        // Where there is one window, or one tap, the distance to the next does not matter; kernels that compute with it, or have a part
-        // for each remainder, take what is in proportion to the input.
+        // With one window, or one tap, the distance to the next does not matter. It is limited in
+        // proportion to the input for kernels that compute with it or have one part for each
+        // remainder.
         let (mut stride, mut dilation) = (stride, dilation);
         for axis in 0..2 {
             if output[axis] == 1 {
@@ -77,7 +81,8 @@ impl Window {
         Ok(Window { input, output, kernel, stride, padding, dilation })
     }
 
-    /// The taps of window `at` along `axis` that lie inside the input. Empty when the window lies in the padding.
+    /// Returns the taps of window `at` along `axis` that are inside the input; empty if the window
+    /// is entirely in the padding.
     pub fn taps(&self, axis: usize, at: usize) -> Range<usize> {
         let (start, dilation) = (at * self.stride[axis], self.dilation[axis]);
         let first = self.padding[axis].saturating_sub(start).div_ceil(dilation);
@@ -85,26 +90,30 @@ impl Window {
         first.min(end)..end
     }
 
-    /// The first window along `axis` whose taps all lie in the padding, found without a walk over the windows. The padding must be at
-    /// most half of the dilated kernel.
+    /// Returns the first window along `axis` whose taps are all in the padding, without iterating
+    /// over the windows. The padding must be at most half of the dilated kernel.
     pub fn only_padding(&self, axis: usize) -> Option<usize> {
         let (input, stride, dilation) = (self.input[axis], self.stride[axis], self.dilation[axis]);
-        // The first tap behind the padding of the window that starts at `start` is on position `(first + start) % dilation`. From
-        // `input - first` to `dilation - first`, starts thus have one tap before the input and the next behind it. The next such range
-        // begins more than `input` later, where only a last window that hangs over may start.
+        // For the window that starts at `start`, the first tap behind the leading padding reads
+        // position `(first + start) % dilation`. Starts from `input - first` to `dilation - first`
+        // therefore have one tap before the input and the next one behind it. The next such range
+        // begins more than `input` later, where only a last window that extends beyond the end may
+        // start.
         let first = (dilation - self.padding[axis] % dilation) % dilation;
         let (at, last) = (input.saturating_sub(first).div_ceil(stride), self.output[axis] - 1);
         let found = (at <= last && at * stride < dilation - first).then_some(at);
         found.or_else(|| self.taps(axis, last).is_empty().then_some(last))
     }
 
-    /// Where tap `tap` of window `at` reads along `axis`; only for taps in [`taps`](Window::taps).
+    /// Returns the input position that tap `tap` of window `at` reads along `axis`; only for taps
+    /// in [`taps`](Window::taps).
     pub fn position(&self, axis: usize, at: usize, tap: usize) -> usize {
         at * self.stride[axis] + tap * self.dilation[axis] - self.padding[axis]
     }
 }
 
-/// The padded input and the dilated kernel, when every position that kernels compute fits.
+/// Returns the sizes of the padded input and the dilated kernel, if every position that kernels
+/// compute fits.
 fn sizes(input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> Option<(usize, usize)> {
     let padded = padding.checked_mul(2)?.checked_add(input)?;
     let extent = (kernel - 1).checked_mul(dilation)?.checked_add(1)?;
@@ -113,7 +122,7 @@ fn sizes(input: usize, kernel: usize, stride: usize, padding: usize, dilation: u
     Some((padded, extent))
 }
 
-/// `[3, 5]` as `3×5`.
+/// Formats `[3, 5]` as `3×5`.
 fn by([height, width]: [usize; 2]) -> String {
     format!("{height}×{width}")
 }
@@ -123,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_sizes_are_those_of_pytorch() {
+    fn output_sizes_match_pytorch() {
         let size = |input, kernel, stride, padding, dilation, ceil| {
             let window = Window::new([input; 2], [kernel; 2], [stride; 2], [padding; 2], [dilation; 2], ceil);
             window.unwrap().output[0]
@@ -134,12 +143,13 @@ mod tests {
         assert_eq!(size(7, 3, 2, 0, 2, false), 2);
         // The third window would start at 6 of 4 + 1: behind the input, so it is dropped.
         assert_eq!(size(4, 2, 3, 1, 1, true), 2);
-        // A kernel larger than the input passes where the stride lets the only window hang over.
+        // A kernel larger than the input is accepted if the stride lets the only window extend
+        // beyond the end.
         assert_eq!(size(3, 4, 2, 0, 1, true), 1);
     }
 
     #[test]
-    fn wrong_parameters_are_named() {
+    fn error_names_wrong_parameter() {
         let error = |input, kernel, stride, dilation| Window::new(input, kernel, stride, [0, 0], dilation, false).unwrap_err();
         assert_eq!(error([3, 3], [5, 5], [1, 1], [1, 1]), "kernel 5×5 is larger than the padded input 3×3");
         assert_eq!(error([4, 9], [3, 3], [1, 1], [2, 2]), "kernel 3×3 (dilated to 5×5) is larger than the padded input 4×9");
@@ -152,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_without_a_tap_inside_the_input_are_found() {
+    fn windows_without_tap_inside_input_are_found() {
         let mut found = 0;
         for (input, kernel, stride) in (1..8usize).flat_map(|i| (1..5usize).flat_map(move |k| (1..5usize).map(move |s| (i, k, s)))) {
             for (dilation, ceil) in (1..9usize).flat_map(|d| [(d, false), (d, true)]) {
@@ -170,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_that_do_not_matter_are_small() {
+    fn irrelevant_distances_are_limited() {
         let window = Window::new([3, 4], [3, 1], [1 << 62, 1 << 62], [1, 0], [1, 1 << 62], false).unwrap();
         assert_eq!((window.output, window.stride, window.dilation), ([1, 1], [5, 4], [1, 1]));
         let two = Window::new([5, 5], [2, 2], [3, 3], [0, 0], [1, 1], false).unwrap();
@@ -178,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn taps_are_those_inside_the_input() {
+    fn taps_are_inside_input() {
         for (input, kernel, stride, padding, dilation, ceil) in
             [(7, 3, 2, 1, 1, true), (9, 3, 1, 2, 2, false), (5, 2, 3, 0, 1, true), (4, 4, 1, 3, 1, false), (6, 2, 3, 1, 4, true)]
         {

@@ -1,40 +1,43 @@
-//! Losses: fused, numerically stable.
+//! Losses: fused and numerically stable.
 //!
-//! Cross entropy works on rows of logits, `[M, classes]`. Forward keeps of each row its maximum and the logarithm of its sum of exponentials,
-//! from which backward gets the softmax without another pass; the two stay apart, since their sum would lose digits where logits are large.
+//! Cross entropy works on rows of logits, `[M, classes]`. The forward pass stores the maximum of
+//! each row and the logarithm of its sum of exponentials, from which the backward pass computes the
+//! softmax without another pass. The two are stored separately, since their sum would lose digits
+//! if logits are large.
 
 use super::reduce::fold;
 use super::runtime::allocator::Buffer;
 use super::runtime::parallel;
 use super::runtime::simd::{Real, vectorize};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 4 * 1024;
-/// What an element costs, in elementary operations; the exponential dominates.
+/// The number of elementary operations per element; the exponential dominates.
 const COST: usize = 16;
-/// Independent accumulators of a sum over pairs.
+/// The number of independent accumulators of a sum over pairs.
 const LANES: usize = 16;
 
-/// What a row of logits is held against.
+/// The target of the rows of logits.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a, T> {
-    /// The right class of each row; rows with the label `ignored` do not count. The others have been checked to be below the number of classes.
+    /// The correct class of each row; rows with the label `ignored` do not count. The other labels
+    /// have been checked to be below the number of classes.
     Labels {
-        /// One for each row.
+        /// One label for each row.
         labels: &'a [i64],
-        /// The label that does not count.
+        /// The label of rows that do not count.
         ignored: i64,
     },
-    /// Probabilities of the classes, `[M, classes]`.
+    /// The probabilities of the classes, `[M, classes]`.
     Probabilities(&'a [T]),
 }
 
-/// What a cross entropy needs beside the logits.
+/// The inputs of a cross entropy besides the logits.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropy<'a, T> {
     /// The number of classes, at least 1.
     pub classes: usize,
-    /// What the rows are held against.
+    /// The target of the rows.
     pub target: Target<'a, T>,
     /// A factor for each class.
     pub weight: Option<&'a [T]>,
@@ -42,7 +45,8 @@ pub struct CrossEntropy<'a, T> {
     pub smoothing: T,
 }
 
-/// Of each row: its maximum, the logarithm of `Σ exp(x - maximum)`, and its loss.
+/// The number of statistics of each row: its maximum, the logarithm of `Σ exp(x - maximum)`, and
+/// its loss.
 pub const STATISTICS: usize = 3;
 
 impl<T: Real> CrossEntropy<'_, T> {
@@ -62,7 +66,7 @@ impl<T: Real> CrossEntropy<'_, T> {
         self.weight.map_or(T::one(), |weight| weight[class])
     }
 
-    /// The label of a row that counts, `None` for others and for probabilities.
+    /// Returns the label of a row that counts; `None` for other rows and for probabilities.
     fn label(&self, row: usize) -> Option<usize> {
         match self.target {
             Target::Labels { labels, ignored } if labels[row] != ignored => Some(labels[row] as usize),
@@ -70,7 +74,7 @@ impl<T: Real> CrossEntropy<'_, T> {
         }
     }
 
-    /// What smoothing gives each class.
+    /// Returns the share of each class from label smoothing.
     fn spread(&self) -> T {
         self.smoothing / T::of(self.classes as f64)
     }
@@ -104,7 +108,7 @@ impl<T: Real> CrossEntropy<'_, T> {
         [max, log_sum, -loss]
     }
 
-    /// The gradient of the logits; `scale(row)` is the gradient of that row's loss.
+    /// Computes the gradient of the logits; `scale(row)` is the gradient of that row's loss.
     pub fn backward(&self, x: &[T], statistics: &[T], scale: impl Fn(usize) -> T + Sync, dx: &mut [T]) {
         let (sharp, spread) = (T::one() - self.smoothing, self.spread());
         let total_weight = (0..self.classes).fold(T::zero(), |sum, class| sum + self.weight(class));
@@ -134,7 +138,7 @@ impl<T: Real> CrossEntropy<'_, T> {
         });
     }
 
-    /// The gradient of probabilities as targets.
+    /// Computes the gradient of probabilities as targets.
     pub fn backward_target(&self, x: &[T], statistics: &[T], scale: impl Fn(usize) -> T + Sync, dt: &mut [T]) {
         let sharp = T::one() - self.smoothing;
         self.each_row(x, statistics, dt, |row, x, [max, log_sum], dt| {
@@ -157,7 +161,7 @@ impl<T: Real> CrossEntropy<'_, T> {
     }
 }
 
-/// `Σ f(a[i], b[i])` in `f64`, in parts of fixed size that are put together in order.
+/// Computes `Σ f(a[i], b[i])` in `f64`, in parts of fixed size that are combined in order.
 pub fn sum_pairs<T: Real>(a: &[T], b: &[T], cost: usize, f: impl Fn(T, T) -> T + Copy + Sync) -> f64 {
     assert_eq!(a.len(), b.len());
     let mut partial = Buffer::<f64>::uninit(a.len().div_ceil(GRAIN));

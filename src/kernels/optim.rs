@@ -1,22 +1,24 @@
-//! Optimiser updates: parameter, gradient and state go through the registers once, in place.
+//! Optimiser updates: one pass in place over parameter, gradient and state.
 //!
-//! A rule is a small struct with an `apply` for one element; [`update`] is the loop that all of them share. What a rule may leave out
-//! (momentum, AMSGrad's maximum, …) is a const parameter, so that each variant is a loop without branches.
+//! A rule is a small struct with an `apply` for one element; [`update`] is the loop that all rules
+//! share. The optional parts of a rule (momentum, AMSGrad's maximum, …) are const parameters, so
+//! that each variant is a loop without branches.
 
 use pulp::{Simd, WithSimd};
 
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Real, dispatch_light};
 
-/// Elements that one task handles.
+/// The number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
 
-/// How one element of a parameter changes; `N` numbers of state (at most three) go with it.
+/// An update rule for one element of a parameter with `N` numbers of state (at most three).
 pub trait Update<const N: usize>: Copy + Sync {
-    /// About how many elementary operations one element costs; decides when threads are worth it.
+    /// The approximate number of elementary operations per element; decides when threads are
+    /// worthwhile.
     const COST: usize;
 
-    /// The parameter's next value; `state` is overwritten with the next state.
+    /// Returns the parameter's next value and overwrites `state` with the next state.
     fn apply<T: Real>(self, parameter: T, gradient: T, state: &mut [T; N]) -> T;
 }
 
@@ -28,7 +30,8 @@ pub fn update<T: Real, const N: usize, U: Update<N>>(rule: U, parameter: &mut [T
     parallel::for_each(total.div_ceil(GRAIN), total * U::COST, |task| {
         let start = task * GRAIN;
         let length = GRAIN.min(total - start);
-        // SAFETY: task `task` alone touches the range `[task * GRAIN, (task + 1) * GRAIN)` of each slice.
+        // SAFETY: only task `task` touches the range `[task * GRAIN, (task + 1) * GRAIN)` of each
+        // slice.
         let (parameter, state) = unsafe { (parameter.slice(start, length), state.each_ref().map(|state| state.slice(start, length))) };
         run(rule, parameter, &gradient[start..start + length], state);
     });
@@ -41,7 +44,8 @@ fn run<T: Real, const N: usize, U: Update<N>>(rule: U, parameter: &mut [T], grad
     dispatch_light::<T, _>(Loop::<T, U, N> { rule, p: parameter, g: gradient, a, b, c });
 }
 
-/// The loop as a value: a closure for `vectorize` of this size would not be inlined, and so compiled without the instruction set.
+/// The loop as a value: a closure of this size passed to `vectorize` would not be inlined, and
+/// would be compiled without the instruction set.
 struct Loop<'a, T, U, const N: usize> {
     rule: U,
     p: &'a mut [T],
@@ -60,8 +64,8 @@ impl<T: Real, const N: usize, U: Update<N>> WithSimd for Loop<'_, T, U, N> {
     }
 }
 
-/// Each slice is an argument, not an element of an array: so the compiler knows that they do not overlap, without which it gives up on
-/// vectorising four of them.
+/// Updates every element. Each slice is an argument, not an element of an array, so the compiler
+/// knows that they do not overlap; without this it does not vectorise a loop over four of them.
 #[inline(always)]
 fn walk<T: Real, const N: usize, U: Update<N>>(rule: U, p: &mut [T], g: &[T], a: &mut [T], b: &mut [T], c: &mut [T]) {
     let length = |slot: usize| if slot < N { p.len() } else { 0 };
@@ -96,7 +100,7 @@ pub struct Sgd<const MOMENTUM: bool> {
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub momentum: f64,
-    /// How much of the gradient enters the velocity: `1 - dampening`.
+    /// The factor of the gradient in the velocity: `1 - dampening`.
     pub gain: f64,
     pub nesterov: bool,
 }
@@ -116,17 +120,17 @@ impl<const MOMENTUM: bool, const N: usize> Update<N> for Sgd<MOMENTUM> {
     }
 }
 
-/// Adam; the state is the two moments and, with `AMSGRAD`, the second one's maximum.
+/// Adam; the state is the two moments and, with `AMSGRAD`, the maximum of the second one.
 #[derive(Clone, Copy)]
 pub struct Adam<const AMSGRAD: bool> {
-    /// The learning rate over the first moment's bias correction.
+    /// The learning rate divided by the first moment's bias correction.
     pub step_size: f64,
-    /// What multiplies the parameter first: decoupled weight decay.
+    /// The factor by which the parameter is multiplied first: decoupled weight decay.
     pub shrink: f64,
-    /// Weight decay that is added to the gradient.
+    /// The weight decay that is added to the gradient.
     pub weight_decay: f64,
     pub betas: [f64; 2],
-    /// One over the root of the second moment's bias correction.
+    /// The reciprocal of the square root of the second moment's bias correction.
     pub unbias: f64,
     pub epsilon: f64,
 }
@@ -143,7 +147,7 @@ impl<const AMSGRAD: bool, const N: usize> Update<N> for Adam<AMSGRAD> {
         (state[0], state[1]) = (first, second);
         let mut scale = second;
         if AMSGRAD {
-            // Written so that a second moment that is not a number gets through.
+            // Written so that a NaN second moment propagates.
             scale = if state[2] >= second { state[2] } else { second };
             state[2] = scale;
         }
@@ -151,7 +155,8 @@ impl<const AMSGRAD: bool, const N: usize> Update<N> for Adam<AMSGRAD> {
     }
 }
 
-/// RMSprop; the state is the mean square, with `CENTERED` the mean, with `MOMENTUM` (last) the velocity.
+/// RMSprop; the state is the mean square, with `CENTERED` the mean, with `MOMENTUM` (last) the
+/// velocity.
 #[derive(Clone, Copy)]
 pub struct RmsProp<const CENTERED: bool, const MOMENTUM: bool> {
     pub learning_rate: f64,
@@ -207,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_tails_and_tasks_agree_with_one_element_at_a_time() {
+    fn vectors_tails_and_tasks_agree_with_single_elements() {
         let rule = Adam::<true> { step_size: 0.1, shrink: 0.99, weight_decay: 0.01, betas: [0.9, 0.99], unbias: 1.5, epsilon: 1e-8 };
         for total in [0, 1, 7, 32, 101, 2 * GRAIN + 17] {
             let number = |i: usize| (i * 7919 % 1013) as f32 / 500.0 - 1.0;

@@ -1,9 +1,10 @@
 //! Reductions in a fixed order.
 //!
-//! Every reduction is the same picture: the input seen as `[outer, reduced, inner]`, the result as `[outer, inner]`. Sums that are long are cut
-//! into parts of fixed size, which are put together in order, so that neither the number of threads nor the vector width of other parts matters.
-//! An accumulator takes at most [`BLOCK`] elements before it is added to a second one: the
-//! rounding error of a sum of values of one sign grows with the number of terms.
+//! Every reduction views its input as `[outer, reduced, inner]` and its result as `[outer, inner]`.
+//! Long sums are divided into parts of fixed size, which are combined in order, so that the result
+//! depends neither on the number of threads nor on the vector width used for other parts. An
+//! accumulator takes at most [`BLOCK`] elements before it is added to a second one: the rounding
+//! error of a sum of values of one sign grows with the number of terms.
 
 use std::ops::Range;
 
@@ -11,33 +12,36 @@ use super::runtime::allocator::Buffer;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Scalar, vectorize};
 
-/// Elements of a contiguous run that one partial sum covers.
+/// The number of elements of a contiguous run that one partial sum covers.
 const RUN: usize = 16 * 1024;
-/// Parts that columns are cut into at least, unless they would have fewer elements than this.
+/// The smallest number of parts into which columns are divided, unless parts would have fewer than
+/// [`SHORT`] elements.
 const FEW_PARTS: usize = 8;
 const SHORT: usize = 4 * 1024;
-/// Independent accumulators in a contiguous run: enough for the compiler to vectorise and to hide latency.
+/// The number of independent accumulators in a contiguous run: enough for the compiler to vectorise
+/// and to hide latency.
 const LANES: usize = 32;
-/// Elements that an accumulator takes before it is joined to those of earlier blocks.
+/// The number of elements that an accumulator takes before it is joined to those of earlier blocks.
 const BLOCK: usize = 32;
-/// Accumulators in a line of short rows.
+/// The number of accumulators in a line of short rows.
 const WIDE: usize = 128;
 
-/// The larger number; NaN if either is.
+/// Returns the larger number; NaN if either is NaN.
 #[inline(always)]
 #[allow(clippy::eq_op)] // only NaN differs from itself
 pub fn larger<T: Scalar>(a: T, b: T) -> T {
     if a > b || a != a { a } else { b }
 }
 
-/// The smaller number; NaN if either is.
+/// Returns the smaller number; NaN if either is NaN.
 #[inline(always)]
 #[allow(clippy::eq_op)] // only NaN differs from itself
 pub fn smaller<T: Scalar>(a: T, b: T) -> T {
     if a < b || a != a { a } else { b }
 }
 
-/// `y[o, i]` is the first `r` at which `x[o, r, i]` is not beaten by any other: where `beats(x, best)` is never true. A NaN beats all numbers.
+/// Sets `y[o, i]` to the first `r` at which `x[o, r, i]` is the best element: for no other element
+/// `beats(other, best)` is true. A NaN beats all numbers.
 pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut [i64], beats: impl Fn(T, T) -> bool + Copy + Sync) {
     assert!(x.len() == outer * reduced * inner && y.len() == outer * inner);
     if x.is_empty() {
@@ -73,7 +77,7 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
     });
 }
 
-/// Folds a contiguous slice with independent lanes, then the lanes in order.
+/// Folds a contiguous slice in independent lanes, then the lanes in order.
 pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
     vectorize::<T, _>(
         #[inline(always)]
@@ -81,7 +85,7 @@ pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Co
     )
 }
 
-/// As [`fold`], for callers that are compiled for an instruction set already.
+/// Computes [`fold`], for callers that are compiled for an instruction set already.
 #[inline(always)]
 pub fn fold_lanes<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
     let mut lanes = [zero; LANES];
@@ -110,9 +114,10 @@ pub fn fold_lanes<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> 
     lanes[0]
 }
 
-/// `y[o, i] = fold over r of x[o, r, i]`, where `x` is `[outer, reduced, inner]`.
+/// Computes `y[o, i] = fold over r of x[o, r, i]`, where `x` is `[outer, reduced, inner]`.
 ///
-/// `add` takes an element into an accumulator, `join` puts two accumulators together; `zero` is neutral for both.
+/// `add` adds an element to an accumulator, `join` combines two accumulators; `zero` is neutral for
+/// both.
 pub fn reduce<T: Scalar, A: Scalar>(
     [outer, reduced, inner]: [usize; 3],
     x: &[T],
@@ -181,15 +186,17 @@ fn reduce_columns<T: Scalar, A: Scalar>(
     });
 }
 
-/// Runs `fold(o, part, sums)` for parts of the rows of each outer index `o`, and joins what the parts come to in their order: `y[o, ..]`. A part is
-/// a range of the elements, whose size depends on the shape alone.
+/// Runs `fold(o, part, sums)` for parts of the rows of each outer index `o`, and joins the results
+/// of the parts in their order into `y[o, ..]`. A part is a range of the elements, whose size
+/// depends on the shape alone.
 fn by_parts<A: Scalar>(
     [outer, reduced, inner]: [usize; 3],
     y: &mut [A],
     join: impl Fn(A, A) -> A + Copy,
     fold: impl Fn(usize, Range<usize>, &mut [A]) + Sync,
 ) {
-    // A few parts even of little, so that each thread reads what it wrote: lines that both have are slow to be written again.
+    // Uses several parts even for small inputs, so that each thread reads what it wrote: cache
+    // lines that two threads share are slow to write.
     let few = reduced.div_ceil(FEW_PARTS.div_ceil(outer)).max(SHORT / inner);
     let rows = (4 * RUN / inner).min(few).clamp(1, reduced);
     let (parts, work) = (reduced.div_ceil(rows), 2 * outer * reduced * inner);
@@ -211,13 +218,14 @@ fn by_parts<A: Scalar>(
     }
 }
 
-/// Room for a line of short rows.
+/// Storage for a line of short rows.
 #[repr(align(64))]
 struct Line<A>([A; WIDE]);
 
-/// Folds `length` elements in blocks: `fold` adds each, a range of the elements, to a line of accumulators, which are zero. A line is one row, or
-/// several side by side where rows are too short to fill vectors; those are put together at the end. No vector of the line lies across two cache
-/// lines, where one that was just written is slow to be read again.
+/// Folds `length` elements in blocks: `fold` adds each block, a range of the elements, to a line of
+/// accumulators that are zero. A line is one row, or several rows side by side if one row is too
+/// short to fill vectors; these rows are combined at the end. No vector of the line crosses a
+/// boundary between cache lines, where reading a vector that was just written is slow.
 #[inline(always)]
 fn by_lines<A: Scalar>(y: &mut [A], length: usize, zero: A, join: impl Fn(A, A) -> A + Copy, mut fold: impl FnMut(Range<usize>, &mut [A])) {
     let inner = y.len();
@@ -252,8 +260,9 @@ fn add_lines<T: Scalar, A: Scalar>(x: &[T], y: &mut [A], add: impl Fn(A, T) -> A
     }
 }
 
-/// The gradients of `y[o, r, i] = x[o, r, i] · factor[o, i]` from that of `y`, in one pass: `grad`, which holds it, becomes that of `x`, and
-/// `sums[o, i]` is that of the factor.
+/// Computes the gradients of `y[o, r, i] = x[o, r, i] · factor[o, i]` in one pass: `grad`, which
+/// contains the gradient of `y`, is overwritten with that of `x`, and `sums[o, i]` is set to that
+/// of the factor.
 pub fn product_gradients<T: Scalar>(shape: [usize; 3], x: &[T], factor: &[T], grad: &mut [T], sums: &mut [T]) {
     let [outer, reduced, inner] = shape;
     assert!(x.len() == outer * reduced * inner && grad.len() == x.len() && factor.len() == outer * inner && sums.len() == factor.len());
@@ -283,7 +292,8 @@ pub fn product_gradients<T: Scalar>(shape: [usize; 3], x: &[T], factor: &[T], gr
     });
 }
 
-/// `sums += grad · x` and `grad *= factors` for all lines of `x` and `grad`, which are as long as `sums` and `factors`; the last may be shorter.
+/// Computes `sums += grad · x` and `grad *= factors` for all lines of `x` and `grad`, which are as
+/// long as `sums` and `factors`; the last may be shorter.
 #[inline(always)]
 fn product_lines<T: Scalar>(x: &[T], factors: &[T], grad: &mut [T], sums: &mut [T]) {
     for (x, grad) in x.chunks(sums.len()).zip(grad.chunks_mut(sums.len())) {
@@ -299,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_agree_with_the_plain_loop() {
+    fn sums_agree_with_plain_loop() {
         for [outer, reduced, inner] in [
             [1, 1, 1],
             [3, 70_000, 1],
@@ -325,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn long_sums_of_one_sign_keep_the_precision_of_f32() {
+    fn long_sums_of_one_sign_keep_precision_of_f32() {
         for [reduced, inner] in [[1 << 20, 1], [1 << 16, 3], [1 << 14, 64], [1 << 14, 100]] {
             let x: Vec<f32> = (0..reduced * inner).map(|i| 1.0 + (i * 7919 % 1013) as f32 / 1013.0).collect();
             let mut y = vec![0f32; inner];
@@ -333,14 +343,14 @@ mod tests {
             for (i, &sum) in y.iter().enumerate() {
                 let exact: f64 = x.iter().skip(i).step_by(inner).map(|&x| f64::from(x)).sum();
                 let error = (f64::from(sum) - exact).abs() / exact;
-                // Blocks of 32 and what joins them: a few roundings of 6e-8.
+                // Blocks of 32 and their joins: a few roundings of 6e-8.
                 assert!(error < 3e-7, "{error} of [{reduced}, {inner}] at {i}");
             }
         }
     }
 
     #[test]
-    fn the_gradients_of_a_product_agree_with_the_plain_loop() {
+    fn gradients_of_product_agree_with_plain_loop() {
         for shape in [[1, 1, 2], [3, 7, 2], [2, 9_000, 8], [2, 41, 24], [1, 20_001, 63], [2, 77, 65], [2, 3, 40_000], [0, 3, 2], [2, 0, 3]]
         {
             let [outer, reduced, inner] = shape;

@@ -1,8 +1,9 @@
 //! Resampling of channels-last images: nearest neighbour and bilinear.
 //!
-//! Along each axis an output position reads two input positions, its *taps*. The image is then a product of the two axes. Forward runs over
-//! output rows; backward runs over input rows and gathers from the output rows that read it, in their order, so that each row of the gradient
-//! has one writer.
+//! Along each axis an output position reads two input positions, its *taps*. The interpolation of
+//! the image is the product of both axes. The forward pass runs over output rows; the backward pass
+//! runs over input rows and gathers from the output rows that read them, in their order, so that
+//! each row of the gradient has one writer.
 
 use super::runtime::parallel;
 use super::runtime::simd::{Real, Scalar, vectorize};
@@ -10,13 +11,13 @@ use super::runtime::simd::{Real, Scalar, vectorize};
 /// The input positions that one output position reads, and their weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Taps<T> {
-    /// Positions.
+    /// The positions.
     pub at: [usize; 2],
-    /// Weights; they add up to 1.
+    /// The weights; their sum is 1.
     pub weight: [T; 2],
 }
 
-/// The nearest input position for each output position, worked out in `f32` as PyTorch does.
+/// Returns the nearest input position for each output position, computed in `f32` as PyTorch does.
 pub fn nearest_positions(input: usize, output: usize) -> Vec<usize> {
     let scale = input as f32 / output as f32;
     (0..output)
@@ -28,12 +29,12 @@ pub fn nearest_positions(input: usize, output: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Each output position's only tap.
+/// Returns the only tap of each output position.
 pub fn nearest_taps<T: Real>(input: usize, output: usize) -> Vec<Taps<T>> {
     nearest_positions(input, output).into_iter().map(|at| Taps { at: [at, at], weight: [T::one(), T::zero()] }).collect()
 }
 
-/// The taps of linear interpolation, worked out in `T` as PyTorch does.
+/// Returns the taps of linear interpolation, computed in `T` as PyTorch does.
 pub fn linear_taps<T: Real>(input: usize, output: usize, align_corners: bool) -> Vec<Taps<T>> {
     let number = |n: usize| T::of(n as f64);
     let half = T::of(0.5);
@@ -55,7 +56,8 @@ pub fn linear_taps<T: Real>(input: usize, output: usize, align_corners: bool) ->
         .collect()
 }
 
-/// `y[n, i, j, ..] = x[n, rows[i], columns[j], ..]`, where `x` is `[N, height, width, channels]`.
+/// Computes `y[n, i, j, ..] = x[n, rows[i], columns[j], ..]`, where `x` is `[N, height, width,
+/// channels]`.
 pub fn nearest<T: Scalar>([height, width, channels]: [usize; 3], rows: &[usize], columns: &[usize], x: &[T], y: &mut [T]) {
     let work = y.len();
     parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
@@ -67,7 +69,8 @@ pub fn nearest<T: Scalar>([height, width, channels]: [usize; 3], rows: &[usize],
     });
 }
 
-/// `y[n, i, j, ..] = Σ over both axes' taps of weight · x[n, .., .., ..]`, where `x` is `[N, height, width, channels]`.
+/// Computes `y[n, i, j, ..] = Σ over both axes' taps of weight · x[n, .., .., ..]`, where `x` is
+/// `[N, height, width, channels]`.
 pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>], columns: &[Taps<T>], x: &[T], y: &mut [T]) {
     let work = 8 * y.len();
     parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
@@ -87,7 +90,8 @@ pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>]
     });
 }
 
-/// The gradient of [`bilinear`] (and, with taps of weight 1, of [`nearest`]): `x` from the result's gradient `y`.
+/// Computes the gradient of [`bilinear`] (and, with taps of weight 1, of [`nearest`]): `x` from the
+/// gradient `y` of the result.
 pub fn bilinear_backward<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>], columns: &[Taps<T>], y: &[T], x: &mut [T]) {
     let mut readers = vec![vec![]; height];
     for (row, taps) in rows.iter().enumerate() {

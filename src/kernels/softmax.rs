@@ -1,7 +1,8 @@
-//! Softmax and its logarithm over the middle of `[outer, n, inner]`.
+//! Softmax and its logarithm over the middle dimension of `[outer, n, inner]`.
 //!
-//! Both subtract the greatest element first, so that no exponential overflows. Where the dimension is contiguous (`inner` is 1) a row is
-//! worked through at a time; elsewhere a strip of columns, along which everything vectorises.
+//! Both subtract the largest element first, so that no exponential overflows. If the dimension is
+//! contiguous (`inner` is 1), one row is processed at a time; otherwise a strip of columns, along
+//! which everything is vectorised.
 
 use std::ops::Range;
 
@@ -9,14 +10,14 @@ use super::reduce::{fold_lanes, larger};
 use super::runtime::parallel;
 use super::runtime::simd::{Real, vectorize};
 
-/// Elements that one task handles, about.
+/// The approximate number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
-/// Columns of one strip.
+/// The number of columns of a strip.
 const STRIP: usize = 128;
-/// Elementary operations that an element costs, about.
+/// The approximate number of elementary operations per element.
 const COST: usize = 12;
 
-/// Softmax or its logarithm.
+/// The choice between softmax and its logarithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `eˣ / Σ eˣ`
@@ -25,7 +26,7 @@ pub enum Kind {
     LogSoftmax,
 }
 
-/// `y = softmax(x)` over the middle dimension.
+/// Computes `y = softmax(x)`, or its logarithm, over the middle dimension.
 pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &mut [T]) {
     assert!(x.len() == outer * n * inner && y.len() == x.len());
     if inner != 1 {
@@ -65,7 +66,7 @@ pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &
     });
 }
 
-/// The gradient for `x` from the output `y` and the gradient that arrives there.
+/// Computes the gradient of `x` from the output `y` and its gradient.
 pub fn backward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], y: &[T], grad: &[T], out: &mut [T]) {
     assert!(y.len() == outer * n * inner && grad.len() == y.len() && out.len() == y.len());
     if inner != 1 {
@@ -117,7 +118,8 @@ fn rows<T: Real>(n: usize, y: &mut [T], body: impl Fn(usize, &mut [T]) + Sync) {
     });
 }
 
-/// Runs `body(start, columns, image)` for each strip of columns of each `[n, inner]` image; `start` is where the image starts.
+/// Runs `body(start, columns, image)` for each strip of columns of each `[n, inner]` image; `start`
+/// is the start of the image.
 fn strips<T: Real>([n, inner]: [usize; 2], y: &mut [T], body: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
     let work = y.len() * COST;
     parallel::chunks_mut(y, n * inner, work, |image, y| {
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_and_strips_agree_with_the_definition() {
+    fn rows_and_strips_agree_with_definition() {
         for [outer, n, inner] in [[3, 10, 1], [2, 100, 1], [1, 1, 5], [2, 7, 130], [1, 40_000, 1], [2, 0, 3], [0, 3, 1], [2, 3, 0]] {
             let x: Vec<f64> = (0..outer * n * inner).map(|i| (i * 7919 % 1013) as f64 / 50.0 + 700.0).collect();
             let grad: Vec<f64> = (0..x.len()).map(|i| (i * 31 % 17) as f64 - 8.0).collect();

@@ -1,12 +1,13 @@
-//! Conversions between channels-first and channels-last memory, and what else is a matrix transpose.
+//! Conversions between channels-first and channels-last memory, and other matrix transposes.
 
 use super::runtime::parallel;
 use super::runtime::simd::Scalar;
 
-/// Side of the square blocks in which a matrix is transposed: of each line of the cache that is read or written, all is used.
+/// The side of the square blocks in which a matrix is transposed, so that every cache line that is
+/// read or written is fully used.
 const SIDE: usize = 16;
 
-/// `y[b, j, i] = x[b, i, j]` for `batch` matrices of `rows × columns`.
+/// Computes `y[b, j, i] = x[b, i, j]` for `batch` matrices of `rows × columns`.
 pub fn transpose<T: Scalar>(batch: usize, rows: usize, columns: usize, x: &[T], y: &mut [T]) {
     let size = rows * columns;
     assert!(x.len() == batch * size && y.len() == x.len());
@@ -30,7 +31,8 @@ pub fn transpose<T: Scalar>(batch: usize, rows: usize, columns: usize, x: &[T], 
     });
 }
 
-/// `y[j · to + i] = x[i · from + j]` for a part of `rows × columns` of matrices with rows of `from` and `to` elements, on the calling thread.
+/// Computes `y[j · to + i] = x[i · from + j]` for a part of `rows × columns` of matrices with rows
+/// of `from` and `to` elements, on the calling thread.
 pub fn transpose_part<T: Scalar>([rows, columns]: [usize; 2], x: &[T], from: usize, y: &mut [T], to: usize) {
     for j0 in (0..columns).step_by(SIDE) {
         for i0 in (0..rows).step_by(SIDE) {
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transposing_moves_every_element() {
+    fn transpose_moves_every_element() {
         for (batch, rows, columns) in [(1, 1, 5), (2, 3, 7), (1, 40, 33), (3, 64, 17), (2, 47, 50), (0, 4, 4), (2, 0, 3)] {
             let x: Vec<i64> = (0..batch * rows * columns).map(|i| i as i64).collect();
             let mut y = vec![0; x.len()];
