@@ -158,9 +158,9 @@ pub(crate) fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
     })
 }
 
-/// Returns the product of `map` and `gate`, and its gradient, as dimensions `[outer, repeats,
-/// inner]`, if the gate is `[outer, inner]` in memory: for example `[N, C, 1, 1]` with
-/// channels-last maps.
+/// Returns the dimensions of the product of `map` and `gate`, and of its gradient, as
+/// `[outer, repeats, inner]`, if the gate is `[outer, inner]` in memory: for example `[N, C, 1, 1]`
+/// with channels-last maps.
 pub(crate) fn repeated_rows(grad: &Tensor, map: &Tensor, gate: &Tensor) -> Option<[usize; 3]> {
     let (shape, format, dtype) = (grad.shape(), grad.memory_format(), grad.dtype());
     let fits = map.shape() == shape && map.memory_format() == format && map.dtype() == dtype && gate.dtype() == dtype;

@@ -176,8 +176,8 @@ pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
     }
 }
 
-/// Returns the products of the sizes of `shape` before and after the dimension `axis`, as `[before,
-/// size, after]`.
+/// Returns the products of the sizes of `shape` before and after the dimension `axis`, as
+/// `[before, size, after]`.
 pub(crate) fn outer_axis_inner(shape: &[usize], axis: usize) -> [usize; 3] {
     [numel(&shape[..axis]), shape[axis], numel(&shape[axis + 1..])]
 }

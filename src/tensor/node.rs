@@ -28,8 +28,9 @@ pub(crate) enum BackwardFn {
 /// The backward rule of an operation with several outputs.
 pub(crate) type JointRule = Box<dyn Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 
-/// The backward rule of an operation with one output; see [`BackwardFn::Gradients`]. (Behind `dyn
-/// Fn` each closure would be compiled twice: such a pointer can also consume what it points to.)
+/// The backward rule of an operation with one output; see [`BackwardFn::Gradients`]. (Behind
+/// `dyn Fn` each closure would be compiled twice: such a pointer can also consume what it points
+/// to.)
 pub(crate) trait GradientRule: Send + Sync {
     fn run(&self, grad: Tensor, wanted: &[bool]) -> Result<Vec<Option<Tensor>>>;
 }

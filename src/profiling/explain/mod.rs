@@ -67,8 +67,8 @@ pub struct ConvChoice {
     /// The shape of the input, `[N, C, H, W]`; also for one-dimensional convolutions, whose `H` is
     /// 1.
     pub input: [usize; 4],
-    /// The shape of the weight: `[C_out, C_in / groups, kH, kW]`, or `[C_in, C_out / groups, kH,
-    /// kW]` for a transposed convolution.
+    /// The shape of the weight: `[C_out, C_in / groups, kH, kW]`, or for a transposed convolution
+    /// `[C_in, C_out / groups, kH, kW]`.
     pub weight: [usize; 4],
     /// The shape of the output.
     pub output: [usize; 4],
