@@ -144,7 +144,7 @@ pub fn forward<T: Real>(maps: Maps, x: &[T], factors: [&[f64]; 3], shortcut: Opt
 
 /// The pass that writes the input's gradient.
 struct Gradient<'a, T> {
-    /// The gradient behind the activation; if `None`, the target contains it.
+    /// The gradient of the activation's result; if `None`, the target contains it.
     grad: Option<&'a [T]>,
     x: &'a [T],
     /// Center, scale, shift, slope and offset.

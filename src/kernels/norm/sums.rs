@@ -159,9 +159,9 @@ pub enum Seen<'a, T> {
 
 /// The source of an activation's gradient.
 enum Grad<'a, T> {
-    /// The gradient behind the activation.
+    /// The gradient of the activation's result.
     Behind(&'a [T]),
-    /// The gradient behind the activation, to be replaced by the gradient before it; the
+    /// The gradient of the activation's result, to be replaced by the gradient of its argument; the
     /// activation's argument or result is available.
     InPlace(&'a mut [T], Seen<'a, T>),
 }

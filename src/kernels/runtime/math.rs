@@ -263,7 +263,7 @@ mod tests {
     /// From Python: `[math.erf(x) for x in (…)]`.
     #[test]
     #[allow(clippy::excessive_precision)] // as printed
-    fn the_double_precision_error_function_is_exact_to_15_digits() {
+    fn double_precision_error_function_is_exact_to_15_digits() {
         let known: [(f64, f64); 16] = [
             (1e-300, 1.1283791670955126e-300),
             (1e-10, 1.1283791670955126e-10),

@@ -340,8 +340,8 @@ pub(crate) fn prefetch<T>(pointer: *const T) {
     let _ = pointer;
 }
 
-/// Returns `[f(0), f(1), …]`, not empty. Kernels have many copies; this generates less code than
-/// `std::array::from_fn`, a fifth at the start of compilation.
+/// Returns `[f(0), f(1), …]`, not empty. Kernels are compiled in many copies; the compiler starts
+/// with a fifth of the code that it has for `std::array::from_fn`.
 #[inline(always)]
 pub fn array<V: Copy, const N: usize>(mut f: impl FnMut(usize) -> V) -> [V; N] {
     let mut values = [f(0); N];
@@ -377,7 +377,7 @@ pub fn instruction_set() -> &'static str {
         Arch::V4(_) => "AVX-512",
         #[cfg(target_arch = "aarch64")]
         Arch::Neon(_) => "NEON",
-        #[allow(unreachable_patterns)] // 32-bit machines and those to come
+        #[allow(unreachable_patterns)] // 32-bit machines and future architectures
         _ => "SIMD",
     }
 }
