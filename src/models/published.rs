@@ -22,7 +22,7 @@ pub struct PublishedWeights {
 ///
 /// ```no_run
 /// # #[cfg(feature = "download")] {
-/// use convnet::{models, nn::Module, weights};
+/// use convnet::{models, nn::ModuleExt, weights};
 ///
 /// let published = models::published("resnet18")?;
 /// let path = weights::download(published.url, published.sha256)?;
