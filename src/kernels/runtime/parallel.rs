@@ -96,9 +96,11 @@ pub fn set_num_threads(count: usize) -> io::Result<()> {
         1 => Threads::One,
         _ => {
             notice_forks();
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("convnet-{i}"));
+            // The caller is one of the threads. A thread more than cores would at times be woken on the
+            // caller's core, and what helpers keep in their caches would move between cores.
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(count - 1).thread_name(|i| format!("convnet-{i}"));
             let pool = builder.build().map_err(io::Error::other)?;
-            Threads::Own(Pool { team: Team::new(count), rayon: Some(Arc::new(pool)) })
+            Threads::Own(Pool { team: Team::of_private_pool(count - 1), rayon: Some(Arc::new(pool)) })
         }
     };
     // The threads of the previous pool end when the last region on them has ended.

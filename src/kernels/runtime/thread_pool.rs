@@ -84,8 +84,13 @@ pub(crate) fn notice_forks() {
 pub(crate) struct Team {
     /// The number of this team, in order of creation; of two teams of one pool, the older is kept.
     id: usize,
-    /// The number of threads of the pool.
+    /// The number of threads that a region may have, the caller included.
     threads: usize,
+    /// The number of threads of the pool: as many, or one fewer if no thread of the pool ever is the
+    /// caller of an outermost region.
+    pool_threads: usize,
+    /// For how long a watcher may stay; see [`TENURE`].
+    tenure: Duration,
     cells: [Cell; CELLS],
     /// The number of regions published so far.
     epoch: AtomicU64,
@@ -123,6 +128,16 @@ struct Region {
 impl Team {
     /// Creates a team, without watchers, for a pool with this many threads.
     pub(crate) fn new(threads: usize) -> Arc<Team> {
+        Team::with(threads, threads, TENURE)
+    }
+
+    /// Creates a team, without watchers, for a pool that serves one caller outside of it and runs
+    /// nothing else: regions may have one thread more than the pool.
+    pub(crate) fn of_private_pool(pool_threads: usize) -> Arc<Team> {
+        Team::with(pool_threads + 1, pool_threads, Duration::MAX)
+    }
+
+    fn with(threads: usize, pool_threads: usize, tenure: Duration) -> Arc<Team> {
         static TEAMS: AtomicUsize = AtomicUsize::new(0);
         let helpers = threads.saturating_sub(1);
         // Bits beyond the last helper's are set from the start.
@@ -130,6 +145,8 @@ impl Team {
         Arc::new(Team {
             id: TEAMS.fetch_add(1, Relaxed),
             threads,
+            pool_threads,
+            tenure,
             cells: Default::default(),
             epoch: AtomicU64::new(0),
             watchers: (0..helpers.div_ceil(64)).map(word).collect(),
@@ -145,7 +162,7 @@ impl Team {
         let threads = rayon::current_num_threads();
         TEAM.with_borrow_mut(|team| {
             // A thread that was lent to a pool (`use_current_thread`) may move to another.
-            if team.as_ref().is_none_or(|team| team.threads != threads) {
+            if team.as_ref().is_none_or(|team| team.pool_threads != threads) {
                 *team = Some(Team::new(threads));
             }
             team.clone()
@@ -160,13 +177,13 @@ impl Team {
     /// threads.
     fn adopt(self: &Arc<Team>) {
         TEAM.with_borrow_mut(|team| {
-            if team.as_ref().is_none_or(|team| team.id > self.id || team.threads != self.threads) {
+            if team.as_ref().is_none_or(|team| team.id > self.id || team.pool_threads != self.pool_threads) {
                 *team = Some(Arc::clone(self));
             }
         });
     }
 
-    /// Returns the number of threads of the pool.
+    /// Returns the number of threads that a region may have, the caller included.
     pub(crate) fn threads(&self) -> usize {
         self.threads
     }
@@ -266,7 +283,7 @@ impl Team {
     /// rayon.
     fn wait(&self, seen: u64, start: Instant, may_spin: bool) -> Option<u64> {
         let now = Instant::now();
-        if now - start > TENURE {
+        if now - start > self.tenure {
             return None;
         }
         loop {
