@@ -79,15 +79,15 @@ fn a_summary_of_a_part_lists_paths_from_the_part() {
     let net = nested();
     net.parameters();
     let layer1 = net.child(0).unwrap();
-    let summary = (&layer1).summary([1, 64, 2, 2]).unwrap();
+    let summary = layer1.summary([1, 64, 2, 2]).unwrap();
     let expected = ["", "0", "0.conv1", "0.act", "1", "1.conv1", "1.act", "1.downsample", "1.downsample.0"];
     assert_eq!(summary.rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), expected);
     assert!(summary.rows.iter().all(|row| row.output.is_some()), "{summary}");
-    let fields = (&layer1).receptive_field([1, 64, 2, 2]).unwrap();
+    let fields = layer1.receptive_field([1, 64, 2, 2]).unwrap();
     assert_eq!(fields.rows[0].path, "0.conv1");
-    let error = (&layer1).summary([1, 3, 2, 2]).unwrap_err().to_string();
+    let error = layer1.summary([1, 3, 2, 2]).unwrap_err().to_string();
     assert!(error.starts_with("layer1.0.conv1 (Conv2d 64→64, k3)"), "{error}");
-    let error = (&layer1).receptive_field([1, 3, 2, 2]).unwrap_err().to_string();
+    let error = layer1.receptive_field([1, 3, 2, 2]).unwrap_err().to_string();
     assert!(error.starts_with("layer1.0.conv1 (Conv2d 64→64, k3)"), "{error}");
 }
 

@@ -169,6 +169,8 @@ fn walk_row<T: Real>(places: usize, channels: usize, row: &mut impl Row) {
                 return walk::<S, NARROW>(simd, places, channels, row);
             }
             if channels >= WIDE {
+                // By itself, so that the branch is not compiled where the condition is false.
+                #[allow(clippy::collapsible_if)]
                 if const { size_of::<S::f32s>() > NARROW * size_of::<f32>() } {
                     if channels >= WIDEST {
                         return walk::<S, WIDEST>(simd, places, channels, row);
