@@ -442,6 +442,17 @@ fn rows_without_elements_take_no_memory_in_products_and_their_gradients() -> Res
 }
 
 #[test]
+fn large_strides_of_transposed_convolutions_take_memory_in_proportion_to_the_result() -> Result<()> {
+    let layer = nn::ConvTranspose2d::new(1, 1, [4, 1]).stride([2, 1 << 16]).padding([2, 0]);
+    let x = Tensor::ones([1, 1, 2, 4]);
+    let (result, _, most) = measured(|| layer.forward(&x));
+    let y = result.expect("no panic")?;
+    assert_eq!(y.shape(), [1, 1, 2, 3 * (1 << 16) + 1]);
+    assert!(most < 4 * 4 * y.numel(), "{most} bytes for {} elements", y.numel());
+    Ok(())
+}
+
+#[test]
 fn no_channels_divide_into_any_number_of_pieces() -> Result<()> {
     let x = Tensor::zeros([2, 0, 3]);
     for pieces in [1, 2, usize::MAX] {

@@ -197,7 +197,9 @@ impl ConvGeometry {
         let extent = |axis: usize| (output[axis] - 1).saturating_mul(stride[axis]).saturating_add((kernel[axis] - 1) * dilation[axis] + 1);
         let area = |sizes: [usize; 2]| sizes[0].saturating_mul(sizes[1]);
         let taps = area(output).saturating_mul(area(kernel));
-        area([0, 1].map(|axis| extent(axis).max(input[axis]))) / 16 > area(input).saturating_add(taps).saturating_add(SCATTERED)
+        // The input gradient has a part for each remainder by the stride.
+        let parts = area(stride) / 16 > area(kernel).saturating_add(SCATTERED);
+        parts || area([0, 1].map(|axis| extent(axis).max(input[axis]))) / 16 > area(input).saturating_add(taps).saturating_add(SCATTERED)
     }
 
     /// Returns whether this is a dense layer for few vectors: one pixel, one tap, one group.
