@@ -1,7 +1,8 @@
 //! The optimiser Adagrad.
 
 use super::check_range;
-use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
+use super::param_groups::GroupedOptimizer;
+use super::update_rule::{MAX_SLOTS, Progress, UpdateRule};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;

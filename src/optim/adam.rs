@@ -1,7 +1,8 @@
 //! The optimisers Adam and AdamW.
 
 use super::check_range;
-use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule, visit_flag};
+use super::param_groups::GroupedOptimizer;
+use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;

@@ -29,6 +29,7 @@ mod param_groups;
 mod rmsprop;
 mod sgd;
 mod state;
+mod update_rule;
 
 pub use adagrad::{Adagrad, AdagradOptions};
 pub use adam::{Adam, AdamOptions, AdamW};

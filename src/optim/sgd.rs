@@ -1,7 +1,8 @@
 //! Stochastic gradient descent.
 
 use super::check_range;
-use super::param_groups::{GroupedOptimizer, MAX_SLOTS, Progress, UpdateRule};
+use super::param_groups::GroupedOptimizer;
+use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::{Error, Result};
 use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;
@@ -94,7 +95,7 @@ impl UpdateRule for SgdOptions {
         visitor("learning_rate", &mut self.learning_rate);
         visitor("momentum", &mut self.momentum);
         visitor("dampening", &mut self.dampening);
-        super::param_groups::visit_flag("nesterov", &mut self.nesterov, visitor);
+        visit_flag("nesterov", &mut self.nesterov, visitor);
         visitor("weight_decay", &mut self.weight_decay);
     }
 
