@@ -1,8 +1,8 @@
 //! Fine-tuning: a registered model gets a new head, and only the head is trained.
 //!
-//! The body keeps its weights, here random ones, since the example downloads nothing; with published
-//! weights it is the same program with one more line. Even features of random weights separate
-//! most digits.
+//! The body keeps its weights, here random ones, since the example downloads nothing; with
+//! published weights it is the same program with one more line. Even features of random weights
+//! separate most digits.
 //!
 //! ```sh
 //! cargo run --release --example finetune

@@ -1,8 +1,8 @@
 //! An operation that the crate does not have, with its own forward and backward pass.
 //!
-//! The complex product of two numbers, given as two tensors each: four inputs and two outputs. Its backward
-//! pass is written by hand, compared with central differences, and then used to find the complex number
-//! that rotates and scales a set of points as wanted, by gradient descent.
+//! The complex product of two numbers, given as two tensors each: four inputs and two outputs. Its
+//! backward pass is written by hand, compared with central differences, and then used to find, by
+//! gradient descent, the complex number that rotates and scales a set of points as wanted.
 //!
 //! ```sh
 //! cargo run --release --example own_operation
@@ -13,7 +13,8 @@
 use convnet::autograd::{CustomOp, gradcheck};
 use convnet::{Result, Tensor};
 
-/// The real and the imaginary part of `(a + ib)·(c + id)`; the four parts broadcast against each other.
+/// Computes the real and the imaginary part of `(a + ib)·(c + id)`; the four parts broadcast
+/// against each other.
 fn complex_mul([a, b]: [&Tensor; 2], [c, d]: [&Tensor; 2]) -> Result<[Tensor; 2]> {
     let outputs = CustomOp::new("complex_mul").pointwise().apply_many(&[a, b, c, d], |inputs| {
         // The inputs come without history, so the backward pass may keep them.

@@ -3,8 +3,8 @@
 //!
 //! # What returns a `Result`
 //!
-//! A function returns [`Result`] when an argument, the content of a tensor or of a file, or the size
-//! of its result can make it fail, and then it does not panic. Three kinds of functions do not
+//! A function returns [`Result`] when an argument, the content of a tensor or of a file, or the
+//! size of its result can make it fail, and then it does not panic. Three kinds of functions do not
 //! return one:
 //!
 //! - Operators (`&a + &b`, `&a * 2.0`) and functions that fit a tensor of any shape (`relu`, `abs`,

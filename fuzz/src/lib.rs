@@ -8,8 +8,8 @@ use std::{env, fs, process};
 use convnet::data::Image;
 use convnet::{Error, Tensor, weights};
 
-/// Writes the bytes to a file that ends with `extension` and reads it. The file is the same in every
-/// run of this process; its folder is `TMPDIR`, for which a file system in memory is fastest.
+/// Writes the bytes to a file that ends with `extension` and reads it. The file is the same in
+/// every run of this process; its folder is `TMPDIR`, for which a file system in memory is fastest.
 pub fn read_file<T>(bytes: &[u8], extension: &str, read: impl Fn(&Path) -> T) -> T {
     static STEM: LazyLock<PathBuf> = LazyLock::new(|| env::temp_dir().join(format!("convnet-fuzz-{}", process::id())));
     let path = STEM.with_extension(extension);

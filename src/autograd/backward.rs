@@ -190,7 +190,7 @@ fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut Backw
             pass.accumulate_joint(joint, index, of, buffer.whole()?);
             return Ok(());
         }
-        BackwardFn::Joint(_) => unreachable!("a joint node has no gradient of its own"),
+        BackwardFn::Joint(_) => unreachable!("a joint node receives the gradients of its outputs only"),
     };
     let _watched = hooks::backward(node);
     let returned = rule.run(buffer.whole()?, &wanted(node))?;

@@ -34,9 +34,10 @@ use crate::tensor::node::{BackwardFn, Edge, Node};
 ///         let y = x.mul(&gate)?;
 ///         Ok((y, move |grad: &Tensor, wanted: [bool; 2]| {
 ///             let slope = gate.mul(&gate.neg().add_scalar(1.0))?;
-///             // dy/dx = σ + β·x·σ' and dy/dβ = x²·σ'; the sum over broadcast dimensions is left to the engine.
-///             let of_x = if wanted[0] { Some(grad.mul(&gate.add(&beta.mul(&x)?.mul(&slope)?)?)?) } else { None };
-///             let of_beta = if wanted[1] { Some(grad.mul(&x.square()?.mul(&slope)?)?) } else { None };
+///             // dy/dx = σ + β·x·σ' and dy/dβ = x²·σ'; the engine sums over broadcast dimensions.
+///             let dx = gate.add(&beta.mul(&x)?.mul(&slope)?)?;
+///             let of_x = wanted[0].then(|| grad.mul(&dx)).transpose()?;
+///             let of_beta = wanted[1].then(|| grad.mul(&x.square()?.mul(&slope)?)).transpose()?;
 ///             Ok([of_x, of_beta])
 ///         }))
 ///     })
@@ -113,15 +114,16 @@ impl CustomOp {
     ///     CustomOp::new("butterfly").apply_many(&[a, b], |x| {
     ///         let shape = x[0].shape().to_vec();
     ///         let backward = move |grads: &[Option<Tensor>], _wanted: &[bool]| {
-    ///             let grad = |output: usize| grads[output].clone().unwrap_or_else(|| Tensor::zeros(&shape));
-    ///             let (sum, difference) = (grad(0), grad(1));
+    ///             let zeros = || Tensor::zeros(&shape);
+    ///             let sum = grads[0].clone().unwrap_or_else(zeros);
+    ///             let difference = grads[1].clone().unwrap_or_else(zeros);
     ///             Ok(vec![Some(sum.add(&difference)?), Some(sum.sub(&difference)?)])
     ///         };
     ///         Ok((vec![x[0].add(&x[1])?, x[0].sub(&x[1])?], backward))
     ///     })
     /// }
     ///
-    /// let inputs = [vec![0.3f64, -1.2], vec![0.7, 0.1]].map(|x| Tensor::from_vec(x, [2]).expect("two numbers"));
+    /// let inputs = [Tensor::from_vec(vec![0.3f64, -1.2], [2])?, Tensor::from_vec(vec![0.7f64, 0.1], [2])?];
     /// gradcheck(&inputs, Default::default(), |x| {
     ///     let outputs = butterfly(&x[0], &x[1])?;
     ///     outputs[0].mul(&outputs[1])

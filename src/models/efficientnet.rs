@@ -203,7 +203,8 @@ mod tests {
         let released = [(0.0, 1.0, 1.0, 224.0), (0.5, 1.0, 1.1, 240.0), (1.0, 1.1, 1.2, 260.0), (2.0, 1.2, 1.4, 300.0)];
         for (phi, width, depth, pixels) in released {
             let rule = compound_scaling(phi);
-            // Tolerances of half of the last digit; resolutions are rounded to multiples of about 20.
+            // Tolerances of half of the last digit; resolutions are rounded to multiples of about
+            // 20.
             assert!((rule.width - width).abs() <= 0.05 && (rule.depth - depth).abs() <= 0.05, "{phi}: {rule:?}");
             assert!((rule.resolution * 224.0 - pixels).abs() < 4.0, "{phi}: {rule:?}");
         }

@@ -117,7 +117,7 @@ impl MobileNetV1 {
         };
         initialise(model, |at| match (at.layer, at.name) {
             // Fan-out is the number of outputs that depend on one input: for a depthwise
-            // convolution, those of its own group, which is one.
+            // convolution, the outputs of one group, which is one.
             ("Conv2d", "weight") if at.path.ends_with("conv_dw.weight") => Some(Init::kaiming_fan_out(&[1, 1, 3, 3])),
             ("Conv2d", "weight") => Some(Init::kaiming_fan_out(at.shape)),
             ("Linear", "weight") => Some(Init::Uniform(1.0 / (at.shape[0].max(1) as f64).sqrt())),
@@ -352,12 +352,14 @@ pub fn mobilenet_v3_small(options: impl Into<ModelOptions>) -> MobileNetV3 {
 }
 
 impl MobileNetV3 {
-    /// Creates MobileNetV3-Large with all widths multiplied by this factor, rounded to multiples of 8.
+    /// Creates MobileNetV3-Large with all widths multiplied by this factor, rounded to multiples
+    /// of 8.
     pub fn large(width: f64, options: impl Into<ModelOptions>) -> MobileNetV3 {
         MobileNetV3::new(&V3_LARGE, 1280, width, options.into())
     }
 
-    /// Creates MobileNetV3-Small with all widths multiplied by this factor, rounded to multiples of 8.
+    /// Creates MobileNetV3-Small with all widths multiplied by this factor, rounded to multiples
+    /// of 8.
     pub fn small(width: f64, options: impl Into<ModelOptions>) -> MobileNetV3 {
         MobileNetV3::new(&V3_SMALL, 1024, width, options.into())
     }

@@ -52,7 +52,7 @@ impl Module for MlpConv {
         block(self, || self.layers.forward(x))
     }
 
-    // The block has no name of its own in the keys, only its layers have.
+    // State-dict keys contain the names of the layers but no name for the block.
     fn visit(&self, v: &mut Visitor<'_>) {
         self.layers.visit(v);
     }
@@ -71,7 +71,8 @@ impl Module for MlpConv {
 }
 
 /// Creates the authors' Network in Network for ImageNet, with their initialisation: standard
-/// deviation 0.01 for the first and last block's convolutions, 0.05 for the others, and biases of 0.
+/// deviation 0.01 for the first and last block's convolutions, 0.05 for the others, and biases of
+/// 0.
 ///
 /// ```
 /// use convnet::{models::nin, nn::Module};

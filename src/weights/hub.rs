@@ -48,9 +48,13 @@ pub fn from_hub(repo: &str, file: &str) -> Result<PathBuf> {
 /// # std::env::set_current_dir(&folder).unwrap();
 /// # let snapshot = "models/models--timm--resnet18.a1_in1k/snapshots/a0e7be5e5a1e0c2b5d2f0f4c8b4b4d4e6f708192";
 /// # std::fs::create_dir_all(snapshot).unwrap();
-/// # std::fs::write(format!("{snapshot}/model.safetensors"), "").unwrap(); // so that no server is asked
-/// let hub = Hub::new()?.endpoint("https://hub.example.org").cache("models").revision("a0e7be5e5a1e0c2b5d2f0f4c8b4b4d4e6f708192");
-/// let path = hub.file("timm/resnet18.a1_in1k", "model.safetensors")?; // the next time, of the same commit, no server is asked
+/// # std::fs::write(format!("{snapshot}/model.safetensors"), "").unwrap(); // so that nothing is downloaded
+/// let hub = Hub::new()?
+///     .endpoint("https://hub.example.org")
+///     .cache("models")
+///     .revision("a0e7be5e5a1e0c2b5d2f0f4c8b4b4d4e6f708192");
+/// // A file of this commit that is in the cache is not requested again.
+/// let path = hub.file("timm/resnet18.a1_in1k", "model.safetensors")?;
 /// assert!(path.starts_with("models"));
 /// # Ok::<(), convnet::Error>(())
 /// ```

@@ -5,7 +5,7 @@
 //! | written by | read |
 //! |---|---|
 //! | `safetensors.torch.save_file`, [`ModuleExt::save`](crate::nn::ModuleExt::save) | all of it |
-//! | `torch.save` (zip archive, and the stream of pickles before PyTorch 1.6) | the tensors of a state dict, also one inside a checkpoint |
+//! | `torch.save` (zip archive, or pickles before 1.6) | a state dict, also inside a checkpoint |
 //! | `numpy.savez`, `savez_compressed` | all arrays |
 //!
 //! Half precision becomes `f32`, integers become `i64`, bytes and truth values `u8`. Big-endian
@@ -26,8 +26,8 @@
 //! strings. All other names, `os.system` and `builtins.eval` among them, stand for inert values:
 //! nothing is ever run, and only a tensor that depends on such a value is not read, for a reason
 //! that has the name. Sizes, offsets and directories are checked against the file, and what a file
-//! may make this process allocate is limited to eight bytes for each of its own (the widest
-//! conversion) and 64 MiB.
+//! may make this process allocate is limited to eight times the file's size (the widest conversion)
+//! plus 64 MiB.
 //!
 //! ```
 //! use convnet::models::lenet5;

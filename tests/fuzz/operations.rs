@@ -214,7 +214,8 @@ const CALLS: &[(&str, Call)] = &[
         let call = g.pick(&[conv1d, conv2d, conv_transpose2d] as &[Call]);
         convnet::with_algorithm(algorithm, || {
             let y = call(g)?;
-            // Backward here, where the algorithm holds; a result that wants no gradient is an error.
+            // Backward runs here, where the algorithm is forced; a result that wants no gradient is
+            // an error.
             drop(backward(&y));
             Ok(y)
         })
@@ -466,7 +467,7 @@ static RUNNING: Mutex<Option<(String, Instant)>> = Mutex::new(None);
 
 /// Ends the process, and names the call, when a call does not return.
 fn start_watchdog() {
-    // Far above [`LONGEST`], which a call that returns is held to: a busy machine must not end the run.
+    // Far above [`LONGEST`], the limit for calls that return: a busy machine must not end the run.
     const HANGS: Duration = Duration::from_secs(120);
     *RUNNING.lock().unwrap() = Some(("none yet".to_string(), Instant::now()));
     std::thread::spawn(|| {

@@ -32,7 +32,8 @@ use crate::error::{Error, Result};
 /// #     std::fs::create_dir_all(format!("data/train/{class}")).unwrap();
 /// #     std::fs::copy(pictures.join(picture), format!("data/train/{class}/{picture}")).unwrap();
 /// # }
-/// let train = ImageFolder::new("data/train")?; // data/train/cat/rgb.png, data/train/dog/444.jpg, data/train/dog/rgb.jpg
+/// // The files are data/train/cat/rgb.png, data/train/dog/444.jpg and data/train/dog/rgb.jpg.
+/// let train = ImageFolder::new("data/train")?;
 /// assert!(train.len() == 3 && train.classes() == ["cat", "dog"]);
 /// let loader = DataLoader::new(train, 32).shuffle(0).workers(2).transform((Resize::shorter(256), CenterCrop::new([224, 224])));
 /// assert!(loader.epoch(0).next().expect("one batch")?.images.shape() == [3, 3, 224, 224]);

@@ -334,8 +334,8 @@ impl Layer for Conv1d {
 
 impl Module for Conv1d {
     /// # Shape
-    /// `[N, in, L]` gives `[N, out, L']` with `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride +
-    /// 1`.
+    /// `[N, in, L]` gives `[N, out, L']` with
+    /// `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
     ///
     /// # Errors
     /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels

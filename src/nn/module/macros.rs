@@ -17,7 +17,6 @@
 ///
 /// ```
 /// use convnet::prelude::*;
-/// use convnet::visit_fields;
 ///
 /// struct Scaled {
 ///     conv: Conv2d,
@@ -47,7 +46,6 @@
 ///
 /// ```compile_fail,E0063
 /// use convnet::prelude::*;
-/// use convnet::visit_fields;
 ///
 /// struct Net {
 ///     conv: Conv2d,
@@ -68,6 +66,26 @@
 /// self; conv, skip inputs)`. Parts of such a module are neither reached by path nor copied, unless
 /// it also implements [`parts`](crate::nn::Module::parts),
 /// [`parts_mut`](crate::nn::Module::parts_mut) and [`copy_with`](crate::nn::Module::copy_with).
+/// This form has to name every field too:
+///
+/// ```compile_fail,E0027
+/// use convnet::prelude::*;
+///
+/// struct Net {
+///     conv: Conv2d,
+///     forgotten: Linear,
+/// }
+///
+/// impl Module for Net {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         x.apply(&self.conv)
+///     }
+///
+///     fn visit(&self, v: &mut Visitor<'_>) {
+///         visit_fields!(v, self; conv);
+///     }
+/// }
+/// ```
 #[macro_export]
 macro_rules! visit_fields {
     // One field at a time into `{kind field …}`.

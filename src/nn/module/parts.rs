@@ -56,11 +56,16 @@ impl<'m> Parts<'m> {
     /// Prepends a name to those of the children that `body` adds; see
     /// [`Visitor::group`](super::Visitor::group).
     pub fn group(&mut self, name: &str, _type_name: &str, body: impl FnOnce(&mut Self)) {
-        let outer = self.prefix.clone();
-        self.prefix = join(&outer, name);
-        body(self);
-        self.prefix = outer;
+        with_prefix(self, |parts| &mut parts.prefix, name, body);
     }
+}
+
+/// Runs `body` with `name` added to the collector's prefix.
+fn with_prefix<C>(collector: &mut C, prefix: fn(&mut C) -> &mut String, name: &str, body: impl FnOnce(&mut C)) {
+    let outer = prefix(collector).clone();
+    *prefix(collector) = join(&outer, name);
+    body(collector);
+    *prefix(collector) = outer;
 }
 
 /// Collects the child modules of a module, by name, for replacement; see [`Module::parts_mut`].
@@ -108,10 +113,7 @@ impl<'m> PartsMut<'m> {
     /// Prepends a name to those of the children that `body` adds; see
     /// [`Visitor::group`](super::Visitor::group).
     pub fn group(&mut self, name: &str, _type_name: &str, body: impl FnOnce(&mut Self)) {
-        let outer = self.prefix.clone();
-        self.prefix = join(&outer, name);
-        body(self);
-        self.prefix = outer;
+        with_prefix(self, |parts| &mut parts.prefix, name, body);
     }
 }
 
