@@ -10,6 +10,7 @@ mod channel_scale;
 mod comparison;
 mod concat_buffer;
 mod conv;
+mod conv_transpose;
 mod dropout;
 #[cfg(test)]
 mod extremes;
@@ -26,15 +27,18 @@ mod resample;
 mod shape;
 mod slice_concat;
 mod softmax;
+mod unfold;
 
 pub use crate::autograd::registry;
 pub use crate::kernels::elementwise::epilogue::Activation;
 pub(crate) use crate::kernels::norm::moments::Moments;
 pub(crate) use concat_buffer::GrowingMaps;
 pub(crate) use conv::algorithm;
-pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, ConvTranspose2dOptions, UnfoldOptions, with_algorithm};
+pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, with_algorithm};
+pub use conv_transpose::ConvTranspose2dOptions;
 pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
 pub use losses::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
 pub use norm::BatchNormOutput;
 pub use pool::Pool2dOptions;
 pub use resample::Interpolation;
+pub use unfold::UnfoldOptions;
