@@ -1,5 +1,6 @@
 //! Parts by path: reached, replaced, listed, copied and compared.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use convnet::nn::block;
@@ -279,4 +280,52 @@ fn one_call_gives_every_registered_model_a_new_head() {
     }
     assert!(models::replace_head(&mut models::lenet5(3), 0).is_err());
     assert!(models::replace_head(&mut Sequential::new().push(ReLU), 2).is_err());
+}
+
+/// Returns the smallest registered model of each paper, except those of more than 14 million
+/// parameters, whose files take long to write.
+fn smallest_of_each_paper() -> Vec<&'static str> {
+    let mut smallest = BTreeMap::new();
+    for model in models::names().map(|name| models::info(name).unwrap()) {
+        let candidate = (model.parameters(), model.name);
+        let known = smallest.entry(model.paper).or_insert(candidate);
+        *known = candidate.min(*known);
+    }
+    smallest.into_values().filter(|&(parameters, _)| parameters <= 14_000_000).map(|(_, name)| name).collect()
+}
+
+#[test]
+fn models_with_new_heads_train_and_are_the_same_after_saving_and_loading() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let names = smallest_of_each_paper();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in names {
+        let with_head = || {
+            let mut model = models::create(name, 5).unwrap();
+            models::replace_head(&mut model, 3).unwrap();
+            model
+        };
+        let [channels, height, width] = models::info(name).unwrap().input;
+        let x = Tensor::randn([2, channels, height.min(64), width.min(64)]);
+        let model = with_head();
+        let before = model.state_dict();
+        let mut optimizer = Sgd::new(model.parameters(), 0.01);
+        let loss = x.apply(&model).unwrap().cross_entropy(&Tensor::from_vec(vec![0i64, 2], [2]).unwrap()).unwrap();
+        optimizer.step(&loss.backward().unwrap()).unwrap();
+        let (head, _) = model.named_parameters().pop().unwrap();
+        let changed = before.difference(&model.state_dict()).unwrap().changed;
+        assert!(changed.contains(&head), "{name}: a step changed {changed:?}");
+
+        model.save(&path).unwrap();
+        let loaded = with_head();
+        assert!(!loaded.difference(&model).unwrap().is_empty(), "{name}");
+        loaded.load(&path).unwrap();
+        assert_eq!(loaded.difference(&model).unwrap().to_string(), "no difference", "{name}");
+        for model in [&model, &loaded] {
+            model.eval();
+        }
+        let [y, again] = [&model, &loaded].map(|model| no_grad(|| x.apply(model)).unwrap());
+        assert!(y.shape() == [2, 3] && y == again, "{name}: {:?}", y.worst_difference(&again));
+    }
 }
