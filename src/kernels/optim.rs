@@ -60,14 +60,14 @@ impl<T: Real, const N: usize, U: Update<N>> WithSimd for Loop<'_, T, U, N> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        walk(self.rule, self.p, self.g, self.a, self.b, self.c);
+        update_all(self.rule, self.p, self.g, self.a, self.b, self.c);
     }
 }
 
 /// Updates every element. Each slice is an argument, not an element of an array, so the compiler
 /// knows that they do not overlap; without this it does not vectorise a loop over four of them.
 #[inline(always)]
-fn walk<T: Real, const N: usize, U: Update<N>>(rule: U, p: &mut [T], g: &[T], a: &mut [T], b: &mut [T], c: &mut [T]) {
+fn update_all<T: Real, const N: usize, U: Update<N>>(rule: U, p: &mut [T], g: &[T], a: &mut [T], b: &mut [T], c: &mut [T]) {
     let length = |slot: usize| if slot < N { p.len() } else { 0 };
     let (g, a, b, c) = (&g[..p.len()], &mut a[..length(0)], &mut b[..length(1)], &mut c[..length(2)]);
     for i in 0..p.len() {

@@ -1,7 +1,7 @@
 //! Softmax and its logarithm over the middle dimension of `[outer, n, inner]`.
 //!
 //! Both subtract the largest element first, so that no exponential overflows. If the dimension is
-//! contiguous (`inner` is 1), one row is processed at a time; otherwise a strip of columns, along
+//! contiguous (`inner` is 1), one row is processed at a time; otherwise a block of columns, along
 //! which everything is vectorised.
 
 use std::ops::Range;
@@ -12,8 +12,8 @@ use super::runtime::simd::{Real, vectorize};
 
 /// The approximate number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
-/// The number of columns of a strip.
-const STRIP: usize = 128;
+/// The number of columns of a block.
+const BLOCK: usize = 128;
 /// The approximate number of elementary operations per element.
 const COST: usize = 12;
 
@@ -30,8 +30,8 @@ pub enum Kind {
 pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &mut [T]) {
     assert!(x.len() == outer * n * inner && y.len() == x.len());
     if inner != 1 {
-        return strips([n, inner], y, |start, columns, y| {
-            let (mut max, mut sum) = ([T::neg_infinity(); STRIP], [T::zero(); STRIP]);
+        return column_blocks([n, inner], y, |start, columns, y| {
+            let (mut max, mut sum) = ([T::neg_infinity(); BLOCK], [T::zero(); BLOCK]);
             for x in x[start..][..n * inner].chunks_exact(inner) {
                 max.iter_mut().zip(&x[columns.clone()]).for_each(|(max, &x)| *max = larger(*max, x));
             }
@@ -70,9 +70,9 @@ pub fn forward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], x: &[T], y: &
 pub fn backward<T: Real>(kind: Kind, [outer, n, inner]: [usize; 3], y: &[T], grad: &[T], out: &mut [T]) {
     assert!(y.len() == outer * n * inner && grad.len() == y.len() && out.len() == y.len());
     if inner != 1 {
-        return strips([n, inner], out, |start, columns, out| {
+        return column_blocks([n, inner], out, |start, columns, out| {
             let lines = || y[start..][..n * inner].chunks_exact(inner).zip(grad[start..].chunks_exact(inner));
-            let mut sum = [T::zero(); STRIP];
+            let mut sum = [T::zero(); BLOCK];
             for (y, grad) in lines() {
                 for ((sum, &y), &g) in sum.iter_mut().zip(&y[columns.clone()]).zip(&grad[columns.clone()]) {
                     *sum += if kind == Kind::Softmax { g * y } else { g };
@@ -118,15 +118,15 @@ fn rows<T: Real>(n: usize, y: &mut [T], body: impl Fn(usize, &mut [T]) + Sync) {
     });
 }
 
-/// Runs `body(start, columns, image)` for each strip of columns of each `[n, inner]` image; `start`
+/// Runs `body(start, columns, image)` for each block of columns of each `[n, inner]` image; `start`
 /// is the start of the image.
-fn strips<T: Real>([n, inner]: [usize; 2], y: &mut [T], body: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
+fn column_blocks<T: Real>([n, inner]: [usize; 2], y: &mut [T], body: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
     let work = y.len() * COST;
     parallel::chunks_mut(y, n * inner, work, |image, y| {
-        for column in (0..inner).step_by(STRIP) {
+        for column in (0..inner).step_by(BLOCK) {
             vectorize::<T, _>(
                 #[inline(always)]
-                || body(image * n * inner, column..inner.min(column + STRIP), y),
+                || body(image * n * inner, column..inner.min(column + BLOCK), y),
             );
         }
     });
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_and_strips_agree_with_definition() {
+    fn rows_and_column_blocks_agree_with_definition() {
         for [outer, n, inner] in [[3, 10, 1], [2, 100, 1], [1, 1, 5], [2, 7, 130], [1, 40_000, 1], [2, 0, 3], [0, 3, 1], [2, 3, 0]] {
             let x: Vec<f64> = (0..outer * n * inner).map(|i| (i * 7919 % 1013) as f64 / 50.0 + 700.0).collect();
             let grad: Vec<f64> = (0..x.len()).map(|i| (i * 31 % 17) as f64 - 8.0).collect();

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::norm::layer;
 use crate::kernels::norm::moments::Moments;
-use crate::kernels::norm::{self, Maps, Seen};
+use crate::kernels::norm::{self, ActivationSource, Maps};
 use crate::kernels::runtime::allocator::{self, Buffer, catching};
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
@@ -59,9 +59,9 @@ fn into_map(grad: Tensor, map: &[usize]) -> Result<Tensor> {
     grad_map(&grad, map)
 }
 
-/// Calls [`norm::fused_add`] on tensors. With a shortcut, `kept` is the activation's result where
-/// that determines the gradient, else the shortcut.
-fn fused_add(
+/// Calls [`norm::gradient_sums_in_place`] on tensors. With a shortcut, `kept` is the activation's
+/// result where that determines the gradient, else the shortcut.
+fn gradient_sums_in_place(
     op: &'static str,
     maps: Maps,
     grad: &mut Tensor,
@@ -71,13 +71,13 @@ fn fused_add(
     activation: Activation,
 ) -> Result<norm::Pairs> {
     Ok(with_float!(x.dtype(), op, T => {
-        let seen = match kept {
-            None => Seen::Alone,
-            Some(kept) if activation.reads_output() => Seen::Output(kept.data()),
-            Some(kept) => Seen::Plus(kept.data()),
+        let source = match kept {
+            None => ActivationSource::Normalised,
+            Some(kept) if activation.reads_output() => ActivationSource::Output(kept.data()),
+            Some(kept) => ActivationSource::NormalisedPlus(kept.data()),
         };
         let grad = grad.make_mut()?;
-        catching(|| norm::fused_add::<T>(maps, grad, x.data(), factors, seen, activation))?
+        catching(|| norm::gradient_sums_in_place::<T>(maps, grad, x.data(), factors, source, activation))?
     }))
 }
 
@@ -372,8 +372,8 @@ impl Tensor {
             let factors = [&mean[..], &scale, &shift];
             // With a shortcut, its gradient is the gradient before the activation. Recomputing the
             // gradient of a nonlinear activation twice is expensive, so it is computed once here.
-            let (sums, not_yet) = if kept.is_some() || activation.is_curve() {
-                (fused_add("batch_norm", maps, &mut grad, &x, factors, kept.as_ref(), activation)?, Activation::Linear)
+            let (sums, not_yet) = if kept.is_some() || activation.needs_map() {
+                (gradient_sums_in_place("batch_norm", maps, &mut grad, &x, factors, kept.as_ref(), activation)?, Activation::Linear)
             } else {
                 (gradient_sums("batch_norm", maps, &grad, &x, factors, activation)?, activation)
             };

@@ -24,7 +24,7 @@ const EVENTS: usize = 200_000;
 
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Phase {
+pub(crate) enum EventKind {
     /// A call of an operation.
     Forward,
     /// The backward pass of an operation.
@@ -39,7 +39,7 @@ pub(crate) struct Event {
     /// The operation's name; empty for a module.
     pub(crate) op: &'static str,
     pub(crate) path: Arc<str>,
-    pub(crate) phase: Phase,
+    pub(crate) kind: EventKind,
     pub(crate) start: Instant,
     pub(crate) time: Duration,
     pub(crate) bytes: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Convolution {
 }
 
 /// The key by which equal calls are counted: path, operation, convolution.
-type Kind = (Arc<str>, &'static str, Convolution);
+type ConvolutionKey = (Arc<str>, &'static str, Convolution);
 
 /// The accumulated cost of the calls of one operation at one path.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,10 +88,10 @@ pub(crate) struct Log {
     pub(crate) events: Vec<Event>,
     /// The number of further events.
     pub(crate) left_out: u64,
-    /// The totals by path, operation and phase, without modules.
-    pub(crate) totals: HashMap<(Arc<str>, &'static str, Phase), Total>,
-    /// For each kind, the number of kinds that were called before it, and the number of its calls.
-    convolutions: HashMap<Kind, (usize, u64)>,
+    /// The totals by path, operation and kind, without modules.
+    pub(crate) totals: HashMap<(Arc<str>, &'static str, EventKind), Total>,
+    /// For each key, the number of keys that were called before it, and the number of its calls.
+    convolutions: HashMap<ConvolutionKey, (usize, u64)>,
 }
 
 impl Log {
@@ -104,25 +104,25 @@ impl Log {
     }
 
     fn add(&mut self, event: Event) {
-        if event.phase != Phase::Module {
-            let Event { op, phase, time, bytes, multiply_adds, .. } = event;
-            let total = self.totals.entry((Arc::clone(&event.path), op, phase)).or_default();
+        if event.kind != EventKind::Module {
+            let Event { op, kind, time, bytes, multiply_adds, .. } = event;
+            let total = self.totals.entry((Arc::clone(&event.path), op, kind)).or_default();
             total.add(&Total { calls: 1, time, bytes, multiply_adds });
         }
         self.keep(event);
     }
 
-    fn count(&mut self, kind: Kind, calls: u64) {
+    fn count(&mut self, key: ConvolutionKey, calls: u64) {
         let place = self.convolutions.len();
-        self.convolutions.entry(kind).or_insert((place, 0)).1 += calls;
+        self.convolutions.entry(key).or_insert((place, 0)).1 += calls;
     }
 
     /// Returns the convolutions that ran, with the number of calls, in the order of their first
     /// calls.
-    pub(crate) fn convolutions(&self) -> Vec<(&Kind, u64)> {
+    pub(crate) fn convolutions(&self) -> Vec<(&ConvolutionKey, u64)> {
         let mut all: Vec<_> = self.convolutions.iter().collect();
         all.sort_unstable_by_key(|(_, (place, _))| *place);
-        all.into_iter().map(|(kind, (_, calls))| (kind, *calls)).collect()
+        all.into_iter().map(|(key, (_, calls))| (key, *calls)).collect()
     }
 
     /// Adds the log of an observer inside this one.
@@ -132,7 +132,7 @@ impl Log {
         for (key, total) in &inner.totals {
             self.totals.entry(key.clone()).or_default().add(total);
         }
-        inner.convolutions().into_iter().for_each(|(kind, calls)| self.count(kind.clone(), calls));
+        inner.convolutions().into_iter().for_each(|(key, calls)| self.count(key.clone(), calls));
     }
 }
 
@@ -140,7 +140,7 @@ impl Log {
 struct Frame {
     op: &'static str,
     path: Arc<str>,
-    phase: Phase,
+    kind: EventKind,
     start: Instant,
     requested: u64,
     multiply_adds: u64,
@@ -168,14 +168,14 @@ pub(crate) fn is_on() -> bool {
 
 /// Runs `body` and returns its value and the log of what it did on this thread. Observers nest: the
 /// outer log includes the inner one.
-pub(crate) fn watch<R>(body: impl FnOnce() -> R) -> (R, Log) {
+pub(crate) fn observe<R>(body: impl FnOnce() -> R) -> (R, Log) {
     /// Removes the observer, on unwinding too.
-    struct Watch {
+    struct Observer {
         /// The operation that was running when the observer started.
         outer: Option<Frame>,
         ended: bool,
     }
-    impl Watch {
+    impl Observer {
         fn end(&mut self) -> Log {
             self.ended = true;
             STATE.with_borrow_mut(|state| {
@@ -189,7 +189,7 @@ pub(crate) fn watch<R>(body: impl FnOnce() -> R) -> (R, Log) {
             })
         }
     }
-    impl Drop for Watch {
+    impl Drop for Observer {
         fn drop(&mut self) {
             if !self.ended {
                 self.end();
@@ -201,9 +201,9 @@ pub(crate) fn watch<R>(body: impl FnOnce() -> R) -> (R, Log) {
         state.open.take()
     });
     ON.set(true);
-    let mut watch = Watch { outer, ended: false };
+    let mut observer = Observer { outer, ended: false };
     let value = body();
-    (value, watch.end())
+    (value, observer.end())
 }
 
 /// Ends an observed operation when it goes out of scope.
@@ -225,16 +225,16 @@ impl Drop for Operation {
 /// every operation. Inside another operation it counts as a part of that one.
 #[inline]
 pub(crate) fn operation(op: &'static str) -> Operation {
-    Operation { open: is_on() && begin(op, None, Phase::Forward) }
+    Operation { open: is_on() && begin(op, None, EventKind::Forward) }
 }
 
 /// Starts the backward pass of the operation that recorded this node.
 #[inline]
 pub(crate) fn backward(node: &Node) -> Operation {
     let here = || match &node.origin {
-        Some(origin) => begin(origin.op, Some(Arc::clone(&origin.path)), Phase::Backward),
+        Some(origin) => begin(origin.op, Some(Arc::clone(&origin.path)), EventKind::Backward),
         // Recorded while no observer was active.
-        None => begin(node.op, Some("".into()), Phase::Backward),
+        None => begin(node.op, Some("".into()), EventKind::Backward),
     };
     Operation { open: is_on() && here() }
 }
@@ -275,13 +275,13 @@ fn note(convolution: Convolution) {
 }
 
 #[cold]
-fn begin(op: &'static str, path: Option<Arc<str>>, phase: Phase) -> bool {
+fn begin(op: &'static str, path: Option<Arc<str>>, kind: EventKind) -> bool {
     STATE.with_borrow_mut(|state| {
         if state.open.is_some() {
             return false;
         }
         let path = path.unwrap_or_else(|| state.path());
-        state.open = Some(Frame { op, path, phase, start: Instant::now(), requested: allocator::requested(), multiply_adds: 0 });
+        state.open = Some(Frame { op, path, kind, start: Instant::now(), requested: allocator::requested(), multiply_adds: 0 });
         true
     })
 }
@@ -290,9 +290,9 @@ fn begin(op: &'static str, path: Option<Arc<str>>, phase: Phase) -> bool {
 fn end() {
     STATE.with_borrow_mut(|state| {
         let (Some(frame), Some(log)) = (state.open.take(), state.logs.last_mut()) else { return };
-        let Frame { op, path, phase, start, requested, multiply_adds } = frame;
+        let Frame { op, path, kind, start, requested, multiply_adds } = frame;
         let bytes = allocator::requested().wrapping_sub(requested);
-        log.add(Event { op, path, phase, start, time: start.elapsed(), bytes, multiply_adds });
+        log.add(Event { op, path, kind, start, time: start.elapsed(), bytes, multiply_adds });
     });
 }
 
@@ -316,7 +316,7 @@ impl Drop for Leave {
         STATE.with_borrow_mut(|state| {
             if let (Some(path), Some(log)) = (state.paths.pop(), state.logs.last_mut()) {
                 let (start, time) = (self.0, self.0.elapsed());
-                log.add(Event { op: "", path, phase: Phase::Module, start, time, bytes: 0, multiply_adds: 0 });
+                log.add(Event { op: "", path, kind: EventKind::Module, start, time, bytes: 0, multiply_adds: 0 });
             }
         });
     }
@@ -325,14 +325,14 @@ impl Drop for Leave {
 /// Enters a path, unless it is already the innermost one: a parent may have entered it for the
 /// child.
 fn enter(path: Arc<str>) -> Option<Leave> {
-    let told = STATE.with_borrow_mut(|state| {
-        let told = state.paths.last() == Some(&path);
-        if !told {
+    let is_innermost = STATE.with_borrow_mut(|state| {
+        let is_innermost = state.paths.last() == Some(&path);
+        if !is_innermost {
             state.paths.push(path);
         }
-        told
+        is_innermost
     });
-    (!told).then(|| Leave(Instant::now()))
+    (!is_innermost).then(|| Leave(Instant::now()))
 }
 
 /// Returns the running operation and its path, for a new node; `None` when no observer is active or
@@ -354,21 +354,21 @@ mod tests {
 
     #[test]
     fn operation_made_of_others_counts_as_one() {
-        let ((), log) = watch(|| {
+        let ((), log) = observe(|| {
             let _outer = operation("outer");
             drop(operation("inner"));
             multiply_adds(|| 7);
         });
-        let totals: Vec<_> = log.totals.iter().map(|((path, op, phase), total)| (&**path, *op, *phase, total.calls)).collect();
-        assert_eq!(totals, [("", "outer", Phase::Forward, 1)]);
+        let totals: Vec<_> = log.totals.iter().map(|((path, op, kind), total)| (&**path, *op, *kind, total.calls)).collect();
+        assert_eq!(totals, [("", "outer", EventKind::Forward, 1)]);
         assert_eq!((log.events.len(), log.events[0].multiply_adds), (1, 7));
     }
 
     #[test]
     fn outer_log_includes_inner_log() {
-        let ((inner, value), outer) = watch(|| {
+        let ((inner, value), outer) = observe(|| {
             drop(operation("before"));
-            let (value, inner) = watch(|| within("here".into(), || drop(operation("inside"))));
+            let (value, inner) = observe(|| within("here".into(), || drop(operation("inside"))));
             drop(operation("after"));
             (inner, value)
         });
@@ -381,14 +381,14 @@ mod tests {
     #[test]
     fn panic_leaves_no_state_behind() {
         let panics = || {
-            watch(|| {
+            observe(|| {
                 within("layer".into(), || {
                     let _op = operation("op");
                     panic!("as the test wants");
                 })
             })
         };
-        let outer = watch(|| assert!(std::panic::catch_unwind(panics).is_err())).1;
+        let outer = observe(|| assert!(std::panic::catch_unwind(panics).is_err())).1;
         assert_eq!(outer.events.iter().map(|event| event.op).collect::<Vec<_>>(), ["op", ""]);
         assert!(!is_on());
         STATE.with_borrow(|state| assert!(state.logs.is_empty() && state.open.is_none() && state.paths.is_empty()));
@@ -396,18 +396,18 @@ mod tests {
 
     #[test]
     fn log_keeps_limited_number_of_events_and_counts_the_rest() {
-        let ((), log) = watch(|| (0..EVENTS + 5).for_each(|_| drop(operation("op"))));
+        let ((), log) = observe(|| (0..EVENTS + 5).for_each(|_| drop(operation("op"))));
         assert_eq!((log.events.len(), log.left_out), (EVENTS, 5));
         assert_eq!(log.totals.values().map(|total| total.calls).sum::<u64>(), EVENTS as u64 + 5);
     }
 
     #[test]
-    fn graph_recorded_before_watch_is_logged_without_path() {
+    fn graph_recorded_before_observer_starts_is_logged_without_path() {
         let x = Tensor::ones([2]).with_grad();
         let y = x.relu().sum(..).unwrap();
-        let (_, log) = watch(|| y.backward().unwrap());
-        let mut names: Vec<_> = log.totals.keys().map(|(path, op, phase)| (&**path, *op, *phase)).collect();
+        let (_, log) = observe(|| y.backward().unwrap());
+        let mut names: Vec<_> = log.totals.keys().map(|(path, op, kind)| (&**path, *op, *kind)).collect();
         names.sort_by_key(|&(_, op, _)| op);
-        assert_eq!(names, [("", "relu", Phase::Backward), ("", "sum", Phase::Backward)]);
+        assert_eq!(names, [("", "relu", EventKind::Backward), ("", "sum", EventKind::Backward)]);
     }
 }

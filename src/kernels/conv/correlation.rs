@@ -34,7 +34,7 @@ impl AxisTaps {
     /// first.
     pub(super) fn widen(&self, pixels: usize, step: usize) -> WideTaps {
         let last = self.taps.last().map_or(0, |&(_, distance)| distance);
-        let met = |distance: usize| -> Vec<Option<usize>> {
+        let kernel_taps = |distance: usize| -> Vec<Option<usize>> {
             (0..pixels)
                 .map(|pixel| {
                     let own = distance.checked_sub(pixel * step)?;
@@ -42,8 +42,8 @@ impl AxisTaps {
                 })
                 .collect()
         };
-        let all = (0..=last + (pixels - 1) * step).map(|distance| (met(distance), distance));
-        WideTaps { at: self.at, taps: all.filter(|(met, _)| met.iter().any(Option::is_some)).collect() }
+        let all = (0..=last + (pixels - 1) * step).map(|distance| (kernel_taps(distance), distance));
+        WideTaps { at: self.at, taps: all.filter(|(kernel_taps, _)| kernel_taps.iter().any(Option::is_some)).collect() }
     }
 }
 
@@ -86,7 +86,7 @@ impl<T: Real> PhaseProduct<T> {
         weights: &Weights<'_, T>,
     ) -> PhaseProduct<T> {
         let [rows_of_kernel, width] = [rows.taps.len(), columns.taps.len()];
-        let pixels = columns.taps.first().map_or(1, |(met, _)| met.len());
+        let pixels = columns.taps.first().map_or(1, |(kernel_taps, _)| kernel_taps.len());
         let pack = |group: usize| {
             Panels::pack_with(rows_of_kernel * width * channels, pixels * n, |range, panel| {
                 let nr = panel.len() / (rows_of_kernel * width * channels);
@@ -94,12 +94,12 @@ impl<T: Real> PhaseProduct<T> {
                     panel.fill(T::zero());
                 }
                 for (position, out) in panel.chunks_mut(channels * nr).enumerate() {
-                    let ((kh, _), (met, _)) = (rows.taps[position / width], &columns.taps[position % width]);
+                    let ((kh, _), (kernel_taps, _)) = (rows.taps[position / width], &columns.taps[position % width]);
                     // Each run of the panel's columns belongs to one pixel.
                     let mut from = range.start;
                     while from < range.end {
                         let (pixel, to) = (from / n, range.end.min((from / n + 1) * n));
-                        if let Some(kw) = met[pixel] {
+                        if let Some(kw) = kernel_taps[pixel] {
                             let w = &weights.w[group * weights.group + from % n * weights.n + kh * g.window.kernel[1] + kw..];
                             copy_strided(w, [weights.channel, weights.n], [channels, to - from], &mut out[from - range.start..], nr);
                         }

@@ -108,16 +108,16 @@ fn phases(g: &ConvGeometry, axis: usize) -> Phases {
         [g.window.stride, g.window.dilation, g.window.padding, g.window.kernel].map(|pair| pair[axis] as isize);
     // Input coordinate `cell · stride + at` is connected to output coordinate `cell + distance` by
     // kernel position `k`.
-    let meets = |at: isize| {
+    let taps_at = |at: isize| {
         (0..kernel).filter_map(move |k| {
             let ahead = at + padding - k * dilation;
             (ahead % stride == 0).then_some((k, ahead / stride))
         })
     };
-    let distances = || (0..stride).flat_map(meets).map(|(_, distance)| distance);
+    let distances = || (0..stride).flat_map(taps_at).map(|(_, distance)| distance);
     let (first, last) = (distances().min().unwrap_or(0).min(0), distances().max().unwrap_or(0).max(0));
     let phase = |at: isize| {
-        let mut taps: Vec<(usize, usize)> = meets(at).map(|(k, distance)| (k as usize, (distance - first) as usize)).collect();
+        let mut taps: Vec<(usize, usize)> = taps_at(at).map(|(k, distance)| (k as usize, (distance - first) as usize)).collect();
         taps.sort_by_key(|&(_, distance)| distance);
         AxisTaps { at: at as usize, taps }
     };

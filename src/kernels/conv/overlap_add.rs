@@ -36,7 +36,7 @@ pub(crate) fn pays<T: Real>(g: &ConvGeometry) -> bool {
         return false;
     }
     let vectors = pitch::<T>(g) / lanes::<T>();
-    let kernel_rows: usize = (0..input[0]).map(|row| Overlap::new(&g.window, 0, row).rotations.len()).sum();
+    let kernel_rows: usize = (0..input[0]).map(|row| Overlap::new(&g.window, 0, row).shifts.len()).sum();
     let own = kernel_rows * output[1] * g.channels_out * vectors + ADD * input[0] * input[1] * kernel[1].div_ceil(stride[1]);
     let pixels = if stride[1] == 1 { pixels_together::<T>(g, g.channels_in, input[1], 1) } else { 1 };
     let taps = [kernel[0].div_ceil(stride[0]), (kernel[1] + pixels - 1).div_ceil(stride[1])];
@@ -50,12 +50,12 @@ fn pitch<T: Real>(g: &ConvGeometry) -> usize {
 }
 
 /// The kernel and output positions that contribute to an input position along one axis: kernel
-/// position `first + turn · stride` at output position `last - turn`, for each `turn` in
-/// `rotations`.
+/// position `first + shift · stride` at output position `last - shift`, for each `shift` in
+/// `shifts`.
 struct Overlap {
     first: usize,
     last: usize,
-    rotations: Range<usize>,
+    shifts: Range<usize>,
 }
 
 impl Overlap {
@@ -64,7 +64,7 @@ impl Overlap {
         let padded = position + window.padding[axis];
         let (first, last) = (padded % stride, padded / stride);
         let end = kernel.saturating_sub(first).div_ceil(stride).min(last + 1);
-        Overlap { first, last, rotations: (last + 1).saturating_sub(output).min(end)..end }
+        Overlap { first, last, shifts: (last + 1).saturating_sub(output).min(end)..end }
     }
 }
 
@@ -108,9 +108,9 @@ impl<T: Real> OverlapAdd<T> {
         let images = (ROWS / output[1]).clamp(1, g.batch.max(1));
         let groups = g.batch.div_ceil(images).max(1);
         let column = |column: usize| {
-            let Overlap { first, last, rotations } = Overlap::new(&g.window, 1, column);
-            let turn = rotations.end.saturating_sub(1);
-            ((last - turn) * pitch + (first + turn * stride[1]) * channels_in, rotations.len())
+            let Overlap { first, last, shifts } = Overlap::new(&g.window, 1, column);
+            let shift = shifts.end.saturating_sub(1);
+            ((last - shift) * pitch + (first + shift * stride[1]) * channels_in, shifts.len())
         };
         let rows = (0..images).flat_map(|image| (0..output[1]).map(move |column| image * g.image_out() + column * channels_out));
         OverlapAdd {
@@ -118,7 +118,7 @@ impl<T: Real> OverlapAdd<T> {
             images,
             band: input[0].div_ceil(TASKS.div_ceil(groups)),
             starts: Ascending::new(rows.collect()),
-            taps: (0..kernel[0].div_ceil(stride[0])).map(|turn| turn * output[1] * channels_out).collect(),
+            taps: (0..kernel[0].div_ceil(stride[0])).map(|shift| shift * output[1] * channels_out).collect(),
             out_starts: Ascending::new((0..images * output[1]).map(|row| row * pitch).collect()),
             columns: (0..input[1]).map(column).collect(),
             panels,
@@ -165,15 +165,15 @@ impl<T: Real> OverlapAdd<T> {
     /// an input row.
     fn windows(&self, dy: &[T], row: usize, count: usize, windows: &mut [T]) {
         let (g, Window { output, kernel, stride, .. }) = (&self.geometry, self.geometry.window);
-        let Overlap { first, last, rotations } = Overlap::new(&g.window, 0, row);
-        if rotations.is_empty() {
+        let Overlap { first, last, shifts } = Overlap::new(&g.window, 0, row);
+        if shifts.is_empty() {
             return windows.fill(T::zero());
         }
         let kernel_rows = |first: usize| (kernel[0] - first).div_ceil(stride[0]);
-        let packed = (0..first).map(kernel_rows).sum::<usize>() + kernel_rows(first) - rotations.end;
-        let packed = packed * g.channels_out..(packed + rotations.len()) * g.channels_out;
-        let dy = &dy[(last + 1 - rotations.end) * output[1] * g.channels_out..];
-        let rows = Rows { starts: self.starts.first(count), taps: &self.taps[..rotations.len()], run: g.channels_out };
+        let packed = (0..first).map(kernel_rows).sum::<usize>() + kernel_rows(first) - shifts.end;
+        let packed = packed * g.channels_out..(packed + shifts.len()) * g.channels_out;
+        let dy = &dy[(last + 1 - shifts.end) * output[1] * g.channels_out..];
+        let rows = Rows { starts: self.starts.first(count), taps: &self.taps[..shifts.len()], run: g.channels_out };
         let panels = self.panels.view();
         for panel in 0..panels.count() {
             let to = &mut windows[panel * panels.width()..];

@@ -220,7 +220,7 @@ fn large_and_odd_geometries_agree_with_the_naive_convolution() {
         [1, 1300, 40, 1, 5, 1, 1, 0, 1],
         [1, 130, 6, 1, 9, 3, 1, 1, 1],
         [1, 6, 130, 1, 9, 3, 1, 1, 1],
-        // Winograd's weight gradient: by lots of several chunks; by chunks, with few blocks and
+        // Winograd's weight gradient: by ranges of several chunks; by chunks, with few blocks and
         // with many; with many blocks of one chunk.
         [4, 5, 7, 1, 50, 3, 1, 1, 1],
         [2, 70, 70, 1, 40, 3, 1, 1, 1],

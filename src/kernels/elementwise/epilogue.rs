@@ -33,8 +33,9 @@ impl Activation {
         matches!(self, Activation::Relu | Activation::Relu6)
     }
 
-    /// Returns whether the activation is neither the identity nor a clamp.
-    pub(crate) fn is_curve(self) -> bool {
+    /// Returns whether the activation is neither the identity nor a clamp: it is computed by
+    /// [`map`](Self::map), once all sums are in memory.
+    pub(crate) fn needs_map(self) -> bool {
         self != Activation::Linear && !self.clamps()
     }
 
@@ -108,14 +109,14 @@ impl<'a, T: Real> Epilogue<'a, T> {
 
     /// Returns the part that remains after a tile has added bias and residual and clamped its
     /// vectors: an activation that is not a clamp.
-    pub(crate) fn curve(&self) -> Option<Activation> {
-        self.activation.is_curve().then_some(self.activation)
+    pub(crate) fn remaining_activation(&self) -> Option<Activation> {
+        self.activation.needs_map().then_some(self.activation)
     }
 
     /// Returns whether the epilogue is at most a bias and a clamp, which are applied to sums while
     /// they are in registers.
     pub(crate) fn fits_registers(&self) -> bool {
-        self.residual.is_none() && self.curve().is_none()
+        self.residual.is_none() && self.remaining_activation().is_none()
     }
 
     /// Returns the activation to apply to sums in registers: the clamp if

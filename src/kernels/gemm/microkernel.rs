@@ -382,7 +382,7 @@ impl<T: Real> Multiply<'_, T> {
         // SAFETY: `first + r` is a row, `first + count - 1` the last one of this tile.
         let at = |r: usize| unsafe { out_starts.get_unchecked(first + r.min(count - 1)) + column };
         let to = |r: usize, v: usize| base.wrapping_add(at(r) + v * lanes);
-        let curve = epilogue.curve().filter(|_| is_last);
+        let remaining = epilogue.remaining_activation().filter(|_| is_last);
         // SAFETY: `multiply_into` has asserted that `out` and the residual have room for `b.n`
         // elements at each of `out_starts`, and that results are aligned where they are streamed.
         // By its contract no other thread accesses the elements of this tile or the accumulator's
@@ -390,7 +390,7 @@ impl<T: Real> Multiply<'_, T> {
         unsafe {
             // Where speed matters, store directly from registers. Only there, because each variant
             // is another copy of the code to compile.
-            if const { T::FAST && !S::IS_SCALAR } && count == MR && curve.is_none() {
+            if const { T::FAST && !S::IS_SCALAR } && count == MR && remaining.is_none() {
                 match width == NV * lanes {
                     true if streams => finish.tile::<MR, false>(simd, tile, at, |r, v, y| nontemporal::store(to(r, v).cast(), y)),
                     true => finish.tile::<MR, false>(simd, tile, at, |r, v, y| to(r, v).cast::<T::Vector<S>>().write_unaligned(y)),
@@ -400,8 +400,8 @@ impl<T: Real> Multiply<'_, T> {
                 let mut aside = MaybeUninit::<Aligned<[[T::Vector<S>; NV]; MR]>>::uninit();
                 let aside = aside.as_mut_ptr().cast::<T::Vector<S>>();
                 finish.tile::<MR, true>(simd, tile, at, |r, v, y| aside.add(r * NV + v).write(y));
-                if let Some(curve) = curve {
-                    curve.map(std::slice::from_raw_parts_mut(aside.cast::<T>(), MR * NV * lanes));
+                if let Some(remaining) = remaining {
+                    remaining.map(std::slice::from_raw_parts_mut(aside.cast::<T>(), MR * NV * lanes));
                 }
                 for r in 0..count {
                     if streams && width == NV * lanes {

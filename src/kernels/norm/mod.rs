@@ -23,7 +23,7 @@ mod sums;
 use std::ops::Range;
 
 pub use passes::{forward, gradient};
-pub use sums::{Pairs, Seen, fused_add, gradient_sums, take_moments};
+pub use sums::{ActivationSource, Pairs, gradient_sums, gradient_sums_in_place, take_moments};
 
 use pulp::{Simd, WithSimd};
 
@@ -119,19 +119,19 @@ trait LanePass<T: Real> {
 }
 
 /// Runs a pass over the elements of a chunk, in rows of `lanes` elements.
-fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl LanePass<T>) {
-    struct Walk<'a, T, P> {
+fn run_lanes<T: Real>(lanes: usize, elements: usize, pass: &mut impl LanePass<T>) {
+    struct LaneLoop<'a, T, P> {
         lanes: usize,
         elements: usize,
         pass: &'a mut P,
         element: std::marker::PhantomData<T>,
     }
-    impl<T: Real, P: LanePass<T>> WithSimd for Walk<'_, T, P> {
+    impl<T: Real, P: LanePass<T>> WithSimd for LaneLoop<'_, T, P> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Walk { lanes, elements, pass, .. } = self;
+            let LaneLoop { lanes, elements, pass, .. } = self;
             let (step, width) = (if lanes <= LONGEST { lanes } else { PIECE }, T::lanes::<S>());
             for (index, row) in (0..elements).step_by(lanes).enumerate() {
                 let length = lanes.min(elements - row);
@@ -157,7 +157,7 @@ fn walk<T: Real>(lanes: usize, elements: usize, pass: &mut impl LanePass<T>) {
             pass.after_block();
         }
     }
-    dispatch_light::<T, _>(Walk { lanes, elements, pass, element: std::marker::PhantomData });
+    dispatch_light::<T, _>(LaneLoop { lanes, elements, pass, element: std::marker::PhantomData });
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
                 let sum = |at: usize| normal(at) + shortcut[at];
                 prop_assert!(close(&y, &(0..x.len()).map(|at| act(sum(at))).collect::<Vec<_>>()));
 
-                if !activation.is_curve() {
+                if !activation.needs_map() {
                     let found = gradient_sums(maps, &grad, &x, factors, activation);
                     let g: Vec<f64> = (0..x.len()).map(|at| chain(at, normal(at))).collect();
                     prop_assert!(close(&found.first, &plain_sums(maps, |_, at| g[at])));
@@ -246,11 +246,15 @@ mod tests {
                     prop_assert!(close(&dx, &expected));
                 }
 
-                let seen = [(Seen::Alone, false), (Seen::Plus(&shortcut[..]), true), (Seen::Output(&y[..]), true)];
-                for (seen, behind_shortcut) in seen.into_iter().take(if activation.reads_output() { 3 } else { 2 }) {
+                let sources = [
+                    (ActivationSource::Normalised, false),
+                    (ActivationSource::NormalisedPlus(&shortcut[..]), true),
+                    (ActivationSource::Output(&y[..]), true),
+                ];
+                for (source, behind_shortcut) in sources.into_iter().take(if activation.reads_output() { 3 } else { 2 }) {
                     let expected: Vec<f64> = (0..x.len()).map(|at| chain(at, if behind_shortcut { sum(at) } else { normal(at) })).collect();
                     let mut g = grad.clone();
-                    let found = fused_add(maps, &mut g, &x, factors, seen, activation);
+                    let found = gradient_sums_in_place(maps, &mut g, &x, factors, source, activation);
                     prop_assert!(close(&g, &expected));
                     prop_assert!(close(&found.first, &plain_sums(maps, |_, at| g[at])));
                     prop_assert!(close(&found.second, &plain_sums(maps, |slot, at| g[at] * (x[at] - mean[slot]))));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::{Chunk, LONGEST, LanePass, Maps, walk};
+use super::{Chunk, LONGEST, LanePass, Maps, run_lanes};
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel::{self, Disjoint};
@@ -53,7 +53,7 @@ impl<T: Real> Target<'_, T> {
 
     /// Copies a finished piece to the output.
     #[inline(always)]
-    fn deliver(&mut self, at: usize, length: usize) {
+    fn flush(&mut self, at: usize, length: usize) {
         if let Some(aside) = &self.aside {
             nontemporal::copy(&aside[..length], &mut self.y[at..at + length]);
         }
@@ -124,10 +124,10 @@ impl<T: Real> LanePass<T> for Forward<'_, T> {
 
     #[inline(always)]
     fn after(&mut self, at: usize, lanes: Range<usize>) {
-        if self.activation.is_curve() {
+        if self.activation.needs_map() {
             self.activation.map(self.target.piece(at, lanes.len()));
         }
-        self.target.deliver(at, lanes.len());
+        self.target.flush(at, lanes.len());
     }
 }
 
@@ -138,7 +138,7 @@ pub fn forward<T: Real>(maps: Maps, x: &[T], factors: [&[f64]; 3], shortcut: Opt
     let (work, streamed) = ((2 + activation.cost()) * y.len(), nontemporal::pays::<T>(y.len()));
     for_chunks(maps, y, streamed, work, factors, |chunk, target, factors| {
         let (x, shortcut) = (&x[chunk.start..][..chunk.length], shortcut.map(|shortcut| &shortcut[chunk.start..][..chunk.length]));
-        walk(maps.lanes(), chunk.length, &mut Forward { x, factors, shortcut, activation, target });
+        run_lanes(maps.lanes(), chunk.length, &mut Forward { x, factors, shortcut, activation, target });
     });
 }
 
@@ -183,7 +183,7 @@ impl<T: Real> LanePass<T> for Gradient<'_, T> {
 
     #[inline(always)]
     fn after(&mut self, at: usize, lanes: Range<usize>) {
-        self.target.deliver(at, lanes.len());
+        self.target.flush(at, lanes.len());
     }
 }
 
@@ -199,10 +199,10 @@ pub fn gradient<T: Real>(
     activation: Activation,
     dx: &mut [T],
 ) {
-    assert!(x.len() == maps.len() && grad.is_none_or(|grad| grad.len() == maps.len()) && !activation.is_curve());
+    assert!(x.len() == maps.len() && grad.is_none_or(|grad| grad.len() == maps.len()) && !activation.needs_map());
     let (work, streamed) = ((2 + activation.cost()) * dx.len(), grad.is_some() && nontemporal::pays::<T>(dx.len()));
     for_chunks(maps, dx, streamed, work, [center, scale, shift, slope, offset], |chunk, target, factors| {
         let (grad, x) = (grad.map(|grad| &grad[chunk.start..][..chunk.length]), &x[chunk.start..][..chunk.length]);
-        walk(maps.lanes(), chunk.length, &mut Gradient { grad, x, factors, activation, target });
+        run_lanes(maps.lanes(), chunk.length, &mut Gradient { grad, x, factors, activation, target });
     });
 }

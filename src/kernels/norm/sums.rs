@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::moments::{Moments, join};
 use super::passes::{add, normalise};
-use super::{Chunk, LONGEST, LanePass, Maps, walk};
+use super::{Chunk, LONGEST, LanePass, Maps, run_lanes};
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
@@ -129,7 +129,7 @@ pub fn take_moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
         let x = &x[chunk.start..][..chunk.length];
         let mut center = Buffer::uninit(maps.lanes());
         center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
-        walk(maps.lanes(), chunk.length, &mut Deviations { x, center: &center, sums });
+        run_lanes(maps.lanes(), chunk.length, &mut Deviations { x, center: &center, sums });
     });
     let mut moments = Moments::default();
     for first in (0..maps.images).map(|image| image * maps.chunks()) {
@@ -147,11 +147,11 @@ pub fn take_moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
 
 /// The source of an activation's argument or result.
 #[derive(Clone, Copy, Debug)]
-pub enum Seen<'a, T> {
+pub enum ActivationSource<'a, T> {
     /// The argument is the normalised input.
-    Alone,
+    Normalised,
     /// The argument is the normalised input plus these elements.
-    Plus(&'a [T]),
+    NormalisedPlus(&'a [T]),
     /// These elements are the activation's result, which serves as well
     /// ([`Activation::reads_output`]).
     Output(&'a [T]),
@@ -163,7 +163,7 @@ enum Grad<'a, T> {
     Behind(&'a [T]),
     /// The gradient of the activation's result, to be replaced by the gradient of its argument; the
     /// activation's argument or result is available.
-    InPlace(&'a mut [T], Seen<'a, T>),
+    InPlace(&'a mut [T], ActivationSource<'a, T>),
 }
 
 /// The pass that sums the gradient before an activation and its products with the deviations.
@@ -181,11 +181,13 @@ struct Products<'a, T> {
 impl<T: Real> LanePass<T> for Products<'_, T> {
     #[inline(always)]
     fn before(&mut self, at: usize, lanes: Range<usize>) {
-        let Grad::InPlace(grad, seen @ (Seen::Alone | Seen::Plus(_))) = &mut self.grad else { return };
+        let Grad::InPlace(grad, source @ (ActivationSource::Normalised | ActivationSource::NormalisedPlus(_))) = &mut self.grad else {
+            return;
+        };
         let (piece, z) = (at..at + lanes.len(), &mut self.scratch[..lanes.len()]);
         let [center, scale, shift] = self.factors.map(|factor| &factor[lanes.clone()]);
         normalise(&self.x[piece.clone()], center, scale, shift, z);
-        if let Seen::Plus(shortcut) = seen {
+        if let ActivationSource::NormalisedPlus(shortcut) = source {
             add(&shortcut[piece.clone()], z);
         }
         self.activation.chain(z, &mut grad[piece]);
@@ -205,7 +207,7 @@ impl<T: Real> LanePass<T> for Products<'_, T> {
                     let z = T::vector_add(simd, z, load(self.factors[2], lane));
                     self.activation.chain_clamp::<S, T>(simd, z, load(grad, at))
                 }
-                Grad::InPlace(grad, Seen::Output(y)) if self.activation.clamps() => {
+                Grad::InPlace(grad, ActivationSource::Output(y)) if self.activation.clamps() => {
                     let g = self.activation.chain_clamp::<S, T>(simd, load(y, at), load(grad, at));
                     T::store::<S, MASKED>(simd, mask, grad.as_mut_ptr().add(at), g);
                     g
@@ -227,23 +229,30 @@ impl<T: Real> LanePass<T> for Products<'_, T> {
 /// activation'((x - center) · scale + shift)`, with the factors given for each image and channel.
 /// The activation must be the identity or a clamp.
 pub fn gradient_sums<T: Real>(maps: Maps, grad: &[T], x: &[T], factors: [&[f64]; 3], activation: Activation) -> Pairs {
-    assert!(grad.len() == maps.len() && x.len() == maps.len() && !activation.is_curve());
+    assert!(grad.len() == maps.len() && x.len() == maps.len() && !activation.needs_map());
     sums(maps, x, factors, activation, |range| Grad::Behind(&grad[range]))
 }
 
-/// Computes the sums of [`gradient_sums`] for any activation, whose argument or result `seen`
+/// Computes the sums of [`gradient_sums`] for any activation, whose argument or result `source`
 /// describes; overwrites `grad` with `g`.
-pub fn fused_add<T: Real>(maps: Maps, grad: &mut [T], x: &[T], factors: [&[f64]; 3], seen: Seen<'_, T>, activation: Activation) -> Pairs {
+pub fn gradient_sums_in_place<T: Real>(
+    maps: Maps,
+    grad: &mut [T],
+    x: &[T],
+    factors: [&[f64]; 3],
+    source: ActivationSource<'_, T>,
+    activation: Activation,
+) -> Pairs {
     assert!(grad.len() == maps.len() && x.len() == maps.len());
     let grad = Disjoint::new(grad);
     sums(maps, x, factors, activation, |range| {
-        let seen = match seen {
-            Seen::Alone => Seen::Alone,
-            Seen::Plus(shortcut) => Seen::Plus(&shortcut[range.clone()]),
-            Seen::Output(y) => Seen::Output(&y[range.clone()]),
+        let source = match source {
+            ActivationSource::Normalised => ActivationSource::Normalised,
+            ActivationSource::NormalisedPlus(shortcut) => ActivationSource::NormalisedPlus(&shortcut[range.clone()]),
+            ActivationSource::Output(y) => ActivationSource::Output(&y[range.clone()]),
         };
         // SAFETY: chunks do not overlap.
-        Grad::InPlace(unsafe { grad.slice(range.start, range.len()) }, seen)
+        Grad::InPlace(unsafe { grad.slice(range.start, range.len()) }, source)
     })
 }
 
@@ -265,7 +274,7 @@ fn sums<'a, T: Real>(
         let factors = repeated.each_ref().map(|lanes| &lanes[..]);
         let range = chunk.start..chunk.start + chunk.length;
         let (grad, x) = (grad_of(range.clone()), &x[range]);
-        walk(lanes, chunk.length, &mut Products { grad, x, factors, activation, scratch: [T::zero(); LONGEST], sums });
+        run_lanes(lanes, chunk.length, &mut Products { grad, x, factors, activation, scratch: [T::zero(); LONGEST], sums });
     });
     for (task, part) in partial.chunks_exact(2 * maps.channels).enumerate() {
         let range = task / maps.chunks() * maps.channels..(task / maps.chunks() + 1) * maps.channels;

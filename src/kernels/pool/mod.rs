@@ -136,7 +136,7 @@ trait Row {
 }
 
 #[inline(always)]
-fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &mut impl Row) {
+fn run_blocks<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &mut impl Row) {
     for place in 0..places {
         if channels >= B {
             // The last block overlaps the previous one, so that all blocks have `B` channels.
@@ -153,38 +153,38 @@ fn walk<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, row: &
     }
 }
 
-fn walk_row<T: Real>(places: usize, channels: usize, row: &mut impl Row) {
-    struct Walk<'a, R> {
+fn run_row<T: Real>(places: usize, channels: usize, row: &mut impl Row) {
+    struct RowLoop<'a, R> {
         places: usize,
         channels: usize,
         row: &'a mut R,
     }
-    impl<R: Row> WithSimd for Walk<'_, R> {
+    impl<R: Row> WithSimd for RowLoop<'_, R> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Walk { places, channels, row } = self;
+            let RowLoop { places, channels, row } = self;
             // Conditions in `const` blocks remove unused code before it is compiled.
             if const { S::IS_SCALAR || !R::FAST } {
-                return walk::<S, NARROW>(simd, places, channels, row);
+                return run_blocks::<S, NARROW>(simd, places, channels, row);
             }
             if channels >= WIDE {
                 // By itself, so that the branch is not compiled where the condition is false.
                 #[allow(clippy::collapsible_if)]
                 if const { size_of::<S::f32s>() > NARROW * size_of::<f32>() } {
                     if channels >= WIDEST {
-                        return walk::<S, WIDEST>(simd, places, channels, row);
+                        return run_blocks::<S, WIDEST>(simd, places, channels, row);
                     }
                 }
-                walk::<S, WIDE>(simd, places, channels, row);
+                run_blocks::<S, WIDE>(simd, places, channels, row);
             } else if const { size_of::<S::f32s>() > NARROW * size_of::<f32>() } || channels >= MIDDLE {
-                walk::<S, MIDDLE>(simd, places, channels, row);
+                run_blocks::<S, MIDDLE>(simd, places, channels, row);
             } else {
-                walk::<S, NARROW>(simd, places, channels, row);
+                run_blocks::<S, NARROW>(simd, places, channels, row);
             }
         }
     }
-    dispatch_light::<T, _>(Walk { places, channels, row });
+    dispatch_light::<T, _>(RowLoop { places, channels, row });
 }
 
 /// Runs `body(row, elements)` for each of the rows of `y`, which have `length` elements each; a
@@ -313,7 +313,7 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
     match at {
         None => for_rows(y, row, work, |index, y| {
             let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
-            walk_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, u8, false> { pooling, channels, x, rows, y, at: &mut [] });
+            run_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, u8, false> { pooling, channels, x, rows, y, at: &mut [] });
         }),
         Some(at) => {
             assert_eq!(at.len(), y.len());
@@ -322,7 +322,7 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
                 let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
                 // SAFETY: each task has its own rows, and `y` ends with them.
                 let at = unsafe { at.slice(index * row, y.len()) };
-                walk_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
+                run_row::<T>(pooling.output[1], channels, &mut MaxRow::<T, I, true> { pooling, channels, x, rows, y, at });
             });
         }
     }
@@ -371,7 +371,7 @@ pub fn average<T: Real>(pooling: &Pooling, channels: usize, x: &[T], y: &mut [T]
     let work = pooling.work(y.len());
     for_rows(y, row, work, |index, y| {
         let (x, rows) = (&x[index / pooling.output[0] * image..], pooling.spans[0][index % pooling.output[0]]);
-        walk_row::<T>(pooling.output[1], channels, &mut AverageRow { pooling, channels, x, rows, y });
+        run_row::<T>(pooling.output[1], channels, &mut AverageRow { pooling, channels, x, rows, y });
     });
 }
 
@@ -548,11 +548,11 @@ fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], share: &(im
                 return dx[..width * channels].fill(T::zero());
             };
             let row_of_batch = image * pooling.output[0] + row;
-            walk_row::<T>(pooling.output[1], channels, &mut ScatterRow { pooling, channels, share, row, row_of_batch, tap, dx });
+            run_row::<T>(pooling.output[1], channels, &mut ScatterRow { pooling, channels, share, row, row_of_batch, tap, dx });
             let end = pooling.spans[1].last().map_or(0, |span| span.start + span.taps);
             return dx[end * channels..width * channels].fill(T::zero());
         }
-        walk_row::<T>(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
+        run_row::<T>(width, channels, &mut GatherRow { pooling, channels, share, image, position, dx, streamed });
         if streamed {
             nontemporal::fence();
         }

@@ -96,8 +96,8 @@ pub fn set_num_threads(count: usize) -> io::Result<()> {
         1 => Threads::One,
         _ => {
             notice_forks();
-            // The caller is one of the threads. A thread more than cores would at times be woken on the
-            // caller's core, and what helpers keep in their caches would move between cores.
+            // The caller is one of the threads. A thread more than cores would at times be woken on
+            // the caller's core, and what helpers keep in their caches would move between cores.
             let builder = rayon::ThreadPoolBuilder::new().num_threads(count - 1).thread_name(|i| format!("convnet-{i}"));
             let pool = builder.build().map_err(io::Error::other)?;
             Threads::Own(Pool { team: Team::of_private_pool(count - 1), rayon: Some(Arc::new(pool)) })
@@ -166,7 +166,7 @@ fn run(tasks: usize, work: usize, backwards: bool, body: &dyn Body) {
     let start = |share: usize| tasks / shares * share + share.min(tasks % shares);
     let claimed: [Claimed; MOST_SHARES] = Default::default();
     let from_own_share_on = |thread: usize| {
-        for share in (0..shares).map(|turn| (thread + turn) % shares) {
+        for share in (0..shares).map(|i| (thread + i) % shares) {
             let range = start(share)..start(share + 1);
             // Load first: `fetch_add` takes exclusive ownership of the cache line.
             while claimed[share].0.load(Ordering::Relaxed) < range.len() {
@@ -281,10 +281,10 @@ mod tests {
             for pause in [0, 5] {
                 std::thread::sleep(std::time::Duration::from_millis(pause));
                 // Each of two tasks waits for the other: with one thread this would never end.
-                let met = std::sync::Barrier::new(2);
+                let barrier = std::sync::Barrier::new(2);
                 if num_threads() > 1 {
                     for_each(2, usize::MAX, |_| {
-                        met.wait();
+                        barrier.wait();
                     });
                 }
             }
@@ -305,23 +305,23 @@ mod tests {
     #[test]
     fn regions_run_on_pool_of_caller() {
         let (two, three) = (pool(2), pool(3));
-        let meet = |threads: usize| {
+        let run_both = |threads: usize| {
             assert_eq!(num_threads(), threads);
             // Each of two tasks waits for the other: with one thread this would never end.
-            let met = std::sync::Barrier::new(2);
+            let barrier = std::sync::Barrier::new(2);
             for_each(2, usize::MAX, |_| {
-                met.wait();
+                barrier.wait();
                 assert_eq!(rayon::current_num_threads(), threads);
                 assert!(rayon::current_thread_index().is_some() && num_threads() == threads);
             });
         };
         for _ in 0..if cfg!(miri) { 2 } else { 100 } {
-            two.install(|| meet(2));
+            two.install(|| run_both(2));
             std::thread::scope(|scope| {
-                scope.spawn(|| two.install(|| meet(2)));
-                scope.spawn(|| three.install(|| meet(3)));
+                scope.spawn(|| two.install(|| run_both(2)));
+                scope.spawn(|| three.install(|| run_both(3)));
             });
-            two.install(|| three.install(|| meet(3)));
+            two.install(|| three.install(|| run_both(3)));
         }
         assert_eq!(pool(1).install(num_threads), 1);
     }

@@ -86,8 +86,8 @@ pub(crate) struct Team {
     id: usize,
     /// The number of threads that a region may have, the caller included.
     threads: usize,
-    /// The number of threads of the pool: as many, or one fewer if no thread of the pool ever is the
-    /// caller of an outermost region.
+    /// The number of threads of the pool: as many, or one fewer if no thread of the pool ever is
+    /// the caller of an outermost region.
     pool_threads: usize,
     /// For how long a watcher may stay; see [`TENURE`].
     tenure: Duration,

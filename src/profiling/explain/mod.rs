@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::hooks::{Convolution, watch};
+use super::hooks::{Convolution, observe};
 use crate::kernels::conv::{ConvAlgorithm, ConvPass};
 use crate::kernels::runtime::parallel::num_threads;
 use crate::kernels::runtime::simd::instruction_set;
@@ -40,7 +40,7 @@ use crate::tensor::DType;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub fn explain<R>(body: impl FnOnce() -> R) -> (R, Explanation) {
-    let (value, log) = watch(body);
+    let (value, log) = observe(body);
     let mut choices: Vec<ConvChoice> = vec![];
     for ((path, operation, convolution), calls) in log.convolutions() {
         choices.push(ConvChoice::new(path, operation, convolution, calls));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::hooks::{Event, Phase, Total, watch};
+use super::hooks::{Event, EventKind, Total, observe};
 use crate::error::Result;
 use crate::io::atomic_file::write_atomically;
 
@@ -48,16 +48,16 @@ use crate::io::atomic_file::write_atomically;
 /// ```
 pub fn profile<R>(body: impl FnOnce() -> R) -> (R, Profile) {
     let start = Instant::now();
-    let (value, log) = watch(body);
+    let (value, log) = observe(body);
     let elapsed = start.elapsed();
     let mut rows: HashMap<(Arc<str>, &'static str), ProfileRow> = HashMap::new();
-    for ((path, operation, phase), total) in log.totals {
+    for ((path, operation, kind), total) in log.totals {
         let fresh = || ProfileRow { path: path.to_string(), operation, forward: Cost::default(), backward: Cost::default() };
         let row = rows.entry((Arc::clone(&path), operation)).or_insert_with(fresh);
-        match phase {
-            Phase::Forward => row.forward = Cost::from(total),
-            Phase::Backward => row.backward = Cost::from(total),
-            Phase::Module => {}
+        match kind {
+            EventKind::Forward => row.forward = Cost::from(total),
+            EventKind::Backward => row.backward = Cost::from(total),
+            EventKind::Module => {}
         }
     }
     let mut rows: Vec<ProfileRow> = rows.into_values().collect();
@@ -180,15 +180,15 @@ impl Profile {
     fn write_trace(&self, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"left_out\":{}}},\"traceEvents\":[", self.left_out)?;
         for (i, event) in self.events.iter().enumerate() {
-            let Event { op, path, phase, start, time, bytes, multiply_adds } = event;
-            let (name, category) = match phase {
-                Phase::Forward => (*op, "forward"),
-                Phase::Backward => (*op, "backward"),
-                Phase::Module => (if path.is_empty() { "network" } else { &**path }, "module"),
+            let Event { op, path, kind, start, time, bytes, multiply_adds } = event;
+            let (name, category) = match kind {
+                EventKind::Forward => (*op, "forward"),
+                EventKind::Backward => (*op, "backward"),
+                EventKind::Module => (if path.is_empty() { "network" } else { &**path }, "module"),
             };
             let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-            let args = match phase {
-                Phase::Module => json!({ "path": **path }),
+            let args = match kind {
+                EventKind::Module => json!({ "path": **path }),
                 _ => json!({ "path": **path, "bytes": bytes, "multiply_adds": multiply_adds }),
             };
             let (ts, dur) = (micros(start.duration_since(self.start)), micros(*time));

@@ -120,7 +120,7 @@ impl Axis {
 
     /// Iterates over the taps that read inside the source for a target, with the source positions
     /// that they read.
-    pub(crate) fn met(&self, target: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    pub(crate) fn taps_inside(&self, target: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         let cell = (target / self.scatter * self.step) as isize;
         let taps = &self.phases[target % self.scatter].taps;
         taps.iter().filter_map(move |&(k, distance)| Some((k, usize::try_from(cell + distance).ok().filter(|&at| at < self.source)?)))
@@ -128,7 +128,7 @@ impl Axis {
 
     /// Returns the range of source positions, relative to cell 0, that any cell reads, including
     /// cells of a tile past the end of a row.
-    pub(crate) fn reach(&self, tile: usize) -> Range<isize> {
+    pub(crate) fn source_range(&self, tile: usize) -> Range<isize> {
         let (mut first, mut end) = (0, 0);
         for phase in &self.phases {
             let cells = self.cells(phase).next_multiple_of(tile);
@@ -238,23 +238,24 @@ impl WindowMap {
         }
     }
 
-    /// Collects the strips that a row of targets reads in a phase of its columns. `row(source row)`
-    /// is the offset of that row's column `from`: 0, or the first column of the spread-out source.
-    pub(crate) fn strips(
+    /// Collects the row blocks that a row of targets reads in a phase of its columns. `row(source
+    /// row)` is the offset of that row's column `from`: 0, or the first column of the spread-out
+    /// source.
+    pub(crate) fn row_blocks(
         &self,
         target: usize,
         phase: &Phase,
         (from, pitch): (isize, usize),
         row: impl Fn(usize) -> usize,
-        strips: &mut Vec<RowBlock>,
+        blocks: &mut Vec<RowBlock>,
     ) {
-        strips.clear();
-        for (kernel_row, source_row) in self.rows.met(target) {
+        blocks.clear();
+        for (kernel_row, source_row) in self.rows.taps_inside(target) {
             for tap in (0..phase.taps.len()).step_by(phase.run) {
                 let distance = phase.taps[tap].1 - from;
                 for plane in 0..self.group[0] {
                     let source = row(source_row) as isize + distance * pitch as isize + (plane * self.lanes) as isize;
-                    strips.push(RowBlock { source, distance, weights: self.place(phase, kernel_row, tap, plane) });
+                    blocks.push(RowBlock { source, distance, weights: self.place(phase, kernel_row, tap, plane) });
                 }
             }
         }
@@ -262,7 +263,7 @@ impl WindowMap {
 
     /// Returns the rows of a source image that the next row of targets reads and this one does not.
     pub(crate) fn ahead<'a, T>(&self, image: &'a [T], target: usize) -> &'a [T] {
-        let end = |target: usize| self.rows.met(target).map(|(_, row)| row + 1).max().unwrap_or(0);
+        let end = |target: usize| self.rows.taps_inside(target).map(|(_, row)| row + 1).max().unwrap_or(0);
         if target + 1 >= self.rows.target {
             return &[];
         }
@@ -272,78 +273,78 @@ impl WindowMap {
 
     /// Returns the cells of a row of targets in a phase of its columns. `width` and `pitch`
     /// describe the source, which has its own columns if it is spread out.
-    pub(crate) fn cells<'a, T>(&self, source: &'a [T], [width, pitch]: [usize; 2], phase: &Phase, strips: &'a [RowBlock]) -> Cells<'a, T> {
-        Cells { source, width, pitch, step: self.columns.step, count: self.columns.cells(phase), run: phase.run, strips, ahead: &[] }
+    pub(crate) fn cells<'a, T>(&self, source: &'a [T], [width, pitch]: [usize; 2], phase: &Phase, blocks: &'a [RowBlock]) -> Cells<'a, T> {
+        Cells { source, width, pitch, step: self.columns.step, count: self.columns.cells(phase), run: phase.run, blocks, ahead: &[] }
     }
 }
 
 /// A pass with its weights arranged by vectors: see [`WindowMap::weights`].
 pub(crate) struct Depthwise<T> {
-    walk: WindowMap,
+    map: WindowMap,
     weights: Buffer<T>,
     work: usize,
 }
 
 impl<T: Real> Depthwise<T> {
     pub(crate) fn new(g: &ConvGeometry, pass: Pass, w: &[T]) -> Depthwise<T> {
-        let walk = WindowMap::new::<T>(g, pass);
-        let mut weights = Buffer::zeroed(walk.starts.len() * walk.weights());
-        walk.for_weights(|place, at| weights[place] = w[at]);
-        Depthwise { walk, weights, work: work(g) }
+        let map = WindowMap::new::<T>(g, pass);
+        let mut weights = Buffer::zeroed(map.starts.len() * map.weights());
+        map.for_weights(|place, at| weights[place] = w[at]);
+        Depthwise { map, weights, work: work(g) }
     }
 
     /// Returns the number of rows of a band, such that bands have about the same size.
     fn band(&self) -> usize {
-        let walk = &self.walk;
-        let elements = walk.batch * walk.images()[1];
-        let grain = if walk.is_plain() { GRAIN.min(elements / FEW_TASKS).max(1) } else { GRAIN }.max(elements / TASKS);
-        walk.rows.target.div_ceil((walk.rows.target * walk.row()[1]).div_ceil(grain).clamp(1, walk.rows.target.max(1)))
+        let map = &self.map;
+        let elements = map.batch * map.images()[1];
+        let grain = if map.is_plain() { GRAIN.min(elements / FEW_TASKS).max(1) } else { GRAIN }.max(elements / TASKS);
+        map.rows.target.div_ceil((map.rows.target * map.row()[1]).div_ceil(grain).clamp(1, map.rows.target.max(1)))
     }
 
     /// Returns the number of rows of a band whose statistics are summed in one piece.
     fn part(&self) -> usize {
-        PART.div_ceil(self.walk.columns.target.max(1))
+        PART.div_ceil(self.map.columns.target.max(1))
     }
 
     /// Returns the parts over which statistics are taken: some rows of a band of an image.
     pub(crate) fn parts(&self) -> Parts {
-        let (walk, band, part) = (&self.walk, self.band(), self.part());
-        let (height, width) = (walk.rows.target, walk.columns.target);
+        let (map, band, part) = (&self.map, self.band(), self.part());
+        let (height, width) = (map.rows.target, map.columns.target);
         let of_band =
             |first: usize| (0..band).step_by(part).map(move |row| part.min(band - row).min(height.saturating_sub(first + row)) * width);
         let of_image = || (0..height).step_by(band).flat_map(of_band);
-        let last = walk.starts.len().saturating_sub(1) * walk.lanes;
+        let last = map.starts.len().saturating_sub(1) * map.lanes;
         // If the last vector overlaps the one before it, its first channels have statistics in
         // both.
-        let place = |channel: usize| if channel < last { channel } else { last + channel - walk.starts.last().unwrap_or(&0) };
+        let place = |channel: usize| if channel < last { channel } else { last + channel - map.starts.last().unwrap_or(&0) };
         Parts {
-            rows: (0..walk.batch).flat_map(|_| of_image()).collect(),
-            width: walk.starts.len() * walk.lanes,
-            places: (0..walk.channels[1]).map(place).collect(),
+            rows: (0..map.batch).flat_map(|_| of_image()).collect(),
+            width: map.starts.len() * map.lanes,
+            places: (0..map.channels[1]).map(place).collect(),
         }
     }
 
     pub(crate) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        let (walk, row) = (&self.walk, self.walk.row()[1]);
+        let (map, row) = (&self.map, self.map.row()[1]);
         if y.is_empty() {
             return;
         }
         let (band, part) = (self.band(), self.part());
-        let bands = walk.rows.target.div_ceil(band);
-        let [image, target_image] = walk.images();
-        let vector = walk.lanes * size_of::<T>();
-        let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (walk.channels[1] * size_of::<T>()).is_multiple_of(vector);
-        let streams = nontemporal::pays::<T>(y.len()) && walk.is_plain() && epilogue.fits_registers() && aligned;
+        let bands = map.rows.target.div_ceil(band);
+        let [image, target_image] = map.images();
+        let vector = map.lanes * size_of::<T>();
+        let aligned = (y.as_ptr() as usize).is_multiple_of(vector) && (map.channels[1] * size_of::<T>()).is_multiple_of(vector);
+        let streams = nontemporal::pays::<T>(y.len()) && map.is_plain() && epilogue.fits_registers() && aligned;
         let y = parallel::Disjoint::new(y);
-        parallel::for_each(walk.batch * bands, self.work, |task| {
-            let rows = task % bands * band..walk.rows.target.min((task % bands + 1) * band);
+        parallel::for_each(map.batch * bands, self.work, |task| {
+            let rows = task % bands * band..map.rows.target.min((task % bands + 1) * band);
             let first = task / bands * target_image + rows.start * row;
             // SAFETY: tasks own distinct rows of the target.
             let y = unsafe { y.slice(first, rows.len() * row) };
             let x = &x[task / bands * image..][..image];
             let accumulator = epilogue.accumulator.map(|accumulator| accumulator.part(task * band.div_ceil(part)));
             let epilogue = Epilogue { accumulator, ..epilogue.from(first) };
-            dispatch::<T, _>(Band { walk, weights: &self.weights, x, rows, epilogue, part, y, streams });
+            dispatch::<T, _>(Band { map, weights: &self.weights, x, rows, epilogue, part, y, streams });
             if streams {
                 nontemporal::fence();
             }
@@ -359,7 +360,7 @@ pub(crate) fn work(g: &ConvGeometry) -> usize {
 
 /// Some rows of one image.
 struct Band<'a, T> {
-    walk: &'a WindowMap,
+    map: &'a WindowMap,
     weights: &'a [T],
     x: &'a [T],
     rows: Range<usize>,
@@ -376,25 +377,25 @@ impl<T: Real> WithSimd for Band<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        assert_eq!(T::lanes::<S>(), self.walk.lanes);
-        if self.walk.is_plain() { self.plain(simd) } else { self.spread(simd) }
+        assert_eq!(T::lanes::<S>(), self.map.lanes);
+        if self.map.is_plain() { self.plain(simd) } else { self.spread(simd) }
     }
 }
 
 impl<T: Real> Band<'_, T> {
     #[inline(always)]
     fn plain<S: Simd>(&mut self, simd: S) {
-        let walk = self.walk;
-        let (channels, [source_row, row]) = (walk.channels[0], walk.row());
-        let vectors: Vec<_> = walk.starts.iter().map(|&start| [start, start]).collect();
-        let vectors = Vectors { channels: &vectors, weights: walk.weights(), lanes: walk.lanes };
-        let mut strips = vec![];
+        let map = self.map;
+        let (channels, [source_row, row]) = (map.channels[0], map.row());
+        let vectors: Vec<_> = map.starts.iter().map(|&start| [start, start]).collect();
+        let vectors = Vectors { channels: &vectors, weights: map.weights(), lanes: map.lanes };
+        let mut blocks = vec![];
         for (index, target) in self.rows.clone().enumerate() {
-            for phase in &walk.columns.phases {
-                walk.strips(target, phase, (0, channels), |source| source * source_row, &mut strips);
-                let mut cells = walk.cells(self.x, [walk.columns.source, channels], phase, &strips);
+            for phase in &map.columns.phases {
+                map.row_blocks(target, phase, (0, channels), |source| source * source_row, &mut blocks);
+                let mut cells = map.cells(self.x, [map.columns.source, channels], phase, &blocks);
                 if phase.at == 0 && target + 1 < self.rows.end {
-                    cells.ahead = walk.ahead(self.x, target);
+                    cells.ahead = map.ahead(self.x, target);
                 }
                 self.sums(simd, index, phase, 0, cells, vectors);
             }
@@ -406,17 +407,17 @@ impl<T: Real> Band<'_, T> {
 
     #[inline(always)]
     fn spread<S: Simd>(&mut self, simd: S) {
-        let walk = self.walk;
-        let mut ring = Ring::new(walk);
-        let mut strips = vec![];
-        for (vector, &start) in walk.starts.iter().enumerate() {
-            ring.turn_to(walk, start);
-            let vectors = Vectors { channels: &[[0, start]], weights: walk.weights(), lanes: walk.used() };
+        let map = self.map;
+        let mut ring = Ring::new(map);
+        let mut blocks = vec![];
+        for (vector, &start) in map.starts.iter().enumerate() {
+            ring.select(map, start);
+            let vectors = Vectors { channels: &[[0, start]], weights: map.weights(), lanes: map.used() };
             for (index, target) in self.rows.clone().enumerate() {
-                walk.rows.met(target).for_each(|(_, source)| ring.spread(walk, self.x, 0, source));
-                for phase in &walk.columns.phases {
-                    walk.strips(target, phase, ring.columns(), |source| ring.row(source), &mut strips);
-                    let cells = walk.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &strips);
+                map.rows.taps_inside(target).for_each(|(_, source)| ring.spread(map, self.x, 0, source));
+                for phase in &map.columns.phases {
+                    map.row_blocks(target, phase, ring.columns(), |source| ring.row(source), &mut blocks);
+                    let cells = map.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &blocks);
                     self.sums(simd, index, phase, vector, cells, vectors);
                 }
             }
@@ -429,22 +430,22 @@ impl<T: Real> Band<'_, T> {
     /// Computes a row of targets in a phase, for vectors from `first` on.
     #[inline(always)]
     fn sums<S: Simd>(&mut self, simd: S, index: usize, phase: &Phase, first: usize, cells: Cells<'_, T>, vectors: Vectors<'_>) {
-        let walk = self.walk;
-        let channels = walk.channels[1];
+        let map = self.map;
+        let channels = map.channels[1];
         let (part, is_first) = (index / self.part, index.is_multiple_of(self.part));
-        let accumulator = self.epilogue.accumulator.map(|accumulator| (accumulator.part(part).from(first * walk.lanes), is_first));
+        let accumulator = self.epilogue.accumulator.map(|accumulator| (accumulator.part(part).from(first * map.lanes), is_first));
         let sums = Sums {
-            weights: &self.weights[first * walk.weights()..],
+            weights: &self.weights[first * map.weights()..],
             bias: self.epilogue.bias,
             clamp: self.epilogue.clamp_in_registers(),
-            target: &mut self.y[index * walk.row()[1] + phase.at * channels..],
-            pitch: walk.columns.scatter * channels,
+            target: &mut self.y[index * map.row()[1] + phase.at * channels..],
+            pitch: map.columns.scatter * channels,
             streams: self.streams,
             accumulator,
         };
-        // SAFETY: the strips are those of `walk`, in a source with all of its rows and as many
+        // SAFETY: the row blocks are those of `map`, in a source with all of its rows and as many
         // columns as the cells state (`Prepared::run` has checked the sizes; `Ring` allocates its
-        // own); weights are laid out by `walk` too; a row of the target has cells of `pitch`
+        // own); weights are laid out by `map` too; a row of the target has cells of `pitch`
         // elements, of which the last has at least all channels; if it is streamed, `run` has
         // checked that all vectors are aligned; and `run` gives each band its own parts of the
         // accumulator.

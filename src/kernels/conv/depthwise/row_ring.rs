@@ -21,18 +21,18 @@ pub(crate) struct Ring<T> {
 }
 
 impl<T: Real> Ring<T> {
-    pub(crate) fn new(walk: &WindowMap) -> Ring<T> {
-        let reach = walk.columns.reach(TILE);
-        let (width, pitch, places) = (reach.clone().count(), walk.group[0] * walk.lanes, walk.rows.span());
+    pub(crate) fn new(map: &WindowMap) -> Ring<T> {
+        let range = map.columns.source_range(TILE);
+        let (width, pitch, places) = (range.clone().count(), map.group[0] * map.lanes, map.rows.span());
         let data = Buffer::zeroed(places * width * pitch);
-        Ring { data, held: vec![None; places], from: reach.start, width, pitch, channels: vec![] }
+        Ring { data, held: vec![None; places], from: range.start, width, pitch, channels: vec![] }
     }
 
     /// Discards all rows, and selects the vector of target channels that starts at `start`.
-    pub(crate) fn turn_to(&mut self, walk: &WindowMap, start: usize) {
+    pub(crate) fn select(&mut self, map: &WindowMap, start: usize) {
         self.held.fill(None);
         self.channels.clear();
-        self.channels.extend((start..start + walk.used()).map(|channel| channel / walk.group[1] * walk.group[0]));
+        self.channels.extend((start..start + map.used()).map(|channel| channel / map.group[1] * map.group[0]));
     }
 
     /// Returns the source column of column 0, and the number of elements from one column to the
@@ -56,24 +56,24 @@ impl<T: Real> Ring<T> {
 
     /// Spreads out a row of a source image, unless the ring already contains it.
     #[inline(always)]
-    pub(crate) fn spread(&mut self, walk: &WindowMap, image: &[T], number: usize, row: usize) {
+    pub(crate) fn spread(&mut self, map: &WindowMap, image: &[T], number: usize, row: usize) {
         let place = row % self.held.len();
         if self.held[place].replace((number, row)) == Some((number, row)) {
             return;
         }
         let first = (-self.from).max(0) as usize;
-        let columns = walk.columns.source.min(self.width.saturating_sub(first));
-        let from = &image[row * walk.row()[0]..][..columns * walk.channels[0]];
+        let columns = map.columns.source.min(self.width.saturating_sub(first));
+        let from = &image[row * map.row()[0]..][..columns * map.channels[0]];
         let to = &mut self.data[place * self.width * self.pitch..][first * self.pitch..][..columns * self.pitch];
-        spread_pixels(from, walk, &self.channels, to);
+        spread_pixels(from, map, &self.channels, to);
     }
 }
 
 /// Spreads out pixels: `to: [pixel][plane][lane]`, `from: [pixel][channel]`.
 #[inline(always)]
-fn spread_pixels<T: Real>(from: &[T], walk: &WindowMap, channels: &[usize], to: &mut [T]) {
-    let (lanes, [planes, group]) = (walk.lanes, walk.group);
-    let (pitch, start) = (walk.channels[0], channels[0]);
+fn spread_pixels<T: Real>(from: &[T], map: &WindowMap, channels: &[usize], to: &mut [T]) {
+    let (lanes, [planes, group]) = (map.lanes, map.group);
+    let (pitch, start) = (map.channels[0], channels[0]);
     match (lanes, planes, group) {
         _ if channels.len() < lanes => {}
         (16, 2, 2) => return spread_groups::<T, 16, 2>(from, pitch, start, to),

@@ -1,11 +1,11 @@
 //! The inner loops of depthwise and grouped convolution: every lane of a vector is a separate
 //! channel.
 //!
-//! A tile is one vector of channels at [`TILE`] neighbouring cells of a row. It reads *strips*:
+//! A tile is one vector of channels at [`TILE`] neighbouring cells of a row. It reads *row blocks*:
 //! positions of a source row at which up to seven neighbouring taps are applied together, so that a
 //! loaded source vector is used for all cells that read it. In the forward pass, the sums of the
-//! cells stay in registers during the loop over all strips. In the weight gradient, the output
-//! gradients of the cells stay in registers, and the sums of each strip are loaded and stored.
+//! cells stay in registers during the loop over all row blocks. In the weight gradient, the output
+//! gradients of the cells stay in registers, and the sums of each row block are loaded and stored.
 
 use std::ops::Range;
 
@@ -33,7 +33,7 @@ pub(crate) struct RowBlock {
     pub(crate) weights: usize,
 }
 
-/// A row of cells, and the strips that they read.
+/// A row of cells, and the row blocks that they read.
 #[derive(Clone, Copy)]
 pub(crate) struct Cells<'a, T> {
     pub(crate) source: &'a [T],
@@ -43,9 +43,9 @@ pub(crate) struct Cells<'a, T> {
     /// Source columns from one cell to the next.
     pub(crate) step: usize,
     pub(crate) count: usize,
-    /// Number of taps in each strip.
+    /// Number of taps in each row block.
     pub(crate) run: usize,
-    pub(crate) strips: &'a [RowBlock],
+    pub(crate) blocks: &'a [RowBlock],
     /// The source elements that the next row reads and this one does not.
     pub(crate) ahead: &'a [T],
 }
@@ -54,7 +54,7 @@ impl<T> Cells<'_, T> {
     /// Returns whether the tile from cell `first` on reads only columns inside the source.
     fn inside(&self, first: usize) -> bool {
         let (start, end) = (first * self.step, (first + TILE - 1) * self.step + self.run);
-        self.strips.iter().all(|strip| strip.distance + start as isize >= 0 && strip.distance + end as isize <= self.width as isize)
+        self.blocks.iter().all(|block| block.distance + start as isize >= 0 && block.distance + end as isize <= self.width as isize)
     }
 }
 
@@ -80,8 +80,8 @@ pub(crate) struct Vectors<'a> {
 
 /// An operation on tiles, for any number of taps.
 pub(crate) trait Tiles<T: Real> {
-    /// Processes the row of cells, with strips of `K` taps. For `K > 1`, cells are `STEP` columns
-    /// apart.
+    /// Processes the row of cells, with row blocks of `K` taps. For `K > 1`, cells are `STEP`
+    /// columns apart.
     ///
     /// # Safety
     /// The contract of [`Sums`] or [`WeightSums`] must hold.
@@ -127,12 +127,12 @@ pub(crate) unsafe fn run_tiles<T: Real, S: Simd>(simd: S, tiles: impl Tiles<T>, 
     }
 }
 
-/// Computes `target[cell] = clamp(bias + Σ over strips and taps of source[cell · step + tap] ·
+/// Computes `target[cell] = clamp(bias + Σ over row blocks and taps of source[cell · step + tap] ·
 /// weight[tap])`, lane by lane.
 ///
-/// The contract: for each of the vectors, every strip's row is within `source`, `weights` contains
-/// the weights at the strips' offsets, and `bias` has the vector's lanes; `target` has the vectors'
-/// lanes at each cell; and the accumulator's part belongs to this thread.
+/// The contract: for each of the vectors, every row block's row is within `source`, `weights`
+/// contains the weights at the row blocks' offsets, and `bias` has the vector's lanes; `target` has
+/// the vectors' lanes at each cell; and the accumulator's part belongs to this thread.
 pub(crate) struct Sums<'a, T> {
     pub(crate) weights: &'a [T],
     pub(crate) bias: Option<&'a [T]>,
@@ -203,10 +203,10 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
 }
 
 /// Computes `sums[tap] += Σ over cells of source[cell · step + tap] · gradient[cell]`, lane by
-/// lane, for each strip.
+/// lane, for each row block.
 ///
-/// The contract: for each of the vectors, every strip's row is within `source`, and `sums` contains
-/// the sums at the strips' offsets; `gradient` has the vectors' lanes at each cell.
+/// The contract: for each of the vectors, every row block's row is within `source`, and `sums`
+/// contains the sums at the row blocks' offsets; `gradient` has the vectors' lanes at each cell.
 pub(crate) struct WeightSums<'a, T> {
     pub(crate) sums: &'a mut [T],
     pub(crate) gradient: &'a [T],
@@ -261,7 +261,7 @@ unsafe fn load<T: Real, S: Simd>(from: *const T) -> T::Vector<S> {
     unsafe { from.cast::<T::Vector<S>>().read_unaligned() }
 }
 
-/// The source columns that the cells of a tile read in one strip.
+/// The source columns that the cells of a tile read in one row block.
 struct Extent<T> {
     /// Position at which the first cell reads the first tap; outside the source's row in the
     /// padding.
@@ -273,10 +273,10 @@ struct Extent<T> {
 
 impl<T: Real> Extent<T> {
     #[inline(always)]
-    fn new(cells: &Cells<'_, T>, strip: &RowBlock, first: usize, channel: usize) -> Extent<T> {
+    fn new(cells: &Cells<'_, T>, block: &RowBlock, first: usize, channel: usize) -> Extent<T> {
         let column = (first * cells.step) as isize;
-        let from = cells.source.as_ptr().wrapping_offset(strip.source + column * cells.pitch as isize).wrapping_add(channel);
-        let before = column + strip.distance;
+        let from = cells.source.as_ptr().wrapping_offset(block.source + column * cells.pitch as isize).wrapping_add(channel);
+        let before = column + block.distance;
         Extent { from, inside: -before..cells.width as isize - before, pitch: cells.pitch }
     }
 
@@ -299,7 +299,7 @@ impl<T: Real> Extent<T> {
     /// # Safety
     /// The contract of [`at`](Extent::at) must hold for all columns that the tile reads.
     #[inline(always)]
-    unsafe fn meet<S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
+    unsafe fn for_each_read<S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
         &self,
         simd: S,
         step: usize,
@@ -315,22 +315,22 @@ impl<T: Real> Extent<T> {
             }
             // Split into parts that the compiler unrolls, however long the whole is: the sums have
             // to stay in registers.
-            self.part::<S, K, STEP, EDGE, 0>(simd, &mut visit);
+            self.eight_columns::<S, K, STEP, EDGE, 0>(simd, &mut visit);
             if const { (TILE - 1) * STEP + K > 8 } {
-                self.part::<S, K, STEP, EDGE, 8>(simd, &mut visit);
+                self.eight_columns::<S, K, STEP, EDGE, 8>(simd, &mut visit);
             }
             if const { (TILE - 1) * STEP + K > 16 } {
-                self.part::<S, K, STEP, EDGE, 16>(simd, &mut visit);
+                self.eight_columns::<S, K, STEP, EDGE, 16>(simd, &mut visit);
             }
         }
     }
 
-    /// Processes eight columns for [`meet`](Extent::meet).
+    /// Processes eight columns for [`for_each_read`](Extent::for_each_read).
     ///
     /// # Safety
     /// The contract of [`at`](Extent::at) must hold for these columns.
     #[inline(always)]
-    unsafe fn part<S: Simd, const K: usize, const STEP: usize, const EDGE: bool, const FROM: usize>(
+    unsafe fn eight_columns<S: Simd, const K: usize, const STEP: usize, const EDGE: bool, const FROM: usize>(
         &self,
         simd: S,
         visit: &mut impl FnMut(usize, usize, T::Vector<S>),
@@ -371,12 +371,12 @@ unsafe fn sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: 
 ) -> [T::Vector<S>; TILE] {
     let lanes = T::lanes::<S>();
     let mut sums = [start; TILE];
-    for strip in cells.strips {
-        let sight = Extent::new(cells, strip, first, channel);
+    for block in cells.blocks {
+        let extent = Extent::new(cells, block, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
-            let weights: [T::Vector<S>; K] = array(|k| load::<T, S>(weights.add(strip.weights + k * lanes)));
-            sight.meet::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[t] = T::vector_mul_add(simd, x, weights[k], sums[t]));
+            let weights: [T::Vector<S>; K] = array(|k| load::<T, S>(weights.add(block.weights + k * lanes)));
+            extent.for_each_read::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[t] = T::vector_mul_add(simd, x, weights[k], sums[t]));
         }
     }
     sums
@@ -396,13 +396,14 @@ unsafe fn weight_sums<T: Real, S: Simd, const K: usize, const STEP: usize, const
     sums: *mut T,
 ) {
     let lanes = T::lanes::<S>();
-    for strip in cells.strips {
-        let sight = Extent::new(cells, strip, first, channel);
+    for block in cells.blocks {
+        let extent = Extent::new(cells, block, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
-            let place = sums.add(strip.weights);
+            let place = sums.add(block.weights);
             let mut sums: [T::Vector<S>; K] = array(|k| load::<T, S>(place.add(k * lanes)));
-            sight.meet::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[k] = T::vector_mul_add(simd, x, gradients[t], sums[k]));
+            extent
+                .for_each_read::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[k] = T::vector_mul_add(simd, x, gradients[t], sums[k]));
             for (k, sum) in sums.into_iter().enumerate() {
                 place.add(k * lanes).cast::<T::Vector<S>>().write_unaligned(sum);
             }

@@ -26,17 +26,17 @@ const SUMS: usize = 1 << 13;
 const PARTIALS: usize = 1 << 22;
 
 pub(crate) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let walk = WindowMap::new::<T>(g, Pass::Forward);
-    let vectors = walk.starts.len();
-    let (rows, all) = (walk.batch * walk.rows.target, vectors * walk.weights());
+    let map = WindowMap::new::<T>(g, Pass::Forward);
+    let vectors = map.starts.len();
+    let (rows, all) = (map.batch * map.rows.target, vectors * map.weights());
     if rows == 0 || all == 0 {
         return dw.fill(T::zero());
     }
     // Tasks are (part of the sum, vectors of channels).
     let parts = (PARTIALS / all).clamp(1, PARTS);
-    let part = GRAIN.div_ceil(walk.row()[1]).max(PIXELS.div_ceil(walk.columns.target)).max(rows.div_ceil(parts));
+    let part = GRAIN.div_ceil(map.row()[1]).max(PIXELS.div_ceil(map.columns.target)).max(rows.div_ceil(parts));
     let part = rows.div_ceil(rows.div_ceil(part));
-    let block = (SUMS / walk.weights()).clamp(1, vectors);
+    let block = (SUMS / map.weights()).clamp(1, vectors);
     let block = vectors.div_ceil(vectors.div_ceil(block));
     let (parts, blocks) = (rows.div_ceil(part), vectors.div_ceil(block));
     let mut sums = Buffer::uninit(parts * all);
@@ -47,17 +47,17 @@ pub(crate) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
             let vectors = first..vectors.min(first + block);
             let rows = part_index * part..rows.min((part_index + 1) * part);
             // SAFETY: each task has its own vectors of its own part.
-            let sums = unsafe { sums.slice(part_index * all + first * walk.weights(), vectors.len() * walk.weights()) };
+            let sums = unsafe { sums.slice(part_index * all + first * map.weights(), vectors.len() * map.weights()) };
             sums.fill(T::zero());
-            dispatch::<T, _>(Part { walk: &walk, x, dy, rows, vectors, sums });
+            dispatch::<T, _>(Task { map: &map, x, dy, rows, vectors, sums });
         });
     }
     let sum = elementwise::sum_parts(&mut sums, all);
-    walk.for_weights(|place, at| dw[at] = sum[place]);
+    map.for_weights(|place, at| dw[at] = sum[place]);
 }
 
-struct Part<'a, T> {
-    walk: &'a WindowMap,
+struct Task<'a, T> {
+    map: &'a WindowMap,
     x: &'a [T],
     dy: &'a [T],
     /// Rows of the output, counted through all images.
@@ -66,36 +66,36 @@ struct Part<'a, T> {
     sums: &'a mut [T],
 }
 
-impl<T: Real> WithSimd for Part<'_, T> {
+impl<T: Real> WithSimd for Task<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        assert_eq!(T::lanes::<S>(), self.walk.lanes);
-        if self.walk.is_plain() { self.plain(simd) } else { self.spread(simd) }
+        assert_eq!(T::lanes::<S>(), self.map.lanes);
+        if self.map.is_plain() { self.plain(simd) } else { self.spread(simd) }
     }
 }
 
-impl<T: Real> Part<'_, T> {
+impl<T: Real> Task<'_, T> {
     #[inline(always)]
     fn plain<S: Simd>(&mut self, simd: S) {
-        let Part { walk, x, dy, .. } = *self;
-        let (channels, [source_row, row]) = (walk.channels[0], walk.row());
-        let vectors: Vec<_> = walk.starts[self.vectors.clone()].iter().map(|&start| [start, start]).collect();
-        let vectors = Vectors { channels: &vectors, weights: walk.weights(), lanes: walk.lanes };
-        let mut strips = vec![];
+        let Task { map, x, dy, .. } = *self;
+        let (channels, [source_row, row]) = (map.channels[0], map.row());
+        let vectors: Vec<_> = map.starts[self.vectors.clone()].iter().map(|&start| [start, start]).collect();
+        let vectors = Vectors { channels: &vectors, weights: map.weights(), lanes: map.lanes };
+        let mut blocks = vec![];
         for index in self.rows.clone() {
-            let (image, target) = (index / walk.rows.target, index % walk.rows.target);
-            let x = &x[image * walk.images()[0]..][..walk.images()[0]];
-            for phase in &walk.columns.phases {
-                walk.strips(target, phase, (0, channels), |source| source * source_row, &mut strips);
-                let mut cells = walk.cells(x, [walk.columns.source, channels], phase, &strips);
-                cells.ahead = walk.ahead(x, target);
+            let (image, target) = (index / map.rows.target, index % map.rows.target);
+            let x = &x[image * map.images()[0]..][..map.images()[0]];
+            for phase in &map.columns.phases {
+                map.row_blocks(target, phase, (0, channels), |source| source * source_row, &mut blocks);
+                let mut cells = map.cells(x, [map.columns.source, channels], phase, &blocks);
+                cells.ahead = map.ahead(x, target);
                 let (gradient, ahead) = dy[index * row..].split_at(row);
                 let ahead = &ahead[..row.min(ahead.len())];
-                let sums = WeightSums { sums: self.sums, gradient, pitch: walk.channels[1], ahead };
-                // SAFETY: the strips are those of `walk`, in an image with all of its rows and
-                // columns; sums are laid out by `walk` too; the gradient is a row with all
+                let sums = WeightSums { sums: self.sums, gradient, pitch: map.channels[1], ahead };
+                // SAFETY: the row blocks are those of `map`, in an image with all of its rows and
+                // columns; sums are laid out by `map` too; the gradient is a row with all
                 // channels.
                 unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
             }
@@ -104,25 +104,25 @@ impl<T: Real> Part<'_, T> {
 
     #[inline(always)]
     fn spread<S: Simd>(&mut self, simd: S) {
-        let Part { walk, x, dy, .. } = *self;
-        let row = walk.row()[1];
-        let mut ring = Ring::new(walk);
-        let mut strips = vec![];
-        for (vector, &start) in walk.starts[self.vectors.clone()].iter().enumerate() {
-            ring.turn_to(walk, start);
-            let vectors = Vectors { channels: &[[0, start]], weights: walk.weights(), lanes: walk.used() };
+        let Task { map, x, dy, .. } = *self;
+        let row = map.row()[1];
+        let mut ring = Ring::new(map);
+        let mut blocks = vec![];
+        for (vector, &start) in map.starts[self.vectors.clone()].iter().enumerate() {
+            ring.select(map, start);
+            let vectors = Vectors { channels: &[[0, start]], weights: map.weights(), lanes: map.used() };
             for index in self.rows.clone() {
-                let (image, target) = (index / walk.rows.target, index % walk.rows.target);
-                let x = &x[image * walk.images()[0]..][..walk.images()[0]];
-                walk.rows.met(target).for_each(|(_, source)| ring.spread(walk, x, image, source));
-                for phase in &walk.columns.phases {
-                    walk.strips(target, phase, ring.columns(), |source| ring.row(source), &mut strips);
-                    let cells = walk.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &strips);
-                    let sums = &mut self.sums[vector * walk.weights()..][..walk.weights()];
-                    let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: walk.channels[1], ahead: &[] };
-                    // SAFETY: the strips are those of `walk` in the ring, which contains the rows
-                    // that the target reads, and the columns of whole tiles; sums are laid out by
-                    // `walk` too; the gradient is a row with all channels.
+                let (image, target) = (index / map.rows.target, index % map.rows.target);
+                let x = &x[image * map.images()[0]..][..map.images()[0]];
+                map.rows.taps_inside(target).for_each(|(_, source)| ring.spread(map, x, image, source));
+                for phase in &map.columns.phases {
+                    map.row_blocks(target, phase, ring.columns(), |source| ring.row(source), &mut blocks);
+                    let cells = map.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &blocks);
+                    let sums = &mut self.sums[vector * map.weights()..][..map.weights()];
+                    let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: map.channels[1], ahead: &[] };
+                    // SAFETY: the row blocks are those of `map` in the ring, which contains the
+                    // rows that the target reads, and the columns of whole tiles; sums are laid out
+                    // by `map` too; the gradient is a row with all channels.
                     unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
                 }
             }

@@ -3,8 +3,8 @@
 //!
 //! Tiles of the input and of the gradient are transformed, and at each position the products of all
 //! tiles add up to a `[C_in, C_out]` matrix: a matrix product over the tiles. If there are few
-//! channels, each task takes a lot (a range of tiles) through all steps, in L2, and the sums of the
-//! lots are added up. Otherwise all threads share the steps of one chunk of tiles after the other:
+//! channels, each task takes a range of tiles through all steps, in L2, and the sums of the ranges
+//! are added up. Otherwise all threads share the steps of one chunk of tiles after the other:
 //! matrices are computed in blocks that stay in L2 for all positions, and if there are enough
 //! blocks for all threads, each block is transformed back as soon as its last tile is added.
 
@@ -37,9 +37,9 @@ const SUM: usize = 1024;
 const CHUNK: usize = 6 << 20;
 /// Bytes of sums, at all positions, that leave room in L2 for tiles.
 const FEW_SUMS: usize = 192 << 10;
-/// Minimum number of tiles of a lot, and maximum number of lots.
-const LOT: usize = 256;
-const LOTS: usize = 16;
+/// Minimum number of tiles of a range, and maximum number of ranges.
+const MIN_RANGE: usize = 256;
+const MAX_RANGES: usize = 16;
 /// Number of blocks that is enough for all threads; with fewer, the positions of each block are
 /// divided among tasks too.
 const TASKS: usize = 16;
@@ -62,8 +62,8 @@ fn gradient<T: Real, C: Scheme>(view: &SpaceToDepth, x: &[T], dy: &[T], dw: &mut
     }
     let sums = Sums::<T, C> { view, maps: [x, dy], grids, blocks: [(k, BLOCK.min(k)), (n, panel_width::<T>(n))], scheme: PhantomData };
     let work = 2 * tiles * positions * k * n;
-    if sums.len() * size_of::<T>() <= FEW_SUMS && tiles >= 2 * LOT {
-        sums.by_lots(tiles, work, dw);
+    if sums.len() * size_of::<T>() <= FEW_SUMS && tiles >= 2 * MIN_RANGE {
+        sums.by_tile_ranges(tiles, work, dw);
     } else {
         sums.by_chunks(tiles, work, dw);
     }
@@ -159,13 +159,13 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
         dispatch_light::<T, _>(Finish::<T, C> { view: self.view, sums, stride: height * width, corner, size, dw, scheme: PhantomData });
     }
 
-    /// Computes the gradient if the sums are small: each task has its own sums, for one lot of
+    /// Computes the gradient if the sums are small: each task has its own sums, for one range of
     /// tiles.
-    fn by_lots(&self, tiles: usize, work: usize, dw: &mut [T]) {
-        let lot = tiles.div_ceil((tiles / LOT).min(LOTS));
-        let mut sums = Buffer::zeroed(tiles.div_ceil(lot) * self.len());
+    fn by_tile_ranges(&self, tiles: usize, work: usize, dw: &mut [T]) {
+        let range = tiles.div_ceil((tiles / MIN_RANGE).min(MAX_RANGES));
+        let mut sums = Buffer::zeroed(tiles.div_ceil(range) * self.len());
         parallel::chunks_mut(&mut sums, self.len(), work, |task, sums| {
-            let tiles = task * lot..tiles.min((task + 1) * lot);
+            let tiles = task * range..tiles.min((task + 1) * range);
             let chunk = self.chunk(GROUP - FEW_SUMS, tiles.len());
             let mut room = self.room(chunk);
             for first in tiles.clone().step_by(chunk) {
