@@ -17,7 +17,6 @@ mod extremes;
 mod fused_conv;
 mod index;
 mod losses;
-mod lrn;
 mod matmul;
 mod norm;
 mod pointwise;

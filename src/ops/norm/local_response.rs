@@ -1,6 +1,6 @@
 //! Local response normalisation, as in AlexNet.
 
-use super::norm::{as_map, from_map, grad_map};
+use super::{as_map, from_map, grad_map};
 use crate::error::{Error, Result};
 use crate::kernels::norm::local_response::Response;
 use crate::profiling::hooks::operation;
