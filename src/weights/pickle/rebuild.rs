@@ -5,7 +5,8 @@
 //! [`Instance`], which does nothing.
 
 use super::super::elements::{MOST_DIMENSIONS, NamedDType, Unread, View};
-use super::{Global, Instance, Machine, Object, PER_VALUE, Storage, TensorInfo, Value, wrong_type};
+use super::machine::{Machine, PER_VALUE, wrong_type};
+use super::{Global, Instance, Object, Storage, TensorInfo, Value};
 use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 
 /// Longer names of storages are refused: a short program could have them hashed again and again.
