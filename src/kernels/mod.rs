@@ -10,6 +10,8 @@ pub mod dropout;
 pub mod elementwise;
 pub mod gemm;
 pub mod geometry;
+#[cfg(feature = "image")]
+pub mod jpeg;
 pub mod loss;
 pub mod norm;
 pub mod optim;

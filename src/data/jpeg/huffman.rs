@@ -1,15 +1,57 @@
 //! Bits and Huffman codes of entropy-coded data.
 
-use super::Parsed;
 use super::source::{Source, TRUNCATED};
+use super::{Parsed, place};
+use crate::data::pixels::reserved;
 
-/// Codes up to this length are looked up at once.
-const QUICK: u32 = 9;
+/// Codes up to this length are looked up at once, with the number that follows where it fits too.
+const QUICK: u32 = 10;
+
+/// What the next [`QUICK`] bits mean, in fields of a word.
+#[derive(Clone, Copy, Default)]
+struct Entry(u32);
+
+impl Entry {
+    const LONG: Entry = Entry(0);
+
+    fn new(length: u32, symbol: u8, number: Option<i32>) -> Entry {
+        let size = if number.is_some() { u32::from(symbol & 15) } else { 0 };
+        Entry((length + size) | length << 6 | u32::from(symbol) << 10 | (number.unwrap_or(0) as u32) << 18)
+    }
+
+    /// The length of the code and of the number, if that is known.
+    #[inline(always)]
+    fn skip(self) -> u32 {
+        self.0 & 63
+    }
+
+    /// The length of the code; 0 when it is longer than [`QUICK`].
+    #[inline(always)]
+    fn length(self) -> u32 {
+        self.0 >> 6 & 15
+    }
+
+    #[inline(always)]
+    fn symbol(self) -> u8 {
+        (self.0 >> 10) as u8
+    }
+
+    /// The symbol's upper half.
+    #[inline(always)]
+    fn zeros(self) -> usize {
+        (self.0 >> 14 & 15) as usize
+    }
+
+    /// The number after the code; 0 when it is not known or there is none.
+    #[inline(always)]
+    fn number(self) -> i32 {
+        self.0 as i32 >> 18
+    }
+}
 
 /// A Huffman table (T.81, annex C and F.2.2.3).
 pub(super) struct Table {
-    /// Length and symbol by the next [`QUICK`] bits; length 0 where the code is longer.
-    quick: Box<[(u8, u8); 1 << QUICK]>,
+    quick: Box<[Entry; 1 << QUICK]>,
     /// For each length: the largest code of it (-1 if none), and what to add to a code for its
     /// symbol's index.
     long: [(i32, i32); 17],
@@ -20,7 +62,7 @@ impl Table {
     /// Makes a table from the number of codes of each length, and the symbols in order of their
     /// codes.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Parsed<Table> {
-        let mut table = Table { quick: Box::new([(0, 0); 1 << QUICK]), long: [(-1, 0); 17], symbols: symbols.into() };
+        let mut table = Table { quick: Box::new([Entry::LONG; 1 << QUICK]), long: [(-1, 0); 17], symbols: symbols.into() };
         let (mut code, mut index) = (0u32, 0usize);
         for (length, &count) in (1u32..).zip(counts) {
             let first = code;
@@ -30,9 +72,7 @@ impl Table {
                     return Err("a Huffman table has more codes than fit its lengths".to_string());
                 }
                 if length <= QUICK {
-                    let shift = QUICK - length;
-                    let range = (code << shift) as usize..((code + 1) << shift) as usize;
-                    table.quick[range].fill((length as u8, symbol));
+                    table.enter(code, length, symbol);
                 }
                 (code, index) = (code + 1, index + 1);
             }
@@ -44,15 +84,39 @@ impl Table {
         Ok(table)
     }
 
+    /// Enters a short code for all bits that may follow it.
+    fn enter(&mut self, code: u32, length: u32, symbol: u8) {
+        let left = QUICK - length;
+        let entries = &mut self.quick[(code << left) as usize..][..1 << left];
+        let size = u32::from(symbol & 15);
+        if size == 0 || size > left {
+            entries.fill(Entry::new(length, symbol, None));
+            return;
+        }
+        for (bits, entries) in (0..).zip(entries.chunks_exact_mut(1 << (left - size))) {
+            entries.fill(Entry::new(length, symbol, Some(signed(bits, size))));
+        }
+    }
+
+    #[inline(always)]
+    fn entry(&self, bits: &Bits<'_>) -> Entry {
+        self.quick[bits.peek(QUICK) as usize]
+    }
+
     /// Returns the next symbol; 0 after 17 bits that are no code, as libjpeg does.
     #[inline]
     pub(super) fn decode(&self, bits: &mut Bits<'_>) -> u8 {
-        bits.fill();
-        let (length, symbol) = self.quick[bits.peek(QUICK) as usize];
-        if length > 0 {
-            bits.skip(u32::from(length));
-            return symbol;
+        bits.need(17);
+        let entry = self.entry(bits);
+        if entry.length() > 0 {
+            bits.skip(entry.length());
+            return entry.symbol();
         }
+        self.decode_long(bits)
+    }
+
+    #[cold]
+    fn decode_long(&self, bits: &mut Bits<'_>) -> u8 {
         for length in QUICK + 1..=16 {
             let code = bits.peek(length) as i32;
             let (last, offset) = self.long[length as usize];
@@ -64,6 +128,58 @@ impl Table {
         }
         bits.skip(17);
         0
+    }
+
+    /// Returns the next symbol's size as a signed number of that many bits.
+    #[inline]
+    pub(super) fn decode_number(&self, bits: &mut Bits<'_>) -> i32 {
+        bits.need(32);
+        let entry = self.entry(bits);
+        if entry.number() != 0 {
+            bits.skip(entry.skip());
+            return entry.number();
+        }
+        let size = u32::from(self.decode(bits) & 15);
+        bits.signed(size)
+    }
+
+    /// Decodes the coefficients after the first one of a sequential file's block.
+    #[inline]
+    pub(super) fn decode_block(&self, bits: &mut Bits<'_>, block: &mut [i16; 64]) {
+        // As many quick codes as a fill has bits for.
+        const AT_ONCE: u32 = 56 / QUICK;
+        let mut k = 1;
+        'fill: loop {
+            bits.fill();
+            for _ in 0..AT_ONCE {
+                let entry = self.entry(bits);
+                let number = entry.number();
+                if number == 0 {
+                    let symbol = self.decode(bits);
+                    let (zeros, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+                    match (zeros, size) {
+                        (15, 0) => k += 16,
+                        (_, 0) => return,
+                        _ => {
+                            k += zeros;
+                            *place(block, k) = bits.signed(size) as i16;
+                            k += 1;
+                        }
+                    }
+                    if k > 63 {
+                        return;
+                    }
+                    continue 'fill;
+                }
+                bits.skip(entry.skip());
+                k += entry.zeros();
+                *place(block, k) = number as i16;
+                k += 1;
+                if k > 63 {
+                    return;
+                }
+            }
+        }
     }
 
     /// Checks that the table has sizes of first coefficients only.
@@ -79,44 +195,59 @@ impl Table {
 /// The bits of entropy-coded data up to a marker; zeros after it.
 pub(super) struct Bits<'a> {
     source: Source<'a>,
-    /// The next bits, from the highest one down.
+    /// The bytes up to the marker, without escapes, and [`PADDING`].
+    bytes: Vec<u8>,
+    /// The place of the first byte that is not in the word.
+    at: usize,
+    /// The next bits, from the highest one down. Below those that count are either zeros or the
+    /// bits that follow.
     word: u64,
     count: u32,
-    /// How many of these bits are beyond the end of the data.
-    beyond: u32,
 }
 
+/// Zeros after the bytes, so that a word can be read from the place of each.
+const PADDING: [u8; 8] = [0; 8];
+
 impl<'a> Bits<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Bits<'a> {
-        Bits { source: Source::new(data), word: 0, count: 0, beyond: 0 }
+    pub(super) fn new(data: &'a [u8]) -> Parsed<Bits<'a>> {
+        let mut bits = Bits { source: Source::new(data), bytes: reserved(data.len() + PADDING.len())?, at: 0, word: 0, count: 0 };
+        bits.read();
+        Ok(bits)
     }
 
-    /// Reads until there are at least 48 bits: a code and what follows it.
-    #[inline]
+    /// Reads the data up to the next marker.
+    fn read(&mut self) {
+        self.bytes.clear();
+        self.source.read_to_marker(&mut self.bytes);
+        self.bytes.extend_from_slice(&PADDING);
+        (self.at, self.word, self.count) = (0, 0, 0);
+    }
+
+    /// Makes at least 56 bits ready.
+    #[inline(always)]
     fn fill(&mut self) {
-        if self.count >= 48 {
-            return;
-        }
-        while self.count <= 56 {
-            let byte = match self.source.byte() {
-                Some(byte) => byte,
-                None => {
-                    self.beyond += 8;
-                    0
-                }
-            };
-            self.word |= u64::from(byte) << (56 - self.count);
-            self.count += 8;
+        let next = self.bytes.get(self.at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |&bytes| u64::from_be_bytes(bytes));
+        self.word |= next >> self.count;
+        self.at += (63 - self.count as usize) / 8;
+        self.count |= 56;
+    }
+
+    /// Makes at least `count` bits ready, at most 56.
+    #[inline(always)]
+    fn need(&mut self, count: u32) {
+        if self.count < count {
+            self.fill();
         }
     }
 
-    /// Returns the next bits, at most 16 and no more than are left of a `fill`.
-    #[inline]
+    /// Returns the next bits, at least one and no more than are ready.
+    #[inline(always)]
     fn peek(&self, count: u32) -> u32 {
-        (self.word >> 32) as u32 >> (32 - count)
+        (self.word >> (64 - count)) as u32
     }
 
-    #[inline]
+    /// Drops bits, no more than are ready.
+    #[inline(always)]
     fn skip(&mut self, count: u32) {
         self.word <<= count;
         self.count -= count;
@@ -128,38 +259,45 @@ impl<'a> Bits<'a> {
         if count == 0 {
             return 0;
         }
-        self.fill();
+        self.need(count);
         let bits = self.peek(count);
         self.skip(count);
         bits
     }
 
-    /// Takes a signed number of `count` bits (T.81, F.2.2.1).
+    /// Takes a signed number of `size` bits.
     #[inline]
     pub(super) fn signed(&mut self, size: u32) -> i32 {
-        let bits = self.take(size) as i32;
-        if size > 0 && bits < 1 << (size - 1) { bits - (1 << size) + 1 } else { bits }
+        signed(self.take(size), size)
     }
 
     /// Returns whether bits beyond the end of the data were taken; an error when the file ends
     /// there.
     #[inline]
     pub(super) fn ran_out(&self) -> Parsed<bool> {
-        let out = self.beyond > self.count;
+        let taken = 8 * self.at - self.count as usize;
+        let out = taken > 8 * (self.bytes.len() - PADDING.len());
         if out && self.source.truncated() { Err(TRUNCATED.to_string()) } else { Ok(out) }
     }
 
     /// Passes the next restart marker; returns whether data follows.
     pub(super) fn restart(&mut self) -> Parsed<bool> {
-        // The remaining bits of the word come before the marker, which a fill does not pass.
-        (self.word, self.count, self.beyond) = (0, 0, 0);
-        self.source.restart()
+        let follows = self.source.restart()?;
+        self.read();
+        Ok(follows)
     }
 
     /// Returns where the data ended: at a marker or at the end of the file.
     pub(super) fn end(&self) -> usize {
         self.source.end()
     }
+}
+
+/// Returns the signed number of `size` bits that `bits` stand for (T.81, F.2.2.1).
+#[inline(always)]
+fn signed(bits: u32, size: u32) -> i32 {
+    let bits = bits as i32;
+    if size > 0 && bits < 1 << (size - 1) { bits - (1 << size) + 1 } else { bits }
 }
 
 /// The tables of sequential files without tables (T.81, annex K.3), such as the frames of motion

@@ -4,17 +4,17 @@
 //! Networks were trained on pixels from that library, by way of Pillow. T.81 does not fix the
 //! rounding of the inverse transform or the upsampling of chroma, and other decoders differ by up
 //! to 20 levels at coloured edges. The arithmetic here is therefore libjpeg's: its accurate integer
-//! transform ([`idct`]), its triangle filter for chroma and its fixed-point colours ([`output`]).
+//! transform, its triangle filter for chroma and its fixed-point colours ([`crate::kernels::jpeg`]).
 //!
 //! A file is read once: tables and headers here, entropy-coded data in [`scan`], which fills each
-//! component's coefficients. They become pixels after the last scan, estimated where scans are
-//! missing ([`smooth`]). Files are not trusted: every length and index is checked, memory grows
+//! component's coefficients. Where a single scan has all of them, they become samples row by row;
+//! else after the last scan, estimated where scans are missing ([`smooth`]). [`output`] makes
+//! pixels of samples. Files are not trusted: every length and index is checked, memory grows
 //! with what the data can fill, and the work that many scans may cause is limited. Damaged data
 //! gives the pixels that libjpeg guesses; truncated files are errors, as in Pillow.
 
 mod arithmetic;
 mod huffman;
-mod idct;
 mod output;
 mod scan;
 mod smooth;
@@ -25,7 +25,8 @@ use huffman::Table;
 use scan::{Huffman, Member, Scan};
 use smooth::Precision;
 
-use super::pixels::{Pixels, check_size, zeroed};
+use super::pixels::{Pixels, check_size, reserved, zeroed};
+use crate::kernels::jpeg::idct;
 
 /// The place in a block, row by row, of each coefficient in the order of the file.
 #[rustfmt::skip]
@@ -48,6 +49,12 @@ const ARITHMETIC_BLOCKS_PER_BYTE: usize = 128;
 /// bytes.
 const WALKED_BLOCKS: usize = 1 << 22;
 const WALKED_BLOCKS_PER_BYTE: usize = 64;
+
+/// Returns a coefficient by its number in the file's order; beyond the block, the last one.
+#[inline(always)]
+fn place(block: &mut [i16; 64], k: usize) -> &mut i16 {
+    &mut block[usize::from(ZIGZAG[k.min(63)] & 63)]
+}
 
 type Parsed<T> = Result<T, String>;
 
@@ -96,6 +103,8 @@ struct Decoder<'a> {
 struct Frame {
     progressive: bool,
     arithmetic: bool,
+    /// Whether the first scan has all coefficients: they are transformed a row of units at a time.
+    by_rows: bool,
     width: usize,
     height: usize,
     /// The largest sampling factors, horizontal and vertical.
@@ -119,7 +128,31 @@ struct Component {
     height: usize,
     /// Columns and rows of blocks, with those that fill the last units.
     blocks: [usize; 2],
+    /// Of all blocks, or of a row of units.
     coefficients: Vec<[i16; 64]>,
+    /// Rows of `8 · blocks[0]` samples, as far as they have been transformed.
+    samples: Vec<u8>,
+}
+
+impl Component {
+    /// Makes room for `rows` rows of blocks, and for the samples of all.
+    fn reserve(&mut self, rows: usize) -> Parsed<()> {
+        self.coefficients = zeroed(self.blocks[0] * rows, [0; 64])?;
+        self.samples = reserved(64 * self.blocks[0] * self.blocks[1])?;
+        Ok(())
+    }
+
+    /// Appends the samples of the coefficients, which become zeros.
+    fn transform(&mut self) {
+        // A component without data is of the middle level.
+        let quantisation = self.quantisation.unwrap_or([0; 64]);
+        for blocks in self.coefficients.chunks_exact_mut(self.blocks[0]) {
+            let start = self.samples.len();
+            self.samples.resize(start + 64 * blocks.len(), 0);
+            idct(blocks, &quantisation, &mut self.samples[start..]);
+            blocks.fill([0; 64]);
+        }
+    }
 }
 
 impl<'a> Decoder<'a> {
@@ -266,9 +299,7 @@ impl<'a> Decoder<'a> {
         }
         let component = |(id, [h, v], table): (u8, [usize; 2], usize)| {
             let [width, height] = samples([h, v]);
-            let blocks = [units[0] * h, units[1] * v];
-            let coefficients = zeroed(blocks[0] * blocks[1], [0; 64])?;
-            Ok(Component {
+            Component {
                 id,
                 sampling: [h, v],
                 table,
@@ -276,12 +307,13 @@ impl<'a> Decoder<'a> {
                 precision: Precision::default(),
                 width,
                 height,
-                blocks,
-                coefficients,
-            })
+                blocks: [units[0] * h, units[1] * v],
+                coefficients: Vec::new(),
+                samples: Vec::new(),
+            }
         };
-        let components = described.into_iter().map(component).collect::<Parsed<Vec<Component>>>()?;
-        self.frame = Some(Frame { progressive, arithmetic, width, height, sampling, units, last_good_row: 0, components });
+        let components = described.into_iter().map(component).collect();
+        self.frame = Some(Frame { progressive, arithmetic, by_rows: false, width, height, sampling, units, last_good_row: 0, components });
         Ok(())
     }
 
@@ -320,13 +352,22 @@ impl<'a> Decoder<'a> {
             restart_interval: self.restart_interval,
         };
         scan.check(frame)?;
-        self.walked += scan.members.iter().map(|member| frame.components[member.component].coefficients.len()).sum::<usize>();
+        if frame.by_rows {
+            return Err("a scan follows one that has the whole picture".to_string());
+        }
+        self.walked += scan.members.iter().map(|member| frame.components[member.component].blocks.iter().product::<usize>()).sum::<usize>();
         if self.walked > WALKED_BLOCKS.saturating_add(self.bytes.len().saturating_mul(WALKED_BLOCKS_PER_BYTE)) {
             return Err(format!("its scans walk more blocks than {} bytes justify", self.bytes.len()));
         }
         if frame.progressive {
             for member in &scan.members {
                 frame.components[member.component].precision.update(self.scans, scan.band, scan.bits[1]);
+            }
+        }
+        if self.scans == 1 {
+            frame.by_rows = !frame.progressive && count == frame.components.len();
+            for component in &mut frame.components {
+                component.reserve(if frame.by_rows { component.sampling[1] } else { component.blocks[1] })?;
             }
         }
         let data = self.bytes.get(self.at..).unwrap_or_default();

@@ -6,7 +6,7 @@
 //! up to the next restart.
 
 use super::huffman::{Bits, Table};
-use super::{Frame, Parsed, ZIGZAG};
+use super::{Component, Frame, Parsed, place};
 
 /// The header of a scan.
 pub(super) struct Scan {
@@ -101,21 +101,24 @@ impl Scan {
             }
             Parsed::Ok(!coder.is_out())
         };
-        if let [member] = self.members[..] {
-            // A component alone comes block by block, without what fills the last units.
-            let component = &mut frame.components[member.component];
-            let (columns, rows, stride) = (component.width.div_ceil(8), component.height.div_ceil(8), component.blocks[0]);
-            for row in 0..rows {
-                for column in 0..columns {
-                    if next_unit(coder, row / component.sampling[1], &mut frame.last_good_row)? {
-                        coder.block(member, &mut component.coefficients[row * stride + column])?;
-                        coder.unit_done()?;
+        let [columns, rows] = frame.units;
+        for row in 0..rows {
+            // A frame that is decoded row by row has room for one row of units.
+            let first_row = if frame.by_rows { 0 } else { row };
+            if let [member] = self.members[..] {
+                // A component alone comes block by block, without what fills the last units.
+                let component = &mut frame.components[member.component];
+                let (columns, rows, v) = (component.width.div_ceil(8), component.height.div_ceil(8), component.sampling[1]);
+                for y in 0..v.min(rows.saturating_sub(row * v)) {
+                    let blocks = &mut component.coefficients[(first_row * v + y) * component.blocks[0]..][..columns];
+                    for block in blocks {
+                        if next_unit(coder, row, &mut frame.last_good_row)? {
+                            coder.block(member, block)?;
+                            coder.unit_done()?;
+                        }
                     }
                 }
-            }
-        } else {
-            let [columns, rows] = frame.units;
-            for row in 0..rows {
+            } else {
                 for column in 0..columns {
                     if !next_unit(coder, row, &mut frame.last_good_row)? {
                         continue;
@@ -123,12 +126,17 @@ impl Scan {
                     for &member in &self.members {
                         let component = &mut frame.components[member.component];
                         let ([h, v], stride) = (component.sampling, component.blocks[0]);
-                        for (y, x) in (0..v).flat_map(|y| (0..h).map(move |x| (y, x))) {
-                            coder.block(member, &mut component.coefficients[(row * v + y) * stride + column * h + x])?;
+                        for y in 0..v {
+                            for block in &mut component.coefficients[(first_row * v + y) * stride + column * h..][..h] {
+                                coder.block(member, block)?;
+                            }
                         }
                     }
                     coder.unit_done()?;
                 }
+            }
+            if frame.by_rows {
+                frame.components.iter_mut().for_each(Component::transform);
             }
         }
         Ok(())
@@ -165,7 +173,7 @@ impl<'a> Huffman<'a> {
             }
         }
         let (band, low) = (scan.band, scan.bits[1]);
-        Ok(Huffman { bits: Bits::new(data), pass: scan.pass(), band, low, tables, last: [0; 4], run: 0, out: false })
+        Ok(Huffman { bits: Bits::new(data)?, pass: scan.pass(), band, low, tables, last: [0; 4], run: 0, out: false })
     }
 
     /// Returns where the data ended: at a marker or at the end of the file.
@@ -177,29 +185,16 @@ impl<'a> Huffman<'a> {
     #[inline]
     fn first(&mut self, member: Member) -> i32 {
         let Some(Some(table)) = self.tables[0].get(member.dc) else { return 0 };
-        let size = u32::from(table.decode(&mut self.bits) & 15);
         let last = &mut self.last[member.component];
-        *last = last.wrapping_add(self.bits.signed(size));
+        *last = last.wrapping_add(table.decode_number(&mut self.bits));
         *last
     }
 
     #[inline]
     fn sequential(&mut self, member: Member, block: &mut [i16; 64]) {
         block[0] = self.first(member) as i16;
-        let Some(Some(ac)) = self.tables[1].get(member.ac) else { return };
-        let mut k = 1;
-        while k < 64 {
-            let symbol = ac.decode(&mut self.bits);
-            let (zeros, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-            match (zeros, size) {
-                (15, 0) => k += 16,
-                (_, 0) => break,
-                _ => {
-                    k += zeros;
-                    *place(block, k) = self.bits.signed(size) as i16;
-                    k += 1;
-                }
-            }
+        if let Some(Some(table)) = self.tables[1].get(member.ac) {
+            table.decode_block(&mut self.bits, block);
         }
     }
 
@@ -311,10 +306,4 @@ impl Coder for Huffman<'_> {
         self.out = self.bits.ran_out()?;
         Ok(())
     }
-}
-
-/// Returns a coefficient by its number in the file's order; beyond the block, the last one.
-#[inline]
-fn place(block: &mut [i16; 64], k: usize) -> &mut i16 {
-    &mut block[usize::from(ZIGZAG[k.min(63)])]
 }

@@ -49,6 +49,20 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Appends the bytes up to the next marker, or to the end of the file, to `bytes`.
+    pub(super) fn read_to_marker(&mut self, bytes: &mut Vec<u8>) {
+        loop {
+            let rest = &self.data[self.at..];
+            let plain = plain_length(rest);
+            bytes.extend_from_slice(&rest[..plain]);
+            self.at += plain;
+            match self.byte() {
+                Some(byte) => bytes.push(byte),
+                None => return,
+            }
+        }
+    }
+
     /// Returns whether the end of the file, not a marker, ended the data.
     pub(super) fn truncated(&self) -> bool {
         self.at >= self.data.len()
@@ -86,6 +100,14 @@ impl<'a> Source<'a> {
             }
         }
     }
+}
+
+/// Returns the number of bytes before the first FF.
+fn plain_length(bytes: &[u8]) -> usize {
+    // Without an early exit from a chunk, the compiler compares its bytes at once.
+    let is_plain = |chunk: &&[u8; 32]| chunk.iter().fold(true, |plain, &byte| plain & (byte != 0xFF));
+    let plain = 32 * bytes.as_chunks::<32>().0.iter().take_while(is_plain).count();
+    plain + bytes[plain..].iter().take_while(|&&byte| byte != 0xFF).count()
 }
 
 pub(super) const TRUNCATED: &str = "truncated: picture data ends too early";

@@ -390,6 +390,12 @@ static NARROW: LazyLock<Option<pulp::x86::V3>> = LazyLock::new(|| match *ARCH {
     _ => pulp::x86::V3::try_new(),
 });
 
+/// Returns whether the instruction set in use has AVX2.
+#[cfg(all(target_arch = "x86_64", feature = "image"))]
+pub fn has_avx2() -> bool {
+    NARROW.is_some()
+}
+
 /// Runs `op`, whose vectors are of `T`, compiled for the instruction set in use.
 #[inline(always)]
 pub fn dispatch<T: Scalar, Op: WithSimd>(op: Op) -> Op::Output {
