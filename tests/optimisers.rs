@@ -6,8 +6,9 @@ use std::sync::LazyLock;
 use convnet::autograd::Gradients;
 use convnet::nn::Parameter;
 use convnet::optim::{
-    Adagrad, Adam, AdamW, Anneal, CosineAnnealingLr, ExponentialLr, LinearWarmup, LrSchedule, MultiStepLr, OneCycleLr, Optimizer,
-    OptimizerState, PlateauMode, ReduceLrOnPlateau, RmsProp, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
+    Adagrad, Adam, AdamW, Anneal, ChainedLr, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, LambdaLr,
+    LinearWarmup, LrSchedule, MultiStepLr, OneCycleLr, Optimizer, OptimizerState, PlateauMode, PolynomialLr, ReduceLrOnPlateau, RmsProp,
+    SequentialLr, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
 };
 use convnet::{Element, Tensor};
 use serde_json::Value;
@@ -393,6 +394,29 @@ fn every_schedule_follows_pytorch() {
                 Box::new(cycle.div_factor(10.0).final_div_factor(100.0).momentum([0.5, 0.8]))
             }
             "one_cycle_three_phase" => Box::new(OneCycleLr::new(0.4, 50).three_phase(true).pct_start(0.25).momentum(None)),
+            "warm_restarts" => Box::new(CosineWarmRestarts::new(7)),
+            "warm_restarts_longer" => Box::new(CosineWarmRestarts::new(5).multiplier(2).minimum(0.004)),
+            "polynomial" => Box::new(PolynomialLr::new(50)),
+            "polynomial_power" => Box::new(PolynomialLr::new(30).power(2.5)),
+            "cyclic" => Box::new(CyclicLr::new(0.01, 0.1).step_size(6, 6)),
+            "cyclic_halving" => {
+                let cyclic = CyclicLr::new(0.01, 0.2).step_size(4, 7).momentum([0.6, 0.85]);
+                Box::new(cyclic.mode(CyclicMode::Triangular2))
+            }
+            "cyclic_exponential" => {
+                let cyclic = CyclicLr::new(0.0, 0.0).group_rates([[0.01, 0.1], [0.02, 0.3]]).step_size(5, 3).momentum(None);
+                Box::new(cyclic.mode(CyclicMode::ExpRange(0.97)))
+            }
+            "lambda" => Box::new(LambdaLr::new(|step| 0.95f64.powf(step as f64))),
+            "lambda_groups" => {
+                let factor = |step: u64, group| if group == 0 { 0.9f64.powf(step as f64) } else { 1.0 / (1.0 + step as f64) };
+                Box::new(LambdaLr::by_group(factor))
+            }
+            "sequential" => {
+                let sequence = SequentialLr::new(ExponentialLr::new(0.9)).switch_at(10, StepLr::new(4));
+                Box::new(sequence.switch_at(30, CosineAnnealingLr::new(20)))
+            }
+            "chained" => Box::new(ChainedLr::new(ExponentialLr::new(0.95)).and(MultiStepLr::new([10, 30]).gamma(0.5))),
             "warm_cosine" => Box::new(LinearWarmup::new(6, CosineAnnealingLr::new(44))),
             "warm_step" => Box::new(LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01)),
             "warm_exponential" => Box::new(LinearWarmup::new(1, ExponentialLr::new(0.9)).start_factor(0.5)),
@@ -490,6 +514,13 @@ fn every_schedule_restored_into_a_new_optimiser_has_its_rates_at_once_and_from_t
     continues_from_every_step("one_cycle", OneCycleLr::new(0.4, 50));
     continues_from_every_step("plateau", plateau("min_absolute"));
     continues_from_every_step("warm_step", LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01));
+    continues_from_every_step("warm_restarts", CosineWarmRestarts::new(5).multiplier(2));
+    continues_from_every_step("polynomial", PolynomialLr::new(30));
+    continues_from_every_step("cyclic", CyclicLr::new(0.01, 0.1).step_size(4, 7));
+    continues_from_every_step("lambda", LambdaLr::new(|step| 1.0 / (1.0 + step as f64)));
+    let boxed: Box<dyn LrSchedule> = Box::new(SequentialLr::new(plateau("min")).switch_at(20, plateau("max_absolute")));
+    continues_from_every_step("sequential_plateaus, boxed", boxed);
+    continues_from_every_step("chained", ChainedLr::new(ExponentialLr::new(0.99)).and(plateau("min")));
     continues_from_every_step("warm_plateau", LinearWarmup::new(6, plateau("min")).start_factor(0.1));
 }
 
@@ -533,6 +564,24 @@ fn warm_up_before_a_plateau_hides_its_metrics() {
 }
 
 #[test]
+fn part_of_a_sequence_gets_the_metrics_of_its_own_steps() {
+    let mut optimizer = scheduled();
+    let sequence = SequentialLr::new(StepLr::new(100)).switch_at(3, ReduceLrOnPlateau::new().patience(0).factor(0.5));
+    let mut schedule = sequence.attach(&mut optimizer).unwrap();
+    for _ in 0..3 {
+        schedule.step(&mut optimizer).unwrap();
+    }
+    assert!(schedule.step(&mut optimizer).unwrap_err().to_string().contains("step_with"));
+    let rates: Vec<f64> = [1.0, 1.0, 0.5, 0.5]
+        .map(|metric| {
+            schedule.step_with(&mut optimizer, metric).unwrap();
+            optimizer.learning_rate(0).unwrap()
+        })
+        .to_vec();
+    assert_close("rates", &rates, &[0.1, 0.05, 0.05, 0.025], 1e-12);
+}
+
+#[test]
 fn schedules_with_settings_out_of_range_are_not_attached() {
     let schedules: Vec<(&str, Box<dyn LrSchedule>)> = vec![
         ("step size", Box::new(StepLr::new(0))),
@@ -548,6 +597,21 @@ fn schedules_with_settings_out_of_range_are_not_attached() {
         ("momentum", Box::new(OneCycleLr::new(0.1, 10).momentum([0.5, 1.0]))),
         ("group 0", Box::new(OneCycleLr::new(0.1, 10).group_max_rates([]))),
         ("factor", Box::new(ReduceLrOnPlateau::new().factor(1.0))),
+        ("period", Box::new(CosineWarmRestarts::new(0))),
+        ("multiplier", Box::new(CosineWarmRestarts::new(1).multiplier(0))),
+        ("minimum", Box::new(CosineWarmRestarts::new(1).minimum(f64::NAN))),
+        ("number of steps", Box::new(PolynomialLr::new(0))),
+        ("power", Box::new(PolynomialLr::new(1).power(-1.0))),
+        ("steps up", Box::new(CyclicLr::new(0.1, 0.2).step_size(0, 1))),
+        ("steps down", Box::new(CyclicLr::new(0.1, 0.2).step_size(1, 0))),
+        ("rate", Box::new(CyclicLr::new(0.1, f64::NAN))),
+        ("gamma", Box::new(CyclicLr::new(0.1, 0.2).mode(CyclicMode::ExpRange(-1.0)))),
+        ("momentum", Box::new(CyclicLr::new(0.1, 0.2).momentum([0.5, 1.0]))),
+        ("group 0", Box::new(CyclicLr::new(0.1, 0.2).group_rates([]))),
+        ("learning rate", Box::new(LambdaLr::new(|_| f64::NAN))),
+        ("steps 5 and 5", Box::new(SequentialLr::new(StepLr::new(1)).switch_at(5, StepLr::new(1)).switch_at(5, StepLr::new(1)))),
+        ("step size", Box::new(SequentialLr::new(StepLr::new(1)).switch_at(5, StepLr::new(0)))),
+        ("step size", Box::new(ChainedLr::new(StepLr::new(1)).and(StepLr::new(0)))),
         ("start factor", Box::new(LinearWarmup::new(3, CosineAnnealingLr::new(1)).start_factor(1.5))),
         ("step size", Box::new(LinearWarmup::new(3, StepLr::new(0)))),
     ];

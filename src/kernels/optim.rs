@@ -207,6 +207,21 @@ impl Update<1> for Adagrad {
     }
 }
 
+/// A step towards a value, which takes the gradient's place: `p + share · (value - p)`.
+#[derive(Clone, Copy)]
+pub struct Blend {
+    pub share: f64,
+}
+
+impl Update<0> for Blend {
+    const COST: usize = 2;
+
+    #[inline(always)]
+    fn apply<T: Real>(self, p: T, value: T, _: &mut [T; 0]) -> T {
+        p + T::of(self.share) * (value - p)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,7 @@ pub use containers::{
 #[cfg(test)]
 pub(crate) use inspect::check_fields;
 pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
+pub(crate) use layers::average_statistics;
 pub use layers::{
     AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout,
     Dropout2d, ELU, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, LocalResponseNorm,

@@ -35,8 +35,9 @@ pub use adagrad::{Adagrad, AdagradOptions};
 pub use adam::{Adam, AdamOptions, AdamW};
 pub use clip::{clip_grad_norm, clip_grad_value};
 pub use lr_scheduler::{
-    Anneal, CosineAnnealingLr, ExponentialLr, LinearWarmup, LrSchedule, LrScheduler, MultiStepLr, OneCycleLr, PlateauMode, Rates,
-    ReduceLrOnPlateau, StepLr, ThresholdMode,
+    Anneal, ChainedLr, CloneLrSchedule, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, LambdaLr, LinearWarmup,
+    LrSchedule, LrScheduler, MultiStepLr, OneCycleLr, PlateauMode, PolynomialLr, Rates, ReduceLrOnPlateau, SequentialLr, StepLr,
+    ThresholdMode,
 };
 pub use param_groups::GroupedOptimizer;
 pub use rmsprop::{RmsProp, RmsPropOptions};

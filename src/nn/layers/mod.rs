@@ -20,6 +20,7 @@ pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub use flatten::{Flatten, Identity};
 pub use linear::Linear;
+pub(crate) use norm::average_statistics;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
 pub use pair::Pair;
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};

@@ -1,5 +1,7 @@
 //! Normalisation layers.
 
+use std::cell::Cell;
+
 use super::prepared_cache::version;
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, batch_hint, channels_hint};
@@ -13,6 +15,24 @@ use crate::ops::{Moments, RunningNorm};
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
+
+thread_local! {
+    /// Whether running estimates are plain averages; see [`average_statistics`].
+    static AVERAGING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` so that the batch normalisations that run on this thread in training average all
+/// batches equally, whatever their momentum.
+pub(crate) fn average_statistics<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            AVERAGING.set(self.0);
+        }
+    }
+    let _restore = Restore(AVERAGING.replace(true));
+    body()
+}
 
 /// Batch normalisation of images `[N, C, H, W]`; see [`BatchNorm`].
 pub type BatchNorm2d = BatchNorm<2>;
@@ -190,7 +210,8 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
                     Ok(())
                 })?;
             }
-            let share = self.momentum.unwrap_or(1.0 / batches.max(1) as f64);
+            let momentum = self.momentum.filter(|_| !AVERAGING.get());
+            let share = momentum.unwrap_or(1.0 / batches.max(1) as f64);
             let unbiased = count as f64 / (count as f64 - 1.0);
             for (running, batch, factor) in [(running_mean, mean, 1.0), (running_var, var, unbiased)] {
                 running.update(|value| {

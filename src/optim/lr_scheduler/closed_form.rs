@@ -1,9 +1,11 @@
-//! Schedules that are a formula of the step: steps, exponential, cosine, and a linear warm-up.
+//! Schedules that are a formula of the step: steps, exponential, cosine, polynomial, any function.
 
 use std::f64::consts::PI;
+use std::fmt;
+use std::sync::Arc;
 
 use super::{LrSchedule, Rates, check_positive};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::optim::check_range;
 
 /// Multiplies the rate by `gamma` every `step_size` steps; PyTorch's `StepLR`.
@@ -125,61 +127,147 @@ impl LrSchedule for CosineAnnealingLr {
     }
 }
 
-/// Raises the rate linearly over the first steps to the first rate of another schedule, which then
-/// runs from its own step 0; PyTorch's `LinearLR` and another one in a `SequentialLR`.
+/// Moves the rate along half a cosine wave down to a minimum and starts again at the initial rate,
+/// each time after a longer period (SGDR; Loshchilov & Hutter, 2017); PyTorch's
+/// `CosineAnnealingWarmRestarts`.
 ///
 /// ```
-/// use convnet::optim::{CosineAnnealingLr, LinearWarmup, LrSchedule};
+/// use convnet::optim::{CosineWarmRestarts, LrSchedule};
 ///
-/// let schedule = LinearWarmup::new(5, CosineAnnealingLr::new(90)).start_factor(0.1);
-/// assert!((schedule.at(0, 0, 1.0)?.learning_rate - 0.1).abs() < 1e-12);
-/// assert!((schedule.at(5, 0, 1.0)?.learning_rate - 1.0).abs() < 1e-12);
+/// let schedule = CosineWarmRestarts::new(10).multiplier(2); // restarts at 10, 30, 70, …
+/// assert_eq!(schedule.at(30, 0, 0.1)?.learning_rate, 0.1);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct LinearWarmup<S> {
-    steps: u64,
-    start_factor: f64,
-    inner: S,
+pub struct CosineWarmRestarts {
+    period: u64,
+    multiplier: u64,
+    minimum: f64,
 }
 
-impl<S: LrSchedule> LinearWarmup<S> {
-    /// Makes a warm-up of `steps` steps that starts at a third of the first rate of `inner`.
-    pub fn new(steps: u64, inner: S) -> LinearWarmup<S> {
-        LinearWarmup { steps, start_factor: 1.0 / 3.0, inner }
+impl CosineWarmRestarts {
+    /// Makes a schedule with a first period of this many steps (`T_0`), equal periods, and a
+    /// minimum of 0.
+    pub fn new(period: u64) -> CosineWarmRestarts {
+        CosineWarmRestarts { period, multiplier: 1, minimum: 0.0 }
     }
 
-    /// Sets the share of the inner schedule's first rate at which to begin, in `[0, 1]`.
+    /// Sets the factor by which each period is longer than the one before (`T_mult`), at least 1.
     #[must_use]
-    pub fn start_factor(self, start_factor: f64) -> LinearWarmup<S> {
-        LinearWarmup { start_factor, ..self }
+    pub fn multiplier(self, multiplier: u64) -> CosineWarmRestarts {
+        CosineWarmRestarts { multiplier, ..self }
+    }
+
+    /// Sets the minimum (`eta_min`).
+    #[must_use]
+    pub fn minimum(self, minimum: f64) -> CosineWarmRestarts {
+        CosineWarmRestarts { minimum, ..self }
     }
 }
 
-impl<S: LrSchedule> LrSchedule for LinearWarmup<S> {
+impl LrSchedule for CosineWarmRestarts {
     fn check(&self) -> Result<()> {
-        if !(0.0..=1.0).contains(&self.start_factor) {
-            return Err(Error::argument("LinearWarmup", format!("the start factor must be in [0, 1], got {}", self.start_factor)));
+        check_positive("CosineWarmRestarts", "the period", self.period)?;
+        check_positive("CosineWarmRestarts", "the multiplier", self.multiplier)?;
+        check_range("CosineWarmRestarts", "the minimum", self.minimum, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        let (mut since, mut period) = (step, self.period.max(1));
+        if self.multiplier < 2 {
+            since %= period;
+        } else {
+            while since >= period {
+                since -= period;
+                period = period.saturating_mul(self.multiplier);
+            }
         }
-        self.inner.check()
+        let turn = PI * since as f64 / period as f64;
+        Rates::of(self.minimum + (base - self.minimum) * (1.0 + turn.cos()) / 2.0)
+    }
+}
+
+/// Lowers the rate to 0 in `steps` steps as `(1 - step / steps)^power`; PyTorch's `PolynomialLR`.
+///
+/// ```
+/// use convnet::optim::{LrSchedule, PolynomialLr};
+///
+/// let schedule = PolynomialLr::new(100).power(2.0);
+/// assert_eq!(schedule.at(50, 0, 0.1)?.learning_rate, 0.025);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolynomialLr {
+    steps: u64,
+    power: f64,
+}
+
+impl PolynomialLr {
+    /// Makes a schedule with a power of 1: a straight line.
+    pub fn new(steps: u64) -> PolynomialLr {
+        PolynomialLr { steps, power: 1.0 }
+    }
+
+    /// Sets the power, at least 0.
+    #[must_use]
+    pub fn power(self, power: f64) -> PolynomialLr {
+        PolynomialLr { power, ..self }
+    }
+}
+
+impl LrSchedule for PolynomialLr {
+    fn check(&self) -> Result<()> {
+        check_positive("PolynomialLr", "the number of steps", self.steps)?;
+        check_range("PolynomialLr", "the power", self.power, f64::INFINITY)
+    }
+
+    fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
+        let left = 1.0 - step.min(self.steps) as f64 / self.steps as f64;
+        Rates::of(base * left.powf(self.power))
+    }
+}
+
+/// Multiplies the initial rate by a function of the step; PyTorch's `LambdaLR`.
+///
+/// A snapshot does not contain the function: attach the same one before restoring.
+///
+/// ```
+/// use convnet::optim::{LambdaLr, LrSchedule};
+///
+/// let schedule = LambdaLr::new(|step| 1.0 / (1.0 + step as f64));
+/// assert_eq!(schedule.at(3, 0, 0.1)?.learning_rate, 0.025);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct LambdaLr {
+    factor: Arc<dyn Fn(u64, usize) -> f64 + Send + Sync>,
+}
+
+impl LambdaLr {
+    /// Makes a schedule with one factor for all groups, a function of the step.
+    pub fn new(factor: impl Fn(u64) -> f64 + Send + Sync + 'static) -> LambdaLr {
+        LambdaLr::by_group(move |step, _| factor(step))
+    }
+
+    /// Makes a schedule with a factor that is a function of the step and of the group's number.
+    pub fn by_group(factor: impl Fn(u64, usize) -> f64 + Send + Sync + 'static) -> LambdaLr {
+        LambdaLr { factor: Arc::new(factor) }
+    }
+}
+
+impl LrSchedule for LambdaLr {
+    fn check(&self) -> Result<()> {
+        Ok(())
     }
 
     fn at(&self, step: u64, group: usize, base: f64) -> Result<Rates> {
-        if step >= self.steps {
-            return self.inner.at(step - self.steps, group, base);
-        }
-        let first = self.inner.at(0, group, base)?;
-        let factor = self.start_factor + (1.0 - self.start_factor) * step as f64 / self.steps as f64;
-        Ok(Rates { learning_rate: first.learning_rate * factor, ..first })
+        Rates::of(base * (self.factor)(step, group))
     }
+}
 
-    /// The inner schedule gets no metric of the warm-up.
-    fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
-        if step > self.steps { self.inner.observe(step - self.steps, metric) } else { Ok(()) }
-    }
-
-    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
-        self.inner.visit(visitor);
+impl fmt::Debug for LambdaLr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LambdaLr")
     }
 }
 

@@ -4,11 +4,15 @@
 //! group's initial rate. Attached to an optimiser it becomes a [`LrScheduler`], which counts the
 //! steps. The caller of [`LrScheduler::step`] decides whether a step is a batch or an epoch.
 
+mod chain;
 mod closed_form;
+mod cyclic;
 mod one_cycle;
 mod plateau;
 
-pub use closed_form::{CosineAnnealingLr, ExponentialLr, LinearWarmup, MultiStepLr, StepLr};
+pub use chain::{ChainedLr, LinearWarmup, SequentialLr};
+pub use closed_form::{CosineAnnealingLr, CosineWarmRestarts, ExponentialLr, LambdaLr, MultiStepLr, PolynomialLr, StepLr};
+pub use cyclic::{CyclicLr, CyclicMode};
 pub use one_cycle::{Anneal, OneCycleLr};
 pub use plateau::{PlateauMode, ReduceLrOnPlateau, ThresholdMode};
 
@@ -40,7 +44,9 @@ impl Rates {
 }
 
 /// A learning rate as a function of the step.
-pub trait LrSchedule: Send {
+///
+/// Implementations are `Clone`, so that a boxed schedule can be copied and has snapshots.
+pub trait LrSchedule: CloneLrSchedule + Send {
     /// Checks the settings; called when the schedule is attached.
     ///
     /// # Errors
@@ -64,7 +70,7 @@ pub trait LrSchedule: Send {
 
     /// Calls the visitor with the name and value of every number that
     /// [`observe`](LrSchedule::observe) changes, for snapshots.
-    fn visit(&mut self, _visitor: &mut dyn FnMut(&'static str, &mut f64)) {}
+    fn visit(&mut self, _visitor: &mut dyn FnMut(&str, &mut f64)) {}
 
     /// Starts this schedule on an optimiser and sets the rates of step 0.
     ///
@@ -91,8 +97,26 @@ impl LrSchedule for Box<dyn LrSchedule> {
         (**self).observe(step, metric)
     }
 
-    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+    fn visit(&mut self, visitor: &mut dyn FnMut(&str, &mut f64)) {
         (**self).visit(visitor);
+    }
+}
+
+/// Copies a schedule into a box. Every schedule that is [`Clone`] implements it.
+pub trait CloneLrSchedule {
+    /// Returns a copy of the schedule.
+    fn clone_boxed(&self) -> Box<dyn LrSchedule>;
+}
+
+impl<S: LrSchedule + Clone + 'static> CloneLrSchedule for S {
+    fn clone_boxed(&self) -> Box<dyn LrSchedule> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn LrSchedule> {
+    fn clone(&self) -> Box<dyn LrSchedule> {
+        CloneLrSchedule::clone_boxed(&**self)
     }
 }
 

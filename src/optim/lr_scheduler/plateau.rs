@@ -165,7 +165,7 @@ impl LrSchedule for ReduceLrOnPlateau {
         Ok(())
     }
 
-    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+    fn visit(&mut self, visitor: &mut dyn FnMut(&str, &mut f64)) {
         visitor("best", &mut self.best);
         visitor("bad_steps", &mut self.bad_steps);
         visitor("cooling", &mut self.cooling);

@@ -1,0 +1,599 @@
+//! Averages of a model's weights over training: exponential ([`Ema`]) and equal ([`Swa`]).
+
+use std::fmt;
+
+use crate::autograd::no_grad;
+use crate::error::{Error, Result, short};
+use crate::kernels::optim::{Blend, update};
+use crate::nn::{Buffer, Item, Module, Parameter, StateDict, Visitor, average_statistics};
+use crate::tensor::{DType, Tensor, with_float};
+
+/// An average of a model's parameters that is updated during training and takes the parameters'
+/// place for validation.
+///
+/// ```
+/// use convnet::prelude::*;
+/// use convnet::train::{Ema, WeightAverage};
+///
+/// let model = Linear::new(4, 2);
+/// let mut optimizer = Sgd::new(model.parameters(), 0.1);
+/// let mut ema = Ema::new(0.9);
+/// for _ in 0..3 {
+///     let loss = model.forward(&Tensor::ones([8, 4]))?.mean(..)?;
+///     optimizer.step(&loss.backward()?)?;
+///     ema.update(&model)?;
+/// }
+/// ema.swap(&model)?; // the model has the average: validate or save it
+/// let averaged = model.state_dict();
+/// ema.swap(&model)?; // and its own parameters again: go on training
+/// assert_eq!(averaged.get("weight"), ema.state_dict()?.get("weight"));
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub trait WeightAverage: Send {
+    /// Returns the name of the kind of average: `ema`, `swa`.
+    fn name(&self) -> &'static str;
+
+    /// Adds the model's present parameters to the average; call it after the optimiser's step. The
+    /// first update copies them.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the model has other parameters than at the first update;
+    /// [`Error::Argument`] while the average is in the model ([`swap`](WeightAverage::swap)), and
+    /// for settings out of range.
+    fn update(&mut self, model: &dyn Module) -> Result<()>;
+
+    /// Returns the number of updates so far.
+    fn updates(&self) -> u64;
+
+    /// Exchanges the model's parameters (and buffers) with the average. Optimisers keep their
+    /// state, and gradients are found under the same leaves. A second call exchanges them back.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] before the first update; [`Error::StateDict`] when the model has other
+    /// parameters than at the first update.
+    fn swap(&mut self, model: &dyn Module) -> Result<()>;
+
+    /// Returns whether the average is in the model at present.
+    fn is_swapped(&self) -> bool;
+
+    /// Returns the average by the paths of the model's state dict, for
+    /// [`load_state_dict`](crate::nn::ModuleExt::load_state_dict) of another model or for a file.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] while the average is in the model, whose own state dict it is then.
+    fn state_dict(&self) -> Result<StateDict>;
+
+    /// Returns a snapshot for a checkpoint: the number of updates and the average.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] while the average is in the model.
+    fn state(&self) -> Result<StateDict> {
+        let mut state = StateDict::new();
+        state.insert("updates", Tensor::scalar(i64::try_from(self.updates()).unwrap_or(i64::MAX)));
+        for (name, value) in self.state_dict()? {
+            state.insert(format!("average.{name}"), value);
+        }
+        Ok(state)
+    }
+
+    /// Restores a snapshot, so that further updates give the same bits.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when it is not a snapshot of an average, or one of another model; then
+    /// nothing has changed. [`Error::Argument`] while the average is in the model.
+    fn load_state(&mut self, state: &StateDict) -> Result<()>;
+}
+
+/// The exponential moving average `average ← decay · average + (1 - decay) · parameter`; PyTorch's
+/// `AveragedModel` with `get_ema_multi_avg_fn(decay)`, timm's `ModelEmaV3`.
+pub type Ema = Averaged<EmaRule>;
+
+/// The equal average of the parameters at all updates, for stochastic weight averaging (Izmailov et
+/// al., 2018); PyTorch's `AveragedModel`. [`update_batch_norm`] gives the averaged model running
+/// statistics of its own activations.
+///
+/// ```
+/// use convnet::prelude::*;
+/// use convnet::train::{Swa, WeightAverage, update_batch_norm};
+///
+/// let model = Sequential::new().push(Conv2d::new(1, 4, 3)).push(BatchNorm2d::new(4));
+/// let mut swa = Swa::new();
+/// swa.update(&model)?; // after each of the last epochs
+/// swa.swap(&model)?;
+/// let inputs = (0..10).map(|_| Ok(Tensor::randn([8, 1, 6, 6])));
+/// update_batch_norm(&model, inputs)?;
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub type Swa = Averaged<SwaRule>;
+
+/// The weight of a new value in an average.
+pub trait AverageRule: Clone + fmt::Debug + Send + 'static {
+    /// The name of the average in messages.
+    const NAME: &'static str;
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for settings out of range.
+    fn check(&self) -> Result<()>;
+
+    /// Returns the weight of the next value, after this many updates (at least one).
+    fn share(&self, updates: u64) -> f64;
+}
+
+/// The settings of [`Ema`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmaRule {
+    decay: f64,
+    warmup: Option<[f64; 2]>,
+}
+
+/// The settings of [`Swa`]: none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SwaRule;
+
+impl AverageRule for EmaRule {
+    const NAME: &'static str = "ema";
+
+    fn check(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.decay) {
+            return Err(Error::argument("ema", format!("the decay must be in [0, 1], got {}", self.decay)));
+        }
+        match self.warmup {
+            Some([gamma, power]) if !(gamma > 0.0 && power > 0.0) => {
+                Err(Error::argument("ema", format!("gamma and power of the warm-up must be positive, got {gamma} and {power}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn share(&self, updates: u64) -> f64 {
+        let decay = match self.warmup {
+            Some([gamma, power]) => self.decay.min(1.0 - (1.0 + updates as f64 / gamma).powf(-power)),
+            None => self.decay,
+        };
+        1.0 - decay
+    }
+}
+
+impl AverageRule for SwaRule {
+    const NAME: &'static str = "swa";
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn share(&self, updates: u64) -> f64 {
+        1.0 / (updates as f64 + 1.0)
+    }
+}
+
+/// An average with the rule `R`; see [`Ema`] and [`Swa`]. Its methods are those of
+/// [`WeightAverage`].
+///
+/// The average has the parameters' dtypes. Buffers, such as running statistics, are those of the
+/// model at the last update, unless [`average_buffers`](Averaged::average_buffers) is set.
+#[derive(Clone, Debug)]
+pub struct Averaged<R> {
+    rule: R,
+    average_buffers: bool,
+    updates: u64,
+    swapped: bool,
+    /// The average; while it is in the model, the model's own values.
+    values: Vec<(String, Tensor)>,
+}
+
+impl Ema {
+    /// Makes an average that keeps the share `decay` of itself at each update, in `[0, 1]`.
+    pub fn new(decay: f64) -> Ema {
+        Averaged::with_rule(EmaRule { decay, warmup: None })
+    }
+
+    /// Lets the decay rise as `1 - (1 + n)^(-2/3)` with the number `n` of updates until it reaches
+    /// its full value (timm's `use_warmup`), so that the average does not remember the initial
+    /// weights for long.
+    #[must_use]
+    pub fn warmup(self) -> Ema {
+        self.warmup_curve(1.0, 2.0 / 3.0)
+    }
+
+    /// Lets the decay rise as `1 - (1 + n / gamma)^(-power)`; see [`warmup`](Ema::warmup).
+    #[must_use]
+    pub fn warmup_curve(mut self, gamma: f64, power: f64) -> Ema {
+        self.rule.warmup = Some([gamma, power]);
+        self
+    }
+}
+
+impl Swa {
+    /// Makes an equal average.
+    pub fn new() -> Swa {
+        Averaged::with_rule(SwaRule)
+    }
+}
+
+impl Default for Swa {
+    fn default() -> Swa {
+        Swa::new()
+    }
+}
+
+impl<R: AverageRule> Averaged<R> {
+    /// Makes an average with a rule.
+    pub fn with_rule(rule: R) -> Averaged<R> {
+        Averaged { rule, average_buffers: false, updates: 0, swapped: false, values: vec![] }
+    }
+
+    /// Sets whether floating-point buffers, such as running statistics, are averaged like
+    /// parameters (default: false, they are copied); PyTorch's `use_buffers`.
+    #[must_use]
+    pub fn average_buffers(mut self, average: bool) -> Averaged<R> {
+        self.average_buffers = average;
+        self
+    }
+
+    fn check_not_swapped(&self) -> Result<()> {
+        if self.swapped {
+            return Err(Error::argument(R::NAME, "the average is in the model; `swap` it back first"));
+        }
+        Ok(())
+    }
+
+    /// Checks that the model has the names and shapes of the average.
+    fn check_model(&self, entries: &[(String, Entry)]) -> Result<()> {
+        for ((name, entry), (known, value)) in entries.iter().zip(&self.values) {
+            if name != known || entry.shape() != value.shape() {
+                let (known, is) = (short(known), value.shape());
+                let message =
+                    format!("the average has {known} {is:?} where the model has {name} {:?}; it is of another model", entry.shape());
+                return Err(Error::StateDict(message));
+            }
+        }
+        if entries.len() != self.values.len() {
+            let (model, average) = (entries.len(), self.values.len());
+            return Err(Error::StateDict(format!("the average has {average} tensors, the model {model}; it is of another model")));
+        }
+        Ok(())
+    }
+}
+
+impl<R: AverageRule> WeightAverage for Averaged<R> {
+    fn name(&self) -> &'static str {
+        R::NAME
+    }
+
+    fn update(&mut self, model: &dyn Module) -> Result<()> {
+        self.rule.check()?;
+        self.check_not_swapped()?;
+        let entries = entries(model);
+        if self.updates == 0 {
+            self.values = entries.into_iter().map(|(name, entry)| Ok((name, entry.value()?))).collect::<Result<_>>()?;
+            self.updates = 1;
+            return Ok(());
+        }
+        self.check_model(&entries)?;
+        let share = self.rule.share(self.updates);
+        for ((_, entry), (_, average)) in entries.iter().zip(&mut self.values) {
+            let value = entry.value()?;
+            let averaged = matches!(entry, Entry::Parameter(_)) || self.average_buffers && value.dtype().is_float();
+            if averaged { blend(average, &value, share)? } else { *average = value }
+        }
+        self.updates += 1;
+        Ok(())
+    }
+
+    fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    fn swap(&mut self, model: &dyn Module) -> Result<()> {
+        if self.updates == 0 {
+            return Err(Error::argument(R::NAME, "there is no average before the first `update`"));
+        }
+        let entries = entries(model);
+        self.check_model(&entries)?;
+        let own = entries.iter().map(|(_, entry)| entry.value()).collect::<Result<Vec<Tensor>>>()?;
+        for ((_, entry), (_, value)) in entries.iter().zip(&self.values) {
+            entry.set(value)?;
+        }
+        for ((_, value), own) in self.values.iter_mut().zip(own) {
+            *value = own;
+        }
+        self.swapped = !self.swapped;
+        Ok(())
+    }
+
+    fn is_swapped(&self) -> bool {
+        self.swapped
+    }
+
+    fn state_dict(&self) -> Result<StateDict> {
+        self.check_not_swapped()?;
+        Ok(self.values.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    fn load_state(&mut self, state: &StateDict) -> Result<()> {
+        self.check_not_swapped()?;
+        let count = state.try_get("updates")?;
+        let updates = (count.dtype() == DType::I64 && count.numel() == 1).then(|| count.data::<i64>()[0]);
+        let Some(updates) = updates.and_then(|count| u64::try_from(count).ok()) else {
+            return Err(Error::StateDict(format!("updates should be one i64 that is not negative, got {count:?}")));
+        };
+        let mut values = vec![];
+        for (name, value) in state.iter().filter(|(name, _)| *name != "updates") {
+            let Some(path) = name.strip_prefix("average.") else {
+                return Err(Error::StateDict(format!("unexpected {} in the snapshot of an average", short(name))));
+            };
+            values.push((path.to_string(), value.clone()));
+        }
+        if updates > 0 && self.updates > 0 {
+            let same = |((a, old), (b, new)): (&(String, Tensor), &(String, Tensor))| a == b && old.shape() == new.shape();
+            if values.len() != self.values.len() || !self.values.iter().zip(&values).all(same) {
+                return Err(Error::StateDict("the snapshot of the average is of another model".into()));
+            }
+        }
+        (self.updates, self.values) = (updates, values);
+        Ok(())
+    }
+}
+
+/// A parameter or buffer of a model.
+enum Entry {
+    Parameter(Parameter),
+    Buffer(Buffer),
+}
+
+impl Entry {
+    fn value(&self) -> Result<Tensor> {
+        Ok(match self {
+            Entry::Parameter(parameter) => parameter.try_tensor()?.detach(),
+            Entry::Buffer(buffer) => buffer.tensor(),
+        })
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Entry::Parameter(parameter) => parameter.shape(),
+            Entry::Buffer(buffer) => buffer.shape(),
+        }
+    }
+
+    fn set(&self, value: &Tensor) -> Result<()> {
+        match self {
+            Entry::Parameter(parameter) => parameter.set(value),
+            Entry::Buffer(buffer) => buffer.set(value),
+        }
+    }
+}
+
+fn entries(model: &dyn Module) -> Vec<(String, Entry)> {
+    let parameters = model.named_parameters().into_iter().map(|(name, parameter)| (name, Entry::Parameter(parameter)));
+    let buffers = model.named_buffers().into_iter().map(|(name, buffer)| (name, Entry::Buffer(buffer)));
+    parameters.chain(buffers).collect()
+}
+
+/// Computes `average += share · (value - average)`, in place.
+fn blend(average: &mut Tensor, value: &Tensor, share: f64) -> Result<()> {
+    // As of a frozen parameter: the same memory has the same values.
+    if average.shares_elements(value) {
+        return Ok(());
+    }
+    with_float!(value.dtype(), "average", T => {
+        let format = value.memory_format();
+        if average.dtype() != value.dtype() || average.memory_format() != format {
+            *average = average.to_format(format)?.cast(value.dtype())?;
+        }
+        update(Blend { share }, average.make_mut::<T>()?, value.data(), []);
+        Ok(())
+    })
+}
+
+/// Recomputes the running statistics of all batch normalisations as the equal average over batches
+/// of inputs; PyTorch's `update_bn`. For a model with averaged weights, whose running statistics
+/// were taken with other weights.
+///
+/// The model runs in training mode, without recording; afterwards each module has its former mode.
+/// A model without batch normalisation is not run.
+///
+/// # Errors
+/// The errors of the batches and of the model, and [`Error::Argument`] when there is no batch; then
+/// the statistics are those from before.
+pub fn update_batch_norm(model: &dyn Module, batches: impl IntoIterator<Item = Result<Tensor>>) -> Result<()> {
+    let statistics = running_statistics(model);
+    if statistics.is_empty() {
+        return Ok(());
+    }
+    let before: Vec<Tensor> = statistics.iter().map(|(_, buffer)| buffer.tensor()).collect();
+    let modes = training_modes(model);
+    let outcome = no_grad(|| {
+        average_statistics(|| {
+            for (name, buffer) in &statistics {
+                let value = if name.ends_with("running_var") { 1.0 } else { 0.0 };
+                buffer.set(&buffer.tensor().try_full_like(value)?)?;
+            }
+            model.train();
+            let mut count = 0;
+            for batch in batches {
+                model.forward(&batch?)?;
+                count += 1;
+            }
+            if count > 0 { Ok(()) } else { Err(Error::argument("update_batch_norm", "there are no batches to take statistics of")) }
+        })
+    });
+    set_training_modes(model, &modes);
+    if outcome.is_err() {
+        statistics.iter().zip(&before).try_for_each(|((_, buffer), value)| buffer.set(value))?;
+    }
+    outcome
+}
+
+/// Returns the buffers of all batch normalisations: a mean, a variance and a count below one path.
+fn running_statistics(model: &dyn Module) -> Vec<(String, Buffer)> {
+    let buffers = model.named_buffers();
+    let names = ["running_mean", "running_var", "num_batches_tracked"];
+    let layer = |name: &str| names.iter().find_map(|end| name.strip_suffix(end)).map(str::to_string);
+    let counted: Vec<String> = buffers.iter().filter_map(|(name, _)| name.strip_suffix(names[2]).map(str::to_string)).collect();
+    buffers.into_iter().filter(|(name, _)| layer(name).is_some_and(|layer| counted.contains(&layer))).collect()
+}
+
+/// Returns the modes of all modules, in visiting order.
+fn training_modes(model: &dyn Module) -> Vec<bool> {
+    let mut modes = vec![];
+    Visitor::walk(model, &mut |_, item| {
+        if let Item::TrainingMode(mode) = item {
+            modes.push(mode.is_training());
+        }
+    });
+    modes
+}
+
+fn set_training_modes(model: &dyn Module, modes: &[bool]) {
+    let mut modes = modes.iter();
+    Visitor::walk(model, &mut |_, item| {
+        if let Item::TrainingMode(mode) = item
+            && let Some(&training) = modes.next()
+        {
+            mode.set_training(training);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{BatchNorm1d, Dropout, Linear, ModuleExt, Sequential};
+
+    /// A layer without bias whose weight `[1, 3]` is set by hand.
+    fn model() -> Linear {
+        Linear::new(3, 1).bias(false)
+    }
+
+    fn set(model: &Linear, values: [f64; 3]) {
+        model.weight.set(&Tensor::from_vec(values.to_vec(), [1, 3]).unwrap()).unwrap();
+    }
+
+    fn weight(state: &StateDict) -> Vec<f64> {
+        state.get("weight").unwrap().to_vec::<f64>().unwrap()
+    }
+
+    const STEPS: [[f64; 3]; 4] = [[1.0, -2.0, 0.5], [1.5, -1.0, 0.25], [0.5, 3.0, -4.0], [2.0, 0.0, 8.0]];
+
+    fn run(average: &mut dyn WeightAverage) -> Vec<f64> {
+        let model = model();
+        for step in STEPS {
+            set(&model, step);
+            average.update(&model).unwrap();
+        }
+        weight(&average.state_dict().unwrap())
+    }
+
+    fn assert_close(got: &[f64], expected: &[f64]) {
+        // A few roundings of f64 apart.
+        assert!(got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-14), "{got:?}, not {expected:?}");
+    }
+
+    /// The expected numbers are those of `AveragedModel` of PyTorch 2.15 and of `ModelEmaV3` of timm
+    /// 1.0.31 (`use_warmup=True`, `update(model, step)` from step 1) on a `Linear(3, 1)` of f64 with
+    /// the weights `STEPS`.
+    #[test]
+    fn averages_are_those_of_pytorch_and_timm() {
+        assert_close(&run(&mut Ema::new(0.75)), &[1.2265625, -0.421875, 1.49609375]);
+        assert_close(&run(&mut Swa::new()), &[1.25, 0.0, 1.1875]);
+        assert_close(&run(&mut Ema::new(0.5).warmup()), &[1.4537450656184296, 0.4074901312368593, 3.0856274671907853]);
+    }
+
+    #[test]
+    fn swapping_twice_restores_the_model_and_the_average() {
+        let (model, mut ema) = (model(), Ema::new(0.5));
+        assert!(ema.swap(&model).unwrap_err().to_string().contains("first `update`"));
+        set(&model, STEPS[0]);
+        ema.update(&model).unwrap();
+        set(&model, STEPS[1]);
+        ema.update(&model).unwrap();
+        ema.swap(&model).unwrap();
+        assert_eq!(weight(&model.state_dict()), [1.25, -1.5, 0.375]);
+        for error in [ema.update(&model).unwrap_err(), ema.state().unwrap_err(), ema.load_state(&StateDict::new()).unwrap_err()] {
+            assert!(error.to_string().contains("`swap` it back"), "{error}");
+        }
+        ema.swap(&model).unwrap();
+        assert_eq!(weight(&model.state_dict()), STEPS[1]);
+        assert_eq!(weight(&ema.state_dict().unwrap()), [1.25, -1.5, 0.375]);
+    }
+
+    #[test]
+    fn snapshot_continues_with_the_same_bits_and_one_of_another_model_is_refused() {
+        let (model, mut ema) = (model(), Ema::new(0.9).warmup());
+        for step in &STEPS[..2] {
+            set(&model, *step);
+            ema.update(&model).unwrap();
+        }
+        let (mut restored, state) = (Ema::new(0.9).warmup(), ema.state().unwrap());
+        restored.load_state(&state).unwrap();
+        for step in &STEPS[2..] {
+            set(&model, *step);
+            ema.update(&model).unwrap();
+            restored.update(&model).unwrap();
+        }
+        assert_eq!(weight(&restored.state_dict().unwrap()), weight(&ema.state_dict().unwrap()));
+        assert_eq!(restored.updates(), 4);
+        let other = Linear::new(2, 1);
+        assert!(ema.update(&other).unwrap_err().to_string().contains("another model"));
+        assert!(ema.swap(&other).unwrap_err().to_string().contains("another model"));
+        let mut of_other = Ema::new(0.9);
+        of_other.update(&other).unwrap();
+        assert!(of_other.load_state(&state).unwrap_err().to_string().contains("another model"));
+        for (name, value) in [("updates", Tensor::scalar(-1i64)), ("updates", Tensor::scalar(0.5)), ("x", Tensor::scalar(0.5))] {
+            let mut spoiled = state.clone();
+            spoiled.insert(name, value);
+            assert!(matches!(of_other.load_state(&spoiled), Err(Error::StateDict(_))), "{name}");
+        }
+        assert!(of_other.load_state(&StateDict::new()).is_err());
+    }
+
+    #[test]
+    fn settings_out_of_range_are_errors() {
+        for mut ema in [Ema::new(1.5), Ema::new(f64::NAN), Ema::new(0.9).warmup_curve(0.0, 1.0), Ema::new(0.9).warmup_curve(1.0, f64::NAN)]
+        {
+            assert!(matches!(ema.update(&model()), Err(Error::Argument { .. })), "{ema:?}");
+        }
+    }
+
+    #[test]
+    fn buffers_are_copied_or_averaged() {
+        let bn = BatchNorm1d::new(1);
+        let run = |mut ema: Ema| {
+            for mean in [1.0f32, 2.0, 4.0] {
+                bn.running_mean.as_ref().unwrap().set(&Tensor::from_vec(vec![mean], [1]).unwrap()).unwrap();
+                ema.update(&bn).unwrap();
+            }
+            ema.state_dict().unwrap().get("running_mean").unwrap().item::<f32>().unwrap()
+        };
+        assert_eq!(run(Ema::new(0.5)), 4.0);
+        assert_eq!(run(Ema::new(0.5).average_buffers(true)), 2.75);
+    }
+
+    /// The expected numbers are those of `torch.optim.swa_utils.update_bn` of PyTorch 2.15.
+    #[test]
+    fn running_statistics_are_those_of_pytorch() {
+        let model = Sequential::new().push(BatchNorm1d::new(2).momentum(0.3)).push(Dropout::new(0.5));
+        model.forward(&Tensor::ones([4, 2])).unwrap();
+        model.eval();
+        let before = model.state_dict();
+        let batch = |values: [f32; 6]| Ok(Tensor::from_vec(values.to_vec(), [3, 2]).unwrap());
+        let batches = [batch([1.0, 2.0, 3.0, 5.0, -1.0, 0.5]), batch([0.0, 4.0, 8.0, -2.0, 2.0, 1.0])];
+        update_batch_norm(&model, batches).unwrap();
+        assert!(!model.is_training());
+        let state = model.state_dict();
+        let value = |name: &str| state.get(name).unwrap().to_vec::<f32>().unwrap();
+        // A few roundings of f32 apart.
+        let close = |got: Vec<f32>, expected: [f32; 2]| got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6 * b);
+        assert!(close(value("0.running_mean"), [2.166_666_5, 1.75]) && close(value("0.running_var"), [10.666_668, 7.125]));
+        assert_eq!(state.get("0.num_batches_tracked").unwrap().item::<i64>().unwrap(), 2);
+        // An error leaves the statistics as they were.
+        model.load_state_dict(&before).unwrap();
+        let failing = [batch([1.0; 6]), Err(Error::msg("no more"))];
+        assert!(update_batch_norm(&model, failing).unwrap_err().to_string().contains("no more"));
+        assert!(update_batch_norm(&model, []).unwrap_err().to_string().contains("no batches"));
+        assert!(model.state_dict().difference(&before).unwrap().is_empty());
+    }
+}

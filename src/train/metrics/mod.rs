@@ -1,0 +1,7 @@
+//! Metrics over many batches.
+
+mod evaluation;
+mod mean;
+
+pub use evaluation::{Metrics, evaluate};
+pub use mean::Mean;
