@@ -90,10 +90,12 @@ pub enum Error {
     #[error("state dict: {0}")]
     StateDict(String),
     /// A sample of a dataset that could not be read or transformed.
-    #[error("sample {index}: {source}")]
+    #[error("sample {index}{}: {source}", in_brackets(name))]
     Sample {
         /// Its index in the dataset.
         index: usize,
+        /// Its name, such as the path of its file; empty when it has none.
+        name: String,
         /// The original error.
         source: Box<Error>,
     },
@@ -302,6 +304,10 @@ pub(crate) fn short(name: &str) -> String {
     format!("{short}{dots}")
 }
 
+fn in_brackets(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" ({name})") }
+}
+
 /// Shortens a message that quotes values from a file or a caller, such as a shape of a million
 /// sizes: to a few lines, without control characters.
 pub(crate) fn clipped(message: &str) -> String {
@@ -335,7 +341,7 @@ mod tests {
     fn errors_of_users_are_found_below_layers_samples_and_contexts() {
         let own: Result<(), _> = Err(std::fmt::Error);
         let error = own.context("reading the table").unwrap_err();
-        let error = Error::Sample { index: 3, source: Box::new(error) };
+        let error = Error::Sample { index: 3, name: String::new(), source: Box::new(error) };
         let error = Error::Layer { path: "a.b".into(), layer: "Mine".into(), is_block: true, source: Box::new(error) };
         assert!(error.to_string().starts_with("a.b (Mine): sample 3: reading the table: "), "{error}");
         assert!(error.downcast_ref::<std::fmt::Error>().is_some());

@@ -66,8 +66,8 @@ use crate::error::Result;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub trait Dataset: Send + Sync {
-    /// The type of a sample; `(Image, i64)`, an image and its class, for a
-    /// [`DataLoader`](super::DataLoader).
+    /// The type of a sample, such as `(Image, i64)`, an image and its class. A
+    /// [`DataLoader`](super::DataLoader) takes all types that [`Collate`](super::Collate).
     type Sample;
 
     /// Returns the number of samples.
@@ -83,6 +83,12 @@ pub trait Dataset: Send + Sync {
     /// Returns the classes' names, label by label; an empty vector when they have none.
     fn classes(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Returns a name for a sample in messages, such as the path of its file; an empty one when it
+    /// has none.
+    fn name(&self, _index: usize) -> String {
+        String::new()
     }
 
     /// Returns whether there are no samples.
@@ -107,6 +113,10 @@ macro_rules! forward_dataset {
 
             fn classes(&$self) -> Vec<String> {
                 $inner.classes()
+            }
+
+            fn name(&$self, index: usize) -> String {
+                $inner.name(index)
             }
         }
     };

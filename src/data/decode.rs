@@ -57,7 +57,7 @@ fn decode(bytes: &[u8]) -> Result<Image, String> {
         4 => expanded(&pixels.bytes, without_black)?,
         _ => pixels.bytes,
     };
-    Image::from_bytes([3, pixels.height, pixels.width], &colours, 255.0).map_err(|error| error.to_string())
+    Image::from_bytes([3, pixels.height, pixels.width], colours).map_err(|error| error.to_string())
 }
 
 fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>, String> {

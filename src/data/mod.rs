@@ -20,6 +20,8 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
+mod annotations;
+mod collate;
 mod dataset;
 mod datasets;
 #[cfg(feature = "image")]
@@ -34,20 +36,26 @@ mod pixels;
 #[cfg(feature = "image")]
 mod png;
 mod rng;
+mod samplers;
 mod transforms;
 
+pub use annotations::{Boxes, KeyPoints, Mask, Part};
+pub use collate::{Batch, Collate, Sequence, Sequences};
 pub use dataset::Dataset;
 pub use datasets::{Digits, FashionMnist, IMAGENET_CLASSES, Mnist};
 #[cfg(feature = "image")]
 pub use datasets::{ImageFolder, ImageFolderOptions};
 pub use image::Image;
-pub use loader::{Batch, DataLoader, Epoch};
+pub use loader::{DataLoader, Epoch, OnError};
 #[cfg(feature = "image")]
 pub use pixels::{max_pixels, set_max_pixels};
 pub use rng::Rng;
+pub use samplers::{
+    Batches, BucketSampler, DistributedSampler, RandomSampler, Sampler, SequentialSampler, StratifiedSampler, WeightedSampler,
+};
 pub use transforms::{
-    CenterCrop, Compose, Deterministic, Grayscale, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Normalize, Resize, ResizeFilter,
-    Transform,
+    CenterCrop, Compose, Deterministic, Geometric, Geometry, Grayscale, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Normalize,
+    Resize, ResizeFilter, Transform, apply_geometry,
 };
 
 #[cfg(feature = "download")]

@@ -11,6 +11,7 @@ pub(crate) enum Purpose {
     Shuffle = 1,
     Samples = 2,
     Tensors = 3,
+    Batches = 4,
 }
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).

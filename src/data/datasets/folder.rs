@@ -244,4 +244,8 @@ impl Dataset for ImageFolder {
     fn classes(&self) -> Vec<String> {
         self.classes.clone()
     }
+
+    fn name(&self, index: usize) -> String {
+        self.samples.get(index).map(|(path, _)| path.display().to_string()).unwrap_or_default()
+    }
 }

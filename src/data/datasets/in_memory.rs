@@ -33,7 +33,11 @@ impl Dataset for Table {
         let Some(&label) = self.labels.get(index) else {
             return Err(Error::argument(self.name, format!("there is no sample {index}, the dataset has {}", self.labels.len())));
         };
-        let image = Image::from_bytes(self.shape, &self.pixels[index * size..][..size], f32::from(self.white))?;
+        let bytes = &self.pixels[index * size..][..size];
+        let image = match self.white {
+            255 => Image::from_bytes(self.shape, bytes.to_vec())?,
+            white => Image::from_floats(self.shape, bytes.iter().map(|&byte| f32::from(byte) / f32::from(white)).collect())?,
+        };
         Ok((image, i64::from(label)))
     }
 

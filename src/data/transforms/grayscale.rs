@@ -2,6 +2,7 @@
 
 use super::Deterministic;
 use crate::data::Image;
+use crate::data::image::Pixels;
 use crate::error::{Error, Result};
 
 /// Computes the brightness of red, green and blue as one channel (torchvision's `Grayscale`, ITU-R
@@ -31,17 +32,18 @@ impl Deterministic for Grayscale {
             3 => {}
             _ => return Err(Error::argument("grayscale", format!("takes images of 1 or 3 channels, got {channels}"))),
         }
-        let bytes = image.is_bytes();
-        image.resample(1, height, width, |old, new| {
-            for (&[r, g, b], gray) in old.pixels().as_chunks::<3>().0.iter().zip(new) {
-                *gray = if bytes {
-                    let level = |x: f32| (x * 255.0 + 0.5) as u32;
-                    // Pillow's sixteen-bit fixed point.
-                    f32::from(((level(r) * 19_595 + level(g) * 38_470 + level(b) * 7_471 + 0x8000) >> 16) as u8) / 255.0
-                } else {
-                    0.2989 * r + 0.587 * g + 0.114 * b
-                };
+        *image = match &image.pixels {
+            Pixels::Bytes(bytes) => Image::from_bytes([1, height, width], bytes.as_chunks().0.iter().map(luminance).collect())?,
+            Pixels::Floats(values) => {
+                let gray = |&[r, g, b]: &[f32; 3]| 0.2989 * r + 0.587 * g + 0.114 * b;
+                Image::from_floats([1, height, width], values.as_chunks().0.iter().map(gray).collect())?
             }
-        })
+        };
+        Ok(())
     }
+}
+
+/// Returns the brightness of a colour in Pillow's sixteen-bit fixed point.
+pub(super) fn luminance(&[r, g, b]: &[u8; 3]) -> u8 {
+    ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
 }

@@ -1,6 +1,8 @@
 //! Transforms of images between the dataset and the batch; names and semantics are torchvision's.
 
 mod crop;
+mod fill;
+mod geometry;
 mod grayscale;
 mod normalize;
 mod presets;
@@ -9,21 +11,28 @@ mod resize;
 use std::sync::Arc;
 
 pub use crop::CenterCrop;
+pub(super) use crop::pad_to;
+pub use geometry::{Geometric, Geometry, apply_geometry};
 pub use grayscale::Grayscale;
 pub use normalize::{IMAGENET_MEAN, IMAGENET_STD, Normalize};
 pub use presets::ImageClassification;
 pub use resize::{Resize, ResizeFilter};
 
+use super::annotations::Part;
 use super::{Image, Rng};
 use crate::error::Result;
 
-/// Changes one image, at random or not.
+/// Changes the images of a sample, at random or not.
 ///
 /// Random numbers come from `rng`, which belongs to the sample alone, so that the result does not
 /// depend on threads. Several transforms in turn are a tuple, a [`Compose`], or several calls of
 /// [`DataLoader::transform`](super::DataLoader::transform). A closure of `&mut Image` and `&mut
 /// Rng` that returns `Result<()>` is a transform too. Transforms that draw nothing are
 /// [`Deterministic`] as well, which [`Image::apply`] takes.
+///
+/// A transform that moves pixels implements [`Geometric`] beside this trait, or
+/// [`apply_to_parts`](Transform::apply_to_parts), so that masks, boxes and key points move with
+/// their image.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Digits, Image, Normalize, Rng, Resize};
@@ -37,11 +46,27 @@ use crate::error::Result;
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub trait Transform: Send + Sync {
-    /// Changes the image.
+    /// Changes an image.
     ///
     /// # Errors
     /// When the transform's arguments make no sense, or do not fit the image.
     fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()>;
+
+    /// Changes all parts of a sample alike. As provided, it changes each image with the same random
+    /// numbers and leaves masks, boxes and key points as they are, which is right for colours.
+    ///
+    /// # Errors
+    /// When the transform's arguments make no sense, or do not fit the sample.
+    fn apply_to_parts(&self, parts: &mut [Part<'_>], rng: &mut Rng) -> Result<()> {
+        let start = rng.clone();
+        for part in parts {
+            if let Part::Image(image) = part {
+                *rng = start.clone();
+                self.apply(image, rng)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<F: Fn(&mut Image, &mut Rng) -> Result<()> + Send + Sync> Transform for F {
@@ -68,8 +93,9 @@ pub trait Deterministic: Transform {
     fn transform(&self, image: &mut Image) -> Result<()>;
 }
 
+/// Implements [`Transform`] by [`Deterministic`], for changes of colours.
 macro_rules! deterministic {
-    ($($name:ident),+) => {
+    ($($name:ty),+ $(,)?) => {
         $(impl Transform for $name {
             fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
                 self.transform(image)
@@ -77,25 +103,52 @@ macro_rules! deterministic {
         })+
     };
 }
-deterministic!(CenterCrop, Grayscale, ImageClassification, Normalize, Resize);
+deterministic!(Grayscale, Normalize);
 
-impl Transform for Box<dyn Transform> {
-    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
-        (**self).apply(image, rng)
-    }
-}
+/// Implements [`Transform`] by [`Geometric`].
+macro_rules! geometric {
+    ($($name:ty),+ $(,)?) => {
+        $(impl Transform for $name {
+            fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+                match self.draw(image.shape(), rng)? {
+                    Some(geometry) => geometry.image(image),
+                    None => Ok(()),
+                }
+            }
 
-impl Transform for Arc<dyn Transform> {
-    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
-        (**self).apply(image, rng)
-    }
+            fn apply_to_parts(&self, parts: &mut [Part<'_>], rng: &mut Rng) -> Result<()> {
+                geometry::draw_and_apply(self, parts, rng)
+            }
+        })+
+    };
 }
+geometric!(CenterCrop, Resize);
+
+macro_rules! forward_transform {
+    ($($pointer:ty),+) => {
+        $(impl Transform for $pointer {
+            fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+                (**self).apply(image, rng)
+            }
+
+            fn apply_to_parts(&self, parts: &mut [Part<'_>], rng: &mut Rng) -> Result<()> {
+                (**self).apply_to_parts(parts, rng)
+            }
+        })+
+    };
+}
+forward_transform!(Box<dyn Transform>, Arc<dyn Transform>);
 
 macro_rules! tuple {
     ($($name:ident $index:tt),+) => {
         impl<$($name: Transform),+> Transform for ($($name,)+) {
             fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
                 $(self.$index.apply(image, rng)?;)+
+                Ok(())
+            }
+
+            fn apply_to_parts(&self, parts: &mut [Part<'_>], rng: &mut Rng) -> Result<()> {
+                $(self.$index.apply_to_parts(parts, rng)?;)+
                 Ok(())
             }
         }
@@ -114,6 +167,8 @@ tuple!(A 0, B 1, C 2);
 tuple!(A 0, B 1, C 2, D 3);
 tuple!(A 0, B 1, C 2, D 3, E 4);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
 
 /// Applies several transforms in order, chosen at run time.
 ///
@@ -147,5 +202,9 @@ impl Compose {
 impl Transform for Compose {
     fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
         self.steps.iter().try_for_each(|step| step.apply(image, rng))
+    }
+
+    fn apply_to_parts(&self, parts: &mut [Part<'_>], rng: &mut Rng) -> Result<()> {
+        self.steps.iter().try_for_each(|step| step.apply_to_parts(parts, rng))
     }
 }

@@ -19,7 +19,7 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 ///
 /// let mut black = Image::new(1, 2, 2)?;
 /// black.apply(&Normalize::new([0.5], [0.25]))?;
-/// assert_eq!(black.pixels(), [-2.0; 4]);
+/// assert_eq!(black.pixels()[..], [-2.0; 4]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
@@ -61,19 +61,21 @@ impl Normalize {
 impl Deterministic for Normalize {
     fn transform(&self, image: &mut Image) -> Result<()> {
         self.check(image.channels())?;
-        match (&self.mean[..], &self.std[..]) {
-            (&[mean], &[std]) => {
-                let pixels = image.pixels_mut();
-                vectorize::<f32, _>(|| pixels.iter_mut().for_each(|x| *x = (*x - mean) / std));
-            }
-            (mean, std) => {
-                for pixel in image.pixels_mut().chunks_exact_mut(mean.len().max(1)) {
-                    for ((x, mean), std) in pixel.iter_mut().zip(mean).zip(std) {
-                        *x = (*x - mean) / std;
-                    }
+        // Blocks of whole pixels, so that the loop runs over vectors.
+        let block = self.mean.len() * (48 / self.mean.len().max(1)).max(1);
+        let (mean, std) = (repeated(&self.mean, block), repeated(&self.std, block));
+        let pixels = image.pixels_mut();
+        vectorize::<f32, _>(|| {
+            for pixels in pixels.chunks_mut(block.max(1)) {
+                for ((x, mean), std) in pixels.iter_mut().zip(&mean).zip(&std) {
+                    *x = (*x - mean) / std;
                 }
             }
-        }
+        });
         Ok(())
     }
+}
+
+fn repeated(values: &[f32], length: usize) -> Vec<f32> {
+    values.iter().copied().cycle().take(length).collect()
 }

@@ -1,7 +1,8 @@
 //! Preprocessing for classification.
 
-use super::{CenterCrop, Deterministic, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Normalize, Resize, ResizeFilter};
-use crate::data::Image;
+use super::{CenterCrop, Deterministic, Grayscale, IMAGENET_MEAN, IMAGENET_STD, Normalize, Resize, ResizeFilter, Transform};
+use crate::data::annotations::Part;
+use crate::data::{Image, Rng};
 use crate::error::Result;
 
 /// Prepares a picture for classification: scales its shorter side, cuts out the middle, normalises
@@ -70,12 +71,22 @@ impl ImageClassification {
 
 impl Deterministic for ImageClassification {
     fn transform(&self, image: &mut Image) -> Result<()> {
+        // None of the parts draws a number.
+        self.apply(image, &mut Rng::new(0))
+    }
+}
+
+impl Transform for ImageClassification {
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+        self.apply_to_parts(&mut [Part::Image(image)], rng)
+    }
+
+    fn apply_to_parts(&self, parts: &mut [Part<'_>], rng: &mut Rng) -> Result<()> {
         if self.mean.len() == 1 {
-            image.apply(&Grayscale)?;
+            Grayscale.apply_to_parts(parts, rng)?;
         }
-        image.apply(&Resize::shorter(self.resize).interpolation(self.interpolation))?;
-        image.apply(&CenterCrop::new([self.crop, self.crop]))?;
-        image.apply(&Normalize::new(&self.mean, &self.std))?;
-        Ok(())
+        Resize::shorter(self.resize).interpolation(self.interpolation).apply_to_parts(parts, rng)?;
+        CenterCrop::new([self.crop, self.crop]).apply_to_parts(parts, rng)?;
+        Normalize::new(&self.mean, &self.std).apply_to_parts(parts, rng)
     }
 }

@@ -1,7 +1,9 @@
 //! Scaling with antialiasing, as Pillow does it.
 
-use super::Deterministic;
-use crate::data::Image;
+use super::{Deterministic, Geometric, Geometry};
+use crate::data::annotations::Mask;
+use crate::data::image::{redraw, try_filled, try_reserved};
+use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 use crate::kernels::runtime::simd::vectorize;
 
@@ -107,37 +109,83 @@ impl Size {
     }
 }
 
+impl Geometric for Resize {
+    fn draw(&self, [_, height, width]: [usize; 3], _: &mut Rng) -> Result<Option<Box<dyn Geometry>>> {
+        Ok(Some(Box::new(self.scale([height, width])?)))
+    }
+}
+
+impl Resize {
+    fn scale(&self, from: [usize; 2]) -> Result<ScaleTo> {
+        let size = self.size.of(from[0], from[1]);
+        // The order of the passes keeps the intermediate image below the larger of both sizes.
+        if matches!(self.size, Size::Shorter(_)) && size[0].saturating_mul(size[1]) > LARGEST.max(from[0] * from[1]) {
+            return Err(refused(from, size, ": it is too thin"));
+        }
+        Ok(ScaleTo { size, filter: self.interpolation })
+    }
+}
+
 impl Deterministic for Resize {
     fn transform(&self, image: &mut Image) -> Result<()> {
-        let [channels, from_height, from_width] = image.shape();
-        let [height, width] = self.size.of(from_height, from_width);
-        let refuse = |why: &str| {
-            let message =
-                format!("cannot scale an image of {from_height}×{from_width} pixels, {channels} channels, to {height}×{width}{why}");
-            Err(Error::argument("resize", message))
-        };
+        self.scale(image.size())?.image(image)
+    }
+}
+
+fn refused(from: [usize; 2], to: [usize; 2], why: &str) -> Error {
+    let message = format!("cannot scale an image of {}×{} pixels to {}×{}{why}", from[0], from[1], to[0], to[1]);
+    Error::argument("resize", message)
+}
+
+/// A change to one height and width.
+pub(super) struct ScaleTo {
+    pub(super) size: [usize; 2],
+    pub(super) filter: ResizeFilter,
+}
+
+impl Geometry for ScaleTo {
+    fn output_size(&self, _: [usize; 2]) -> [usize; 2] {
+        self.size
+    }
+
+    fn image(&self, image: &mut Image) -> Result<()> {
+        let ([channels, from_height, from_width], [height, width]) = (image.shape(), self.size);
         if [height, width, channels, from_height, from_width].contains(&0) {
-            return refuse("");
+            return Err(refused(image.size(), self.size, ""));
         }
-        if [height, width] == [from_height, from_width] {
+        if self.size == image.size() {
             return Ok(());
         }
-        let scale = Scale { channels, from: [from_height, from_width], to: [height, width], interpolation: self.interpolation };
-        let most = LARGEST.max(from_height * from_width);
-        let wanted = height.saturating_mul(width);
-        // The order of the passes keeps the intermediate image below the larger of both sizes.
-        if matches!(self.size, Size::Shorter(_)) && wanted > most {
-            return refuse(": it is too thin");
-        }
-        if image.is_bytes() {
-            return image.resample(channels, height, width, |old, new| {
-                let levels: Vec<u8> = old.pixels().iter().map(|x| (x * 255.0 + 0.5) as u8).collect();
-                let scaled = scale.apply(&levels);
-                new.iter_mut().zip(scaled).for_each(|(x, byte)| *x = f32::from(byte) / 255.0);
-            });
-        }
-        image.replace(channels, height, width, |old, new| new.copy_from_slice(&scale.apply(old.pixels())))
+        // Neither pass makes an image larger than the larger one of both.
+        drop(try_reserved::<f32>([channels, height, width])?);
+        let scale = Scale { channels, from: image.size(), to: self.size, interpolation: self.filter };
+        redraw!(image, [channels, height, width], old => scale.apply(old));
+        Ok(())
     }
+
+    fn mask(&self, mask: &mut Mask) -> Result<()> {
+        let ([from_height, from_width], [height, width]) = (mask.size(), self.size);
+        if [height, width, from_height, from_width].contains(&0) {
+            return Err(refused(mask.size(), self.size, ""));
+        }
+        let mut classes = try_filled([1, height, width], 0)?;
+        for (y, row) in classes.chunks_exact_mut(width).enumerate() {
+            let from = &mask.classes()[nearest(y, from_height, height) * from_width..][..from_width];
+            row.iter_mut().enumerate().for_each(|(x, class)| *class = from[nearest(x, from_width, width)]);
+        }
+        *mask = Mask::new(self.size, classes)?;
+        Ok(())
+    }
+
+    fn point(&self, [x, y]: [f32; 2], [height, width]: [usize; 2]) -> [f32; 2] {
+        [x * self.size[1] as f32 / width as f32, y * self.size[0] as f32 / height as f32]
+    }
+}
+
+/// Returns the position on the old line whose pixel the position on the new one takes, as Pillow
+/// does: at the centre of the new pixel.
+fn nearest(position: usize, from: usize, to: usize) -> usize {
+    ((position as f64 + 0.5) * (from as f64 / to as f64)) as usize
 }
 
 /// A type of numbers that images are scaled in.
