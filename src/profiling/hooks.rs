@@ -302,14 +302,8 @@ impl State {
     }
 }
 
-/// Runs `body` as the layer or block at `path`; called only while an observer is active.
-pub(crate) fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
-    let _leave = enter(path);
-    body()
-}
-
 /// Leaves a path when it is dropped.
-struct Leave(Instant);
+pub(crate) struct Leave(Instant);
 
 impl Drop for Leave {
     fn drop(&mut self) {
@@ -322,9 +316,9 @@ impl Drop for Leave {
     }
 }
 
-/// Enters a path, unless it is already the innermost one: a parent may have entered it for the
-/// child.
-fn enter(path: Arc<str>) -> Option<Leave> {
+/// Enters the layer or block at `path`, unless it is already the innermost one: a parent may have
+/// entered it for the child. Called only while an observer is active.
+pub(crate) fn enter(path: Arc<str>) -> Option<Leave> {
     let is_innermost = STATE.with_borrow_mut(|state| {
         let is_innermost = state.paths.last() == Some(&path);
         if !is_innermost {
@@ -351,6 +345,11 @@ pub(crate) fn origin() -> Option<Box<Origin>> {
 mod tests {
     use super::*;
     use crate::tensor::Tensor;
+
+    fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
+        let _leave = enter(path);
+        body()
+    }
 
     #[test]
     fn operation_made_of_others_counts_as_one() {

@@ -99,12 +99,11 @@ impl LayerPath {
     /// # Errors
     /// Those of `body`, inside an [`Error::Layer`] unless they are one already.
     pub fn scope<L: Layer + ?Sized>(&self, layer: &L, x: &Tensor, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let result = match if hooks::is_on() { self.get() } else { None } {
-            Some(path) => hooks::within(path, body),
-            None => body(),
-        };
+        let profiled = if hooks::is_on() { self.get().and_then(hooks::enter) } else { None };
+        let result = body();
+        drop(profiled);
         if TRACING.get() || result.is_err() {
-            return self.report(|| layer.describe(), |x, y| layer.multiply_adds(x, y), x, result);
+            return self.report(&|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result);
         }
         result
     }
@@ -112,8 +111,8 @@ impl LayerPath {
     #[cold]
     fn report(
         &self,
-        describe: impl Fn() -> String,
-        multiply_adds: impl Fn(&[usize], &[usize]) -> u64,
+        describe: &dyn Fn() -> String,
+        multiply_adds: &dyn Fn(&[usize], &[usize]) -> u64,
         x: &Tensor,
         result: Result<Tensor>,
     ) -> Result<Tensor> {
@@ -196,12 +195,46 @@ impl fmt::Debug for LayerPath {
 /// unknown: in a block without layers inside, or in a network that no visitor pass, such as
 /// `eval()` or `parameters()`, has reached.
 pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    let result = if is_tracing() || hooks::is_on() { at_place(Visitor::find_path(module.as_module()), body) } else { body() };
-    result.map_err(|error| locate_block(module.as_module(), error))
+    let place = if is_tracing() || hooks::is_on() { enter(module.as_module()) } else { None };
+    let result = body();
+    if place.is_none() && result.is_ok() {
+        return result;
+    }
+    leave(module.as_module(), place, result)
+}
+
+/// A block whose path is known, while it runs observed.
+struct Place {
+    path: String,
+    // Reports the end of the block to profiles when it is dropped.
+    profiled: Option<hooks::Leave>,
+}
+
+/// Reports the start of a block to profiles.
+#[cold]
+fn enter(module: &dyn Module) -> Option<Place> {
+    let path = Visitor::find_path(module)?;
+    let profiled = if hooks::is_on() { hooks::enter(path.as_str().into()) } else { None };
+    Some(Place { path, profiled })
+}
+
+/// Reports the end of a block to profiles and its result to traces, and adds its path to an error.
+#[cold]
+fn leave(module: &dyn Module, place: Option<Place>, result: Result<Tensor>) -> Result<Tensor> {
+    if let Some(Place { path, profiled }) = place {
+        drop(profiled);
+        if let Ok(y) = &result {
+            TRACE.with_borrow_mut(|trace| {
+                if let Some(trace) = trace {
+                    trace.blocks.insert(path, y.shape().to_vec());
+                }
+            });
+        }
+    }
+    result.map_err(|error| locate_block(module, error))
 }
 
 /// Adds the block's path, if it is known, to an error that has none yet.
-#[cold]
 fn locate_block(module: &dyn Module, error: Error) -> Error {
     if let Error::Layer { .. } = error {
         return error;
@@ -210,19 +243,6 @@ fn locate_block(module: &dyn Module, error: Error) -> Error {
         Some(path) => located(error, path, true, module.type_name().to_string()),
         None => error,
     }
-}
-
-/// Runs `body` with this path, if it is known, reported to profiles and traces.
-#[cold]
-fn at_place(path: Option<String>, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    let Some(path) = path else { return body() };
-    let y = if hooks::is_on() { hooks::within(path.as_str().into(), body)? } else { body()? };
-    TRACE.with_borrow_mut(|trace| {
-        if let Some(trace) = trace {
-            trace.blocks.insert(path, y.shape().to_vec());
-        }
-    });
-    Ok(y)
 }
 
 /// Whether the layers are being traced. Then each layer runs by itself, without fusion, and no

@@ -4,19 +4,20 @@ pub(crate) mod layer;
 pub(crate) mod macros;
 pub(crate) mod parameter;
 mod parts;
+mod queries;
 pub(crate) mod visitor;
 mod wrappers;
 
 pub use layer::{Layer, LayerPath, TrainingMode, block};
 pub use parameter::{Buffer, Parameter};
 pub use parts::{Copier, Parts, PartsMut};
+pub(crate) use queries::near_names;
 pub use visitor::{Item, Visit, Visitor};
 
 use std::any::Any;
-use std::collections::HashSet;
 
 use crate::autograd::Gradients;
-use crate::error::{Error, Result, short};
+use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
 /// A layer, a block, or a whole network.
@@ -84,8 +85,7 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// [`Copier::field`].
     fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
         let _ = copier;
-        let message = format!("a {0} cannot be copied; list its fields by `visit_fields!` in `impl Module for {0}`", self.type_name());
-        Err(Error::argument("deep_clone", message))
+        Err(queries::not_copied(self.as_module()))
     }
 
     /// Converts a boxed module to this type: `Box<dyn Module>` accepts any module, other types only
@@ -117,62 +117,49 @@ pub trait Module: AsModule + Any + Send + Sync {
 
     /// Returns the parameters, in order, each once.
     fn parameters(&self) -> Vec<Parameter> {
-        self.named_parameters().into_iter().map(|(_, parameter)| parameter).collect()
+        queries::parameters(self.as_module())
     }
 
     /// Returns the parameters with their paths, in order; a shared one has the first of its paths.
     fn named_parameters(&self) -> Vec<(String, Parameter)> {
-        visit_unique(self.as_module(), |item| match item {
-            Item::Parameter(parameter) => Some((parameter.key(), parameter.clone())),
-            _ => None,
-        })
+        queries::named_parameters(self.as_module())
     }
 
     /// Pairs each gradient with its parameter's path, in the order of
     /// [`named_parameters`](Module::named_parameters); parameters without a gradient are left out.
     fn named_gradients<'g>(&self, gradients: &'g Gradients) -> Vec<(String, &'g Tensor)> {
-        let named = self.named_parameters().into_iter();
-        named.filter_map(|(name, parameter)| Some((name, gradients.get(&parameter.leaf().ok()?)?))).collect()
+        queries::named_gradients(self.as_module(), gradients)
     }
 
     /// Returns the buffers, such as running statistics, in order, each once.
     fn buffers(&self) -> Vec<Buffer> {
-        self.named_buffers().into_iter().map(|(_, buffer)| buffer).collect()
+        queries::buffers(self.as_module())
     }
 
     /// Returns the buffers with their paths, in order, each once.
     fn named_buffers(&self) -> Vec<(String, Buffer)> {
-        visit_unique(self.as_module(), |item| match item {
-            Item::Buffer(buffer) => Some((buffer.key(), buffer.clone())),
-            _ => None,
-        })
+        queries::named_buffers(self.as_module())
     }
 
     /// Returns the number of elements in all parameters, each counted once.
     fn num_parameters(&self) -> usize {
-        self.parameters().iter().map(Parameter::numel).fold(0, usize::saturating_add)
+        queries::num_parameters(self.as_module())
     }
 
     /// Switches the module and everything inside to training.
     fn train(&self) {
-        set_training(self.as_module(), true);
+        queries::set_training(self.as_module(), true);
     }
 
     /// Switches the module and everything inside to evaluation: BatchNorm uses its running
     /// statistics, Dropout returns its input.
     fn eval(&self) {
-        set_training(self.as_module(), false);
+        queries::set_training(self.as_module(), false);
     }
 
     /// Whether any module inside is in training.
     fn is_training(&self) -> bool {
-        let mut training = false;
-        Visitor::walk(self, &mut |_, item| {
-            if let Item::TrainingMode(mode) = item {
-                training |= mode.is_training();
-            }
-        });
-        training
+        queries::is_training(self.as_module())
     }
 
     /// Switches gradients off for the parameters at or below a path, or for all with `""`. Returns
@@ -182,7 +169,7 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// [`Error::Argument`] when there is neither a module nor a parameter at this path; the message
     /// lists the most similar paths.
     fn freeze(&self, prefix: &str) -> Result<usize> {
-        set_frozen(self.as_module(), "freeze", prefix, true)
+        queries::set_frozen(self.as_module(), "freeze", prefix, true)
     }
 
     /// Switches gradients on again for the parameters at or below a path, or for all with `""`.
@@ -191,7 +178,7 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// # Errors
     /// [`Error::Argument`] when there is neither a module nor a parameter at this path.
     fn unfreeze(&self, prefix: &str) -> Result<usize> {
-        set_frozen(self.as_module(), "unfreeze", prefix, false)
+        queries::set_frozen(self.as_module(), "unfreeze", prefix, false)
     }
 
     /// Converts all parameters and floating-point buffers to this dtype.
@@ -199,19 +186,7 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// # Errors
     /// [`Error::DType`] unless the dtype is floating point.
     fn to_dtype(&self, dtype: DType) -> Result<()> {
-        if !dtype.is_float() {
-            return Err(Error::DType { op: "to_dtype", expected: "a floating-point type, DType::F32 or DType::F64", got: dtype });
-        }
-        for parameter in self.parameters() {
-            parameter.update(|value| {
-                *value = value.cast(dtype)?;
-                Ok(())
-            })?;
-        }
-        for buffer in self.buffers().iter().filter(|buffer| buffer.tensor().dtype().is_float()) {
-            buffer.set(&buffer.tensor().cast(dtype)?)?;
-        }
-        Ok(())
+        queries::to_dtype(self.as_module(), dtype)
     }
 }
 
@@ -290,82 +265,4 @@ pub trait ChannelScale: Module {
 fn short_name(name: &str) -> &str {
     let plain = name.split('<').next().unwrap_or(name);
     plain.rsplit("::").next().unwrap_or(plain)
-}
-
-/// Returns what `pick` selects from the visited items, with a key that identifies it: each key
-/// once, with the first of its paths.
-fn visit_unique<T>(module: &dyn Module, pick: impl Fn(Item<'_>) -> Option<(usize, T)>) -> Vec<(String, T)> {
-    let (mut found, mut seen) = (vec![], HashSet::new());
-    Visitor::walk(module, &mut |path, item| {
-        if let Some((key, picked)) = pick(item)
-            && seen.insert(key)
-        {
-            found.push((path.to_string(), picked));
-        }
-    });
-    found
-}
-
-fn set_training(module: &dyn Module, training: bool) {
-    Visitor::walk(module, &mut |_, item| {
-        if let Item::TrainingMode(mode) = item {
-            mode.set_training(training);
-        }
-    });
-}
-
-fn set_frozen(module: &dyn Module, op: &'static str, prefix: &str, frozen: bool) -> Result<usize> {
-    let below = |path: &str| path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'));
-    let (mut seen, mut exists, mut paths) = (HashSet::new(), prefix.is_empty(), vec![]);
-    Visitor::walk(module, &mut |path, item| {
-        let begins = matches!(item, Item::Enter { .. } | Item::Parameter(_));
-        if begins && !path.is_empty() {
-            paths.push(path.to_string());
-        }
-        if !below(path) {
-            return;
-        }
-        exists |= begins;
-        if let Item::Parameter(parameter) = item {
-            parameter.set_frozen(frozen);
-            seen.insert(parameter.key());
-        }
-    });
-    if exists {
-        return Ok(seen.len());
-    }
-    Err(Error::argument(op, format!("there is no module or parameter at path \"{}\"; {}", short(prefix), near_names(prefix, paths))))
-}
-
-/// Returns the part of an error message that lists similar paths.
-pub(crate) fn near_names(wanted: &str, paths: Vec<String>) -> String {
-    match nearest(wanted, paths).as_slice() {
-        [] => "the network has no parts".to_string(),
-        near => format!("near names are {}", near.join(", ")),
-    }
-}
-
-/// Returns the five most similar paths, the best first.
-fn nearest(wanted: &str, mut paths: Vec<String>) -> Vec<String> {
-    // Longer than any path with a typing error.
-    let wanted: Vec<char> = wanted.chars().take(200).collect();
-    paths.sort_by_cached_key(|path| edits(&wanted, path));
-    paths.dedup();
-    paths.truncate(5);
-    paths
-}
-
-/// Returns the number of characters to insert, delete or replace to turn one text into the other
-/// (Levenshtein distance).
-fn edits(from: &[char], to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=from.len()).collect();
-    for (i, b) in to.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &a) in from.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[from.len()]
 }

@@ -125,22 +125,25 @@ trait Slot: Module {
 
 impl<M: Module> Slot for M {
     fn put(&mut self, path: &str, new: Box<dyn Module>) -> Result<Box<dyn Module>> {
-        let new = M::from_boxed(new).map_err(|new| {
-            let message = format!(
-                "the place at {path:?} is for modules of type {}, got {}; a field of type `Box<dyn Module>` takes any",
-                short_type_name::<M>(),
-                new.type_name()
-            );
-            Error::argument("replace", message)
-        })?;
+        let new = M::from_boxed(new).map_err(|new| unaccepted(path, std::any::type_name::<M>(), &*new))?;
         Ok(Box::new(std::mem::replace(self, new)))
     }
 }
 
-fn short_type_name<M>() -> String {
-    // Formats the type, as in `Option<convnet::nn::layers::linear::Linear>`, without the paths.
+#[cold]
+fn unaccepted(path: &str, type_name: &str, new: &dyn Module) -> Error {
+    let message = format!(
+        "the place at {path:?} is for modules of type {}, got {}; a field of type `Box<dyn Module>` takes any",
+        without_paths(type_name),
+        new.type_name()
+    );
+    Error::argument("replace", message)
+}
+
+/// Returns a type's name, as in `Option<convnet::nn::layers::linear::Linear>`, without the paths.
+fn without_paths(type_name: &str) -> String {
     let mut short = String::new();
-    for word in std::any::type_name::<M>().split_inclusive(['<', '>', ',', ' ']) {
+    for word in type_name.split_inclusive(['<', '>', ',', ' ']) {
         short.push_str(word.rsplit("::").next().unwrap_or(word));
     }
     short

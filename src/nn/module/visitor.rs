@@ -193,7 +193,11 @@ impl Visitor<'_> {
 
     /// Visits a child module.
     pub fn module<M: Module + ?Sized>(&mut self, name: &str, module: &M) {
-        self.at(name, |v| v.inside(module.as_module()));
+        self.child_module(name, module.as_module());
+    }
+
+    fn child_module(&mut self, name: &str, module: &dyn Module) {
+        self.at(name, |v| v.inside(module));
     }
 
     /// Visits children that share a name prefix in state dicts but do not form a module: names of
@@ -289,12 +293,15 @@ impl<M: Module> Visit for M {
     }
 
     fn copy_field(&self, copier: &mut Copier) -> Result<M> {
-        M::from_boxed(self.copy_with(copier)?).map_err(|copy| {
-            let message =
-                format!("the copy of a {} is a {}; `copy_with` has to return the module's own type", self.type_name(), copy.type_name());
-            Error::argument("deep_clone", message)
-        })
+        M::from_boxed(self.copy_with(copier)?).map_err(|copy| wrong_copy(self, &*copy))
     }
+}
+
+#[cold]
+fn wrong_copy(module: &dyn Module, copy: &dyn Module) -> Error {
+    let message =
+        format!("the copy of a {} is a {}; `copy_with` has to return the module's own type", module.type_name(), copy.type_name());
+    Error::argument("deep_clone", message)
 }
 
 impl Visit for Parameter {
