@@ -11,6 +11,7 @@
 use fdeflate::{DecompressionError, Decompressor};
 
 use super::pixels::{Pixels, check_size, reserved};
+use crate::kernels::runtime::simd::array;
 
 /// The best ratio of deflate: 258 bytes of output for two bits.
 const MOST_BYTES_PER_BYTE: usize = 1032;
@@ -236,7 +237,7 @@ impl Header {
             }
             Colour::Rgb | Colour::Rgba => {
                 for out in out.as_chunks_mut::<3>().0.iter_mut().step_by(step) {
-                    *out = std::array::from_fn(|_| samples.next().unwrap_or_default());
+                    *out = array(|_| samples.next().unwrap_or_default());
                     if matches!(self.colour, Colour::Rgba) {
                         samples.next();
                     }
@@ -307,16 +308,16 @@ fn unfilter<const B: usize>(filter: u8, line: &mut [u8], above: &[u8]) -> Result
     match filter {
         0 => {}
         1 => pixels.for_each(|(pixel, _)| {
-            *pixel = std::array::from_fn(|c| pixel[c].wrapping_add(left[c]));
+            *pixel = array(|c| pixel[c].wrapping_add(left[c]));
             left = *pixel;
         }),
         2 => line.iter_mut().zip(above).for_each(|(x, &up)| *x = x.wrapping_add(up)),
         3 => pixels.for_each(|(pixel, up)| {
-            *pixel = std::array::from_fn(|c| pixel[c].wrapping_add(left[c].midpoint(up[c])));
+            *pixel = array(|c| pixel[c].wrapping_add(left[c].midpoint(up[c])));
             left = *pixel;
         }),
         4 => pixels.for_each(|(pixel, up)| {
-            *pixel = std::array::from_fn(|c| pixel[c].wrapping_add(paeth(left[c], up[c], corner[c])));
+            *pixel = array(|c| pixel[c].wrapping_add(paeth(left[c], up[c], corner[c])));
             (left, corner) = (*pixel, *up);
         }),
         _ => return Err(format!("a damaged PNG file: a row has a filter of kind {filter}")),

@@ -5,6 +5,7 @@ use std::ops;
 use crate::error::Result;
 use crate::kernels::elementwise::Binary;
 use crate::kernels::reduce::{larger, smaller};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, zip, zip_with};
@@ -123,7 +124,7 @@ impl Tensor {
                 let swapped = a.numel() < b.numel();
                 let (map, gate) = if swapped { (b, a) } else { (a, b) };
                 if let Some(rows) = repeated_rows(&grad, map, gate) {
-                    let [of_map, of_gate] = gated_gradients(rows, grad, map, gate)?.map(Some);
+                    let [of_map, of_gate] = gated_gradients(rows, grad, map, gate)?.map_each(Some);
                     return Ok(if swapped { [of_gate, of_map] } else { [of_map, of_gate] });
                 }
             }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result, batch_hint};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::kernels::norm::moments::Moments;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::{Convolution, convolution, operation};
 use crate::tensor::compute::like_input;
 use crate::tensor::guard::with_value;
@@ -111,7 +112,7 @@ pub(super) fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Wi
 /// Returns the positions that the windows of a convolution or a pooling read.
 pub(super) fn reach(window: &Window) -> InputExtent {
     let &Window { output, kernel, stride, padding, dilation, .. } = window;
-    let reach = InputExtent::new(output, stride.map(|stride| stride as f64), |axis, at| {
+    let reach = InputExtent::new(output, stride.map_each(|stride| stride as f64), |axis, at| {
         let first = at * stride[axis] as isize - padding[axis] as isize;
         [first, first + ((kernel[axis] - 1) * dilation[axis]) as isize]
     });

@@ -4,6 +4,7 @@ use super::conv::{ConvCall, TRANSPOSED, algorithm, check_groups, check_operands,
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::geometry::Window;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::tensor::Tensor;
 use crate::tensor::meta::InputExtent;
@@ -52,8 +53,8 @@ fn inverse(a: i64, m: i64) -> i64 {
 fn reach_back(window: &Window) -> InputExtent {
     let &Window { input, kernel, stride, padding, dilation, .. } = window;
     // Of the windows that have a tap on one position, neighbouring ones are `step` windows apart.
-    let step = [0, 1].map(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
-    let reach = InputExtent::new(input, stride.map(|stride| 1.0 / stride as f64), |axis, at| {
+    let step = [0, 1].map_each(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
+    let reach = InputExtent::new(input, stride.map_each(|stride| 1.0 / stride as f64), |axis, at| {
         // Window `i` has taps from `i·stride − padding` on, `dilation` apart.
         let (stride, place, dilation) = (stride[axis] as isize, at + padding[axis] as isize, dilation[axis] as isize);
         let extent = (kernel[axis] as isize - 1) * dilation;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result, batch_hint};
 use crate::kernels::geometry::Window;
 use crate::kernels::pool::{self, Pooling};
 use crate::kernels::runtime::allocator;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::map_with;
 use crate::tensor::meta::InputExtent;
@@ -57,7 +58,7 @@ fn sliding(op: &'static str, x: &Tensor, kernel: [usize; 2], options: Pool2dOpti
     let stride = if stride == [0, 0] { kernel } else { stride };
     let window = Window::new([h, w], kernel, stride, padding, dilation, ceil_mode).map_err(|message| Error::argument(op, message))?;
     // `Window::new` has checked that the extent does not overflow.
-    let extent = [0, 1].map(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
+    let extent = [0, 1].map_each(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
     if (0..2).any(|axis| padding[axis] > extent[axis] / 2) {
         let dilated = if extent == kernel { String::new() } else { format!(" (dilated to {extent:?})") };
         return Err(Error::argument(op, format!("padding {padding:?} is more than half of the kernel {kernel:?}{dilated}")));
@@ -92,7 +93,7 @@ pub(super) fn expect_tables(size: [usize; 2]) -> Result<()> {
 
 /// Returns what adaptive windows read: output `i` reads from `⌊i·in/out⌋` to `⌈(i + 1)·in/out⌉`.
 fn shares(input: [usize; 2], output: [usize; 2]) -> InputExtent {
-    let scale = [0, 1].map(|axis| input[axis] as f64 / output[axis] as f64);
+    let scale = [0, 1].map_each(|axis| input[axis] as f64 / output[axis] as f64);
     InputExtent::new(output, scale, |axis, at| {
         let (input, output) = (input[axis] as isize, output[axis] as isize);
         [at * input / output, ((at + 1) * input + output - 1) / output - 1]

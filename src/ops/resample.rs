@@ -3,6 +3,7 @@
 use super::pool::expect_tables;
 use crate::error::{Error, Result};
 use crate::kernels::resample::{Taps, bilinear, bilinear_backward, linear_taps, nearest, nearest_positions, nearest_taps};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
@@ -26,7 +27,7 @@ impl Interpolation {
     /// Returns the pixels that are read; pixels of weight 0 are not.
     fn reach(self, input: [usize; 2], size: [usize; 2]) -> InputExtent {
         let taps = self.taps::<f64>(input, size);
-        let scale = [0, 1].map(|axis| input[axis] as f64 / size[axis] as f64);
+        let scale = [0, 1].map_each(|axis| input[axis] as f64 / size[axis] as f64);
         InputExtent::new(size, scale, |axis, at| {
             let Taps { at, weight } = taps[axis][at as usize];
             let read = |tap: usize| at[if weight[tap] == 0.0 { 1 - tap } else { tap }] as isize;

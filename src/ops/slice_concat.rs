@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, StridedBox};
 use crate::kernels::runtime::allocator;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
@@ -60,7 +61,7 @@ fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
 /// Returns the shift along height and width of an operation that moves positions along one of
 /// `ndim` dimensions.
 fn along_map(axis: usize, ndim: usize, shift: isize) -> [isize; 2] {
-    [2, 1].map(|from_end| if axis > 1 && axis + from_end == ndim { shift } else { 0 })
+    [2, 1].map_each(|from_end| if axis > 1 && axis + from_end == ndim { shift } else { 0 })
 }
 
 impl Tensor {
@@ -297,8 +298,8 @@ impl Tensor {
         let _op = operation("flip");
         let axes = resolve_dims("flip", &dims, self.ndim())?;
         let map = self.ndim().checked_sub(2).filter(|&channels| channels > 1);
-        let turned = [0, 1].map(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
-        let scale = turned.map(|turned| if turned { -1.0 } else { 1.0 });
+        let turned = [0, 1].map_each(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
+        let scale = turned.map_each(|turned| if turned { -1.0 } else { 1.0 });
         let extent = |map: usize| {
             let size = [self.shape()[map], self.shape()[map + 1]];
             let place = |axis: usize, at: isize| if turned[axis] { size[axis] as isize - 1 - at } else { at };
@@ -341,7 +342,7 @@ impl Inner {
         // In channels-last memory a row holds all channels of each column.
         let channels = if format == MemoryFormat::ChannelsLast { self.small[1] } else { 1 };
         let maps = numel(&self.small[..rank - 2]) / channels;
-        let [height, width] = [rank - 2, rank - 1].map(|axis| self.small[axis]);
+        let [height, width] = [rank - 2, rank - 1].map_each(|axis| self.small[axis]);
         let (row, large_row) = (width * channels, self.large[rank - 1] * channels);
         let large = StridedBox { start: self.top * large_row + self.left * channels, steps: [self.large[rank - 2] * large_row, large_row] };
         ([maps, height, row], large, StridedBox { start: 0, steps: [height * row, row] })

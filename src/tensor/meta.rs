@@ -8,6 +8,7 @@
 use std::cell::Cell;
 
 use super::guard::with_value;
+use crate::kernels::runtime::arrays::MapEach;
 
 /// The largest number of positions along one side of a map whose [`InputExtent`] is listed.
 pub(crate) const MOST_PLACES: usize = 1 << 16;
@@ -52,7 +53,7 @@ impl InputExtent {
     /// Makes the extent of an output of size `count` whose position `at` along an axis reads
     /// `of(axis, at)`, without gaps.
     pub(crate) fn new(count: [usize; 2], scale: [f64; 2], of: impl Fn(usize, isize) -> [isize; 2]) -> InputExtent {
-        InputExtent { scale, step: [1, 1], places: [0, 1].map(|axis| (0..count[axis] as isize).map(|at| of(axis, at)).collect()) }
+        InputExtent { scale, step: [1, 1], places: [0, 1].map_each(|axis| (0..count[axis] as isize).map(|at| of(axis, at)).collect()) }
     }
 
     /// Makes the extent of an output of this shape whose position `p` reads position `p + shift`;

@@ -4,6 +4,7 @@ use std::ops::RangeFull;
 
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::Broadcast;
+use crate::kernels::runtime::arrays::MapEach;
 
 /// The order of a tensor's elements in memory; tensors are always dense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +81,7 @@ pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Re
 
 /// Returns how two operands with these shapes and formats are read along a result.
 pub(crate) fn broadcast(result: &[usize], format: MemoryFormat, operands: [(&[usize], MemoryFormat); 2]) -> Broadcast {
-    let walks = operands.map(|(shape, format_of_operand)| {
+    let walks = operands.map_each(|(shape, format_of_operand)| {
         let own = strides(shape, format_of_operand);
         let skipped = result.len() - shape.len();
         let along: Vec<usize> =

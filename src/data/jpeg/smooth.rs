@@ -6,6 +6,7 @@
 //! only first coefficients are known, the level itself is smoothed too.
 
 use super::{Component, Frame, ZIGZAG};
+use crate::kernels::runtime::arrays::MapEach;
 
 /// The last coefficient, in the file's order, that is estimated.
 const LAST: usize = 9;
@@ -70,7 +71,7 @@ pub(super) fn smooth(component: &mut Component, rows: usize, last_good: usize, s
             let near = [if number > 1 { row - 2 } else { above }, above, row, below, if number + 2 < count { row + 2 } else { below }];
             for x in 0..width {
                 let columns = [x.saturating_sub(2), x.saturating_sub(1), x, (x + 1).min(width - 1), (x + 2).min(width - 1)];
-                let window = near.map(|row| columns.map(|column| i64::from(levels[row * stride + column])));
+                let window = near.map_each(|row| columns.map_each(|column| i64::from(levels[row * stride + column])));
                 estimate(&mut component.coefficients[row * stride + x], &window, &table, &bits, level_too);
             }
         }

@@ -8,6 +8,7 @@ use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, copy_strided, filled_up, multiply_into};
 use crate::kernels::norm::moments::Parts;
 use crate::kernels::runtime::allocator::{Buffer, Elements};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
 
@@ -220,7 +221,7 @@ impl CorrelationPlan {
     /// Counts cells, for a range of rows of cells and a phase: the rows whose target row is within
     /// the image, and the cells of each such row.
     fn cells<T>(&self, phase: &PhaseProduct<T>, rows: Range<usize>) -> [usize; 2] {
-        let [height, width] = [0, 1].map(|axis| self.target[axis].saturating_sub(phase.at[axis]).div_ceil(self.scatter[axis]));
+        let [height, width] = [0, 1].map_each(|axis| self.target[axis].saturating_sub(phase.at[axis]).div_ceil(self.scatter[axis]));
         [height.min(rows.end).saturating_sub(rows.start), width]
     }
 }
@@ -248,7 +249,7 @@ struct Places {
 
 impl<T: Real> Correlation<T> {
     pub(super) fn new(frame: CorrelationPlan, phases: Vec<PhaseProduct<T>>) -> Correlation<T> {
-        let [rows, columns] = frame.source.cells.map(|cells| cells.max(1));
+        let [rows, columns] = frame.source.cells.map_each(|cells| cells.max(1));
         let batch = frame.batch.max(1);
         let panels = phases.iter().flat_map(|phase| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1).max(1);
         let mut band = BAND.div_ceil(columns).min(rows);
@@ -343,7 +344,7 @@ impl<T: Real> Correlation<T> {
         }
         if pixels > 1 && !epilogue.is_plain() {
             for image in images {
-                let [top, bottom] = [cells.start, cells.end].map(|cell| (cell * scatter[0]).min(target[0]));
+                let [top, bottom] = [cells.start, cells.end].map_each(|cell| (cell * scatter[0]).min(target[0]));
                 let at = (image * target[0] + top) * row;
                 // SAFETY: no other task accesses these rows.
                 let y = unsafe { y.slice(at, (bottom - top) * row) };

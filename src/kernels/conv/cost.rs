@@ -9,6 +9,7 @@
 use super::winograd::{self, Tile};
 use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise};
 use crate::kernels::gemm::microkernel::lanes;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::Real;
 
 /// Cost per element of a transformed map, for forward pass and input gradient, or per element of a
@@ -51,7 +52,7 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) 
 
 /// Returns the algorithms that do not support a pass, with the reason.
 pub(super) fn unsupported<T: Real>(g: &ConvGeometry, pass: ConvPass) -> Vec<(ConvAlgorithm, &'static str)> {
-    let winograd = WINOGRAD.map(|(algorithm, tile)| (algorithm, winograd::unsupported_reason::<T>(tile, g, pass)));
+    let winograd = WINOGRAD.map_each(|(algorithm, tile)| (algorithm, winograd::unsupported_reason::<T>(tile, g, pass)));
     let depthwise = (ConvAlgorithm::Depthwise, depthwise::unsupported_reason(g, direction(pass)));
     let all = winograd.into_iter().chain([depthwise]);
     all.filter_map(|(algorithm, unsupported_reason)| Some((algorithm, unsupported_reason?))).collect()
@@ -71,8 +72,8 @@ fn direct<T: Real>(g: &ConvGeometry, pass: ConvPass) -> f64 {
 
 fn winograd_by(tile: Tile, g: &ConvGeometry, pass: ConvPass, kept: bool) -> f64 {
     let size = winograd::size(tile, g, pass);
-    let [positions, tiles] = [size.positions, size.tiles].map(|count| count as f64);
-    let [k, n] = size.channels.map(|channels| channels as f64);
+    let [positions, tiles] = [size.positions, size.tiles].map_each(|count| count as f64);
+    let [k, n] = size.channels.map_each(|channels| channels as f64);
     let transform = if pass == ConvPass::WeightGradient { TRANSFORM_FOR_WEIGHTS } else { TRANSFORM };
     let weight = if kept { KEPT_WEIGHT } else { WEIGHT };
     positions * (tiles * (2.0 * k * n + transform * (k + n)) + weight * k * n) + TRANSFORM * size.spread as f64

@@ -15,13 +15,14 @@
 use super::ConvGeometry;
 use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights};
 use crate::kernels::gemm::microkernel::lanes;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::Real;
 
 /// Prepares the forward pass with these weights.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let window = &g.window;
     let [rows, columns] =
-        [0, 1].map(|axis| AxisTaps { at: 0, taps: (0..window.kernel[axis]).map(|k| (k, k * window.dilation[axis])).collect() });
+        [0, 1].map_each(|axis| AxisTaps { at: 0, taps: (0..window.kernel[axis]).map(|k| (k, k * window.dilation[axis])).collect() });
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: g.group_in() * taps, channel: taps };
     let pixels = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
@@ -42,7 +43,7 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
 /// Prepares the input gradient with these weights.
 pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let window = &g.window;
-    let axes = [0, 1].map(|axis| phases(g, axis));
+    let axes = [0, 1].map_each(|axis| phases(g, axis));
     let pixels = if window.stride[1] == 1 { pixels_together::<T>(g, g.channels_in, window.input[1], 1) } else { 1 };
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
@@ -52,10 +53,10 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
     let frame = CorrelationPlan {
         source: Source {
             size: window.output,
-            padding: [0, 1].map(|axis| axes[axis].before),
-            cells: [0, 1].map(|axis| window.input[axis].div_ceil(window.stride[axis])),
+            padding: [0, 1].map_each(|axis| axes[axis].before),
+            cells: [0, 1].map_each(|axis| window.input[axis].div_ceil(window.stride[axis])),
             step: [1, 1],
-            span: [0, 1].map(|axis| axes[axis].span),
+            span: [0, 1].map_each(|axis| axes[axis].span),
         },
         target: window.input,
         channels: [g.channels_out, g.channels_in],
@@ -76,7 +77,7 @@ pub(super) fn source_of_input(g: &ConvGeometry) -> Source {
         padding: window.padding,
         cells: window.output,
         step: window.stride,
-        span: [0, 1].map(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1),
+        span: [0, 1].map_each(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1),
     }
 }
 
@@ -105,7 +106,7 @@ struct Phases {
 
 fn phases(g: &ConvGeometry, axis: usize) -> Phases {
     let [stride, dilation, padding, kernel] =
-        [g.window.stride, g.window.dilation, g.window.padding, g.window.kernel].map(|pair| pair[axis] as isize);
+        [g.window.stride, g.window.dilation, g.window.padding, g.window.kernel].map_each(|pair| pair[axis] as isize);
     // Input coordinate `cell · stride + at` is connected to output coordinate `cell + distance` by
     // kernel position `k`.
     let taps_at = |at: isize| {

@@ -32,6 +32,7 @@ use super::norm::moments::{Moments, Parts};
 use super::norm::{self, Maps};
 use super::runtime::allocator::Buffer;
 use super::runtime::simd::Real;
+use crate::kernels::runtime::arrays::MapEach;
 
 /// Pixels that a padded map may always have, divided by 16, however small the map and the windows
 /// are.
@@ -199,7 +200,8 @@ impl ConvGeometry {
         let taps = area(output).saturating_mul(area(kernel));
         // The input gradient has a part for each remainder by the stride.
         let parts = area(stride) / 16 > area(kernel).saturating_add(SCATTERED);
-        parts || area([0, 1].map(|axis| extent(axis).max(input[axis]))) / 16 > area(input).saturating_add(taps).saturating_add(SCATTERED)
+        parts
+            || area([0, 1].map_each(|axis| extent(axis).max(input[axis]))) / 16 > area(input).saturating_add(taps).saturating_add(SCATTERED)
     }
 
     /// Returns whether this is a dense layer for few vectors: one pixel, one tap, one group.

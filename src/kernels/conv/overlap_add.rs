@@ -18,6 +18,7 @@ use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, filled_up, lanes, multiply};
 use crate::kernels::geometry::Window;
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch, vectorize};
 
@@ -60,7 +61,7 @@ struct Overlap {
 
 impl Overlap {
     fn new(window: &Window, axis: usize, position: usize) -> Overlap {
-        let [stride, kernel, output] = [window.stride, window.kernel, window.output].map(|pair| pair[axis]);
+        let [stride, kernel, output] = [window.stride, window.kernel, window.output].map_each(|pair| pair[axis]);
         let padded = position + window.padding[axis];
         let (first, last) = (padded % stride, padded / stride);
         let end = kernel.saturating_sub(first).div_ceil(stride).min(last + 1);

@@ -8,6 +8,7 @@ use super::direct::{pixels_together, source_of_input};
 use crate::kernels::elementwise;
 use crate::kernels::gemm::transposed_a::multiply_transposed;
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
 
@@ -45,7 +46,7 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
         let step = together * window.stride[1] * g.channels_in;
         for row in pixels.start / columns..pixels.end.div_ceil(columns) {
             let first = row / rows * padded.image + pixel(row % rows * window.stride[0], 0);
-            let [from, to] = [pixels.start, pixels.end].map(|at| at.saturating_sub(row * columns).min(columns));
+            let [from, to] = [pixels.start, pixels.end].map_each(|at| at.saturating_sub(row * columns).min(columns));
             starts.extend((from..to).map(|column| first + column * step));
         }
     };

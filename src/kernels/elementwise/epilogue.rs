@@ -4,6 +4,7 @@
 use pulp::Simd;
 
 use crate::kernels::norm::moments::MomentAccumulator;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::Real;
 
 /// A pointwise nonlinearity.
@@ -68,7 +69,7 @@ impl Activation {
     /// [`chain`](Self::chain) and in PyTorch.
     #[inline(always)]
     pub(crate) fn chain_clamp<S: Simd, T: Real>(self, simd: S, z: T::Vector<S>, grad: T::Vector<S>) -> T::Vector<S> {
-        match [self.lowest(), self.highest()].map(|bound| bound.map(|bound| T::splat(simd, bound))) {
+        match [self.lowest(), self.highest()].map_each(|bound| bound.map(|bound| T::splat(simd, bound))) {
             [Some(low), Some(high)] => T::vector_within(simd, z, [low, high], grad),
             [Some(low), None] => T::vector_unless_below(simd, z, low, grad),
             _ => grad,

@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::runtime::nontemporal;
 use super::runtime::parallel::{self, ChunkBody, Disjoint};
 use super::runtime::simd::{Real, Scalar, vectorize};
+use crate::kernels::runtime::arrays::MapEach;
 
 /// The elementary operations that reading and writing an element count for. This makes another
 /// thread worthwhile early, since gathering on one thread what two threads wrote is slow.
@@ -182,7 +183,7 @@ impl Broadcast {
     pub fn new(dims: &[usize], strides: [&[usize]; 2]) -> Broadcast {
         let mut merged = Broadcast { dims: vec![], strides: [vec![], vec![]] };
         for (axis, &dim) in dims.iter().enumerate().filter(|&(_, &dim)| dim != 1) {
-            let step = strides.map(|s| s[axis]);
+            let step = strides.map_each(|s| s[axis]);
             let joins = merged.dims.last().is_some() && merged.strides.iter().zip(step).all(|(s, step)| s[s.len() - 1] == step * dim);
             if joins {
                 *merged.dims.last_mut().expect("checked above") *= dim;
@@ -214,7 +215,7 @@ impl Broadcast {
 
     /// Returns the strides of the operands along the last dimension.
     fn steps(&self) -> [usize; 2] {
-        [0, 1].map(|i| self.strides[i].last().copied().unwrap_or(1))
+        [0, 1].map_each(|i| self.strides[i].last().copied().unwrap_or(1))
     }
 
     /// Returns the start of an operand's row (a run along the last dimension) for row `row` of the

@@ -22,6 +22,7 @@ use pulp::{Simd, WithSimd};
 use crate::kernels::elementwise::epilogue::{Activation, Epilogue};
 use crate::kernels::norm::moments::MomentAccumulator;
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, array, dispatch, prefetch};
@@ -139,7 +140,7 @@ impl<'a, T: Real> PanelsView<'a, T> {
 
     /// Returns a range of the panels: the columns of a narrower matrix.
     pub(crate) fn panels(&self, range: Range<usize>) -> PanelsView<'a, T> {
-        let [start, end] = [range.start, range.end].map(|panel| panel * self.nr);
+        let [start, end] = [range.start, range.end].map_each(|panel| panel * self.nr);
         let data = &self.data[start * self.k..self.data.len().min(end * self.k)];
         PanelsView { data, n: end.min(self.n) - start.min(self.n), ..*self }
     }

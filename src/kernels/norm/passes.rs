@@ -6,6 +6,7 @@ use pulp::Simd;
 
 use super::{Chunk, LONGEST, LanePass, Maps, run_lanes};
 use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
@@ -113,7 +114,7 @@ impl<T: Real> LanePass<T> for Forward<'_, T> {
         // or the lanes.
         unsafe {
             let load = |from: &[T], at: usize| T::load::<S, MASKED>(simd, mask, from.as_ptr().add(at));
-            let [center, scale, shift] = self.factors.map(|factor| load(factor, lane));
+            let [center, scale, shift] = self.factors.map_each(|factor| load(factor, lane));
             let mut y = T::vector_add(simd, T::vector_mul(simd, T::vector_sub(simd, load(self.x, at), center), scale), shift);
             if let Some(shortcut) = self.shortcut {
                 y = T::vector_add(simd, y, load(shortcut, at));

@@ -9,6 +9,7 @@ use super::passes::{add, normalise};
 use super::{Chunk, LONGEST, LanePass, Maps, run_lanes};
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
 
@@ -185,7 +186,7 @@ impl<T: Real> LanePass<T> for Products<'_, T> {
             return;
         };
         let (piece, z) = (at..at + lanes.len(), &mut self.scratch[..lanes.len()]);
-        let [center, scale, shift] = self.factors.map(|factor| &factor[lanes.clone()]);
+        let [center, scale, shift] = self.factors.map_each(|factor| &factor[lanes.clone()]);
         normalise(&self.x[piece.clone()], center, scale, shift, z);
         if let ActivationSource::NormalisedPlus(shortcut) = source {
             add(&shortcut[piece.clone()], z);

@@ -17,6 +17,7 @@ use super::geometry::Window;
 use super::runtime::nontemporal;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Real, Scalar, dispatch_light};
+use crate::kernels::runtime::arrays::MapEach;
 
 /// The approximate number of elements that one task handles.
 const GRAIN: usize = 8 * 1024;
@@ -77,8 +78,8 @@ impl Pooling {
     }
 
     fn new(input: [usize; 2], output: [usize; 2], step: [usize; 2], span: impl Fn(usize, usize) -> Span) -> Pooling {
-        let spans = [0, 1].map(|axis| (0..output[axis]).map(|at| span(axis, at)).collect::<Vec<_>>());
-        let covers = [0, 1].map(|axis| {
+        let spans = [0, 1].map_each(|axis| (0..output[axis]).map(|at| span(axis, at)).collect::<Vec<_>>());
+        let covers = [0, 1].map_each(|axis| {
             let mut covers = vec![0..0; input[axis]];
             for (at, span) in spans[axis].iter().enumerate().filter(|(_, span)| span.taps > 0) {
                 for cover in &mut covers[span.start..=span.start + (span.taps - 1) * step[axis]] {
@@ -87,7 +88,7 @@ impl Pooling {
             }
             covers
         });
-        let widest = [0, 1].map(|axis| spans[axis].iter().map(|span| span.taps).max().unwrap_or(0));
+        let widest = [0, 1].map_each(|axis| spans[axis].iter().map(|span| span.taps).max().unwrap_or(0));
         Pooling { input, output, step, spans, covers, widest }
     }
 
@@ -411,7 +412,7 @@ impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
             let mut numbers = [T::zero(); B];
             numbers.iter_mut().zip(bytemuck::cast_slice::<I, u8>(at)).for_each(|(number, &at)| *number = T::of_byte(at));
             for v in (0..B).step_by(lanes) {
-                let [at, grad, old] = [&numbers[v..v + lanes], &grad[v..v + lanes], &sum[v..v + lanes]].map(read::<S, T>);
+                let [at, grad, old] = [&numbers[v..v + lanes], &grad[v..v + lanes], &sum[v..v + lanes]].map_each(read::<S, T>);
                 write::<S, T>(T::vector_add(simd, old, T::vector_where_equal(simd, [at, tap], grad)), &mut sum[v..v + lanes]);
             }
             return;

@@ -2,6 +2,7 @@
 //! functions.
 
 pub mod allocator;
+pub mod arrays;
 pub mod math;
 pub mod nontemporal;
 pub mod parallel;

@@ -9,6 +9,7 @@
 use bytemuck::Pod;
 
 use super::simd::Scalar;
+use crate::kernels::runtime::arrays::MapEach;
 
 /// The size in bytes from which results are streamed: about a core's share of the last-level cache.
 const LARGE: usize = 16 << 20;
@@ -78,7 +79,7 @@ fn copy_bytes(from: &[u8], to: &mut [u8]) {
             // bytes. SSE2 is part of x86-64.
             unsafe {
                 let (from, to) = (from.as_ptr().add(at).cast::<__m128i>(), to.as_mut_ptr().add(at).cast::<__m128i>());
-                let line = [0, 1, 2, 3].map(|i| _mm_loadu_si128(from.add(i)));
+                let line = [0, 1, 2, 3].map_each(|i| _mm_loadu_si128(from.add(i)));
                 (0..4).for_each(|i| _mm_stream_si128(to.add(i), line[i]));
             }
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::autograd::no_grad;
 use crate::error::{Error, Result};
 use crate::io::text_table::{self, grouped};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Call, Trace, trace};
 use crate::nn::module::visitor::{Item, Visitor};
@@ -284,7 +285,7 @@ fn in_evaluation<R>(module: &dyn Module, body: impl FnOnce() -> R) -> R {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = ["module", "", "output shape", "parameters", "multiply-adds", "activations"];
-        let mut table = vec![heads.map(String::from)];
+        let mut table = vec![heads.map_each(String::from)];
         for row in &self.rows {
             let name = row.path.rsplit('.').next().unwrap_or_default();
             let [name, layer] = if row.depth == 0 { [row.layer.as_str(), ""] } else { [name, row.layer.as_str()] };
@@ -296,12 +297,12 @@ impl fmt::Display for Summary {
         }
         text_table::write(f, &table, 3, &[1, table.len()])?;
         let frozen = self.parameters - self.trainable;
-        let [all, trainable, frozen] = [self.parameters, self.trainable, frozen].map(|n| grouped(n as u64));
+        let [all, trainable, frozen] = [self.parameters, self.trainable, frozen].map_each(|n| grouped(n as u64));
         writeln!(f, "parameters     {all} ({trainable} trainable, {frozen} frozen)")?;
         writeln!(f, "multiply-adds  {} for input {:?}", grouped(self.multiply_adds), self.input)?;
         let buffers = self.state_bytes - self.parameter_bytes;
         let [input, activations, parameters, buffers] =
-            [self.input_bytes, self.activation_bytes, self.parameter_bytes, buffers].map(mebibytes);
+            [self.input_bytes, self.activation_bytes, self.parameter_bytes, buffers].map_each(mebibytes);
         write!(f, "memory         input {input}, activations {activations}, parameters {parameters}, buffers {buffers}")
     }
 }

@@ -8,6 +8,7 @@ use super::pair::{Pair, product, short};
 use super::prepared_cache::{Key, PreparedCache, Source, version};
 use crate::autograd::is_grad_enabled;
 use crate::error::{Error, Result, batch_hint, channels_hint};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::nn::init::{layer_default, layer_seed};
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
@@ -323,7 +324,7 @@ impl Conv1d {
 impl Layer for Conv1d {
     fn describe(&self) -> String {
         let Conv1dOptions { stride, dilation, groups, .. } = self.options;
-        let [kernel, stride, dilation] = [self.kernel, stride, dilation].map(|size| size.to_string());
+        let [kernel, stride, dilation] = [self.kernel, stride, dilation].map_each(|size| size.to_string());
         format!("Conv1d {}", describe(self.channels, kernel, stride, dilation, groups))
     }
 

@@ -4,6 +4,7 @@ use super::{check_parameters, exceeds_f32, widened};
 use crate::error::{Error, Result};
 use crate::kernels::norm::layer;
 use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
@@ -40,7 +41,7 @@ impl Tensor {
             let new = || Buffer::<T>::try_uncleared(rows);
             let [mut mean, mut rest, mut rstd] = [new()?, new()?, new()?];
             let y = Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
-                let [w, b] = [&w, &b].map(|parameter| parameter.as_ref().map(Tensor::data));
+                let [w, b] = [&w, &b].map_each(|parameter| parameter.as_ref().map(Tensor::data));
                 layer::forward(length, x.data(), w, b, eps, y, [&mut mean, &mut rest, &mut rstd]);
             })?;
             if length > 0 && exceeds_f32(self.dtype(), &rstd) {

@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::hooks::{Convolution, observe};
 use crate::kernels::conv::{ConvAlgorithm, ConvPass};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::num_threads;
 use crate::kernels::runtime::simd::instruction_set;
 use crate::tensor::DType;
@@ -105,7 +106,7 @@ impl ConvChoice {
             _ => asked.choice::<f32>(&g, pass, kept),
         };
         let window = &g.window;
-        let mut maps = [(g.channels_in, window.input), (g.channels_out, window.output)].map(|(c, [h, w])| [g.batch, c, h, w]);
+        let mut maps = [(g.channels_in, window.input), (g.channels_out, window.output)].map_each(|(c, [h, w])| [g.batch, c, h, w]);
         let pass = match pass {
             ConvPass::Forward if transposed => ConvPass::InputGradient,
             ConvPass::InputGradient if transposed => ConvPass::Forward,
@@ -218,7 +219,7 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const HEADS: [&str; 7] = ["path", "pass", "convolution", "calls", "algorithm", "why", "estimated costs"];
-        let mut table = vec![HEADS.map(String::from)];
+        let mut table = vec![HEADS.map_each(String::from)];
         table.extend(self.choices.iter().map(|choice| {
             let path = if choice.path.is_empty() { "-" } else { &choice.path };
             let [pass, calls, ran] = [choice.pass.to_string(), choice.calls.to_string(), choice.ran.to_string()];

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::hooks::{Event, EventKind, Total, observe};
 use crate::error::Result;
 use crate::io::atomic_file::write_atomically;
+use crate::kernels::runtime::arrays::MapEach;
 
 /// Runs `body` and returns its value and where its time was spent: by operation and by the path of
 /// the layer or block that called it, forward and backward.
@@ -208,12 +209,12 @@ impl fmt::Display for Profile {
         let cells = |row: &ProfileRow, path: &str| {
             let bytes = (row.forward.bytes + row.backward.bytes) as f64 / f64::from(1 << 20);
             let calls = row.forward.calls.max(row.backward.calls).to_string();
-            let [path, operation] = [path, row.operation].map(str::to_string);
+            let [path, operation] = [path, row.operation].map_each(str::to_string);
             let [forward, backward] = [millis(&row.forward), millis(&row.backward)];
             let (share, bytes) = (share(row.time()), format!("{bytes:.2}"));
             [path, operation, calls, forward, backward, share, bytes, rate(&row.forward), rate(&row.backward)]
         };
-        let mut table = vec![heads.map(String::from)];
+        let mut table = vec![heads.map_each(String::from)];
         table.extend(self.rows.iter().map(|row| cells(row, if row.path.is_empty() { "-" } else { &row.path })));
         let head = table.len();
         table.extend(self.by_operation().iter().map(|row| cells(row, "(everywhere)")));
@@ -225,7 +226,7 @@ impl fmt::Display for Profile {
         table.push(cells(&all, "(everywhere)"));
         crate::io::text_table::write(f, &table, 2, &[1, head, table.len() - 1])?;
         let outside = self.elapsed.saturating_sub(self.time());
-        let [elapsed, rest] = [self.elapsed, outside].map(|time| time.as_secs_f64() * 1e3);
+        let [elapsed, rest] = [self.elapsed, outside].map_each(|time| time.as_secs_f64() * 1e3);
         write!(f, "{elapsed:.3} ms, of which {rest:.3} ms ({}) outside of operations", share(outside))
     }
 }

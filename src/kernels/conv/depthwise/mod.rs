@@ -31,6 +31,7 @@ use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::geometry::Window;
 use crate::kernels::norm::moments::Parts;
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, dispatch};
@@ -89,7 +90,7 @@ pub(crate) struct Axis {
 
 impl Axis {
     fn new<T: Real>(window: &Window, axis: usize, pass: Pass) -> Axis {
-        let [input, output, kernel, stride] = [window.input, window.output, window.kernel, window.stride].map(|pair| pair[axis]);
+        let [input, output, kernel, stride] = [window.input, window.output, window.kernel, window.stride].map_each(|pair| pair[axis]);
         let (padding, dilation) = (window.padding[axis] as isize, window.dilation[axis] as isize);
         let (source, target, step, scatter) = match pass {
             Pass::Forward => (input, output, stride, 1),
@@ -166,7 +167,7 @@ pub(crate) struct WindowMap {
 impl WindowMap {
     pub(crate) fn new<T: Real>(g: &ConvGeometry, pass: Pass) -> WindowMap {
         let (lanes, group) = (lanes::<T>(), pass.group(g));
-        let channels = group.map(|channels| channels * g.groups);
+        let channels = group.map_each(|channels| channels * g.groups);
         WindowMap {
             batch: g.batch,
             rows: Axis::new::<T>(&g.window, 0, pass),
@@ -187,7 +188,7 @@ impl WindowMap {
     /// Returns the number of elements of an image of the source and of the target.
     pub(crate) fn images(&self) -> [usize; 2] {
         let pixels = [self.rows.source * self.columns.source, self.rows.target * self.columns.target];
-        [0, 1].map(|side| pixels[side] * self.channels[side])
+        [0, 1].map_each(|side| pixels[side] * self.channels[side])
     }
 
     /// Returns the number of elements of a row of the source and of the target.

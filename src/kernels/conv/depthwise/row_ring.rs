@@ -3,7 +3,7 @@
 use super::WindowMap;
 use super::tile::TILE;
 use crate::kernels::runtime::allocator::Buffer;
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, array};
 
 /// The last few source rows, padded, in the layout that one vector of target channels reads:
 /// `[row][column][plane][lane]`, where each lane of plane `j` contains channel `j` of the lane's
@@ -100,7 +100,7 @@ fn spread_groups<T: Real, const LANES: usize, const G: usize>(from: &[T], pitch:
     for (pixel, to) in from.chunks_exact(pitch).zip(to.chunks_exact_mut(G)) {
         let from: [T; LANES] = *pixel[start..].first_chunk().expect("a vector lies within the pixel");
         for (plane, to) in to.iter_mut().enumerate() {
-            *to = std::array::from_fn(|lane| from[lane / G * G + plane]);
+            *to = array(|lane| from[lane / G * G + plane]);
         }
     }
 }

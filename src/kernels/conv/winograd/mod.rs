@@ -30,6 +30,7 @@ use super::{ConvGeometry, ConvPass, Pass};
 use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::gemm::microkernel::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
@@ -152,9 +153,9 @@ impl<T: Real> Winograd<T> {
         let [from, to] = [(view.size, view.channels[0]), (view.output, view.channels[1])];
         let ([from, to], padding) = match pass {
             Pass::Forward => ([from, to], view.padding),
-            Pass::InputGradient => ([to, from], view.padding.map(|padding| view.taps - 1 - padding)),
+            Pass::InputGradient => ([to, from], view.padding.map_each(|padding| view.taps - 1 - padding)),
         };
-        let tiles = to.0.map(|size| size.div_ceil(step));
+        let tiles = to.0.map_each(|size| size.div_ceil(step));
         let source = Grid { tiles, step, size: from.0, channels: from.1, padding };
         let target = Grid { tiles, step, size: to.0, channels: to.1, padding: [0, 0] };
         let channels = [from.1, to.1];
@@ -216,7 +217,8 @@ impl<T: Real> Winograd<T> {
                 unsafe { gather::<T, C::Inputs>(&self.source, x, absolute, &inputs, part.start, &out) };
             });
         }
-        let [starts, out_starts] = [k, n].map(|channels| Ascending::new((0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>()));
+        let [starts, out_starts] =
+            [k, n].map_each(|channels| Ascending::new((0..tiles.len()).map(|tile| tile * channels).collect::<Vec<_>>()));
         let panels = filled_up::<T>(n) * k;
         parallel::chunks_mut(&mut products, outputs.position(), work, |position, products| {
             let weights = PanelsView::new(k, n, &self.weights[position * self.position..][..panels]);

@@ -11,6 +11,7 @@ use pulp::{Simd, WithSimd};
 
 use super::ConvGeometry;
 use crate::kernels::runtime::allocator::{Buffer, Elements};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
@@ -45,7 +46,7 @@ impl SpaceToDepth {
         let (window, [taps, _]) = (&g.window, taps(g));
         let phases = window.stride[0] * window.stride[1];
         let (size, padding) =
-            if phases == 1 { (window.input, window.padding) } else { (window.output.map(|output| output + taps - 1), [0, 0]) };
+            if phases == 1 { (window.input, window.padding) } else { (window.output.map_each(|output| output + taps - 1), [0, 0]) };
         let channels = [phases * g.channels_in, g.channels_out];
         SpaceToDepth { batch: g.batch, taps, size, padding, channels, output: window.output, of: *g }
     }
@@ -106,7 +107,7 @@ pub(crate) enum Places {
 
 /// Returns the number of taps along each axis that a kernel has once its stride is removed.
 pub(crate) fn taps(g: &ConvGeometry) -> [usize; 2] {
-    [0, 1].map(|axis| g.window.kernel[axis].div_ceil(g.window.stride[axis]))
+    [0, 1].map_each(|axis| g.window.kernel[axis].div_ceil(g.window.stride[axis]))
 }
 
 /// Fills a row of cells.

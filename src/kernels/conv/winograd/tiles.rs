@@ -7,6 +7,7 @@ use pulp::{Simd, WithSimd};
 
 use super::transforms::{Transform, both_axes};
 use crate::kernels::elementwise::epilogue::Epilogue;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::Disjoint;
 use crate::kernels::runtime::simd::{Real, dispatch_light};
 
@@ -42,14 +43,14 @@ impl Grid {
         let [rows, columns] = self.tiles;
         let (image, tile) = (tile / (rows * columns), tile % (rows * columns));
         let corner = [tile / columns * self.step, tile % columns * self.step];
-        let mut inside = [0, 1].map(|axis| {
+        let mut inside = [0, 1].map_each(|axis| {
             let end = (self.size[axis] + self.padding[axis]).saturating_sub(corner[axis]).min(extent);
             self.padding[axis].saturating_sub(corner[axis]).min(end)..end
         });
         if inside.iter().any(Range::is_empty) {
             inside = [0..0, 0..0];
         }
-        let [top, left] = [0, 1].map(|axis| corner[axis].wrapping_sub(self.padding[axis]));
+        let [top, left] = [0, 1].map_each(|axis| corner[axis].wrapping_sub(self.padding[axis]));
         let pitch = [self.size[1] * self.channels, self.channels];
         let first = image.wrapping_mul(self.size[0] * pitch[0]);
         let origin = first.wrapping_add(top.wrapping_mul(pitch[0])).wrapping_add(left.wrapping_mul(pitch[1]));
@@ -67,7 +68,7 @@ impl TileWindow {
     /// their range in the window's pixels, stored without gaps.
     fn row(&self, row: usize) -> [Range<usize>; 2] {
         let (columns, channels) = (&self.inside[1], self.pitch[1]);
-        [self.at(row, columns.start), (row * self.extent + columns.start) * channels].map(|at| at..at + columns.len() * channels)
+        [self.at(row, columns.start), (row * self.extent + columns.start) * channels].map_each(|at| at..at + columns.len() * channels)
     }
 
     /// Returns whether the whole window is inside the map.

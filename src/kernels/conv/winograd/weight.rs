@@ -25,8 +25,9 @@ use crate::kernels::elementwise;
 use crate::kernels::gemm::microkernel::panel_width;
 use crate::kernels::gemm::transposed_a::multiply_transposed;
 use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
-use crate::kernels::runtime::simd::{Real, dispatch_light};
+use crate::kernels::runtime::simd::{Real, array, dispatch_light};
 
 /// Input channels of a block: a multiple of the rows of the register tiles.
 const BLOCK: usize = 48;
@@ -84,7 +85,7 @@ struct Sums<'a, T, C> {
 impl<T: Real, C: Scheme> Sums<'_, T, C> {
     /// Returns the number of blocks along the rows and along the columns.
     fn counts(&self) -> [usize; 2] {
-        self.blocks.map(|(channels, width)| channels.div_ceil(width))
+        self.blocks.map_each(|(channels, width)| channels.div_ceil(width))
     }
 
     /// Returns the number of elements of a block.
@@ -99,7 +100,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
 
     /// Allocates buffers for `tiles` transformed tiles of input and gradient, with their layouts.
     fn room(&self, tiles: usize) -> [(Transformed, Buffer<T>); 2] {
-        self.blocks.map(|(channels, width)| {
+        self.blocks.map_each(|(channels, width)| {
             let layout = Transformed { channels, width, tiles };
             (layout, Buffer::uninit(C::N * C::N * layout.position()))
         })
@@ -132,11 +133,11 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     /// Adds the products of the first `count` tiles to a block's sums at some positions.
     fn multiply(&self, [x, dy]: &[(Transformed, Buffer<T>); 2], count: usize, block: usize, positions: Range<usize>, sums: &mut [T]) {
         let [[row, column], [height, width], [rows, columns]] = self.place(block);
-        let offsets: [usize; BLOCK] = std::array::from_fn(|row| row);
-        let starts: [usize; SUM] = std::array::from_fn(|tile| tile * height);
+        let offsets: [usize; BLOCK] = array(|row| row);
+        let starts: [usize; SUM] = array(|tile| tile * height);
         for (position, sums) in positions.zip(sums.chunks_exact_mut(height * width)) {
             let [a, b] =
-                [(x, row), (dy, column)].map(|((layout, data), block)| &data[position * layout.position() + layout.block(block)..]);
+                [(x, row), (dy, column)].map_each(|((layout, data), block)| &data[position * layout.position() + layout.block(block)..]);
             for tiles in (0..count).step_by(SUM) {
                 let (a, b, starts) = (&a[tiles * height..], &b[tiles * width..], &starts[..SUM.min(count - tiles)]);
                 multiply_transposed(a, starts, &offsets[..rows], b, width, columns, &mut sums[..rows * columns]);
@@ -148,8 +149,8 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     /// and the height and width of this block.
     fn place(&self, block: usize) -> [[usize; 2]; 3] {
         let at = [block / self.counts()[1], block % self.counts()[1]];
-        let size = self.blocks.map(|(_, width)| width);
-        [at, size, [0, 1].map(|axis| (self.blocks[axis].0 - at[axis] * size[axis]).min(size[axis]))]
+        let size = self.blocks.map_each(|(_, width)| width);
+        [at, size, [0, 1].map_each(|axis| (self.blocks[axis].0 - at[axis] * size[axis]).min(size[axis]))]
     }
 
     /// Transforms a block's sums back, and writes them to their places in the gradient.

@@ -19,6 +19,7 @@ use super::summary::dry_trace;
 use crate::autograd::enable_grad;
 use crate::error::{Error, Result};
 use crate::io::text_table;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::nn::module::Module;
 use crate::nn::module::layer::Call;
 use crate::tensor::meta::{InputExtent, MOST_PLACES, NodeExtent, map_size};
@@ -60,7 +61,7 @@ impl ReceptiveField {
     /// branches in one direction, because it reads only padding there or because the branches are
     /// joined side by side, the range of that branch in the other direction still counts.
     pub fn region(&self, place: [usize; 2]) -> [Range<usize>; 2] {
-        let seen = [0, 1].map(|axis| self.seen[axis].get(place[axis]).copied().unwrap_or(NOTHING));
+        let seen = [0, 1].map_each(|axis| self.seen[axis].get(place[axis]).copied().unwrap_or(NOTHING));
         if seen.iter().any(|(first, last)| first > last) {
             return [0..0, 0..0];
         }
@@ -155,10 +156,10 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<ReceptiveFields
             path: call.path,
             layer: call.layer,
             output: call.output.shape().to_vec(),
-            size: [0, 1].map(|axis| rounded(&axes[axis])),
-            stride: [0, 1].map(|axis| axes[axis].stride),
-            offset: [0, 1].map(|axis| axes[axis].first),
-            seen: [0, 1].map(|axis| Arc::clone(&axes[axis].seen)),
+            size: [0, 1].map_each(|axis| rounded(&axes[axis])),
+            stride: [0, 1].map_each(|axis| axes[axis].stride),
+            offset: [0, 1].map_each(|axis| axes[axis].first),
+            seen: [0, 1].map_each(|axis| Arc::clone(&axes[axis].seen)),
         })
     };
     Ok(ReceptiveFields { rows: calls.into_iter().filter_map(row).collect(), input: input.to_vec() })
@@ -202,7 +203,7 @@ impl Field {
             NodeExtent::Windows(extents) => {
                 let input = node.inputs.iter().position(|other| std::ptr::eq(other, edge));
                 match input.and_then(|input| extents.get(input)?.as_ref()) {
-                    Some(extent) => Field { axes: [0, 1].map(|axis| self.axes[axis].through(extent, axis)) },
+                    Some(extent) => Field { axes: [0, 1].map_each(|axis| self.axes[axis].through(extent, axis)) },
                     None => self.gathered(to),
                 }
             }
@@ -221,13 +222,13 @@ impl Field {
             return self.gathered(Some(to));
         }
         let spread = |axis: usize| if from[axis] == to[axis] { self.axes[axis].clone() } else { self.axes[axis].gathered(to[axis]) };
-        Field { axes: [0, 1].map(spread) }
+        Field { axes: [0, 1].map_each(spread) }
     }
 
     /// Returns a field in which each unit depends on everything that any of these units depends on.
     fn gathered(&self, size: Option<[usize; 2]>) -> Field {
         let size = size.unwrap_or([1, 1]);
-        Field { axes: [0, 1].map(|axis| self.axes[axis].gathered(size[axis])) }
+        Field { axes: [0, 1].map_each(|axis| self.axes[axis].gathered(size[axis])) }
     }
 
     /// Joins the fields of two branches that meet.
@@ -289,9 +290,10 @@ impl fmt::Display for ReceptiveFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pair = |[height, width]: [String; 2]| if height == width { height } else { format!("{height}×{width}") };
         let number = |n: f64| format!("{}", (n * 1e3).round() / 1e3);
-        let mut table = vec![["module", "", "output shape", "size", "stride", "offset"].map(String::from)];
+        let mut table = vec![["module", "", "output shape", "size", "stride", "offset"].map_each(String::from)];
         for row in &self.rows {
-            let [size, stride, offset] = [row.size.map(|n| n.to_string()), row.stride.map(number), row.offset.map(number)].map(pair);
+            let [size, stride, offset] =
+                [row.size.map_each(|n| n.to_string()), row.stride.map_each(number), row.offset.map_each(number)].map_each(pair);
             table.push([row.path.clone(), row.layer.clone(), format!("{:?}", row.output), size, stride, offset]);
         }
         text_table::write(f, &table, 3, &[1])?;
