@@ -62,7 +62,7 @@ pub(super) fn pixels(mut frame: Frame, scans: usize, jfif: bool, adobe: Option<u
         let [a, b, c, _] = lines;
         match colours {
             Colours::Gray => out.copy_from_slice(a),
-            Colours::YCbCr => rgb_row(a, b, c, out),
+            Colours::YCbCr => rgb_row([a, b, c], out),
             Colours::Rgb => interleave([a, b, c], out),
             Colours::Cmyk => interleave(lines, out),
             Colours::Ycck => {

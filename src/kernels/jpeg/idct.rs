@@ -125,113 +125,154 @@ fn narrow(value: Fixed) -> Fixed {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
-    use std::array::from_fn;
 
-    use bytemuck::cast;
+    use bytemuck::{cast, cast_ref};
 
     use super::{BITS, KEPT, any, idct_flat};
+
+    // Vectors are not mapped by `array::map` and its like: compiled for any processor, they cannot
+    // take in code for this one, and call it.
 
     /// A row or a column of both blocks.
     type Line = __m256i;
 
+    /// A line of numbers of 32 bits: the elements 0 to 3 of both blocks, and 4 to 7.
+    type Wide = [__m256i; 2];
+
     #[target_feature(enable = "avx2")]
     pub(super) fn idct(blocks: &[[i16; 64]], quantisation: &[u16; 64], out: &mut [u8]) {
         let stride = 8 * blocks.len();
-        let steps = rows([quantisation, quantisation].map(bytemuck::cast_ref));
+        let steps = cast_ref(quantisation);
         let mut waiting = None;
         for (i, block) in blocks.iter().enumerate() {
             if !any(&block[8..]) {
                 idct_flat(block, quantisation, &mut out[8 * i..], stride);
             } else if let Some(first) = waiting.take() {
-                pair(&steps, blocks, [first, i], out);
+                pair(steps, blocks, [first, i], out);
             } else {
                 waiting = Some(i);
             }
         }
         if let Some(last) = waiting {
-            pair(&steps, blocks, [last, last], out);
+            pair(steps, blocks, [last, last], out);
         }
     }
 
     /// Transforms the blocks of two numbers, which may be equal.
     #[target_feature(enable = "avx2")]
-    fn pair(steps: &[Line; 8], blocks: &[[i16; 64]], numbers: [usize; 2], out: &mut [u8]) {
+    fn pair(steps: &[i16; 64], blocks: &[[i16; 64]], numbers: [usize; 2], out: &mut [u8]) {
         let stride = 8 * blocks.len();
-        let coefficients = rows(numbers.map(|number| &blocks[number]));
-        let values: [Line; 8] = from_fn(|y| _mm256_mullo_epi16(coefficients[y], steps[y]));
+        let (first, second) = (&blocks[numbers[0]], &blocks[numbers[1]]);
+        let value = |y: usize| _mm256_mullo_epi16(row(first, second, y), row(steps, steps, y));
+        let values = [value(0), value(1), value(2), value(3), value(4), value(5), value(6), value(7)];
         let columns = transpose(pass::<{ (BITS - KEPT) as i32 }>(values));
         let samples = bytes(pass::<{ (BITS + KEPT + 3) as i32 }>(columns));
-        for (y, samples) in samples.iter().enumerate() {
-            for (number, &row) in numbers.iter().zip(samples) {
-                out[y * stride + 8 * number..][..8].copy_from_slice(&row);
-            }
+        for (y, row) in out.chunks_exact_mut(stride).enumerate() {
+            row[8 * numbers[0]..][..8].copy_from_slice(&samples[y / 2][y % 2]);
+            row[8 * numbers[1]..][..8].copy_from_slice(&samples[y / 2][2 + y % 2]);
         }
     }
 
+    #[inline]
     #[target_feature(enable = "avx2")]
-    fn rows(blocks: [&[i16; 64]; 2]) -> [Line; 8] {
-        let halves = |y: usize| blocks.map(|block| block.as_chunks::<8>().0[y]);
-        from_fn(|y| cast(halves(y)))
+    fn row(first: &[i16; 64], second: &[i16; 64], y: usize) -> Line {
+        let [first, second] = [first, second].map(|block| cast::<[i16; 8], __m128i>(block.as_chunks().0[y]));
+        _mm256_set_m128i(second, first)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn plus(a: Wide, b: Wide) -> Wide {
+        [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn minus(a: Wide, b: Wide) -> Wide {
+        [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])]
+    }
+
+    /// Puts the elements of two lines side by side.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn zip(a: Line, b: Line) -> Wide {
+        [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]
+    }
+
+    /// Computes `A · a + B · b` for the pairs `a`, `b` of a zip.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn products<const A: i16, const B: i16>(pairs: Wide) -> Wide {
+        let weights = _mm256_set1_epi32(A as u16 as i32 | (B as i32) << 16);
+        [_mm256_madd_epi16(pairs[0], weights), _mm256_madd_epi16(pairs[1], weights)]
     }
 
     /// Transforms eight lines, element by element; the results have `SHIFT` bits less.
+    #[inline]
     #[target_feature(enable = "avx2")]
     fn pass<const SHIFT: i32>([x0, x1, x2, x3, x4, x5, x6, x7]: [Line; 8]) -> [Line; 8] {
-        // Numbers of 32 bits are in two vectors: those of the elements 0 to 3 of both blocks, and
-        // those of 4 to 7.
-        let pairs = |a, b| [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)];
-        let products = |pairs: [Line; 2], a: i16, b: i16| {
-            let weights = _mm256_set1_epi32(i32::from(a as u16) | i32::from(b) << 16);
-            pairs.map(|pairs| _mm256_madd_epi16(pairs, weights))
-        };
-        let plus = |a: [Line; 2], b: [Line; 2]| [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])];
-        let minus = |a: [Line; 2], b: [Line; 2]| [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])];
+        let even = zip(x2, x6);
+        let (t2, t3) = (products::<4433, { 4433 - 15137 }>(even), products::<{ 4433 + 6270 }, 4433>(even));
         let half = _mm256_set1_epi32(1 << (SHIFT - 1));
-        let scaled = |x| pairs(_mm256_setzero_si256(), x).map(|x| _mm256_add_epi32(_mm256_srai_epi32::<{ 16 - BITS as i32 }>(x), half));
-
-        let even = pairs(x2, x6);
-        let (t2, t3) = (products(even, 4433, 4433 - 15137), products(even, 4433 + 6270, 4433));
+        let scaled = |x| {
+            let [low, high] = zip(_mm256_setzero_si256(), x);
+            plus([_mm256_srai_epi32::<{ 16 - BITS as i32 }>(low), _mm256_srai_epi32::<{ 16 - BITS as i32 }>(high)], [half; 2])
+        };
         let (t0, t1) = (scaled(_mm256_add_epi16(x0, x4)), scaled(_mm256_sub_epi16(x0, x4)));
         let (e0, e1, e2, e3) = (plus(t0, t3), plus(t1, t2), minus(t1, t2), minus(t0, t3));
 
-        let sums = pairs(_mm256_add_epi16(x7, x3), _mm256_add_epi16(x5, x1));
-        let (z3, z4) = (products(sums, 9633 - 16069, 9633), products(sums, 9633, 9633 - 3196));
-        let (outer, inner) = (pairs(x7, x1), pairs(x5, x3));
-        let o0 = plus(products(outer, 2446 - 7373, -7373), z3);
-        let o1 = plus(products(inner, 16819 - 20995, -20995), z4);
-        let o2 = plus(products(inner, -20995, 25172 - 20995), z3);
-        let o3 = plus(products(outer, -7373, 12299 - 7373), z4);
+        let sums = zip(_mm256_add_epi16(x7, x3), _mm256_add_epi16(x5, x1));
+        let (z3, z4) = (products::<{ 9633 - 16069 }, 9633>(sums), products::<9633, { 9633 - 3196 }>(sums));
+        let (outer, inner) = (zip(x7, x1), zip(x5, x3));
+        let o0 = plus(products::<{ 2446 - 7373 }, -7373>(outer), z3);
+        let o1 = plus(products::<{ 16819 - 20995 }, -20995>(inner), z4);
+        let o2 = plus(products::<-20995, { 25172 - 20995 }>(inner), z3);
+        let o3 = plus(products::<-7373, { 12299 - 7373 }>(outer), z4);
 
-        let descaled = |[low, high]: [Line; 2]| _mm256_packs_epi32(_mm256_srai_epi32::<SHIFT>(low), _mm256_srai_epi32::<SHIFT>(high));
-        [plus(e0, o3), plus(e1, o2), plus(e2, o1), plus(e3, o0), minus(e3, o0), minus(e2, o1), minus(e1, o2), minus(e0, o3)].map(descaled)
+        let descaled = |[low, high]: Wide| _mm256_packs_epi32(_mm256_srai_epi32::<SHIFT>(low), _mm256_srai_epi32::<SHIFT>(high));
+        [
+            descaled(plus(e0, o3)),
+            descaled(plus(e1, o2)),
+            descaled(plus(e2, o1)),
+            descaled(plus(e3, o0)),
+            descaled(minus(e3, o0)),
+            descaled(minus(e2, o1)),
+            descaled(minus(e1, o2)),
+            descaled(minus(e0, o3)),
+        ]
     }
 
+    #[inline]
     #[target_feature(enable = "avx2")]
     fn transpose(lines: [Line; 8]) -> [Line; 8] {
-        let [a0, a1, a2, a3, a4, a5, a6, a7] = lines;
-        let (low, high) = (|a, b| _mm256_unpacklo_epi16(a, b), |a, b| _mm256_unpackhi_epi16(a, b));
-        // Three times the perfect shuffle of 64 elements by eight.
-        let [b0, b1, b2, b3, b4, b5, b6, b7] =
-            [low(a0, a4), high(a0, a4), low(a1, a5), high(a1, a5), low(a2, a6), high(a2, a6), low(a3, a7), high(a3, a7)];
-        let [c0, c1, c2, c3, c4, c5, c6, c7] =
-            [low(b0, b4), high(b0, b4), low(b1, b5), high(b1, b5), low(b2, b6), high(b2, b6), low(b3, b7), high(b3, b7)];
-        [low(c0, c4), high(c0, c4), low(c1, c5), high(c1, c5), low(c2, c6), high(c2, c6), low(c3, c7), high(c3, c7)]
+        // Three times the perfect shuffle of 64 elements.
+        shuffle(shuffle(shuffle(lines)))
     }
 
-    /// Returns the rows of both blocks, by row and block, from their columns, as levels.
+    #[inline]
     #[target_feature(enable = "avx2")]
-    fn bytes(columns: [Line; 8]) -> [[[u8; 8]; 2]; 8] {
-        let middle = _mm256_set1_epi8(-128);
-        let packed: [Line; 4] = from_fn(|x| _mm256_xor_si256(_mm256_packs_epi16(columns[x], columns[x + 4]), middle));
-        let [a, b, c, d] = packed;
-        // Columns 0 and 1, 2 and 3, 4 and 5, 6 and 7.
-        let twos = [_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d)];
-        // Columns 0 to 3 and 4 to 7, of rows 0 to 3 and of 4 to 7.
-        let upper = [_mm256_unpacklo_epi16(twos[0], twos[1]), _mm256_unpacklo_epi16(twos[2], twos[3])];
-        let lower = [_mm256_unpackhi_epi16(twos[0], twos[1]), _mm256_unpackhi_epi16(twos[2], twos[3])];
-        let rows = [upper, lower].map(|[left, right]| [_mm256_unpacklo_epi32(left, right), _mm256_unpackhi_epi32(left, right)]);
-        let rows: [[[u8; 8]; 4]; 4] = cast(rows);
-        from_fn(|y| [rows[y / 2][y % 2], rows[y / 2][2 + y % 2]])
+    fn shuffle([a, b, c, d, e, f, g, h]: [Line; 8]) -> [Line; 8] {
+        let ([ae0, ae1], [bf0, bf1], [cg0, cg1], [dh0, dh1]) = (zip(a, e), zip(b, f), zip(c, g), zip(d, h));
+        [ae0, ae1, bf0, bf1, cg0, cg1, dh0, dh1]
+    }
+
+    /// Returns the rows, as levels, from the columns: two rows of the first block and two of the
+    /// second one, four times.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn bytes([a, b, c, d, e, f, g, h]: [Line; 8]) -> [[[u8; 8]; 4]; 4] {
+        let pack = |left, right| _mm256_xor_si256(_mm256_packs_epi16(left, right), _mm256_set1_epi8(-128));
+        let [ae, bf, cg, dh] = [pack(a, e), pack(b, f), pack(c, g), pack(d, h)];
+        let (ab, ef) = (_mm256_unpacklo_epi8(ae, bf), _mm256_unpackhi_epi8(ae, bf));
+        let (cd, gh) = (_mm256_unpacklo_epi8(cg, dh), _mm256_unpackhi_epi8(cg, dh));
+        // Columns a to d and e to h, of rows 0 to 3 and of 4 to 7.
+        let ([abcd0, abcd4], [efgh0, efgh4]) = (zip(ab, cd), zip(ef, gh));
+        cast([
+            _mm256_unpacklo_epi32(abcd0, efgh0),
+            _mm256_unpackhi_epi32(abcd0, efgh0),
+            _mm256_unpacklo_epi32(abcd4, efgh4),
+            _mm256_unpackhi_epi32(abcd4, efgh4),
+        ])
     }
 }
 
