@@ -101,7 +101,7 @@ impl Module for AlexNet {
     /// `[N, 3, H, W]` to logits `[N, num_classes]`; images of at least 63×63.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.features.forward(x)?; //          [N, 256, 6, 6]
-        let x = x.adaptive_avg_pool2d([6, 6])?; //     the same; other sizes become 6×6 here
+        let x = x.adaptive_avg_pool2d(6)?; //          the same; other sizes become 6×6 here
         self.classifier.forward(&x.flatten(1, -1)?) // [N, num_classes]
     }
 

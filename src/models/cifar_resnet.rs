@@ -51,7 +51,7 @@ impl CifarBlock {
         let mut x = x.clone();
         if self.stride > 1 {
             // Pooling with a 1×1 window takes every `stride`-th pixel.
-            x = x.max_pool2d([1, 1], Pool2dOptions { stride: [self.stride; 2], ..Default::default() })?;
+            x = x.max_pool2d(1, Pool2dOptions::new().stride(self.stride))?;
         }
         if self.zeros != [0, 0] {
             let (n, h, w) = (x.shape()[0], x.shape()[2], x.shape()[3]);

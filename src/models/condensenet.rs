@@ -115,7 +115,7 @@ impl Module for CondenseFeatures {
         let mut x = self.init_conv.forward(x)?; // [N, 16, 112, 112]
         for (i, block) in self.blocks.iter().enumerate() {
             if i > 0 {
-                x = x.avg_pool2d([2, 2], Pool2dOptions::default())?;
+                x = x.avg_pool2d(2, Pool2dOptions::new())?;
             }
             // [N, 48, 112, 112], [N, 144, 56, 56], [N, 400, 28, 28], [N, 1040, 14, 14], [N, 2064,
             // 7, 7]

@@ -214,7 +214,7 @@ impl Module for Transition {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let y = bn_act(&self.norm, x, Activation::Relu)?;
-            self.conv.forward(&y)?.avg_pool2d([2, 2], Pool2dOptions::default())
+            self.conv.forward(&y)?.avg_pool2d(2, Pool2dOptions::new())
         })
     }
 
@@ -240,9 +240,9 @@ impl Module for DenseFeatures {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             // [N, 3, 224, 224]
-            let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
+            let pool = Pool2dOptions::new().stride(2).padding(1);
             let mut x = conv_bn_relu(&self.conv0, &self.norm0, x)?; // [N, 64, 112, 112]
-            x = x.max_pool2d([3, 3], pool)?; //                        [N, 64, 56, 56]
+            x = x.max_pool2d(3, pool)?; //                             [N, 64, 56, 56]
             for (block, transition) in &self.blocks {
                 // densenet121: [N, 256, 56, 56], [N, 512, 28, 28], [N, 1024, 14, 14], [N, 1024, 7,
                 // 7]

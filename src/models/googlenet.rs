@@ -79,7 +79,7 @@ impl Module for PoolProjection {
     /// `[N, C, H, W]` to `[N, projected, H, W]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            let pooled = x.max_pool2d([3, 3], Pool2dOptions { stride: [1, 1], padding: [1, 1], ceil_mode: true, ..Default::default() })?;
+            let pooled = x.max_pool2d(3, Pool2dOptions::new().stride(1).padding(1).ceil_mode(true))?;
             self.conv.forward(&pooled)
         })
     }
@@ -141,7 +141,7 @@ impl Module for InceptionAux {
     /// `[N, C, H, W]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
-            let x = x.adaptive_avg_pool2d([4, 4])?; //               [N, 512 or 528, 4, 4]
+            let x = x.adaptive_avg_pool2d(4)?; //                    [N, 512 or 528, 4, 4]
             let x = self.conv.forward(&x)?.flatten(1, -1)?; //       [N, 2048]
             let x = self.fc1.forward(&x)?.try_relu()?; //            [N, 1024]
             self.fc2.forward(&self.dropout.forward(&x)?) //          [N, num_classes]
@@ -286,7 +286,7 @@ impl GoogLeNet {
 
 /// Max pooling with stride 2 whose last window may extend past the end.
 fn pool(x: &Tensor, kernel: usize) -> Result<Tensor> {
-    x.max_pool2d([kernel; 2], Pool2dOptions { stride: [2, 2], ceil_mode: true, ..Default::default() })
+    x.max_pool2d(kernel, Pool2dOptions::new().stride(2).ceil_mode(true))
 }
 
 /// Converts from ImageNet's mean and deviation to 0.5 and 0.5.

@@ -56,7 +56,7 @@ impl Module for LeNet5 {
     /// `[N, 1, 28, 28]` to logits `[N, num_classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // Max pooling and ReLU commute; pooling first leaves ReLU a quarter of the values.
-        let pool = |x: Tensor| x.max_pool2d([2, 2], Pool2dOptions::default())?.try_relu();
+        let pool = |x: Tensor| x.max_pool2d(2, Pool2dOptions::new())?.try_relu();
         // [N, 1, 28, 28]
         let x = pool(self.conv1.forward(x)?)?; //  C1: [N, 6, 28, 28], S2: [N, 6, 14, 14]
         let x = pool(self.conv2.forward(&x)?)?; // C3: [N, 16, 10, 10], S4: [N, 16, 5, 5]

@@ -352,9 +352,9 @@ impl Module for ResNet {
     /// [`Error::Layer`](crate::Error::Layer) from the layer that cannot accept its input.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
-        let pool = Pool2dOptions { stride: [2, 2], padding: [1, 1], ..Default::default() };
+        let pool = Pool2dOptions::new().stride(2).padding(1);
         let mut x = conv_bn_relu(&self.conv1, &self.bn1, x)?; // [N, 64, 112, 112]
-        x = x.max_pool2d([3, 3], pool)?; //                      [N, 64, 56, 56]
+        x = x.max_pool2d(3, pool)?; //                           [N, 64, 56, 56]
         x = self.layer1.forward(&x)?; //                         [N, 64, 56, 56], bottlenecks: [N, 256, 56, 56]
         x = self.layer2.forward(&x)?; //                         [N, 128, 28, 28]              [N, 512, 28, 28]
         x = self.layer3.forward(&x)?; //                         [N, 256, 14, 14]              [N, 1024, 14, 14]

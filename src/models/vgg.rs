@@ -77,7 +77,7 @@ impl Module for Vgg {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
         let x = self.features.forward(x)?; //          [N, 512, 7, 7]
-        let x = x.adaptive_avg_pool2d([7, 7])?; //     the same; other sizes come to 7×7 here
+        let x = x.adaptive_avg_pool2d(7)?; //          the same; other sizes come to 7×7 here
         self.classifier.forward(&x.flatten(1, -1)?) // [N, num_classes]
     }
 
@@ -99,7 +99,7 @@ impl Module for VggFeatures {
                         None => conv_act(conv, &x, Activation::Relu)?,
                     };
                 }
-                x = x.max_pool2d([2, 2], Pool2dOptions::default())?;
+                x = x.max_pool2d(2, Pool2dOptions::new())?;
             }
             Ok(x)
         })

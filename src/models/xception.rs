@@ -117,7 +117,7 @@ impl Module for Rep {
             if self.stride == 1 {
                 return Ok(x);
             }
-            x.max_pool2d([3, 3], Pool2dOptions { stride: [self.stride; 2], padding: [1, 1], ..Default::default() })
+            x.max_pool2d(3, Pool2dOptions::new().stride(self.stride).padding(1))
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::options::option_setters;
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
@@ -26,7 +27,7 @@ thread_local! {
 /// use convnet::{Tensor, ops::{Conv2dOptions, ConvAlgorithm}};
 ///
 /// let (x, w) = (Tensor::randn([1, 3, 8, 8]), Tensor::randn([4, 3, 3, 3]));
-/// let y = convnet::with_algorithm(ConvAlgorithm::Im2col, || x.conv2d(&w, None, Conv2dOptions::default()))?;
+/// let y = convnet::with_algorithm(ConvAlgorithm::Im2col, || x.conv2d(&w, None, Conv2dOptions::new()))?;
 /// assert!(y.shape() == [1, 4, 6, 6]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -39,7 +40,7 @@ pub(crate) fn algorithm() -> ConvAlgorithm {
     ALGORITHM.get()
 }
 
-/// Options of [`Tensor::conv2d`]; pairs are (height, width).
+/// Options of [`Tensor::conv2d`]; pairs are (height, width), see [`Pair`](crate::Pair).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
     /// Distance between neighbouring windows.
@@ -57,6 +58,8 @@ impl Default for Conv2dOptions {
         Conv2dOptions { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
     }
 }
+
+option_setters!(Conv2dOptions, [stride, padding, dilation], groups: usize);
 
 /// Options of [`Tensor::conv1d`], as [`Conv2dOptions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ impl Default for Conv1dOptions {
         Conv1dOptions { stride: 1, padding: 0, dilation: 1, groups: 1 }
     }
 }
+
+option_setters!(Conv1dOptions, [], stride: usize, padding: usize, dilation: usize, groups: usize);
 
 /// Checks that the operands have one floating-point dtype and that the bias, if any, has one
 /// element for each of `channels`.
@@ -230,6 +235,15 @@ impl Tensor {
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the
     /// channels or the kernel is larger than the padded input; [`Error::DType`] unless all are
     /// floating point, [`Error::MixedDTypes`] unless they have the same type.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::Conv2dOptions};
+    ///
+    /// let (x, w) = (Tensor::randn([2, 3, 32, 32]), Tensor::randn([8, 3, 3, 3]));
+    /// let y = x.conv2d(&w, None, Conv2dOptions::new().stride(2).padding(1))?;
+    /// assert_eq!(y.shape(), [2, 8, 16, 16]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
         Ok(self.conv2d_with(weight, bias, options, false)?.0)
     }

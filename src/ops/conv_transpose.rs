@@ -1,6 +1,7 @@
 //! Transposed convolution: the input gradient of a convolution, as an operation.
 
 use super::conv::{ConvCall, TRANSPOSED, algorithm, check_groups, check_operands, check_size};
+use super::options::option_setters;
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::geometry::Window;
@@ -9,7 +10,8 @@ use crate::profiling::hooks::operation;
 use crate::tensor::Tensor;
 use crate::tensor::meta::InputExtent;
 
-/// Options of [`Tensor::conv_transpose2d`]; pairs are (height, width).
+/// Options of [`Tensor::conv_transpose2d`]; pairs are (height, width), see
+/// [`Pair`](crate::Pair).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvTranspose2dOptions {
     /// Distance in the output between neighbouring input elements.
@@ -30,6 +32,8 @@ impl Default for ConvTranspose2dOptions {
         ConvTranspose2dOptions { stride: [1, 1], padding: [0, 0], output_padding: [0, 0], dilation: [1, 1], groups: 1 }
     }
 }
+
+option_setters!(ConvTranspose2dOptions, [stride, padding, output_padding, dilation], groups: usize);
 
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }

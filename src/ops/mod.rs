@@ -19,6 +19,7 @@ mod index;
 mod losses;
 mod matmul;
 mod norm;
+mod options;
 mod pointwise;
 mod pool;
 mod reduction;

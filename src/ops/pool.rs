@@ -6,6 +6,7 @@
 //! more than 256 elements), and only when a gradient may be needed.
 
 use super::conv::reach;
+use super::options::option_setters;
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::geometry::Window;
 use crate::kernels::pool::{self, Pooling};
@@ -15,10 +16,10 @@ use crate::profiling::hooks::operation;
 use crate::tensor::compute::map_with;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
-use crate::tensor::{MemoryFormat, Tensor, with_float};
+use crate::tensor::{MemoryFormat, Pair, Tensor, with_float};
 
 /// Options of sliding pooling windows. By default the stride is the kernel's size and there is no
-/// padding.
+/// padding. Pairs are (height, width), see [`Pair`](crate::Pair).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool2dOptions {
     /// Distance between windows; `[0, 0]`, the default, means the kernel's size.
@@ -39,6 +40,8 @@ impl Default for Pool2dOptions {
         Pool2dOptions { stride: [0, 0], padding: [0, 0], dilation: [1, 1], ceil_mode: false, count_include_pad: true }
     }
 }
+
+option_setters!(Pool2dOptions, [stride, padding, dilation], ceil_mode: bool, count_include_pad: bool);
 
 /// Returns the shape of a map, of which only the batch may be empty.
 fn map_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
@@ -119,11 +122,17 @@ impl Tensor {
     /// use convnet::{Tensor, ops::Pool2dOptions};
     ///
     /// let x = Tensor::from_vec(vec![1f32, 2., 3., 4., 5., 6., 7., 8., 9.], [1, 1, 3, 3])?;
-    /// let y = x.max_pool2d([2, 2], Pool2dOptions { stride: [1, 1], ..Default::default() })?;
+    /// let y = x.max_pool2d(2, Pool2dOptions::new().stride(1))?;
     /// assert_eq!(y.to_vec::<f32>()?, [5., 6., 8., 9.]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn max_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
+    pub fn max_pool2d(&self, kernel: impl Into<Pair>, options: Pool2dOptions) -> Result<Tensor> {
+        self.max_windows(kernel.into().0, options)
+    }
+
+    // The code of the public functions is in functions without type parameters, so that it is
+    // compiled once, not for each type of argument.
+    fn max_windows(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
         let _op = operation("max_pool2d");
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
@@ -140,7 +149,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
     /// floating point.
-    pub fn adaptive_max_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
+    pub fn adaptive_max_pool2d(&self, output: impl Into<Pair>) -> Result<Tensor> {
+        self.adaptive_max(output.into().0)
+    }
+
+    fn adaptive_max(&self, output: [usize; 2]) -> Result<Tensor> {
         let _op = operation("adaptive_max_pool2d");
         let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
         let shape = pooled_shape("adaptive_max_pool2d", self, output)?;
@@ -200,12 +213,15 @@ impl Tensor {
     /// ```
     /// use convnet::{Tensor, ops::Pool2dOptions};
     ///
-    /// let padded = Pool2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
-    /// let y = Tensor::ones([1, 1, 2, 2]).avg_pool2d([2, 2], padded)?;
+    /// let y = Tensor::ones([1, 1, 2, 2]).avg_pool2d(2, Pool2dOptions::new().stride(1).padding(1))?;
     /// assert_eq!(y.to_vec::<f32>()?, [0.25, 0.5, 0.25, 0.5, 1.0, 0.5, 0.25, 0.5, 0.25]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn avg_pool2d(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
+    pub fn avg_pool2d(&self, kernel: impl Into<Pair>, options: Pool2dOptions) -> Result<Tensor> {
+        self.average_windows(kernel.into().0, options)
+    }
+
+    fn average_windows(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
         let _op = operation("avg_pool2d");
         if options.dilation != [1, 1] {
             return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
@@ -226,7 +242,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
     /// floating point.
-    pub fn adaptive_avg_pool2d(&self, output: [usize; 2]) -> Result<Tensor> {
+    pub fn adaptive_avg_pool2d(&self, output: impl Into<Pair>) -> Result<Tensor> {
+        self.adaptive_average(output.into().0)
+    }
+
+    fn adaptive_average(&self, output: [usize; 2]) -> Result<Tensor> {
         let _op = operation("adaptive_avg_pool2d");
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;

@@ -8,7 +8,7 @@ use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
-use crate::tensor::{MemoryFormat, Tensor, with_dtype, with_float};
+use crate::tensor::{MemoryFormat, Pair, Tensor, with_dtype, with_float};
 
 /// How [`Tensor::interpolate`] computes the pixels of the new image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,12 @@ impl Tensor {
     /// assert_eq!(y.to_vec::<f32>()?, [1.0, 2.0, 3.0]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn interpolate(&self, size: [usize; 2], mode: Interpolation) -> Result<Tensor> {
+    pub fn interpolate(&self, size: impl Into<Pair>, mode: Interpolation) -> Result<Tensor> {
+        self.resample(size.into().0, mode)
+    }
+
+    // Without type parameters, so that it is compiled once.
+    fn resample(&self, size: [usize; 2], mode: Interpolation) -> Result<Tensor> {
         let _op = operation("interpolate");
         let &[n, c, height, width] = self.shape() else {
             return Err(Error::shape("interpolate", format!("expected input [N, C, H, W], got shape {:?}", self.shape())));

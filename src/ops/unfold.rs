@@ -1,14 +1,16 @@
 //! Patches of an image as columns of a matrix (im2col), and back (col2im).
 
 use super::conv::check_size;
+use super::options::option_setters;
 use crate::error::{Error, Result};
 use crate::kernels::conv;
 use crate::kernels::geometry::Window;
 use crate::profiling::hooks::operation;
 use crate::tensor::shape::{strides, try_numel};
-use crate::tensor::{MemoryFormat, Tensor, with_float};
+use crate::tensor::{MemoryFormat, Pair, Tensor, with_float};
 
-/// Options of [`Tensor::unfold`] and [`Tensor::fold`]; pairs are (height, width).
+/// Options of [`Tensor::unfold`] and [`Tensor::fold`]; pairs are (height, width), see
+/// [`Pair`](crate::Pair).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnfoldOptions {
     /// Distance between neighbouring windows.
@@ -25,6 +27,8 @@ impl Default for UnfoldOptions {
     }
 }
 
+option_setters!(UnfoldOptions, [stride, padding, dilation]);
+
 impl Tensor {
     /// Copies the patch under each position of the kernel into a column (im2col).
     ///
@@ -34,7 +38,13 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is
     /// floating point.
-    pub fn unfold(&self, kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
+    pub fn unfold(&self, kernel: impl Into<Pair>, options: UnfoldOptions) -> Result<Tensor> {
+        self.columns(kernel.into().0, options)
+    }
+
+    // The code of the public functions is in functions without type parameters, so that it is
+    // compiled once, not for each type of argument.
+    fn columns(&self, kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "unfold";
         let _op = operation(OP);
         self.expect_float(OP)?;
@@ -55,7 +65,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the columns do not fit an image of this size, [`Error::DType`] unless
     /// the tensor is floating point.
-    pub fn fold(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
+    pub fn fold(&self, output_size: impl Into<Pair>, kernel: impl Into<Pair>, options: UnfoldOptions) -> Result<Tensor> {
+        self.image(output_size.into().0, kernel.into().0, options)
+    }
+
+    fn image(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "fold";
         let _op = operation(OP);
         self.expect_float(OP)?;
