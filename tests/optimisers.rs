@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use convnet::autograd::Gradients;
 use convnet::nn::Parameter;
 use convnet::optim::{
-    Adagrad, Adam, AdamW, Anneal, ChainedLr, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, LambdaLr,
-    LinearWarmup, LrSchedule, MultiStepLr, OneCycleLr, Optimizer, OptimizerState, PlateauMode, PolynomialLr, ReduceLrOnPlateau, RmsProp,
-    SequentialLr, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
+    Adadelta, Adagrad, Adam, AdamW, Anneal, ChainedLr, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, Lamb,
+    LambdaLr, Lars, LinearWarmup, Lion, LrSchedule, MultiStepLr, NAdam, OneCycleLr, Optimizer, OptimizerState, PlateauMode, PolynomialLr,
+    RAdam, ReduceLrOnPlateau, RmsProp, SequentialLr, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
 };
 use convnet::{Element, Tensor};
 use serde_json::Value;
@@ -140,6 +140,38 @@ fn optimizer(name: &str, problem: &Problem) -> (Box<dyn Optimizer>, bool) {
             let adagrad = Adagrad::new(weights, 0.1).weight_decay(0.01);
             Box::new(adagrad.group(others, |o| (o.learning_rate, o.learning_rate_decay) = (0.02, 0.1)))
         }),
+        "adadelta" => Box::new(Adadelta::new(p, 1.0)),
+        "adadelta_all" => Box::new(Adadelta::new(p, 2.0).rho(0.8).epsilon(1e-4).weight_decay(0.01)),
+        "nadam" => Box::new(NAdam::new(p, 0.02)),
+        "nadam_decay" => Box::new(NAdam::new(p, 0.01).betas(0.8, 0.99).epsilon(1e-6).weight_decay(0.05).momentum_decay(0.02)),
+        "nadam_decoupled" => Box::new(NAdam::new(p, 0.02).weight_decay(0.05).decoupled_weight_decay(true)),
+        "nadam_one_cycle" => return (Box::new(NAdam::new(p, 0.1)), true),
+        "radam" => Box::new(RAdam::new(p, 0.02)),
+        "radam_decay" => Box::new(RAdam::new(p, 0.02).betas(0.8, 0.9).epsilon(1e-5).weight_decay(0.05)),
+        "radam_decoupled" => Box::new(RAdam::new(p, 0.02).weight_decay(0.05).decoupled_weight_decay(true)),
+        "lamb" => Box::new(Lamb::new(p, 0.02)),
+        "lamb_all" => {
+            let lamb = Lamb::new(p, 0.02).betas(0.8, 0.99).epsilon(1e-4).weight_decay(0.1).max_grad_norm(0.2);
+            Box::new(lamb.trust_clip(true).always_adapt(true))
+        }
+        "lamb_decoupled" => Box::new(Lamb::new(p, 0.01).weight_decay(0.1).max_grad_norm(f64::INFINITY).decoupled_weight_decay(true)),
+        "lamb_groups" => two_groups(problem, |weights, others| {
+            let lamb = Lamb::new(weights, 0.02).weight_decay(0.05);
+            Box::new(lamb.group(others, |o| (o.learning_rate, o.weight_decay) = (0.005, 0.0)))
+        }),
+        "lars" => Box::new(Lars::new(p, 0.1)),
+        "lars_decay" => Box::new(Lars::new(p, 1.0).momentum(0.9).weight_decay(0.01).trust_coefficient(0.01)),
+        "lars_all" => {
+            let lars = Lars::new(p, 0.05).momentum(0.8).nesterov(true).trust_coefficient(0.2).epsilon(1e-4);
+            Box::new(lars.trust_clip(true).always_adapt(true))
+        }
+        "lars_groups" => two_groups(problem, |weights, others| {
+            let lars = Lars::new(weights, 1.0).momentum(0.9).dampening(0.1).weight_decay(0.02).trust_coefficient(0.01);
+            Box::new(lars.group(others, |o| (o.learning_rate, o.weight_decay) = (0.01, 0.0)))
+        }),
+        "lion" => Box::new(Lion::new(p, 0.01)),
+        "lion_decay" => Box::new(Lion::new(p, 0.005).betas(0.8, 0.95).weight_decay(0.1)),
+        "lion_one_cycle" => return (Box::new(Lion::new(p, 0.1)), true),
         _ => panic!("the fixture has an optimiser {name} that is not built here"),
     };
     (optimizer, false)
@@ -231,11 +263,21 @@ fn every_optimiser_continues_with_the_same_bits_after_a_round_trip_of_its_state(
 
 #[test]
 fn update_has_the_same_bits_whatever_the_number_of_threads() {
-    let run = |threads: usize| {
+    type Build = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
+    let builds: [Build; 7] = [
+        |p| Box::new(AdamW::new(p, 0.01).amsgrad(true)),
+        |p| Box::new(Adadelta::new(p, 1.0)),
+        |p| Box::new(NAdam::new(p, 0.01)),
+        |p| Box::new(RAdam::new(p, 0.01)),
+        |p| Box::new(Lamb::new(p, 0.01).max_grad_norm(0.5)),
+        |p| Box::new(Lars::new(p, 0.1).momentum(0.9).weight_decay(0.01)),
+        |p| Box::new(Lion::new(p, 0.01)),
+    ];
+    let run = |build: Build, threads: usize| {
         convnet::set_num_threads(threads).unwrap();
         let start = Tensor::from_vec((0..100_003).map(|i| (i * 7919 % 1013) as f32 / 999.0 - 0.5).collect(), [100_003]).unwrap();
         let w = Parameter::new(start);
-        let mut optimizer = AdamW::new([w.clone()], 0.01).amsgrad(true);
+        let mut optimizer = build(vec![w.clone()]);
         for _ in 0..3 {
             let mut grads = w.tensor().mul(&w.tensor()).unwrap().sum(..).unwrap().backward().unwrap();
             clip_grad_norm(std::slice::from_ref(&w), &mut grads, 1.0).unwrap();
@@ -243,9 +285,11 @@ fn update_has_the_same_bits_whatever_the_number_of_threads() {
         }
         w.tensor().to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
-    let expected = run(1);
-    for threads in [2, 3, 8] {
-        assert_eq!(run(threads), expected, "{threads} threads");
+    for build in builds {
+        let expected = run(build, 1);
+        for threads in [2, 3, 8] {
+            assert_eq!(run(build, threads), expected, "{threads} threads");
+        }
     }
     convnet::set_num_threads(0).unwrap();
 }
@@ -290,11 +334,22 @@ fn options_out_of_range_are_errors_of_the_step() {
         check("adam: learning rate", &|p| Box::new(Adam::new(p, rate)));
         check("adamw: learning rate", &|p| Box::new(AdamW::new(p, rate)));
         check("rmsprop: learning rate", &|p| Box::new(RmsProp::new(p, rate)));
+        check("adadelta: learning rate", &|p| Box::new(Adadelta::new(p, rate)));
+        check("nadam: learning rate", &|p| Box::new(NAdam::new(p, rate)));
+        check("radam: learning rate", &|p| Box::new(RAdam::new(p, rate)));
+        check("lamb: learning rate", &|p| Box::new(Lamb::new(p, rate)));
+        check("lars: learning rate", &|p| Box::new(Lars::new(p, rate)));
+        check("lion: learning rate", &|p| Box::new(Lion::new(p, rate)));
         check("adagrad: learning rate", &|p| Box::new(Adagrad::new(p, rate)));
     }
     for bad in [-0.1, 1.0, f64::NAN] {
         check("momentum", &|p| Box::new(Sgd::new(p, 0.1).momentum(bad)));
         check("momentum", &|p| Box::new(RmsProp::new(p, 0.1).momentum(bad)));
+        check("rho", &|p| Box::new(Adadelta::new(p, 1.0).rho(bad)));
+        check("first beta", &|p| Box::new(NAdam::new(p, 0.1).betas(bad, 0.9)));
+        check("second beta", &|p| Box::new(RAdam::new(p, 0.1).betas(0.9, bad)));
+        check("second beta", &|p| Box::new(Lion::new(p, 0.1).betas(0.9, bad)));
+        check("momentum", &|p| Box::new(Lars::new(p, 0.1).momentum(bad)));
         check("alpha", &|p| Box::new(RmsProp::new(p, 0.1).alpha(bad)));
         check("first beta", &|p| Box::new(Adam::new(p, 0.1).betas(bad, 0.9)));
         check("second beta", &|p| Box::new(AdamW::new(p, 0.1).betas(0.9, bad)));
@@ -303,11 +358,17 @@ fn options_out_of_range_are_errors_of_the_step() {
         check("weight decay", &|p| Box::new(Sgd::new(p, 0.1).weight_decay(bad)));
         check("weight decay", &|p| Box::new(AdamW::new(p, 0.1).weight_decay(bad)));
         check("epsilon", &|p| Box::new(Adam::new(p, 0.1).epsilon(bad)));
+        check("momentum decay", &|p| Box::new(NAdam::new(p, 0.1).momentum_decay(bad)));
+        check("largest norm", &|p| Box::new(Lamb::new(p, 0.1).max_grad_norm(bad)));
+        check("trust coefficient", &|p| Box::new(Lars::new(p, 0.1).trust_coefficient(bad)));
+        check("dampening", &|p| Box::new(Lars::new(p, 0.1).momentum(0.9).dampening(bad)));
         check("dampening", &|p| Box::new(Sgd::new(p, 0.1).momentum(0.9).dampening(bad)));
         check("decay", &|p| Box::new(Adagrad::new(p, 0.1).lr_decay(bad)));
         check("initial accumulator", &|p| Box::new(Adagrad::new(p, 0.1).initial_accumulator(bad)));
     }
     check("nesterov", &|p| Box::new(Sgd::new(p, 0.1).nesterov(true)));
+    check("nesterov", &|p| Box::new(Lars::new(p, 0.1).nesterov(true)));
+    check("largest norm", &|p| Box::new(Lamb::new(p, 0.1).max_grad_norm(0.0)));
     check("nesterov", &|p| Box::new(Sgd::new(p, 0.1).momentum(0.9).dampening(0.1).nesterov(true)));
     check("two groups", &|p| Box::new(Sgd::new(p.clone(), 0.1).group(p, |_| {})));
     check("weight decay", &|p| Box::new(Sgd::new([], 0.1).group(p, |options| options.weight_decay = -1.0)));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::kernels::runtime::simd::Real;
 use crate::kernels::{elementwise, reduce};
-use crate::tensor::{Element, Tensor, compute, with_float};
+use crate::tensor::{Tensor, compute, with_float};
 
 /// The gradients that a backward pass computed, by leaf.
 ///
@@ -145,25 +145,14 @@ impl Gradients {
     }
 }
 
-/// Returns the Euclidean norm of several tensors together.
+/// Returns the Euclidean norm of several tensors together, in a fixed order of summation, so that it
+/// does not depend on the number of threads.
 pub(crate) fn norm_of<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<f64> {
     let mut sum = 0.0;
     for gradient in gradients {
-        sum += with_float!(gradient.dtype(), "norm", T => sum_of_squares::<T>(gradient));
+        sum += with_float!(gradient.dtype(), "norm", T => reduce::sum_of_squares(gradient.data::<T>()));
     }
     Ok(sum.sqrt())
-}
-
-/// Returns the sum of squares, in f64 and in a fixed order, so that squares of f32 cannot overflow
-/// and the result does not depend on the number of threads.
-fn sum_of_squares<T: Element + Into<f64>>(x: &Tensor) -> f64 {
-    let add = |sum: f64, x: T| {
-        let x: f64 = x.into();
-        sum + x * x
-    };
-    let mut sum = [0.0];
-    reduce::reduce([1, x.numel(), 1], x.data::<T>(), &mut sum, 0.0, add, |a, b| a + b);
-    sum[0]
 }
 
 /// Multiplication by a number.

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::runtime::allocator::Buffer;
 use super::runtime::parallel::{self, Disjoint};
-use super::runtime::simd::{Scalar, vectorize};
+use super::runtime::simd::{Real, Scalar, vectorize};
 
 /// The number of elements of a contiguous run that one partial sum covers.
 const RUN: usize = 16 * 1024;
@@ -135,6 +135,17 @@ pub fn reduce<T: Scalar, A: Scalar>(
     } else {
         reduce_columns([outer, reduced, inner], x, y, zero, add, join);
     }
+}
+
+/// Returns the sum of squares, in f64, so that squares of f32 cannot overflow.
+pub fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
+    let add = |sum: f64, x: T| {
+        let x = x.to_f64().unwrap_or(f64::NAN);
+        sum + x * x
+    };
+    let mut sum = [0.0];
+    reduce([1, x.len(), 1], x, &mut sum, 0.0, add, |a, b| a + b);
+    sum[0]
 }
 
 fn reduce_rows<T: Scalar, A: Scalar>(

@@ -99,9 +99,16 @@ impl UpdateRule for AdagradOptions {
         visitor("epsilon", &mut self.epsilon);
     }
 
-    fn update<T: Real>(&self, progress: &Progress, parameter: &mut [T], gradient: &[T], [sum, ..]: [&mut [T]; MAX_SLOTS]) {
+    fn update<T: Real>(
+        &self,
+        progress: &mut Progress,
+        parameter: &mut [T],
+        gradient: &[T],
+        [sum, ..]: [&mut [T]; MAX_SLOTS],
+    ) -> Result<()> {
         let learning_rate = self.learning_rate / (1.0 + (progress.step as f64 - 1.0) * self.learning_rate_decay);
         let rule = optim::Adagrad { learning_rate, weight_decay: self.weight_decay, epsilon: self.epsilon };
         update(rule, parameter, gradient, [sum]);
+        Ok(())
     }
 }

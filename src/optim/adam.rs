@@ -102,7 +102,13 @@ impl<const DECOUPLED: bool> UpdateRule for AdamOptions<DECOUPLED> {
         visit_flag("amsgrad", &mut self.amsgrad, visitor);
     }
 
-    fn update<T: Real>(&self, progress: &Progress, parameter: &mut [T], gradient: &[T], [m, v, largest]: [&mut [T]; MAX_SLOTS]) {
+    fn update<T: Real>(
+        &self,
+        progress: &mut Progress,
+        parameter: &mut [T],
+        gradient: &[T],
+        [m, v, largest]: [&mut [T]; MAX_SLOTS],
+    ) -> Result<()> {
         let &AdamOptions { learning_rate, betas, epsilon, weight_decay, amsgrad } = self;
         let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powf(progress.step as f64));
         let (step_size, unbias) = (learning_rate / correction1, 1.0 / correction2.sqrt());
@@ -114,5 +120,6 @@ impl<const DECOUPLED: bool> UpdateRule for AdamOptions<DECOUPLED> {
             let rule = optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias, epsilon };
             update(rule, parameter, gradient, [m, v]);
         }
+        Ok(())
     }
 }

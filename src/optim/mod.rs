@@ -21,25 +21,37 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
+mod adadelta;
 mod adagrad;
 mod adam;
 mod clip;
+mod lamb;
+mod lars;
+mod lion;
 mod lr_scheduler;
+mod nadam;
 mod param_groups;
+mod radam;
 mod rmsprop;
 mod sgd;
 mod state;
 mod update_rule;
 
+pub use adadelta::{Adadelta, AdadeltaOptions};
 pub use adagrad::{Adagrad, AdagradOptions};
 pub use adam::{Adam, AdamOptions, AdamW};
 pub use clip::{clip_grad_norm, clip_grad_value};
+pub use lamb::{Lamb, LambOptions};
+pub use lars::{Lars, LarsOptions};
+pub use lion::{Lion, LionOptions};
 pub use lr_scheduler::{
     Anneal, ChainedLr, CloneLrSchedule, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, LambdaLr, LinearWarmup,
     LrSchedule, LrScheduler, MultiStepLr, OneCycleLr, PlateauMode, PolynomialLr, Rates, ReduceLrOnPlateau, SequentialLr, StepLr,
     ThresholdMode,
 };
+pub use nadam::{NAdam, NAdamOptions};
 pub use param_groups::GroupedOptimizer;
+pub use radam::{RAdam, RAdamOptions};
 pub use rmsprop::{RmsProp, RmsPropOptions};
 pub use sgd::{Sgd, SgdOptions};
 pub use state::OptimizerState;

@@ -102,13 +102,20 @@ impl UpdateRule for RmsPropOptions {
         visit_flag("centered", &mut self.centered, visitor);
     }
 
-    fn update<T: Real>(&self, _: &Progress, parameter: &mut [T], gradient: &[T], [square, mean, velocity]: [&mut [T]; MAX_SLOTS]) {
+    fn update<T: Real>(
+        &self,
+        _: &mut Progress,
+        parameter: &mut [T],
+        gradient: &[T],
+        [square, mean, velocity]: [&mut [T]; MAX_SLOTS],
+    ) -> Result<()> {
         match (self.centered, self.momentum != 0.0) {
             (false, false) => update(self.rule::<false, false>(), parameter, gradient, [square]),
             (true, false) => update(self.rule::<true, false>(), parameter, gradient, [square, mean]),
             (false, true) => update(self.rule::<false, true>(), parameter, gradient, [square, velocity]),
             (true, true) => update(self.rule::<true, true>(), parameter, gradient, [square, mean, velocity]),
         }
+        Ok(())
     }
 }
 

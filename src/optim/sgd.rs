@@ -99,7 +99,13 @@ impl UpdateRule for SgdOptions {
         visitor("weight_decay", &mut self.weight_decay);
     }
 
-    fn update<T: Real>(&self, progress: &Progress, parameter: &mut [T], gradient: &[T], [velocity, ..]: [&mut [T]; MAX_SLOTS]) {
+    fn update<T: Real>(
+        &self,
+        progress: &mut Progress,
+        parameter: &mut [T],
+        gradient: &[T],
+        [velocity, ..]: [&mut [T]; MAX_SLOTS],
+    ) -> Result<()> {
         let &SgdOptions { learning_rate, momentum, dampening, nesterov, weight_decay } = self;
         let gain = if progress.fresh { 1.0 } else { 1.0 - dampening };
         if momentum == 0.0 {
@@ -107,5 +113,6 @@ impl UpdateRule for SgdOptions {
         } else {
             update(optim::Sgd::<true> { learning_rate, weight_decay, momentum, gain, nesterov }, parameter, gradient, [velocity]);
         }
+        Ok(())
     }
 }

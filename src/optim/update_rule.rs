@@ -14,6 +14,10 @@ pub struct Progress {
     pub(crate) step: u64,
     /// Whether the state tensors were made for this update.
     pub(crate) fresh: bool,
+    /// The number that a rule with a [`NUMBER`](UpdateRule::NUMBER) keeps; 1 at first.
+    pub(crate) number: f64,
+    /// The factor of the gradient by which [`max_norm`](UpdateRule::max_norm) is kept.
+    pub(crate) clip: f64,
 }
 
 /// The options of an optimiser, and its update with them.
@@ -22,6 +26,8 @@ pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
     const NAME: &'static str;
     /// Names of the state tensors.
     const SLOTS: &'static [&'static str];
+    /// The name of a number that is kept for each parameter beside the state tensors, if any.
+    const NUMBER: Option<&'static str> = None;
 
     /// Checks that all options are in range.
     fn check(&self) -> Result<()>;
@@ -31,6 +37,11 @@ pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
     fn initial(&self) -> f64 {
         0.0
     }
+    /// Returns the largest norm of the gradients of all groups together; the update scales larger
+    /// ones down by [`Progress::clip`].
+    fn max_norm(&self) -> f64 {
+        f64::INFINITY
+    }
     /// Returns the learning rate.
     fn learning_rate(&mut self) -> &mut f64;
     /// Returns the momentum or its counterpart.
@@ -38,7 +49,10 @@ pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
     /// Calls the visitor with each option and its name; flags are 0 and 1.
     fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64));
     /// Updates one parameter in place; state tensors that are not needed are empty.
-    fn update<T: Real>(&self, progress: &Progress, parameter: &mut [T], gradient: &[T], state: [&mut [T]; MAX_SLOTS]);
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when memory cannot hold temporary data.
+    fn update<T: Real>(&self, progress: &mut Progress, parameter: &mut [T], gradient: &[T], state: [&mut [T]; MAX_SLOTS]) -> Result<()>;
 }
 
 /// Calls the visitor with a flag as a number; for [`UpdateRule::visit`].

@@ -492,9 +492,9 @@ mod tests {
         assert!(got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-14), "{got:?}, not {expected:?}");
     }
 
-    /// The expected numbers are those of `AveragedModel` of PyTorch 2.15 and of `ModelEmaV3` of timm
-    /// 1.0.31 (`use_warmup=True`, `update(model, step)` from step 1) on a `Linear(3, 1)` of f64 with
-    /// the weights `STEPS`.
+    /// The expected numbers are those of `AveragedModel` of PyTorch 2.15 and of `ModelEmaV3` of
+    /// timm 1.0.31 (`use_warmup=True`, `update(model, step)` from step 1) on a `Linear(3, 1)` of
+    /// f64 with the weights `STEPS`.
     #[test]
     fn averages_are_those_of_pytorch_and_timm() {
         assert_close(&run(&mut Ema::new(0.75)), &[1.2265625, -0.421875, 1.49609375]);

@@ -7,8 +7,8 @@ use crate::tensor::{DType, Tensor};
 /// Decides to stop training when a metric has not improved for some updates.
 ///
 /// An improvement is a value that is lower than the best so far by more than
-/// [`min_delta`](EarlyStopping::min_delta), or higher after [`maximize`](EarlyStopping::maximize). A
-/// value that is not a number is none. These are the rules of Keras and of Lightning.
+/// [`min_delta`](EarlyStopping::min_delta), or higher after [`maximize`](EarlyStopping::maximize).
+/// A value that is not a number is none. These are the rules of Keras and of Lightning.
 ///
 /// ```
 /// use convnet::train::EarlyStopping;

@@ -6,6 +6,7 @@ use std::fmt;
 use super::state::{self, OptimizerState, Reader};
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule};
 use crate::autograd::Gradients;
+use crate::autograd::gradients::norm_of;
 use crate::error::{Error, Result};
 use crate::nn::Parameter;
 use crate::optim::{Optimizer, check_range};
@@ -16,6 +17,8 @@ struct Member {
     parameter: Parameter,
     steps: u64,
     slots: [Option<Tensor>; MAX_SLOTS],
+    /// The number of a rule with a [`NUMBER`](UpdateRule::NUMBER).
+    number: f64,
 }
 
 type Edit<R> = Box<dyn Fn(&mut R) + Send>;
@@ -28,7 +31,9 @@ struct Group<R> {
 }
 
 /// An optimiser with the options `R`; see [`Sgd`](super::Sgd), [`Adam`](super::Adam),
-/// [`AdamW`](super::AdamW), [`RmsProp`](super::RmsProp), [`Adagrad`](super::Adagrad).
+/// [`AdamW`](super::AdamW), [`NAdam`](super::NAdam), [`RAdam`](super::RAdam),
+/// [`Adadelta`](super::Adadelta), [`Adagrad`](super::Adagrad), [`RmsProp`](super::RmsProp),
+/// [`Lamb`](super::Lamb), [`Lars`](super::Lars), [`Lion`](super::Lion).
 pub struct GroupedOptimizer<R> {
     defaults: R,
     groups: Vec<Group<R>>,
@@ -98,7 +103,7 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
                     continue;
                 }
             }
-            members.push(Member { parameter, steps: 0, slots: [const { None }; MAX_SLOTS] });
+            members.push(Member { parameter, steps: 0, slots: [const { None }; MAX_SLOTS], number: 1.0 });
         }
         self.known.extend(here);
         self.groups.push(Group { options, edit, members });
@@ -134,6 +139,13 @@ impl<R: UpdateRule> GroupedOptimizer<R> {
         if found { Ok(()) } else { Err(Error::argument(R::NAME, self.why_nothing_is_found(gradients))) }
     }
 
+    /// Returns the norm of the gradients of all parameters that a step changes.
+    fn norm(&self, gradients: &Gradients) -> Result<f64> {
+        let members = self.groups.iter().flat_map(|group| &group.members).filter(|member| !member.parameter.is_frozen());
+        let leaves = members.map(|member| member.parameter.leaf()).collect::<Result<Vec<Tensor>>>()?;
+        norm_of(leaves.iter().filter_map(|leaf| gradients.get(leaf)))
+    }
+
     /// Returns the likely cause when no parameter has a gradient.
     fn why_nothing_is_found(&self, gradients: &Gradients) -> String {
         let parameters = || self.groups.iter().flat_map(|group| &group.members).map(|member| &member.parameter);
@@ -160,9 +172,13 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
     fn step(&mut self, gradients: &Gradients) -> Result<()> {
         let _op = operation(R::NAME);
         self.check(gradients)?;
+        let norm = if self.groups.iter().any(|group| group.options.max_norm() < f64::INFINITY) { self.norm(gradients)? } else { 0.0 };
         for group in &mut self.groups {
+            // Not a number for a norm that is not.
+            let share = norm / group.options.max_norm();
+            let clip = if share <= 1.0 { 1.0 } else { 1.0 / share };
             for member in &mut group.members {
-                member.step(&group.options, gradients)?;
+                member.step(&group.options, gradients, clip)?;
             }
         }
         Ok(())
@@ -212,6 +228,9 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
         }
         for (index, member) in self.groups.iter().flat_map(|group| &group.members).enumerate() {
             state.push(format!("{}.param.{index}.step", R::NAME), state::count(member.steps));
+            if let Some(name) = R::NUMBER {
+                state.push(format!("{}.param.{index}.{name}", R::NAME), Tensor::scalar(member.number));
+            }
             for (name, slot) in R::SLOTS.iter().zip(&member.slots) {
                 if let Some(slot) = slot {
                     state.push(format!("{}.param.{index}.{name}", R::NAME), slot.clone());
@@ -235,6 +254,10 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
         let mut members = vec![];
         for (index, member) in self.groups.iter().flat_map(|group| &group.members).enumerate() {
             let steps = reader.count(&format!("{}.param.{index}.step", R::NAME))?;
+            let number = match R::NUMBER {
+                Some(name) => reader.number(&format!("{}.param.{index}.{name}", R::NAME))?,
+                None => 1.0,
+            };
             let mut slots = [const { None }; MAX_SLOTS];
             for (name, slot) in R::SLOTS.iter().zip(&mut slots) {
                 let name = format!("{}.param.{index}.{name}", R::NAME);
@@ -245,26 +268,26 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
                 }
                 *slot = Some(value.detach());
             }
-            members.push((steps, slots));
+            members.push((steps, slots, number));
         }
         reader.finish()?;
         for (group, options) in self.groups.iter_mut().zip(options) {
             group.options = options;
         }
         for (member, loaded) in self.groups.iter_mut().flat_map(|group| &mut group.members).zip(members) {
-            (member.steps, member.slots) = loaded;
+            (member.steps, member.slots, member.number) = loaded;
         }
         Ok(())
     }
 }
 
 impl Member {
-    fn step<R: UpdateRule>(&mut self, options: &R, gradients: &Gradients) -> Result<()> {
+    fn step<R: UpdateRule>(&mut self, options: &R, gradients: &Gradients, clip: f64) -> Result<()> {
         let Some(gradient) = gradients.get(&self.parameter.leaf()?) else { return Ok(()) };
         if self.parameter.is_frozen() {
             return Ok(());
         }
-        let (steps, slots) = (&mut self.steps, &mut self.slots);
+        let (steps, slots, number) = (&mut self.steps, &mut self.slots, &mut self.number);
         self.parameter.update(|value| {
             with_float!(value.dtype(), R::NAME, T => {
                 let format = value.memory_format();
@@ -285,8 +308,9 @@ impl Member {
                         *state = slot.make_mut()?;
                     }
                 }
-                *steps += 1;
-                options.update(&Progress { step: *steps, fresh }, value.make_mut()?, gradient.data(), state);
+                let mut progress = Progress { step: *steps + 1, fresh, number: *number, clip };
+                options.update(&mut progress, value.make_mut()?, gradient.data(), state)?;
+                (*steps, *number) = (progress.step, progress.number);
                 Ok(())
             })
         })

@@ -23,7 +23,8 @@ impl Mean {
         Mean { sum, weight }
     }
 
-    /// Adds a value that stands for `samples` samples. A value that is not finite makes the mean so.
+    /// Adds a value that stands for `samples` samples. A value that is not finite makes the mean
+    /// so.
     pub fn update(&mut self, value: f64, samples: usize) {
         self.sum += value * samples as f64;
         self.weight += samples as f64;

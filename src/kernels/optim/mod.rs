@@ -4,10 +4,15 @@
 //! share. The optional parts of a rule (momentum, AMSGrad's maximum, …) are const parameters, so
 //! that each variant is a loop without branches.
 
+mod rules;
+
+pub use rules::{Adadelta, Adagrad, Adam, Blend, Lamb, Lars, Lion, NAdam, RmsProp, Sgd};
+
 use pulp::{Simd, WithSimd};
 
-use super::runtime::parallel::{self, Disjoint};
-use super::runtime::simd::{Real, dispatch_light};
+use crate::kernels::reduce::sum_of_squares;
+use crate::kernels::runtime::parallel::{self, Disjoint};
+use crate::kernels::runtime::simd::{Real, dispatch_light};
 
 /// The number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
@@ -94,132 +99,9 @@ fn update_all<T: Real, const N: usize, U: Update<N>>(rule: U, p: &mut [T], g: &[
     }
 }
 
-/// Gradient descent; with `MOMENTUM` the state is the velocity.
-#[derive(Clone, Copy)]
-pub struct Sgd<const MOMENTUM: bool> {
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub momentum: f64,
-    /// The factor of the gradient in the velocity: `1 - dampening`.
-    pub gain: f64,
-    pub nesterov: bool,
-}
-
-impl<const MOMENTUM: bool, const N: usize> Update<N> for Sgd<MOMENTUM> {
-    const COST: usize = 4;
-
-    #[inline(always)]
-    fn apply<T: Real>(self, p: T, g: T, state: &mut [T; N]) -> T {
-        let mut step = g + T::of(self.weight_decay) * p;
-        if MOMENTUM {
-            let velocity = T::of(self.momentum) * state[0] + T::of(self.gain) * step;
-            state[0] = velocity;
-            step = if self.nesterov { step + T::of(self.momentum) * velocity } else { velocity };
-        }
-        p - T::of(self.learning_rate) * step
-    }
-}
-
-/// Adam; the state is the two moments and, with `AMSGRAD`, the maximum of the second one.
-#[derive(Clone, Copy)]
-pub struct Adam<const AMSGRAD: bool> {
-    /// The learning rate divided by the first moment's bias correction.
-    pub step_size: f64,
-    /// The factor by which the parameter is multiplied first: decoupled weight decay.
-    pub shrink: f64,
-    /// The weight decay that is added to the gradient.
-    pub weight_decay: f64,
-    pub betas: [f64; 2],
-    /// The reciprocal of the square root of the second moment's bias correction.
-    pub unbias: f64,
-    pub epsilon: f64,
-}
-
-impl<const AMSGRAD: bool, const N: usize> Update<N> for Adam<AMSGRAD> {
-    const COST: usize = 16;
-
-    #[inline(always)]
-    fn apply<T: Real>(self, p: T, g: T, state: &mut [T; N]) -> T {
-        let p = p * T::of(self.shrink);
-        let g = g + T::of(self.weight_decay) * p;
-        let first = state[0] + T::of(1.0 - self.betas[0]) * (g - state[0]);
-        let second = T::of(self.betas[1]) * state[1] + T::of(1.0 - self.betas[1]) * g * g;
-        (state[0], state[1]) = (first, second);
-        let mut scale = second;
-        if AMSGRAD {
-            // Written so that a NaN second moment propagates.
-            scale = if state[2] >= second { state[2] } else { second };
-            state[2] = scale;
-        }
-        p - T::of(self.step_size) * first / (scale.sqrt() * T::of(self.unbias) + T::of(self.epsilon))
-    }
-}
-
-/// RMSprop; the state is the mean square, with `CENTERED` the mean, with `MOMENTUM` (last) the
-/// velocity.
-#[derive(Clone, Copy)]
-pub struct RmsProp<const CENTERED: bool, const MOMENTUM: bool> {
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub alpha: f64,
-    pub epsilon: f64,
-    pub momentum: f64,
-}
-
-impl<const CENTERED: bool, const MOMENTUM: bool, const N: usize> Update<N> for RmsProp<CENTERED, MOMENTUM> {
-    const COST: usize = 16;
-
-    #[inline(always)]
-    fn apply<T: Real>(self, p: T, g: T, state: &mut [T; N]) -> T {
-        let g = g + T::of(self.weight_decay) * p;
-        let fresh = T::of(1.0 - self.alpha);
-        state[0] = T::of(self.alpha) * state[0] + fresh * g * g;
-        let mut square = state[0];
-        if CENTERED {
-            state[1] = state[1] + fresh * (g - state[1]);
-            square -= state[1] * state[1];
-        }
-        let mut step = g / (square.sqrt() + T::of(self.epsilon));
-        if MOMENTUM {
-            step = T::of(self.momentum) * state[N - 1] + step;
-            state[N - 1] = step;
-        }
-        p - T::of(self.learning_rate) * step
-    }
-}
-
-/// Adagrad; the state is the sum of squares.
-#[derive(Clone, Copy)]
-pub struct Adagrad {
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub epsilon: f64,
-}
-
-impl Update<1> for Adagrad {
-    const COST: usize = 16;
-
-    #[inline(always)]
-    fn apply<T: Real>(self, p: T, g: T, state: &mut [T; 1]) -> T {
-        let g = g + T::of(self.weight_decay) * p;
-        state[0] += g * g;
-        p - T::of(self.learning_rate) * g / (state[0].sqrt() + T::of(self.epsilon))
-    }
-}
-
-/// A step towards a value, which takes the gradient's place: `p + share · (value - p)`.
-#[derive(Clone, Copy)]
-pub struct Blend {
-    pub share: f64,
-}
-
-impl Update<0> for Blend {
-    const COST: usize = 2;
-
-    #[inline(always)]
-    fn apply<T: Real>(self, p: T, value: T, _: &mut [T; 0]) -> T {
-        p + T::of(self.share) * (value - p)
-    }
+/// Returns the Euclidean norm, summed in a fixed order.
+pub fn norm<T: Real>(x: &[T]) -> f64 {
+    sum_of_squares(x).sqrt()
 }
 
 #[cfg(test)]
