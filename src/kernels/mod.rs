@@ -19,6 +19,7 @@ pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod runtime;
+pub mod scale;
 pub mod softmax;
 pub mod transpose;
 

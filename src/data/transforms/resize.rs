@@ -6,6 +6,7 @@ use crate::data::image::{redraw, try_filled, try_reserved};
 use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 use crate::kernels::runtime::simd::vectorize;
+use crate::kernels::scale::{PRECISION, scale_columns, scale_rows};
 
 /// The filter by which [`Resize`] weights pixels; tensors are resized by
 /// [`Tensor::interpolate`](crate::Tensor::interpolate).
@@ -189,51 +190,53 @@ fn nearest(position: usize, from: usize, to: usize) -> usize {
 }
 
 /// A type of numbers that images are scaled in.
-trait Sample: Copy {
-    type Weight: Copy;
-    type Sum: Copy;
-    const BLANK: Self;
-    /// The initial value of a sum.
-    const START: Self::Sum;
+trait Sample: Copy + Default {
+    type Weight: Copy + 'static;
     fn weight(weight: f64) -> Self::Weight;
-    fn add(sum: Self::Sum, weight: Self::Weight, x: Self) -> Self::Sum;
-    fn finish(sum: Self::Sum) -> Self;
+    /// Scales `[height, from, channels]` to `[height, to, channels]`.
+    fn rows(channels: usize, from: usize, taps: &Taps<Self>, pixels: &[Self], out: &mut [Self]);
+    /// Scales `[from, run]` to `[to, run]`.
+    fn columns(run: usize, taps: &Taps<Self>, pixels: &[Self], out: &mut [Self]);
 }
 
 impl Sample for f32 {
     type Weight = f64;
-    type Sum = f64;
-    const BLANK: f32 = 0.0;
-    const START: f64 = 0.0;
     fn weight(weight: f64) -> f64 {
         weight
     }
-    fn add(sum: f64, weight: f64, x: f32) -> f64 {
-        sum + weight * f64::from(x)
+    fn rows(channels: usize, from: usize, taps: &Taps<f32>, pixels: &[f32], out: &mut [f32]) {
+        let rows = pixels.chunks_exact(from * channels).zip(out.chunks_exact_mut(taps.ends.len() * channels));
+        match channels {
+            1 => rows.for_each(|(row, out)| along_row::<1>(taps, row, out)),
+            3 => rows.for_each(|(row, out)| along_row::<3>(taps, row, out)),
+            _ => rows.for_each(|(row, out)| f32::columns(channels, taps, row, out)),
+        }
     }
-    fn finish(sum: f64) -> f32 {
-        sum as f32
+    fn columns(run: usize, taps: &Taps<f32>, pixels: &[f32], out: &mut [f32]) {
+        let mut sums = vec![0.0; run];
+        for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
+            vectorize::<f32, _>(|| {
+                sums.fill(0.0);
+                for (row, &weight) in pixels[first * run..].chunks_exact(run).zip(weights) {
+                    sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+                }
+                out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
+            });
+        }
     }
 }
 
-/// Pillow's fixed point: 8 bits for the value, 2 for the overshoot of the cubic, the rest for the
-/// weights.
-const PRECISION: u32 = 32 - 8 - 2;
-
 impl Sample for u8 {
     type Weight = i32;
-    type Sum = i32;
-    const BLANK: u8 = 0;
-    const START: i32 = 1 << (PRECISION - 1);
     fn weight(weight: f64) -> i32 {
         // Half-way cases round away from zero: a half is added before truncation.
         (weight * f64::from(1 << PRECISION) + 0.5f64.copysign(weight)) as i32
     }
-    fn add(sum: i32, weight: i32, x: u8) -> i32 {
-        sum + weight * i32::from(x)
+    fn rows(channels: usize, from: usize, taps: &Taps<u8>, pixels: &[u8], out: &mut [u8]) {
+        scale_rows(channels, from, taps.iter(), pixels, out);
     }
-    fn finish(sum: i32) -> u8 {
-        (sum >> PRECISION).clamp(0, 255) as u8
+    fn columns(run: usize, taps: &Taps<u8>, pixels: &[u8], out: &mut [u8]) {
+        scale_columns(run, taps.iter(), pixels, out);
     }
 }
 
@@ -265,7 +268,7 @@ impl<S: Sample> Taps<S> {
     }
 
     /// Returns, for each pixel of the result, its first source pixel and its weights.
-    fn iter(&self) -> impl Iterator<Item = (usize, &[S::Weight])> {
+    fn iter(&self) -> impl Iterator<Item = (usize, &[S::Weight])> + Clone {
         let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
         self.ends.iter().zip(starts).map(|(&(first, end), start)| (first, &self.weights[start..end]))
     }
@@ -302,51 +305,31 @@ impl Scale {
 
     /// Scales `[rows, from_width, C]` to `[rows, width, C]`.
     fn rows<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
-        let (from, to, channels) = (self.from[1], self.to[1], self.channels);
-        let taps = Taps::new(from, to, self.interpolation);
-        let mut scaled = vec![S::BLANK; pixels.len() / from * to];
-        let rows = pixels.chunks_exact(from * channels).zip(scaled.chunks_exact_mut(to * channels));
-        match channels {
-            1 => rows.for_each(|(row, out)| along_row::<S, 1>(&taps, row, out)),
-            3 => rows.for_each(|(row, out)| along_row::<S, 3>(&taps, row, out)),
-            _ => rows.for_each(|(row, out)| along_columns(&taps, row, out, channels)),
-        }
+        let (from, to) = (self.from[1], self.to[1]);
+        let mut scaled = vec![S::default(); pixels.len() / from * to];
+        S::rows(self.channels, from, &Taps::new(from, to, self.interpolation), pixels, &mut scaled);
         scaled
     }
 
     /// Scales `[from_height, width, C]` to `[height, width, C]`.
     fn columns<S: Sample>(&self, pixels: &[S], width: usize) -> Vec<S> {
-        let taps = Taps::new(self.from[0], self.to[0], self.interpolation);
-        let mut scaled = vec![S::BLANK; self.to[0] * width * self.channels];
-        along_columns(&taps, pixels, &mut scaled, width * self.channels);
+        let (from, to) = (self.from[0], self.to[0]);
+        let mut scaled = vec![S::default(); to * width * self.channels];
+        S::columns(width * self.channels, &Taps::new(from, to, self.interpolation), pixels, &mut scaled);
         scaled
     }
 }
 
 /// Scales `[from, C]` to `[to, C]` for few channels, which stay in registers.
-fn along_row<S: Sample, const C: usize>(taps: &Taps<S>, row: &[S], out: &mut [S]) {
+fn along_row<const C: usize>(taps: &Taps<f32>, row: &[f32], out: &mut [f32]) {
     let (pixels, _) = row.as_chunks::<C>();
     for ((first, weights), out) in taps.iter().zip(out.as_chunks_mut::<C>().0) {
-        let mut sums = [S::START; C];
+        let mut sums = [0.0; C];
         for (pixel, &weight) in pixels[first..].iter().zip(weights) {
             for (sum, &x) in sums.iter_mut().zip(pixel) {
-                *sum = S::add(*sum, weight, x);
+                *sum += weight * f64::from(x);
             }
         }
-        *out = sums.map(S::finish);
-    }
-}
-
-/// Scales `[from, run]` to `[to, run]`.
-fn along_columns<S: Sample>(taps: &Taps<S>, pixels: &[S], out: &mut [S], run: usize) {
-    let mut sums = vec![S::START; run];
-    for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
-        vectorize::<f32, _>(|| {
-            sums.fill(S::START);
-            for (row, &weight) in pixels[first * run..].chunks_exact(run).zip(weights) {
-                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum = S::add(*sum, weight, x));
-            }
-            out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = S::finish(sum));
-        });
+        *out = sums.map(|sum| sum as f32);
     }
 }

@@ -36,7 +36,7 @@ pub fn idct(blocks: &[[i16; 64]], quantisation: &[u16; 64], out: &mut [u8]) {
 
 /// Writes the samples of a block to `out[y · stride + x]`.
 fn idct_block(coefficients: &[i16; 64], quantisation: &[u16; 64], out: &mut [u8], stride: usize) {
-    if any(&coefficients[8..]) {
+    if has_value(&coefficients[8..]) {
         idct_full(coefficients, quantisation, out, stride);
     } else {
         idct_flat(coefficients, quantisation, out, stride);
@@ -45,7 +45,7 @@ fn idct_block(coefficients: &[i16; 64], quantisation: &[u16; 64], out: &mut [u8]
 
 /// Returns whether a coefficient is not zero.
 #[inline(always)]
-fn any(coefficients: &[i16]) -> bool {
+fn has_value(coefficients: &[i16]) -> bool {
     // Without an early exit, the compiler compares several at once.
     coefficients.iter().fold(0, |bits, coefficient| bits | coefficient) != 0
 }
@@ -58,7 +58,7 @@ fn dequantised(coefficients: &[i16; 64], quantisation: &[u16; 64], i: usize) -> 
 /// Transforms a block whose coefficients are zero but for the first row: all rows are alike.
 fn idct_flat(coefficients: &[i16; 64], quantisation: &[u16; 64], out: &mut [u8], stride: usize) {
     let value = |i: usize| narrow(dequantised(coefficients, quantisation, i) << KEPT);
-    let first = if any(&coefficients[1..8]) {
+    let first = if has_value(&coefficients[1..8]) {
         transform(std::array::from_fn(value)).map(|value| sample(descale(value, BITS + KEPT + 3)))
     } else {
         [sample((value(0) + fixed(16)) >> (KEPT + 3)); 8]
@@ -128,7 +128,7 @@ mod avx2 {
 
     use bytemuck::{cast, cast_ref};
 
-    use super::{BITS, KEPT, any, idct_flat};
+    use super::{BITS, KEPT, has_value, idct_flat};
 
     // Vectors are not mapped by `array::map` and its like: compiled for any processor, they cannot
     // take in code for this one, and call it.
@@ -145,7 +145,7 @@ mod avx2 {
         let steps = cast_ref(quantisation);
         let mut waiting = None;
         for (i, block) in blocks.iter().enumerate() {
-            if !any(&block[8..]) {
+            if !has_value(&block[8..]) {
                 idct_flat(block, quantisation, &mut out[8 * i..], stride);
             } else if let Some(first) = waiting.take() {
                 pair(steps, blocks, [first, i], out);
