@@ -181,7 +181,11 @@ fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(1e-300, |max: f64, x| max.max(x.abs()));
     for (i, (a, b)) in got.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= tolerance * scale, "{what}[{i}]: {a} instead of {b}, off by {:e} of {scale}", (a - b).abs() / scale);
+        assert!(
+            approx::abs_diff_eq!(a, b, epsilon = tolerance * scale),
+            "{what}[{i}]: {a} instead of {b}, off by {:e} of {scale}",
+            (a - b).abs() / scale
+        );
     }
 }
 
@@ -740,7 +744,8 @@ fn clipping_treats_gradients_that_are_not_finite_as_pytorch_does() {
     assert!(norm.is_nan() && values.iter().all(|x| x.is_nan()));
     // Its squares would overflow in f32.
     let (norm, values) = clip([3e30, 4e30]);
-    assert!((norm / 5e30 - 1.0).abs() < 1e-6 && (values[1] - 0.8).abs() < 1e-6);
+    approx::assert_relative_eq!(norm, 5e30, max_relative = 1e-6);
+    approx::assert_abs_diff_eq!(values[1], 0.8, epsilon = 1e-6);
     let mut grads = Gradients::default();
     grads.insert(&w.tensor(), Tensor::from_vec(vec![f32::NAN, f32::NEG_INFINITY], [2]).unwrap());
     clip_grad_value(std::slice::from_ref(&w), &mut grads, 2.0).unwrap();

@@ -186,11 +186,11 @@ fn tolerance(dtype: DType) -> f64 {
 }
 
 fn close(what: &str, found: f64, expected: f64, scale: f64, tolerance: f64) -> Check {
-    let difference = (found - expected).abs() / scale;
     // A NaN compares as different.
-    if difference <= tolerance {
+    if approx::abs_diff_eq!(found, expected, epsilon = tolerance * scale) {
         return Ok(());
     }
+    let difference = (found - expected).abs() / scale;
     Err(format!("{what} is {found}, expected {expected}: {difference:.1e} of the scale, {tolerance:.1e} allowed").into())
 }
 

@@ -156,9 +156,9 @@ mod tests {
                             Kind::Softmax => (p(r), p(r) * (g - sum)),
                             Kind::LogSoftmax => (p(r).ln(), g - p(r) * sum),
                         };
-                        assert!((y[at(o, r, i)] - value).abs() < 1e-12, "{kind:?} [{outer}, {n}, {inner}]");
+                        assert!(approx::abs_diff_eq!(y[at(o, r, i)], value, epsilon = 1e-12), "{kind:?} [{outer}, {n}, {inner}]");
                         // Sums over 40 000 rows lose some digits.
-                        assert!((dx[at(o, r, i)] - slope).abs() < 1e-9, "{kind:?} [{outer}, {n}, {inner}]");
+                        assert!(approx::abs_diff_eq!(dx[at(o, r, i)], slope, epsilon = 1e-9), "{kind:?} [{outer}, {n}, {inner}]");
                     }
                 }
             }

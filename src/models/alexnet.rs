@@ -123,7 +123,7 @@ mod tests {
             let weights = values(&format!("{name}.weight"));
             let std = (weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64).sqrt();
             // For 34,848 weights and more, the standard error of the deviation is 1 / √(2n), 0.4 %.
-            assert!((std / 0.01 - 1.0).abs() < 0.02, "{name}: {std}");
+            assert!(approx::relative_eq!(std, 0.01, max_relative = 0.02), "{name}: {std}");
         }
     }
 

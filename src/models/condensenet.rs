@@ -273,6 +273,8 @@ impl Module for CondenseNet {
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
+
     use super::*;
     use crate::nn::ModuleExt;
 
@@ -285,12 +287,12 @@ mod tests {
             let net = CondenseNet::condensed(config, 1000);
             let half = 1032 * 1000;
             let found = (net.num_parameters() - half) as f64 / 1e6;
-            assert!((found - parameters).abs() < 0.05, "{found} million parameters, in the paper {parameters}");
+            assert!(abs_diff_eq!(found, parameters, epsilon = 0.05), "{found} million parameters, in the paper {parameters}");
             let found = (net.summary([1, 3, 224, 224]).unwrap().multiply_adds - half as u64) as f64 / 1e6;
-            assert!((found + 12.7 - work).abs() < 0.5, "{found} million multiply-adds, in the paper {work}");
+            assert!(abs_diff_eq!(found + 12.7, work, epsilon = 0.5), "{found} million multiply-adds, in the paper {work}");
         }
         let cifar = CondenseNet::condensed(&CONDENSENET_CIFAR, 10).num_parameters();
-        assert!((cifar as f64 / 1e6 - 0.52).abs() < 0.01, "{cifar}");
+        assert!(abs_diff_eq!(cifar as f64 / 1e6, 0.52, epsilon = 0.01), "{cifar}");
     }
 
     #[test]

@@ -196,6 +196,8 @@ variants! {
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
+
     use super::*;
 
     #[test]
@@ -205,10 +207,11 @@ mod tests {
             let rule = compound_scaling(phi);
             // Tolerances of half of the last digit; resolutions are rounded to multiples of about
             // 20.
-            assert!((rule.width - width).abs() <= 0.05 && (rule.depth - depth).abs() <= 0.05, "{phi}: {rule:?}");
-            assert!((rule.resolution * 224.0 - pixels).abs() < 4.0, "{phi}: {rule:?}");
+            assert!(abs_diff_eq!(rule.width, width, epsilon = 0.05), "{phi}: {rule:?}");
+            assert!(abs_diff_eq!(rule.depth, depth, epsilon = 0.05), "{phi}: {rule:?}");
+            assert!(abs_diff_eq!(rule.resolution * 224.0, pixels, epsilon = 4.0), "{phi}: {rule:?}");
         }
-        assert!((ALPHA * BETA.powi(2) * GAMMA.powi(2) - 2.0).abs() < 0.1);
+        assert!(abs_diff_eq!(ALPHA * BETA.powi(2) * GAMMA.powi(2), 2.0, epsilon = 0.1));
     }
 
     #[test]

@@ -326,7 +326,7 @@ mod tests {
         assert_eq!((aux1.shape(), aux2.shape()), (&[2, 4][..], &[2, 4][..]));
         let expected = value(&out.logits) + 0.3 * (value(&aux1) + value(&aux2));
         // Tolerance for one or two roundings.
-        assert!((out.loss(&labels).unwrap().item::<f32>().unwrap() - expected).abs() < 1e-5);
+        approx::assert_abs_diff_eq!(out.loss(&labels).unwrap().item::<f32>().unwrap(), expected, epsilon = 1e-5);
         assert_eq!(net.forward(&x).unwrap().to_vec::<f32>().unwrap(), out.logits.to_vec::<f32>().unwrap());
         let without = net.without_aux().forward_with_aux(&x).unwrap();
         assert!(without.aux1.is_none() && without.aux2.is_none());
@@ -341,11 +341,12 @@ mod tests {
             let constant = |v: [f64; 3]| Tensor::from_vec(v.to_vec(), [1, 3, 1, 1]).unwrap().to_dtype(crate::DType::F32).unwrap();
             picture.sub(&constant(mean)).unwrap().div(&constant(std)).unwrap()
         };
-        let expected = net.forward(&by([0.5; 3], [0.5; 3])).unwrap().to_vec::<f32>().unwrap();
+        let expected = net.forward(&by([0.5; 3], [0.5; 3])).unwrap();
         let found = net.transform_input(true).forward(&by([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])).unwrap();
         // Tolerance for the roundings of two ways to compute the input, through sixty layers.
-        let scale = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-        assert!(found.to_vec::<f32>().unwrap().iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-3 * scale));
+        let scale = f64::from(expected.abs().max(..).unwrap().item::<f32>().unwrap());
+        let agree = approx::abs_diff_eq!(found, expected, epsilon = 1e-3 * scale);
+        assert!(agree, "{:?}", found.worst_difference(&expected));
     }
 
     #[test]

@@ -412,9 +412,9 @@ mod tests {
         layer.conv.weight.set(&Tensor::from_vec(weight, [4, 2, 1, 1]).unwrap()).unwrap();
         let lasso = layer.lasso().unwrap();
         // Rows 0 and 2, rows 1 and 3: (3, 4), (0.5, 1.2), (5, 12), (0.1, 0).
-        assert!((lasso.item::<f32>().unwrap() - (5.0 + 1.3 + 13.0 + 0.1)).abs() < 1e-5);
+        approx::assert_abs_diff_eq!(lasso.item::<f32>().unwrap(), 5.0 + 1.3 + 13.0 + 0.1, epsilon = 1e-5);
         let gradient = lasso.backward().unwrap().remove(&layer.conv.weight.tensor()).unwrap().to_vec::<f32>().unwrap();
-        assert!((gradient[0] - 3.0 / 5.0).abs() < 1e-6 && (gradient[6] - 12.0 / 13.0).abs() < 1e-6, "{gradient:?}");
+        approx::assert_abs_diff_eq!([gradient[0], gradient[6]][..], [3.0 / 5.0, 12.0 / 13.0][..], epsilon = 1e-6);
         layer.set_progress(1.0).unwrap();
         assert_eq!(layer.lasso().unwrap().item::<f32>().unwrap(), 0.0);
     }

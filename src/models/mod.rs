@@ -288,7 +288,7 @@ mod tests {
             ("efficientnet_b7", 37_750),
         ] {
             let found = info(name).unwrap().multiply_adds().unwrap() as f64 / 1e6;
-            assert!((found - f64::from(expected)).abs() <= 8.0_f64.max(f64::from(expected) * 2e-3), "{name}: {found}");
+            assert!(approx::relative_eq!(found, f64::from(expected), epsilon = 8.0, max_relative = 2e-3), "{name}: {found}");
         }
         assert!(all().iter().all(|model| model.parameters() > 0 && model.multiply_adds().unwrap() > 0));
     }

@@ -279,8 +279,8 @@ fn functions_and_their_gradients_are_right_over_the_whole_range() {
             for (at, &x) in inputs.iter().enumerate() {
                 for (what, found, exact) in [("value", values[at], (case.value)(x)), ("gradient", slopes[at], (case.slope)(x))] {
                     let exact = round(exact);
-                    let same = found == exact || found.is_nan() && exact.is_nan();
-                    let close = exact.is_finite() && (found - exact).abs() <= relative * exact.abs() + absolute;
+                    let same = found.is_nan() && exact.is_nan();
+                    let close = approx::relative_eq!(found, exact, epsilon = absolute, max_relative = relative);
                     assert!(same || close, "{} of {} at {x:e} in {dtype} is {found:e}, not {exact:e}", what, case.name);
                 }
             }
@@ -350,7 +350,7 @@ fn quotient_of_zero_has_finite_gradient_for_tiny_divisor() {
 fn losses_are_right_at_the_ends_of_the_range() {
     let (zero, far) = (Tensor::zeros([8192]), Tensor::full([8192], 3.4e38, DType::F32).with_grad());
     let of_far = far.mse_loss(&zero).unwrap().backward().unwrap().get(&far).unwrap().to_vec::<f32>().unwrap();
-    assert!((of_far[0] / 8.300_781e34 - 1.0).abs() < 1e-6, "{}", of_far[0]);
+    approx::assert_relative_eq!(of_far[0], 8.300_781e34, max_relative = 1e-6);
 
     let infinite = f32::INFINITY;
     let x = Tensor::from_vec(vec![infinite, -infinite, infinite, -infinite], [4]).unwrap().with_grad();
@@ -365,7 +365,7 @@ fn losses_are_right_at_the_ends_of_the_range() {
     }
     let near = Tensor::full([1], 1e-30, DType::F32);
     let smooth = near.smooth_l1_loss_with(&Tensor::zeros([1]), 1e-29, Reduction::Mean).unwrap().item::<f32>().unwrap();
-    assert!((smooth / 5e-32 - 1.0).abs() < 1e-6, "{smooth}");
+    approx::assert_relative_eq!(smooth, 5e-32, epsilon = 0.0, max_relative = 1e-6);
 }
 
 /// The probabilities and logarithms in f64 equal PyTorch 2.15's in f32: a logit of +∞, or only
@@ -376,7 +376,7 @@ fn infinite_logits_are_classes_without_probability_or_make_the_row_nan() {
     let (low, high, nan) = (f64::NEG_INFINITY, f64::INFINITY, f64::NAN);
     let (p, q) = (1.0 / (1.0 + 1f64.exp()), 1.0 / (1.0 + (-1f64).exp()));
     let same = |found: &[f64], expected: &[f64]| {
-        let close = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() < 1e-6;
+        let close = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan() || approx::abs_diff_eq!(a, b, epsilon = 1e-6);
         found.len() == expected.len() && found.iter().zip(expected).all(close)
     };
     let wide = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap();

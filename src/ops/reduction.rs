@@ -480,12 +480,12 @@ mod tests {
         };
         let found = f64::from(vector(&x).var(..).unwrap().item::<f32>().unwrap());
         // The deviations are exact; the remaining error is the rounding of about ten sums in f32.
-        assert!((found / exact(&x) - 1.0).abs() < 1e-6, "{found} is not {}", exact(&x));
+        approx::assert_relative_eq!(found, exact(&x), max_relative = 1e-6);
         let y = vector(&x).with_grad();
         let gradient = y.var(..).unwrap().backward().unwrap().get(&y).unwrap().sum(..).unwrap().item::<f32>().unwrap();
         // Gradients sum to zero. They would not with the mean's rounding error, up to 5e-4, in each
         // of them.
-        assert!(gradient.abs() < 1e-5, "{gradient}");
+        approx::assert_abs_diff_eq!(gradient, 0.0, epsilon = 1e-5);
     }
 
     #[test]

@@ -301,7 +301,7 @@ fn the_real_mnist_has_its_known_counts_and_mean() {
         labels.to_vec::<i64>().unwrap().into_iter().for_each(|label| counts[label as usize] += 1);
     }
     // The published mean, to the four digits it is published with.
-    assert!((sum / (60_000.0 * 784.0) - 0.1307).abs() < 5e-5);
+    approx::assert_abs_diff_eq!(sum / (60_000.0 * 784.0), 0.1307, epsilon = 5e-5);
     assert_eq!(counts, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]);
 }
 
@@ -661,10 +661,10 @@ fn resize_agrees_with_torchvision() {
     for (size, expected) in RESIZED {
         let y = transformed(&Resize::new(*size), x.clone()).unwrap();
         assert_eq!(y.shape(), [2, size[0], size[1]]);
-        for (a, b) in y.to_vec::<f32>().unwrap().iter().zip(*expected) {
-            // Sums of at most 20 products near 16: a few units in the last place of f32.
-            assert!((a - b).abs() < 1e-5, "{size:?}: {a} should be {b}");
-        }
+        let expected = Tensor::from_slice(expected, y.shape()).unwrap();
+        // Sums of at most 20 products near 16: a few units in the last place of f32.
+        let agree = approx::abs_diff_eq!(y, expected, epsilon = 1e-5);
+        assert!(agree, "{size:?}: {:?}", y.worst_difference(&expected));
     }
     for size in [[0, 3], [3, 0]] {
         assert!(complaint(transformed(&Resize::new(size), x.clone())).contains("cannot scale an image of 4×5 pixels"));

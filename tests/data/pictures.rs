@@ -138,11 +138,9 @@ fn preset_gives_torchvisions_numbers() {
         let image = applied(&ImageClassification::new(24).resize(28), &Image::open(fixture(name)).unwrap());
         assert_eq!(image.shape(), [3, 24, 24]);
         let expected = expected().get(&format!("{name} preset")).unwrap().to_vec::<f32>().unwrap();
-        for (found, expected) in image.pixels().iter().zip(expected) {
-            // A quotient, a difference and a quotient of numbers up to 3: a unit or two in the last
-            // place of f32.
-            assert!((found - expected).abs() < 1e-6, "{name}: {found} in place of {expected}");
-        }
+        // A quotient, a difference and a quotient of numbers up to 3: a unit or two in the last
+        // place of f32.
+        assert!(approx::abs_diff_eq!(image.pixels()[..], expected[..], epsilon = 1e-6), "{name}");
     }
 }
 
@@ -162,7 +160,7 @@ fn image_knows_whether_it_is_of_bytes() {
     // A mean is not rounded.
     image.pixels_mut().copy_from_slice(&[0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1]);
     assert_eq!(applied(&Resize::new([1, 1]), &image).pixels()[..], [0.05; 3]);
-    assert!((applied(&Grayscale, &image).pixels()[1] - 0.1 * (0.2989 + 0.587 + 0.114)).abs() < 1e-7);
+    approx::assert_abs_diff_eq!(applied(&Grayscale, &image).pixels()[1], 0.1 * (0.2989 + 0.587 + 0.114), epsilon = 1e-7);
 }
 
 fn refused(bytes: &[u8]) -> String {

@@ -137,7 +137,7 @@ fn weights_start_uniform_within_one_over_the_root_of_the_fan_in() {
     // 12,800 draws: the extremes miss the bounds by about 1/6,400 of the range.
     assert!(low >= -bound && high <= bound && low < -0.99 * bound && high > 0.99 * bound);
     let variance = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
-    assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 0.05, "uniform in ±b has variance b²/3");
+    assert!(approx::relative_eq!(variance, bound * bound / 3.0, max_relative = 0.05), "uniform in ±b has variance b²/3");
     assert!(values(&conv.bias.as_ref().unwrap().tensor()).iter().all(|b| b.abs() <= bound));
 }
 

@@ -112,7 +112,7 @@ fn compare(what: &str, expected: &Numbers, found: &Tensor, tolerance: f64) -> Ch
 /// values and infinities thus exactly.
 pub fn close(what: &str, expected: &[f64], found: &[f64], tolerance: f64) -> Check {
     let largest = expected.iter().filter(|v| v.is_finite()).fold(0.0f64, |largest, v| largest.max(v.abs()));
-    let agree = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= tolerance * largest;
+    let agree = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || approx::abs_diff_eq!(a, b, epsilon = tolerance * largest);
     match expected.iter().zip(found).position(|(&a, &b)| !agree(a, b)) {
         None if expected.len() == found.len() => Ok(()),
         None => Err(format!("{what} has {} elements, not {}", found.len(), expected.len()).into()),

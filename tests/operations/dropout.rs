@@ -1,6 +1,7 @@
 //! Dropout is random: the tests check its rate, its scale, and that the gradient passes where the
 //! values do.
 
+use approx::abs_diff_eq;
 use convnet::autograd::BackwardOptions;
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
@@ -31,7 +32,7 @@ fn numbers(x: &Tensor) -> Vec<f64> {
 fn assert_rate(y: &[f64], rate: f64, independent: usize) {
     let share = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
     let deviation = (rate * (1.0 - rate) / independent as f64).sqrt();
-    assert!((share - rate).abs() < 5.0 * deviation, "{share} were dropped at a rate of {rate}");
+    assert!(abs_diff_eq!(share, rate, epsilon = 5.0 * deviation), "{share} were dropped at a rate of {rate}");
 }
 
 #[test]
@@ -41,7 +42,7 @@ fn dropout_keeps_its_rate_and_scales_what_it_keeps() -> Result<()> {
         let y = numbers(&y);
         assert_rate(&y, rate, y.len());
         // Exact up to the rounding of 1 / (1 - p) to f32.
-        assert!(y.iter().all(|&y| y == 0.0 || (y * (1.0 - rate) - 1.0).abs() < 1e-6));
+        assert!(y.iter().all(|&y| y == 0.0 || abs_diff_eq!(y * (1.0 - rate), 1.0, epsilon = 1e-6)));
     }
     Ok(())
 }
@@ -52,7 +53,7 @@ fn dropout2d_drops_whole_channels_and_scales_the_others() -> Result<()> {
         let (_, y) = dropped(DType::F32, format, |x| x.dropout2d(0.3))?;
         let y = numbers(&y);
         assert_rate(&y, 0.3, SHAPE[0] * SHAPE[1]);
-        assert!(y.iter().all(|&y| y == 0.0 || (y * 0.7 - 1.0).abs() < 1e-6));
+        assert!(y.iter().all(|&y| y == 0.0 || abs_diff_eq!(y * 0.7, 1.0, epsilon = 1e-6)));
         let channels: Vec<&[f64]> = y.chunks(SHAPE[2] * SHAPE[3]).collect();
         assert!(channels.iter().all(|channel| channel.iter().all(|y| *y == channel[0])), "a channel is dropped in part");
         assert!(channels.windows(SHAPE[1]).any(|w| w[0][0] != w[SHAPE[1] - 1][0]), "all channels share one fate");
@@ -66,7 +67,7 @@ fn stochastic_depth_drops_whole_samples_and_scales_the_others() -> Result<()> {
         let (_, y) = dropped(DType::F32, format, |x| x.stochastic_depth(0.3))?;
         let y = numbers(&y);
         assert_rate(&y, 0.3, SHAPE[0]);
-        assert!(y.iter().all(|&y| y == 0.0 || (y * 0.7 - 1.0).abs() < 1e-6));
+        assert!(y.iter().all(|&y| y == 0.0 || abs_diff_eq!(y * 0.7, 1.0, epsilon = 1e-6)));
         let samples: Vec<&[f64]> = y.chunks(y.len() / SHAPE[0]).collect();
         assert!(samples.iter().all(|sample| sample.iter().all(|y| *y == sample[0])), "a sample is dropped in part");
         assert!(samples.iter().any(|sample| sample[0] != samples[0][0]), "all samples share one fate");
@@ -83,8 +84,8 @@ fn the_gradient_of_dropout_passes_where_the_values_do() -> Result<()> {
             let options = BackwardOptions { gradient: Some(Tensor::from_vec(upstream.clone(), SHAPE)?), retain_graph: false };
             let gradient = numbers(y.backward_with(options)?.get(&x).expect("x took part"));
             // On ones the output is the factor of each element.
-            let expected = numbers(&y).into_iter().zip(upstream).map(|(factor, upstream)| factor * upstream);
-            assert!(expected.zip(gradient).all(|(a, b)| (a - b).abs() < 1e-12));
+            let expected: Vec<f64> = numbers(&y).into_iter().zip(upstream).map(|(factor, upstream)| factor * upstream).collect();
+            assert!(abs_diff_eq!(expected[..], gradient[..], epsilon = 1e-12));
         }
     }
     Ok(())

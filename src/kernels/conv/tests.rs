@@ -106,7 +106,7 @@ fn assert_close<T: Real>(name: &str, algorithm: ConvAlgorithm, got: &[T], expect
     assert_eq!(got.len(), expected.len());
     for (at, (got, expected)) in got.iter().map(|got| got.to_f64().unwrap()).zip(expected).enumerate() {
         assert!(
-            (got - expected).abs() < most,
+            approx::abs_diff_eq!(got, *expected, epsilon = most),
             "{name} {algorithm:?} of {} at {at}: {got}, expected {expected}",
             std::any::type_name::<T>()
         );
@@ -161,9 +161,8 @@ fn compare_moments(algorithm: ConvAlgorithm, g: &ConvGeometry, x: &[f64], w: &[f
     let maps = Maps { images: 1, rows: y.len() / g.channels_out, channels: g.channels_out };
     let expected = norm::take_moments(maps, &y);
     for (found, expected) in [(&moments.mean, &expected.mean), (&moments.m2, &expected.m2)] {
-        assert_eq!(found.len(), expected.len());
-        let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-10 * b.abs().max(1.0);
-        assert!(found.iter().zip(expected).all(close), "{algorithm:?}: {found:?}, expected {expected:?}");
+        let agree = approx::relative_eq!(found[..], expected[..], epsilon = 1e-10, max_relative = 1e-10);
+        assert!(agree, "{algorithm:?}: {found:?}, expected {expected:?}");
     }
 }
 

@@ -89,6 +89,8 @@ pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
+
     use super::*;
     use crate::kernels::affordable;
 
@@ -127,12 +129,12 @@ mod tests {
                 let mut c = vec![f64::NAN; m * n];
                 gemm([m, n, k], &a, b, layout, Some(&bias), &mut c);
                 for (at, &c) in c.iter().enumerate() {
-                    assert!((c - naive(at / n, at % n)).abs() < 1e-10, "{m}×{n}×{k} {layout:?} at {at}");
+                    assert!(abs_diff_eq!(c, naive(at / n, at % n), epsilon = 1e-10), "{m}×{n}×{k} {layout:?} at {at}");
                 }
                 let mut c = vec![f32::NAN; m * n];
                 gemm([m, n, k], &single(&a), &single(b), layout, Some(&single(&bias)), &mut c);
                 for (at, &c) in c.iter().enumerate() {
-                    assert!((f64::from(c) - naive(at / n, at % n)).abs() < 1e-3, "{m}×{n}×{k} {layout:?} at {at} in f32");
+                    assert!(abs_diff_eq!(f64::from(c), naive(at / n, at % n), epsilon = 1e-3), "{m}×{n}×{k} {layout:?} at {at} in f32");
                 }
             }
         }
@@ -148,8 +150,8 @@ mod tests {
             gemm_transposed([k, n, m], &single(&a), &single(&b), &mut of_single);
             for (at, (&c, of_single)) in c.iter().zip(of_single).enumerate() {
                 let expected: f64 = (0..m).map(|p| a[p * k + at / n] * b[p * n + at % n]).sum();
-                assert!((c - expected).abs() < 1e-10, "{k}×{n}×{m} at {at}");
-                assert!((f64::from(of_single) - expected).abs() < 1e-3, "{k}×{n}×{m} at {at} in f32");
+                assert!(abs_diff_eq!(c, expected, epsilon = 1e-10), "{k}×{n}×{m} at {at}");
+                assert!(abs_diff_eq!(f64::from(of_single), expected, epsilon = 1e-3), "{k}×{n}×{m} at {at} in f32");
             }
         }
     }

@@ -245,6 +245,8 @@ impl<T: Real> Sums<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
+
     use super::*;
     use crate::kernels::affordable;
     use crate::kernels::elementwise::epilogue::Activation;
@@ -264,7 +266,7 @@ mod tests {
             product_plain([m, k, n], &x, &w, &mut y);
             for (at, &y) in y.iter().enumerate() {
                 let expected: f64 = (0..n).map(|p| x[at / k * n + p] * w[p * k + at % k]).sum();
-                assert!((y - expected).abs() < 1e-10, "{m}×{k}×{n} at {at}");
+                assert!(abs_diff_eq!(y, expected, epsilon = 1e-10), "{m}×{k}×{n} at {at}");
             }
         }
     }
@@ -280,13 +282,13 @@ mod tests {
             let mut y = vec![f64::NAN; m * n];
             product([m, n, k], &x, &w, Epilogue::default(), &mut y);
             for (at, &y) in y.iter().enumerate() {
-                assert!((y - naive(at / n, at % n)).abs() < 1e-10, "{m}×{n}×{k} at {at}");
+                assert!(abs_diff_eq!(y, naive(at / n, at % n), epsilon = 1e-10), "{m}×{n}×{k} at {at}");
             }
             let epilogue = Epilogue { residual: Some(&residual), activation: Activation::Relu, ..Epilogue::bias(Some(&bias)) };
             product([m, n, k], &x, &w, epilogue, &mut y);
             for (at, &y) in y.iter().enumerate() {
                 let expected = (naive(at / n, at % n) + bias[at % n] + residual[at]).max(0.0);
-                assert!((y - expected).abs() < 1e-10, "{m}×{n}×{k} at {at}");
+                assert!(abs_diff_eq!(y, expected, epsilon = 1e-10), "{m}×{n}×{k} at {at}");
             }
         }
     }

@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn close(a: &[f64], b: &[f64]) -> bool {
-        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-11 * b.abs().max(1.0))
+        approx::relative_eq!(a, b, epsilon = 1e-11, max_relative = 1e-11)
     }
 
     /// Computes the sums of `f` over the rows in `f64` with a plain loop.
@@ -275,7 +275,7 @@ mod tests {
         // The values are exact in f32; the remaining error is the rounding of sums of a few hundred
         // terms.
         for (found, expected) in take_moments(maps, &x).m2.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
+            approx::assert_relative_eq!(*found, expected, max_relative = 1e-5);
         }
     }
 

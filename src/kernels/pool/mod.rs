@@ -696,9 +696,10 @@ mod tests {
             average_backward(&pooling, channels, &grad, &mut dx);
             let (single, mut single_dx) = (grad.iter().map(|&x| x as f32).collect::<Vec<_>>(), vec![-1f32; x.len()]);
             average_backward(&pooling, channels, &single, &mut single_dx);
-            prop_assert!(single_dx.iter().zip(&expected_dx).all(|(&a, b)| (f64::from(a) - b).abs() < 1e-3));
+            let single_dx: Vec<f64> = single_dx.into_iter().map(f64::from).collect();
+            prop_assert!(approx::abs_diff_eq!(single_dx[..], expected_dx[..], epsilon = 1e-3));
             // Multiplication by a reciprocal: two roundings for each of at most 144 terms below 5.
-            prop_assert!(dx.iter().zip(&expected_dx).all(|(a, b)| (a - b).abs() < 1e-12));
+            prop_assert!(approx::abs_diff_eq!(dx[..], expected_dx[..], epsilon = 1e-12));
         }
     }
 }

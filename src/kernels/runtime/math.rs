@@ -229,7 +229,7 @@ mod tests {
             return y.is_nan() && exact.is_nan() || y == rounded;
         }
         let unit = f64::from(f32::EPSILON) * exact.abs().max(f64::from(f32::MIN_POSITIVE));
-        (f64::from(y) - exact).abs() <= ulps * unit
+        approx::abs_diff_eq!(f64::from(y), exact, epsilon = ulps * unit)
     }
 
     fn check(name: &str, ulps: f64, fast: fn(f32) -> f32, exact: fn(f64) -> f64, inputs: impl Iterator<Item = f32>) {
@@ -283,8 +283,8 @@ mod tests {
             (6.5, 1.0),
         ];
         for (x, exact) in known {
-            let (y, mirrored) = (Math::error_function(x), Math::error_function(-x));
-            assert!((y - exact).abs() <= 1e-15 * exact.abs().max(1e-300), "erf({x}) is {exact}, got {y}");
+            let (y, mirrored): (f64, f64) = (Math::error_function(x), Math::error_function(-x));
+            assert!(approx::relative_eq!(y, exact, epsilon = 0.0, max_relative = 1e-15), "erf({x}) is {exact}, got {y}");
             assert_eq!(y, -mirrored);
         }
         assert!(Math::error_function(f64::NAN).is_nan());

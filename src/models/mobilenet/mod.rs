@@ -50,6 +50,6 @@ mod tests {
         let weights = state.get("features.18.0.weight").unwrap().to_vec::<f32>().unwrap();
         let std = (weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64).sqrt();
         // For 409,600 weights, the standard error of the deviation is 1 / √(2n), 0.1 %.
-        assert!((std / (2.0f64 / 1280.0).sqrt() - 1.0).abs() < 0.01, "{std}");
+        approx::assert_relative_eq!(std, (2.0f64 / 1280.0).sqrt(), max_relative = 0.01);
     }
 }

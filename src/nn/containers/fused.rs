@@ -160,10 +160,9 @@ mod tests {
 
     /// Compares with a tolerance for the rounding errors of a sum of 45 products per element.
     fn assert_close(found: &Tensor, expected: &Tensor) {
-        assert_eq!(found.shape(), expected.shape());
         let bound = if found.dtype() == DType::F32 { 1e-5 } else { 1e-13 };
-        let [found, expected] = [found, expected].map(|t| t.cast(DType::F64).unwrap().to_vec::<f64>().unwrap());
-        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= bound * (1.0 + b.abs())), "{found:?}\n{expected:?}");
+        let agree = approx::relative_eq!(found, expected, epsilon = bound, max_relative = bound);
+        assert!(agree, "{:?}", found.worst_difference(expected));
     }
 
     fn check(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) {

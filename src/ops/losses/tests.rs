@@ -1,3 +1,5 @@
+use approx::{assert_abs_diff_eq, assert_relative_eq};
+
 use super::*;
 use crate::autograd::{GradCheck, gradcheck};
 use crate::{DType, MemoryFormat, Result, Tensor};
@@ -31,7 +33,7 @@ fn cross_entropy_is_the_log_of_the_sum_of_exponentials_minus_the_logit() {
     let each = CrossEntropyOptions { reduction: Reduction::None, ..Default::default() };
     let losses = x.cross_entropy_with(&labels(&[2, 0], &[2]), &each).unwrap().to_vec::<f64>().unwrap();
     let first = (1f64.exp() + 2f64.exp() + 3f64.exp()).ln() - 3.0;
-    assert!((losses[0] - first).abs() < 1e-14 && (losses[1] - 3f64.ln()).abs() < 1e-14);
+    assert_abs_diff_eq!(losses[..], [first, 3f64.ln()][..], epsilon = 1e-14);
 }
 
 #[test]
@@ -40,7 +42,8 @@ fn large_logits_neither_overflow_nor_lose_digits() {
     let each = CrossEntropyOptions { reduction: Reduction::None, ..Default::default() };
     let losses = x.cross_entropy_with(&labels(&[0, 0], &[2]), &each).unwrap().to_vec::<f32>().unwrap();
     // One rounding of ln(1 + 1/e) in f32.
-    assert!((losses[0] - 0.313_261_7).abs() < 1e-6 && losses[1] == 0.0, "{losses:?}");
+    assert_abs_diff_eq!(losses[0], 0.313_261_7, epsilon = 1e-6);
+    assert_eq!(losses[1], 0.0);
 }
 
 #[test]
@@ -55,7 +58,7 @@ fn labels_are_probabilities_of_one() {
         let (a, b) = (item(x.cross_entropy_with(&target, &options)), item(x.cross_entropy_with(&hot, &options)));
         // With weights, PyTorch spreads smoothing over weighted classes for labels and for
         // probabilities, so the two agree.
-        assert!((a - b).abs() < 1e-12 * a.abs(), "{a} {b}");
+        assert_relative_eq!(a, b, max_relative = 1e-12);
     }
 }
 
@@ -66,12 +69,12 @@ fn third_dimension_and_channels_last_image_agree_with_rows() {
     let expected = item(rows.cross_entropy(&target));
     let maps = rows.reshape([2, 3, 3]).unwrap().permute([0, 2, 1]).unwrap();
     let image = maps.reshape([2, 3, 3, 1]).unwrap().to_format(MemoryFormat::ChannelsLast).unwrap();
-    let close = |x: f64| (x - expected).abs() < 1e-14;
-    assert!(close(item(maps.cross_entropy(&target.reshape([2, 3]).unwrap()))));
-    assert!(close(item(image.cross_entropy(&target.reshape([2, 3, 1]).unwrap()))));
+    let (of_maps, of_image) = (target.reshape([2, 3]).unwrap(), target.reshape([2, 3, 1]).unwrap());
+    assert_abs_diff_eq!(item(maps.cross_entropy(&of_maps)), expected, epsilon = 1e-14);
+    assert_abs_diff_eq!(item(image.cross_entropy(&of_image)), expected, epsilon = 1e-14);
     let log_probability = |x: &Tensor| x.detach();
     let (a, b) = (log_probability(&maps), log_probability(&image));
-    assert!((item(a.nll_loss(&target.reshape([2, 3]).unwrap())) - item(b.nll_loss(&target.reshape([2, 3, 1]).unwrap()))).abs() < 1e-14);
+    assert_abs_diff_eq!(item(a.nll_loss(&of_maps)), item(b.nll_loss(&of_image)), epsilon = 1e-14);
 }
 
 #[test]
@@ -80,7 +83,7 @@ fn ignored_labels_count_neither_in_the_sum_nor_in_the_mean() {
     let ignoring = CrossEntropyOptions { ignore_index: 9, ..Default::default() };
     let some = x.cross_entropy_with(&labels(&[1, 9, 3], &[3]), &ignoring).unwrap();
     let rest = x.index_select(0, &labels(&[0, 2], &[2])).unwrap().cross_entropy(&labels(&[1, 3], &[2])).unwrap();
-    assert!((item(Ok(some.detach())) - item(Ok(rest))).abs() < 1e-14);
+    assert_abs_diff_eq!(some, rest, epsilon = 1e-14);
     let gradient = some.backward().unwrap().remove(&x).unwrap().to_vec::<f64>().unwrap();
     assert!(gradient[4..8] == [0.0; 4] && gradient[0] != 0.0);
     let all = labels(&[-100; 3], &[3]);
@@ -143,7 +146,7 @@ fn long_sums_are_the_sum_of_their_elements() {
     let each = x.mse_loss_with(&t, Reduction::None).unwrap().to_vec::<f32>().unwrap();
     let expected: f64 = each.iter().map(|&x| f64::from(x)).sum();
     // The kernel also adds in f64, in another order, and rounds once to f32.
-    assert!((item(x.mse_loss_with(&t, Reduction::Sum)) / expected - 1.0).abs() < 1e-7);
+    assert_relative_eq!(item(x.mse_loss_with(&t, Reduction::Sum)), expected, max_relative = 1e-7);
 }
 
 #[test]

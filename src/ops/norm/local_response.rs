@@ -76,9 +76,11 @@ mod tests {
                     let squares: f64 = window.map(|other| values[at - c * rest + other * rest].powi(2)).sum();
                     values[at] / (k + alpha / size as f64 * squares).powf(beta)
                 };
-                let y = x.local_response_norm(size, alpha, beta, k).unwrap().to_vec::<f64>().unwrap();
+                let y = x.local_response_norm(size, alpha, beta, k).unwrap();
+                let expected = Tensor::from_vec((0..x.numel()).map(plain).collect(), x.shape()).unwrap();
                 // A few roundings: sums of at most 9 terms, and roots.
-                assert!(y.iter().enumerate().all(|(at, y)| (y - plain(at)).abs() < 1e-13), "{shape:?}, size {size}");
+                let agree = approx::abs_diff_eq!(y, expected, epsilon = 1e-13);
+                assert!(agree, "{shape:?}, size {size}: {:?}", y.worst_difference(&expected));
                 gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].local_response_norm(size, alpha, beta, k)).unwrap();
             }
         }
