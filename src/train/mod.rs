@@ -9,4 +9,4 @@ pub mod metrics;
 
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm};
 pub use early_stopping::EarlyStopping;
-pub use metrics::{Mean, Metrics, evaluate};
+pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};

@@ -1,5 +1,7 @@
 //! Training from the data to the accuracy.
 
+mod metrics;
+
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
 use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
 use convnet::nn::{Module, ModuleExt, StateDict};
