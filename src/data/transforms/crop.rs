@@ -140,6 +140,7 @@ pub(in crate::data) fn pad_to(parts: &mut [Part<'_>], [height, width]: [usize; 2
 
 /// Returns which positions of a window over a line are on the line.
 fn shared(start: isize, length: usize, line: usize) -> std::ops::Range<usize> {
+    let length = length.min(isize::MAX as usize);
     let before = start.min(0).unsigned_abs().min(length);
     let end = (line as isize).saturating_sub(start).clamp(before as isize, length as isize) as usize;
     before..end
