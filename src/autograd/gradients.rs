@@ -145,8 +145,8 @@ impl Gradients {
     }
 }
 
-/// Returns the Euclidean norm of several tensors together, in a fixed order of summation, so that it
-/// does not depend on the number of threads.
+/// Returns the Euclidean norm of several tensors together, in a fixed order of summation, so that
+/// it does not depend on the number of threads.
 pub(crate) fn norm_of<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<f64> {
     let mut sum = 0.0;
     for gradient in gradients {

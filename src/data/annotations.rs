@@ -61,8 +61,8 @@ impl Mask {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Boxes(pub Vec<[f32; 4]>);
 
-/// Key points in an image: x and y of each, in pixels from the top left corner of the image, so that
-/// the centre of the first pixel is `[0.5, 0.5]`. Points may be outside of the image.
+/// Key points in an image: x and y of each, in pixels from the top left corner of the image, so
+/// that the centre of the first pixel is `[0.5, 0.5]`. Points may be outside of the image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPoints(pub Vec<[f32; 2]>);
 

@@ -84,8 +84,8 @@ pub trait Collate: Sized + 'static {
 
 /// Images and labels of several samples.
 ///
-/// For classification, labels are `[B]`, `i64`. For other samples `(Image, T)` they are the batch of
-/// `T`: see [`Collate`].
+/// For classification, labels are `[B]`, `i64`. For other samples `(Image, T)` they are the batch
+/// of `T`: see [`Collate`].
 #[derive(Clone, Debug)]
 pub struct Batch<L = Tensor> {
     /// `[B, C, H, W]`, `f32`; channels-last in memory.

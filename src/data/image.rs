@@ -12,10 +12,10 @@ use crate::tensor::{DType, MemoryFormat, Tensor};
 /// One image on its way into a batch: `height · width` pixels, row by row, with their channels side
 /// by side (`[H, W, C]` in memory).
 ///
-/// The values are bytes, as a file has them, or `f32`. Transforms keep bytes as long as they can and
-/// round as torchvision's do on PIL images and `uint8` tensors; [`Normalize`](super::Normalize), or
-/// writing through [`pixels_mut`](Image::pixels_mut), makes `f32` of them. Read as numbers, bytes
-/// are 255ths: white is 1.
+/// The values are bytes, as a file has them, or `f32`. Transforms keep bytes as long as they can
+/// and round as torchvision's do on PIL images and `uint8` tensors;
+/// [`Normalize`](super::Normalize), or writing through [`pixels_mut`](Image::pixels_mut), makes
+/// `f32` of them. Read as numbers, bytes are 255ths: white is 1.
 ///
 /// ```
 /// use convnet::data::Image;
@@ -66,8 +66,8 @@ impl Pixel for f32 {
 }
 
 /// Replaces an image by another whose values a function, generic over their type, makes of the old
-/// ones: `redraw!(image, [channels, height, width], old => new)`, with `old: &[T]` and `new: Vec<T>`
-/// in the order `[H, W, C]`.
+/// ones: `redraw!(image, [channels, height, width], old => new)`, with `old: &[T]` and `new:
+/// Vec<T>` in the order `[H, W, C]`.
 macro_rules! redraw {
     ($image:expr, $shape:expr, $old:ident => $new:expr) => {
         *$image = match &$image.pixels {

@@ -48,7 +48,8 @@ impl Batches {
     }
 }
 
-/// Chooses the samples of an epoch and their order, for [`DataLoader::sampler`](super::DataLoader::sampler).
+/// Chooses the samples of an epoch and their order, for
+/// [`DataLoader::sampler`](super::DataLoader::sampler).
 ///
 /// `rng` is a generator of the loader's seed and the epoch.
 pub trait Sampler: Send + Sync {
@@ -108,8 +109,8 @@ impl Sampler for RandomSampler {
 }
 
 /// Draws samples with replacement, each with a probability in proportion to its weight (PyTorch's
-/// `WeightedRandomSampler`): rare classes come as often as others when a sample's weight is one over
-/// the size of its class.
+/// `WeightedRandomSampler`): rare classes come as often as others when a sample's weight is one
+/// over the size of its class.
 ///
 /// ```
 /// use convnet::data::{DataLoader, Digits, WeightedSampler};
@@ -211,9 +212,9 @@ impl Sampler for StratifiedSampler {
     }
 }
 
-/// One process's share of another sampler's samples (PyTorch's `DistributedSampler`): process `rank`
-/// of `world` takes every `world`th. The order is repeated from its start until all shares are of
-/// one size.
+/// One process's share of another sampler's samples (PyTorch's `DistributedSampler`): process
+/// `rank` of `world` takes every `world`th. The order is repeated from its start until all shares
+/// are of one size.
 pub struct DistributedSampler {
     inner: Box<dyn Sampler>,
     rank: usize,

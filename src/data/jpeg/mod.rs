@@ -4,7 +4,8 @@
 //! Networks were trained on pixels from that library, by way of Pillow. T.81 does not fix the
 //! rounding of the inverse transform or the upsampling of chroma, and other decoders differ by up
 //! to 20 levels at coloured edges. The arithmetic here is therefore libjpeg's: its accurate integer
-//! transform, its triangle filter for chroma and its fixed-point colours ([`crate::kernels::jpeg`]).
+//! transform, its triangle filter for chroma and its fixed-point colours
+//! ([`crate::kernels::jpeg`]).
 //!
 //! A file is read once: tables and headers here, entropy-coded data in [`scan`], which fills each
 //! component's coefficients. Where a single scan has all of them, they become samples row by row;

@@ -1,5 +1,5 @@
-//! MobileNet, the first version (Howard et al., *MobileNets: Efficient Convolutional Neural Networks
-//! for Mobile Vision Applications*, 2017): a plain stack of pairs of a depthwise and a 1×1
+//! MobileNet, the first version (Howard et al., *MobileNets: Efficient Convolutional Neural
+//! Networks for Mobile Vision Applications*, 2017): a plain stack of pairs of a depthwise and a 1×1
 //! convolution, in timm's layout.
 
 use crate::error::Result;
