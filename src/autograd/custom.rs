@@ -239,6 +239,48 @@ mod tests {
         assert!(y[0].sum(..).unwrap().backward().unwrap_err().to_string().contains("retain_graph"));
     }
 
+    fn values(gradients: &crate::autograd::Gradients, tensor: &Tensor) -> Vec<f64> {
+        gradients.get(tensor).expect("a kept gradient").to_vec().unwrap()
+    }
+
+    #[test]
+    fn outputs_of_one_operation_keep_their_gradients_in_each_pass_over_a_retained_graph() {
+        let x = numbers().with_grad();
+        let y = split(&x).unwrap();
+        y[0].retain_grad();
+        y[2].retain_grad();
+        let loss = y[0].mul_scalar(3.0).sum(..).unwrap().add(&y[2].mul_scalar(5.0)).unwrap();
+        let keep = || BackwardOptions { retain_graph: true, ..Default::default() };
+        let first = loss.backward_with(keep()).unwrap();
+        assert_eq!((values(&first, &y[0]), values(&first, &y[2])), (vec![3.0; 3], vec![5.0]));
+        // The second pass starts at one output, so that the other one takes no part in it.
+        let second = y[2].backward_with(keep()).unwrap();
+        assert_eq!(values(&second, &y[2]), [1.0]);
+        assert!(second.get(&y[0]).is_none());
+        let third = loss.backward().unwrap();
+        assert_eq!((values(&third, &y[0]), values(&third, &x)), (values(&first, &y[0]), values(&first, &x)));
+    }
+
+    #[test]
+    fn results_of_checkpoints_keep_their_gradients_and_tensors_inside_do_not() {
+        let x = numbers().with_grad();
+        let inside = Arc::new(std::sync::Mutex::new(vec![]));
+        let seen = Arc::clone(&inside);
+        let y = checkpoint(&[&x], move |x| {
+            let y = split(&x[0])?;
+            y[0].retain_grad();
+            seen.lock().unwrap().push(y[0].clone());
+            y[0].mul(&y[2])
+        })
+        .unwrap();
+        y.retain_grad();
+        let gradients = y.mul_scalar(2.0).sum(..).unwrap().backward().unwrap();
+        assert_eq!(values(&gradients, &y), [2.0; 3]);
+        assert!(gradients.get(&x).is_some());
+        let inside = inside.lock().unwrap();
+        assert!(!inside.is_empty() && inside.iter().all(|tensor| gradients.get(tensor).is_none()));
+    }
+
     #[test]
     fn gradients_that_do_not_fit_inputs_are_errors() {
         let x = numbers().with_grad();

@@ -111,3 +111,26 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
 pub(crate) fn extent(name: &str) -> Option<Extent> {
     OPERATIONS.iter().find(|(op, _)| *op == name).map(|&(_, extent)| extent)
 }
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use crate::tensor::Tensor;
+
+    fn record(op: &'static str) {
+        let x = Tensor::ones([1, 1, 2, 2]).with_grad();
+        x.detach().record(op, [&x], |grad, _wanted| Ok([Some(grad.clone())]));
+    }
+
+    #[test]
+    #[should_panic(expected = "pad is registered as Window, windows given: false")]
+    fn recording_an_operation_with_windows_without_them_panics() {
+        record("neg");
+        record("pad");
+    }
+
+    #[test]
+    #[should_panic(expected = "operation unlisted is missing from the registry")]
+    fn recording_an_operation_that_is_not_listed_panics() {
+        record("unlisted");
+    }
+}

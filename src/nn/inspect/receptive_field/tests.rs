@@ -6,7 +6,7 @@
 //! differ, each pixel is the maximum for some channel.
 
 use super::*;
-use crate::autograd::BackwardOptions;
+use crate::autograd::{BackwardOptions, CustomOp};
 use crate::nn::module::layer::trace;
 use crate::nn::{AdaptiveAvgPool2d, AvgPool2d, Conv1d, Conv2d, ConvTranspose2d, ModuleExt, Sequential, Visitor, block};
 use crate::ops::{ConvAlgorithm, Interpolation, with_algorithm};
@@ -191,4 +191,26 @@ fn sequences_have_fields_and_inputs_without_columns_do_not() {
     assert!(net.receptive_field([4, 7, 50]).unwrap_err().to_string().contains("expected 2 input channels"));
     let text = fields.to_string();
     assert!(text.contains("Conv1d 2→3, k5, s2") && text.contains("1×9"), "{text}");
+}
+
+#[test]
+fn operations_of_users_read_one_position_or_the_whole_map() {
+    let net = |op: CustomOp| {
+        let layers = Sequential::new().push(Conv2d::new(2, 3, 3).padding(1)).push(Conv2d::new(3, 3, 3).padding(1));
+        Net(layers, move |layers: &Sequential, x: &Tensor| {
+            let layer = |i: usize| layers.child(i).expect("two layers");
+            let doubled = op.apply([&layer(0).forward(x)?], |[x]| {
+                Ok((x.mul_scalar(2.0), |grad: &Tensor, _: [bool; 1]| Ok([Some(grad.mul_scalar(2.0))])))
+            })?;
+            layer(1).forward(&doubled)
+        })
+    };
+    assert_eq!(check("net", &net(CustomOp::new("double").pointwise()), [1, 2, 14, 13], 2), 2 * 3);
+    let whole = net(CustomOp::new("double"));
+    let fields = whole.receptive_field([1, 2, 14, 13]).unwrap();
+    assert_eq!(fields.get("layers.0").unwrap().size, [3, 3]);
+    assert_eq!(fields.get("layers.1").unwrap().region([5, 5]), [0..14, 0..13]);
+    let summary = whole.summary([1, 2, 14, 13]).unwrap();
+    let last = summary.rows.iter().find(|row| row.path == "layers.1").unwrap();
+    assert_eq!((last.output.as_deref(), summary.parameters), (Some(&[1, 3, 14, 13][..]), 57 + 84));
 }
