@@ -1,12 +1,25 @@
 //! The parts of a training loop around the step: metrics and evaluation, averages of weights, early
-//! stopping.
+//! stopping, the learning-rate range test.
 //!
 //! Each part works alone in a loop written by hand.
 
 mod average;
 mod early_stopping;
+mod lr_range;
 pub mod metrics;
 
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm};
 pub use early_stopping::EarlyStopping;
+pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
+
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Returns the value of a loss, a tensor with one element of f32 or f64.
+pub(crate) fn number_of(loss: &Tensor) -> Result<f64> {
+    match loss.dtype() {
+        DType::F32 => Ok(f64::from(loss.item::<f32>()?)),
+        _ => loss.item::<f64>(),
+    }
+}

@@ -4,7 +4,8 @@ use crate::autograd::no_grad;
 use crate::data::{Batch, DataLoader};
 use crate::error::{Error, Result};
 use crate::nn::Module;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
+use crate::train::number_of;
 
 /// The mean loss and accuracy of a classifier, updated batch by batch.
 ///
@@ -40,10 +41,7 @@ impl Metrics {
         if labels.shape() != [count] {
             return Err(Error::shape("metrics", format!("logits {:?} want labels [{count}], got {:?}", logits.shape(), labels.shape())));
         }
-        let loss = match loss.dtype() {
-            DType::F32 => f64::from(loss.item::<f32>()?),
-            _ => loss.item::<f64>()?,
-        };
+        let loss = number_of(loss)?;
         if !loss.is_finite() {
             let batch = self.batches + 1;
             return Err(Error::Training(format!(
