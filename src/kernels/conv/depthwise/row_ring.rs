@@ -1,7 +1,7 @@
 //! Source rows, spread out for vectors that span groups: one plane for each channel of a group.
 
-use super::WindowMap;
 use super::tile::TILE;
+use super::window_map::WindowMap;
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::simd::{Real, array};
 

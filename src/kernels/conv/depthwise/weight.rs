@@ -6,7 +6,8 @@ use pulp::{Simd, WithSimd};
 
 use super::row_ring::Ring;
 use super::tile::{Vectors, WeightSums, run_tiles};
-use crate::kernels::conv::depthwise::{WindowMap, work};
+use super::window_map::WindowMap;
+use super::work;
 use crate::kernels::conv::{ConvGeometry, Pass};
 use crate::kernels::elementwise;
 use crate::kernels::runtime::allocator::Buffer;
