@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::ConvGeometry;
 use crate::kernels::elementwise::epilogue::Epilogue;
-use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, copy_strided, filled_up, multiply_into};
+use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply_into};
+use crate::kernels::gemm::pack::{Panels, copy_strided, filled_up};
 use crate::kernels::norm::moments::Parts;
 use crate::kernels::runtime::allocator::{Buffer, Elements};
 use crate::kernels::runtime::arrays::MapEach;

@@ -8,9 +8,8 @@
 
 use super::winograd::{self, Tile};
 use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise};
-use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::runtime::arrays::MapEach;
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, lanes};
 
 /// Cost per element of a transformed map, for forward pass and input gradient, or per element of a
 /// map rearranged by space to depth.

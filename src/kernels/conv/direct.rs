@@ -14,9 +14,8 @@
 
 use super::ConvGeometry;
 use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights};
-use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::runtime::arrays::MapEach;
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, lanes};
 
 /// Prepares the forward pass with these weights.
 pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {

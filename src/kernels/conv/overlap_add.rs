@@ -15,12 +15,13 @@ use pulp::{Simd, WithSimd};
 use super::ConvGeometry;
 use super::direct::pixels_together;
 use crate::kernels::elementwise::epilogue::Epilogue;
-use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, filled_up, lanes, multiply};
+use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply};
+use crate::kernels::gemm::pack::{Panels, filled_up};
 use crate::kernels::geometry::Window;
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
-use crate::kernels::runtime::simd::{Real, dispatch, vectorize};
+use crate::kernels::runtime::simd::{Real, dispatch, lanes, vectorize};
 
 /// Approximate number of rows of a product: enough to make good use of a packed panel, and few
 /// enough that their results stay in L1.

@@ -274,7 +274,7 @@ fn input_gradients_of_few_channels_are_bit_identical_with_any_number_of_threads(
         let window = Window::new([size; 2], [5, 5], [stride; 2], [1, 1], [1, 1], false).unwrap();
         let g = ConvGeometry { batch, channels_in: channels, channels_out: 16, groups: 1, window };
         let [w, dy] = [(g.weights(), 2), (batch * g.image_out(), 3)].map(|(length, seed)| rounded::<f32>(&numbers(length, seed)));
-        assert!(crate::kernels::gemm::microkernel::lanes::<f32>() < 8 || overlap_add::pays::<f32>(&g));
+        assert!(crate::kernels::runtime::simd::lanes::<f32>() < 8 || overlap_add::pays::<f32>(&g));
         let with_threads = |threads| {
             parallel::set_num_threads(threads).unwrap();
             let mut dx = vec![f32::NAN; batch * g.image_in()];

@@ -1,15 +1,19 @@
 //! General matrix products, built on the register tile.
 
 pub(crate) mod microkernel;
+pub(crate) mod pack;
 pub mod small_m;
 pub(crate) mod transposed_a;
+
+use std::ops::Range;
 
 use super::elementwise;
 use super::elementwise::epilogue::Epilogue;
 use super::runtime::allocator::Buffer;
-use super::runtime::parallel;
+use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::Real;
-use crate::kernels::gemm::microkernel::{Ascending, Panels, Rows, in_blocks, multiply};
+use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply};
+use crate::kernels::gemm::pack::Panels;
 use crate::kernels::gemm::transposed_a::multiply_transposed;
 
 /// Rows of the result that one task computes: a multiple of the row count of every tile.
@@ -85,6 +89,18 @@ pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut
     for partial in partial.chunks_exact((k * n).max(1)) {
         elementwise::zip_in_place(c, partial, 1, &elementwise::pairs_in_place(|c, p| c + p));
     }
+}
+
+/// Splits `rows` rows into blocks, one task each, and passes each task its disjoint part of `out`,
+/// which has `columns` elements per row.
+fn in_blocks<T: Real>(rows: usize, columns: usize, block: usize, work: usize, out: &mut [T], body: impl Fn(Range<usize>, &mut [T]) + Sync) {
+    let out = Disjoint::new(out);
+    parallel::for_each(rows.div_ceil(block), work, |task| {
+        let range = task * block..rows.min((task + 1) * block);
+        // SAFETY: blocks of rows do not overlap.
+        let out = unsafe { out.slice(range.start * columns, range.len() * columns) };
+        body(range, out);
+    });
 }
 
 #[cfg(test)]

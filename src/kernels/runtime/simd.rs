@@ -5,6 +5,7 @@
 //! and runs the best one that the machine has.
 
 use std::fmt::{Debug, Display};
+use std::marker::PhantomData;
 use std::mem::size_of;
 use std::ops::{Add, Mul, Sub};
 use std::sync::LazyLock;
@@ -477,4 +478,17 @@ fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
 fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
     body()
+}
+
+/// Returns the number of lanes of a vector of `T` in the instruction set in use.
+pub(crate) fn lanes<T: Real>() -> usize {
+    struct Lanes<T>(PhantomData<T>);
+    impl<T: Real> WithSimd for Lanes<T> {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            T::lanes::<S>()
+        }
+    }
+    dispatch::<T, _>(Lanes(PhantomData::<T>))
 }

@@ -12,10 +12,9 @@ use std::ops::Range;
 use pulp::Simd;
 
 use crate::kernels::elementwise::epilogue::Activation;
-use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::norm::moments::MomentAccumulator;
 use crate::kernels::runtime::nontemporal;
-use crate::kernels::runtime::simd::{Real, array, prefetch};
+use crate::kernels::runtime::simd::{Real, array, lanes, prefetch};
 
 /// Number of cells of a tile. It divides the widths of the usual maps, 7 to 112.
 pub(crate) const TILE: usize = 7;

@@ -8,10 +8,9 @@ use std::ops::Range;
 
 use super::tile::{Cells, RowBlock, taps_together};
 use crate::kernels::conv::{ConvGeometry, Pass};
-use crate::kernels::gemm::microkernel::lanes;
 use crate::kernels::geometry::Window;
 use crate::kernels::runtime::arrays::MapEach;
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, lanes};
 
 /// The targets at `at + cell · scatter`, where `cell` is 0, 1, …, and the taps that they read.
 pub(crate) struct Phase {

@@ -28,7 +28,8 @@ pub(super) use weight::weight_gradient;
 
 use super::{ConvGeometry, ConvPass, Pass};
 use crate::kernels::elementwise::epilogue::Epilogue;
-use crate::kernels::gemm::microkernel::{Ascending, PanelsView, Rows, filled_up, multiply, panel_width};
+use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply};
+use crate::kernels::gemm::pack::{PanelsView, filled_up, panel_width};
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};

@@ -22,7 +22,7 @@ use super::transforms::{Scheme, both_axes};
 use super::{COLUMNS, GROUP, Tile, with_scheme};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::elementwise;
-use crate::kernels::gemm::microkernel::panel_width;
+use crate::kernels::gemm::pack::panel_width;
 use crate::kernels::gemm::transposed_a::multiply_transposed;
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::arrays::MapEach;
