@@ -8,7 +8,7 @@
 //! ([`crate::kernels::jpeg`]).
 //!
 //! A file is read once: tables and headers here, entropy-coded data in [`scan`], which fills each
-//! component's coefficients. Where a single scan has all of them, they become samples row by row;
+//! component's coefficients. Where a single scan has all of them, they become pixels row by row;
 //! else after the last scan, estimated where scans are missing ([`smooth`]). [`output`] makes
 //! pixels of samples. Files are not trusted: every length and index is checked, memory grows
 //! with what the data can fill, and the work that many scans may cause is limited. Damaged data
@@ -23,11 +23,11 @@ mod source;
 
 use arithmetic::{Arithmetic, Conditioning};
 use huffman::Table;
+use output::Output;
 use scan::{Huffman, Member, Scan};
 use smooth::Precision;
 
-use super::pixels::{Pixels, check_size, reserved, zeroed};
-use crate::kernels::jpeg::idct;
+use super::pixels::{Pixels, check_size, zeroed};
 
 /// The place in a block, row by row, of each coefficient in the order of the file.
 #[rustfmt::skip]
@@ -77,7 +77,7 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Pixels> {
     if decoder.scans == 0 {
         return Err("it has no picture data".to_string());
     }
-    output::pixels(frame, decoder.scans, decoder.jfif, decoder.adobe)
+    output::finish(frame, decoder.scans)
 }
 
 #[derive(Default)]
@@ -104,7 +104,7 @@ struct Decoder<'a> {
 struct Frame {
     progressive: bool,
     arithmetic: bool,
-    /// Whether the first scan has all coefficients: they are transformed a row of units at a time.
+    /// Whether the first scan has all coefficients: they become pixels a row of units at a time.
     by_rows: bool,
     width: usize,
     height: usize,
@@ -115,6 +115,8 @@ struct Frame {
     /// The last row of units that the latest scan had data for.
     last_good_row: usize,
     components: Vec<Component>,
+    /// Since the first scan.
+    output: Option<Output>,
 }
 
 struct Component {
@@ -131,29 +133,6 @@ struct Component {
     blocks: [usize; 2],
     /// Of all blocks, or of a row of units.
     coefficients: Vec<[i16; 64]>,
-    /// Rows of `8 · blocks[0]` samples, as far as they have been transformed.
-    samples: Vec<u8>,
-}
-
-impl Component {
-    /// Makes room for `rows` rows of blocks, and for the samples of all.
-    fn reserve(&mut self, rows: usize) -> Parsed<()> {
-        self.coefficients = zeroed(self.blocks[0] * rows, [0; 64])?;
-        self.samples = reserved(64 * self.blocks[0] * self.blocks[1])?;
-        Ok(())
-    }
-
-    /// Appends the samples of the coefficients, which become zeros.
-    fn transform(&mut self) {
-        // A component without data is of the middle level.
-        let quantisation = self.quantisation.unwrap_or([0; 64]);
-        for blocks in self.coefficients.chunks_exact_mut(self.blocks[0]) {
-            let start = self.samples.len();
-            self.samples.resize(start + 64 * blocks.len(), 0);
-            idct(blocks, &quantisation, &mut self.samples[start..]);
-            blocks.fill([0; 64]);
-        }
-    }
 }
 
 impl<'a> Decoder<'a> {
@@ -310,11 +289,12 @@ impl<'a> Decoder<'a> {
                 height,
                 blocks: [units[0] * h, units[1] * v],
                 coefficients: Vec::new(),
-                samples: Vec::new(),
             }
         };
         let components = described.into_iter().map(component).collect();
-        self.frame = Some(Frame { progressive, arithmetic, by_rows: false, width, height, sampling, units, last_good_row: 0, components });
+        let by_rows = false;
+        self.frame =
+            Some(Frame { progressive, arithmetic, by_rows, width, height, sampling, units, last_good_row: 0, components, output: None });
         Ok(())
     }
 
@@ -368,8 +348,10 @@ impl<'a> Decoder<'a> {
         if self.scans == 1 {
             frame.by_rows = !frame.progressive && count == frame.components.len();
             for component in &mut frame.components {
-                component.reserve(if frame.by_rows { component.sampling[1] } else { component.blocks[1] })?;
+                let rows = if frame.by_rows { component.sampling[1] } else { component.blocks[1] };
+                component.coefficients = zeroed(component.blocks[0] * rows, [0; 64])?;
             }
+            frame.output = Some(Output::new(frame, self.jfif, self.adobe)?);
         }
         let data = self.bytes.get(self.at..).unwrap_or_default();
         if frame.arithmetic {

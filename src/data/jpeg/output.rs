@@ -1,13 +1,26 @@
-//! Conversion of samples to pixels: upsampling, colours.
+//! Conversion of coefficients to pixels, a row of units at a time: transform, upsampling, colours.
 
 use super::{Component, Frame, Parsed, smooth};
 use crate::data::pixels::{Pixels, reserved};
-use crate::kernels::jpeg::{double_columns, double_rows, rgb, rgb_row};
+use crate::kernels::jpeg::{double_columns, double_rows, idct, rgb, rgb_row};
 
-/// The samples of a component, and how they are spread over the picture.
+/// The pixels, as far as they are made, and the samples that they and the next ones are made of.
+pub(super) struct Output {
+    planes: Vec<Plane>,
+    colours: Colours,
+    width: usize,
+    height: usize,
+    /// The number of lines in `bytes`.
+    lines: usize,
+    bytes: Vec<u8>,
+}
+
+/// Some rows of a component's samples, and how they are spread over the picture.
 struct Plane {
     samples: Vec<u8>,
     stride: usize,
+    /// The number of rows before those of `samples`.
+    dropped: usize,
     /// Without what fills the last blocks.
     width: usize,
     height: usize,
@@ -41,26 +54,59 @@ fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
 }
 
 /// Makes the pixels of a frame after `scans` scans.
-pub(super) fn pixels(mut frame: Frame, scans: usize, jfif: bool, adobe: Option<u8>) -> Parsed<Pixels> {
-    let colours = colours(&frame, jfif, adobe);
-    let (width, height, sampling) = (frame.width, frame.height, frame.sampling);
+pub(super) fn finish(mut frame: Frame, scans: usize) -> Parsed<Pixels> {
     if smooth::is_useful(&frame) {
         let (rows, last_good) = (frame.units[1], frame.last_good_row);
         frame.components.iter_mut().for_each(|component| smooth::smooth(component, rows, last_good, scans));
     }
     if !frame.by_rows {
-        frame.components.iter_mut().for_each(Component::transform);
+        (0..frame.units[1]).for_each(|row| frame.draw(row));
     }
-    let mut planes: Vec<Plane> = frame.components.into_iter().map(|component| Plane::new(component, sampling)).collect();
-    let channels = planes.len();
-    let mut bytes = reserved(width * height * channels)?;
-    for y in 0..height {
-        bytes.resize((y + 1) * width * channels, 0);
-        let out = &mut bytes[y * width * channels..];
+    let Output { planes, width, height, bytes, .. } = frame.output.ok_or("it has no picture data")?;
+    Ok(Pixels { width, height, channels: planes.len(), bytes })
+}
+
+impl Frame {
+    /// Makes samples of the coefficients in a row of units, and pixels as far as the samples
+    /// suffice. The coefficients become zeros.
+    pub(super) fn draw(&mut self, row: usize) {
+        let Some(output) = &mut self.output else { return };
+        for (component, plane) in self.components.iter_mut().zip(&mut output.planes) {
+            // A component without data is of the middle level.
+            let quantisation = component.quantisation.unwrap_or([0; 64]);
+            let ([columns, _], rows) = (component.blocks, component.sampling[1]);
+            for blocks in component.coefficients[row * rows * columns..][..rows * columns].chunks_exact_mut(columns) {
+                let start = plane.samples.len();
+                plane.samples.resize(start + 64 * columns, 0);
+                idct(blocks, &quantisation, &mut plane.samples[start..]);
+                blocks.fill([0; 64]);
+            }
+        }
+        while output.lines < output.height && output.planes.iter().all(|plane| plane.suffices(output.lines)) {
+            output.line();
+        }
+        output.planes.iter_mut().for_each(|plane| plane.drop_before(output.lines));
+    }
+}
+
+impl Output {
+    /// Makes an output without lines.
+    pub(super) fn new(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Parsed<Output> {
+        let (width, height) = (frame.width, frame.height);
+        let planes: Vec<Plane> = frame.components.iter().map(|component| Plane::new(component, frame.sampling)).collect();
+        let bytes = reserved(width * height * planes.len())?;
+        Ok(Output { planes, colours: colours(frame, jfif, adobe), width, height, lines: 0, bytes })
+    }
+
+    /// Appends a line.
+    fn line(&mut self) {
+        let (start, length) = (self.bytes.len(), self.width * self.planes.len());
+        self.bytes.resize(start + length, 0);
+        let out = &mut self.bytes[start..];
         let mut lines = [&[][..]; 4];
-        lines.iter_mut().zip(&mut planes).for_each(|(line, plane)| *line = &plane.line(y)[..width]);
+        lines.iter_mut().zip(&mut self.planes).for_each(|(line, plane)| *line = &plane.line(self.lines)[..self.width]);
         let [a, b, c, _] = lines;
-        match colours {
+        match self.colours {
             Colours::Gray => out.copy_from_slice(a),
             Colours::YCbCr => rgb_row([a, b, c], out),
             Colours::Rgb => interleave([a, b, c], out),
@@ -72,8 +118,8 @@ pub(super) fn pixels(mut frame: Frame, scans: usize, jfif: bool, adobe: Option<u
                 });
             }
         }
+        self.lines += 1;
     }
-    Ok(Pixels { width, height, channels, bytes })
 }
 
 /// Puts the channels of each pixel side by side.
@@ -84,12 +130,13 @@ fn interleave<const N: usize>(lines: [&[u8]; N], out: &mut [u8]) {
 }
 
 impl Plane {
-    fn new(component: Component, sampling: [usize; 2]) -> Plane {
+    fn new(component: &Component, sampling: [usize; 2]) -> Plane {
         let ([h, v], width) = (component.sampling, component.width);
         let spread = [sampling[0] / h, sampling[1] / v];
         Plane {
-            samples: component.samples,
+            samples: Vec::new(),
             stride: component.blocks[0] * 8,
+            dropped: 0,
             width,
             height: component.height,
             spread,
@@ -98,10 +145,23 @@ impl Plane {
         }
     }
 
+    /// Returns whether there are samples for the picture's line `y`: those that cover it and those
+    /// below.
+    fn suffices(&self, y: usize) -> bool {
+        ((y + 1) / self.spread[1]).min(self.height - 1) < self.dropped + self.samples.len() / self.stride
+    }
+
+    /// Drops the samples that are not needed from the picture's line `y` on.
+    fn drop_before(&mut self, y: usize) {
+        let rows = (y / self.spread[1]).saturating_sub(1).min(self.dropped + self.samples.len() / self.stride) - self.dropped;
+        self.samples.drain(..rows * self.stride);
+        self.dropped += rows;
+    }
+
     /// Returns the picture's line `y`: by a triangle (libjpeg's "fancy" upsampling) where samples
     /// are twice as wide or high as pixels, else repeated.
     fn line(&mut self, y: usize) -> &[u8] {
-        let row = |y: usize| &self.samples[y.min(self.height - 1) * self.stride..][..self.width];
+        let row = |y: usize| &self.samples[(y.min(self.height - 1) - self.dropped) * self.stride..][..self.width];
         let wide = self.width > 2;
         // The row of samples that covers a line, the nearer neighbouring row, and how their mean is
         // rounded.

@@ -6,7 +6,7 @@
 //! up to the next restart.
 
 use super::huffman::{Bits, Table};
-use super::{Component, Frame, Parsed, place};
+use super::{Frame, Parsed, place};
 
 /// The header of a scan.
 pub(super) struct Scan {
@@ -136,7 +136,7 @@ impl Scan {
                 }
             }
             if frame.by_rows {
-                frame.components.iter_mut().for_each(Component::transform);
+                frame.draw(0);
             }
         }
         Ok(())
