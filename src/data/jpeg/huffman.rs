@@ -99,17 +99,17 @@ impl Table {
     }
 
     #[inline(always)]
-    fn entry(&self, bits: &Bits<'_>) -> Entry {
-        self.quick[bits.peek(QUICK) as usize]
+    fn entry(&self, window: Window) -> Entry {
+        self.quick[window.peek(QUICK) as usize]
     }
 
     /// Returns the next symbol; 0 after 17 bits that are no code, as libjpeg does.
     #[inline]
     pub(super) fn decode(&self, bits: &mut Bits<'_>) -> u8 {
         bits.need(17);
-        let entry = self.entry(bits);
+        let entry = self.entry(bits.window);
         if entry.length() > 0 {
-            bits.skip(entry.length());
+            bits.window.skip(entry.length());
             return entry.symbol();
         }
         self.decode_long(bits)
@@ -118,15 +118,15 @@ impl Table {
     #[cold]
     fn decode_long(&self, bits: &mut Bits<'_>) -> u8 {
         for length in QUICK + 1..=16 {
-            let code = bits.peek(length) as i32;
+            let code = bits.window.peek(length) as i32;
             let (last, offset) = self.long[length as usize];
             if code <= last {
-                bits.skip(length);
+                bits.window.skip(length);
                 // A code below this length's first one would have been found at a shorter length.
                 return usize::try_from(code + offset).ok().and_then(|index| self.symbols.get(index)).copied().unwrap_or(0);
             }
         }
-        bits.skip(17);
+        bits.window.skip(17);
         0
     }
 
@@ -134,49 +134,57 @@ impl Table {
     #[inline]
     pub(super) fn decode_number(&self, bits: &mut Bits<'_>) -> i32 {
         bits.need(32);
-        let entry = self.entry(bits);
+        let entry = self.entry(bits.window);
         if entry.number() != 0 {
-            bits.skip(entry.skip());
+            bits.window.skip(entry.skip());
             return entry.number();
         }
         let size = u32::from(self.decode(bits) & 15);
         bits.signed(size)
     }
 
-    /// Decodes the coefficients after the first one of a sequential file's block.
-    #[inline]
-    pub(super) fn decode_block(&self, bits: &mut Bits<'_>, block: &mut [i16; 64]) {
+    /// Decodes the coefficients of a band, in the file's order, shifted by `low`. Returns the upper
+    /// half of the symbol that ends the band early.
+    #[inline(always)]
+    pub(super) fn decode_band(&self, bits: &mut Bits<'_>, [mut k, end]: [usize; 2], low: u32, block: &mut [i16; 64]) -> Option<u32> {
         // As many quick codes as a fill has bits for.
         const AT_ONCE: u32 = 56 / QUICK;
-        let mut k = 1;
+        // A copy, which stays in registers.
+        let mut window = bits.window;
         'fill: loop {
-            bits.fill();
+            window.fill(&bits.bytes);
             for _ in 0..AT_ONCE {
-                let entry = self.entry(bits);
-                let number = entry.number();
-                if number == 0 {
+                let entry = self.entry(window);
+                let mut number = entry.number();
+                if number != 0 {
+                    window.skip(entry.skip());
+                    k += entry.zeros();
+                } else {
+                    bits.window = window;
                     let symbol = self.decode(bits);
                     let (zeros, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-                    match (zeros, size) {
-                        (15, 0) => k += 16,
-                        (_, 0) => return,
-                        _ => {
-                            k += zeros;
-                            *place(block, k) = bits.signed(size) as i16;
-                            k += 1;
+                    number = bits.signed(size);
+                    window = bits.window;
+                    k += zeros;
+                    if size == 0 {
+                        if zeros < 15 {
+                            return Some(zeros as u32);
                         }
+                        k += 1;
+                        if k > end {
+                            return None;
+                        }
+                        continue 'fill;
                     }
-                    if k > 63 {
-                        return;
-                    }
-                    continue 'fill;
                 }
-                bits.skip(entry.skip());
-                k += entry.zeros();
-                *place(block, k) = number as i16;
+                *place(block, k) = (number << low) as i16;
                 k += 1;
-                if k > 63 {
-                    return;
+                if k > end {
+                    bits.window = window;
+                    return None;
+                }
+                if entry.number() == 0 {
+                    continue 'fill;
                 }
             }
         }
@@ -197,47 +205,29 @@ pub(super) struct Bits<'a> {
     source: Source<'a>,
     /// The bytes up to the marker, without escapes, and [`PADDING`].
     bytes: Vec<u8>,
+    window: Window,
+}
+
+/// The next bits.
+#[derive(Clone, Copy, Default)]
+struct Window {
     /// The place of the first byte that is not in the word.
     at: usize,
-    /// The next bits, from the highest one down. Below those that count are either zeros or the
-    /// bits that follow.
+    /// The bits, from the highest one down. Below those that are ready are either zeros or the bits
+    /// that follow.
     word: u64,
+    /// The number of bits that are ready.
     count: u32,
 }
 
-/// Zeros after the bytes, so that a word can be read from the place of each.
-const PADDING: [u8; 8] = [0; 8];
-
-impl<'a> Bits<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Parsed<Bits<'a>> {
-        let mut bits = Bits { source: Source::new(data), bytes: reserved(data.len() + PADDING.len())?, at: 0, word: 0, count: 0 };
-        bits.read();
-        Ok(bits)
-    }
-
-    /// Reads the data up to the next marker.
-    fn read(&mut self) {
-        self.bytes.clear();
-        self.source.read_to_marker(&mut self.bytes);
-        self.bytes.extend_from_slice(&PADDING);
-        (self.at, self.word, self.count) = (0, 0, 0);
-    }
-
+impl Window {
     /// Makes at least 56 bits ready.
     #[inline(always)]
-    fn fill(&mut self) {
-        let next = self.bytes.get(self.at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |&bytes| u64::from_be_bytes(bytes));
+    fn fill(&mut self, bytes: &[u8]) {
+        let next = bytes.get(self.at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |&bytes| u64::from_be_bytes(bytes));
         self.word |= next >> self.count;
         self.at += (63 - self.count as usize) / 8;
         self.count |= 56;
-    }
-
-    /// Makes at least `count` bits ready, at most 56.
-    #[inline(always)]
-    fn need(&mut self, count: u32) {
-        if self.count < count {
-            self.fill();
-        }
     }
 
     /// Returns the next bits, at least one and no more than are ready.
@@ -252,6 +242,33 @@ impl<'a> Bits<'a> {
         self.word <<= count;
         self.count -= count;
     }
+}
+
+/// Zeros after the bytes, so that a word can be read from the place of each.
+const PADDING: [u8; 8] = [0; 8];
+
+impl<'a> Bits<'a> {
+    pub(super) fn new(data: &'a [u8]) -> Parsed<Bits<'a>> {
+        let mut bits = Bits { source: Source::new(data), bytes: reserved(data.len() + PADDING.len())?, window: Window::default() };
+        bits.read();
+        Ok(bits)
+    }
+
+    /// Reads the data up to the next marker.
+    fn read(&mut self) {
+        self.bytes.clear();
+        self.source.read_to_marker(&mut self.bytes);
+        self.bytes.extend_from_slice(&PADDING);
+        self.window = Window::default();
+    }
+
+    /// Makes at least `count` bits ready, at most 56.
+    #[inline(always)]
+    fn need(&mut self, count: u32) {
+        if self.window.count < count {
+            self.window.fill(&self.bytes);
+        }
+    }
 
     /// Takes up to 16 bits.
     #[inline]
@@ -260,8 +277,8 @@ impl<'a> Bits<'a> {
             return 0;
         }
         self.need(count);
-        let bits = self.peek(count);
-        self.skip(count);
+        let bits = self.window.peek(count);
+        self.window.skip(count);
         bits
     }
 
@@ -275,7 +292,7 @@ impl<'a> Bits<'a> {
     /// there.
     #[inline]
     pub(super) fn ran_out(&self) -> Parsed<bool> {
-        let taken = 8 * self.at - self.count as usize;
+        let taken = 8 * self.window.at - self.window.count as usize;
         let out = taken > 8 * (self.bytes.len() - PADDING.len());
         if out && self.source.truncated() { Err(TRUNCATED.to_string()) } else { Ok(out) }
     }

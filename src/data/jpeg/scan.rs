@@ -194,7 +194,7 @@ impl<'a> Huffman<'a> {
     fn sequential(&mut self, member: Member, block: &mut [i16; 64]) {
         block[0] = self.first(member) as i16;
         if let Some(Some(table)) = self.tables[1].get(member.ac) {
-            table.decode_block(&mut self.bits, block);
+            table.decode_band(&mut self.bits, [1, 63], 0, block);
         }
     }
 
@@ -205,22 +205,8 @@ impl<'a> Huffman<'a> {
             return;
         }
         let Some(Some(table)) = self.tables[1].get(member.ac) else { return };
-        let mut k = self.band[0];
-        while k <= self.band[1] {
-            let symbol = table.decode(&mut self.bits);
-            let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-            match (zeros, size) {
-                (15, 0) => k += 16,
-                (_, 0) => {
-                    self.run = (1 << zeros) - 1 + self.bits.take(zeros);
-                    break;
-                }
-                _ => {
-                    k += zeros as usize;
-                    *place(block, k) = (self.bits.signed(size) << self.low) as i16;
-                    k += 1;
-                }
-            }
+        if let Some(zeros) = table.decode_band(&mut self.bits, self.band, self.low, block) {
+            self.run = (1 << zeros) - 1 + self.bits.take(zeros);
         }
     }
 
