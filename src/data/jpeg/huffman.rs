@@ -190,6 +190,36 @@ impl Table {
         }
     }
 
+    /// Decodes one more bit, at position `low`, of the coefficients of a band, and those that begin
+    /// with it. `run` is the number of blocks to come that have no others, with this one.
+    pub(super) fn refine_band(&self, bits: &mut Bits<'_>, [mut k, end]: [usize; 2], low: u32, run: &mut u32, block: &mut [i16; 64]) {
+        let one = 1i16 << low;
+        if *run == 0 {
+            while k <= end {
+                let symbol = self.decode(bits);
+                let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+                let mut value = 0;
+                match (zeros, size) {
+                    (15, 0) => {}
+                    (_, 0) => {
+                        *run = (1 << zeros) + bits.take(zeros);
+                        break;
+                    }
+                    _ => value = if bits.take(1) == 1 { one } else { -one },
+                }
+                k = bits.correct([k, end], one, zeros as i32, block);
+                if value != 0 {
+                    *place(block, k) = value;
+                }
+                k += 1;
+            }
+        }
+        if *run > 0 {
+            bits.correct([k, end], one, i32::MAX, block);
+            *run -= 1;
+        }
+    }
+
     /// Checks that the table has sizes of first coefficients only.
     pub(super) fn check_sizes(&self) -> Parsed<()> {
         if self.symbols.iter().any(|&size| size > 15) {
@@ -286,6 +316,36 @@ impl<'a> Bits<'a> {
     #[inline]
     pub(super) fn signed(&mut self, size: u32) -> i32 {
         signed(self.take(size), size)
+    }
+
+    /// Takes a bit for each coefficient that is not zero and adds `one` to its absolute value where
+    /// the bit is 1 and it does not have that bit yet. Stops at the zero after `zeros` ones or
+    /// beyond the end, and returns its number.
+    #[inline]
+    fn correct(&mut self, [mut k, end]: [usize; 2], one: i16, mut zeros: i32, block: &mut [i16; 64]) -> usize {
+        // A copy, which stays in registers.
+        let mut window = self.window;
+        while k <= end {
+            let value = place(block, k);
+            if *value == 0 {
+                if zeros == 0 {
+                    break;
+                }
+                zeros -= 1;
+            } else {
+                if window.count == 0 {
+                    window.fill(&self.bytes);
+                }
+                // Without a branch: half of the bits are 1.
+                let is_one = (window.peek(1) as i16) & i16::from(*value & one == 0);
+                let change = if *value >= 0 { one } else { -one };
+                *value = value.wrapping_add(change & -is_one);
+                window.skip(1);
+            }
+            k += 1;
+        }
+        self.window = window;
+        k
     }
 
     /// Returns whether bits beyond the end of the data were taken; an error when the file ends

@@ -6,7 +6,7 @@
 //! up to the next restart.
 
 use super::huffman::{Bits, Table};
-use super::{Frame, Parsed, place};
+use super::{Frame, Parsed};
 
 /// The header of a scan.
 pub(super) struct Scan {
@@ -212,53 +212,8 @@ impl<'a> Huffman<'a> {
 
     /// Decodes one more bit of a band.
     fn refine(&mut self, member: Member, block: &mut [i16; 64]) {
-        let one = 1i16 << self.low;
-        let correct = |value: &mut i16, bits: &mut Bits<'_>| {
-            if bits.take(1) == 1 && *value & one == 0 {
-                *value = value.wrapping_add(if *value >= 0 { one } else { -one });
-            }
-        };
-        let Some(Some(table)) = self.tables[1].get(member.ac) else { return };
-        let mut k = self.band[0];
-        if self.run == 0 {
-            while k <= self.band[1] {
-                let symbol = table.decode(&mut self.bits);
-                let (mut zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-                let mut value = 0;
-                match (zeros, size) {
-                    (15, 0) => {}
-                    (_, 0) => {
-                        self.run = (1 << zeros) + self.bits.take(zeros);
-                        break;
-                    }
-                    _ => value = if self.bits.take(1) == 1 { one } else { -one },
-                }
-                // Those that are not zero get a bit each on the way to the place.
-                while k <= self.band[1] {
-                    let present = place(block, k);
-                    if *present != 0 {
-                        correct(present, &mut self.bits);
-                    } else if zeros == 0 {
-                        break;
-                    } else {
-                        zeros -= 1;
-                    }
-                    k += 1;
-                }
-                if value != 0 {
-                    *place(block, k) = value;
-                }
-                k += 1;
-            }
-        }
-        if self.run > 0 {
-            for k in k..=self.band[1] {
-                let present = place(block, k);
-                if *present != 0 {
-                    correct(present, &mut self.bits);
-                }
-            }
-            self.run -= 1;
+        if let Some(Some(table)) = self.tables[1].get(member.ac) {
+            table.refine_band(&mut self.bits, self.band, self.low, &mut self.run, block);
         }
     }
 }
