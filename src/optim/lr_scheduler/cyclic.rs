@@ -23,9 +23,9 @@ pub enum CyclicMode {
 /// ```
 /// use convnet::optim::{CyclicLr, LrSchedule};
 ///
-/// let schedule = CyclicLr::new(0.01, 0.1).step_size(500, 1000);
+/// let schedule = CyclicLr::new(0.01, 0.1).step_size(500, 500);
 /// assert_eq!(schedule.at(500, 0, 0.0)?.learning_rate, 0.1);
-/// assert_eq!(schedule.at(1500, 0, 0.0)?.learning_rate, 0.01);
+/// assert_eq!(schedule.at(1000, 0, 0.0)?.learning_rate, 0.01);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

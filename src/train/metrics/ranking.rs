@@ -42,7 +42,7 @@ pub fn average_precision(scores: &Tensor, targets: &Tensor) -> Result<f64> {
 /// # Shape
 /// - Two classes: scores `[N]` or `[N, 1]` of class 1, targets of the same shape, 0 or 1.
 /// - Several classes: scores `[N, C]` that compare between samples, such as probabilities
-/// (softmax),   and labels `[N]`. Each class is ranked against all others.
+///   (softmax), and labels `[N]`. Each class is ranked against all others.
 /// - Several labels: scores `[N, C]` and targets `[N, C]` of 0 and 1.
 ///
 /// The value is the mean over classes.
