@@ -1,15 +1,17 @@
 //! The parts of a training loop around the step: metrics and evaluation, averages of weights, early
-//! stopping, the learning-rate range test.
+//! stopping, the learning-rate range test, logs.
 //!
 //! Each part works alone in a loop written by hand.
 
 mod average;
 mod early_stopping;
+mod log;
 mod lr_range;
 pub mod metrics;
 
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm};
 pub use early_stopping::EarlyStopping;
+pub use log::{LogValue, Logger};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
 

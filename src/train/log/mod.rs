@@ -1,0 +1,87 @@
+//! Logs of a run: values by name and step.
+
+use std::fmt;
+
+use crate::data::Image;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// A value that is logged.
+#[derive(Clone, Copy)]
+pub enum LogValue<'a> {
+    /// A number, such as a loss.
+    Scalar(f64),
+    /// A picture.
+    Image(&'a Image),
+    /// The distribution of a tensor's elements.
+    Histogram(&'a Tensor),
+    /// A text.
+    Text(&'a str),
+}
+
+impl fmt::Debug for LogValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogValue::Scalar(value) => write!(f, "{value}"),
+            LogValue::Image(image) => write!(f, "image {:?}", image.shape()),
+            LogValue::Histogram(tensor) => write!(f, "histogram of {:?}", tensor.shape()),
+            LogValue::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// Writes what a run reports. A [`Trainer`](super::Trainer) calls it; a loop written by hand can as
+/// well.
+///
+/// ```
+/// use convnet::train::{LogValue, Logger};
+///
+/// /// Keeps the scalars in memory.
+/// #[derive(Default)]
+/// struct Memory(Vec<(u64, String, f64)>);
+///
+/// impl Logger for Memory {
+///     fn log(&mut self, step: u64, values: &[(&str, LogValue<'_>)]) -> convnet::Result<()> {
+///         for (name, value) in values {
+///             if let LogValue::Scalar(value) = value {
+///                 self.0.push((step, name.to_string(), *value));
+///             }
+///         }
+///         Ok(())
+///     }
+///
+///     fn rewind(&mut self, step: u64) -> convnet::Result<()> {
+///         self.0.retain(|(logged, ..)| *logged <= step);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut memory = Memory::default();
+/// memory.log(1, &[("train/loss", LogValue::Scalar(0.5))])?;
+/// memory.rewind(0)?;
+/// assert!(memory.0.is_empty());
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub trait Logger: Send {
+    /// Writes values of one step, by names such as `train/loss`. A value of a kind that the log
+    /// cannot hold is left out.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    fn log(&mut self, step: u64, values: &[(&str, LogValue<'_>)]) -> Result<()>;
+
+    /// Returns once everything so far is on disk.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Discards what was written for steps after this one: a run that was interrupted goes on from
+    /// a checkpoint of this step. 0 begins anew.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    fn rewind(&mut self, step: u64) -> Result<()>;
+}
