@@ -177,6 +177,19 @@ impl Tensor {
     /// Checks the operation against the registry, then attaches a node to its result when it is
     /// recorded.
     fn attach(self, op: &'static str, inputs: &[&Tensor], extents: Option<Extents<'_>>, rule: impl FnOnce() -> BackwardFn) -> Tensor {
+        let mut rule = Some(rule);
+        self.attach_with(op, inputs, extents, &mut || rule.take().map(|rule| rule()))
+    }
+
+    /// Does what [`attach`](Tensor::attach) does, compiled once for all rules. Calls `rule` at most
+    /// once.
+    fn attach_with(
+        self,
+        op: &'static str,
+        inputs: &[&Tensor],
+        extents: Option<Extents<'_>>,
+        rule: &mut dyn FnMut() -> Option<BackwardFn>,
+    ) -> Tensor {
         if cfg!(debug_assertions) {
             let extent = registry::extent(op).unwrap_or_else(|| panic!("operation {op} is missing from the registry"));
             let gives = extents.is_some();
@@ -188,7 +201,7 @@ impl Tensor {
         if let Some(node) = checkpoint::meet(inputs) {
             return self.with_node(Some(node));
         }
-        let rule = (!is_meta()).then(rule);
+        let rule = if is_meta() { None } else { rule() };
         let node = new_node(op, inputs, &|| node_extent(op, self.shape(), extents), rule);
         self.with_node(Some(node))
     }

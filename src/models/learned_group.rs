@@ -7,6 +7,7 @@
 //! convolution after an index layer that selects each group's inputs.
 
 use crate::error::{Error, Result};
+use crate::kernels::runtime::arrays::sort_by;
 use crate::nn::{Activation, BatchNorm2d, Buffer, Conv2d, Dropout, Module, Visitor, bn_act};
 use crate::nn::{Copier, Parts, PartsMut};
 use crate::tensor::{DType, Tensor};
@@ -159,7 +160,7 @@ impl LearnedGroupConv {
             let rows = || (group..outputs).step_by(self.groups);
             let importance = |input: usize| rows().map(|row| weight[row * inputs + input].abs()).sum::<f64>();
             let mut kept: Vec<(f64, usize)> = used(&mask, inputs, group).map(|input| (importance(input), input)).collect();
-            kept.sort_by(|a, b| a.0.total_cmp(&b.0));
+            sort_by(&mut kept, |a, b| a.0.total_cmp(&b.0));
             for (_, input) in kept.into_iter().take(inputs / self.condense_factor) {
                 rows().for_each(|row| mask[row * inputs + input] = 0.0);
             }

@@ -50,7 +50,10 @@ fn repeats(own: &[usize], batch: &[usize]) -> Vec<usize> {
     (0..own.len()).filter(|&axis| own[axis] == 1).for_each(|axis| matrix[axis] = 0);
     for (axis, &size) in batch.iter().enumerate() {
         let step = (axis + own.len()).checked_sub(batch.len()).map_or(0, |axis| matrix[axis]);
-        matrices = matrices.iter().flat_map(|&first| (0..size).map(move |i| first + i * step)).collect();
+        let outer = std::mem::take(&mut matrices);
+        for first in outer {
+            matrices.extend((0..size).map(|i| first + i * step));
+        }
     }
     matrices
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::kernels::conv::{ConvAlgorithm, ConvGeometry, ConvPass};
 use crate::kernels::runtime::allocator;
+use crate::kernels::runtime::arrays::sort_by;
 use crate::tensor::DType;
 use crate::tensor::meta::is_meta;
 use crate::tensor::node::{Node, Origin};
@@ -121,7 +122,7 @@ impl Log {
     /// calls.
     pub(crate) fn convolutions(&self) -> Vec<(&ConvolutionKey, u64)> {
         let mut all: Vec<_> = self.convolutions.iter().collect();
-        all.sort_unstable_by_key(|(_, (place, _))| *place);
+        sort_by(&mut all, |(_, (a, _)), (_, (b, _))| a.cmp(b));
         all.into_iter().map(|(key, (_, calls))| (key, *calls)).collect()
     }
 

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernels::elementwise::{self, Binary, OntoLoop, PairLoop, Unary};
 use crate::kernels::reduce;
 use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::arrays::sort_by;
 use crate::kernels::runtime::simd::Scalar;
 
 /// Applies `f` to each element; floating point only.
@@ -190,7 +191,7 @@ fn reductions(x: &Tensor, axes: &[usize]) -> Vec<[usize; 3]> {
     // The sizes in memory order, and whether they are reduced; neighbours of one kind are merged.
     let strides = strides(x.shape(), x.memory_format());
     let mut order: Vec<usize> = (0..x.ndim()).collect();
-    order.sort_by_key(|&axis| (std::cmp::Reverse(strides[axis]), axis));
+    sort_by(&mut order, |&a, &b| (strides[b], a).cmp(&(strides[a], b)));
     let mut runs: Vec<(usize, bool)> = vec![];
     for axis in order.into_iter().filter(|&axis| x.shape()[axis] != 1) {
         let reduced = axes.contains(&axis);

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result, short};
+use crate::kernels::runtime::arrays::sort_by;
 use crate::nn::StateDict;
 
 /// timm's VGG: convolutions where torchvision has linear layers.
@@ -129,7 +130,8 @@ impl Blocks {
         };
         let mut ids: Vec<String> = state.keys().filter_map(id).collect::<HashSet<_>>().into_iter().collect();
         // By number, as the order of a state dict may be another.
-        ids.sort_by_key(|id| (id.split('.').map(|part| part.parse().unwrap_or(usize::MAX)).collect::<Vec<_>>(), id.clone()));
+        let key = |id: &String| (id.split('.').map(|part| part.parse().unwrap_or(usize::MAX)).collect::<Vec<_>>(), id.clone());
+        sort_by(&mut ids, |a, b| key(a).cmp(&key(b)));
         let has = |id: &str, layer: &str| state.contains_key(&format!("blocks.{id}.{layer}.weight"));
         let family = if ids.iter().any(|id| has(id, "conv")) {
             Family::MobileNetV3

@@ -109,7 +109,7 @@ const LEVEL: Kernel = [[-2, -6, -8, -6, -2], [-6, 6, 42, 6, -6], [-8, 42, 152, 4
 
 fn estimate(block: &mut [i16; 64], window: &Kernel, table: &[u16; 64], bits: &[i32; 64], level_too: bool) {
     let value = |kernel: &Kernel, step: u16| {
-        let products = kernel.iter().flatten().zip(window.iter().flatten());
+        let products = kernel.as_flattened().iter().zip(window.as_flattened());
         let sum = i64::from(table[0]) * products.map(|(weight, level)| weight * level).sum::<i64>();
         let size = ((i64::from(step) << 7) + sum.abs()) / (i64::from(step) << 8);
         (size, sum.signum())

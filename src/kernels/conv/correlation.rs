@@ -271,16 +271,16 @@ impl<T: Real> Correlation<T> {
     pub(super) fn parts(&self) -> Option<Parts> {
         let CorrelationPlan { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.frame;
         let (rows, n) = (source.cells[0], channels / groups);
-        let of_images = |first: usize| {
-            let images = self.images.min(batch - first);
-            (0..rows).step_by(self.band).map(move |row| images * self.band.min(rows - row) * target[1])
-        };
         let place = |channel: usize| channel / n * filled_up::<T>(n) + channel % n;
-        (pixels == 1 && self.phases.len() == 1).then(|| Parts {
-            rows: (0..batch).step_by(self.images).flat_map(of_images).collect(),
-            width: groups * filled_up::<T>(n),
-            places: (0..channels).map(place).collect(),
-        })
+        if pixels != 1 || self.phases.len() != 1 {
+            return None;
+        }
+        let mut part_rows = vec![];
+        for first in (0..batch).step_by(self.images) {
+            let images = self.images.min(batch - first);
+            part_rows.extend((0..rows).step_by(self.band).map(|row| images * self.band.min(rows - row) * target[1]));
+        }
+        Some(Parts { rows: part_rows, width: groups * filled_up::<T>(n), places: (0..channels).map(place).collect() })
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
@@ -362,7 +362,8 @@ impl Places {
         let [pitch, image] = source.pitch(channels, band);
         let [rows, cells] = frame.cells(phase, 0..band);
         let (mut starts, mut out_starts) = (vec![], vec![]);
-        for (n, row) in (0..images).flat_map(|n| (0..rows).map(move |row| (n, row))) {
+        for place in 0..images * rows {
+            let (n, row) = (place / rows, place % rows);
             // If the cells are not a multiple of `pixels`, the last product repeats some pixels of
             // the one before, with bit-identical results.
             let cells = (0..cells).step_by(pixels).map(|cell| cell.min(cells - pixels));
@@ -372,9 +373,12 @@ impl Places {
             out_starts.extend(cells.map(|cell| (to + cell * scatter[1]) * channels_out));
         }
         let columns = if phase.merged { &phase.columns[..phase.columns.len().min(1)] } else { &phase.columns[..] };
-        let taps = phase.rows.iter().flat_map(|row| columns.iter().map(move |column| (row * pitch + column) * channels));
+        let mut taps = Vec::with_capacity(phase.rows.len() * columns.len());
+        for row in &phase.rows {
+            taps.extend(columns.iter().map(|column| (row * pitch + column) * channels));
+        }
         let run = if phase.merged { phase.columns.len() * channels } else { channels / groups };
-        Places { starts: Ascending::new(starts), out_starts: Ascending::new(out_starts), taps: taps.collect(), run }
+        Places { starts: Ascending::new(starts), out_starts: Ascending::new(out_starts), taps, run }
     }
 
     /// Returns the number of rows of the product for an image's rows of cells.

@@ -8,7 +8,7 @@
 
 use super::winograd::{self, Tile};
 use super::{ConvAlgorithm, ConvGeometry, ConvPass, Pass, depthwise};
-use crate::kernels::runtime::arrays::MapEach;
+use crate::kernels::runtime::arrays::{MapEach, sort_by};
 use crate::kernels::runtime::simd::{Real, lanes};
 
 /// Cost per element of a transformed map, for forward pass and input gradient, or per element of a
@@ -45,7 +45,7 @@ pub(super) fn candidates<T: Real>(g: &ConvGeometry, pass: ConvPass, kept: bool) 
             candidates.push((algorithm, winograd_by(tile, g, pass, kept)));
         }
     }
-    candidates.sort_by(|a, b| a.1.total_cmp(&b.1));
+    sort_by(&mut candidates, |a, b| a.1.total_cmp(&b.1));
     candidates
 }
 

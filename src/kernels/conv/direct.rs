@@ -14,7 +14,7 @@
 
 use super::ConvGeometry;
 use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights};
-use crate::kernels::runtime::arrays::MapEach;
+use crate::kernels::runtime::arrays::{MapEach, sort_by};
 use crate::kernels::runtime::simd::{Real, lanes};
 
 /// Prepares the forward pass with these weights.
@@ -46,9 +46,12 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
     let pixels = if window.stride[1] == 1 { pixels_together::<T>(g, g.channels_in, window.input[1], 1) } else { 1 };
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
-    let phases = (axes[0].phases.iter())
-        .flat_map(|rows| axes[1].phases.iter().map(move |columns| (rows, columns.widen(pixels, 1))))
-        .map(|(rows, columns)| PhaseProduct::new(g, rows, &columns, [g.group_out(), g.group_in()], &weights));
+    let mut products = Vec::with_capacity(axes[0].phases.len() * axes[1].phases.len());
+    for rows in &axes[0].phases {
+        for columns in &axes[1].phases {
+            products.push(PhaseProduct::new(g, rows, &columns.widen(pixels, 1), [g.group_out(), g.group_in()], &weights));
+        }
+    }
     let frame = CorrelationPlan {
         source: Source {
             size: window.output,
@@ -65,7 +68,7 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
         batch: g.batch,
         work: g.work(),
     };
-    Correlation::new(frame, phases.collect())
+    Correlation::new(frame, products)
 }
 
 /// Returns the input pixels that output pixels read.
@@ -118,7 +121,7 @@ fn phases(g: &ConvGeometry, axis: usize) -> Phases {
     let (first, last) = (distances().min().unwrap_or(0).min(0), distances().max().unwrap_or(0).max(0));
     let phase = |at: isize| {
         let mut taps: Vec<(usize, usize)> = taps_at(at).map(|(k, distance)| (k as usize, (distance - first) as usize)).collect();
-        taps.sort_by_key(|&(_, distance)| distance);
+        sort_by(&mut taps, |a, b| a.1.cmp(&b.1));
         AxisTaps { at: at as usize, taps }
     };
     Phases { phases: (0..stride).map(phase).collect(), before: -first as usize, span: (last - first) as usize + 1 }

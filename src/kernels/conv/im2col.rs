@@ -50,11 +50,13 @@ pub fn fold<T: Real>(window: &Window, columns: &[T], pitch: usize, channels: usi
     assert_eq!(columns.len(), channels * taps * length);
     // A task is a row of the image, so that tasks own what they write.
     parallel::chunks_mut(x, (window.input[1] * pitch).max(1), 4 * columns.len(), |ih, x| {
-        for (kh, oh) in (0..window.kernel[0]).flat_map(|kh| (0..rows).map(move |oh| (kh, oh))) {
+        for place in 0..window.kernel[0] * rows {
+            let (kh, oh) = (place / rows, place % rows);
             if source(window, 0, kh, oh) != Some(ih) {
                 continue;
             }
-            for (channel, kw) in (0..channels).flat_map(|c| (0..window.kernel[1]).map(move |kw| (c, kw))) {
+            for place in 0..channels * window.kernel[1] {
+                let (channel, kw) = (place / window.kernel[1], place % window.kernel[1]);
                 let row = (channel * window.kernel[0] + kh) * window.kernel[1] + kw;
                 for (ow, &value) in columns[row * length + oh * width..][..width].iter().enumerate() {
                     if let Some(iw) = source(window, 1, kw, ow) {

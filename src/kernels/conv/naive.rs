@@ -13,8 +13,10 @@ fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {
     }
     let ([height, width], [rows, columns]) = (window.input, window.output);
     for n in 0..g.batch {
-        for (oh, ow) in (0..rows).flat_map(|oh| (0..columns).map(move |ow| (oh, ow))) {
-            for (kh, kw) in (0..window.kernel[0]).flat_map(|kh| (0..window.kernel[1]).map(move |kw| (kh, kw))) {
+        for pixel in 0..rows * columns {
+            let (oh, ow) = (pixel / columns, pixel % columns);
+            for tap in 0..window.kernel[0] * window.kernel[1] {
+                let (kh, kw) = (tap / window.kernel[1], tap % window.kernel[1]);
                 let ih = (oh * window.stride[0] + kh * window.dilation[0]).wrapping_sub(window.padding[0]);
                 let iw = (ow * window.stride[1] + kw * window.dilation[1]).wrapping_sub(window.padding[1]);
                 if ih >= height || iw >= width {

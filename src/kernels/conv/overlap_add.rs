@@ -93,7 +93,10 @@ impl<T: Real> OverlapAdd<T> {
         let Window { input, output, kernel, stride, .. } = g.window;
         let (channels_in, channels_out) = (g.channels_in, g.channels_out);
         let firsts = 0..stride[0].min(kernel[0]);
-        let kernel_rows: Vec<usize> = firsts.flat_map(|first| (first..kernel[0]).step_by(stride[0]).rev()).collect();
+        let mut kernel_rows = Vec::with_capacity(kernel[0]);
+        for first in firsts {
+            kernel_rows.extend((first..kernel[0]).step_by(stride[0]).rev());
+        }
         let columns = kernel[1] * channels_in;
         let pitch = pitch::<T>(g);
         let panels = Panels::pack_with(kernel[0] * channels_out, pitch, |range, panel| {
@@ -114,12 +117,12 @@ impl<T: Real> OverlapAdd<T> {
             let shift = shifts.end.saturating_sub(1);
             ((last - shift) * pitch + (first + shift * stride[1]) * channels_in, shifts.len())
         };
-        let rows = (0..images).flat_map(|image| (0..output[1]).map(move |column| image * g.image_out() + column * channels_out));
+        let row = |row: usize| row / output[1] * g.image_out() + row % output[1] * channels_out;
         OverlapAdd {
             geometry: *g,
             images,
             band: input[0].div_ceil(TASKS.div_ceil(groups)),
-            starts: Ascending::new(rows.collect()),
+            starts: Ascending::new((0..images * output[1]).map(row).collect()),
             taps: (0..kernel[0].div_ceil(stride[0])).map(|shift| shift * output[1] * channels_out).collect(),
             out_starts: Ascending::new((0..images * output[1]).map(|row| row * pitch).collect()),
             columns: (0..input[1]).map(column).collect(),

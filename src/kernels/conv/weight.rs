@@ -54,10 +54,11 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     let part = pixels.div_ceil(parts);
     let blocks = Blocks::new(g, [height, width], together, parts);
     let accumulate = |part_index: usize, block: &Block, sums: &mut [T]| {
-        let offsets: Vec<usize> = (0..height * width)
-            .map(|tap| pixel(tap / width * window.dilation[0], tap % width * window.dilation[1]))
-            .flat_map(|tap| block.channels.clone().map(move |channel| tap + channel))
-            .collect();
+        let mut offsets = Vec::with_capacity(height * width * block.channels.len());
+        for tap in 0..height * width {
+            let tap = pixel(tap / width * window.dilation[0], tap % width * window.dilation[1]);
+            offsets.extend(block.channels.clone().map(|channel| tap + channel));
+        }
         let x = &padded.elements[block.group * group_in..];
         let pixels = part_index * part..pixels.min((part_index + 1) * part);
         let mut starts = Vec::with_capacity(STRETCH);
@@ -152,10 +153,10 @@ impl<'a> Blocks<'a> {
     fn finish<T: Real>(&self, block: &Block, sums: &[T], dw: &Disjoint<'_, T>) {
         let (kernel, taps, group_out) = (self.g.window.kernel, self.g.taps(), self.g.group_out());
         let (channels, columns) = (block.channels.len(), block.outputs.len());
-        let rows: Vec<usize> = (0..channels)
-            .flat_map(|channel| (0..taps).map(move |tap| (channel, tap)))
-            .map(|(channel, tap)| (tap / kernel[1] * self.taps[1] + tap % kernel[1]) * channels + channel)
-            .collect();
+        let mut rows = Vec::with_capacity(channels * taps);
+        for channel in 0..channels {
+            rows.extend((0..taps).map(|tap| (tap / kernel[1] * self.taps[1] + tap % kernel[1]) * channels + channel));
+        }
         let next_pixel = self.g.window.stride[1] * channels * columns + group_out;
         let outputs = columns / self.together;
         for first in (0..outputs).step_by(SIDE) {

@@ -1,4 +1,6 @@
-//! Defines a conversion of small arrays that takes little time to compile.
+//! Defines a conversion of small arrays and a sort, both of which take little time to compile.
+
+use std::cmp::Ordering;
 
 /// Arrays of a few elements, each of which a closure converts.
 pub trait MapEach<T> {
@@ -33,4 +35,44 @@ arrays! {
     7: a b c d e f g;
     9: a b c d e f g h i;
     10: a b c d e f g h i j;
+}
+
+/// Sorts a list as `slice::sort_by` does: equal items keep their order. That function is compiled
+/// for each type and comparison; here all share a sort of positions, after which the items are
+/// swapped to their places. For lists whose sorting takes little of the time.
+pub fn sort_by<T>(items: &mut [T], mut compare: impl FnMut(&T, &T) -> Ordering) {
+    let mut order = sorted_positions(items.len(), &mut |a, b| compare(&items[a], &items[b]));
+    for start in 0..order.len() {
+        // Follows the cycle of items that take each other's places.
+        let mut to = start;
+        while order[to] != start {
+            let from = order[to];
+            items.swap(to, from);
+            order[to] = to;
+            to = from;
+        }
+        order[to] = to;
+    }
+}
+
+fn sorted_positions(count: usize, compare: &mut dyn FnMut(usize, usize) -> Ordering) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|&a, &b| compare(a, b));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sort_orders_items_and_keeps_equal_ones_in_order() {
+        // Multiples of 7 modulo 101 are a permutation; the tens digit is the key.
+        let items: Vec<usize> = (0..101).map(|i| i * 7 % 101).collect();
+        let (mut found, mut expected) = (items.clone(), items);
+        sort_by(&mut found, |a, b| (a / 10).cmp(&(b / 10)));
+        expected.sort_by_key(|item| item / 10);
+        assert_eq!(found, expected);
+        sort_by(&mut found[..0], usize::cmp);
+    }
 }

@@ -14,6 +14,7 @@ use super::state_dict::StateDict;
 use crate::error::{Error, Result, clipped, short};
 use crate::io::atomic_file::write_atomically;
 use crate::io::read_file;
+use crate::kernels::runtime::arrays::sort_by;
 use crate::tensor::bytes::{self, StoredDType, View};
 use crate::tensor::{DType, MemoryFormat, Tensor, shape, with_dtype};
 
@@ -30,7 +31,7 @@ pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
     }
     // Wide types come first, which keeps every tensor aligned; Python's readers rely on this.
     let mut tensors: Vec<(&str, &Tensor)> = state.iter().collect();
-    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
+    sort_by(&mut tensors, |(_, a), (_, b)| b.dtype().size().cmp(&a.dtype().size()));
     let header = header(&tensors);
     if header.len() > LONGEST_HEADER {
         return Err(Error::format(path, format!("a header of {} bytes is longer than readers accept", header.len())));
@@ -85,7 +86,7 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
     let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
     let data = &bytes[size_of::<u64>() + header..];
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
-    tensors.sort_by(|(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
+    sort_by(&mut tensors, |(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));
     let mut state = StateDict::new();
     for (name, info) in tensors {
         let fail = |message: &str| Error::format(path, clipped(&format!("tensor {}: {message}", short(&name))));
@@ -110,7 +111,7 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
 /// each other name to its name.
 fn restore_tied<'a>(state: &mut StateDict, metadata: impl Iterator<Item = (&'a String, &'a String)>) {
     let mut tied: Vec<_> = metadata.filter(|(removed, _)| !state.contains_key(removed)).collect();
-    tied.sort();
+    sort_by(&mut tied, |a, b| a.cmp(b));
     // All are looked up before any is added, since a name must refer to a stored tensor.
     let tied: Vec<_> = tied.into_iter().filter_map(|(removed, kept)| Some((removed.clone(), state.get(kept)?.clone()))).collect();
     for (name, tensor) in tied {

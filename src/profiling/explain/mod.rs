@@ -11,6 +11,7 @@ use std::fmt;
 use super::hooks::{Convolution, observe};
 use crate::kernels::conv::{ConvAlgorithm, ConvPass};
 use crate::kernels::runtime::arrays::MapEach;
+use crate::kernels::runtime::arrays::sort_by;
 use crate::kernels::runtime::parallel::num_threads;
 use crate::kernels::runtime::simd::instruction_set;
 use crate::tensor::DType;
@@ -51,7 +52,8 @@ pub fn explain<R>(body: impl FnOnce() -> R) -> (R, Explanation) {
         let place = places.len();
         places.entry(choice.path.clone()).or_insert(place);
     }
-    choices.sort_by_key(|choice| (places[&choice.path], choice.pass));
+    let key = |choice: &ConvChoice| (places[&choice.path], choice.pass);
+    sort_by(&mut choices, |a, b| key(a).cmp(&key(b)));
     (value, Explanation { choices, instruction_set: instruction_set(), threads: num_threads() })
 }
 

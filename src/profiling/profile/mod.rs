@@ -16,6 +16,7 @@ use super::hooks::{Event, EventKind, Total, observe};
 use crate::error::Result;
 use crate::io::atomic_file::write_atomically;
 use crate::kernels::runtime::arrays::MapEach;
+use crate::kernels::runtime::arrays::sort_by;
 
 /// Runs `body` and returns its value and where its time was spent: by operation and by the path of
 /// the layer or block that called it, forward and backward.
@@ -62,7 +63,7 @@ pub fn profile<R>(body: impl FnOnce() -> R) -> (R, Profile) {
         }
     }
     let mut rows: Vec<ProfileRow> = rows.into_values().collect();
-    rows.sort_by(|a, b| b.time().cmp(&a.time()).then_with(|| (&a.path, a.operation).cmp(&(&b.path, b.operation))));
+    sort_by(&mut rows, |a, b| b.time().cmp(&a.time()).then_with(|| (&a.path, a.operation).cmp(&(&b.path, b.operation))));
     (value, Profile { rows, elapsed, start, events: log.events, left_out: log.left_out })
 }
 
@@ -156,7 +157,7 @@ impl Profile {
                 None => rows.push(ProfileRow { path: String::new(), ..row.clone() }),
             }
         }
-        rows.sort_by_key(|row| std::cmp::Reverse(row.time()));
+        sort_by(&mut rows, |a, b| b.time().cmp(&a.time()));
         rows
     }
 

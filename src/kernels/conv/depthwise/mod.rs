@@ -98,18 +98,16 @@ impl<T: Real> Depthwise<T> {
     pub(crate) fn parts(&self) -> Parts {
         let (map, band, part) = (&self.map, self.band(), self.part());
         let (height, width) = (map.rows.target, map.columns.target);
-        let of_band =
-            |first: usize| (0..band).step_by(part).map(move |row| part.min(band - row).min(height.saturating_sub(first + row)) * width);
-        let of_image = || (0..height).step_by(band).flat_map(of_band);
+        let mut of_image = vec![];
+        for first in (0..height).step_by(band) {
+            let of_part = |row: usize| part.min(band - row).min(height.saturating_sub(first + row)) * width;
+            of_image.extend((0..band).step_by(part).map(of_part));
+        }
         let last = map.starts.len().saturating_sub(1) * map.lanes;
         // If the last vector overlaps the one before it, its first channels have statistics in
         // both.
         let place = |channel: usize| if channel < last { channel } else { last + channel - map.starts.last().unwrap_or(&0) };
-        Parts {
-            rows: (0..map.batch).flat_map(|_| of_image()).collect(),
-            width: map.starts.len() * map.lanes,
-            places: (0..map.channels[1]).map(place).collect(),
-        }
+        Parts { rows: of_image.repeat(map.batch), width: map.starts.len() * map.lanes, places: (0..map.channels[1]).map(place).collect() }
     }
 
     pub(crate) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
