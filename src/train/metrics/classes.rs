@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// The largest number of classes, so that counts take a bounded amount of memory.
-const MOST_CLASSES: usize = 1 << 24;
+const MOST_CLASSES: usize = 1 << 20;
 
 /// The way in which the scores of classes become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::fmt;
 
 use super::classes::{check_classes, check_scores};
 use super::{Metric, class, class_numbers, mismatch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// The largest number of classes, whose matrix takes 800 MB.
-const MOST_CLASSES: usize = 10_000;
+/// The largest number of classes, whose matrix takes 128 MiB.
+const MOST_CLASSES: usize = 4096;
 
 /// The number of samples of each class (row) that are predicted as each class (column).
 ///
@@ -34,7 +34,7 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// Makes an empty matrix, of at most 10,000 classes.
+    /// Makes an empty matrix, of at most 4096 classes.
     pub fn new(classes: usize) -> ConfusionMatrix {
         ConfusionMatrix { classes, ignored: None, counts: vec![] }
     }
@@ -109,7 +109,11 @@ impl Metric for ConfusionMatrix {
                 cells.push(label * self.classes + class(OP, "prediction", position, predicted, self.classes)?);
             }
         }
-        self.counts.resize(self.classes * self.classes, 0);
+        let size = self.classes * self.classes;
+        if self.counts.try_reserve_exact(size - self.counts.len()).is_err() {
+            return Err(Error::argument(OP, format!("memory cannot hold a matrix of {} classes", self.classes)));
+        }
+        self.counts.resize(size, 0);
         cells.into_iter().for_each(|cell| self.counts[cell] += 1);
         Ok(())
     }
