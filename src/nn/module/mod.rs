@@ -55,8 +55,8 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// Runs the module. The docs of each implementation give shapes and errors.
     ///
     /// # Errors
-    /// As documented by the implementation; an error from a layer inside is an [`Error::Layer`]
-    /// with the layer's path.
+    /// As documented by the implementation; an error from a layer inside is an
+    /// [`Error::Layer`](crate::Error::Layer) with the layer's path.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
     /// Visits this module's parameters, buffers and children by name, in order.
@@ -81,8 +81,8 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// [`deep_clone`](crate::nn::ModuleExt::deep_clone) calls it.
     ///
     /// # Errors
-    /// [`Error::Argument`] when this module or one inside does not implement it; otherwise those of
-    /// [`Copier::field`].
+    /// [`Error::Argument`](crate::Error::Argument) when this module or one inside does not
+    /// implement it; otherwise those of [`Copier::field`].
     fn copy_with(&self, copier: &mut Copier) -> Result<Box<dyn Module>> {
         let _ = copier;
         Err(queries::not_copied(self.as_module()))
@@ -166,8 +166,8 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// their number.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is neither a module nor a parameter at this path; the message
-    /// lists the most similar paths.
+    /// [`Error::Argument`](crate::Error::Argument) when there is neither a module nor a parameter
+    /// at this path; the message lists the most similar paths.
     fn freeze(&self, prefix: &str) -> Result<usize> {
         queries::set_frozen(self.as_module(), "freeze", prefix, true)
     }
@@ -176,7 +176,8 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// Returns their number.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is neither a module nor a parameter at this path.
+    /// [`Error::Argument`](crate::Error::Argument) when there is neither a module nor a parameter
+    /// at this path.
     fn unfreeze(&self, prefix: &str) -> Result<usize> {
         queries::set_frozen(self.as_module(), "unfreeze", prefix, false)
     }
@@ -184,7 +185,7 @@ pub trait Module: AsModule + Any + Send + Sync {
     /// Converts all parameters and floating-point buffers to this dtype.
     ///
     /// # Errors
-    /// [`Error::DType`] unless the dtype is floating point.
+    /// [`Error::DType`](crate::Error::DType) unless the dtype is floating point.
     fn to_dtype(&self, dtype: DType) -> Result<()> {
         queries::to_dtype(self.as_module(), dtype)
     }
