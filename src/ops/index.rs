@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernels::copy;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
-use crate::tensor::shape::{resolve_dim, strides, try_numel};
+use crate::tensor::shape::{Index, resolve_dim, strides, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
 
 /// Returns indices as positions within a dimension of `size`; negative indices are errors, as in
@@ -46,6 +46,10 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn index_select(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
+        self.select_along(Index(dim.index()), index)
+    }
+
+    fn select_along(&self, dim: Index, index: &Tensor) -> Result<Tensor> {
         let _op = operation("index_select");
         let axis = resolve_dim("index_select", dim, self.ndim())?;
         if index.ndim() > 1 {

@@ -25,8 +25,12 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn reshape(&self, shape: impl ReshapeDims) -> Result<Tensor> {
+        self.reshape_to(&shape.sizes())
+    }
+
+    fn reshape_to(&self, sizes: &[i128]) -> Result<Tensor> {
         let _op = operation("reshape");
-        let shape = resolve_shape(self.shape(), &shape.sizes())?;
+        let shape = resolve_shape(self.shape(), sizes)?;
         let y = self.to_format(MemoryFormat::RowMajor)?.with_shape(&shape, MemoryFormat::RowMajor);
         let x = self.shape().to_vec();
         // Other dimensions may be merged or split, as long as height and width stay the same.
@@ -42,7 +46,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] when a dimension does not exist or `end` comes before `start`.
     pub fn flatten(&self, start: impl Dim, end: impl Dim) -> Result<Tensor> {
-        let (start, end) = (resolve_dim("flatten", start, self.ndim())?, resolve_dim("flatten", end, self.ndim())?);
+        self.flatten_between(resolve_dim("flatten", start, self.ndim())?, resolve_dim("flatten", end, self.ndim())?)
+    }
+
+    fn flatten_between(&self, start: usize, end: usize) -> Result<Tensor> {
         if self.ndim() == 0 {
             return self.reshape([1]);
         }

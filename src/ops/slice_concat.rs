@@ -7,7 +7,7 @@ use crate::kernels::runtime::allocator;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::tensor::meta::InputExtent;
-use crate::tensor::shape::{numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
+use crate::tensor::shape::{Index, numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
 
 /// Returns a tensor's memory as `[outer, size, inner]` around one of its dimensions.
@@ -164,6 +164,10 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn cat(tensors: &[&Tensor], dim: impl Dim) -> Result<Tensor> {
+        Tensor::cat_along(tensors, Index(dim.index()))
+    }
+
+    fn cat_along(tensors: &[&Tensor], dim: Index) -> Result<Tensor> {
         let _op = operation("cat");
         let left_out = |t: &Tensor| t.shape() == [0];
         let Some(&first) = tensors.iter().find(|t| !left_out(t)).or(tensors.first()) else {

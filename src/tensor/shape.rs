@@ -142,8 +142,9 @@ pub(crate) fn resolve_dims(op: &'static str, dims: &impl Dims, rank: usize) -> R
     Ok(axes)
 }
 
+/// A dimension as any integer, for functions that are compiled once for all types of [`Dim`].
 #[derive(Clone, Copy)]
-struct Index(i128);
+pub(crate) struct Index(pub(crate) i128);
 
 impl Dim for Index {
     fn index(self) -> i128 {
