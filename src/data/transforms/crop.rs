@@ -109,10 +109,11 @@ impl Geometry for Crop {
 impl Crop {
     fn window<T: Filled>(&self, old: &[T], [from_height, from_width]: [usize; 2], fill: &[T]) -> Result<Vec<T>> {
         let channels = fill.len();
+        let blank = fill.first().copied().unwrap_or_default();
+        // Sizes that memory cannot hold are refused first: the windows below would not fit numbers.
+        let mut new = try_filled([channels, self.height, self.width], blank)?;
         let rows = shared(self.top, self.height, from_height);
         let columns = shared(self.left, self.width, from_width);
-        let blank = fill.first().copied().unwrap_or_default();
-        let mut new = try_filled([channels, self.height, self.width], blank)?;
         if channels > 1 && fill.iter().any(|&value| value != blank) && (rows.len() < self.height || columns.len() < self.width) {
             new.chunks_exact_mut(channels).for_each(|pixel| pixel.copy_from_slice(fill));
         }

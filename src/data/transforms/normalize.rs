@@ -2,6 +2,7 @@
 
 use super::Deterministic;
 use crate::data::Image;
+use crate::data::image::try_filled;
 use crate::error::{Error, Result};
 use crate::kernels::runtime::simd::vectorize;
 
@@ -56,11 +57,36 @@ impl Normalize {
         }
         Ok(())
     }
+
+    /// Returns the normalised values of bytes, which are looked up: there are 256 for each channel.
+    fn of_bytes(&self, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
+        let table = |(&mean, &std): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std);
+        let tables: Vec<[f32; 256]> = self.mean.iter().zip(&self.std).map(table).collect();
+        let mut values = try_filled(shape, 0.0)?;
+        if let [r, g, b] = &tables[..] {
+            for (values, bytes) in values.as_chunks_mut::<3>().0.iter_mut().zip(bytes.as_chunks::<3>().0) {
+                *values = [r[usize::from(bytes[0])], g[usize::from(bytes[1])], b[usize::from(bytes[2])]];
+            }
+        } else {
+            let channels = tables.len().max(1);
+            for (values, bytes) in values.chunks_exact_mut(channels).zip(bytes.chunks_exact(channels)) {
+                for ((value, &byte), table) in values.iter_mut().zip(bytes).zip(&tables) {
+                    *value = table[usize::from(byte)];
+                }
+            }
+        }
+        Ok(values)
+    }
 }
 
 impl Deterministic for Normalize {
     fn transform(&self, image: &mut Image) -> Result<()> {
         self.check(image.channels())?;
+        if let Some(bytes) = image.bytes() {
+            let values = self.of_bytes(bytes, image.shape())?;
+            *image = Image::from_floats(image.shape(), values)?;
+            return Ok(());
+        }
         // Blocks of whole pixels, so that the loop runs over vectors.
         let block = self.mean.len() * (48 / self.mean.len().max(1)).max(1);
         let (mean, std) = (repeated(&self.mean, block), repeated(&self.std, block));
@@ -78,4 +104,23 @@ impl Deterministic for Normalize {
 
 fn repeated(values: &[f32], length: usize) -> Vec<f32> {
     values.iter().copied().cycle().take(length).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_the_values_of_the_same_numbers() {
+        for channels in 0..=4 {
+            let bytes: Vec<u8> = (0..=255).flat_map(|byte| vec![byte; channels]).collect();
+            let normalize = Normalize::new(&[0.485, 0.456, 0.406, 0.7][..channels], &[0.229, 0.224, 0.225, 0.3][..channels]);
+            let image = Image::from_bytes([channels, 16, 16], bytes).unwrap();
+            let [mut bytes, mut floats] = [image.clone(), image];
+            floats.pixels_mut();
+            bytes.apply(&normalize).unwrap();
+            floats.apply(&normalize).unwrap();
+            assert_eq!(bytes.pixels(), floats.pixels());
+        }
+    }
 }
