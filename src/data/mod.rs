@@ -26,6 +26,7 @@ mod dataset;
 mod datasets;
 #[cfg(feature = "image")]
 mod decode;
+mod encode;
 pub mod idx;
 mod image;
 #[cfg(feature = "image")]

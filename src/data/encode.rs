@@ -1,0 +1,314 @@
+//! Pictures to files: PNG (ISO/IEC 15948), written here on top of deflate, and JPEG by the crate
+//! `jpeg-encoder`.
+//!
+//! Each row of a PNG file gets the filter whose result has the smallest sum of absolute values,
+//! which is the heuristic that the standard recommends (§12.8).
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
+use super::Image;
+use crate::error::{Error, Result};
+use crate::io::atomic_file::write_atomically;
+
+/// The first bytes of every PNG file.
+const SIGNATURE: &[u8; 8] = b"\x89PNG\r\n\x1a\n";
+
+/// The longest piece of image data in a chunk; the format allows 2³¹ - 1 bytes.
+const LONGEST_CHUNK: usize = 1 << 30;
+
+/// The quality of JPEG files that [`Image::save`] writes.
+#[cfg(feature = "image")]
+const JPEG_QUALITY: u8 = 90;
+
+impl Image {
+    /// Writes a picture file; its extension names the format: `png`, or `jpg` and `jpeg` (quality
+    /// 90, behind the feature `image`). A file of that name is replaced, atomically.
+    ///
+    /// Values of `f32` are limited to `[0, 1]` and rounded to 255ths. One channel is gray, three
+    /// are red, green and blue; in PNG files, two are gray with opacity and four are colours with
+    /// opacity.
+    ///
+    /// ```
+    /// use convnet::data::Image;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # std::env::set_current_dir(&folder).unwrap();
+    /// let gradient = (0..32 * 32).map(|i| (i % 32) as f32 / 31.0).collect();
+    /// let image = Image::from_floats([1, 32, 32], gradient)?;
+    /// image.save("gradient.png")?;
+    /// assert!(image.save("gradient.xyz").is_err());
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the extension is another one, [`Error::Shape`] when the format
+    /// cannot hold a picture of this shape, [`Error::Io`] when the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        let bytes = match extension.as_deref() {
+            Some("png") => self.encode_png()?,
+            #[cfg(feature = "image")]
+            Some("jpg" | "jpeg") => self.encode_jpeg(JPEG_QUALITY)?,
+            #[cfg(not(feature = "image"))]
+            Some("jpg" | "jpeg") => {
+                return Err(Error::argument("save", "JPEG files are written with the crate's feature `image`, PNG files without"));
+            }
+            _ => {
+                let message = format!("{} has to end in .png, .jpg or .jpeg, which names the format", path.display());
+                return Err(Error::argument("save", message));
+            }
+        };
+        write_atomically(path, |out| out.write_all(&bytes))
+    }
+
+    /// Returns the content of a PNG file; see [`save`](Self::save).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are 1 to 4 channels and at least one pixel.
+    pub fn encode_png(&self) -> Result<Vec<u8>> {
+        let [channels, height, width] = self.shape();
+        let colour = match channels {
+            1 => 0,
+            2 => 4,
+            3 => 2,
+            4 => 6,
+            _ => {
+                return Err(Error::shape(
+                    "encode_png",
+                    format!("PNG files have 1 to 4 channels, the image {:?} has {channels}", self.shape()),
+                ));
+            }
+        };
+        let [columns, rows] = [width, height].map(|size| u32::try_from(size).ok().filter(|size| (1..1 << 31).contains(size)));
+        let (Some(columns), Some(rows)) = (columns, rows) else {
+            return Err(Error::shape("encode_png", format!("PNG files have 1 to 2³¹-1 rows and columns, the image is {:?}", self.shape())));
+        };
+        let quantised;
+        let pixels = match self.bytes() {
+            Some(bytes) => bytes,
+            None => {
+                quantised = self.to_bytes();
+                quantised.bytes().unwrap_or_default()
+            }
+        };
+        write_png([columns, rows], colour, channels, pixels).map_err(|error| Error::msg(format!("encode_png: {error}")))
+    }
+
+    /// Returns the content of a JPEG file. The quality is that of libjpeg, from 1 to 100; up to 90,
+    /// colours have half the resolution.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another quality, [`Error::Shape`] unless there are 1 or 3 channels
+    /// and 1 to 65,535 rows and columns.
+    #[cfg(feature = "image")]
+    pub fn encode_jpeg(&self, quality: u8) -> Result<Vec<u8>> {
+        use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+
+        if !(1..=100).contains(&quality) {
+            return Err(Error::argument("encode_jpeg", format!("the quality is 1 to 100, got {quality}")));
+        }
+        let unfit = |wanted: &str| Error::shape("encode_jpeg", format!("JPEG files have {wanted}, the image is {:?}", self.shape()));
+        let colour = match self.channels() {
+            1 => ColorType::Luma,
+            3 => ColorType::Rgb,
+            _ => return Err(unfit("1 or 3 channels")),
+        };
+        let [height, width] = self.size().map(|size| u16::try_from(size).ok().filter(|&size| size > 0));
+        let (Some(width), Some(height)) = (width, height) else { return Err(unfit("1 to 65535 rows and columns")) };
+        let mut file = Vec::new();
+        let mut encoder = Encoder::new(&mut file, quality);
+        encoder.set_sampling_factor(if quality > 90 { SamplingFactor::R_4_4_4 } else { SamplingFactor::R_4_2_0 });
+        encoder.encode(self.to_bytes().bytes().unwrap_or_default(), width, height, colour).map_err(Error::other)?;
+        Ok(file)
+    }
+}
+
+fn write_png([columns, rows]: [u32; 2], colour: u8, channels: usize, pixels: &[u8]) -> io::Result<Vec<u8>> {
+    let mut header = [0; 13];
+    header[..4].copy_from_slice(&columns.to_be_bytes());
+    header[4..8].copy_from_slice(&rows.to_be_bytes());
+    header[8..10].copy_from_slice(&[8, colour]);
+    let row = columns as usize * channels;
+    let mut data = ZlibEncoder::new(Vec::new(), Compression::default());
+    let (mut best, mut candidate) = (vec![0; row + 1], vec![0; row + 1]);
+    let mut above = &vec![0; row][..];
+    for line in pixels.chunks_exact(row) {
+        let mut least = u64::MAX;
+        for filter in 0..5 {
+            let cost = filter_row(filter, channels, line, above, &mut candidate);
+            if cost < least {
+                least = cost;
+                std::mem::swap(&mut best, &mut candidate);
+            }
+        }
+        data.write_all(&best)?;
+        above = line;
+    }
+    let mut file = SIGNATURE.to_vec();
+    write_chunk(&mut file, b"IHDR", &header);
+    for piece in data.finish()?.chunks(LONGEST_CHUNK) {
+        write_chunk(&mut file, b"IDAT", piece);
+    }
+    write_chunk(&mut file, b"IEND", &[]);
+    Ok(file)
+}
+
+/// Writes a row after its filter, with the filter's number first, and returns the sum of its
+/// absolute values.
+fn filter_row(filter: u8, channels: usize, line: &[u8], above: &[u8], out: &mut [u8]) -> u64 {
+    out[0] = filter;
+    let mut sum = 0;
+    for (i, (out, (&value, &up))) in out[1..].iter_mut().zip(line.iter().zip(above)).enumerate() {
+        let (left, corner) = if i < channels { (0, 0) } else { (line[i - channels], above[i - channels]) };
+        let predicted = match filter {
+            0 => 0,
+            1 => left,
+            2 => up,
+            3 => left.midpoint(up),
+            _ => paeth(left, up, corner),
+        };
+        *out = value.wrapping_sub(predicted);
+        sum += u64::from((*out as i8).unsigned_abs());
+    }
+    sum
+}
+
+/// Returns the neighbour that is nearest to left + up - corner; the first of equally near ones.
+fn paeth(left: u8, up: u8, corner: u8) -> u8 {
+    let [l, u, c] = [left, up, corner].map(i16::from);
+    let [to_left, to_up, to_corner] = [(u - c).abs(), (l - c).abs(), (l + u - 2 * c).abs()];
+    match () {
+        () if to_left <= to_up && to_left <= to_corner => left,
+        () if to_up <= to_corner => up,
+        () => corner,
+    }
+}
+
+fn write_chunk(file: &mut Vec<u8>, name: &[u8; 4], body: &[u8]) {
+    let mut crc = flate2::Crc::new();
+    crc.update(name);
+    crc.update(body);
+    // A chunk is at most `LONGEST_CHUNK` long.
+    file.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    file.extend_from_slice(name);
+    file.extend_from_slice(body);
+    file.extend_from_slice(&crc.sum().to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture with smooth parts, edges and noise, so that each filter is the best of some row.
+    fn picture(channels: usize, height: usize, width: usize) -> Image {
+        let mut noise = 1u32;
+        let bytes = (0..height * width * channels).map(|i| {
+            let (y, x, c) = (i / (width * channels), i / channels % width, i % channels);
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            match y % 6 {
+                0 => (x * 5 + c * 40) as u8,
+                1 => (noise >> 24) as u8,
+                2 => (x * x / 3 + y * 7) as u8,
+                3 => ((x / 4 % 2) * 255) as u8,
+                _ => (x * 5 + y * 9 + c) as u8,
+            }
+        });
+        Image::from_bytes([channels, height, width], bytes.collect()).unwrap()
+    }
+
+    #[test]
+    fn png_files_have_the_bytes_of_the_image_for_every_number_of_channels() {
+        for (channels, colour) in
+            [(1, png::ColorType::Grayscale), (2, png::ColorType::GrayscaleAlpha), (3, png::ColorType::Rgb), (4, png::ColorType::Rgba)]
+        {
+            for [height, width] in [[1, 1], [1, 9], [7, 1], [37, 53]] {
+                let image = picture(channels, height, width);
+                let file = image.encode_png().unwrap();
+                let mut reader = png::Decoder::new(std::io::Cursor::new(&file)).read_info().unwrap();
+                let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+                let info = reader.next_frame(&mut bytes).unwrap();
+                assert_eq!((info.color_type, info.width, info.height), (colour, width as u32, height as u32));
+                assert_eq!(bytes, image.bytes().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_filter_is_chosen_where_it_is_the_best() {
+        let mut chosen = [false; 5];
+        let image = picture(3, 60, 40);
+        let file = image.encode_png().unwrap();
+        // The only chunk of image data begins behind the signature and the header's chunk.
+        let length = u32::from_be_bytes(file[33..37].try_into().unwrap()) as usize;
+        let mut rows = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::ZlibDecoder::new(&file[41..41 + length]), &mut rows).unwrap();
+        rows.chunks(3 * 40 + 1).for_each(|row| chosen[usize::from(row[0])] = true);
+        assert_eq!(chosen, [true; 5]);
+    }
+
+    #[test]
+    fn floats_are_limited_and_rounded_to_255ths() {
+        let image = Image::from_floats([1, 1, 5], vec![-1.0, 0.5, 0.999, 7.0, f32::NAN]).unwrap();
+        let mut bytes = [1; 5];
+        let file = image.encode_png().unwrap();
+        png::Decoder::new(std::io::Cursor::new(&file)).read_info().unwrap().next_frame(&mut bytes).unwrap();
+        assert_eq!(bytes, [0, 128, 255, 255, 0]);
+    }
+
+    #[test]
+    fn shapes_that_a_format_cannot_hold_are_errors() {
+        for shape in [[5, 2, 2], [0, 2, 2], [3, 0, 2], [3, 2, 0]] {
+            let image = Image::new(shape[0], shape[1], shape[2]).unwrap();
+            assert!(matches!(image.encode_png(), Err(Error::Shape { .. })), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn extension_names_the_format_and_another_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = picture(3, 4, 5);
+        for name in ["a.tga", "a", ".png"] {
+            let error = image.save(folder.path().join(name)).unwrap_err().to_string();
+            assert!(error.contains("has to end in .png, .jpg or .jpeg"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        image.save(folder.path().join("a.PNG")).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("a.PNG")).unwrap(), image.encode_png().unwrap());
+        let nowhere = image.save(folder.path().join("missing/a.png")).unwrap_err();
+        assert!(matches!(nowhere, Error::Io { .. }), "{nowhere}");
+    }
+
+    #[cfg(feature = "image")]
+    #[test]
+    fn jpeg_files_open_with_nearly_the_same_colours() {
+        let smooth = (0..64 * 48 * 3).map(|i| (i / 3 % 48 * 2 + i / 144 + i % 3 * 30) as u8).collect();
+        let image = Image::from_bytes([3, 64, 48], smooth).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        // The steps of the lowest frequencies at quality 90 are 2 to 4.
+        for name in ["a.jpg", "b.jpeg"] {
+            image.save(folder.path().join(name)).unwrap();
+            let read = Image::open(folder.path().join(name)).unwrap();
+            let worst = read.bytes().unwrap().iter().zip(image.bytes().unwrap()).map(|(&a, &b)| a.abs_diff(b)).max();
+            assert!(worst <= Some(8), "{worst:?}");
+        }
+        let gray = picture(1, 9, 17);
+        assert_eq!(Image::decode(&gray.encode_jpeg(100).unwrap()).unwrap().shape(), [3, 9, 17]);
+        assert!(matches!(gray.encode_jpeg(0), Err(Error::Argument { .. })));
+        assert!(matches!(picture(4, 2, 2).encode_jpeg(90), Err(Error::Shape { .. })));
+        assert!(matches!(Image::new(1, 1, 65_536).unwrap().encode_jpeg(90), Err(Error::Shape { .. })));
+    }
+
+    #[cfg(feature = "image")]
+    #[test]
+    fn png_files_that_are_saved_open_with_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = picture(3, 33, 20);
+        image.save(folder.path().join("a.png")).unwrap();
+        assert_eq!(Image::open(folder.path().join("a.png")).unwrap().bytes(), image.bytes());
+    }
+}
