@@ -202,7 +202,11 @@ fn rows<T, E: Element>(samples: &[Vec<T>], convert: impl Fn(&T) -> E) -> Result<
     if let Some((index, list)) = samples.iter().enumerate().find(|(_, list)| list.len() != length) {
         return Err(unlike(index, "the length of list", &list.len(), &length, "; a `Sequence` may have any length"));
     }
-    Tensor::from_vec(samples.iter().flatten().map(convert).collect(), [samples.len(), length])
+    let mut values = Vec::with_capacity(samples.len() * length);
+    for list in samples {
+        values.extend(list.iter().map(&convert));
+    }
+    Tensor::from_vec(values, [samples.len(), length])
 }
 
 impl Collate for Mask {

@@ -257,7 +257,10 @@ pub(super) fn write(out: &mut dyn Write, entries: &[NewEntry<'_>]) -> io::Result
         let mut crc = Checksum(Crc::new());
         (entry.content)(&mut crc)?;
         // Version 2.0, names in UTF-8, stored, 1 January 1980.
-        let mut header: Vec<u8> = [20u16, 0x800, 0, 0, 0x21].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut header = vec![];
+        for x in [20u16, 0x800, 0, 0, 0x21] {
+            header.extend(x.to_le_bytes());
+        }
         for x in [crc.0.sum(), entry.size as u32, entry.size as u32, entry.name.len() as u32] {
             header.extend(x.to_le_bytes());
         }

@@ -57,7 +57,7 @@ impl Digits {
         Digits::only(|_| true)
     }
 
-    fn only(chosen: impl Fn(usize) -> bool) -> Digits {
+    fn only(chosen: fn(usize) -> bool) -> Digits {
         let mut content = Vec::with_capacity(SAMPLES * (PIXELS + 1));
         GzDecoder::new(EMBEDDED).read_to_end(&mut content).expect("the embedded file is whole");
         let (pixels, labels) = content.split_at(SAMPLES * PIXELS);
