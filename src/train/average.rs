@@ -337,6 +337,44 @@ impl<R: AverageRule> WeightAverage for Averaged<R> {
     }
 }
 
+/// Runs `body` while the average is in the model, and exchanges them back afterwards, also when
+/// `body` fails or panics: for validation and for saving.
+///
+/// ```
+/// use convnet::prelude::*;
+/// use convnet::train::{Ema, WeightAverage, with_average};
+///
+/// let model = Linear::new(4, 2);
+/// let mut ema = Ema::new(0.99);
+/// ema.update(&model)?; // after each step
+/// let outputs = with_average(&mut ema, &model, || no_grad(|| model.forward(&Tensor::ones([1, 4]))))?;
+/// assert!(outputs.shape() == [1, 2] && !ema.is_swapped());
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of `body` and of [`swap`](WeightAverage::swap); [`Error::Argument`] when the average is in
+/// the model already.
+pub fn with_average<A: WeightAverage + ?Sized, T>(average: &mut A, model: &dyn Module, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct SwapBack<'a, A: WeightAverage + ?Sized>(&'a mut A, &'a dyn Module);
+    impl<A: WeightAverage + ?Sized> Drop for SwapBack<'_, A> {
+        fn drop(&mut self) {
+            if self.0.is_swapped() {
+                // Only after a panic, which is reported already.
+                let _ = self.0.swap(self.1);
+            }
+        }
+    }
+    if average.is_swapped() {
+        return Err(Error::argument(average.name(), "the average is in the model already"));
+    }
+    average.swap(model)?;
+    let swapped = SwapBack(average, model);
+    let result = body();
+    swapped.0.swap(model)?;
+    result
+}
+
 /// A parameter or buffer of a model.
 enum Entry {
     Parameter(Parameter),
@@ -518,6 +556,25 @@ mod tests {
         ema.swap(&model).unwrap();
         assert_eq!(weight(&model.state_dict()), STEPS[1]);
         assert_eq!(weight(&ema.state_dict().unwrap()), [1.25, -1.5, 0.375]);
+    }
+
+    #[test]
+    fn average_leaves_the_model_after_errors_and_panics() {
+        let (model, mut ema) = (model(), Ema::new(0.5));
+        for step in &STEPS[..2] {
+            set(&model, *step);
+            ema.update(&model).unwrap();
+        }
+        let inside = with_average(&mut ema, &model, || Ok(weight(&model.state_dict()))).unwrap();
+        assert_eq!((inside, weight(&model.state_dict())), (vec![1.25, -1.5, 0.375], STEPS[1].to_vec()));
+        let failed: Result<()> = with_average(&mut ema, &model, || Err(Error::msg("no data")));
+        assert!(failed.unwrap_err().to_string().contains("no data"));
+        let panicking = std::panic::AssertUnwindSafe(|| with_average(&mut ema, &model, || -> Result<()> { panic!("a bug in the caller") }));
+        assert!(std::panic::catch_unwind(panicking).is_err());
+        assert!(!ema.is_swapped());
+        assert_eq!(weight(&model.state_dict()), STEPS[1]);
+        ema.swap(&model).unwrap();
+        assert!(with_average(&mut ema, &model, || Ok(())).unwrap_err().to_string().contains("already"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod log;
 mod lr_range;
 pub mod metrics;
 
-pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm};
+pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm, with_average};
 pub use early_stopping::EarlyStopping;
 pub use log::{LogValue, Logger};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};

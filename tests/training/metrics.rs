@@ -104,6 +104,10 @@ fn scores_of_classes_are_those_of_scikit_learn() {
         let matrix = value(ConfusionMatrix::new(classes), &scores, &targets);
         let rows: Vec<Vec<u64>> = matrix.rows().map(<[u64]>::to_vec).collect();
         assert_eq!(serde_json::to_value(&rows).unwrap(), expected["confusion"], "{case}");
+        for (name, new) in SCORES {
+            let score = matrix.score(new(classes)).unwrap();
+            assert_close(&format!("{case} {name} of the matrix"), &[score.value()], &[number(&expected[name]["macro"])]);
+        }
         let expected = number(&expected["accuracy"]);
         assert_close("accuracy", &[matrix.value(), accuracy(&scores, &targets).unwrap()], &[expected; 2]);
         assert_close("accuracy", &[value(Accuracy::new(), &predictions, &targets).value()], &[expected]);
@@ -221,6 +225,28 @@ fn pixels_of_scores_and_masks_count_and_an_ignored_label_does_not() {
     let matrix = ConfusionMatrix::of(&labels(&[0, 0, 1]), &labels(&[0, 0, 0]), 2).unwrap();
     assert_eq!((matrix.count(0, 1), matrix.count(1, 1), matrix.count(2, 0), matrix.samples()), (1, 0, 0, 3));
     assert_close("shares", &matrix.normalized().concat(), &[2.0 / 3.0, 1.0 / 3.0, f64::NAN, f64::NAN]);
+}
+
+/// The numbers are those of `classification_report(labels, predicted, digits=4, zero_division=0)` of
+/// scikit-learn 1.9.
+#[test]
+fn report_is_that_of_scikit_learn() {
+    let (predicted, targets) = (labels(&[0, 1, 1, 0, 2, 1]), labels(&[0, 1, 2, 0, 2, 0]));
+    let report = ConfusionMatrix::of(&predicted, &targets, 4).unwrap().report(&["cat", "dog"]).unwrap().to_string();
+    let cells: Vec<Vec<&str>> =
+        report.lines().filter(|line| !line.starts_with('─')).map(|line| line.split_whitespace().collect()).collect();
+    let expected = [
+        "precision recall F1 samples",
+        "cat 1.0000 0.6667 0.8000 3",
+        "dog 0.3333 1.0000 0.5000 1",
+        "2 1.0000 0.5000 0.6667 2",
+        "accuracy 0.6667 6",
+        "macro average 0.7778 0.7222 0.6556 6",
+        "weighted average 0.8889 0.6667 0.7056 6",
+    ];
+    assert_eq!(cells, expected.map(|line| line.split(' ').collect::<Vec<_>>()));
+    assert!(ConfusionMatrix::new(usize::MAX).report::<&str>(&[]).is_err());
+    assert!(ConfusionMatrix::new(2).score(ClassScore::f1(3)).unwrap_err().to_string().contains("3 classes, the matrix of 2"));
 }
 
 #[test]

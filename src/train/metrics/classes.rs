@@ -199,6 +199,16 @@ impl ClassScore {
         &self.counts.support
     }
 
+    /// Replaces the counts with those of as many classes.
+    pub(super) fn with_counts(self, counts: ClassCounts) -> Result<ClassScore> {
+        check_classes("class score", self.classes, MOST_CLASSES)?;
+        if counts.hits.len() != self.classes {
+            let message = format!("the score is of {} classes, the matrix of {}", self.classes, counts.hits.len());
+            return Err(Error::argument("class score", message));
+        }
+        Ok(ClassScore { counts, ..self })
+    }
+
     fn count(&self, outputs: &Tensor, targets: &Tensor) -> Result<ClassCounts> {
         const OP: &str = "class score";
         check_classes(OP, self.classes, MOST_CLASSES)?;

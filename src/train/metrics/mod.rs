@@ -38,7 +38,7 @@ mod regression;
 
 pub use accuracy::{Accuracy, accuracy, top_k_accuracy};
 pub use classes::{Averaging, ClassScore};
-pub use confusion::ConfusionMatrix;
+pub use confusion::{ClassReport, ConfusionMatrix};
 pub use curves::{PrecisionRecallCurve, RocCurve};
 pub use evaluation::{Metrics, evaluate};
 pub use mean::Mean;
