@@ -2,7 +2,7 @@
 
 use super::scan::{Coder, Member, Scan, ScanKind};
 use super::source::{Source, TRUNCATED};
-use super::{Parsed, ZIGZAG};
+use super::{FILE_ORDER, Parsed, ZIGZAG};
 
 /// Bounds that decide which statistics a table uses; the file may set them.
 #[derive(Clone, Copy)]
@@ -33,6 +33,8 @@ pub(super) struct Arithmetic<'a> {
     band: [usize; 2],
     /// The position of this scan's last bit.
     low: u32,
+    /// The places of coefficients in a block.
+    order: &'static [u8; 64],
     conditioning: Conditioning,
     dc_bins: [[u8; 64]; 16],
     ac_bins: [[u8; 256]; 16],
@@ -54,6 +56,7 @@ impl<'a> Arithmetic<'a> {
             pass: scan.pass(),
             band: scan.band,
             low: scan.bits[1],
+            order: if scan.progressive { &FILE_ORDER } else { &ZIGZAG },
             conditioning,
             dc_bins: [[0; 64]; 16],
             ac_bins: [[0; 256]; 16],
@@ -204,7 +207,7 @@ impl<'a> Arithmetic<'a> {
                 }
             }
             let value = self.finish(magnitude, negative, |coder| coder.ac(table, bin + 14));
-            block[usize::from(ZIGZAG[k])] = (value << low) as i16;
+            block[usize::from(self.order[k])] = (value << low) as i16;
             k += 1;
         }
     }
@@ -212,7 +215,7 @@ impl<'a> Arithmetic<'a> {
     /// Decodes one more bit of a band (G.1.3.3).
     fn refine(&mut self, table: usize, block: &mut [i16; 64]) {
         let one = 1i16 << self.low;
-        let end = (1..=self.band[1]).rev().find(|&k| block[usize::from(ZIGZAG[k])] != 0).unwrap_or(0);
+        let end = (1..=self.band[1]).rev().find(|&k| block[usize::from(self.order[k])] != 0).unwrap_or(0);
         let mut k = self.band[0];
         while k <= self.band[1] {
             if k > end && self.ac(table, 3 * (k - 1)) {
@@ -220,16 +223,16 @@ impl<'a> Arithmetic<'a> {
             }
             loop {
                 let bin = 3 * (k - 1);
-                let value = block[usize::from(ZIGZAG[k])];
+                let value = block[usize::from(self.order[k])];
                 let step = if value < 0 { -one } else { one };
                 if value != 0 {
                     if self.ac(table, bin + 2) {
-                        block[usize::from(ZIGZAG[k])] = value.wrapping_add(step);
+                        block[usize::from(self.order[k])] = value.wrapping_add(step);
                     }
                     break;
                 }
                 if self.ac(table, bin + 1) {
-                    block[usize::from(ZIGZAG[k])] = if self.even() { -one } else { one };
+                    block[usize::from(self.order[k])] = if self.even() { -one } else { one };
                     break;
                 }
                 k += 1;

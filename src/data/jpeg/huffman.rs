@@ -1,8 +1,9 @@
 //! Bits and Huffman codes of entropy-coded data.
 
+use super::Parsed;
 use super::source::{Source, TRUNCATED};
-use super::{Parsed, place};
 use crate::data::pixels::reserved;
+use crate::kernels::jpeg::present;
 
 /// Codes up to this length are looked up at once, with the number that follows where it fits too.
 const QUICK: u32 = 10;
@@ -143,10 +144,18 @@ impl Table {
         bits.signed(size)
     }
 
-    /// Decodes the coefficients of a band, in the file's order, shifted by `low`. Returns the upper
-    /// half of the symbol that ends the band early.
+    /// Decodes the coefficients of a band, shifted by `low`, to the places that `order` has for
+    /// them; those beyond the block go to its last place. Returns the upper half of the symbol that
+    /// ends the band early.
     #[inline(always)]
-    pub(super) fn decode_band(&self, bits: &mut Bits<'_>, [mut k, end]: [usize; 2], low: u32, block: &mut [i16; 64]) -> Option<u32> {
+    pub(super) fn decode_band(
+        &self,
+        bits: &mut Bits<'_>,
+        [mut k, end]: [usize; 2],
+        low: u32,
+        order: &[u8; 64],
+        block: &mut [i16; 64],
+    ) -> Option<u32> {
         // As many quick codes as a fill has bits for.
         const AT_ONCE: u32 = 56 / QUICK;
         // A copy, which stays in registers.
@@ -177,7 +186,7 @@ impl Table {
                         continue 'fill;
                     }
                 }
-                *place(block, k) = (number << low) as i16;
+                block[usize::from(order[k.min(63)] & 63)] = (number << low) as i16;
                 k += 1;
                 if k > end {
                     bits.window = window;
@@ -193,7 +202,7 @@ impl Table {
     /// Decodes one more bit, at position `low`, of the coefficients of a band, and those that begin
     /// with it. `run` is the number of blocks to come that have no others, with this one.
     pub(super) fn refine_band(&self, bits: &mut Bits<'_>, [mut k, end]: [usize; 2], low: u32, run: &mut u32, block: &mut [i16; 64]) {
-        let one = 1i16 << low;
+        let (one, present) = (1i16 << low, present(block));
         if *run == 0 {
             while k <= end {
                 let symbol = self.decode(bits);
@@ -207,15 +216,15 @@ impl Table {
                     }
                     _ => value = if bits.take(1) == 1 { one } else { -one },
                 }
-                k = bits.correct([k, end], one, zeros as i32, block);
+                k = bits.correct([k, end], one, zeros, present, block);
                 if value != 0 {
-                    *place(block, k) = value;
+                    block[k.min(63)] = value;
                 }
                 k += 1;
             }
         }
         if *run > 0 {
-            bits.correct([k, end], one, i32::MAX, block);
+            bits.correct([k, end], one, 64, present, block);
             *run -= 1;
         }
     }
@@ -318,30 +327,33 @@ impl<'a> Bits<'a> {
         signed(self.take(size), size)
     }
 
-    /// Takes a bit for each coefficient that is not zero and adds `one` to its absolute value where
+    /// Takes a bit for each coefficient that is not zero, as `present` tells, and adds `one` to its absolute value where
     /// the bit is 1 and it does not have that bit yet. Stops at the zero after `zeros` ones or
     /// beyond the end, and returns its number.
     #[inline]
-    fn correct(&mut self, [mut k, end]: [usize; 2], one: i16, mut zeros: i32, block: &mut [i16; 64]) -> usize {
+    fn correct(&mut self, [mut k, end]: [usize; 2], one: i16, mut zeros: u32, present: u64, block: &mut [i16; 64]) -> usize {
         // A copy, which stays in registers.
         let mut window = self.window;
         while k <= end {
-            let value = place(block, k);
-            if *value == 0 {
-                if zeros == 0 {
-                    break;
-                }
-                zeros -= 1;
-            } else {
-                if window.count == 0 {
-                    window.fill(&self.bytes);
-                }
-                // Without a branch: half of the bits are 1.
-                let is_one = (window.peek(1) as i16) & i16::from(*value & one == 0);
-                let change = if *value >= 0 { one } else { -one };
-                *value = value.wrapping_add(change & -is_one);
-                window.skip(1);
+            let before = (present >> k).trailing_zeros().min((end + 1 - k) as u32);
+            if before > zeros {
+                k += zeros as usize;
+                break;
             }
+            zeros -= before;
+            k += before as usize;
+            if k > end {
+                break;
+            }
+            if window.count == 0 {
+                window.fill(&self.bytes);
+            }
+            // Without a branch: half of the bits are 1.
+            let value = &mut block[k];
+            let is_one = (window.peek(1) as i16) & i16::from(*value & one == 0);
+            let change = if *value >= 0 { one } else { -one };
+            *value = value.wrapping_add(change & -is_one);
+            window.skip(1);
             k += 1;
         }
         self.window = window;

@@ -51,11 +51,17 @@ const ARITHMETIC_BLOCKS_PER_BYTE: usize = 128;
 const WALKED_BLOCKS: usize = 1 << 22;
 const WALKED_BLOCKS_PER_BYTE: usize = 64;
 
-/// Returns a coefficient by its number in the file's order; beyond the block, the last one.
-#[inline(always)]
-fn place(block: &mut [i16; 64], k: usize) -> &mut i16 {
-    &mut block[usize::from(ZIGZAG[k.min(63)] & 63)]
-}
+/// The places in the blocks of progressive frames: coefficients stay in the file's order, in which
+/// their scans are searched for those that are not zero.
+const FILE_ORDER: [u8; 64] = {
+    let mut order = [0; 64];
+    let mut k = 0;
+    while k < 64 {
+        order[k] = k as u8;
+        k += 1;
+    }
+    order
+};
 
 type Parsed<T> = Result<T, String>;
 
@@ -131,7 +137,8 @@ struct Component {
     height: usize,
     /// Columns and rows of blocks, with those that fill the last units.
     blocks: [usize; 2],
-    /// Of all blocks, or of a row of units.
+    /// Of all blocks, or of a row of units; row by row, those of progressive frames in the file's
+    /// order.
     coefficients: Vec<[i16; 64]>,
 }
 

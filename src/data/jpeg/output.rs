@@ -1,6 +1,6 @@
 //! Conversion of coefficients to pixels, a row of units at a time: transform, upsampling, colours.
 
-use super::{Component, Frame, Parsed, smooth};
+use super::{Component, Frame, Parsed, ZIGZAG, smooth};
 use crate::data::pixels::{Pixels, reserved};
 use crate::kernels::jpeg::{double_columns, double_rows, idct, rgb, rgb_row};
 
@@ -76,6 +76,9 @@ impl Frame {
             let quantisation = component.quantisation.unwrap_or([0; 64]);
             let ([columns, _], rows) = (component.blocks, component.sampling[1]);
             for blocks in component.coefficients[row * rows * columns..][..rows * columns].chunks_exact_mut(columns) {
+                if self.progressive {
+                    blocks.iter_mut().for_each(by_rows);
+                }
                 let start = plane.samples.len();
                 plane.samples.resize(start + 64 * columns, 0);
                 idct(blocks, &quantisation, &mut plane.samples[start..]);
@@ -87,6 +90,12 @@ impl Frame {
         }
         output.planes.iter_mut().for_each(|plane| plane.drop_before(output.lines));
     }
+}
+
+/// Brings a block from the file's order into that of its rows.
+fn by_rows(block: &mut [i16; 64]) {
+    let before = *block;
+    ZIGZAG.iter().zip(before).for_each(|(&place, value)| block[usize::from(place)] = value);
 }
 
 impl Output {

@@ -6,7 +6,7 @@
 //! up to the next restart.
 
 use super::huffman::{Bits, Table};
-use super::{Frame, Parsed};
+use super::{FILE_ORDER, Frame, Parsed, ZIGZAG};
 
 /// The header of a scan.
 pub(super) struct Scan {
@@ -194,7 +194,7 @@ impl<'a> Huffman<'a> {
     fn sequential(&mut self, member: Member, block: &mut [i16; 64]) {
         block[0] = self.first(member) as i16;
         if let Some(Some(table)) = self.tables[1].get(member.ac) {
-            table.decode_band(&mut self.bits, [1, 63], 0, block);
+            table.decode_band(&mut self.bits, [1, 63], 0, &ZIGZAG, block);
         }
     }
 
@@ -205,7 +205,7 @@ impl<'a> Huffman<'a> {
             return;
         }
         let Some(Some(table)) = self.tables[1].get(member.ac) else { return };
-        if let Some(zeros) = table.decode_band(&mut self.bits, self.band, self.low, block) {
+        if let Some(zeros) = table.decode_band(&mut self.bits, self.band, self.low, &FILE_ORDER, block) {
             self.run = (1 << zeros) - 1 + self.bits.take(zeros);
         }
     }

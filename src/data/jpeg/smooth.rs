@@ -116,14 +116,13 @@ fn estimate(block: &mut [i16; 64], window: &Kernel, table: &[u16; 64], bits: &[i
     };
     let kernels = if level_too { &WITH_LEVEL[..] } else { &WITHOUT_LEVEL[..] };
     for (k, kernel) in (1..).zip(kernels) {
-        let place = usize::from(ZIGZAG[k]);
-        if bits[k] != 0 && block[place] == 0 {
-            let (mut size, sign) = value(kernel, table[place]);
+        if bits[k] != 0 && block[k] == 0 {
+            let (mut size, sign) = value(kernel, table[usize::from(ZIGZAG[k])]);
             if bits[k] > 0 {
                 // Larger ones would have shown in the bits received.
                 size = size.min((1 << bits[k]) - 1);
             }
-            block[place] = (sign * size) as i16;
+            block[k] = (sign * size) as i16;
         }
     }
     if level_too {

@@ -3,8 +3,10 @@
 
 mod colours;
 mod idct;
+mod present;
 mod upsample;
 
 pub use colours::{rgb, rgb_row};
 pub use idct::idct;
+pub use present::present;
 pub use upsample::{double_columns, double_rows};
