@@ -11,7 +11,7 @@ pub mod metrics;
 
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm, with_average};
 pub use early_stopping::EarlyStopping;
-pub use log::{LogValue, Logger};
+pub use log::{CsvLog, JsonLines, LogValue, Logger};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
 

@@ -1,9 +1,21 @@
-//! Logs of a run: values by name and step.
+//! Logs of a run: values by name and step, as tables, lines of JSON and TensorBoard's event files.
+//!
+//! All of them keep whole records when the process is killed, and continue or rewind what an earlier
+//! process wrote.
+
+mod csv;
+mod json_lines;
+mod record_file;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
+pub use csv::CsvLog;
+pub use json_lines::JsonLines;
+
 use crate::data::Image;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// A value that is logged.
@@ -84,4 +96,22 @@ pub trait Logger: Send {
     /// # Errors
     /// When the log cannot be written.
     fn rewind(&mut self, step: u64) -> Result<()>;
+}
+
+/// Returns the values that a text file can hold; of those with one name, the last.
+///
+/// # Errors
+/// [`Error::Argument`] for a name that the file uses itself.
+fn named_texts_and_scalars<'a>(values: &[(&'a str, LogValue<'a>)], reserved: &[&str]) -> Result<Vec<(&'a str, LogValue<'a>)>> {
+    let mut kept: Vec<(&str, LogValue<'_>)> = Vec::new();
+    for &(name, value) in values.iter().filter(|(_, value)| matches!(value, LogValue::Scalar(_) | LogValue::Text(_))) {
+        if reserved.contains(&name) {
+            return Err(Error::argument("log", format!("the log itself writes `{name}`: give the value another name")));
+        }
+        match kept.iter_mut().find(|(other, _)| *other == name) {
+            Some(earlier) => earlier.1 = value,
+            None => kept.push((name, value)),
+        }
+    }
+    Ok(kept)
 }
