@@ -6,7 +6,10 @@ use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
 use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
 use convnet::nn::{Module, ModuleExt, StateDict};
 use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
-use convnet::train::{Metrics, evaluate};
+use convnet::train::metrics::{ClassScore, ConfusionMatrix};
+use convnet::train::{
+    EarlyStopping, Ema, LrRangeTest, Mean, Metric, Metrics, Swa, WeightAverage, evaluate, update_batch_norm, with_average,
+};
 use convnet::{Error, Result, Tensor, no_grad};
 
 fn digits(set: Digits) -> DataLoader {
@@ -38,6 +41,49 @@ fn lenet_learns_the_digits_in_twelve_epochs() {
     // Guessing gives 0.1.
     let accuracy = train(0.07, 12).unwrap();
     assert!(accuracy >= 0.9, "{accuracy}");
+}
+
+#[test]
+fn pieces_of_a_trainer_work_in_a_loop_written_by_hand_on_a_boxed_model() -> Result<()> {
+    convnet::manual_seed(2);
+    let model = convnet::models::create("cifar_resnet20", 10)?;
+    let loader = || DataLoader::new(Digits::train(), 16).shuffle(3).transform(Resize::new([8, 8])).transform(Normalize::new([0.3], [0.35]));
+    // Pictures of one channel, for a network of three.
+    let images = |batch: Batch| batch.images.expand([batch.labels.shape()[0], 3, 8, 8]);
+    let batches = || loader().epoch(0).take(8).map(|batch| batch.and_then(|batch| Ok((batch.labels.clone(), images(batch)?))));
+    let loss = |model: &dyn Module, (labels, images): (Tensor, Tensor)| model.forward(&images)?.cross_entropy(&labels);
+    let mut optimizer = Sgd::new(model.parameters(), 0.05).momentum(0.9);
+    let untrained = model.state_dict();
+    let range = LrRangeTest::new(1e-3, 10.0, 8).run(&*model, &mut optimizer, batches(), loss)?;
+    assert!(range.rates().len() > 1 && model.state_dict().difference(&untrained)?.is_empty());
+
+    let (mut ema, mut swa) = (Ema::new(0.9).warmup(), Swa::new());
+    let mut stopping = EarlyStopping::on("train/loss").patience(2);
+    let (mut mean, mut matrix) = (Mean::default(), ConfusionMatrix::new(10));
+    for batch in batches() {
+        let (labels, images) = batch?;
+        let logits = model.forward(&images)?;
+        let loss = logits.cross_entropy(&labels)?;
+        optimizer.step(&loss.backward()?)?;
+        ema.update(&model)?;
+        swa.update(&model)?;
+        mean.update(loss.item::<f32>()?.into(), labels.numel());
+        matrix.update(&logits, &labels)?;
+    }
+    assert!(!stopping.update(mean.value()) && mean.weight() == 128.0 && matrix.samples() == 128);
+    assert!(matrix.score(ClassScore::f1(10))?.value().is_finite());
+    let trained = model.state_dict();
+    for average in [&mut ema as &mut dyn WeightAverage, &mut swa] {
+        let inside = with_average(average, &model, || {
+            update_batch_norm(&model, batches().map(|batch| Ok(batch?.1)))?;
+            Ok(model.state_dict())
+        })?;
+        assert!(!inside.difference(&trained)?.is_empty());
+        assert!(model.state_dict().difference(&trained)?.is_empty());
+        // The statistics of the averaged weights stay with the average.
+        assert!(average.state_dict()?.difference(&inside)?.changed.is_empty());
+    }
+    Ok(())
 }
 
 #[test]
