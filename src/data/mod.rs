@@ -43,7 +43,10 @@ mod transforms;
 pub use annotations::{Boxes, KeyPoints, Mask, Part};
 pub use collate::{Batch, Collate, Sequence, Sequences};
 pub use dataset::Dataset;
-pub use datasets::{Digits, FashionMnist, IMAGENET_CLASSES, Mnist};
+pub use datasets::{
+    Cifar10, Cifar100, Concat, Digits, FashionMnist, IMAGENET_CLASSES, Mnist, PartSize, PartSizes, Subset, k_folds, random_split,
+    stratified_k_folds, stratified_split,
+};
 #[cfg(feature = "image")]
 pub use datasets::{ImageFolder, ImageFolderOptions};
 pub use image::Image;

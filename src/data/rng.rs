@@ -12,6 +12,7 @@ pub(crate) enum Purpose {
     Samples = 2,
     Tensors = 3,
     Batches = 4,
+    Splits = 5,
 }
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).

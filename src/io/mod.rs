@@ -1,10 +1,11 @@
-//! Files below the level of formats: whole reads, atomic replacement, gzip, text tables, downloads.
+//! Files below the level of formats: whole reads, atomic replacement, gzip, tar, text tables, downloads.
 
 pub(crate) mod atomic_file;
 #[cfg(feature = "download")]
 pub(crate) mod download;
 pub(crate) mod gzip;
 mod read;
+pub(crate) mod tar;
 pub(crate) mod text_table;
 
 pub(crate) use read::read_file;

@@ -43,14 +43,14 @@
 //! # Ok::<(), convnet::Error>(())
 //! ```
 
-mod alloc_limit;
+pub(crate) mod alloc_limit;
 #[cfg(feature = "download")]
 mod download;
 mod elements;
 #[cfg(feature = "hub")]
 mod hub;
 mod npz;
-mod pickle;
+pub(crate) mod pickle;
 mod timm_names;
 mod torch;
 mod zip;

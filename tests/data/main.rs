@@ -13,6 +13,7 @@ use convnet::{DType, Error, Result, Tensor};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
+mod datasets;
 mod loading;
 #[cfg(feature = "image")]
 mod pictures;

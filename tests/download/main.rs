@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use convnet::data::{Checksum, Dataset, Download, FashionMnist, Mnist};
+use convnet::data::{Checksum, Cifar10, Cifar100, Dataset, Download, FashionMnist, Mnist};
 use convnet::{Error, Result};
 use flate2::{Compression, write::GzEncoder};
 
@@ -323,4 +323,22 @@ fn the_real_mnist_is_fetched_and_read() {
     assert_eq!(Mnist::test(dir.path()).unwrap().len(), 10_000);
     Mnist::download_from(dir.path(), &[&mirror]).unwrap();
     assert_eq!(server.starts().len(), 4, "nothing is fetched twice");
+}
+
+#[test]
+fn cifar_is_fetched_unless_it_is_there_and_only_the_published_archive_counts() {
+    let server = Server::start(|_, request| serve(request, CONTENT));
+    let dir = tempfile::tempdir().unwrap();
+    for result in [Cifar10::download_from(&dir, &[&server.url()]), Cifar100::download_from(&dir, &[&server.url()])] {
+        assert!(matches!(&result, Err(Error::Download { .. })), "{result:?}");
+        assert!(result.unwrap_err().to_string().contains("not the published file"));
+    }
+    assert!(fs::read_dir(&dir).unwrap().next().is_none(), "nothing is left");
+    let requests = server.starts().len();
+    fs::create_dir(dir.path().join("cifar-100-python")).unwrap();
+    for part in ["train", "test"] {
+        fs::write(dir.path().join("cifar-100-python").join(part), "").unwrap();
+    }
+    Cifar100::download_from(&dir, &[&server.url()]).unwrap();
+    assert_eq!(server.starts().len(), requests, "an unpacked dataset is not fetched again");
 }

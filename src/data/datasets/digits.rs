@@ -57,6 +57,11 @@ impl Digits {
         Digits::only(|_| true)
     }
 
+    /// Returns the label of each sample, for samplers and splits.
+    pub fn labels(&self) -> Vec<i64> {
+        self.0.labels()
+    }
+
     fn only(chosen: fn(usize) -> bool) -> Digits {
         let mut content = Vec::with_capacity(SAMPLES * (PIXELS + 1));
         GzDecoder::new(EMBEDDED).read_to_end(&mut content).expect("the embedded file is whole");
@@ -68,7 +73,7 @@ impl Digits {
             pixels: rows.flat_map(|(_, row)| row).copied().collect(),
             labels: labels.iter().enumerate().filter(|&(index, _)| chosen(index)).map(|(_, &label)| label).collect(),
             white: 16,
-            classes: DIGIT_CLASSES,
+            classes: &DIGIT_CLASSES,
         })
     }
 }

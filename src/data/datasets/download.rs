@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::cifar::{self, Published};
 use super::mnist;
-use crate::data::{FashionMnist, Mnist};
+use crate::data::{Cifar10, Cifar100, FashionMnist, Mnist};
 use crate::error::{Error, Result};
 use crate::io::download::{Checksum, Download};
 
@@ -33,6 +34,15 @@ const FASHION_MNIST: [(&str, &str); 4] = [
 
 /// The largest of the files, Fashion-MNIST's training images, has 26 MB.
 const LARGEST: u64 = 64 << 20;
+
+/// The sha256 of the archives, of which there is one version each.
+const CIFAR10: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
+const CIFAR100: &str = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec";
+
+const MIRRORS_OF_CIFAR: [&str; 1] = ["https://www.cs.toronto.edu/~kriz/"];
+
+/// The largest archive, that of CIFAR-10, has 170 MB.
+const LARGEST_OF_CIFAR: u64 = 256 << 20;
 
 impl Mnist {
     /// Fetches the missing ones of the four files into `dir` (12 MB), for [`train`](Self::train)
@@ -99,4 +109,59 @@ fn fetch(name: &str, dir: &Path, folder: &str, stem: &str, mirrors: &[&str], che
     }
     let urls = mirrors.iter().map(|mirror| format!("{}/{file}", mirror.trim_end_matches('/')));
     Download::new(urls, checksum).size_limit(LARGEST).to(target)
+}
+
+impl Cifar10 {
+    /// Fetches the archive `cifar-10-binary.tar.gz` (170 MB) into `dir`, for [`train`](Self::train)
+    /// and [`test`](Self::test) to read, unless the dataset is there in one of the forms that they
+    /// read.
+    ///
+    /// # Errors
+    /// [`Error::Download`] when the server does not give the right content, [`Error::Io`] when the
+    /// file cannot be written.
+    pub fn download(dir: impl AsRef<Path>) -> Result<()> {
+        Cifar10::download_from(dir, &MIRRORS_OF_CIFAR)
+    }
+
+    /// Fetches the archive as [`download`](Self::download) does, from addresses to which its name
+    /// is appended.
+    ///
+    /// # Errors
+    /// [`Error::Download`] when no mirror gives the right content, [`Error::Io`] when the file
+    /// cannot be written.
+    pub fn download_from(dir: impl AsRef<Path>, mirrors: &[&str]) -> Result<()> {
+        fetch_archive(&cifar::CIFAR10, dir.as_ref(), CIFAR10, mirrors)
+    }
+}
+
+impl Cifar100 {
+    /// Fetches the archive `cifar-100-binary.tar.gz` (169 MB) into `dir`, for
+    /// [`train`](Self::train) and [`test`](Self::test) to read, unless the dataset is there in one
+    /// of the forms that they read.
+    ///
+    /// # Errors
+    /// [`Error::Download`] when the server does not give the right content, [`Error::Io`] when the
+    /// file cannot be written.
+    pub fn download(dir: impl AsRef<Path>) -> Result<()> {
+        Cifar100::download_from(dir, &MIRRORS_OF_CIFAR)
+    }
+
+    /// Fetches the archive as [`download`](Self::download) does, from addresses to which its name
+    /// is appended.
+    ///
+    /// # Errors
+    /// [`Error::Download`] when no mirror gives the right content, [`Error::Io`] when the file
+    /// cannot be written.
+    pub fn download_from(dir: impl AsRef<Path>, mirrors: &[&str]) -> Result<()> {
+        fetch_archive(&cifar::CIFAR100, dir.as_ref(), CIFAR100, mirrors)
+    }
+}
+
+fn fetch_archive(published: &Published, dir: &Path, sha256: &str, mirrors: &[&str]) -> Result<()> {
+    if published.is_unpacked(dir) {
+        return Ok(());
+    }
+    let file = published.binary_archive();
+    let urls = mirrors.iter().map(|mirror| format!("{}/{file}", mirror.trim_end_matches('/')));
+    Download::new(urls, Checksum::File { sha256: sha256.into() }).size_limit(LARGEST_OF_CIFAR).to(dir.join(file))
 }

@@ -18,7 +18,14 @@ pub(crate) struct Table {
     /// The byte that stands for 1.0.
     pub(crate) white: u8,
     /// The names of the labels.
-    pub(crate) classes: [&'static str; 10],
+    pub(crate) classes: &'static [&'static str],
+}
+
+impl Table {
+    /// Returns the label of each sample.
+    pub(crate) fn labels(&self) -> Vec<i64> {
+        self.labels.iter().map(|&label| i64::from(label)).collect()
+    }
 }
 
 impl Dataset for Table {
@@ -42,6 +49,6 @@ impl Dataset for Table {
     }
 
     fn classes(&self) -> Vec<String> {
-        self.classes.map(String::from).to_vec()
+        self.classes.iter().map(|&name| name.to_string()).collect()
     }
 }

@@ -50,7 +50,7 @@ impl Mnist {
     /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
     /// damaged, a label exceeds 9, or there are not as many labels as images.
     pub fn train(dir: impl AsRef<Path>) -> Result<Mnist> {
-        read("Mnist", dir.as_ref(), "MNIST", "train", DIGIT_CLASSES).map(Mnist)
+        read("Mnist", dir.as_ref(), "MNIST", "train", &DIGIT_CLASSES).map(Mnist)
     }
 
     /// Reads the test set, from `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`; see
@@ -60,7 +60,12 @@ impl Mnist {
     /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
     /// damaged.
     pub fn test(dir: impl AsRef<Path>) -> Result<Mnist> {
-        read("Mnist", dir.as_ref(), "MNIST", "t10k", DIGIT_CLASSES).map(Mnist)
+        read("Mnist", dir.as_ref(), "MNIST", "t10k", &DIGIT_CLASSES).map(Mnist)
+    }
+
+    /// Returns the label of each sample, for samplers and splits.
+    pub fn labels(&self) -> Vec<i64> {
+        self.0.labels()
     }
 }
 
@@ -72,7 +77,7 @@ impl FashionMnist {
     /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
     /// damaged.
     pub fn train(dir: impl AsRef<Path>) -> Result<FashionMnist> {
-        read("FashionMnist", dir.as_ref(), "FashionMNIST", "train", CLOTHES).map(FashionMnist)
+        read("FashionMnist", dir.as_ref(), "FashionMNIST", "train", &CLOTHES).map(FashionMnist)
     }
 
     /// Reads the test set; files are named as [`Mnist::test`]'s, in `dir` or in `FashionMNIST/raw`
@@ -82,14 +87,19 @@ impl FashionMnist {
     /// [`Error::Io`] when a file is missing or cannot be read, [`Error::Format`] when it is
     /// damaged.
     pub fn test(dir: impl AsRef<Path>) -> Result<FashionMnist> {
-        read("FashionMnist", dir.as_ref(), "FashionMNIST", "t10k", CLOTHES).map(FashionMnist)
+        read("FashionMnist", dir.as_ref(), "FashionMNIST", "t10k", &CLOTHES).map(FashionMnist)
+    }
+
+    /// Returns the label of each sample, for samplers and splits.
+    pub fn labels(&self) -> Vec<i64> {
+        self.0.labels()
     }
 }
 
 /// Fashion-MNIST's classes.
 const CLOTHES: [&str; 10] = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
-fn read(name: &'static str, dir: &Path, folder: &str, part: &str, classes: [&'static str; 10]) -> Result<Table> {
+fn read(name: &'static str, dir: &Path, folder: &str, part: &str, classes: &'static [&'static str]) -> Result<Table> {
     let labels_path = find(name, dir, folder, &format!("{part}-labels"), "idx1-ubyte")?;
     let images_path = find(name, dir, folder, &format!("{part}-images"), "idx3-ubyte")?;
     let labels = read_bytes(&labels_path, 1, "labels")?;

@@ -1,5 +1,6 @@
-//! Datasets: MNIST and Fashion-MNIST, embedded digits, folders of pictures.
+//! Datasets: MNIST, Fashion-MNIST, CIFAR, embedded digits, folders of pictures; parts of datasets.
 
+mod cifar;
 mod digits;
 #[cfg(feature = "download")]
 mod download;
@@ -8,9 +9,12 @@ mod folder;
 mod imagenet;
 mod in_memory;
 mod mnist;
+mod split;
 
+pub use cifar::{Cifar10, Cifar100};
 pub use digits::Digits;
 #[cfg(feature = "image")]
 pub use folder::{ImageFolder, ImageFolderOptions};
 pub use imagenet::IMAGENET_CLASSES;
 pub use mnist::{FashionMnist, Mnist};
+pub use split::{Concat, PartSize, PartSizes, Subset, k_folds, random_split, stratified_k_folds, stratified_split};

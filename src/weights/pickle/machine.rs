@@ -222,14 +222,15 @@ impl<'a> Machine<'a> {
     }
 
     fn text_or_bytes(&mut self, width: usize) -> Parsed<()> {
-        let value = std::str::from_utf8(self.counted(width)?).map_or(Value::Bytes, Value::Text);
+        let bytes = self.counted(width)?;
+        let value = std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text);
         self.stack.push(value);
         Ok(())
     }
 
     fn bytes(&mut self, width: usize) -> Parsed<()> {
-        self.counted(width)?;
-        self.stack.push(Value::Bytes);
+        let bytes = self.counted(width)?;
+        self.stack.push(Value::Bytes(bytes));
         Ok(())
     }
 

@@ -12,10 +12,12 @@
 
 mod globals;
 mod machine;
+mod plain;
 mod rebuild;
 
 pub(super) use globals::Global;
 pub(super) use machine::read;
+pub(crate) use plain::{Plain, read_dict};
 
 use super::alloc_limit::{Parsed, quoted};
 use super::elements::{NamedDType, StoredDType, View};
@@ -30,7 +32,7 @@ pub(super) enum Value<'a> {
     /// A number that nothing here needs: floating point, or beyond 64 bits.
     Number,
     Text(&'a str),
-    Bytes,
+    Bytes(&'a [u8]),
     Global(Global),
     Object(usize),
 }
