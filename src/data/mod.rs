@@ -58,8 +58,9 @@ pub use samplers::{
     Batches, BucketSampler, DistributedSampler, RandomSampler, Sampler, SequentialSampler, StratifiedSampler, WeightedSampler,
 };
 pub use transforms::{
-    CenterCrop, Compose, Deterministic, Geometric, Geometry, Grayscale, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Normalize,
-    Resize, ResizeFilter, Transform, apply_geometry,
+    CenterCrop, Compose, Crop, Deterministic, Fill, Geometric, Geometry, Grayscale, HorizontalFlip, IMAGENET_MEAN, IMAGENET_STD,
+    ImageClassification, Normalize, Pad, Padding, PaddingMode, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip,
+    Resize, ResizeFilter, ResizedCrop, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
 };
 
 #[cfg(feature = "download")]

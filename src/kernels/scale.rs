@@ -22,19 +22,21 @@ pub trait Taps<'a>: Iterator<Item = (usize, &'a [i32])> + Clone {}
 
 impl<'a, T: Iterator<Item = (usize, &'a [i32])> + Clone> Taps<'a> for T {}
 
-/// Scales columns, `[from, run]` to `[to, run]`, where `to` is the number of taps.
-pub fn scale_columns<'a>(run: usize, taps: impl Taps<'a>, pixels: &[u8], out: &mut [u8]) {
-    dispatch_light::<f32, _>(Columns { run, taps, pixels, out });
+/// Scales columns, `[from, run]` to `[to, run]`, where `to` is the number of taps and the rows of
+/// `pixels` begin every `stride` values.
+pub fn scale_columns<'a>(run: usize, stride: usize, taps: impl Taps<'a>, pixels: &[u8], out: &mut [u8]) {
+    dispatch_light::<f32, _>(Columns { run, stride, taps, pixels, out });
 }
 
 /// Scales rows, `[height, from, channels]` to `[height, to, channels]`, where `to` is the number of
-/// taps.
-pub fn scale_rows<'a>(channels: usize, from: usize, taps: impl Taps<'a>, pixels: &[u8], out: &mut [u8]) {
-    dispatch_light::<f32, _>(Rows { channels, from, taps, pixels, out });
+/// taps and the rows of `pixels` begin every `stride` values.
+pub fn scale_rows<'a>(channels: usize, from: usize, stride: usize, taps: impl Taps<'a>, pixels: &[u8], out: &mut [u8]) {
+    dispatch_light::<f32, _>(Rows { channels, from, stride, taps, pixels, out });
 }
 
 struct Columns<'s, T> {
     run: usize,
+    stride: usize,
     taps: T,
     pixels: &'s [u8],
     out: &'s mut [u8],
@@ -46,16 +48,16 @@ impl<'a, T: Taps<'a>> WithSimd for Columns<'_, T> {
     // Nothing here is explicitly of vectors: the compiler makes them of loops over lanes.
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let run = self.run;
+        let (run, stride) = (self.run, self.stride);
         let start = run - run % LANES;
         for ((first, weights), out) in self.taps.zip(self.out.chunks_exact_mut(run)) {
-            let rows = &self.pixels[first * run..][..weights.len() * run];
+            let rows = &self.pixels[first * stride..];
             for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let values = |row: usize| rows[row * run + i * LANES..].first_chunk().copied().unwrap_or_default();
+                let values = |row: usize| rows[row * stride + i * LANES..].first_chunk().copied().unwrap_or_default();
                 *out = weighted(values, weights);
             }
             if start < run {
-                let values = |row: usize| padded(&rows[row * run + start..][..run - start]);
+                let values = |row: usize| padded(&rows[row * stride + start..][..run - start]);
                 out[start..].copy_from_slice(&weighted(values, weights)[..run - start]);
             }
         }
@@ -65,6 +67,7 @@ impl<'a, T: Taps<'a>> WithSimd for Columns<'_, T> {
 struct Rows<'s, T> {
     channels: usize,
     from: usize,
+    stride: usize,
     taps: T,
     pixels: &'s [u8],
     out: &'s mut [u8],
@@ -80,11 +83,12 @@ impl<'a, T: Taps<'a>> WithSimd for Rows<'_, T> {
         // Sixteen rows, byte by byte, before and after.
         let mut columns = vec![[0; LANES]; run.next_multiple_of(LANES)];
         let mut scaled = vec![[0; LANES]; out_run.next_multiple_of(LANES)];
-        for (rows, out) in self.pixels.chunks(LANES * run).zip(self.out.chunks_mut(LANES * out_run)) {
+        for (rows, out) in self.pixels.chunks(LANES * self.stride).zip(self.out.chunks_mut(LANES * out_run)) {
             for (i, block) in columns.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let start = i * LANES;
                 let mut lines = [[0; LANES]; LANES];
-                for (line, row) in lines.iter_mut().zip(rows.chunks_exact(run)) {
+                for (line, row) in lines.iter_mut().zip(rows.chunks(self.stride)) {
+                    let row = &row[..run];
                     *line = match row[start..].first_chunk() {
                         Some(values) => *values,
                         None => padded(&row[start..]),
@@ -172,7 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn lines_of_any_length_are_scaled_as_single_pixels_are(
-            (height, from, channels) in (1..40usize, 1..30usize, 1..5usize),
+            (height, from, channels, gap) in (1..40usize, 1..30usize, 1..5usize, 0..7usize),
             places in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..20),
             seed in any::<u32>(),
         ) {
@@ -181,7 +185,9 @@ mod tests {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 state >> 8
             };
-            let pixels: Vec<u8> = (0..height * from * channels).map(|_| next() as u8).collect();
+            // The last row has no gap after it.
+            let stride = from * channels + gap;
+            let pixels: Vec<u8> = (0..height * stride - gap).map(|_| next() as u8).collect();
             // Weights of both signs whose sums leave the range of bytes.
             let weights: Vec<i32> = (0..from).map(|_| (next() % (1 << 22)) as i32 - (1 << 21)).map(|weight| weight / 8).collect();
             let taps: Vec<(usize, &[i32])> = places
@@ -198,18 +204,20 @@ mod tests {
             };
 
             let mut out = vec![0; height * to * channels];
-            scale_rows(channels, from, taps.iter().copied(), &pixels, &mut out);
+            scale_rows(channels, from, stride, taps.iter().copied(), &pixels, &mut out);
             for (i, &level) in out.iter().enumerate() {
                 let (row, x, channel) = (i / channels / to, i / channels % to, i % channels);
-                prop_assert_eq!(level, sum(taps[x], &|x| pixels[(row * from + x) * channels + channel]));
+                prop_assert_eq!(level, sum(taps[x], &|x| pixels[row * stride + x * channels + channel]));
             }
 
-            // The same numbers as columns: each of them has `from` pixels.
+            // The same as columns: each of them has `from` pixels.
             let run = height * channels;
+            let stride = run + gap;
+            let pixels: Vec<u8> = (0..from * stride - gap).map(|_| next() as u8).collect();
             let mut out = vec![0; to * run];
-            scale_columns(run, taps.iter().copied(), &pixels, &mut out);
+            scale_columns(run, stride, taps.iter().copied(), &pixels, &mut out);
             for (i, &level) in out.iter().enumerate() {
-                prop_assert_eq!(level, sum(taps[i / run], &|y| pixels[y * run + i % run]));
+                prop_assert_eq!(level, sum(taps[i / run], &|y| pixels[y * stride + i % run]));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::data::annotations::{Mask, Part, common_size};
 use crate::data::{Image, Rng};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A change of geometry with fixed numbers, such as a crop at one place or a rotation by one angle.
 ///
@@ -77,4 +77,33 @@ pub(super) fn draw_and_apply(transform: &(impl Geometric + ?Sized), parts: &mut 
         Some(geometry) => apply_geometry(&*geometry, parts),
         None => Ok(()),
     }
+}
+
+/// Several changes in turn.
+pub(super) struct Chain(pub(super) Vec<Box<dyn Geometry>>);
+
+impl Geometry for Chain {
+    fn output_size(&self, size: [usize; 2]) -> [usize; 2] {
+        self.0.iter().fold(size, |size, geometry| geometry.output_size(size))
+    }
+
+    fn image(&self, image: &mut Image) -> Result<()> {
+        self.0.iter().try_for_each(|geometry| geometry.image(image))
+    }
+
+    fn mask(&self, mask: &mut Mask) -> Result<()> {
+        self.0.iter().try_for_each(|geometry| geometry.mask(mask))
+    }
+
+    fn point(&self, point: [f32; 2], size: [usize; 2]) -> [f32; 2] {
+        self.0.iter().fold((point, size), |(point, size), geometry| (geometry.point(point, size), geometry.output_size(size))).0
+    }
+}
+
+/// Returns an error for what is not a probability.
+pub(super) fn check_chance(what: &'static str, chance: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&chance) {
+        return Ok(());
+    }
+    Err(Error::argument(what, format!("a probability is between 0 and 1, got {chance}")))
 }

@@ -2,21 +2,29 @@
 
 mod crop;
 mod fill;
+mod flip;
 mod geometry;
 mod grayscale;
 mod normalize;
+mod pad;
 mod presets;
 mod resize;
+mod resized_crop;
+mod scale;
 
 use std::sync::Arc;
 
-pub use crop::CenterCrop;
 pub(super) use crop::pad_to;
+pub use crop::{CenterCrop, Crop, five_crop, ten_crop};
+pub use fill::Fill;
+pub use flip::{HorizontalFlip, RandomHorizontalFlip, RandomVerticalFlip, VerticalFlip};
 pub use geometry::{Geometric, Geometry, apply_geometry};
 pub use grayscale::Grayscale;
 pub use normalize::{IMAGENET_MEAN, IMAGENET_STD, Normalize};
+pub use pad::{Pad, Padding, PaddingMode, RandomCrop};
 pub use presets::ImageClassification;
 pub use resize::{Resize, ResizeFilter};
+pub use resized_crop::{RandomResizedCrop, ResizedCrop};
 
 use super::annotations::Part;
 use super::{Image, Rng};
@@ -122,7 +130,37 @@ macro_rules! geometric {
         })+
     };
 }
-geometric!(CenterCrop, Resize);
+geometric!(
+    CenterCrop,
+    Crop,
+    HorizontalFlip,
+    Pad,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomVerticalFlip,
+    Resize,
+    ResizedCrop,
+    VerticalFlip,
+);
+
+/// Implements [`Geometric`] and [`Deterministic`] for a [`Geometry`] with fixed numbers.
+macro_rules! fixed {
+    ($($name:ty),+ $(,)?) => {
+        $(impl Geometric for $name {
+            fn draw(&self, _: [usize; 3], _: &mut Rng) -> Result<Option<Box<dyn Geometry>>> {
+                Ok(Some(Box::new(self.clone())))
+            }
+        }
+
+        impl Deterministic for $name {
+            fn transform(&self, image: &mut Image) -> Result<()> {
+                self.image(image)
+            }
+        })+
+    };
+}
+fixed!(Crop, HorizontalFlip, Pad, ResizedCrop, VerticalFlip);
 
 macro_rules! forward_transform {
     ($($pointer:ty),+) => {

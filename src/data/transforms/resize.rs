@@ -1,18 +1,20 @@
 //! Scaling with antialiasing, as Pillow does it.
 
+use super::scale::Scale;
 use super::{Deterministic, Geometric, Geometry};
 use crate::data::annotations::Mask;
-use crate::data::image::{redraw, try_filled, try_reserved};
+use crate::data::image::{redraw, try_reserved};
 use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
-use crate::kernels::runtime::simd::vectorize;
-use crate::kernels::scale::{PRECISION, scale_columns, scale_rows};
+use crate::tensor::Pair;
 
-/// The filter by which [`Resize`] weights pixels; tensors are resized by
+/// The filter by which [`Resize`] and other transforms weight pixels; tensors are resized by
 /// [`Tensor::interpolate`](crate::Tensor::interpolate).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResizeFilter {
+    /// The pixel that the centre of the new one is in.
+    Nearest,
     /// A triangle.
     #[default]
     Bilinear,
@@ -22,16 +24,18 @@ pub enum ResizeFilter {
 
 impl ResizeFilter {
     /// Returns the radius of the filter.
-    fn support(self) -> f64 {
+    pub(super) fn support(self) -> f64 {
         match self {
+            ResizeFilter::Nearest => 0.5,
             ResizeFilter::Bilinear => 1.0,
             ResizeFilter::Bicubic => 2.0,
         }
     }
 
-    fn weight(self, x: f64) -> f64 {
+    pub(super) fn weight(self, x: f64) -> f64 {
         let x = x.abs();
         match self {
+            ResizeFilter::Nearest => f64::from(u8::from(x <= 0.5)),
             ResizeFilter::Bilinear => (1.0 - x).max(0.0),
             ResizeFilter::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
             ResizeFilter::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
@@ -66,6 +70,7 @@ impl ResizeFilter {
 #[derive(Clone, Debug)]
 pub struct Resize {
     size: Size,
+    max_size: Option<usize>,
     interpolation: ResizeFilter,
 }
 
@@ -81,14 +86,21 @@ const LARGEST: usize = 1 << 24;
 
 impl Resize {
     /// Makes a resize to this height and width.
-    pub fn new(size: [usize; 2]) -> Resize {
-        Resize { size: Size::Exact(size), interpolation: ResizeFilter::default() }
+    pub fn new(size: impl Into<Pair>) -> Resize {
+        Resize { size: Size::Exact(size.into().0), max_size: None, interpolation: ResizeFilter::default() }
     }
 
     /// Makes a resize of the shorter side to this length, the other in proportion (rounded down):
     /// torchvision's `Resize(256)`.
     pub fn shorter(length: usize) -> Resize {
-        Resize { size: Size::Shorter(length), interpolation: ResizeFilter::default() }
+        Resize { size: Size::Shorter(length), max_size: None, interpolation: ResizeFilter::default() }
+    }
+
+    /// Sets the most pixels that the longer side may get with [`shorter`](Resize::shorter): where it
+    /// would get more, it gets these, and the shorter side less in proportion.
+    pub fn max_size(mut self, longer: usize) -> Resize {
+        self.max_size = Some(longer);
+        self
     }
 
     /// Sets how pixels are weighted; bilinear by default.
@@ -118,12 +130,29 @@ impl Geometric for Resize {
 
 impl Resize {
     fn scale(&self, from: [usize; 2]) -> Result<ScaleTo> {
-        let size = self.size.of(from[0], from[1]);
+        let mut size = self.size.of(from[0], from[1]);
+        if let Some(limit) = self.max_size {
+            size = self.limited(size, limit)?;
+        }
         // The order of the passes keeps the intermediate image below the larger of both sizes.
         if matches!(self.size, Size::Shorter(_)) && size[0].saturating_mul(size[1]) > LARGEST.max(from[0] * from[1]) {
             return Err(refused(from, size, ": it is too thin"));
         }
         Ok(ScaleTo { size, filter: self.interpolation })
+    }
+
+    /// Limits the longer side.
+    fn limited(&self, size: [usize; 2], limit: usize) -> Result<[usize; 2]> {
+        let Size::Shorter(length) = self.size else {
+            return Err(Error::argument("resize", "max_size limits Resize::shorter; Resize::new sets both sides already"));
+        };
+        if limit <= length {
+            let message = format!("max_size = {limit} must be greater than the length of the shorter side, {length}");
+            return Err(Error::argument("resize", message));
+        }
+        let side = |of: usize, longer: usize| if of == longer { limit } else { (limit as u128 * of as u128 / longer as u128) as usize };
+        let longer = size[0].max(size[1]);
+        Ok(if longer > limit { size.map(|of| side(of, longer)) } else { size })
     }
 }
 
@@ -138,7 +167,7 @@ fn refused(from: [usize; 2], to: [usize; 2], why: &str) -> Error {
     Error::argument("resize", message)
 }
 
-/// A change to one height and width.
+/// A change of the whole image to one height and width.
 pub(super) struct ScaleTo {
     pub(super) size: [usize; 2],
     pub(super) filter: ResizeFilter,
@@ -150,32 +179,14 @@ impl Geometry for ScaleTo {
     }
 
     fn image(&self, image: &mut Image) -> Result<()> {
-        let ([channels, from_height, from_width], [height, width]) = (image.shape(), self.size);
-        if [height, width, channels, from_height, from_width].contains(&0) {
-            return Err(refused(image.size(), self.size, ""));
-        }
-        if self.size == image.size() {
+        if self.size == image.size() && !self.size.contains(&0) {
             return Ok(());
         }
-        // Neither pass makes an image larger than the larger one of both.
-        drop(try_reserved::<f32>([channels, height, width])?);
-        let scale = Scale { channels, from: image.size(), to: self.size, interpolation: self.filter };
-        redraw!(image, [channels, height, width], old => scale.apply(old));
-        Ok(())
+        self.scale_part(image, [0, 0], image.size())
     }
 
     fn mask(&self, mask: &mut Mask) -> Result<()> {
-        let ([from_height, from_width], [height, width]) = (mask.size(), self.size);
-        if [height, width, from_height, from_width].contains(&0) {
-            return Err(refused(mask.size(), self.size, ""));
-        }
-        let mut classes = try_filled([1, height, width], 0)?;
-        for (y, row) in classes.chunks_exact_mut(width).enumerate() {
-            let from = &mask.classes()[nearest(y, from_height, height) * from_width..][..from_width];
-            row.iter_mut().enumerate().for_each(|(x, class)| *class = from[nearest(x, from_width, width)]);
-        }
-        *mask = Mask::new(self.size, classes)?;
-        Ok(())
+        self.scale_part_of_mask(mask, [0, 0], mask.size())
     }
 
     fn point(&self, [x, y]: [f32; 2], [height, width]: [usize; 2]) -> [f32; 2] {
@@ -183,153 +194,23 @@ impl Geometry for ScaleTo {
     }
 }
 
-/// Returns the position on the old line whose pixel the position on the new one takes, as Pillow
-/// does: at the centre of the new pixel.
-fn nearest(position: usize, from: usize, to: usize) -> usize {
-    ((position as f64 + 0.5) * (from as f64 / to as f64)) as usize
-}
-
-/// A type of numbers that images are scaled in.
-trait Sample: Copy + Default {
-    type Weight: Copy + 'static;
-    fn weight(weight: f64) -> Self::Weight;
-    /// Scales `[height, from, channels]` to `[height, to, channels]`.
-    fn rows(channels: usize, from: usize, taps: &Taps<Self>, pixels: &[Self], out: &mut [Self]);
-    /// Scales `[from, run]` to `[to, run]`.
-    fn columns(run: usize, taps: &Taps<Self>, pixels: &[Self], out: &mut [Self]);
-}
-
-impl Sample for f32 {
-    type Weight = f64;
-    fn weight(weight: f64) -> f64 {
-        weight
-    }
-    fn rows(channels: usize, from: usize, taps: &Taps<f32>, pixels: &[f32], out: &mut [f32]) {
-        let rows = pixels.chunks_exact(from * channels).zip(out.chunks_exact_mut(taps.ends.len() * channels));
-        match channels {
-            1 => rows.for_each(|(row, out)| along_row::<1>(taps, row, out)),
-            3 => rows.for_each(|(row, out)| along_row::<3>(taps, row, out)),
-            _ => rows.for_each(|(row, out)| f32::columns(channels, taps, row, out)),
+impl ScaleTo {
+    /// Replaces an image by a scaled window of it.
+    pub(super) fn scale_part(&self, image: &mut Image, at: [usize; 2], from: [usize; 2]) -> Result<()> {
+        let (channels, [height, width]) = (image.channels(), self.size);
+        if [height, width, channels, from[0], from[1]].contains(&0) {
+            return Err(refused(from, self.size, ""));
         }
-    }
-    fn columns(run: usize, taps: &Taps<f32>, pixels: &[f32], out: &mut [f32]) {
-        let mut sums = vec![0.0; run];
-        for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
-            vectorize::<f32, _>(|| {
-                sums.fill(0.0);
-                for (row, &weight) in pixels[first * run..].chunks_exact(run).zip(weights) {
-                    sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
-                }
-                out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
-            });
-        }
-    }
-}
-
-impl Sample for u8 {
-    type Weight = i32;
-    fn weight(weight: f64) -> i32 {
-        // Half-way cases round away from zero: a half is added before truncation.
-        (weight * f64::from(1 << PRECISION) + 0.5f64.copysign(weight)) as i32
-    }
-    fn rows(channels: usize, from: usize, taps: &Taps<u8>, pixels: &[u8], out: &mut [u8]) {
-        scale_rows(channels, from, taps.iter(), pixels, out);
-    }
-    fn columns(run: usize, taps: &Taps<u8>, pixels: &[u8], out: &mut [u8]) {
-        scale_columns(run, taps.iter(), pixels, out);
-    }
-}
-
-/// The source pixels and weights of each pixel of a line.
-struct Taps<S: Sample> {
-    /// The first pixel and the end of each one's weights.
-    ends: Vec<(usize, usize)>,
-    weights: Vec<S::Weight>,
-}
-
-impl<S: Sample> Taps<S> {
-    fn new(from: usize, to: usize, filter: ResizeFilter) -> Taps<S> {
-        let ratio = from as f64 / to as f64;
-        let stretch = ratio.max(1.0);
-        let support = filter.support() * stretch;
-        let mut taps = Taps { ends: Vec::with_capacity(to), weights: Vec::new() };
-        let mut weights: Vec<f64> = Vec::new();
-        for i in 0..to {
-            let center = (i as f64 + 0.5) * ratio;
-            let first = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(from);
-            weights.clear();
-            weights.extend((first..end).map(|j| filter.weight((j as f64 - center + 0.5) * (1.0 / stretch))));
-            let total: f64 = weights.iter().sum();
-            taps.weights.extend(weights.iter().map(|weight| S::weight(weight / total)));
-            taps.ends.push((first, taps.weights.len()));
-        }
-        taps
+        // Neither pass makes an image larger than the larger one of both.
+        drop(try_reserved::<f32>([channels, height, width])?);
+        let scale = Scale { channels, at, from, width: image.width(), to: self.size, interpolation: self.filter };
+        redraw!(image, [channels, height, width], old => scale.apply(old));
+        Ok(())
     }
 
-    /// Returns, for each pixel of the result, its first source pixel and its weights.
-    fn iter(&self) -> impl Iterator<Item = (usize, &[S::Weight])> + Clone {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
-        self.ends.iter().zip(starts).map(|(&(first, end), start)| (first, &self.weights[start..end]))
-    }
-}
-
-struct Scale {
-    channels: usize,
-    from: [usize; 2],
-    to: [usize; 2],
-    interpolation: ResizeFilter,
-}
-
-impl Scale {
-    /// Applies Pillow's rule since version 13: the height shrinks, and by more than twice what the
-    /// width does.
-    fn columns_first(&self) -> bool {
-        let shrinks = |axis: usize| self.from[axis] as i128 - self.to[axis] as i128;
-        shrinks(0) > 0 && shrinks(0) > 2 * shrinks(1)
-    }
-
-    /// Scales `[from_height, from_width, C]` to `[height, width, C]`.
-    fn apply<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
-        let ([from_height, from_width], [height, width]) = (self.from, self.to);
-        if from_height == height {
-            self.rows(pixels)
-        } else if from_width == width {
-            self.columns(pixels, width)
-        } else if self.columns_first() {
-            self.rows(&self.columns(pixels, from_width))
-        } else {
-            self.columns(&self.rows(pixels), width)
-        }
-    }
-
-    /// Scales `[rows, from_width, C]` to `[rows, width, C]`.
-    fn rows<S: Sample>(&self, pixels: &[S]) -> Vec<S> {
-        let (from, to) = (self.from[1], self.to[1]);
-        let mut scaled = vec![S::default(); pixels.len() / from * to];
-        S::rows(self.channels, from, &Taps::new(from, to, self.interpolation), pixels, &mut scaled);
-        scaled
-    }
-
-    /// Scales `[from_height, width, C]` to `[height, width, C]`.
-    fn columns<S: Sample>(&self, pixels: &[S], width: usize) -> Vec<S> {
-        let (from, to) = (self.from[0], self.to[0]);
-        let mut scaled = vec![S::default(); to * width * self.channels];
-        S::columns(width * self.channels, &Taps::new(from, to, self.interpolation), pixels, &mut scaled);
-        scaled
-    }
-}
-
-/// Scales `[from, C]` to `[to, C]` for few channels, which stay in registers.
-fn along_row<const C: usize>(taps: &Taps<f32>, row: &[f32], out: &mut [f32]) {
-    let (pixels, _) = row.as_chunks::<C>();
-    for ((first, weights), out) in taps.iter().zip(out.as_chunks_mut::<C>().0) {
-        let mut sums = [0.0; C];
-        for (pixel, &weight) in pixels[first..].iter().zip(weights) {
-            for (sum, &x) in sums.iter_mut().zip(pixel) {
-                *sum += weight * f64::from(x);
-            }
-        }
-        *out = sums.map(|sum| sum as f32);
+    /// Replaces a mask by a scaled window of it: each pixel is one of the window.
+    pub(super) fn scale_part_of_mask(&self, mask: &mut Mask, at: [usize; 2], from: [usize; 2]) -> Result<()> {
+        let nearest = ScaleTo { size: self.size, filter: ResizeFilter::Nearest };
+        nearest.scale_part(mask.image_mut(), at, from)
     }
 }

@@ -1,0 +1,262 @@
+//! Geometric transforms against torchvision's on PIL images, and the distributions of random ones.
+
+use convnet::data::{
+    Boxes, Crop, Deterministic, Geometric, Geometry, HorizontalFlip, Image, KeyPoints, Mask, Pad, PaddingMode, Part, RandomCrop,
+    RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Rng, Transform, VerticalFlip,
+    apply_geometry, five_crop, ten_crop,
+};
+use convnet::nn::StateDict;
+use convnet::{DType, Tensor};
+
+use super::complaint;
+
+fn fixture() -> StateDict {
+    StateDict::load(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_geometry.safetensors")).unwrap()
+}
+
+/// Makes an image of a tensor `[H, W]` or `[H, W, C]`.
+fn image(tensor: &Tensor) -> Image {
+    let shape = [tensor.shape().get(2).copied().unwrap_or(1), tensor.shape()[0], tensor.shape()[1]];
+    match tensor.dtype() {
+        DType::U8 => Image::from_bytes(shape, tensor.to_vec().unwrap()).unwrap(),
+        _ => Image::from_floats(shape, tensor.to_vec().unwrap()).unwrap(),
+    }
+}
+
+fn assert_same(got: &Image, expected: &Image, name: &str) {
+    assert_eq!((got.shape(), got.is_bytes()), (expected.shape(), expected.is_bytes()), "{name}");
+    let different = got.pixels().iter().zip(expected.pixels().iter()).filter(|(a, b)| a != b).count();
+    assert_eq!(different, 0, "values of {name} that differ");
+}
+
+const FILTERS: [(&str, ResizeFilter); 3] =
+    [("nearest", ResizeFilter::Nearest), ("bilinear", ResizeFilter::Bilinear), ("bicubic", ResizeFilter::Bicubic)];
+
+/// The transforms of the fixture's cases, with fill for this picture.
+fn cases(kind: &str) -> Vec<(String, Box<dyn Deterministic>)> {
+    let fill = || if kind == "rgb" { vec![200.0, 10.0, 90.0] } else { vec![if kind == "gray" { 77.0 } else { 0.0 }] };
+    let mut cases: Vec<(String, Box<dyn Deterministic>)> = Vec::new();
+    let mut add = |name: &str, transform: Box<dyn Deterministic>| cases.push((name.to_owned(), transform));
+    add("hflip", Box::new(HorizontalFlip));
+    add("vflip", Box::new(VerticalFlip));
+    add("crop", Box::new(Crop::new(-3, 5, [12, 17])));
+    add("crop inside", Box::new(Crop::new(2, 5, [12, 7])));
+    add("pad constant", Box::new(Pad::new([3, 1, 0, 5]).fill(fill())));
+    add("pad edge", Box::new(Pad::new([3, 1, 0, 5]).mode(PaddingMode::Edge)));
+    add("pad reflect", Box::new(Pad::new([45, 20]).mode(PaddingMode::Reflect)));
+    add("pad symmetric", Box::new(Pad::new([4, 35, 5, 0]).mode(PaddingMode::Symmetric)));
+    add("resize shorter 9 max 11", Box::new(Resize::shorter(9).max_size(11)));
+    add("resize nearest", Box::new(Resize::new([23, 13]).interpolation(ResizeFilter::Nearest)));
+    for (name, filter) in FILTERS {
+        let crop =
+            |at: [usize; 2], from: [usize; 2], to: [usize; 2]| Box::new(ResizedCrop::new(at[0], at[1], from, to).interpolation(filter));
+        add(&format!("resized crop {name}"), crop([2, 3], [11, 14], [9, 19]));
+        add(&format!("resized crop same width {name}"), crop([4, 1], [12, 10], [5, 10]));
+        add(&format!("resized crop same height {name}"), crop([4, 3], [10, 14], [10, 9]));
+    }
+    cases
+}
+
+#[test]
+fn fixed_geometry_gives_the_values_of_pillow() {
+    let expected = fixture();
+    let mut held = 0;
+    for kind in ["rgb", "gray", "float"] {
+        for (name, transform) in cases(kind) {
+            let Some(tensor) = expected.get(&format!("{kind} {name}")) else {
+                assert_eq!(kind, "float", "{name}");
+                continue;
+            };
+            let mut got = image(expected.get(kind).unwrap());
+            got.apply(&*transform).unwrap();
+            assert_same(&got, &image(tensor), &format!("{kind} {name}"));
+            held += 1;
+        }
+    }
+    assert!(held >= 38, "{held}");
+}
+
+#[test]
+fn ten_crops_are_those_of_torchvision() {
+    let expected = fixture();
+    let picture = image(expected.get("rgb").unwrap());
+    let flipped = ten_crop(&picture, [7, 9], false).unwrap();
+    let [.., a, b, c, d, e] = ten_crop(&picture, [7, 9], true).unwrap();
+    for (i, crop) in flipped.iter().chain(&[a, b, c, d, e]).enumerate() {
+        assert_same(crop, &image(expected.get(&format!("crop {i}")).unwrap()), &format!("crop {i}"));
+    }
+    for (crop, whole) in five_crop(&picture, [7, 9]).unwrap().iter().zip(&flipped) {
+        assert_same(crop, whole, "five crops are the first ones of ten");
+    }
+    assert!(complaint(five_crop(&picture, [17, 9])).contains("crops of 17×9 are larger than the image of 16×20; resize it first"));
+    assert!(complaint(ten_crop(&picture, 0, false)).contains("height and width must be at least 1"));
+}
+
+#[test]
+fn masks_boxes_and_points_move_with_the_image() {
+    let classes: Vec<u8> = (0..20 * 30).map(|i| (i % 251) as u8).collect();
+    let transforms: Vec<Box<dyn Geometry>> = vec![
+        Box::new(HorizontalFlip),
+        Box::new(VerticalFlip),
+        Box::new(Crop::new(3, -4, [12, 40]).fill(255.0)),
+        Box::new(Pad::new([1, 2, 3, 4]).fill(255.0)),
+        Box::new(Pad::new(5).mode(PaddingMode::Symmetric)),
+        Box::new(ResizedCrop::new(4, 6, [10, 20], [30, 40]).interpolation(ResizeFilter::Nearest)),
+    ];
+    for transform in &transforms {
+        let mut picture = Image::from_bytes([1, 20, 30], classes.clone()).unwrap();
+        let mut mask = Mask::new([20, 30], classes.clone()).unwrap();
+        // The pixel in row 8 and column 9, and its centre.
+        let (mut boxes, mut points) = (Boxes(vec![[9.0, 8.0, 10.0, 9.0]]), KeyPoints(vec![[9.5, 8.5]]));
+        let mut parts = [Part::Image(&mut picture), Part::Mask(&mut mask), Part::Boxes(&mut boxes), Part::KeyPoints(&mut points)];
+        apply_geometry(&**transform, &mut parts).unwrap();
+        assert_eq!(mask.classes(), picture.bytes().unwrap());
+        assert_eq!(mask.size(), transform.output_size([20, 30]));
+        let (&[x, y], &[left, top, right, bottom]) = (&points.0[0], &boxes.0[0]);
+        assert_eq!([(left + right) / 2.0, (top + bottom) / 2.0], [x, y]);
+        assert_eq!(mask.classes()[y as usize * mask.size()[1] + x as usize], classes[8 * 30 + 9]);
+    }
+}
+
+fn rng() -> Rng {
+    Rng::new(7)
+}
+
+/// An image whose pixels tell their row and column.
+fn map(height: usize, width: usize) -> Image {
+    Image::from_floats([2, height, width], (0..height * width).flat_map(|i| [(i / width) as f32, (i % width) as f32]).collect()).unwrap()
+}
+
+#[test]
+fn flips_happen_with_their_probability() {
+    let count = |transform: &dyn Geometric| {
+        let mut rng = rng();
+        (0..4000).filter(|_| transform.draw([3, 4, 4], &mut rng).unwrap().is_some()).count() as f64 / 4000.0
+    };
+    for p in [0.0, 0.3, 0.5, 1.0] {
+        // Five standard deviations.
+        let tolerance = 5.0 * (p * (1.0 - p) / 4000.0f64).sqrt();
+        assert!((count(&RandomHorizontalFlip::new(p)) - p).abs() <= tolerance);
+        assert!((count(&RandomVerticalFlip::new(p)) - p).abs() <= tolerance);
+    }
+    for p in [-0.1, 1.1, f64::NAN] {
+        let message = complaint(RandomHorizontalFlip::new(p).apply(&mut map(2, 2), &mut rng()));
+        assert!(message.contains("a probability is between 0 and 1"), "{message}");
+        assert!(RandomVerticalFlip::new(p).apply(&mut map(2, 2), &mut rng()).is_err());
+    }
+}
+
+#[test]
+fn random_crops_are_at_each_place_equally_often() {
+    let (mut rng, crop) = (rng(), RandomCrop::new([3, 4]).padding([1, 0, 0, 2]));
+    // The image with its border is 7×9, so that there are 5·6 places.
+    let mut counts = [[0; 6]; 5];
+    for _ in 0..6000 {
+        let mut picture = map(5, 8);
+        picture.pixels_mut().iter_mut().for_each(|x| *x += 1.0);
+        crop.apply(&mut picture, &mut rng).unwrap();
+        assert_eq!(picture.size(), [3, 4]);
+        let last_of_first_row = [picture.pixels()[6], picture.pixels()[7]];
+        counts[last_of_first_row[0] as usize - 1][last_of_first_row[1] as usize - 3] += 1;
+    }
+    // 200 expected; five standard deviations of √200.
+    assert!(counts.iter().flatten().all(|&count: &i32| (count - 200).abs() < 71), "{counts:?}");
+}
+
+#[test]
+fn random_crops_pad_small_images_on_request() {
+    let crop = RandomCrop::new([6, 5]);
+    let message = complaint(crop.apply(&mut map(4, 8), &mut rng()));
+    assert!(message.contains("a window of 6×5 is larger than the image of 4×8; add padding"), "{message}");
+    for mode in [PaddingMode::Constant, PaddingMode::Edge, PaddingMode::Reflect, PaddingMode::Symmetric] {
+        let mut rng = rng();
+        for _ in 0..20 {
+            // In one step, and in the steps that torchvision takes.
+            let start = rng.clone();
+            let mut picture = map(2, 8);
+            let crop = crop.clone().padding(1).pad_if_needed(true).padding_mode(mode);
+            crop.apply(&mut picture, &mut rng).unwrap();
+            let mut slow = map(2, 8);
+            slow.apply(&Pad::new(1).mode(mode)).unwrap().apply(&Pad::new([0, 2]).mode(mode)).unwrap();
+            RandomCrop::new([6, 5]).apply(&mut slow, &mut start.clone()).unwrap();
+            assert_same(&picture, &slow, "padded crop");
+        }
+    }
+    assert!(RandomCrop::new(0).apply(&mut map(4, 8), &mut rng()).is_err());
+    assert!(RandomCrop::new(usize::MAX).pad_if_needed(true).apply(&mut map(4, 8), &mut rng()).is_err());
+    assert!(complaint(RandomCrop::new(2).padding(usize::MAX).apply(&mut map(4, 8), &mut rng())).contains("more than memory can hold"));
+}
+
+#[test]
+fn random_resized_crops_have_uniform_areas_and_log_uniform_ratios() {
+    let (mut rng, crop) = (rng(), RandomResizedCrop::new(16));
+    let (height, width) = (400usize, 500usize);
+    let (mut areas, mut ratios, mut middles) = (Vec::new(), Vec::new(), Vec::new());
+    let corner = |geometry: &dyn Geometry| {
+        // The window from where two points of the image go.
+        let [[x0, y0], [x1, y1]] = [[0.0, 0.0], [100.0, 100.0]].map(|point| geometry.point(point, [height, width]));
+        let (w, h) = (1600.0 / (x1 - x0), 1600.0 / (y1 - y0));
+        (-x0 * w / 16.0, -y0 * h / 16.0, w, h)
+    };
+    for _ in 0..4000 {
+        let (x, y, w, h) = corner(&*crop.draw([3, height, width], &mut rng).unwrap().unwrap());
+        assert!(x > -0.1 && y > -0.1 && x + w < width as f32 + 0.1 && y + h < height as f32 + 0.1, "{x} {y} {w} {h}");
+        areas.push(f64::from(w * h) / (height * width) as f64);
+        ratios.push(f64::from(w / h).ln());
+        middles.push([f64::from(x + w / 2.0) / width as f64, f64::from(y + h / 2.0) / height as f64]);
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let least = |values: &[f64]| values.iter().copied().fold(f64::MAX, f64::min);
+    let most = |values: &[f64]| values.iter().copied().fold(f64::MIN, f64::max);
+    // The means of 200,000 draws in NumPy by the rule of torchvision's get_params (windows that do
+    // not fit are drawn anew), and five standard deviations of a mean of 4000, from the deviations
+    // 0.2270 and 0.1633 of the same draws.
+    assert!((mean(&areas) - 0.4532).abs() < 5.0 * 0.2270 / 4000.0f64.sqrt(), "{}", mean(&areas));
+    assert!((mean(&ratios) - 0.0281).abs() < 5.0 * 0.1633 / 4000.0f64.sqrt(), "{}", mean(&ratios));
+    assert!(least(&areas) > 0.079 && least(&areas) < 0.083 && most(&areas) > 0.97 && most(&areas) <= 1.0);
+    // A window's sides are rounded to pixels, of at least 98.
+    let end = (4.0f64 / 3.0).ln();
+    assert!((least(&ratios) + end).abs() < 0.02 && (most(&ratios) - end).abs() < 0.02, "{} {}", least(&ratios), most(&ratios));
+    for axis in 0..2 {
+        let middle: Vec<f64> = middles.iter().map(|middle| middle[axis]).collect();
+        // Their deviation is at most 0.29.
+        assert!((mean(&middle) - 0.5).abs() < 5.0 * 0.29 / 4000.0f64.sqrt());
+    }
+    // Nothing fits: the largest window in the middle with an allowed ratio.
+    let window = |height: usize, width: usize| {
+        let crop = RandomResizedCrop::new(16).scale([0.9, 1.0]).draw([3, height, width], &mut rng.clone()).unwrap().unwrap();
+        let [[x0, y0], [x1, y1]] = [[0.0, 0.0], [16.0, 16.0]].map(|point| crop.point(point, [height, width]));
+        [-x0 / (x1 - x0) * 16.0, -y0 / (y1 - y0) * 16.0, 256.0 / (x1 - x0), 256.0 / (y1 - y0)].map(f32::round)
+    };
+    assert_eq!(window(30, 90), [25.0, 0.0, 40.0, 30.0]);
+    assert_eq!(window(90, 30), [0.0, 25.0, 30.0, 40.0]);
+}
+
+#[test]
+fn bad_arguments_of_crops_and_borders_are_errors() {
+    let apply = |transform: &dyn Deterministic| complaint(map(4, 5).apply(transform).map(|_| ()));
+    assert!(apply(&Crop::new(0, 0, [0, 3])).contains("cannot crop to 0×3"));
+    assert!(apply(&Crop::new(isize::MAX, isize::MIN, usize::MAX)).contains("more than memory can hold"));
+    assert!(apply(&Crop::new(3, 3, 3).fill([1.0, 2.0, 3.0])).contains("3 fill values do not fit an image of 2 channels"));
+    assert!(apply(&Pad::new(usize::MAX)).contains("more than memory can hold"));
+    assert!(apply(&Pad::new(usize::MAX / 4)).contains("more than memory can hold"));
+    assert!(apply(&ResizedCrop::new(2, 0, [3, 3], 8)).contains("a window of 3×3 at row 2 and column 0 reaches beyond the image of 4×5"));
+    assert!(apply(&ResizedCrop::new(0, usize::MAX, [3, 3], 8)).contains("reaches beyond"));
+    assert!(apply(&ResizedCrop::new(0, 0, [3, 3], 0)).contains("cannot scale"));
+    assert!(apply(&Resize::shorter(9).max_size(9)).contains("max_size = 9 must be greater than the length of the shorter side, 9"));
+    assert!(apply(&Resize::new(9).max_size(19)).contains("max_size limits Resize::shorter"));
+    for mode in [PaddingMode::Edge, PaddingMode::Reflect, PaddingMode::Symmetric] {
+        assert!(complaint(map(0, 3).apply(&Pad::new(1).mode(mode)).map(|_| ())).contains("has no pixels to continue with"));
+        let mut far = map(1, 1);
+        far.apply(&Crop::new(isize::MIN, isize::MAX, 2).padding_mode(mode)).unwrap();
+        assert_same(&far, &Image::new(2, 2, 2).unwrap(), "one pixel repeated");
+    }
+    let draw = |crop: RandomResizedCrop| complaint(crop.apply(&mut map(4, 5), &mut rng()));
+    assert!(
+        draw(RandomResizedCrop::new(8).scale([0.5, 0.1])).contains("scale takes a smaller and a larger positive number, got [0.5, 0.1]")
+    );
+    assert!(draw(RandomResizedCrop::new(8).ratio([0.0, 1.0])).contains("ratio takes"));
+    assert!(draw(RandomResizedCrop::new(8).ratio([f64::NAN, 1.0])).contains("ratio takes"));
+    assert!(draw(RandomResizedCrop::new(0)).contains("cannot scale"));
+    assert!(RandomResizedCrop::new(8).apply(&mut map(0, 5), &mut rng()).is_err());
+}
