@@ -13,6 +13,7 @@ pub(crate) enum Purpose {
     Tensors = 3,
     Batches = 4,
     Splits = 5,
+    Steps = 6,
 }
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).
@@ -41,6 +42,12 @@ impl Rng {
     /// `Tensor::randn` and its like draw.
     pub(crate) fn tensors_of_sample<R>(seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
         with_generator_at(&Rng::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
+    }
+
+    /// Runs `body` with a generator of a batch in place of the thread's, from which dropout and
+    /// `Tensor::randn` and its like draw.
+    pub(crate) fn tensors_of_batch<R>(seed: u64, epoch: u64, batch: u64, body: impl FnOnce() -> R) -> R {
+        with_generator_at(&Rng::keyed(Purpose::Steps, seed, epoch, batch).generator, body)
     }
 
     /// Returns a generator whose key is made of these numbers, so that different ones give

@@ -1,5 +1,6 @@
 //! Averages of a model's weights over training: exponential ([`Ema`]) and equal ([`Swa`]).
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::autograd::no_grad;
@@ -239,8 +240,11 @@ impl<R: AverageRule> Averaged<R> {
         Ok(())
     }
 
-    /// Checks that the model has the names and shapes of the average.
-    fn check_model(&self, entries: &[(String, Entry)]) -> Result<()> {
+    /// Checks that the model has the names and shapes of the average, and brings the average into
+    /// the model's order: a snapshot from a file has another one.
+    fn check_model(&mut self, entries: &[(String, Entry)]) -> Result<()> {
+        let places: HashMap<&str, usize> = entries.iter().enumerate().map(|(place, (name, _))| (name.as_str(), place)).collect();
+        self.values.sort_by_key(|(name, _)| places.get(name.as_str()).copied());
         for ((name, entry), (known, value)) in entries.iter().zip(&self.values) {
             if name != known || entry.shape() != value.shape() {
                 let (known, is) = (short(known), value.shape());
@@ -327,8 +331,8 @@ impl<R: AverageRule> WeightAverage for Averaged<R> {
             values.push((path.to_string(), value.clone()));
         }
         if updates > 0 && self.updates > 0 {
-            let same = |((a, old), (b, new)): (&(String, Tensor), &(String, Tensor))| a == b && old.shape() == new.shape();
-            if values.len() != self.values.len() || !self.values.iter().zip(&values).all(same) {
+            let same = |(name, new): &(String, Tensor)| self.values.iter().any(|(known, old)| known == name && old.shape() == new.shape());
+            if values.len() != self.values.len() || !values.iter().all(same) {
                 return Err(Error::StateDict("the snapshot of the average is of another model".into()));
             }
         }
@@ -437,6 +441,19 @@ fn blend(average: &mut Tensor, value: &Tensor, share: f64) -> Result<()> {
 /// The errors of the batches and of the model, and [`Error::Argument`] when there is no batch; then
 /// the statistics are those from before.
 pub fn update_batch_norm(model: &dyn Module, batches: impl IntoIterator<Item = Result<Tensor>>) -> Result<()> {
+    with_new_statistics(model, || {
+        let mut count = 0;
+        for batch in batches {
+            model.forward(&batch?)?;
+            count += 1;
+        }
+        Ok(count)
+    })
+}
+
+/// Runs passes through the model in training mode, without recording, that take the running
+/// statistics anew; `passes` returns their number. After an error they are those from before.
+pub(super) fn with_new_statistics(model: &dyn Module, passes: impl FnOnce() -> Result<u64>) -> Result<()> {
     let statistics = running_statistics(model);
     if statistics.is_empty() {
         return Ok(());
@@ -450,12 +467,7 @@ pub fn update_batch_norm(model: &dyn Module, batches: impl IntoIterator<Item = R
                 buffer.set(&buffer.tensor().try_full_like(value)?)?;
             }
             model.train();
-            let mut count = 0;
-            for batch in batches {
-                model.forward(&batch?)?;
-                count += 1;
-            }
-            if count > 0 { Ok(()) } else { Err(Error::argument("update_batch_norm", "there are no batches to take statistics of")) }
+            if passes()? > 0 { Ok(()) } else { Err(Error::argument("update_batch_norm", "there are no batches to take statistics of")) }
         })
     });
     set_training_modes(model, &modes);

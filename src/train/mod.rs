@@ -1,19 +1,25 @@
-//! The parts of a training loop around the step: metrics and evaluation, averages of weights, early
-//! stopping, the learning-rate range test, logs.
+//! The trainer, and the parts that it is made of: metrics and evaluation, averages of weights, early
+//! stopping, the learning-rate range test, checkpoints, callbacks, logs.
 //!
 //! Each part works alone in a loop written by hand.
 
 mod average;
+mod callback;
+pub mod checkpoint;
 mod early_stopping;
 mod log;
 mod lr_range;
 pub mod metrics;
+mod trainer;
 
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm, with_average};
+pub use callback::{Callback, MetricValues, RunState};
+pub use checkpoint::{Checkpoint, Checkpoints};
 pub use early_stopping::EarlyStopping;
 pub use log::{CsvLog, JsonLines, LogValue, Logger};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
+pub use trainer::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
 
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};

@@ -5,6 +5,7 @@
 //! follow one another, and match its shape and dtype in number. So no allocation here is larger
 //! than the file.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -22,6 +23,11 @@ use crate::tensor::{DType, MemoryFormat, Tensor, shape, with_dtype};
 const LONGEST_HEADER: usize = 100_000_000;
 
 pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
+    save_with_metadata(state, &[], path)
+}
+
+/// Writes a file with texts in its metadata.
+pub(crate) fn save_with_metadata(state: &StateDict, metadata: &[(&str, &str)], path: &Path) -> Result<()> {
     if state.contains_key("__metadata__") {
         return Err(Error::format(path, "a tensor cannot be called `__metadata__` in a safetensors file; rename it"));
     }
@@ -32,7 +38,7 @@ pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
     // Wide types come first, which keeps every tensor aligned; Python's readers rely on this.
     let mut tensors: Vec<(&str, &Tensor)> = state.iter().collect();
     sort_by(&mut tensors, |(_, a), (_, b)| b.dtype().size().cmp(&a.dtype().size()));
-    let header = header(&tensors);
+    let header = header(&tensors, metadata);
     if header.len() > LONGEST_HEADER {
         return Err(Error::format(path, format!("a header of {} bytes is longer than readers accept", header.len())));
     }
@@ -43,8 +49,12 @@ pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
     })
 }
 
-fn header(tensors: &[(&str, &Tensor)]) -> String {
-    let mut header = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+fn header(tensors: &[(&str, &Tensor)], metadata: &[(&str, &str)]) -> String {
+    let mut header = String::from(r#"{"__metadata__":{"format":"pt""#);
+    for &(key, value) in metadata {
+        header.push_str(&format!(",{}:{}", serde_json::Value::from(key), serde_json::Value::from(value)));
+    }
+    header.push('}');
     let mut offset = 0;
     for (name, tensor) in tensors {
         let dtype = match tensor.dtype() {
@@ -78,6 +88,11 @@ pub(crate) fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result
 }
 
 pub(crate) fn load(path: &Path) -> Result<StateDict> {
+    load_with_metadata(path).map(|(state, _)| state)
+}
+
+/// Reads a file with the texts of its metadata.
+pub(crate) fn load_with_metadata(path: &Path) -> Result<(StateDict, HashMap<String, String>)> {
     let bytes = read_file(path)?;
     if let Some(what) = other_kind(&bytes) {
         return Err(Error::format(path, format!("not a safetensors file: {what}")));
@@ -104,7 +119,7 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
     }
     restore_tied(&mut state, metadata.metadata().iter().flatten());
     state.check_readable().map_err(|message| Error::format(path, message))?;
-    Ok(state)
+    Ok((state, metadata.metadata().clone().unwrap_or_default()))
 }
 
 /// Hugging Face's convention: of tensors that share memory one is stored, and the metadata maps

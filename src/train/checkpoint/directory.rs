@@ -1,0 +1,171 @@
+//! A directory of checkpoints: the last ones and the best.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::Checkpoint;
+use crate::error::{Context as _, Error, Result};
+
+/// When checkpoints are written, where, and which of them are kept.
+///
+/// Files are `step-0000000500.safetensors` and, for the best one, `best.safetensors`.
+///
+/// ```
+/// use convnet::train::{Checkpoint, Checkpoints};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&dir).unwrap();
+/// let checkpoints = Checkpoints::in_dir("runs/cifar").every_steps(500).keep_last(2);
+/// for step in [500, 1000, 1500] {
+///     checkpoints.save(step, &Checkpoint::new().note("step", step))?;
+/// }
+/// assert_eq!(checkpoints.steps()?, [1000, 1500]);
+/// assert_eq!(checkpoints.latest()?.expect("two are kept").count("step")?, 1500);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    dir: PathBuf,
+    pub(in crate::train) every_steps: Option<u64>,
+    pub(in crate::train) every_epochs: Option<u64>,
+    keep_last: usize,
+    pub(in crate::train) best_metric: Option<String>,
+    pub(in crate::train) minimize: Option<bool>,
+}
+
+impl Checkpoints {
+    /// Keeps checkpoints in a directory, which is made when the first one is written: one after each
+    /// epoch, the last three are kept.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Checkpoints {
+        Checkpoints { dir: dir.into(), every_steps: None, every_epochs: None, keep_last: 3, best_metric: None, minimize: None }
+    }
+
+    /// Writes a checkpoint after every `steps` steps of the optimiser.
+    #[must_use]
+    pub fn every_steps(self, steps: u64) -> Checkpoints {
+        Checkpoints { every_steps: Some(steps), ..self }
+    }
+
+    /// Writes a checkpoint after every `epochs` epochs.
+    #[must_use]
+    pub fn every_epochs(self, epochs: u64) -> Checkpoints {
+        Checkpoints { every_epochs: Some(epochs), ..self }
+    }
+
+    /// Sets how many of the last checkpoints are kept, at least one.
+    #[must_use]
+    pub fn keep_last(self, count: usize) -> Checkpoints {
+        Checkpoints { keep_last: count.max(1), ..self }
+    }
+
+    /// Keeps the checkpoint with the best value of this metric as well. Lower values are better for
+    /// names that end in `loss` or `error`, higher ones for others, unless
+    /// [`minimize`](Checkpoints::minimize) says otherwise.
+    #[must_use]
+    pub fn keep_best(self, metric: impl Into<String>) -> Checkpoints {
+        Checkpoints { best_metric: Some(metric.into()), ..self }
+    }
+
+    /// Sets whether lower values of the metric are better.
+    #[must_use]
+    pub fn minimize(self, minimize: bool) -> Checkpoints {
+        Checkpoints { minimize: Some(minimize), ..self }
+    }
+
+    /// Returns the directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the path of the best checkpoint.
+    pub fn best_path(&self) -> PathBuf {
+        self.dir.join("best.safetensors")
+    }
+
+    /// Returns the path of a step's checkpoint.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.dir.join(format!("step-{step:010}.safetensors"))
+    }
+
+    /// Writes a checkpoint of a step, then removes those beyond the number that is kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written; older ones are as they were then.
+    pub fn save(&self, step: u64, checkpoint: &Checkpoint) -> Result<()> {
+        self.write(&self.path(step), checkpoint)?;
+        let steps = self.steps()?;
+        // A run that began again from an older step leaves later ones behind: they are not of this
+        // run.
+        let (earlier, later): (Vec<u64>, Vec<u64>) = steps.into_iter().partition(|&other| other <= step);
+        let old = earlier.len().saturating_sub(self.keep_last);
+        for step in earlier[..old].iter().chain(&later) {
+            let path = self.path(*step);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint as the best one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written; the best one so far is as it was then.
+    pub fn save_best(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.write(&self.best_path(), checkpoint)
+    }
+
+    fn write(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        fs::create_dir_all(&self.dir).map_err(Error::io(&self.dir)).context("the directory of checkpoints cannot be made")?;
+        checkpoint.save(path).context("the checkpoint cannot be written; the ones before are whole. Is there room on the disk?")
+    }
+
+    /// Returns the steps of the checkpoints in the directory, in order.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the directory cannot be read; one that does not exist has none.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io(&self.dir)(error)),
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::io(&self.dir))?.file_name();
+            let step = name.to_str().and_then(|name| name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok());
+            steps.extend(step.filter(|&step| self.path(step).file_name() == Some(&name)));
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Reads the checkpoint of the latest step; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the directory or the checkpoint cannot be read.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        match self.steps()?.last() {
+            Some(&step) => Checkpoint::load(self.path(step)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the best checkpoint; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read.
+    pub fn best(&self) -> Result<Option<Checkpoint>> {
+        let path = self.best_path();
+        if path.exists() { Checkpoint::load(path).map(Some) } else { Ok(None) }
+    }
+
+    /// Returns whether a value of the metric is better than another.
+    pub(in crate::train) fn is_better(&self, value: f64, best: f64) -> bool {
+        let name = self.best_metric.as_deref().unwrap_or_default();
+        let minimize = self.minimize.unwrap_or(name.ends_with("loss") || name.ends_with("error"));
+        if minimize { value < best } else { value > best }
+    }
+}

@@ -1,0 +1,321 @@
+//! The trainer: a training loop with what surrounds the step.
+
+mod interrupt;
+mod progress;
+mod report;
+mod run;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+pub use report::{Ending, EpochRecord, TrainReport};
+
+use self::run::Run;
+use super::{Callback, Checkpoints, Logger, WeightAverage};
+use crate::data::{Collate, DataLoader};
+use crate::error::{Error, Result};
+use crate::nn::Module;
+use crate::optim::{LrSchedule, Optimizer};
+use crate::tensor::Tensor;
+
+/// A unit of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// Each step of the optimiser.
+    Step,
+    /// Each pass over the training data.
+    Epoch,
+}
+
+/// What a batch gave: its loss, and metrics.
+#[derive(Clone, Debug)]
+pub struct Step {
+    loss: Tensor,
+    metrics: Vec<(String, f64)>,
+}
+
+impl Step {
+    /// Makes a step of a loss of one element, the mean over the batch.
+    pub fn new(loss: Tensor) -> Step {
+        Step { loss, metrics: Vec::new() }
+    }
+
+    /// Adds a metric, the mean over the batch. It is averaged over the epoch and logged.
+    #[must_use]
+    pub fn metric(mut self, name: impl Into<String>, value: f64) -> Step {
+        self.metrics.push((name.into(), value));
+        self
+    }
+}
+
+/// Makes the schedule of the learning rate from the number of steps or epochs.
+type MakeSchedule<'a> = Box<dyn FnOnce(u64) -> Box<dyn LrSchedule> + 'a>;
+
+/// Trains a model: epochs, validation, schedule, gradient accumulation and clipping, averages of the
+/// weights, checkpoints and exact resumption, logs, progress, callbacks.
+///
+/// What is computed from a batch is a closure from the model and the batch to a [`Step`]. It serves
+/// training, where its loss is differentiated, and validation, where nothing is recorded and the
+/// model is in evaluation mode.
+///
+/// ```
+/// use convnet::data::{Batch, Digits};
+/// use convnet::optim::CosineAnnealingLr;
+/// use convnet::prelude::*;
+/// use convnet::train::{Checkpoints, EarlyStopping, Every, Step, Trainer, accuracy};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # std::env::set_current_dir(&dir).unwrap();
+/// let model = Sequential::new().push(Flatten).push(Linear::new(64, 10));
+/// let train = DataLoader::new(Digits::train(), 64).shuffle(0);
+/// let valid = DataLoader::new(Digits::test(), 64);
+/// let report = Trainer::new(&model, Sgd::new(model.parameters(), 0.5).momentum(0.9))
+///     .schedule_over(CosineAnnealingLr::new, Every::Step)
+///     .epochs(2)
+///     .checkpoints(Checkpoints::in_dir("runs/digits").every_steps(10).keep_best("valid/accuracy"))
+///     .callback(EarlyStopping::on("valid/loss").patience(5))
+///     .resume(true)
+///     .fit(&train, &valid, |model, Batch { images, labels }| {
+///         let logits = model.forward(images)?;
+///         Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, labels)?))
+///     })?;
+/// assert!(report.epochs.len() == 2 && report.last().expect("two epochs")["valid/accuracy"] > 0.8);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Reproducible and resumable
+/// Dropout, and all else that draws in the closure, draws from a generator of
+/// ([`seed`](Trainer::seed), epoch, batch). So the bits of a run depend on its seeds alone, not on
+/// threads, nor on whether it was interrupted: with [`checkpoints`](Trainer::checkpoints) and
+/// [`resume`](Trainer::resume), a run that was killed at any instant goes on from its last
+/// checkpoint, in the middle of an epoch too, and ends with the same bits.
+///
+/// # Names of metrics
+/// The means over an epoch are `train/loss`, `train/NAME`, `valid/loss`, `valid/NAME`. Logs also get
+/// `learning_rate`, and for single steps `step/loss` and `step/NAME`.
+pub struct Trainer<'a, M: Module> {
+    model: &'a M,
+    optimizer: Box<dyn Optimizer + 'a>,
+    schedule: Option<(MakeSchedule<'a>, Every)>,
+    schedule_metric: Option<String>,
+    epochs: Option<u64>,
+    steps: Option<u64>,
+    accumulate: usize,
+    clip_norm: Option<f64>,
+    clip_value: Option<f64>,
+    average: Option<Box<dyn WeightAverage + 'a>>,
+    average_every: Every,
+    average_from: u64,
+    update_batch_norm: bool,
+    checkpoints: Option<Checkpoints>,
+    loggers: Vec<Box<dyn Logger + 'a>>,
+    log_every: u64,
+    callbacks: Vec<Box<dyn Callback + 'a>>,
+    resume: bool,
+    seed: u64,
+    progress: bool,
+    ctrl_c: bool,
+    stop_flag: Option<Arc<AtomicBool>>,
+}
+
+impl<'a, M: Module> Trainer<'a, M> {
+    /// Makes a trainer of a model, for one epoch.
+    pub fn new(model: &'a M, optimizer: impl Optimizer + 'a) -> Trainer<'a, M> {
+        Trainer {
+            model,
+            optimizer: Box::new(optimizer),
+            schedule: None,
+            schedule_metric: None,
+            epochs: None,
+            steps: None,
+            accumulate: 1,
+            clip_norm: None,
+            clip_value: None,
+            average: None,
+            average_every: Every::Step,
+            average_from: 0,
+            update_batch_norm: false,
+            checkpoints: None,
+            loggers: Vec::new(),
+            log_every: 50,
+            callbacks: Vec::new(),
+            resume: false,
+            seed: 0,
+            progress: true,
+            ctrl_c: false,
+            stop_flag: None,
+        }
+    }
+
+    /// Sets the schedule of the learning rate, and whether it advances with each step or epoch.
+    #[must_use]
+    pub fn schedule(self, schedule: impl LrSchedule + 'static, every: Every) -> Trainer<'a, M> {
+        self.schedule_over(move |_| schedule, every)
+    }
+
+    /// Sets a schedule that is made from the number of steps or epochs of the whole run:
+    /// `schedule_over(CosineAnnealingLr::new, Every::Step)`.
+    #[must_use]
+    pub fn schedule_over<S: LrSchedule + 'static>(mut self, make: impl FnOnce(u64) -> S + 'a, every: Every) -> Trainer<'a, M> {
+        self.schedule = Some((Box::new(move |steps| Box::new(make(steps))), every));
+        self
+    }
+
+    /// Sets the metric that the schedule observes, for
+    /// [`ReduceLrOnPlateau`](crate::optim::ReduceLrOnPlateau) by epochs.
+    #[must_use]
+    pub fn schedule_metric(mut self, metric: impl Into<String>) -> Trainer<'a, M> {
+        self.schedule_metric = Some(metric.into());
+        self
+    }
+
+    /// Sets the number of epochs.
+    #[must_use]
+    pub fn epochs(mut self, epochs: u64) -> Trainer<'a, M> {
+        self.epochs = Some(epochs);
+        self
+    }
+
+    /// Ends the run after that many steps of the optimiser, in the middle of an epoch if need be.
+    #[must_use]
+    pub fn steps(mut self, steps: u64) -> Trainer<'a, M> {
+        self.steps = Some(steps);
+        self
+    }
+
+    /// Averages the gradients of that many batches for each step. The last step of an epoch has
+    /// fewer when the number does not divide that of the batches.
+    #[must_use]
+    pub fn accumulate(mut self, batches: usize) -> Trainer<'a, M> {
+        self.accumulate = batches.max(1);
+        self
+    }
+
+    /// Limits the norm of all gradients together: see
+    /// [`clip_grad_norm`](crate::optim::clip_grad_norm).
+    #[must_use]
+    pub fn clip_norm(mut self, max_norm: f64) -> Trainer<'a, M> {
+        self.clip_norm = Some(max_norm);
+        self
+    }
+
+    /// Limits each element of the gradients: see
+    /// [`clip_grad_value`](crate::optim::clip_grad_value).
+    #[must_use]
+    pub fn clip_value(mut self, limit: f64) -> Trainer<'a, M> {
+        self.clip_value = Some(limit);
+        self
+    }
+
+    /// Averages the weights after each step. Validation uses the average, and the model holds it
+    /// when the run has ended, unless it was interrupted.
+    #[must_use]
+    pub fn average(mut self, average: impl WeightAverage + 'a) -> Trainer<'a, M> {
+        self.average = Some(Box::new(average));
+        self
+    }
+
+    /// Sets whether the average is updated after each step or each epoch, and from which epoch on,
+    /// counted from 0.
+    #[must_use]
+    pub fn average_every(mut self, every: Every, from_epoch: u64) -> Trainer<'a, M> {
+        (self.average_every, self.average_from) = (every, from_epoch);
+        self
+    }
+
+    /// Sets whether the running statistics of batch normalisations are taken anew, over the training
+    /// data, for the averaged weights: before each validation, and at the end.
+    #[must_use]
+    pub fn update_batch_norm(mut self, update: bool) -> Trainer<'a, M> {
+        self.update_batch_norm = update;
+        self
+    }
+
+    /// Sets where checkpoints are written, and when.
+    #[must_use]
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Trainer<'a, M> {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Appends a log.
+    #[must_use]
+    pub fn log(mut self, logger: impl Logger + 'a) -> Trainer<'a, M> {
+        self.loggers.push(Box::new(logger));
+        self
+    }
+
+    /// Sets after how many steps the loss and the metrics of a single step are logged; 50 by
+    /// default, never for 0.
+    #[must_use]
+    pub fn log_every(mut self, steps: u64) -> Trainer<'a, M> {
+        self.log_every = steps;
+        self
+    }
+
+    /// Appends a callback.
+    #[must_use]
+    pub fn callback(mut self, callback: impl Callback + 'a) -> Trainer<'a, M> {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+
+    /// Sets whether the run goes on from the latest checkpoint, when there is one.
+    #[must_use]
+    pub fn resume(mut self, resume: bool) -> Trainer<'a, M> {
+        self.resume = resume;
+        self
+    }
+
+    /// Sets the seed of what draws random numbers in the closure, such as dropout; 0 by default.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Trainer<'a, M> {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets whether progress is shown on standard error: a bar on a terminal (with the feature
+    /// `progress`), a line for each epoch elsewhere; on by default.
+    #[must_use]
+    pub fn progress(mut self, progress: bool) -> Trainer<'a, M> {
+        self.progress = progress;
+        self
+    }
+
+    /// Lets Ctrl-C end the run after the current step, with a checkpoint; a second Ctrl-C ends the
+    /// process at once.
+    #[cfg(feature = "progress")]
+    #[must_use]
+    pub fn stop_on_ctrl_c(mut self) -> Trainer<'a, M> {
+        self.ctrl_c = true;
+        self
+    }
+
+    /// Sets a flag that ends the run after the current step, with a checkpoint, once it is true.
+    #[must_use]
+    pub fn stop_flag(mut self, flag: Arc<AtomicBool>) -> Trainer<'a, M> {
+        self.stop_flag = Some(flag);
+        self
+    }
+
+    /// Trains on the batches of a loader, and validates on those of another after each epoch, when
+    /// there is one: `&valid` or `None`. The model is in evaluation mode afterwards.
+    ///
+    /// # Errors
+    /// The errors of the loaders, the closure and the callbacks, with the epoch and batch;
+    /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not exist;
+    /// [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the checkpoint
+    /// that is there; [`Error::Io`] when a checkpoint or a log cannot be written.
+    pub fn fit<'v, S: Collate>(
+        self,
+        train: &DataLoader<S>,
+        valid: impl Into<Option<&'v DataLoader<S>>>,
+        step: impl FnMut(&M, &S::Batch) -> Result<Step>,
+    ) -> Result<TrainReport> {
+        let batches = train.batches(0)?.len();
+        if batches == 0 {
+            return Err(Error::Training("there is nothing to train on: the loader has no batches".into()));
+        }
+        Run::new(self, train, valid.into(), batches, step)?.run()
+    }
+}

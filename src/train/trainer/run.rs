@@ -1,0 +1,453 @@
+//! A run of a trainer.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::interrupt::Interrupt;
+use super::progress::Progress;
+use super::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
+use crate::autograd::{Gradients, no_grad};
+use crate::data::{Collate, DataLoader, Rng};
+use crate::error::{Context as _, Error, Result};
+use crate::nn::{Module, ModuleExt, StateDict};
+use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
+use crate::tensor::Tensor;
+use crate::train::average::with_new_statistics;
+use crate::train::callback::no_such_metric;
+use crate::train::{Checkpoint, LogValue, Mean, MetricValues, RunState, number_of};
+
+/// Means by name of metric.
+type Means = BTreeMap<String, Mean>;
+
+pub(super) struct Run<'a, 'l, M: Module, S: Collate, F> {
+    trainer: Trainer<'a, M>,
+    train: &'l DataLoader<S>,
+    valid: Option<&'l DataLoader<S>>,
+    step_of: F,
+    scheduler: Option<(LrScheduler<Box<dyn LrSchedule>>, Every)>,
+    /// The number of batches in an epoch.
+    batches: usize,
+    epochs: Option<u64>,
+    epoch: u64,
+    /// The number of batches of the epoch that have been used.
+    batch: usize,
+    step: u64,
+    /// The means of the epoch so far.
+    means: Means,
+    history: Vec<EpochRecord>,
+    best: Option<f64>,
+    stop: Option<String>,
+    started: Instant,
+    /// The time before a resumption.
+    seconds: f64,
+    progress: Progress,
+    interrupt: Interrupt,
+}
+
+impl<'a, 'l, M, S, F> Run<'a, 'l, M, S, F>
+where
+    M: Module,
+    S: Collate,
+    F: FnMut(&M, &S::Batch) -> Result<Step>,
+{
+    pub(super) fn new(
+        mut trainer: Trainer<'a, M>,
+        train: &'l DataLoader<S>,
+        valid: Option<&'l DataLoader<S>>,
+        batches: usize,
+        step_of: F,
+    ) -> Result<Self> {
+        let epochs = if trainer.steps.is_none() { Some(trainer.epochs.unwrap_or(1)) } else { trainer.epochs };
+        let steps_of_epoch = batches.div_ceil(trainer.accumulate) as u64;
+        let steps = [epochs.map(|epochs| epochs.saturating_mul(steps_of_epoch)), trainer.steps].into_iter().flatten().min().unwrap_or(0);
+        let scheduler = match trainer.schedule.take() {
+            Some((make, every)) => {
+                let count = if every == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) };
+                Some((LrScheduler::new(make(count), &mut *trainer.optimizer)?, every))
+            }
+            None => None,
+        };
+        Ok(Run {
+            progress: Progress::new(trainer.progress, epochs),
+            interrupt: Interrupt::new(trainer.ctrl_c, trainer.stop_flag.take()),
+            trainer,
+            train,
+            valid,
+            step_of,
+            scheduler,
+            batches,
+            epochs,
+            epoch: 0,
+            batch: 0,
+            step: 0,
+            means: Means::new(),
+            history: Vec::new(),
+            best: None,
+            stop: None,
+            started: Instant::now(),
+            seconds: 0.0,
+        })
+    }
+
+    pub(super) fn run(mut self) -> Result<TrainReport> {
+        let checkpoint = match &self.trainer.checkpoints {
+            Some(checkpoints) if self.trainer.resume => checkpoints.latest()?,
+            _ => None,
+        };
+        if let Some(checkpoint) = checkpoint {
+            self.restore(&checkpoint).context("the run cannot go on from its checkpoint")?;
+        }
+        let step = self.step;
+        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.rewind(step))?;
+        let ending = loop {
+            if let Some(reason) = &self.stop {
+                break Ending::Stopped(reason.clone());
+            }
+            let enough = |limit: Option<u64>, done| limit.is_some_and(|limit| done >= limit);
+            if enough(self.epochs, self.epoch) || enough(self.trainer.steps, self.step) {
+                break Ending::Finished;
+            }
+            if self.epoch()? {
+                break Ending::Interrupted;
+            }
+        };
+        if ending != Ending::Interrupted {
+            self.enter_average()?;
+        }
+        self.trainer.model.eval();
+        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
+        Ok(TrainReport { seconds: self.seconds(), epochs: self.history, steps: self.step, ending })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Trains for the rest of an epoch and ends it; returns whether it was interrupted.
+    fn epoch(&mut self) -> Result<bool> {
+        self.trainer.model.train();
+        let mut batches = self.train.epoch_from(self.epoch, self.batch);
+        self.progress.begin(self.epoch, self.batch, self.batches);
+        let mut pending: Option<(Gradients, usize)> = None;
+        while let Some(batch) = batches.next() {
+            let number = batches.position() - 1;
+            let place = || format!("epoch {}, batch {number}", self.epoch);
+            let batch = batch.with_context(place)?;
+            let (step_of, model) = (&mut self.step_of, self.trainer.model);
+            let (step, gradients) = Rng::tensors_of_batch(self.trainer.seed, self.epoch, number as u64, || {
+                let step = step_of(model, &batch)?;
+                let gradients = step.loss.backward()?;
+                Ok::<_, Error>((step, gradients))
+            })
+            .with_context(place)?;
+            drop(batch);
+            let samples = batches.indices(number).len();
+            let values = add_to(&mut self.means, step, samples).with_context(place)?;
+            self.batch = number + 1;
+            let means = &self.means;
+            self.progress.batch(samples, || values_of(means, ""));
+            let sum = match pending.take() {
+                Some((mut sum, count)) => {
+                    sum.add(&gradients)?;
+                    (sum, count + 1)
+                }
+                None => (gradients, 1),
+            };
+            if sum.1 < self.trainer.accumulate && self.batch < self.batches {
+                pending = Some(sum);
+                continue;
+            }
+            self.update(sum, &values)?;
+            if self.interrupt.is_requested() {
+                self.write_checkpoint()?;
+                self.progress.end_of_batches();
+                return Ok(true);
+            }
+            if self.stop.is_some() || self.trainer.steps.is_some_and(|steps| self.step >= steps) {
+                break;
+            }
+        }
+        // The last batches may have been left out by the loader.
+        if let Some(sum) = pending {
+            let values = values_of(&self.means, "step/");
+            self.update(sum, &values)?;
+        }
+        let rate = self.progress.rate();
+        self.progress.end_of_batches();
+        self.end_epoch(rate)?;
+        Ok(false)
+    }
+
+    /// Makes a step of the optimiser with the sum of gradients of some batches.
+    fn update(&mut self, (mut gradients, count): (Gradients, usize), values: &MetricValues) -> Result<()> {
+        if count > 1 {
+            gradients.scale(1.0 / count as f64);
+        }
+        let trainer = &mut self.trainer;
+        let model: &dyn Module = trainer.model;
+        let mut state = RunState {
+            model,
+            optimizer: &mut *trainer.optimizer,
+            step: self.step,
+            epoch: self.epoch,
+            metrics: values,
+            stop: &mut self.stop,
+        };
+        trainer.callbacks.iter_mut().try_for_each(|callback| callback.before_step(&mut state, &mut gradients))?;
+        let mut norm = None;
+        if trainer.clip_norm.is_some() || trainer.clip_value.is_some() {
+            let parameters = state.optimizer.parameters();
+            if let Some(limit) = trainer.clip_value {
+                clip_grad_value(&parameters, &mut gradients, limit)?;
+            }
+            if let Some(limit) = trainer.clip_norm {
+                norm = Some(clip_grad_norm(&parameters, &mut gradients, limit)?);
+            }
+        }
+        state.optimizer.step(&gradients)?;
+        drop(gradients);
+        self.step += 1;
+        if let Some(average) = &mut trainer.average
+            && trainer.average_every == Every::Step
+            && self.epoch >= trainer.average_from
+        {
+            average.update(model)?;
+        }
+        let rate = state.optimizer.learning_rate(0).ok();
+        if let Some((scheduler, Every::Step)) = &mut self.scheduler {
+            scheduler.step(state.optimizer)?;
+        }
+        state.step = self.step;
+        trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_step(&mut state))?;
+        if trainer.log_every > 0 && self.step.is_multiple_of(trainer.log_every) && !trainer.loggers.is_empty() {
+            let mut values = values.clone();
+            values.extend(rate.map(|rate| ("step/learning_rate".to_string(), rate)));
+            values.extend(norm.map(|norm| ("step/gradient_norm".to_string(), norm)));
+            self.log(&values)?;
+        }
+        let due = self.trainer.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
+        if due.is_some_and(|steps| steps > 0 && self.step.is_multiple_of(steps)) {
+            self.write_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Validates, runs what runs after an epoch, and goes on to the next one.
+    fn end_epoch(&mut self, rate: f64) -> Result<()> {
+        let mut metrics = values_of(&self.means, "train/");
+        if let Some(average) = &mut self.trainer.average
+            && self.trainer.average_every == Every::Epoch
+            && self.epoch >= self.trainer.average_from
+        {
+            average.update(self.trainer.model)?;
+        }
+        if let Some(valid) = self.valid {
+            let swapped = self.enter_average()?;
+            let validated = self.validate(valid);
+            if swapped && let Some(average) = &mut self.trainer.average {
+                average.swap(self.trainer.model)?;
+            }
+            metrics.extend(validated.with_context(|| format!("validation after epoch {}", self.epoch))?);
+        }
+        metrics.extend(self.trainer.optimizer.learning_rate(0).ok().map(|rate| ("learning_rate".to_string(), rate)));
+        let observed = match &self.trainer.schedule_metric {
+            Some(name) => Some(metrics.get(name).copied().ok_or_else(|| no_such_metric(name, &metrics))?),
+            None => None,
+        };
+        if let Some((scheduler, Every::Epoch)) = &mut self.scheduler {
+            match observed {
+                Some(value) => scheduler.step_with(&mut *self.trainer.optimizer, value)?,
+                None => scheduler.step(&mut *self.trainer.optimizer)?,
+            }
+        }
+        let trainer = &mut self.trainer;
+        let mut state = RunState {
+            model: trainer.model,
+            optimizer: &mut *trainer.optimizer,
+            step: self.step,
+            epoch: self.epoch,
+            metrics: &metrics,
+            stop: &mut self.stop,
+        };
+        trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_epoch(&mut state))?;
+        self.log(&metrics)?;
+        self.progress.end_of_epoch(self.epoch, &metrics, rate);
+        self.history.push(EpochRecord { epoch: self.epoch, step: self.step, metrics });
+        self.epoch += 1;
+        self.batch = 0;
+        self.means.clear();
+        self.write_checkpoints_of_epoch()
+    }
+
+    /// Puts the average into the model, when there is one; returns whether it did.
+    fn enter_average(&mut self) -> Result<bool> {
+        let model = self.trainer.model;
+        match &mut self.trainer.average {
+            Some(average) if average.updates() > 0 => average.swap(model)?,
+            _ => return Ok(false),
+        }
+        if self.trainer.update_batch_norm {
+            let (step_of, epoch, seed) = (&mut self.step_of, self.epoch, self.trainer.seed);
+            with_new_statistics(model, || {
+                let mut count = 0;
+                for batch in self.train.epoch(epoch) {
+                    let batch = batch?;
+                    Rng::tensors_of_batch(seed, epoch, count, || step_of(model, &batch))?;
+                    count += 1;
+                }
+                Ok(count)
+            })?;
+        }
+        Ok(true)
+    }
+
+    fn validate(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
+        let model = self.trainer.model;
+        model.eval();
+        let mut means = Means::new();
+        let mut batches = valid.epoch(0);
+        while let Some(batch) = batches.next() {
+            let number = batches.position() - 1;
+            let batch = batch?;
+            let step_of = &mut self.step_of;
+            let step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
+            add_to(&mut means, step, batches.indices(number).len())?;
+        }
+        Ok(values_of(&means, "valid/"))
+    }
+
+    fn log(&mut self, metrics: &MetricValues) -> Result<()> {
+        let values: Vec<(&str, LogValue<'_>)> = metrics.iter().map(|(name, &value)| (name.as_str(), LogValue::Scalar(value))).collect();
+        let step = self.step;
+        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.log(step, &values))
+    }
+
+    /// Writes the best checkpoint, then the one of the epoch, if they are due.
+    fn write_checkpoints_of_epoch(&mut self) -> Result<()> {
+        let Some(checkpoints) = &self.trainer.checkpoints else { return Ok(()) };
+        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.history.last()) {
+            let value = record.metrics.get(name).copied().ok_or_else(|| no_such_metric(name, &record.metrics))?;
+            let improved = !value.is_nan() && self.best.is_none_or(|best| checkpoints.is_better(value, best));
+            if improved {
+                // Before the one of the epoch: a run that is killed in between repeats the epoch.
+                self.best = Some(value);
+                checkpoints.save_best(&self.checkpoint()?)?;
+            }
+        }
+        let last = self.stop.is_some() || Some(self.epoch) == self.epochs || self.trainer.steps.is_some_and(|steps| self.step >= steps);
+        let due = match (checkpoints.every_epochs, checkpoints.every_steps) {
+            (Some(epochs), _) => epochs > 0 && self.epoch.is_multiple_of(epochs),
+            (None, Some(_)) => false,
+            (None, None) => true,
+        };
+        if due || last { self.write_checkpoint() } else { Ok(()) }
+    }
+
+    /// Writes a checkpoint of the present position, when the run keeps any.
+    fn write_checkpoint(&mut self) -> Result<()> {
+        // What was logged must not be lost when the run goes on from here.
+        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
+        match &self.trainer.checkpoints {
+            Some(checkpoints) => checkpoints.save(self.step, &self.checkpoint()?),
+            None => Ok(()),
+        }
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        let mut means = StateDict::new();
+        for (name, mean) in &self.means {
+            means.insert(name, Tensor::from_vec(vec![mean.sum(), mean.weight()], [2])?);
+        }
+        let mut checkpoint = Checkpoint::new()
+            .with("model", self.trainer.model.state_dict())
+            .with("optimizer", self.trainer.optimizer.state())
+            .with("means", means)
+            .note("step", self.step)
+            .note("epoch", self.epoch)
+            .note("batch", self.batch)
+            .note("batches", self.batches)
+            .note("seed", self.trainer.seed)
+            .note("seconds", self.seconds())
+            .note("history", self.history.iter().map(EpochRecord::to_json).collect::<Vec<_>>());
+        if let Some((scheduler, _)) = &self.scheduler {
+            checkpoint = checkpoint.with("schedule", scheduler.state());
+        }
+        if let Some(average) = self.trainer.average.as_ref().filter(|average| average.updates() > 0) {
+            checkpoint = checkpoint.with("average", average.state()?);
+        }
+        for (number, callback) in self.trainer.callbacks.iter().enumerate() {
+            checkpoint = checkpoint.with(&format!("callback{number}"), callback.state());
+        }
+        if let Some(best) = self.best {
+            checkpoint = checkpoint.with("best", [("value".to_string(), Tensor::scalar(best))]);
+        }
+        if let Some(reason) = &self.stop {
+            checkpoint = checkpoint.note("stopped", reason.as_str());
+        }
+        Ok(checkpoint)
+    }
+
+    /// Goes to the position of a checkpoint.
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        for (name, now) in [("batches", self.batches as u64), ("seed", self.trainer.seed)] {
+            let then = checkpoint.count(name)?;
+            if then != now {
+                let message = format!(
+                    "{name} was {then} and is {now}: it is a run of other data or settings; choose another directory, or remove the checkpoints"
+                );
+                return Err(Error::Training(message));
+            }
+        }
+        self.trainer.model.load_state_dict(&checkpoint.section("model")?)?;
+        let optimizer = &mut self.trainer.optimizer;
+        optimizer.load_state(&checkpoint.section("optimizer")?.into_iter().collect())?;
+        if let Some((scheduler, _)) = &mut self.scheduler {
+            scheduler.load_state(&checkpoint.section("schedule")?.into_iter().collect(), &mut **optimizer)?;
+        }
+        let average = checkpoint.section("average")?;
+        if let Some(own) = &mut self.trainer.average
+            && !average.is_empty()
+        {
+            own.load_state(&average)?;
+        }
+        for (number, callback) in self.trainer.callbacks.iter_mut().enumerate() {
+            callback.load_state(&checkpoint.section(&format!("callback{number}"))?)?;
+        }
+        self.best = checkpoint.section("best")?.get("value").map(number_of).transpose()?;
+        for (name, mean) in checkpoint.section("means")? {
+            match mean.to_vec::<f64>()?[..] {
+                [sum, weight] => self.means.insert(name, Mean::from_parts(sum, weight)),
+                _ => return Err(Error::StateDict(format!("the mean {name} should be two numbers"))),
+            };
+        }
+        self.step = checkpoint.count("step")?;
+        self.epoch = checkpoint.count("epoch")?;
+        self.batch = checkpoint.count("batch")? as usize;
+        self.seconds = checkpoint.get("seconds").and_then(Value::as_f64).unwrap_or(0.0);
+        self.stop = checkpoint.get("stopped").and_then(Value::as_str).map(str::to_string);
+        let history = checkpoint.get("history").and_then(Value::as_array);
+        self.history = history.into_iter().flatten().filter_map(EpochRecord::from_json).collect();
+        Ok(())
+    }
+}
+
+/// Adds the loss and the metrics of a batch to means; returns them with names of a single step.
+fn add_to(means: &mut Means, step: Step, samples: usize) -> Result<MetricValues> {
+    let loss = number_of(&step.loss)?;
+    if !loss.is_finite() {
+        let hint = "a lower learning rate, or a look at the data, may help; `inspect::first_non_finite` finds the layer";
+        return Err(Error::Training(format!("the loss is {loss}; {hint}")));
+    }
+    let mut values = MetricValues::new();
+    for (name, value) in std::iter::once(("loss".to_string(), loss)).chain(step.metrics) {
+        means.entry(name.clone()).or_default().update(value, samples);
+        values.insert(format!("step/{name}"), value);
+    }
+    Ok(values)
+}
+
+fn values_of(means: &Means, prefix: &str) -> MetricValues {
+    means.iter().map(|(name, mean)| (format!("{prefix}{name}"), mean.value())).collect()
+}

@@ -1,0 +1,339 @@
+//! The trainer: exact resumption, also of a run that is killed at any instant; averages, callbacks,
+//! logs, checkpoints, bad input.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use convnet::data::{Batch, Digits, Image, Rng};
+use convnet::optim::{CosineAnnealingLr, ReduceLrOnPlateau, StepLr};
+use convnet::prelude::*;
+use convnet::train::{
+    Callback, Checkpoint, Checkpoints, EarlyStopping, Ema, Ending, Every, LogValue, Logger, RunState, Step, Swa, TrainReport, Trainer,
+    WeightAverage, accuracy, update_batch_norm,
+};
+
+/// A small network with all that has state: running statistics, dropout.
+fn network() -> Sequential {
+    convnet::manual_seed(7);
+    Sequential::new()
+        .push(Conv2d::new(1, 4, 3).padding(1))
+        .push(BatchNorm2d::new(4))
+        .push(ReLU)
+        .push(MaxPool2d::new(2))
+        .push(Flatten)
+        .push(Dropout::new(0.3))
+        .push(Linear::new(4 * 4 * 4, 10))
+}
+
+fn loaders() -> (DataLoader, DataLoader) {
+    let noise = |image: &mut Image, rng: &mut Rng| {
+        image.pixels_mut().iter_mut().for_each(|x| *x += rng.uniform(-0.1, 0.1) as f32);
+        Ok(())
+    };
+    let train = DataLoader::new(Digits::train(), 64).shuffle(3).workers(1).transform(noise);
+    (train, DataLoader::new(Digits::test(), 128))
+}
+
+fn classify(model: &Sequential, Batch { images, labels }: &Batch) -> Result<Step> {
+    let logits = model.forward(images)?;
+    Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, labels)?))
+}
+
+/// A trainer with everything that a checkpoint has to hold.
+fn trainer<'a>(model: &'a Sequential, dir: &Path) -> Trainer<'a, Sequential> {
+    Trainer::new(model, Adam::new(model.parameters(), 0.01))
+        .schedule_over(CosineAnnealingLr::new, Every::Step)
+        .epochs(3)
+        .accumulate(2)
+        .clip_norm(1.0)
+        .average(Ema::new(0.9))
+        .seed(5)
+        .callback(EarlyStopping::on("valid/loss").patience(2))
+        .checkpoints(Checkpoints::in_dir(dir).every_steps(1).keep_best("valid/accuracy"))
+        .resume(true)
+        .progress(false)
+}
+
+fn undisturbed() -> (StateDict, TrainReport) {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, (train, valid)) = (network(), loaders());
+    let report = trainer(&model, dir.path()).fit(&train, &valid, classify).unwrap();
+    (model.state_dict(), report)
+}
+
+/// Stops a run after some steps.
+struct StopAt(u64, Arc<AtomicBool>);
+
+impl Callback for StopAt {
+    fn after_step(&mut self, run: &mut RunState<'_>) -> Result<()> {
+        if run.step == self.0 {
+            self.1.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn interrupted_run_goes_on_in_the_middle_of_an_epoch_with_the_same_bits() {
+    let (expected, whole) = undisturbed();
+    assert_eq!((whole.ending.clone(), whole.steps, whole.epochs.len()), (Ending::Finished, 36, 3));
+    assert!(whole.last().unwrap()["valid/accuracy"] > 0.8, "{:?}", whole.last());
+    let dir = tempfile::tempdir().unwrap();
+    for stop in [5, 12, 17, 30, u64::MAX] {
+        let (model, (train, valid)) = (network(), loaders());
+        let flag = Arc::new(AtomicBool::new(false));
+        let run = trainer(&model, dir.path()).stop_flag(Arc::clone(&flag)).callback(StopAt(stop, flag));
+        let report = run.fit(&train, &valid, classify).unwrap();
+        if stop < u64::MAX {
+            assert_eq!((report.ending, report.steps), (Ending::Interrupted, stop));
+        } else {
+            assert!(model.state_dict().difference(&expected).unwrap().is_empty());
+            assert_eq!((&report.ending, &report.epochs), (&Ending::Finished, &whole.epochs));
+        }
+    }
+    // A finished run that is asked to go on gives the same model again.
+    let (model, (train, valid)) = (network(), loaders());
+    let flag = Arc::new(AtomicBool::new(false));
+    let report = trainer(&model, dir.path()).callback(StopAt(0, flag)).fit(&train, &valid, classify).unwrap();
+    assert!(report.epochs == whole.epochs && model.state_dict().difference(&expected).unwrap().is_empty());
+}
+
+/// Names the directory of the child process's run.
+const CHILD: &str = "CONVNET_TEST_RUN";
+
+/// The program that `run_that_is_killed_at_any_instant_ends_with_the_same_bits` kills.
+#[test]
+fn child_process_trains() {
+    let Some(dir) = env::var_os(CHILD) else { return };
+    let dir = Path::new(&dir);
+    let (model, (train, valid)) = (network(), loaders());
+    // Slow enough to be killed on the way.
+    let slowly = |model: &Sequential, batch: &Batch| {
+        thread::sleep(Duration::from_millis(10));
+        classify(model, batch)
+    };
+    trainer(&model, dir).fit(&train, &valid, slowly).unwrap();
+    model.save(dir.join("result.safetensors")).unwrap();
+}
+
+#[test]
+fn run_that_is_killed_at_any_instant_ends_with_the_same_bits() {
+    let (expected, _) = undisturbed();
+    let dir = tempfile::tempdir().unwrap();
+    let child = || {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["child_process_trains", "--exact"]).env(CHILD, dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut rng = Rng::new(11);
+    let checkpoints = Checkpoints::in_dir(dir.path());
+    let latest = || checkpoints.steps().unwrap().last().copied().unwrap_or(0);
+    let mut resumed = 0;
+    for kill in 0..20 {
+        let (mut process, before) = (child(), latest());
+        // Most are killed around the writing of a checkpoint, some while they start or resume.
+        while kill % 4 > 0 && latest() == before && process.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_micros(rng.below(20_000) as u64));
+        process.kill().unwrap();
+        assert!(!process.wait().unwrap().success(), "it finished before kill {kill}, after step {}", latest());
+        resumed += usize::from(before > 0);
+        for entry in fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                Checkpoint::load(&path).unwrap();
+            }
+        }
+    }
+    assert!(resumed >= 15, "{resumed} runs went on from a checkpoint");
+    assert!(child().wait().unwrap().success());
+    let result = StateDict::load(dir.path().join("result.safetensors")).unwrap();
+    assert!(result.difference(&expected).unwrap().is_empty());
+}
+
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<(u64, String, f64)>>>);
+
+impl Logger for Memory {
+    fn log(&mut self, step: u64, values: &[(&str, LogValue<'_>)]) -> Result<()> {
+        for (name, value) in values {
+            if let LogValue::Scalar(value) = value {
+                self.0.lock().unwrap().push((step, name.to_string(), *value));
+            }
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<()> {
+        self.0.lock().unwrap().retain(|(logged, ..)| *logged <= step);
+        Ok(())
+    }
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_whole_batch() {
+    // Batch normalisation and dropout see smaller batches, so the network has neither.
+    let net = || {
+        convnet::manual_seed(1);
+        Sequential::new().push(Flatten).push(Linear::new(64, 10))
+    };
+    let run = |batch, accumulate| {
+        let model = net();
+        let train = DataLoader::new(Digits::test(), batch).drop_last(true);
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).accumulate(accumulate).progress(false);
+        let report = trainer.fit(&train, None, classify).unwrap();
+        (model.state_dict(), report)
+    };
+    let ((whole, report), (parts, in_parts)) = (run(64, 1), run(16, 4));
+    // 22 batches of 16 make 6 steps, the last of them of two.
+    assert_eq!((report.steps, in_parts.steps), (5, 6));
+    let after_five = |state: &StateDict| state.get("1.weight").unwrap().clone();
+    assert!(after_five(&whole).shape() == after_five(&parts).shape());
+    let model = net();
+    let train = DataLoader::new(Digits::test(), 16).drop_last(true);
+    Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).accumulate(4).steps(5).progress(false).fit(&train, None, classify).unwrap();
+    let worst = model.state_dict().difference(&whole).unwrap();
+    // Sums of the same products in another order.
+    for (name, value) in whole.iter() {
+        assert!(approx::abs_diff_eq!(model.state_dict().get(name).unwrap(), value, epsilon = 1e-6), "{name} {worst:?}");
+    }
+}
+
+#[test]
+fn schedule_and_callbacks_see_steps_epochs_and_metrics() {
+    struct Stop;
+    impl Callback for Stop {
+        fn after_epoch(&mut self, run: &mut RunState<'_>) -> Result<()> {
+            assert!(run.metric("train/loss")? > 0.0 && run.metric("valid/accuracy")? >= 0.0);
+            assert!(run.metric("valid/f1").unwrap_err().to_string().contains("there are learning_rate, train/accuracy"));
+            if run.epoch == 1 {
+                run.stop("enough");
+            }
+            Ok(())
+        }
+    }
+    let (model, (train, valid)) = (network(), loaders());
+    let memory = Memory::default();
+    let report = Trainer::new(&model, Sgd::new(model.parameters(), 0.1))
+        .schedule(StepLr::new(1).gamma(0.5), Every::Epoch)
+        .epochs(5)
+        .log(memory.clone())
+        .log_every(10)
+        .callback(Stop)
+        .progress(false)
+        .fit(&train, &valid, classify)
+        .unwrap();
+    assert_eq!((report.ending, report.epochs.len(), report.steps), (Ending::Stopped("enough".into()), 2, 46));
+    let rates: Vec<f64> = memory.0.lock().unwrap().iter().filter(|(_, name, _)| name == "learning_rate").map(|(.., rate)| *rate).collect();
+    assert_eq!(rates, [0.1, 0.05]);
+    let steps: Vec<u64> = memory.0.lock().unwrap().iter().filter(|(_, name, _)| name == "step/loss").map(|(step, ..)| *step).collect();
+    assert_eq!(steps, [10, 20, 30, 40]);
+    assert!(!model.is_training());
+    let plateau = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).schedule(ReduceLrOnPlateau::new(), Every::Epoch);
+    let error = plateau.schedule_metric("valid/los").progress(false).fit(&train, &valid, classify).unwrap_err().to_string();
+    assert!(error.contains("no metric \"valid/los\""), "{error}");
+}
+
+#[test]
+fn averaged_weights_are_validated_and_left_in_the_model_with_statistics_of_their_own() {
+    let (model, (train, valid)) = (network(), loaders());
+    let report = Trainer::new(&model, Sgd::new(model.parameters(), 0.05).momentum(0.9))
+        .epochs(3)
+        .average(Swa::new())
+        .average_every(Every::Epoch, 1)
+        .update_batch_norm(true)
+        .progress(false)
+        .fit(&train, &valid, classify)
+        .unwrap();
+    // The same by hand.
+    let by_hand = network();
+    let mut swa = Swa::new();
+    for epochs in 1..=3u64 {
+        let again = network();
+        let trainer = Trainer::new(&again, Sgd::new(again.parameters(), 0.05).momentum(0.9)).epochs(epochs).progress(false);
+        trainer.fit(&train, None, classify).unwrap();
+        by_hand.load_state_dict(&again.state_dict()).unwrap();
+        if epochs > 1 {
+            swa.update(&by_hand).unwrap();
+        }
+    }
+    swa.swap(&by_hand).unwrap();
+    update_batch_norm(&by_hand, train.epoch(3).map(|batch| batch.map(|batch| batch.images))).unwrap();
+    assert!(model.state_dict().difference(&by_hand.state_dict()).unwrap().is_empty());
+    by_hand.eval();
+    let metrics = convnet::train::evaluate(&by_hand, &valid).unwrap();
+    // The statistics of the validation are those of epoch 2's batches, not of epoch 3's.
+    assert!((report.last().unwrap()["valid/accuracy"] - metrics.accuracy()).abs() < 0.05);
+}
+
+#[test]
+fn best_checkpoint_is_kept_and_old_ones_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, (train, valid)) = (network(), loaders());
+    let checkpoints = || Checkpoints::in_dir(dir.path()).keep_last(2).keep_best("valid/loss");
+    let trainer = Trainer::new(&model, Adam::new(model.parameters(), 0.01)).epochs(4).checkpoints(checkpoints()).progress(false);
+    let report = trainer.fit(&train, &valid, classify).unwrap();
+    assert_eq!(checkpoints().steps().unwrap(), [69, 92]);
+    let losses = report.curve("valid/loss");
+    let best = (0..4).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap();
+    let kept = checkpoints().best().unwrap().unwrap();
+    assert_eq!(kept.count("step").unwrap(), 23 * (best as u64 + 1));
+    model.load_state_dict(&kept.section("model").unwrap()).unwrap();
+    model.eval();
+    assert!((convnet::train::evaluate(&model, &valid).unwrap().loss() - losses[best]).abs() < 1e-9);
+}
+
+#[test]
+fn run_that_cannot_go_on_says_why_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, (train, valid)) = (network(), loaders());
+    let run = |model: &Sequential, train: &DataLoader, seed| {
+        let trainer = Trainer::new(model, Sgd::new(model.parameters(), 0.1)).checkpoints(Checkpoints::in_dir(dir.path()));
+        trainer.seed(seed).resume(true).progress(false).fit(train, &valid, classify)
+    };
+    run(&model, &train, 0).unwrap();
+    let error = |result: Result<TrainReport>| result.unwrap_err().to_string();
+    let message = error(run(&model, &train, 1));
+    assert!(message.contains("seed was 0 and is 1") && message.contains("choose another directory"), "{message}");
+    let message = error(run(&model, &DataLoader::new(Digits::train(), 32), 0));
+    assert!(message.contains("batches was 23 and is 45"), "{message}");
+    let other = Sequential::new().push(Flatten).push(Linear::new(64, 10));
+    let before = other.state_dict();
+    let message = error(run(&other, &train, 0));
+    assert!(message.contains("state dict") && other.state_dict().difference(&before).unwrap().is_empty(), "{message}");
+
+    let path = Checkpoints::in_dir(dir.path()).path(23);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert!(error(run(&model, &train, 0)).contains("step-0000000023.safetensors"));
+    let key = br#"\"version\":1"#;
+    let version = whole.windows(key.len()).position(|bytes| bytes == key).unwrap();
+    let mut newer = whole.clone();
+    newer[version + 12] = b'9';
+    fs::write(&path, &newer).unwrap();
+    let message = error(run(&model, &train, 0));
+    assert!(message.contains("version 9") && message.contains("newer release"), "{message}");
+    model.save(&path).unwrap();
+    assert!(error(run(&model, &train, 0)).contains("not a checkpoint"));
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).checkpoints(Checkpoints::in_dir(file.join("below")));
+    let message = error(trainer.progress(false).fit(&train, &valid, classify));
+    assert!(message.contains("directory of checkpoints cannot be made"), "{message}");
+    let nan = |model: &Sequential, batch: &Batch| {
+        let step = classify(model, batch)?;
+        drop(step);
+        Ok(Step::new(model.forward(&batch.images)?.mul_scalar(f64::NAN).mean(..)?))
+    };
+    let message = error(Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).progress(false).fit(&train, None, nan));
+    assert!(message.contains("epoch 0, batch 0") && message.contains("the loss is NaN"), "{message}");
+    let empty = DataLoader::new(Digits::test(), 1000).drop_last(true);
+    let message = error(Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).fit(&empty, None, classify));
+    assert!(message.contains("no batches"), "{message}");
+}
