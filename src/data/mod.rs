@@ -32,6 +32,7 @@ mod image;
 #[cfg(feature = "image")]
 mod jpeg;
 mod loader;
+mod mixing;
 #[cfg(feature = "image")]
 mod pixels;
 #[cfg(feature = "image")]
@@ -51,6 +52,7 @@ pub use datasets::{
 pub use datasets::{ImageFolder, ImageFolderOptions};
 pub use image::Image;
 pub use loader::{DataLoader, Epoch, OnError};
+pub use mixing::{BatchTransform, CutMix, MixUp};
 #[cfg(feature = "image")]
 pub use pixels::{max_pixels, set_max_pixels};
 pub use rng::Rng;
@@ -58,9 +60,12 @@ pub use samplers::{
     Batches, BucketSampler, DistributedSampler, RandomSampler, Sampler, SequentialSampler, StratifiedSampler, WeightedSampler,
 };
 pub use transforms::{
-    CenterCrop, Compose, Crop, Deterministic, Fill, Geometric, Geometry, Grayscale, HorizontalFlip, IMAGENET_MEAN, IMAGENET_STD,
-    ImageClassification, Normalize, Pad, Padding, PaddingMode, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip,
-    Resize, ResizeFilter, ResizedCrop, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
+    Autocontrast, Blur, Brightness, CenterCrop, ColorJitter, Compose, Contrast, Crop, Deterministic, Equalize, Erase, Fill, GaussianBlur,
+    Geometric, Geometry, Grayscale, HorizontalFlip, Hue, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Invert, Normalize, Pad, Padding,
+    PaddingMode, Posterize, RandomAdjustSharpness, RandomApply, RandomAutocontrast, RandomChoice, RandomCrop, RandomEqualize,
+    RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert, RandomOrder, RandomPosterize, RandomResizedCrop, RandomSolarize,
+    RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Saturation, Sharpness, Solarize, Spread, Transform, VerticalFlip,
+    apply_geometry, five_crop, ten_crop,
 };
 
 #[cfg(feature = "download")]

@@ -3,7 +3,7 @@
 use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::tensor::rng::{below, unit, with_generator_at};
+use crate::tensor::rng::{below, fill_normal, unit, with_generator_at};
 
 /// The use of a generator, which keeps the streams of one seed apart.
 #[derive(Clone, Copy)]
@@ -73,6 +73,41 @@ impl Rng {
     /// Returns a number uniform in `[low, high)`; `low` when they are equal.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
+    }
+
+    /// Returns a number of the standard normal distribution.
+    pub fn normal(&mut self) -> f64 {
+        let mut number = [0.0];
+        fill_normal(&mut self.generator, &mut number);
+        number[0]
+    }
+
+    /// Returns numbers of sum 1 of the Dirichlet distribution with these parameters, all positive and
+    /// finite.
+    pub(super) fn dirichlet(&mut self, parameters: &[f64]) -> Vec<f64> {
+        // In logarithms: with small parameters, all numbers of the gamma distribution may be zero in
+        // `f64`.
+        let logs: Vec<f64> = parameters.iter().map(|&shape| self.log_gamma_variate(shape)).collect();
+        let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let parts: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();
+        let sum: f64 = parts.iter().sum();
+        parts.iter().map(|part| part / sum).collect()
+    }
+
+    /// Returns the logarithm of a number of the gamma distribution (Marsaglia and Tsang, 2000).
+    fn log_gamma_variate(&mut self, shape: f64) -> f64 {
+        // A number for `shape + 1` times a uniform one to the power of `1 / shape`.
+        let uniform = 1.0 - self.unit();
+        let d = shape + 2.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = self.normal();
+            let v = (1.0 + c * x).powi(3);
+            if v > 0.0 && (1.0 - self.unit()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+                // Not less than any number, so that differences are numbers.
+                return ((d * v).ln() + uniform.ln() / shape).max(f64::MIN);
+            }
+        }
     }
 
     /// Returns true with this probability.

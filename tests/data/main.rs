@@ -17,6 +17,7 @@ mod datasets;
 mod loading;
 #[cfg(feature = "image")]
 mod pictures;
+mod transforms_color;
 mod transforms_geometry;
 
 fn gzip(content: &[u8]) -> Vec<u8> {

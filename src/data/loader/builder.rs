@@ -4,19 +4,19 @@ use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{BatchTransform, OnError};
+use super::OnError;
 use crate::data::annotations::Part;
 use crate::data::rng::Purpose;
 use crate::data::samplers::Batches;
 use crate::data::transforms::pad_to;
-use crate::data::{Collate, Dataset, Rng, Transform};
+use crate::data::{BatchTransform, Collate, Dataset, Rng, Transform};
 use crate::error::{Context as _, Error, Result};
 
 /// What the batches of an epoch are made from.
 pub(super) struct BatchBuilder<S: Collate> {
     pub(super) dataset: Arc<dyn Dataset<Sample = S>>,
     pub(super) transforms: Vec<Arc<dyn Transform>>,
-    pub(super) batch_transforms: Vec<Arc<BatchTransform<S::Batch>>>,
+    pub(super) batch_transforms: Vec<Arc<dyn BatchTransform<S::Batch>>>,
     pub(super) pad: Option<f32>,
     pub(super) on_error: OnError,
     pub(super) failures: Arc<Mutex<Vec<Error>>>,
@@ -47,7 +47,7 @@ impl<S: Collate> BatchBuilder<S> {
             let mut batch = S::collate(samples)?;
             let mut rng = Rng::keyed(Purpose::Batches, self.seed, self.epoch, number as u64);
             for transform in &self.batch_transforms {
-                batch = transform(batch, &mut rng)?;
+                batch = transform.apply(batch, &mut rng)?;
             }
             Ok(Some(batch))
         };

@@ -15,11 +15,8 @@ use self::builder::BatchBuilder;
 use self::pool::Pool;
 use super::rng::Purpose;
 use super::samplers::{Batches, RandomSampler, Sampler, SequentialSampler};
-use super::{Collate, Dataset, Image, Rng, Transform};
+use super::{BatchTransform, Collate, Dataset, Image, Rng, Transform};
 use crate::error::{Error, Result};
-
-/// A change of a whole batch.
-type BatchTransform<B> = dyn Fn(B, &mut Rng) -> Result<B> + Send + Sync;
 
 /// What becomes of a sample that cannot be read or transformed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +43,7 @@ pub struct DataLoader<S: Collate = (Image, i64)> {
     prefetch: Option<usize>,
     drop_last: bool,
     transforms: Vec<Arc<dyn Transform>>,
-    batch_transforms: Vec<Arc<BatchTransform<S::Batch>>>,
+    batch_transforms: Vec<Arc<dyn BatchTransform<S::Batch>>>,
     pad: Option<f32>,
     on_error: OnError,
     failures: Arc<Mutex<Vec<Error>>>,
@@ -118,7 +115,7 @@ impl<S: Collate> DataLoader<S> {
         self
     }
 
-    /// Appends a change of whole batches, such as `MixUp`; it runs where the batch is made.
+    /// Appends a change of whole batches, such as [`MixUp`](super::MixUp); it runs where the batch is made.
     ///
     /// ```
     /// use convnet::data::{Batch, DataLoader, Digits, Rng};
@@ -130,7 +127,7 @@ impl<S: Collate> DataLoader<S> {
     /// # assert!(loader.epoch(0).next().expect("45 batches")?.images.shape() == [32, 1, 8, 8]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn transform_batch(mut self, transform: impl Fn(S::Batch, &mut Rng) -> Result<S::Batch> + Send + Sync + 'static) -> DataLoader<S> {
+    pub fn transform_batch(mut self, transform: impl BatchTransform<S::Batch> + 'static) -> DataLoader<S> {
         self.batch_transforms.push(Arc::new(transform));
         self
     }

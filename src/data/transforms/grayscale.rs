@@ -34,16 +34,20 @@ impl Deterministic for Grayscale {
         }
         *image = match &image.pixels {
             Pixels::Bytes(bytes) => Image::from_bytes([1, height, width], bytes.as_chunks().0.iter().map(luminance).collect())?,
-            Pixels::Floats(values) => {
-                let gray = |&[r, g, b]: &[f32; 3]| 0.2989 * r + 0.587 * g + 0.114 * b;
-                Image::from_floats([1, height, width], values.as_chunks().0.iter().map(gray).collect())?
-            }
+            Pixels::Floats(values) => Image::from_floats([1, height, width], values.as_chunks().0.iter().map(gray).collect())?,
         };
         Ok(())
     }
 }
 
+/// Returns the brightness of a colour with torchvision's factors for tensors.
+#[inline(always)]
+pub(super) fn gray(&[r, g, b]: &[f32; 3]) -> f32 {
+    0.2989 * r + 0.587 * g + 0.114 * b
+}
+
 /// Returns the brightness of a colour in Pillow's sixteen-bit fixed point.
+#[inline(always)]
 pub(super) fn luminance(&[r, g, b]: &[u8; 3]) -> u8 {
     ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
 }

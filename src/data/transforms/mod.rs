@@ -1,6 +1,9 @@
 //! Transforms of images between the dataset and the batch; names and semantics are torchvision's.
 
+mod choice;
+mod color;
 mod crop;
+mod erasing;
 mod fill;
 mod flip;
 mod geometry;
@@ -14,8 +17,15 @@ mod scale;
 
 use std::sync::Arc;
 
+pub use choice::{RandomApply, RandomChoice, RandomOrder};
+pub use color::{
+    Autocontrast, Blur, Brightness, ColorJitter, Contrast, Equalize, GaussianBlur, Hue, Invert, Posterize, RandomAdjustSharpness,
+    RandomAutocontrast, RandomEqualize, RandomGrayscale, RandomInvert, RandomPosterize, RandomSolarize, Saturation, Sharpness, Solarize,
+    Spread,
+};
 pub(super) use crop::pad_to;
 pub use crop::{CenterCrop, Crop, five_crop, ten_crop};
+pub use erasing::{Erase, RandomErasing};
 pub use fill::Fill;
 pub use flip::{HorizontalFlip, RandomHorizontalFlip, RandomVerticalFlip, VerticalFlip};
 pub use geometry::{Geometric, Geometry, apply_geometry};
@@ -104,13 +114,14 @@ pub trait Deterministic: Transform {
 /// Implements [`Transform`] by [`Deterministic`], for changes of colours.
 macro_rules! deterministic {
     ($($name:ty),+ $(,)?) => {
-        $(impl Transform for $name {
-            fn apply(&self, image: &mut Image, _: &mut Rng) -> Result<()> {
+        $(impl $crate::data::Transform for $name {
+            fn apply(&self, image: &mut $crate::data::Image, _: &mut $crate::data::Rng) -> $crate::error::Result<()> {
                 self.transform(image)
             }
         })+
     };
 }
+use deterministic;
 deterministic!(Grayscale, Normalize);
 
 /// Implements [`Transform`] by [`Geometric`].
