@@ -20,7 +20,7 @@
 
 mod containers;
 pub mod init;
-mod inspect;
+pub(crate) mod inspect;
 mod layers;
 mod module;
 mod module_ext;

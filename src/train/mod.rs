@@ -16,7 +16,7 @@ pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAvera
 pub use callback::{Callback, MetricValues, RunState};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use early_stopping::EarlyStopping;
-pub use log::{CsvLog, JsonLines, LogValue, Logger};
+pub use log::{CsvLog, JsonLines, LogValue, Logger, TensorBoard};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
 pub use trainer::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};

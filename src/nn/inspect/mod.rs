@@ -1,7 +1,8 @@
 //! Inspection of networks without computing values: the module tree as text, layers with shapes and
-//! costs, receptive fields.
+//! costs, receptive fields, the graph of operations.
 
 pub(crate) mod display;
+pub(crate) mod graph;
 pub(crate) mod receptive_field;
 pub(crate) mod summary;
 

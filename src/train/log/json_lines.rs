@@ -1,10 +1,9 @@
 //! Logs as lines of JSON.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::record_file::{Format, Record, RecordFile};
-use super::{LogValue, Logger, named_texts_and_scalars};
+use super::{LogValue, Logger, named_texts_and_scalars, seconds_since_1970};
 use crate::error::Result;
 
 const FORMAT: Format = Format { name: "log of JSON lines", start: b"{\"step\":", split };
@@ -74,11 +73,6 @@ impl Logger for JsonLines {
 /// Returns a text in quotes, with what JSON escapes.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// Returns the time in seconds since 1970; 0 when the clock is before.
-pub(super) fn seconds_since_1970() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn split(bytes: &[u8]) -> Option<Record> {

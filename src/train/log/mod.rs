@@ -6,13 +6,16 @@
 mod csv;
 mod json_lines;
 mod record_file;
+mod tensorboard;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use csv::CsvLog;
 pub use json_lines::JsonLines;
+pub use tensorboard::TensorBoard;
 
 use crate::data::Image;
 use crate::error::{Error, Result};
@@ -114,4 +117,9 @@ fn named_texts_and_scalars<'a>(values: &[(&'a str, LogValue<'a>)], reserved: &[&
         }
     }
     Ok(kept)
+}
+
+/// Returns the time in seconds since 1970; 0 when the clock is before.
+fn seconds_since_1970() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

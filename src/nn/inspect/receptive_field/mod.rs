@@ -166,7 +166,7 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<ReceptiveFields
 }
 
 /// Adds a node and all nodes that it was computed from.
-fn collect(node: &Arc<Node>, graph: &mut BTreeMap<u64, Arc<Node>>) {
+pub(super) fn collect(node: &Arc<Node>, graph: &mut BTreeMap<u64, Arc<Node>>) {
     let mut waiting = vec![Arc::clone(node)];
     while let Some(node) = waiting.pop() {
         if graph.insert(node.number, Arc::clone(&node)).is_none() {

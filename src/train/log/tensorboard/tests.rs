@@ -1,0 +1,98 @@
+use super::*;
+
+use crate::models::cifar_resnet20;
+use crate::nn::{Conv2d, Flatten, Linear, ReLU, Sequential};
+use crate::tensor::Tensor;
+
+/// What TensorBoard reads in this file, `tests/fixtures/event_files.py` checks.
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/event_files/events.out.tfevents.1700000000.1.convnet");
+
+fn file_in(dir: &Path) -> PathBuf {
+    let files = TensorBoard::in_dir(dir).files().unwrap();
+    files.last().expect("a file was written").clone()
+}
+
+/// Sums of the steps of all whole records, those without a step as 0.
+fn steps_in(path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).unwrap();
+    super::super::record_file::records(FORMAT, &bytes).map(|(_, record)| record.step.unwrap_or(0)).collect()
+}
+
+#[test]
+fn event_file_is_the_one_that_tensorboard_was_seen_to_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut board = TensorBoard::in_dir(dir.path());
+    board.clock = || 1.7e9;
+    let net = Sequential::new().push(Conv2d::new(3, 4, 3)).push(ReLU).push(Flatten).push_named("fc", Linear::new(144, 10));
+    board.graph(&net, [1, 3, 8, 8]).unwrap();
+    for step in [1, 2, 300] {
+        board.log(step, &[("train/loss", LogValue::Scalar(1.0 / step as f64)), ("valid/loss", LogValue::Scalar(f64::NAN))]).unwrap();
+    }
+    let image = Image::from_bytes([3, 1, 2], vec![255, 0, 0, 0, 0, 255]).unwrap();
+    let ramp = Tensor::from_vec((0..60).map(f64::from).collect(), [60]).unwrap();
+    let values = [("picture", LogValue::Image(&image)), ("ramp", LogValue::Histogram(&ramp)), ("note", LogValue::Text("*Grüße*"))];
+    board.log(300, &values).unwrap();
+    board.flush().unwrap();
+    let written = fs::read(file_in(dir.path())).unwrap();
+    if std::env::var_os("CONVNET_WRITE_FIXTURES").is_some() {
+        fs::write(FIXTURE, &written).unwrap();
+    }
+    assert!(written == fs::read(FIXTURE).unwrap(), "CONVNET_WRITE_FIXTURES=1 writes the file anew; then run tests/fixtures/event_files.py");
+}
+
+#[test]
+fn rewinding_discards_later_steps_and_incomplete_records_of_all_earlier_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("events.out.tfevents.1.other"), "of another program").unwrap();
+    let mut first = TensorBoard::in_dir(dir.path());
+    (1..=5).for_each(|step| first.log(step, &[("loss", LogValue::Scalar(0.5))]).unwrap());
+    let path = file_in(dir.path());
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+
+    let mut second = TensorBoard::in_dir(dir.path());
+    second.rewind(3).unwrap();
+    second.log(4, &[("loss", LogValue::Scalar(0.25))]).unwrap();
+    assert_eq!(steps_in(&path), [0, 1, 2, 3]);
+    assert!(whole.starts_with(&fs::read(&path).unwrap()));
+    let next = file_in(dir.path());
+    assert!(next > path, "TensorBoard reads the files in the order of their names");
+    assert_eq!(steps_in(&next), [0, 4, 4]);
+
+    let mut third = TensorBoard::in_dir(dir.path());
+    third.rewind(0).unwrap();
+    assert_eq!(third.files().unwrap().len(), 1);
+    assert_eq!(steps_in(&file_in(dir.path())), [0]);
+    assert!(dir.path().join("events.out.tfevents.1.other").exists());
+}
+
+#[test]
+fn graph_of_a_model_is_one_event_and_a_wrong_shape_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut board = TensorBoard::in_dir(dir.path().join("run"));
+    let model = cifar_resnet20(10);
+    assert!(board.graph(&model, [1, 5, 32, 32]).is_err());
+    assert!(!dir.path().join("run").exists());
+    board.graph(&model, [1, 3, 32, 32]).unwrap();
+    let bytes = fs::read(file_in(&dir.path().join("run"))).unwrap();
+    let contains = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(contains("layer2/0/conv1") && contains("Conv2d 16→32") && contains("_output_shapes"));
+    assert_eq!(steps_in(&file_in(&dir.path().join("run"))), [0, 0]);
+}
+
+#[test]
+fn values_without_anything_to_show_write_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut board = TensorBoard::in_dir(dir.path());
+    let nothing = Tensor::full([3], f64::NAN, crate::DType::F32);
+    board.log(1, &[("h", LogValue::Histogram(&nothing))]).unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn folder_that_cannot_be_written_is_an_error_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let error = TensorBoard::in_dir(dir.path().join("file/run")).rewind(0).unwrap_err().to_string();
+    assert!(error.contains("the log cannot be written") && error.contains("choose another name"), "{error}");
+}
