@@ -90,6 +90,18 @@ impl Part<'_> {
     }
 }
 
+impl Part<'_> {
+    /// Returns the bytes of memory that the part points to.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Part::Image(image) => image.bytes_in_memory(),
+            Part::Mask(mask) => mask.0.bytes_in_memory(),
+            Part::Boxes(boxes) => size_of_val(&boxes.0[..]),
+            Part::KeyPoints(points) => size_of_val(&points.0[..]),
+        }
+    }
+}
+
 /// Returns the height and width that all images and masks of a sample have.
 ///
 /// # Errors

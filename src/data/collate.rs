@@ -80,6 +80,12 @@ pub trait Collate: Sized + 'static {
     fn parts(&mut self) -> Vec<Part<'_>> {
         Vec::new()
     }
+
+    /// Returns about how many bytes of memory the sample takes, for the limit of
+    /// [`Cached`](super::Cached); as provided, those of the parts.
+    fn size_in_memory(&mut self) -> usize {
+        size_of::<Self>() + self.parts().iter().map(Part::bytes).sum::<usize>()
+    }
 }
 
 /// Images and labels of several samples.
@@ -149,6 +155,10 @@ impl Collate for Tensor {
         }
         Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)
     }
+
+    fn size_in_memory(&mut self) -> usize {
+        size_of::<Tensor>() + self.numel() * self.dtype().size()
+    }
 }
 
 macro_rules! collate_numbers {
@@ -168,6 +178,10 @@ macro_rules! collate_numbers {
             fn collate(samples: Vec<Vec<$number>>) -> Result<Tensor> {
                 rows(&samples, |&value| value)
             }
+
+            fn size_in_memory(&mut self) -> usize {
+                size_of::<Self>() + size_of_val(&self[..])
+            }
         }
 
         impl Collate for Sequence<$number> {
@@ -183,6 +197,10 @@ macro_rules! collate_numbers {
                 let samples: Vec<Vec<$number>> = samples.into_iter().map(filled).collect();
                 Ok(Sequences { values: rows(&samples, |&value| value)?, lengths: i64::collate(lengths)? })
             }
+
+            fn size_in_memory(&mut self) -> usize {
+                size_of::<Self>() + size_of_val(&self.0[..])
+            }
         })+
     };
 }
@@ -193,6 +211,10 @@ impl Collate for Vec<bool> {
 
     fn collate(samples: Vec<Vec<bool>>) -> Result<Tensor> {
         rows(&samples, |&value| f32::from(u8::from(value)))
+    }
+
+    fn size_in_memory(&mut self) -> usize {
+        size_of::<Self>() + self.len()
     }
 }
 
@@ -274,6 +296,10 @@ impl<T: Collate> Collate for (Image, T) {
         parts.extend(self.1.parts());
         parts
     }
+
+    fn size_in_memory(&mut self) -> usize {
+        self.0.size_in_memory() + self.1.size_in_memory()
+    }
 }
 
 impl<T: Collate, U: Collate> Collate for (Image, T, U) {
@@ -295,6 +321,10 @@ impl<T: Collate, U: Collate> Collate for (Image, T, U) {
         parts.extend(self.2.parts());
         parts
     }
+
+    fn size_in_memory(&mut self) -> usize {
+        self.0.size_in_memory() + self.1.size_in_memory() + self.2.size_in_memory()
+    }
 }
 
 macro_rules! collate_pairs {
@@ -309,6 +339,10 @@ macro_rules! collate_pairs {
 
             fn parts(&mut self) -> Vec<Part<'_>> {
                 self.1.parts()
+            }
+
+            fn size_in_memory(&mut self) -> usize {
+                self.0.size_in_memory() + self.1.size_in_memory()
             }
         })+
     };

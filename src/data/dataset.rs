@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Rng;
+use super::{Map, Rng};
 use crate::error::Result;
 
 /// A table of samples.
@@ -94,6 +94,24 @@ pub trait Dataset: Send + Sync {
     /// Returns whether there are no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns a dataset whose samples a function makes of this one's, when they are asked for. The
+    /// function may draw from the sample's generator.
+    ///
+    /// ```
+    /// use convnet::data::{Dataset, Digits, Rng};
+    ///
+    /// let is_even = Digits::train().map(|(image, label), _| Ok((image, f32::from(label % 2 == 0))));
+    /// assert_eq!(is_even.get(3, &mut Rng::new(0))?.1, 0.0);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    fn map<T, F>(self, function: F) -> Map<Self, F>
+    where
+        Self: Sized,
+        F: Fn(Self::Sample, &mut Rng) -> Result<T> + Send + Sync,
+    {
+        Map::new(self, function)
     }
 }
 

@@ -261,6 +261,14 @@ impl Image {
         })
     }
 
+    /// Returns the bytes of memory that the values take.
+    pub(super) fn bytes_in_memory(&self) -> usize {
+        match &self.pixels {
+            Pixels::Bytes(bytes) => bytes.len(),
+            Pixels::Floats(values) => size_of_val(&values[..]),
+        }
+    }
+
     /// Writes the values in the order `[H, W, C]`, bytes as 255ths.
     pub(super) fn write_to(&self, out: &mut [f32]) {
         match &self.pixels {

@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convnet::data::{
-    Cifar10, Cifar100, Concat, DataLoader, Dataset, Digits, Image, Rng, Subset, k_folds, random_split, stratified_k_folds, stratified_split,
+    Cached, Cifar10, Cifar100, Collate, Concat, DataLoader, Dataset, Digits, Image, Rng, Subset, TensorDataset, k_folds, random_split,
+    stratified_k_folds, stratified_split,
 };
-use convnet::{Error, Result};
+use convnet::{DType, Error, Result, Tensor};
 
 use super::{assert_complains, complaint, gzip};
 
@@ -310,4 +313,64 @@ fn parts_go_through_the_loader() {
     let loader = DataLoader::new(train, 100).shuffle(0).workers(2);
     assert_eq!(loader.epoch(0).map(|batch| batch.unwrap().labels.shape()[0]).sum::<usize>(), 1295);
     assert_eq!(DataLoader::new(valid, 143).epoch(0).next().unwrap().unwrap().images.shape(), [143, 1, 8, 8]);
+}
+
+#[test]
+fn rows_of_tensors_are_samples() {
+    let inputs = Tensor::from_vec((0..24).map(|i| i as f32).collect(), [3, 2, 2, 2]).unwrap().with_grad();
+    let targets = Tensor::from_vec(vec![7i64, 8, 9], [3]).unwrap();
+    let dataset = TensorDataset::new(inputs.clone(), targets.clone()).unwrap();
+    let (input, target) = dataset.get(1, &mut Rng::new(0)).unwrap();
+    assert_eq!((input.shape(), input.to_vec::<f32>().unwrap()[0]), (&[2, 2, 2][..], 8.0));
+    assert!(target.shape().is_empty() && target.item::<i64>().unwrap() == 8 && target.dtype() == DType::I64);
+    let batch = DataLoader::new(dataset.clone(), 3).epoch(0).next().unwrap().unwrap();
+    assert!(batch.0 == inputs && batch.1 == targets);
+    assert!(dataset.get(3, &mut Rng::new(0)).unwrap_err().to_string().contains("there is no sample 3"));
+    for (a, b) in [(inputs.clone(), Tensor::zeros([2])), (Tensor::ones([]), Tensor::ones([])), (inputs, Tensor::ones([]))] {
+        assert!(complaint(TensorDataset::new(a, b)).contains("need one first dimension"));
+    }
+    assert!(TensorDataset::new(Tensor::zeros([0, 4]), Tensor::zeros([0])).unwrap().is_empty());
+}
+
+#[test]
+fn mapped_samples_draw_from_their_generator() {
+    let mapped = Numbers(4).map(|number, rng| Ok((number as f64, rng.unit())));
+    assert_eq!((mapped.len(), mapped.name(2)), (4, "number 2".into()));
+    assert_eq!(mapped.get(2, &mut Rng::new(5)).unwrap(), (2.0, Rng::new(5).unit()));
+    let failing = Numbers(4).map(|number, _| if number == 1 { Err(Error::msg("odd")) } else { Ok(number) });
+    let error = DataLoader::new(failing, 4).epoch(0).next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "sample 1 (number 1): odd");
+}
+
+#[test]
+fn cached_samples_are_read_once_within_the_limit() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = |samples| {
+        let reads = Arc::clone(&reads);
+        Numbers(samples).map(move |number, _| {
+            reads.fetch_add(1, Ordering::Relaxed);
+            Ok((Image::from_bytes([3, 20, 20], vec![number as u8; 1200])?, number))
+        })
+    };
+    let epochs = |cached: Arc<dyn Dataset<Sample = (Image, i64)>>, workers| {
+        let loader = DataLoader::new(cached, 4).workers(workers);
+        for epoch in 0..3 {
+            let labels: Vec<i64> = loader.epoch(epoch).flat_map(|batch| batch.unwrap().labels.to_vec::<i64>().unwrap()).collect();
+            assert!(labels.into_iter().eq(0..10));
+        }
+        reads.swap(0, Ordering::Relaxed)
+    };
+    for workers in [0, 2] {
+        let all = Arc::new(Cached::new(counted(10), 1 << 20));
+        assert_eq!(epochs(all.clone(), workers), 10);
+        let (samples, bytes) = all.usage();
+        assert!(samples == 10 && (12_000..14_000).contains(&bytes), "{bytes} bytes for 10 times 1,200");
+        let half = Arc::new(Cached::new(counted(10), bytes / 2));
+        assert_eq!(epochs(half.clone(), workers), 5 + 3 * 5, "five are kept");
+        assert!(half.usage() == (5, bytes / 2));
+        assert_eq!(epochs(Arc::new(Cached::new(counted(10), 0)), workers), 30);
+    }
+    let sizes =
+        [(Tensor::zeros([10, 10]), vec![0.0f64; 10]).size_in_memory(), (Image::new(1, 10, 10).unwrap(), vec![true; 80]).size_in_memory()];
+    assert!((480..700).contains(&sizes[0]) && (480..700).contains(&sizes[1]), "{sizes:?}");
 }

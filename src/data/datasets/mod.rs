@@ -10,6 +10,7 @@ mod imagenet;
 mod in_memory;
 mod mnist;
 mod split;
+mod tensors;
 
 pub use cifar::{Cifar10, Cifar100};
 pub use digits::Digits;
@@ -18,3 +19,4 @@ pub use folder::{ImageFolder, ImageFolderOptions};
 pub use imagenet::IMAGENET_CLASSES;
 pub use mnist::{FashionMnist, Mnist};
 pub use split::{Concat, PartSize, PartSizes, Subset, k_folds, random_split, stratified_k_folds, stratified_split};
+pub use tensors::{Cached, Map, TensorDataset};
