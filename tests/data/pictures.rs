@@ -301,6 +301,14 @@ fn scans_without_end_are_refused() {
 }
 
 #[test]
+fn scan_after_a_complete_one_is_refused_as_pillow_does() {
+    let jpeg = fs::read(fixture("444.jpg")).unwrap();
+    let scan = jpeg.windows(2).position(|bytes| bytes == [0xFF, 0xDA]).unwrap();
+    let twice = [&jpeg[..jpeg.len() - 2], &jpeg[scan..]].concat();
+    assert!(refused(&twice).contains("a scan follows one that has the whole picture"));
+}
+
+#[test]
 fn white_picture_of_36_million_pixels_opens_by_default() {
     let row = vec![255; 6000];
     let mut file = Vec::new();
