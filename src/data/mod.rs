@@ -60,12 +60,12 @@ pub use samplers::{
     Batches, BucketSampler, DistributedSampler, RandomSampler, Sampler, SequentialSampler, StratifiedSampler, WeightedSampler,
 };
 pub use transforms::{
-    Autocontrast, Blur, Brightness, CenterCrop, ColorJitter, Compose, Contrast, Crop, Deterministic, Equalize, Erase, Fill, GaussianBlur,
-    Geometric, Geometry, Grayscale, HorizontalFlip, Hue, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Invert, Normalize, Pad, Padding,
-    PaddingMode, Posterize, RandomAdjustSharpness, RandomApply, RandomAutocontrast, RandomChoice, RandomCrop, RandomEqualize,
-    RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert, RandomOrder, RandomPosterize, RandomResizedCrop, RandomSolarize,
-    RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Saturation, Sharpness, Solarize, Spread, Transform, VerticalFlip,
-    apply_geometry, five_crop, ten_crop,
+    Affine, Autocontrast, Blur, Brightness, CenterCrop, ColorJitter, Compose, Contrast, Crop, Degrees, Deterministic, Equalize, Erase,
+    Fill, GaussianBlur, Geometric, Geometry, Grayscale, HorizontalFlip, Hue, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Invert,
+    Normalize, Pad, Padding, PaddingMode, Perspective, Posterize, RandomAdjustSharpness, RandomAffine, RandomApply, RandomAutocontrast,
+    RandomChoice, RandomCrop, RandomEqualize, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert, RandomOrder,
+    RandomPerspective, RandomPosterize, RandomResizedCrop, RandomRotation, RandomSolarize, RandomVerticalFlip, Resize, ResizeFilter,
+    ResizedCrop, Rotate, Saturation, Sharpness, Solarize, Spread, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
 };
 
 #[cfg(feature = "download")]

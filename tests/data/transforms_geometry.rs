@@ -1,9 +1,9 @@
 //! Geometric transforms against torchvision's on PIL images, and the distributions of random ones.
 
 use convnet::data::{
-    Boxes, Crop, Deterministic, Geometric, Geometry, HorizontalFlip, Image, KeyPoints, Mask, Pad, PaddingMode, Part, RandomCrop,
-    RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Rng, Transform, VerticalFlip,
-    apply_geometry, five_crop, ten_crop,
+    Affine, Boxes, Crop, Deterministic, Geometric, Geometry, HorizontalFlip, Image, KeyPoints, Mask, Pad, PaddingMode, Part, Perspective,
+    RandomAffine, RandomCrop, RandomHorizontalFlip, RandomPerspective, RandomResizedCrop, RandomRotation, RandomVerticalFlip, Resize,
+    ResizeFilter, ResizedCrop, Rng, Rotate, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
 };
 use convnet::nn::StateDict;
 use convnet::{DType, Tensor};
@@ -53,6 +53,20 @@ fn cases(kind: &str) -> Vec<(String, Box<dyn Deterministic>)> {
         add(&format!("resized crop {name}"), crop([2, 3], [11, 14], [9, 19]));
         add(&format!("resized crop same width {name}"), crop([4, 1], [12, 10], [5, 10]));
         add(&format!("resized crop same height {name}"), crop([4, 3], [10, 14], [10, 9]));
+        let rotate = |degrees: f64| Rotate::by(degrees).interpolation(filter).fill(fill());
+        add(&format!("rotate 30 {name}"), Box::new(rotate(30.0)));
+        add(&format!("rotate -100.5 expand {name}"), Box::new(rotate(-100.5).expand(true)));
+        add(&format!("rotate 77 center {name}"), Box::new(rotate(77.0).center([3.0, 4.5])));
+        add(&format!("rotate 90 {name}"), Box::new(rotate(90.0).fill(0.0)));
+        let affine = Affine::new().interpolation(filter).fill(fill());
+        add(&format!("affine scale {name}"), Box::new(affine.clone().translate([1.0, 2.0]).scale(1.7).center([2.0, 5.0])));
+        add(&format!("affine {name}"), Box::new(affine.rotate(25.0).translate([3.0, -2.0]).scale(0.8).shear([10.0, -15.0])));
+        let perspective =
+            Perspective::new([[0.0, 0.0], [15.0, 0.0], [15.0, 12.0], [0.0, 12.0]], [[2.0, 1.0], [13.0, 3.0], [14.0, 10.0], [1.0, 11.0]]);
+        add(&format!("perspective {name}"), Box::new(perspective.interpolation(filter).fill(fill())));
+    }
+    for angle in [90, 180, -90] {
+        add(&format!("rotate {angle} expand"), Box::new(Rotate::by(angle.into()).expand(true)));
     }
     cases
 }
@@ -73,7 +87,7 @@ fn fixed_geometry_gives_the_values_of_pillow() {
             held += 1;
         }
     }
-    assert!(held >= 38, "{held}");
+    assert_eq!(held, 2 * 43 + 6, "cases of the fixture");
 }
 
 #[test]
@@ -102,6 +116,17 @@ fn masks_boxes_and_points_move_with_the_image() {
         Box::new(Pad::new([1, 2, 3, 4]).fill(255.0)),
         Box::new(Pad::new(5).mode(PaddingMode::Symmetric)),
         Box::new(ResizedCrop::new(4, 6, [10, 20], [30, 40]).interpolation(ResizeFilter::Nearest)),
+        Box::new(Rotate::by(90.0).expand(true)),
+        Box::new(Rotate::by(180.0)),
+        Box::new(Rotate::by(270.0).expand(true)),
+        Box::new(Rotate::by(33.0).fill(255.0)),
+        Box::new(Rotate::by(200.0).expand(true).fill(255.0)),
+        Box::new(Affine::new().rotate(10.0).translate([2.0, 1.0]).scale(1.2).shear([5.0, 3.0]).fill(255.0)),
+        Box::new(
+            Perspective::new([[0.0, 0.0], [29.0, 0.0], [29.0, 19.0], [0.0, 19.0]], [[4.0, 2.0], [25.0, 1.0], [28.0, 18.0], [1.0, 17.0]])
+                .interpolation(ResizeFilter::Nearest)
+                .fill(255.0),
+        ),
     ];
     for transform in &transforms {
         let mut picture = Image::from_bytes([1, 20, 30], classes.clone()).unwrap();
@@ -113,8 +138,12 @@ fn masks_boxes_and_points_move_with_the_image() {
         assert_eq!(mask.classes(), picture.bytes().unwrap());
         assert_eq!(mask.size(), transform.output_size([20, 30]));
         let (&[x, y], &[left, top, right, bottom]) = (&points.0[0], &boxes.0[0]);
-        assert_eq!([(left + right) / 2.0, (top + bottom) / 2.0], [x, y]);
-        assert_eq!(mask.classes()[y as usize * mask.size()[1] + x as usize], classes[8 * 30 + 9]);
+        assert!(left < x && x < right && top < y && y < bottom, "{boxes:?} around {points:?}");
+        // The pixel that the point is in shows the one that it was in, or a neighbour where positions
+        // are between pixels.
+        let shown = mask.classes()[y as usize * mask.size()[1] + x as usize];
+        let near = (7..10).flat_map(|row| (8..11).map(move |column| row * 30 + column));
+        assert!(near.into_iter().any(|position| classes[position] == shown), "{shown} at {points:?}");
     }
 }
 
@@ -259,4 +288,129 @@ fn bad_arguments_of_crops_and_borders_are_errors() {
     assert!(draw(RandomResizedCrop::new(8).ratio([f64::NAN, 1.0])).contains("ratio takes"));
     assert!(draw(RandomResizedCrop::new(0)).contains("cannot scale"));
     assert!(RandomResizedCrop::new(8).apply(&mut map(0, 5), &mut rng()).is_err());
+}
+
+/// Returns the matrix of a change of coordinates that has no perspective: what x and y do, and where
+/// the origin goes.
+fn axes(geometry: &dyn Geometry, size: [usize; 2]) -> [[f64; 2]; 3] {
+    let [origin, x, y] = [[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]].map(|point| geometry.point(point, size).map(f64::from));
+    let along = |end: [f64; 2]| [(end[0] - origin[0]) / 100.0, (end[1] - origin[1]) / 100.0];
+    [along(x), along(y), origin]
+}
+
+/// Asserts that numbers are uniform between two: none beyond, some near the ends, the mean in the
+/// middle (five standard deviations).
+fn assert_uniform(values: &[f64], low: f64, high: f64, what: &str) {
+    let (count, span) = (values.len() as f64, high - low);
+    let (least, most) = (values.iter().copied().fold(f64::MAX, f64::min), values.iter().copied().fold(f64::MIN, f64::max));
+    assert!(least > low - 0.01 * span && least < low + 0.02 * span, "{what}: {least} at {low}");
+    assert!(most < high + 0.01 * span && most > high - 0.02 * span, "{what}: {most} at {high}");
+    let mean = values.iter().sum::<f64>() / count;
+    assert!((mean - (low + high) / 2.0).abs() < 5.0 * span / 12f64.sqrt() / count.sqrt(), "{what}: mean {mean}");
+}
+
+#[test]
+fn random_rotations_are_uniform_or_one_of_a_list() {
+    let (mut rng, size) = (rng(), [200, 300]);
+    let mut angles = |rotation: RandomRotation| -> Vec<f64> {
+        let draw = |_| {
+            let [[x, y], ..] = axes(&*rotation.draw([3, 200, 300], &mut rng).unwrap().unwrap(), size);
+            // Counter-clockwise, and y points downwards.
+            (-y).atan2(x).to_degrees()
+        };
+        (0..2000).map(draw).collect()
+    };
+    assert_uniform(&angles(RandomRotation::new(15.0)), -15.0, 15.0, "angles");
+    assert_uniform(&angles(RandomRotation::new([20.0, 50.0]).center([0.0, 3.0])), 20.0, 50.0, "angles");
+    let of = angles(RandomRotation::of([90, 180, 270]).expand(true));
+    for angle in [90.0, 180.0, 270.0] {
+        let count = of.iter().filter(|&&drawn| ((drawn - angle + 1.0).rem_euclid(360.0) - 1.0).abs() < 1e-3).count() as f64;
+        assert!((count - 2000.0 / 3.0).abs() < 5.0 * (2000.0f64 * 2.0 / 9.0).sqrt(), "{count} of {angle}");
+    }
+    // Four quarter turns are nothing.
+    let mut picture = map(3, 5);
+    for _ in 0..4 {
+        RandomRotation::of([90]).expand(true).apply(&mut picture, &mut rng).unwrap();
+    }
+    assert_same(&picture, &map(3, 5), "four turns");
+}
+
+#[test]
+fn random_affine_changes_have_uniform_parts() {
+    let (mut rng, size) = (rng(), [200, 300]);
+    let affine = RandomAffine::new(0.0).translate([0.1, 0.2]).scale([0.5, 1.5]);
+    let (mut scales, mut right, mut down, mut shears, mut shears_y) = (vec![], vec![], vec![], vec![], vec![]);
+    for _ in 0..2000 {
+        let geometry = affine.draw([3, 200, 300], &mut rng).unwrap().unwrap();
+        let [[x, _], ..] = axes(&*geometry, size);
+        scales.push(x);
+        let [x, y] = geometry.point([150.0, 100.0], size).map(f64::from);
+        right.push(x - 150.0);
+        down.push(y - 100.0);
+        let sheared = RandomAffine::new(0.0).shear(10.0).draw([3, 200, 300], &mut rng).unwrap().unwrap();
+        let [_, [x, y], _] = axes(&*sheared, size);
+        shears.push((-x / y).atan().to_degrees());
+        let sheared = RandomAffine::new([0.0, 0.0]).shear_y([5.0, 8.0]).draw([3, 200, 300], &mut rng).unwrap().unwrap();
+        let [[x, y], ..] = axes(&*sheared, size);
+        shears_y.push((-y / x).atan().to_degrees());
+    }
+    assert_uniform(&scales, 0.5, 1.5, "scales");
+    assert_uniform(&right, -30.0, 30.0, "moves along x");
+    assert_uniform(&down, -40.0, 40.0, "moves along y");
+    assert_uniform(&shears, -10.0, 10.0, "shears");
+    assert_uniform(&shears_y, 5.0, 8.0, "shears along y");
+    let whole = |value: &f64| (value - value.round()).abs() < 1e-3;
+    assert!(right.iter().all(whole) && down.iter().all(whole), "moves are of whole pixels");
+}
+
+#[test]
+fn random_perspectives_move_corners_inwards() {
+    let (mut rng, size) = (rng(), [101, 201]);
+    let perspective = RandomPerspective::new(0.5).distortion_scale(0.4);
+    let (mut xs, mut ys, mut count) = (vec![], vec![], 0);
+    for _ in 0..4000 {
+        let Some(geometry) = perspective.draw([3, 101, 201], &mut rng).unwrap() else { continue };
+        count += 1;
+        for [x, y] in [[0.0, 0.0], [200.0, 0.0], [200.0, 100.0], [0.0, 100.0]] {
+            let [to_x, to_y] = geometry.point([x, y], size);
+            xs.push(f64::from(to_x - x).abs());
+            ys.push(f64::from(to_y - y).abs());
+        }
+    }
+    assert!((f64::from(count) - 2000.0).abs() < 5.0 * 1000f64.sqrt(), "{count}");
+    // Half of 201 is 100 and half of 101 is 50, and each whole number up to 40 % of it is as likely.
+    assert_uniform(&xs, 0.0, 40.0, "moves along x");
+    assert_uniform(&ys, 0.0, 20.0, "moves along y");
+    let mut tiny = map(1, 1);
+    RandomPerspective::new(1.0).apply(&mut tiny, &mut rng).unwrap();
+    assert_same(&tiny, &map(1, 1), "one pixel");
+}
+
+#[test]
+fn bad_arguments_of_rotations_affine_changes_and_perspectives_are_errors() {
+    let apply = |transform: &dyn Deterministic| complaint(map(4, 5).apply(transform).map(|_| ()));
+    assert!(apply(&Rotate::by(f64::NAN)).contains("takes finite numbers, got NaN"));
+    assert!(apply(&Rotate::by(1.0).center([0.0, f64::INFINITY])).contains("got inf"));
+    assert!(apply(&Rotate::by(1.0).fill([1.0; 3])).contains("3 fill values do not fit an image of 2 channels"));
+    assert!(apply(&Affine::new().scale(0.0)).contains("a scale is positive, got 0"));
+    assert!(apply(&Affine::new().shear([0.0, f64::NAN])).contains("got NaN"));
+    let line = [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [0.0, 3.0]];
+    let square = [[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]];
+    assert!(apply(&Perspective::new(square, line)).contains("no three of four points may be on a line"));
+    assert!(apply(&Perspective::new([[f64::NAN; 2]; 4], square)).contains("got NaN"));
+    // Numbers of any size neither panic nor hang.
+    for center in [1e9, -1e300] {
+        drop(map(4, 5).apply(&Rotate::by(45.0).center([center, center]).expand(true)).map(|_| ()));
+        map(4, 5).apply(&Affine::new().rotate(45.0).center([center, center])).unwrap();
+    }
+    map(0, 0).apply(&Rotate::by(45.0).expand(true).interpolation(ResizeFilter::Bicubic)).unwrap();
+    let draw = |transform: &dyn Transform| complaint(transform.apply(&mut map(4, 5), &mut rng()));
+    assert!(draw(&RandomRotation::new(-1.0)).contains("a range of angles goes from a smaller to a larger number, got [1, -1]"));
+    assert!(draw(&RandomRotation::of([0.0; 0])).contains("takes at least one angle"));
+    assert!(draw(&RandomAffine::new(f64::NAN)).contains("a range of angles"));
+    assert!(draw(&RandomAffine::new(0.0).translate([0.0, 1.5])).contains("translate takes parts of the image between 0 and 1, got 1.5"));
+    assert!(draw(&RandomAffine::new(0.0).scale([0.0, 0.0])).contains("a scale is positive, got 0"));
+    assert!(draw(&RandomAffine::new(0.0).scale([2.0, 1.0])).contains("a range of scales"));
+    assert!(draw(&RandomPerspective::new(2.0)).contains("a probability is between 0 and 1"));
+    assert!(draw(&RandomPerspective::new(1.0).distortion_scale(-0.1)).contains("distortion_scale is between 0 and 1"));
 }

@@ -11,9 +11,12 @@ mod grayscale;
 mod normalize;
 mod pad;
 mod presets;
+mod random_warp;
 mod resize;
 mod resized_crop;
+mod sample;
 mod scale;
+mod warp;
 
 use std::sync::Arc;
 
@@ -33,8 +36,10 @@ pub use grayscale::Grayscale;
 pub use normalize::{IMAGENET_MEAN, IMAGENET_STD, Normalize};
 pub use pad::{Pad, Padding, PaddingMode, RandomCrop};
 pub use presets::ImageClassification;
+pub use random_warp::{Degrees, RandomAffine, RandomPerspective, RandomRotation};
 pub use resize::{Resize, ResizeFilter};
 pub use resized_crop::{RandomResizedCrop, ResizedCrop};
+pub use warp::{Affine, Perspective, Rotate};
 
 use super::annotations::Part;
 use super::{Image, Rng};
@@ -142,16 +147,22 @@ macro_rules! geometric {
     };
 }
 geometric!(
+    Affine,
     CenterCrop,
     Crop,
     HorizontalFlip,
     Pad,
+    Perspective,
+    RandomAffine,
     RandomCrop,
     RandomHorizontalFlip,
+    RandomPerspective,
     RandomResizedCrop,
+    RandomRotation,
     RandomVerticalFlip,
     Resize,
     ResizedCrop,
+    Rotate,
     VerticalFlip,
 );
 
@@ -171,7 +182,7 @@ macro_rules! fixed {
         })+
     };
 }
-fixed!(Crop, HorizontalFlip, Pad, ResizedCrop, VerticalFlip);
+fixed!(Affine, Crop, HorizontalFlip, Pad, Perspective, ResizedCrop, Rotate, VerticalFlip);
 
 macro_rules! forward_transform {
     ($($pointer:ty),+) => {
