@@ -451,8 +451,8 @@ fn every_schedule_follows_pytorch() {
             "step_gamma" => Box::new(StepLr::new(10).gamma(0.5)),
             "multi_step" => Box::new(MultiStepLr::new([5, 20, 20, 33]).gamma(0.3)),
             "exponential" => Box::new(ExponentialLr::new(0.93)),
-            "cosine" => Box::new(CosineAnnealingLr::new(50)),
-            "cosine_minimum" => Box::new(CosineAnnealingLr::new(15).minimum(0.003)),
+            "cosine" => Box::new(CosineAnnealingLr::new(0.0).steps(50)),
+            "cosine_minimum" => Box::new(CosineAnnealingLr::new(0.003).steps(15)),
             "one_cycle" => Box::new(OneCycleLr::new(0.4, 50)),
             "one_cycle_linear" => {
                 let cycle = OneCycleLr::new(0.0, 50).group_max_rates([0.4, 0.1]).pct_start(0.41).anneal(Anneal::Linear);
@@ -479,10 +479,10 @@ fn every_schedule_follows_pytorch() {
             }
             "sequential" => {
                 let sequence = SequentialLr::new(ExponentialLr::new(0.9)).switch_at(10, StepLr::new(4));
-                Box::new(sequence.switch_at(30, CosineAnnealingLr::new(20)))
+                Box::new(sequence.switch_at(30, CosineAnnealingLr::new(0.0).steps(20)))
             }
             "chained" => Box::new(ChainedLr::new(ExponentialLr::new(0.95)).and(MultiStepLr::new([10, 30]).gamma(0.5))),
-            "warm_cosine" => Box::new(LinearWarmup::new(6, CosineAnnealingLr::new(44))),
+            "warm_cosine" => Box::new(LinearWarmup::new(6, CosineAnnealingLr::new(0.0).steps(44))),
             "warm_step" => Box::new(LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01)),
             "warm_exponential" => Box::new(LinearWarmup::new(1, ExponentialLr::new(0.9)).start_factor(0.5)),
             _ => panic!("the fixture has a schedule {name} that is not built here"),
@@ -575,7 +575,7 @@ fn every_schedule_restored_into_a_new_optimiser_has_its_rates_at_once_and_from_t
     continues_from_every_step("step", StepLr::new(7));
     continues_from_every_step("multi_step", MultiStepLr::new([5, 20, 20, 33]).gamma(0.3));
     continues_from_every_step("exponential", ExponentialLr::new(0.93));
-    continues_from_every_step("cosine", CosineAnnealingLr::new(15).minimum(0.003));
+    continues_from_every_step("cosine", CosineAnnealingLr::new(0.003).steps(15));
     continues_from_every_step("one_cycle", OneCycleLr::new(0.4, 50));
     continues_from_every_step("plateau", plateau("min_absolute"));
     continues_from_every_step("warm_step", LinearWarmup::new(10, StepLr::new(9)).start_factor(0.01));
@@ -653,8 +653,8 @@ fn schedules_with_settings_out_of_range_are_not_attached() {
         ("gamma", Box::new(StepLr::new(1).gamma(-0.1))),
         ("gamma", Box::new(MultiStepLr::new([1]).gamma(f64::NAN))),
         ("gamma", Box::new(ExponentialLr::new(f64::INFINITY))),
-        ("number of steps", Box::new(CosineAnnealingLr::new(0))),
-        ("minimum", Box::new(CosineAnnealingLr::new(1).minimum(-1.0))),
+        ("number of steps", Box::new(CosineAnnealingLr::new(0.0).steps(0))),
+        ("minimum", Box::new(CosineAnnealingLr::new(-1.0).steps(1))),
         ("number of steps", Box::new(OneCycleLr::new(0.1, 0))),
         ("maximal rate", Box::new(OneCycleLr::new(f64::NAN, 10))),
         ("pct_start", Box::new(OneCycleLr::new(0.1, 10).pct_start(1.1))),
@@ -677,7 +677,7 @@ fn schedules_with_settings_out_of_range_are_not_attached() {
         ("steps 5 and 5", Box::new(SequentialLr::new(StepLr::new(1)).switch_at(5, StepLr::new(1)).switch_at(5, StepLr::new(1)))),
         ("step size", Box::new(SequentialLr::new(StepLr::new(1)).switch_at(5, StepLr::new(0)))),
         ("step size", Box::new(ChainedLr::new(StepLr::new(1)).and(StepLr::new(0)))),
-        ("start factor", Box::new(LinearWarmup::new(3, CosineAnnealingLr::new(1)).start_factor(1.5))),
+        ("start factor", Box::new(LinearWarmup::new(3, CosineAnnealingLr::new(0.0).steps(1)).start_factor(1.5))),
         ("step size", Box::new(LinearWarmup::new(3, StepLr::new(0)))),
     ];
     for (word, schedule) in schedules {

@@ -46,7 +46,7 @@ fn classify(model: &Sequential, Batch { images, labels }: &Batch) -> Result<Step
 /// A trainer with everything that a checkpoint has to hold.
 fn trainer<'a>(model: &'a Sequential, dir: &Path) -> Trainer<'a, Sequential> {
     Trainer::new(model, Adam::new(model.parameters(), 0.01))
-        .schedule_over(CosineAnnealingLr::new, Every::Step)
+        .schedule(CosineAnnealingLr::new(0.0), Every::Step)
         .epochs(3)
         .accumulate(2)
         .clip_norm(1.0)

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// ```
 /// use convnet::optim::{CosineAnnealingLr, LinearWarmup, LrSchedule};
 ///
-/// let schedule = LinearWarmup::new(5, CosineAnnealingLr::new(90)).start_factor(0.1);
+/// let schedule = LinearWarmup::new(5, CosineAnnealingLr::new(0.0).steps(90)).start_factor(0.1);
 /// assert!((schedule.at(0, 0, 1.0)?.learning_rate - 0.1).abs() < 1e-12);
 /// assert!((schedule.at(5, 0, 1.0)?.learning_rate - 1.0).abs() < 1e-12);
 /// # Ok::<(), convnet::Error>(())
@@ -56,6 +56,10 @@ impl<S: LrSchedule + Clone + 'static> LrSchedule for LinearWarmup<S> {
         if step > self.steps { self.inner.observe(step - self.steps, metric) } else { Ok(()) }
     }
 
+    fn set_steps(&mut self, steps: u64) {
+        self.inner.set_steps(steps.saturating_sub(self.steps));
+    }
+
     fn visit(&mut self, visitor: &mut dyn FnMut(&str, &mut f64)) {
         self.inner.visit(visitor);
     }
@@ -66,7 +70,7 @@ impl<S: LrSchedule + Clone + 'static> LrSchedule for LinearWarmup<S> {
 /// ```
 /// use convnet::optim::{CosineAnnealingLr, ExponentialLr, LrSchedule, SequentialLr};
 ///
-/// let schedule = SequentialLr::new(ExponentialLr::new(0.9)).switch_at(20, CosineAnnealingLr::new(80));
+/// let schedule = SequentialLr::new(ExponentialLr::new(0.9)).switch_at(20, CosineAnnealingLr::new(0.0).steps(80));
 /// assert_eq!(schedule.at(20, 0, 0.1)?.learning_rate, 0.1);
 /// # Ok::<(), convnet::Error>(())
 /// ```
@@ -118,6 +122,15 @@ impl LrSchedule for SequentialLr {
         let index = self.part_at(step.saturating_sub(1));
         let (start, part) = &mut self.parts[index];
         part.observe(step.saturating_sub(*start), metric)
+    }
+
+    /// Each schedule runs to the next switch, the last one to the end.
+    fn set_steps(&mut self, steps: u64) {
+        let mut end = steps;
+        for (start, part) in self.parts.iter_mut().rev() {
+            part.set_steps(end.saturating_sub(*start));
+            end = *start;
+        }
     }
 
     fn visit(&mut self, visitor: &mut dyn FnMut(&str, &mut f64)) {
@@ -172,6 +185,10 @@ impl LrSchedule for ChainedLr {
 
     fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
         self.parts.iter_mut().try_for_each(|part| part.observe(step, metric))
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        self.parts.iter_mut().for_each(|part| part.set_steps(steps));
     }
 
     fn visit(&mut self, visitor: &mut dyn FnMut(&str, &mut f64)) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{LrSchedule, Rates, check_positive};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optim::check_range;
 
 /// Multiplies the rate by `gamma` every `step_size` steps; PyTorch's `StepLR`.
@@ -94,36 +94,57 @@ impl LrSchedule for ExponentialLr {
     }
 }
 
-/// Moves the rate along half a cosine wave from its initial value down to a minimum in `steps`
-/// steps (Loshchilov & Hutter, 2017), and up again after them; PyTorch's `CosineAnnealingLR`.
+/// Moves the rate along half a cosine wave from its initial value down to a minimum over a run
+/// (Loshchilov & Hutter, 2017), and up again after it; PyTorch's `CosineAnnealingLR`.
+///
+/// The length of the run is [set](CosineAnnealingLr::steps), or filled in by a
+/// [`Trainer`](crate::train::Trainer), which knows it.
+///
+/// ```
+/// use convnet::optim::{CosineAnnealingLr, LrSchedule};
+///
+/// let schedule = CosineAnnealingLr::new(0.01).steps(90);
+/// assert!((schedule.at(45, 0, 0.1)?.learning_rate - 0.055).abs() < 1e-12);
+/// # Ok::<(), convnet::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct CosineAnnealingLr {
-    steps: u64,
     minimum: f64,
+    steps: Option<u64>,
 }
 
 impl CosineAnnealingLr {
-    /// Makes a schedule with a minimum of 0.
-    pub fn new(steps: u64) -> CosineAnnealingLr {
-        CosineAnnealingLr { steps, minimum: 0.0 }
+    /// Makes a schedule with this minimum (PyTorch's `eta_min`).
+    pub fn new(minimum: f64) -> CosineAnnealingLr {
+        CosineAnnealingLr { minimum, steps: None }
     }
 
-    /// Sets the minimum (PyTorch's `eta_min`).
+    /// Sets the number of steps to the minimum (PyTorch's `T_max`).
     #[must_use]
-    pub fn minimum(self, minimum: f64) -> CosineAnnealingLr {
-        CosineAnnealingLr { minimum, ..self }
+    pub fn steps(self, steps: u64) -> CosineAnnealingLr {
+        CosineAnnealingLr { steps: Some(steps), ..self }
+    }
+
+    fn length(&self) -> Result<u64> {
+        let steps = self.steps.ok_or_else(|| Error::argument("CosineAnnealingLr", "the number of steps is not set; `steps` sets it"))?;
+        check_positive("CosineAnnealingLr", "the number of steps", steps)?;
+        Ok(steps)
     }
 }
 
 impl LrSchedule for CosineAnnealingLr {
     fn check(&self) -> Result<()> {
-        check_positive("CosineAnnealingLr", "the number of steps", self.steps)?;
+        self.length()?;
         check_range("CosineAnnealingLr", "the minimum", self.minimum, f64::INFINITY)
     }
 
     fn at(&self, step: u64, _group: usize, base: f64) -> Result<Rates> {
-        let turn = PI * step as f64 / self.steps as f64;
+        let turn = PI * step as f64 / self.length()? as f64;
         Rates::of(self.minimum + (base - self.minimum) * (1.0 + turn.cos()) / 2.0)
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        self.steps.get_or_insert(steps);
     }
 }
 

@@ -68,6 +68,10 @@ pub trait LrSchedule: CloneLrSchedule + Send {
         Ok(())
     }
 
+    /// Sets the number of steps of the run for a schedule that needs it and was not given one; a
+    /// [`Trainer`](crate::train::Trainer) calls it. As provided, it does nothing.
+    fn set_steps(&mut self, _steps: u64) {}
+
     /// Calls the visitor with the name and value of every number that
     /// [`observe`](LrSchedule::observe) changes, for snapshots.
     fn visit(&mut self, _visitor: &mut dyn FnMut(&str, &mut f64)) {}
@@ -95,6 +99,10 @@ impl LrSchedule for Box<dyn LrSchedule> {
 
     fn observe(&mut self, step: u64, metric: Option<f64>) -> Result<()> {
         (**self).observe(step, metric)
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        (**self).set_steps(steps);
     }
 
     fn visit(&mut self, visitor: &mut dyn FnMut(&str, &mut f64)) {

@@ -48,9 +48,6 @@ impl Step {
     }
 }
 
-/// Makes the schedule of the learning rate from the number of steps or epochs.
-type MakeSchedule<'a> = Box<dyn FnOnce(u64) -> Box<dyn LrSchedule> + 'a>;
-
 /// Trains a model: epochs, validation, schedule, gradient accumulation and clipping, averages of the
 /// weights, checkpoints and exact resumption, logs, progress, callbacks.
 ///
@@ -70,7 +67,7 @@ type MakeSchedule<'a> = Box<dyn FnOnce(u64) -> Box<dyn LrSchedule> + 'a>;
 /// let train = DataLoader::new(Digits::train(), 64).shuffle(0);
 /// let valid = DataLoader::new(Digits::test(), 64);
 /// let report = Trainer::new(&model, Sgd::new(model.parameters(), 0.5).momentum(0.9))
-///     .schedule_over(CosineAnnealingLr::new, Every::Step)
+///     .schedule(CosineAnnealingLr::new(0.0), Every::Step)
 ///     .epochs(2)
 ///     .checkpoints(Checkpoints::in_dir("runs/digits").every_steps(10).keep_best("valid/accuracy"))
 ///     .callback(EarlyStopping::on("valid/loss").patience(5))
@@ -96,7 +93,7 @@ type MakeSchedule<'a> = Box<dyn FnOnce(u64) -> Box<dyn LrSchedule> + 'a>;
 pub struct Trainer<'a, M: Module> {
     model: &'a M,
     optimizer: Box<dyn Optimizer + 'a>,
-    schedule: Option<(MakeSchedule<'a>, Every)>,
+    schedule: Option<(Box<dyn LrSchedule>, Every)>,
     schedule_metric: Option<String>,
     epochs: Option<u64>,
     steps: Option<u64>,
@@ -147,17 +144,11 @@ impl<'a, M: Module> Trainer<'a, M> {
         }
     }
 
-    /// Sets the schedule of the learning rate, and whether it advances with each step or epoch.
+    /// Sets the schedule of the learning rate, and whether it advances with each step or epoch. One
+    /// that needs the length of the run gets it.
     #[must_use]
-    pub fn schedule(self, schedule: impl LrSchedule + 'static, every: Every) -> Trainer<'a, M> {
-        self.schedule_over(move |_| schedule, every)
-    }
-
-    /// Sets a schedule that is made from the number of steps or epochs of the whole run:
-    /// `schedule_over(CosineAnnealingLr::new, Every::Step)`.
-    #[must_use]
-    pub fn schedule_over<S: LrSchedule + 'static>(mut self, make: impl FnOnce(u64) -> S + 'a, every: Every) -> Trainer<'a, M> {
-        self.schedule = Some((Box::new(move |steps| Box::new(make(steps))), every));
+    pub fn schedule(mut self, schedule: impl LrSchedule + 'static, every: Every) -> Trainer<'a, M> {
+        self.schedule = Some((Box::new(schedule), every));
         self
     }
 

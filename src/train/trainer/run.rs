@@ -63,9 +63,9 @@ where
         let steps_of_epoch = batches.div_ceil(trainer.accumulate) as u64;
         let steps = [epochs.map(|epochs| epochs.saturating_mul(steps_of_epoch)), trainer.steps].into_iter().flatten().min().unwrap_or(0);
         let scheduler = match trainer.schedule.take() {
-            Some((make, every)) => {
-                let count = if every == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) };
-                Some((LrScheduler::new(make(count), &mut *trainer.optimizer)?, every))
+            Some((mut schedule, every)) => {
+                schedule.set_steps(if every == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) });
+                Some((LrScheduler::new(schedule, &mut *trainer.optimizer)?, every))
             }
             None => None,
         };
