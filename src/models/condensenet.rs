@@ -10,7 +10,7 @@ use super::learned_group::{CondensedConv, GroupConv, LearnedGroupConv};
 use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Linear, Module, Visitor, bn_act};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Linear, Module, Visitor, block, bn_act};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -55,7 +55,7 @@ pub struct NormConv {
 
 impl Module for NormConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv.forward(&bn_act(&self.norm, x, Activation::Relu)?)
+        block(self, || self.conv.forward(&bn_act(&self.norm, x, Activation::Relu)?))
     }
 
     visit_fields!(norm, conv);
@@ -75,7 +75,7 @@ pub struct CondenseLayer {
 
 impl Module for CondenseLayer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Tensor::cat(&[x, &self.conv_2.forward(&self.conv_1.forward(x)?)?], 1)
+        block(self, || Tensor::cat(&[x, &self.conv_2.forward(&self.conv_1.forward(x)?)?], 1))
     }
 
     visit_fields!(conv_1, conv_2);
@@ -90,7 +90,7 @@ pub struct CondenseBlock {
 
 impl Module for CondenseBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.layers.forward(x)
+        block(self, || self.layers.forward(x))
     }
 
     visit_fields!(each layers => |i| format!("denselayer_{}", i + 1));
@@ -112,16 +112,18 @@ pub struct CondenseFeatures {
 impl Module for CondenseFeatures {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // [N, 3, 224, 224]
-        let mut x = self.init_conv.forward(x)?; // [N, 16, 112, 112]
-        for (i, block) in self.blocks.iter().enumerate() {
-            if i > 0 {
-                x = x.avg_pool2d(2, Pool2dOptions::new())?;
+        block(self, || {
+            let mut x = self.init_conv.forward(x)?; // [N, 16, 112, 112]
+            for (i, block) in self.blocks.iter().enumerate() {
+                if i > 0 {
+                    x = x.avg_pool2d(2, Pool2dOptions::new())?;
+                }
+                // [N, 48, 112, 112], [N, 144, 56, 56], [N, 400, 28, 28], [N, 1040, 14, 14], [N,
+                // 2064, 7, 7]
+                x = block.forward(&x)?;
             }
-            // [N, 48, 112, 112], [N, 144, 56, 56], [N, 400, 28, 28], [N, 1040, 14, 14], [N, 2064,
-            // 7, 7]
-            x = block.forward(&x)?;
-        }
-        bn_act(&self.norm_last, &x, Activation::Relu)
+            bn_act(&self.norm_last, &x, Activation::Relu)
+        })
     }
 
     visit_fields!(init_conv, each blocks => |i| format!("denseblock_{}", i + 1), norm_last);

@@ -13,7 +13,9 @@ use crate::autograd::is_grad_enabled;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
 use crate::nn::visit_with;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act};
+use crate::nn::{
+    Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act, is_observed,
+};
 use crate::ops::{GrowingMaps, Pool2dOptions};
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
@@ -173,7 +175,7 @@ impl Module for DenseBlock {
             {
                 return Ok(y);
             }
-            if self.memory_efficient && is_grad_enabled() {
+            if self.memory_efficient && is_grad_enabled() && !is_observed() {
                 let mut maps = vec![x.clone()];
                 for layer in &self.layers {
                     maps.push(layer.forward_efficiently(&maps)?);

@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::runtime::arrays::sort_by;
-use crate::nn::{Activation, BatchNorm2d, Buffer, Conv2d, Dropout, Module, Visitor, bn_act};
+use crate::nn::{Activation, BatchNorm2d, Buffer, Conv2d, Dropout, Module, Visitor, block, bn_act};
 use crate::nn::{Copier, Parts, PartsMut};
 use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
@@ -246,9 +246,11 @@ fn used(mask: &[f64], inputs: usize, group: usize) -> impl Iterator<Item = usize
 
 impl Module for LearnedGroupConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.check()?;
-        let y = self.dropout.forward(&bn_act(&self.norm, x, Activation::Relu)?)?;
-        self.conv.forward_with_weight(&y, &self.masked_weight()?)
+        block(self, || {
+            self.check()?;
+            let y = self.dropout.forward(&bn_act(&self.norm, x, Activation::Relu)?)?;
+            self.conv.forward_with_weight(&y, &self.masked_weight()?)
+        })
     }
 
     visit_fields!(count => "_count", stage => "_stage", mask => "_mask", norm, dropout, conv, skip(channels, groups, condense_factor));
@@ -287,8 +289,10 @@ impl CondensedConv {
 
 impl Module for CondensedConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = bn_act(&self.norm, &x.index_select(1, &self.index.tensor())?, Activation::Relu)?;
-        channel_shuffle(&self.conv.forward(&y)?, self.groups)
+        block(self, || {
+            let y = bn_act(&self.norm, &x.index_select(1, &self.index.tensor())?, Activation::Relu)?;
+            channel_shuffle(&self.conv.forward(&y)?, self.groups)
+        })
     }
 
     visit_fields!(index, norm, conv, skip groups);

@@ -8,7 +8,9 @@ use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
 use crate::nn::visit_with;
-use crate::nn::{Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, conv_bn_act, conv_bn_add_act, conv_bn_relu};
+use crate::nn::{
+    Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, bn_act, conv_bn_act, conv_bn_add_act, conv_bn_relu, is_observed,
+};
 use crate::ops::Pool2dOptions;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -43,6 +45,9 @@ impl Module for SeparableConv2d {
 
 /// Computes `activation(bn(conv(x)))`.
 fn separable_bn_act(conv: &SeparableConv2d, bn: &BatchNorm2d, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if is_observed() {
+        return bn_act(bn, &conv.forward(x)?, activation);
+    }
     conv_bn_act(&conv.pointwise, bn, &conv.conv1.forward(x)?, activation)
 }
 

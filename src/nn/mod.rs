@@ -34,6 +34,7 @@ pub use containers::{
 };
 #[cfg(test)]
 pub(crate) use inspect::check_fields;
+pub(crate) use inspect::summary::in_evaluation;
 pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
 pub(crate) use layers::average_statistics;
 pub use layers::{
@@ -41,7 +42,10 @@ pub use layers::{
     Dropout2d, ELU, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, LocalResponseNorm,
     LogSoftmax, MaxPool2d, Maxout, Pair, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, StochasticDepth, Tanh, Upsample,
 };
+pub(crate) use module::layer::is_observed;
 pub(crate) use module::macros::visit_with;
+pub(crate) use module::near_names;
+pub(crate) use module::parameter::as_constants;
 pub use module::{
     AsModule, Buffer, ChannelScale, Copier, Item, Layer, LayerPath, Module, Parameter, Parts, PartsMut, TrainingMode, Visit, Visitor, block,
 };

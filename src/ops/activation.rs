@@ -9,6 +9,7 @@ use crate::kernels::elementwise::activation::{HardSigmoid, HardSwish, Nonlinear,
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
+use crate::profiling::watch;
 use crate::tensor::compute::{map_with, zip_onto};
 use crate::tensor::create::or_panic;
 use crate::tensor::shape::{numel, try_numel};
@@ -60,12 +61,14 @@ impl Tensor {
         let _op = operation("relu");
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default() } else { x })?);
         let kept = self.is_recorded().then(|| y.detach());
-        Ok(y.record_owning("relu", [self], move |grad, _wanted| {
+        let y = y.record_owning("relu", [self], move |grad, _wanted| {
             let y = kept.as_ref().expect("kept when recorded");
             Ok([Some(with_dtype!(y.dtype(), T => {
                 zip_onto("relu", grad, y, 1, |g: T, y: T| if y <= T::default() { T::default() } else { g })?
             }))])
-        }))
+        });
+        watch::rectified(&y);
+        Ok(y)
     }
 
     /// Applies the leaky rectifier: `x` where `x > 0`, else `slope · x` (Maas et al., 2013).
@@ -87,7 +90,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn relu6(&self) -> Result<Tensor> {
-        pointwise(self, Relu6)
+        let y = pointwise(self, Relu6)?;
+        watch::rectified(&y);
+        Ok(y)
     }
 
     /// Applies the exponential linear unit: `x` where `x > 0`, else `alpha · (eˣ - 1)` (Clevert et

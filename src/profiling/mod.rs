@@ -1,11 +1,13 @@
 //! Observation of running operations: where time and memory go, which algorithms convolutions use.
 //!
 //! Operations and layers call [`hooks`]. [`profile()`] and [`explain()`] install observers there;
-//! when none is active, a hook costs one thread-local check.
+//! when none is active, a hook costs one thread-local check. [`watch`] passes on the outputs of
+//! layers.
 
 mod explain;
 pub(crate) mod hooks;
 mod profile;
+pub(crate) mod watch;
 
 pub use explain::{ConvChoice, Explanation, explain};
 pub(crate) use explain::{describe_convolution, short_size};

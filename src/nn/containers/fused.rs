@@ -12,7 +12,7 @@ use crate::kernels::elementwise::epilogue::Activation;
 use crate::nn::layers::conv::Conv2d;
 use crate::nn::layers::norm::{BatchNorm, BatchNorm2d};
 use crate::nn::module::Module;
-use crate::nn::module::layer::{block, is_tracing};
+use crate::nn::module::layer::{block, is_observed};
 use crate::ops::GrowingMaps;
 use crate::tensor::Tensor;
 
@@ -107,7 +107,7 @@ pub fn bn_act<const SPATIAL: usize>(bn: &BatchNorm<SPATIAL>, x: &Tensor, activat
 /// broadcast with its result.
 pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
     match layer.as_channel_scale() {
-        Some(channel_scale) if !is_tracing() => block(layer, || {
+        Some(channel_scale) if !is_observed() => block(layer, || {
             let scale = channel_scale.scale(&x)?;
             x.channel_scaled(&scale, shortcut, activation)
         }),
@@ -126,7 +126,7 @@ pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, a
 /// # Errors
 /// Those of [`GrowingMaps::normalised`].
 pub(crate) fn growing_bn_act(bn: &BatchNorm2d, maps: &GrowingMaps, activation: Activation) -> Result<Option<Tensor>> {
-    let running = if is_tracing() || is_grad_enabled() { None } else { bn.running(maps.channels()) };
+    let running = if is_observed() || is_grad_enabled() { None } else { bn.running(maps.channels()) };
     let norm = running.map(|running| running.values(maps.maps().dtype())).transpose()?.flatten();
     norm.map(|norm| bn.path().scope(bn, maps.maps(), || maps.normalised(&norm, activation))).transpose()
 }

@@ -8,7 +8,7 @@ use super::fused::{bn_act, conv_act, conv_bn_act};
 use crate::error::Result;
 use crate::nn::inspect::display::tree;
 use crate::nn::layers::{BatchNorm2d, Conv2d, activation_of};
-use crate::nn::module::layer::{LayerPath, block, is_tracing};
+use crate::nn::module::layer::{LayerPath, block, block_at, is_tracing};
 use crate::nn::module::visitor::Visitor;
 use crate::nn::module::{Copier, Module, Parts, PartsMut};
 use crate::ops::Activation;
@@ -117,7 +117,7 @@ impl Part<'_> {
 }
 
 /// Runs as many of the next children as can be fused, if there is more than one, and returns the
-/// result and their number. When a summary traces the layers, each runs by itself.
+/// result and their number. When layers are traced or watched, each runs by itself.
 fn together(children: &[Child], x: &Tensor) -> Option<(Result<Tensor>, usize)> {
     let part = |index: usize| children.get(index).map_or(Part::Other, |child| Part::of(&*child.module));
     let activation = |index: usize| match part(index) {
@@ -149,7 +149,7 @@ impl Module for Sequential {
                 let locate = |error| child.path.locate(error, true, child.module.type_name().to_string());
                 let (output, count) = match together(rest, input) {
                     Some((output, count)) => (output?, count),
-                    None => (block(&child.module, || child.module.forward(input)).map_err(locate)?, 1),
+                    None => (block_at(Some(&child.path), &child.module, || child.module.forward(input)).map_err(locate)?, 1),
                 };
                 (current, rest) = (Some(output), &rest[count..]);
             }

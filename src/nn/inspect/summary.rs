@@ -257,7 +257,7 @@ fn flatten(nodes: &[Node], at: usize, rows: &mut Vec<SummaryRow>) {
 }
 
 /// Runs `body` with everything inside `module` switched to evaluation, then restores the switches.
-fn in_evaluation<R>(module: &dyn Module, body: impl FnOnce() -> R) -> R {
+pub(crate) fn in_evaluation<R>(module: &dyn Module, body: impl FnOnce() -> R) -> R {
     struct Restore<'a>(&'a dyn Module, Vec<bool>);
     impl Drop for Restore<'_> {
         fn drop(&mut self) {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::nn::init::layer_constant;
 use crate::nn::module::Module;
-use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};
+use crate::nn::module::layer::{Layer, LayerPath, TrainingMode, is_tracing};
 use crate::nn::module::macros::stateless;
 use crate::nn::module::parameter::{Buffer, Parameter};
 use crate::ops::{Moments, RunningNorm};
@@ -153,6 +153,10 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         residual: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Tensor> {
+        if is_tracing() {
+            let y = self.path.scope(self, x, || self.run(x, moments, None, Activation::Linear))?;
+            return activation.apply_to_sum(y, residual);
+        }
         self.path.scope(self, x, || self.run(x, moments, residual, activation))
     }
 

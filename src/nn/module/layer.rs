@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Module;
 use super::visitor::Visitor;
 use crate::error::{Error, Result};
-use crate::profiling::hooks;
+use crate::profiling::{hooks, watch};
 use crate::tensor::Tensor;
 
 /// A layer without child modules: its description in error messages, in the printed tree and in a
@@ -100,10 +100,15 @@ impl LayerPath {
     /// Those of `body`, inside an [`Error::Layer`] unless they are one already.
     pub fn scope<L: Layer + ?Sized>(&self, layer: &L, x: &Tensor, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let profiled = if hooks::is_on() { self.get().and_then(hooks::enter) } else { None };
+        let watched = if watch::is_on() { self.get().and_then(|path| watch::open(&path)) } else { None };
         let result = body();
         drop(profiled);
-        if TRACING.get() || result.is_err() {
-            return self.report(&|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result);
+        if watched.is_some() || TRACING.get() || result.is_err() {
+            let y = self.report(&|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result)?;
+            return match watched {
+                Some(watched) => watch::close(watched, y),
+                None => Ok(y),
+            };
         }
         result
     }
@@ -195,7 +200,12 @@ impl fmt::Debug for LayerPath {
 /// unknown: in a block without layers inside, or in a network that no visitor pass, such as
 /// `eval()` or `parameters()`, has reached.
 pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    let place = if is_tracing() || hooks::is_on() { enter(module.as_module()) } else { None };
+    block_at(None, module, body)
+}
+
+/// Runs a block whose parent knows its path, for blocks without layers inside.
+pub(crate) fn block_at<M: Module + ?Sized>(path: Option<&LayerPath>, module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    let place = if is_observed() || hooks::is_on() { enter(path, module.as_module()) } else { None };
     let result = body();
     if place.is_none() && result.is_ok() {
         return result;
@@ -208,20 +218,24 @@ struct Place {
     path: String,
     // Reports the end of the block to profiles when it is dropped.
     profiled: Option<hooks::Leave>,
+    watched: Option<watch::Open>,
 }
 
-/// Reports the start of a block to profiles.
+/// Reports the start of a block to profiles and watchers.
 #[cold]
-fn enter(module: &dyn Module) -> Option<Place> {
-    let path = Visitor::find_path(module)?;
+fn enter(path: Option<&LayerPath>, module: &dyn Module) -> Option<Place> {
+    let path = Visitor::find_path(module).or_else(|| Some(path?.get()?.to_string()))?;
     let profiled = if hooks::is_on() { hooks::enter(path.as_str().into()) } else { None };
-    Some(Place { path, profiled })
+    let watched = if watch::is_on() { watch::open(&path) } else { None };
+    Some(Place { path, profiled, watched })
 }
 
-/// Reports the end of a block to profiles and its result to traces, and adds its path to an error.
+/// Reports the end of a block to profiles and its result to traces and watchers, and adds its path
+/// to an error.
 #[cold]
 fn leave(module: &dyn Module, place: Option<Place>, result: Result<Tensor>) -> Result<Tensor> {
-    if let Some(Place { path, profiled }) = place {
+    let mut result = result;
+    if let Some(Place { path, profiled, watched }) = place {
         drop(profiled);
         if let Ok(y) = &result {
             TRACE.with_borrow_mut(|trace| {
@@ -230,6 +244,10 @@ fn leave(module: &dyn Module, place: Option<Place>, result: Result<Tensor>) -> R
                 }
             });
         }
+        result = match (watched, result) {
+            (Some(watched), Ok(y)) => watch::close(watched, y),
+            (_, result) => result,
+        };
     }
     result.map_err(|error| locate_block(module, error))
 }
@@ -245,11 +263,18 @@ fn locate_block(module: &dyn Module, error: Error) -> Error {
     }
 }
 
-/// Whether the layers are being traced. Then each layer runs by itself, without fusion, and no
-/// result is cached, since a trace runs on the [meta device](crate::tensor::meta), without values.
+/// Whether the layers are being traced or [watched](watch) one by one. Then each layer runs by itself, without
+/// fusion, and no result is cached, since a trace runs on the [meta device](crate::tensor::meta),
+/// without values.
 #[inline]
 pub(crate) fn is_tracing() -> bool {
-    TRACING.get()
+    TRACING.get() || watch::splits()
+}
+
+/// Whether blocks are being traced or watched, so that each has to report its output.
+#[inline]
+pub(crate) fn is_observed() -> bool {
+    TRACING.get() || watch::is_on()
 }
 
 /// A call of a leaf layer.

@@ -1,11 +1,13 @@
 //! Parameters and buffers: the only mutable state of a network besides training switches.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
 use crate::tensor::create::or_panic;
+use crate::tensor::guard::with_value;
 use crate::tensor::meta::is_meta;
 use crate::tensor::{DType, Tensor};
 
@@ -32,6 +34,16 @@ struct Shared {
     value: RwLock<Value>,
     version: AtomicU64,
     frozen: AtomicBool,
+}
+
+thread_local! {
+    static CONSTANT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` with the values of all parameters on this thread as tensors that require no
+/// gradient, whether they are frozen or not: for gradients of inputs alone.
+pub(crate) fn as_constants<R>(body: impl FnOnce() -> R) -> R {
+    with_value(&CONSTANT, true, body)
 }
 
 /// Returns a number that has not been used before.
@@ -100,7 +112,7 @@ impl Parameter {
     /// it.
     pub fn try_tensor(&self) -> Result<Tensor> {
         let leaf = self.leaf()?;
-        Ok(if self.is_frozen() { leaf.detach() } else { leaf })
+        Ok(if self.is_frozen() || CONSTANT.get() { leaf.detach() } else { leaf })
     }
 
     /// Returns the leaf under which gradients are stored, frozen or not.

@@ -1,0 +1,16 @@
+//! Inspection of networks: outputs and gradients by path, maps of what a class depends on.
+
+mod attribution;
+mod capture;
+
+use convnet::Tensor;
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_vec::<f32>().unwrap()
+}
+
+/// Compares with a tolerance for the rounding errors of sums of a few thousand products.
+fn assert_close(found: &Tensor, expected: &Tensor) {
+    let agree = approx::relative_eq!(found, expected, epsilon = 1e-4, max_relative = 1e-4);
+    assert!(agree, "{:?}", found.worst_difference(expected));
+}
