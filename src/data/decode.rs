@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::orientation::{orientation, upright};
 use super::pixels::reserved;
-use super::{Image, jpeg, png};
+use super::{Image, Mask, jpeg, png};
 use crate::error::{Error, Result};
 use crate::io::read_file;
 
@@ -34,6 +35,17 @@ impl Image {
         decode(&read_file(path)?).map_err(|message| Error::format(path, message))
     }
 
+    /// Reads a file as [`open`](Self::open) does, turned or mirrored as its orientation tag (EXIF)
+    /// says: Pillow's `ImageOps.exif_transpose`. Cameras that are held upright write such tags.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open). A damaged tag counts as none.
+    pub fn open_upright(path: impl AsRef<Path>) -> Result<Image> {
+        let path = path.as_ref();
+        let bytes = read_file(path)?;
+        decode(&bytes).and_then(|image| upright(image, orientation(&bytes))).map_err(|message| Error::format(path, message))
+    }
+
     /// Decodes a file's content as [`open`](Self::open) does.
     ///
     /// # Errors
@@ -42,6 +54,20 @@ impl Image {
     /// fill.
     pub fn decode(bytes: &[u8]) -> Result<Image> {
         decode(bytes).map_err(|message| Error::value("image", message))
+    }
+}
+
+impl Mask {
+    /// Reads a PNG file as classes: the indices of its palette, or its gray samples as they are
+    /// stored. Masks of Pascal VOC have a palette, those of Cityscapes and ADE20K are gray.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is no PNG file, has
+    /// colours or samples of 16 bits, or for the reasons of [`Image::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Mask> {
+        let path = path.as_ref();
+        let pixels = png::decode_classes(&read_file(path)?).map_err(|message| Error::format(path, message))?;
+        Mask::new([pixels.height, pixels.width], pixels.bytes)
     }
 }
 

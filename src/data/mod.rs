@@ -34,6 +34,8 @@ mod jpeg;
 mod loader;
 mod mixing;
 #[cfg(feature = "image")]
+mod orientation;
+#[cfg(feature = "image")]
 mod pixels;
 #[cfg(feature = "image")]
 mod png;
@@ -49,7 +51,7 @@ pub use datasets::{
     k_folds, random_split, stratified_k_folds, stratified_split,
 };
 #[cfg(feature = "image")]
-pub use datasets::{ImageFolder, ImageFolderOptions};
+pub use datasets::{ImageFolder, ImageFolderOptions, ImageList, ImageListOptions, SegmentationFolder};
 pub use image::Image;
 pub use loader::{DataLoader, Epoch, OnError};
 pub use mixing::{BatchTransform, CutMix, MixUp};

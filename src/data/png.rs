@@ -44,8 +44,39 @@ struct Header {
 
 /// Decodes a file that starts as a PNG does, to gray or red-green-blue.
 pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
+    let (header, palette, mut rows) = read(bytes)?;
+    header.pixels(&mut rows, &palette)
+}
+
+/// Decodes the indices of a palette or the gray samples of a file, as they are stored, to one
+/// channel.
+pub(super) fn decode_classes(bytes: &[u8]) -> Result<Pixels, String> {
+    let (header, _, mut rows) = read(bytes)?;
+    let decoded = match (header.colour, header.depth) {
+        (Colour::Indexed, _) => {
+            // Each index as its colour.
+            let mut pixels = header.pixels(&mut rows, &array(|index| [index as u8; 3]))?;
+            let mut classes = reserved(pixels.width * pixels.height)?;
+            classes.extend(pixels.bytes.iter().step_by(3));
+            pixels.bytes = classes;
+            pixels
+        }
+        (Colour::Gray, depth @ (1 | 2 | 4 | 8)) => {
+            let mut pixels = header.pixels(&mut rows, &[[0; 3]; 256])?;
+            let scale = (255 / ((1u16 << depth) - 1)) as u8;
+            pixels.bytes.iter_mut().for_each(|byte| *byte /= scale);
+            pixels
+        }
+        _ => return Err("a mask is a PNG file of gray samples of at most 8 bits or with a palette, this one has other colours".to_string()),
+    };
+    Ok(Pixels { channels: 1, ..decoded })
+}
+
+/// Reads a file's header, palette and decompressed rows.
+fn read(bytes: &[u8]) -> Result<(Header, [[u8; 3]; 256], Vec<u8>), String> {
     if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        return Err("a damaged PNG file: its signature is incomplete".to_string());
+        let what = if bytes.starts_with(b"\x89PNG") { "a damaged PNG file: its signature is incomplete" } else { "not a PNG file" };
+        return Err(what.to_string());
     }
     let mut chunks = Chunks { bytes, at: 8 };
     let (mut header, mut palette) = (None, [[0; 3]; 256]);
@@ -64,8 +95,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     while let Some(chunk) = chunks.next().filter(|chunk| chunk.name == *b"IDAT") {
         data.push(chunk.body);
     }
-    let mut rows = inflate(&data, header.bytes().ok_or("a damaged PNG file: it is too large")?)?;
-    header.pixels(&mut rows, &palette)
+    let rows = inflate(&data, header.bytes().ok_or("a damaged PNG file: it is too large")?)?;
+    Ok((header, palette, rows))
 }
 
 struct Chunks<'a> {

@@ -16,6 +16,8 @@ use proptest::prelude::*;
 mod datasets;
 mod loading;
 #[cfg(feature = "image")]
+mod picture_files;
+#[cfg(feature = "image")]
 mod pictures;
 mod transforms_color;
 mod transforms_geometry;

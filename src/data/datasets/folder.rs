@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// torchvision. Links are followed, and each of several links to one folder is; a link to an
 /// enclosing folder is not.
 ///
+/// Files that cannot be read end the epoch with an error that names them, or are left out or
+/// replaced by the next one: [`DataLoader::on_error`](crate::data::DataLoader::on_error).
+///
 /// ```
 /// use convnet::data::{CenterCrop, DataLoader, Dataset, ImageFolder, Resize};
 ///
@@ -37,12 +40,20 @@ use crate::error::{Error, Result};
 /// assert!(train.len() == 3 && train.classes() == ["cat", "dog"]);
 /// let loader = DataLoader::new(train, 32).shuffle(0).workers(2).transform((Resize::shorter(256), CenterCrop::new([224, 224])));
 /// assert!(loader.epoch(0).next().expect("one batch")?.images.shape() == [3, 3, 224, 224]);
+///
+/// # std::fs::write("data/train/dog/broken.jpg", "not a picture").unwrap();
+/// // Later, data/train/dog/broken.jpg has been added, which is no picture.
+/// let train = ImageFolder::new("data/train")?;
+/// let tolerant = DataLoader::new(train, 32).transform(Resize::new([32, 32])).on_error(convnet::data::OnError::Skip);
+/// assert!(tolerant.epoch(0).next().expect("one batch")?.labels.shape() == [3]);
+/// assert!(tolerant.failures()[0].to_string().contains("broken.jpg: neither a JPEG nor a PNG file"));
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ImageFolder {
     classes: Vec<String>,
     samples: Vec<(PathBuf, i64)>,
+    upright: bool,
 }
 
 /// The greatest depth of nested folders.
@@ -51,6 +62,20 @@ const DEEPEST: usize = 64;
 /// The most times that a folder may be found in a class by different links. Links to folders with
 /// links multiply: a few dozen make more paths than can be visited.
 const MOST_VISITS: usize = 1000;
+
+/// The extensions of the formats that are read.
+const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png"];
+
+/// Returns whether a file's extension is that of a format that is read.
+pub(super) fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// Reads a picture, turned as its orientation tag says when it is to be upright.
+pub(super) fn open_picture(path: &Path, upright: bool) -> Result<Image> {
+    if upright { Image::open_upright(path) } else { Image::open(path) }
+}
 
 impl ImageFolder {
     /// Lists the pictures below a folder, without opening any.
@@ -65,12 +90,17 @@ impl ImageFolder {
 
     /// Returns settings, to be changed and [opened](ImageFolderOptions::open).
     pub fn options() -> ImageFolderOptions {
-        ImageFolderOptions { allow_empty: false, is_valid_file: None }
+        ImageFolderOptions { allow_empty: false, is_valid_file: None, upright: false }
     }
 
     /// Returns the path and the label of each sample.
     pub fn samples(&self) -> &[(PathBuf, i64)] {
         &self.samples
+    }
+
+    /// Returns the label of each sample, for samplers and splits.
+    pub fn labels(&self) -> Vec<i64> {
+        self.samples.iter().map(|&(_, label)| label).collect()
     }
 }
 
@@ -94,6 +124,7 @@ impl ImageFolder {
 pub struct ImageFolderOptions {
     allow_empty: bool,
     is_valid_file: Option<Box<dyn Fn(&Path) -> bool>>,
+    upright: bool,
 }
 
 impl ImageFolderOptions {
@@ -106,6 +137,12 @@ impl ImageFolderOptions {
     /// called with each file's path.
     pub fn is_valid_file(self, is_valid_file: impl Fn(&Path) -> bool + 'static) -> ImageFolderOptions {
         ImageFolderOptions { is_valid_file: Some(Box::new(is_valid_file)), ..self }
+    }
+
+    /// Sets whether pictures are turned as their orientation tag says; see
+    /// [`Image::open_upright`]. Off by default, as in torchvision.
+    pub fn upright(self, upright: bool) -> ImageFolderOptions {
+        ImageFolderOptions { upright, ..self }
     }
 
     /// Finds the pictures below a folder.
@@ -143,15 +180,14 @@ impl ImageFolderOptions {
             let message = format!("no {wanted} for the classes {}; `allow_empty` of `ImageFolder::options` keeps them", empty.join(", "));
             return Err(Error::format(root, message));
         }
-        Ok(ImageFolder { classes: classes.into_iter().map(|(name, _)| name).collect(), samples })
+        Ok(ImageFolder { classes: classes.into_iter().map(|(name, _)| name).collect(), samples, upright: self.upright })
     }
 
     fn takes(&self, path: &Path) -> bool {
         if let Some(is_valid_file) = &self.is_valid_file {
             return is_valid_file(path);
         }
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        ["jpg", "jpeg", "png"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+        is_picture(path)
     }
 }
 
@@ -238,7 +274,7 @@ impl Dataset for ImageFolder {
         let Some((path, label)) = self.samples.get(index) else {
             return Err(Error::argument("ImageFolder", format!("there is no sample {index}, the dataset has {}", self.samples.len())));
         };
-        Ok((Image::open(path)?, *label))
+        Ok((open_picture(path, self.upright)?, *label))
     }
 
     fn classes(&self) -> Vec<String> {

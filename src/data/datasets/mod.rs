@@ -1,6 +1,8 @@
 //! Datasets: MNIST, Fashion-MNIST, CIFAR, embedded digits, folders of pictures; parts of datasets.
 
 mod cifar;
+#[cfg(feature = "image")]
+mod csv;
 mod digits;
 #[cfg(feature = "download")]
 mod download;
@@ -8,7 +10,11 @@ mod download;
 mod folder;
 mod imagenet;
 mod in_memory;
+#[cfg(feature = "image")]
+mod list;
 mod mnist;
+#[cfg(feature = "image")]
+mod segmentation;
 mod split;
 mod tensors;
 
@@ -17,6 +23,10 @@ pub use digits::Digits;
 #[cfg(feature = "image")]
 pub use folder::{ImageFolder, ImageFolderOptions};
 pub use imagenet::IMAGENET_CLASSES;
+#[cfg(feature = "image")]
+pub use list::{ImageList, ImageListOptions};
 pub use mnist::{FashionMnist, Mnist};
+#[cfg(feature = "image")]
+pub use segmentation::SegmentationFolder;
 pub use split::{Concat, PartSize, PartSizes, Subset, k_folds, random_split, stratified_k_folds, stratified_split};
 pub use tensors::{Cached, Map, TensorDataset};
