@@ -7,5 +7,7 @@ pub(crate) mod gzip;
 mod read;
 pub(crate) mod tar;
 pub(crate) mod text_table;
+mod unwritten;
 
 pub(crate) use read::read_file;
+pub(crate) use unwritten::unwritten;

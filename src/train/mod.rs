@@ -1,5 +1,5 @@
 //! The trainer, and the parts that it is made of: metrics and evaluation, averages of weights, early
-//! stopping, the learning-rate range test, checkpoints, callbacks, logs.
+//! stopping, the learning-rate range test, checkpoints, callbacks, logs, reports.
 //!
 //! Each part works alone in a loop written by hand.
 
@@ -10,6 +10,7 @@ mod early_stopping;
 mod log;
 mod lr_range;
 pub mod metrics;
+mod report;
 mod trainer;
 
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm, with_average};
@@ -19,6 +20,7 @@ pub use early_stopping::EarlyStopping;
 pub use log::{CsvLog, JsonLines, LogValue, Logger, TensorBoard};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
+pub use report::{Curve, HtmlReport, ReportPicture};
 pub use trainer::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
 
 use crate::error::Result;

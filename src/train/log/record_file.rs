@@ -5,10 +5,10 @@
 //! before the next one is written.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::io::atomic_file::{folder_of, write_atomically};
 use crate::io::read_file;
 
@@ -102,7 +102,7 @@ impl RecordFile {
     /// Replaces the content, atomically.
     pub(super) fn replace(&mut self, records: &[u8]) -> Result<()> {
         self.open = None;
-        write_atomically(&self.path, |out| out.write_all(records)).context(ADVICE)?;
+        write_atomically(&self.path, |out| out.write_all(records)).map_err(unwritten_file)?;
         self.open().map(drop)
     }
 
@@ -134,21 +134,11 @@ pub(super) fn records(format: Format, bytes: &[u8]) -> impl Iterator<Item = (usi
     })
 }
 
-/// What to do when a log cannot be written, whatever the reason.
-const ADVICE: &str = "the log cannot be written; what was logged so far is whole";
-
 /// Returns the error for a log that cannot be written, with what to do about it.
 pub(super) fn unwritten(path: &Path, error: io::Error) -> Error {
-    let advice = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            "; free space there or log to another disk, then resume from the last checkpoint"
-        }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; log to a folder that this user may write to",
-        ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists => {
-            "; another file or folder is in its place: choose another name"
-        }
-        _ => "",
-    };
-    let context = format!("{ADVICE}{advice}");
-    Error::Context { context, source: Box::new(Error::io(path)(error)) }
+    unwritten_file(Error::io(path)(error))
+}
+
+fn unwritten_file(error: Error) -> Error {
+    crate::io::unwritten("the log cannot be written; what was logged so far is whole", error)
 }
