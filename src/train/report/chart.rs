@@ -6,11 +6,11 @@ use super::Curve;
 use super::html::{escaped, label};
 
 /// The size of a chart, in the units of its texts.
-const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 270.0;
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 240.0;
 
 /// The edges of the plotted area: left, right, top, bottom.
-const LEFT: f64 = 54.0;
+const LEFT: f64 = 48.0;
 const RIGHT: f64 = WIDTH - 14.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = HEIGHT - 40.0;
@@ -32,7 +32,7 @@ pub(super) fn line_chart(title: &str, x_label: &str, curves: &[Curve]) -> String
         return "<p class=\"quiet\">There are no finite values.</p>".to_string();
     }
     let x = Axis::over(finite().map(|point| point.0), 5);
-    let y = Axis::over(finite().map(|point| point.1), 5);
+    let y = Axis::over(finite().map(|point| point.1), 5).widened();
     let mut svg = legend(curves);
     let _ = write!(svg, "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escaped(title));
     for tick in y.ticks() {
@@ -133,6 +133,12 @@ impl Axis {
         Axis { low, high, step }
     }
 
+    /// Extends the range to the next ticks, so that no curve touches an edge.
+    fn widened(self) -> Axis {
+        let (low, high) = ((self.low / self.step + 1e-9).floor() * self.step, (self.high / self.step - 1e-9).ceil() * self.step);
+        Axis { low: low.min(self.low), high: high.max(self.high), ..self }
+    }
+
     fn ticks(&self) -> impl Iterator<Item = f64> {
         let first = (self.low / self.step - 1e-9).ceil();
         let last = (self.high / self.step + 1e-9).floor();
@@ -199,7 +205,9 @@ mod tests {
         points[54_321].1 = 9.0;
         let html = line_chart("loss", "step", &[Curve::new("training", points)]);
         assert!(html.len() < 20_000, "{}", html.len());
-        assert!(html.contains(&format!(" {TOP:.1}L")), "the peak is at the top");
+        // The axis ends at 10.
+        let peak = BOTTOM - (BOTTOM - TOP) * (9.0 - 0.0) / (10.0 - 0.0);
+        assert!(html.contains(&format!(" {peak:.1}L")), "{peak}");
         let gap = line_chart("loss", "step", &[Curve::new("a", [(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0)])]);
         assert_eq!((gap.matches("<path").count(), gap.matches("<circle").count()), (1, 1));
         assert!(line_chart("loss", "step", &[Curve::new("a", [(0.0, f64::NAN)])]).contains("no finite values"));

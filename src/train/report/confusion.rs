@@ -26,9 +26,7 @@ pub(super) fn confusion(matrix: &ConfusionMatrix, classes: &[String]) -> Result<
     );
     let mut html = format!("<p class=\"quiet\">{summary} The colour is the share of the row.</p>");
     html += &if matrix.classes() <= MOST_WRITTEN { table(matrix, &name) } else { heat_map(matrix)? };
-    html += &most_confused(matrix, &name);
-    html += &scores(matrix, &name);
-    Ok(html)
+    Ok(format!("{html}<div class=\"columns\"><div>{}</div><div>{}</div></div>", scores(matrix, &name), most_confused(matrix, &name)))
 }
 
 fn percent(share: f64) -> String {

@@ -7,7 +7,7 @@ fn matrix(classes: usize) -> ConfusionMatrix {
     let targets: Vec<i64> = (0..classes * 20).map(|i| (i % classes) as i64).collect();
     let outputs: Vec<f32> = (0..targets.len())
         .flat_map(|i| {
-            let predicted = if i * 7 % 10 < 7 { i % classes } else { i * i % classes };
+            let predicted = if i / classes % 5 < 4 { i % classes } else { (i % classes + i / (3 * classes)) % classes };
             (0..classes).map(move |class| f32::from(u8::from(class == predicted)))
         })
         .collect();
