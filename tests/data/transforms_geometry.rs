@@ -1,9 +1,9 @@
 //! Geometric transforms against torchvision's on PIL images, and the distributions of random ones.
 
 use convnet::data::{
-    Affine, Boxes, Crop, Deterministic, Geometric, Geometry, HorizontalFlip, Image, KeyPoints, Mask, Pad, PaddingMode, Part, Perspective,
-    RandomAffine, RandomCrop, RandomHorizontalFlip, RandomPerspective, RandomResizedCrop, RandomRotation, RandomVerticalFlip, Resize,
-    ResizeFilter, ResizedCrop, Rng, Rotate, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
+    Affine, Boxes, Crop, Deterministic, Elastic, ElasticTransform, Geometric, Geometry, HorizontalFlip, Image, KeyPoints, Mask, Pad,
+    PaddingMode, Part, Perspective, RandomAffine, RandomCrop, RandomHorizontalFlip, RandomPerspective, RandomResizedCrop, RandomRotation,
+    RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Rng, Rotate, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
 };
 use convnet::nn::StateDict;
 use convnet::{DType, Tensor};
@@ -413,4 +413,74 @@ fn bad_arguments_of_rotations_affine_changes_and_perspectives_are_errors() {
     assert!(draw(&RandomAffine::new(0.0).scale([2.0, 1.0])).contains("a range of scales"));
     assert!(draw(&RandomPerspective::new(2.0)).contains("a probability is between 0 and 1"));
     assert!(draw(&RandomPerspective::new(1.0).distortion_scale(-0.1)).contains("distortion_scale is between 0 and 1"));
+}
+
+#[test]
+fn elastic_deformations_are_those_of_torchvision() {
+    let expected = fixture();
+    for (kind, fill) in [("rgb", vec![200.0, 10.0, 90.0]), ("gray", vec![77.0])] {
+        let elastic = Elastic::new(expected.get(&format!("{kind} displacement")).unwrap()).unwrap().fill(fill);
+        for (name, filter) in FILTERS {
+            let mut got = image(expected.get(kind).unwrap());
+            got.apply(&elastic.clone().interpolation(filter)).unwrap();
+            let theirs = image(expected.get(&format!("{kind} elastic {name}")).unwrap());
+            assert_eq!(got.shape(), theirs.shape());
+            for (i, (&got, &theirs)) in got.bytes().unwrap().iter().zip(theirs.bytes().unwrap()).enumerate() {
+                // torchvision computes in f32, which can round to the neighbour; where the cubic
+                // filter leaves the range of bytes it wraps around.
+                let limited = filter == ResizeFilter::Bicubic && (got == 0 || got == 255);
+                assert!(got.abs_diff(theirs) <= 1 || limited, "{kind} {name}: value {i} is {got}, not {theirs}");
+            }
+        }
+    }
+    let field = Tensor::zeros([4, 5, 2]);
+    let mut same = map(4, 5);
+    same.apply(&Elastic::new(&field).unwrap()).unwrap();
+    assert_same(&same, &map(4, 5), "no displacement");
+    assert!(
+        complaint(map(5, 4).apply(&Elastic::new(&field).unwrap()).map(|_| ()))
+            .contains("displacements for an image of 4×5 do not fit one of 5×4")
+    );
+    assert!(complaint(Elastic::new(&Tensor::zeros([2, 4, 5]))).contains("a field of displacements has shape [H, W, 2], got [2, 4, 5]"));
+    let wild = Tensor::from_vec(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX], [1, 2, 2]).unwrap();
+    for (_, filter) in FILTERS {
+        let mut picture = map(1, 2);
+        picture.apply(&Elastic::new(&wild).unwrap().interpolation(filter).fill(255.0)).unwrap();
+        assert_eq!(picture.pixels()[..], [1.0; 4]);
+    }
+}
+
+#[test]
+fn random_deformations_are_as_strong_as_alpha_and_as_smooth_as_sigma_say() {
+    let (mut rng, size) = (rng(), [64, 64]);
+    let transform = ElasticTransform::new().alpha([50.0, 25.0]);
+    let (mut squares, mut count) = ([0.0; 2], 0.0);
+    for _ in 0..150 {
+        let geometry = transform.draw([3, 64, 64], &mut rng).unwrap().unwrap();
+        for point in [[16.5f32, 16.5], [48.5, 16.5], [16.5, 48.5], [48.5, 48.5]] {
+            let moved = geometry.point(point, size);
+            (0..2).for_each(|axis| squares[axis] += f64::from(moved[axis] - point[axis]).powi(2));
+            count += 1.0;
+        }
+    }
+    // Uniform numbers of [-1, 1] have the variance 1/3; a Gaussian's squared weights sum to
+    // 1 / 2σ√π along each axis; 64 pixels are 64/2 halves, of which alpha/64 is taken.
+    let blur = 1.0 / (2.0 * 5.0 * std::f64::consts::PI.sqrt());
+    for (axis, alpha) in [50.0, 25.0].into_iter().enumerate() {
+        let (deviation, expected) = ((squares[axis] / count).sqrt(), (1.0f64 / 3.0).sqrt() * blur * alpha / 2.0);
+        // 600 nearly independent values know their deviation to 1/√1200 of it; five times that.
+        assert!((deviation / expected - 1.0).abs() < 5.0 / 1200f64.sqrt(), "{deviation} should be {expected}");
+    }
+    let (mut picture, mut mask) = (map(9, 7), Mask::new([9, 7], (0..63).collect()).unwrap());
+    let strong = ElasticTransform::new().alpha([20.0; 2]).sigma([1.0, 0.0]).fill(255.0).interpolation(ResizeFilter::Nearest);
+    strong.apply_to_parts(&mut [Part::Image(&mut picture), Part::Mask(&mut mask)], &mut rng).unwrap();
+    for (pixel, &class) in picture.pixels().chunks(2).zip(mask.classes()) {
+        let outside = class == Mask::IGNORE && pixel == [1.0, 1.0];
+        assert!(outside || pixel == [f32::from(class / 7), f32::from(class % 7)], "{pixel:?} {class}");
+    }
+    let draw = |transform: ElasticTransform| complaint(transform.apply(&mut map(4, 5), &mut Rng::new(0)));
+    assert!(draw(ElasticTransform::new().alpha([f64::NAN, 1.0])).contains("alpha must be finite"));
+    assert!(draw(ElasticTransform::new().sigma([1.0, -1.0])).contains("sigma is between 0 and 1000 pixels, got -1"));
+    assert!(draw(ElasticTransform::new().sigma([1e9, 1.0])).contains("sigma is between 0 and 1000"));
+    ElasticTransform::new().apply(&mut map(0, 5), &mut rng).unwrap();
 }

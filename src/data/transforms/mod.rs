@@ -3,6 +3,7 @@
 mod choice;
 mod color;
 mod crop;
+mod elastic;
 mod erasing;
 mod fill;
 mod flip;
@@ -28,6 +29,7 @@ pub use color::{
 };
 pub(super) use crop::pad_to;
 pub use crop::{CenterCrop, Crop, five_crop, ten_crop};
+pub use elastic::{Elastic, ElasticTransform};
 pub use erasing::{Erase, RandomErasing};
 pub use fill::Fill;
 pub use flip::{HorizontalFlip, RandomHorizontalFlip, RandomVerticalFlip, VerticalFlip};
@@ -150,6 +152,8 @@ geometric!(
     Affine,
     CenterCrop,
     Crop,
+    Elastic,
+    ElasticTransform,
     HorizontalFlip,
     Pad,
     Perspective,
@@ -182,7 +186,7 @@ macro_rules! fixed {
         })+
     };
 }
-fixed!(Affine, Crop, HorizontalFlip, Pad, Perspective, ResizedCrop, Rotate, VerticalFlip);
+fixed!(Affine, Crop, Elastic, HorizontalFlip, Pad, Perspective, ResizedCrop, Rotate, VerticalFlip);
 
 macro_rules! forward_transform {
     ($($pointer:ty),+) => {

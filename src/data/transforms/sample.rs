@@ -17,6 +17,10 @@ pub(super) trait Sampled: Filled {
     fn cubic(values: [Self; 4], d: f64) -> f64;
     /// Converts a result; bytes are limited to their range and rounded down.
     fn narrow(value: f64) -> Self;
+    /// Converts a value.
+    fn wide(self) -> f64;
+    /// Converts a result; bytes are limited to their range and rounded to the nearest.
+    fn rounded(value: f64) -> Self;
 }
 
 impl Sampled for u8 {
@@ -29,6 +33,12 @@ impl Sampled for u8 {
     fn narrow(value: f64) -> u8 {
         value as u8
     }
+    fn wide(self) -> f64 {
+        self.into()
+    }
+    fn rounded(value: f64) -> u8 {
+        value.round_ties_even() as u8
+    }
 }
 
 impl Sampled for f32 {
@@ -40,6 +50,12 @@ impl Sampled for f32 {
         polynomial(terms, d)
     }
     fn narrow(value: f64) -> f32 {
+        value as f32
+    }
+    fn wide(self) -> f64 {
+        self.into()
+    }
+    fn rounded(value: f64) -> f32 {
         value as f32
     }
 }
@@ -103,7 +119,7 @@ impl<T: Sampled> Source<'_, T> {
     }
 
     #[inline(always)]
-    fn pixel(&self, channels: usize, row: usize, column: usize) -> &[T] {
+    pub(super) fn pixel(&self, channels: usize, row: usize, column: usize) -> &[T] {
         &self.values[(row * self.size[1] + column) * channels..][..channels]
     }
 
