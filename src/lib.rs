@@ -22,6 +22,7 @@
 pub mod autograd;
 pub mod data;
 mod error;
+pub mod guide;
 pub mod inspect;
 mod io;
 #[allow(unsafe_code)]
