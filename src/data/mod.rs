@@ -62,13 +62,13 @@ pub use samplers::{
     Batches, BucketSampler, DistributedSampler, RandomSampler, Sampler, SequentialSampler, StratifiedSampler, WeightedSampler,
 };
 pub use transforms::{
-    Affine, Autocontrast, Blur, Brightness, CenterCrop, ColorJitter, Compose, Contrast, Crop, Degrees, Deterministic, Elastic,
-    ElasticTransform, Equalize, Erase, Fill, GaussianBlur, Geometric, Geometry, Grayscale, HorizontalFlip, Hue, IMAGENET_MEAN,
-    IMAGENET_STD, ImageClassification, Invert, Normalize, Pad, Padding, PaddingMode, Perspective, Posterize, RandomAdjustSharpness,
-    RandomAffine, RandomApply, RandomAutocontrast, RandomChoice, RandomCrop, RandomEqualize, RandomErasing, RandomGrayscale,
-    RandomHorizontalFlip, RandomInvert, RandomOrder, RandomPerspective, RandomPosterize, RandomResizedCrop, RandomRotation, RandomSolarize,
-    RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Rotate, Saturation, Sharpness, Solarize, Spread, Transform, VerticalFlip,
-    apply_geometry, five_crop, ten_crop,
+    Affine, AugMix, AutoAugment, AutoAugmentPolicy, Autocontrast, Blur, Brightness, CenterCrop, ColorJitter, Compose, Contrast, Crop,
+    Degrees, Deterministic, Elastic, ElasticTransform, Equalize, Erase, Fill, GaussianBlur, Geometric, Geometry, Grayscale, HorizontalFlip,
+    Hue, IMAGENET_MEAN, IMAGENET_STD, ImageClassification, Invert, Normalize, Pad, Padding, PaddingMode, Perspective, Posterize,
+    RandAugment, RandomAdjustSharpness, RandomAffine, RandomApply, RandomAutocontrast, RandomChoice, RandomCrop, RandomEqualize,
+    RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert, RandomOrder, RandomPerspective, RandomPosterize, RandomResizedCrop,
+    RandomRotation, RandomSolarize, RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Rotate, Saturation, Sharpness, Solarize, Spread,
+    Transform, TrivialAugmentWide, VerticalFlip, apply_geometry, five_crop, ten_crop,
 };
 
 #[cfg(feature = "download")]

@@ -1,13 +1,15 @@
 //! Changes of colours against torchvision's numbers (`fixtures/transforms.py`), and the distributions
 //! of what is random.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 
 use convnet::data::{
-    Autocontrast, Batch, Blur, Brightness, ColorJitter, Contrast, CutMix, DataLoader, Deterministic, Digits, Equalize, Erase, GaussianBlur,
-    Hue, Image, Invert, Mask, MixUp, Part, Posterize, RandomAdjustSharpness, RandomApply, RandomAutocontrast, RandomChoice, RandomEqualize,
-    RandomErasing, RandomGrayscale, RandomInvert, RandomOrder, RandomPosterize, RandomSolarize, Rng, Saturation, Sharpness, Solarize,
-    Transform,
+    AugMix, AutoAugment, AutoAugmentPolicy, Autocontrast, Batch, Blur, Brightness, ColorJitter, Contrast, CutMix, DataLoader,
+    Deterministic, Digits, Equalize, Erase, GaussianBlur, Hue, Image, Invert, Mask, MixUp, Part, Posterize, RandAugment,
+    RandomAdjustSharpness, RandomApply, RandomAutocontrast, RandomChoice, RandomEqualize, RandomErasing, RandomGrayscale, RandomInvert,
+    RandomOrder, RandomPosterize, RandomSolarize, Rng, Saturation, Sharpness, Solarize, Transform, TrivialAugmentWide,
 };
 use convnet::nn::StateDict;
 use convnet::{DType, Result, Tensor};
@@ -101,9 +103,7 @@ fn rotated_hues_of_a_grid_of_colours_are_pillows() {
     for (shift, expected) in HUES {
         let mut image = Image::from_bytes([3, 52 * 52, 52], grid.clone()).unwrap();
         image.apply(&Hue::new(shift)).unwrap();
-        let mut crc = flate2::Crc::new();
-        crc.update(image.bytes().unwrap());
-        assert_eq!(crc.sum(), expected, "shift {shift}");
+        assert_eq!(crc(&image), expected, "shift {shift}");
     }
 }
 
@@ -449,4 +449,120 @@ fn mixtures_name_what_does_not_fit() {
         let labels = MixUp::new(alpha, 4).apply(batch(), &mut Rng::new(0)).unwrap().labels.to_vec::<f32>().unwrap();
         assert!(labels.iter().all(|x| (0.0..=1.0).contains(x)), "{labels:?}");
     }
+}
+
+/// Returns the checksums that torchvision's policies can give, from `fixtures/transforms.py`.
+fn possible(name: &str) -> Vec<u32> {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_policies.json")).unwrap();
+    let content: serde_json::Value = serde_json::from_str(&text).unwrap();
+    content[name].as_array().unwrap().iter().map(|sum| sum.as_u64().unwrap() as u32).collect()
+}
+
+/// Makes the picture of the policies' fixture.
+fn policy_picture() -> Image {
+    let value = |y: usize, x: usize, c: usize| {
+        let byte = match (y, x) {
+            (10..20, 5..30) => [200, 40, 90][c],
+            _ => (y * 37 + x * x * 3 + c * 50 + (x * y) % 7 * 9) % 256,
+        };
+        (40.0 + byte as f64 * 0.7) as u8
+    };
+    let bytes = (0..40 * 48 * 3).map(|i| value(i / 144, i / 3 % 48, i % 3)).collect();
+    Image::from_bytes([3, 40, 48], bytes).unwrap()
+}
+
+fn crc(image: &Image) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(image.bytes().unwrap());
+    crc.sum()
+}
+
+#[test]
+fn policies_give_all_of_torchvisions_pictures_and_no_others() {
+    assert_eq!([crc(&policy_picture())], possible("picture")[..]);
+    // The rarest result of AutoAugment has a probability of 0.0002, and there are some of these: not
+    // all are asked for.
+    let cases: [(&str, Box<dyn Transform>, u64, f64); 5] = [
+        ("rand_augment", Box::new(RandAugment::new().num_ops(1)), 400, 1.0),
+        ("trivial_augment_wide", Box::new(TrivialAugmentWide::new()), 1200, 0.6),
+        ("auto_augment_imagenet", Box::new(AutoAugment::new(AutoAugmentPolicy::ImageNet)), 800, 0.7),
+        ("auto_augment_cifar10", Box::new(AutoAugment::new(AutoAugmentPolicy::Cifar10)), 800, 0.7),
+        ("auto_augment_svhn", Box::new(AutoAugment::new(AutoAugmentPolicy::Svhn)), 800, 0.7),
+    ];
+    for (name, transform, draws, part) in cases {
+        let possible = possible(name);
+        let mut found = BTreeSet::new();
+        for seed in 0..draws {
+            let mut image = policy_picture();
+            transform.apply(&mut image, &mut Rng::new(seed)).unwrap();
+            assert!(possible.contains(&crc(&image)), "{name}: seed {seed}");
+            found.insert(crc(&image));
+        }
+        assert!(found.len() as f64 >= part * possible.len() as f64, "{name}: {} of {}", found.len(), possible.len());
+    }
+}
+
+#[test]
+fn geometry_of_policies_moves_masks_and_colours_do_not() {
+    let transform = RandAugment::new().num_ops(1).magnitude(20);
+    let (mut moved, mut stayed) = (0, 0);
+    for seed in 0..60 {
+        let mut image = policy_picture();
+        let mut alone = image.clone();
+        let mut mask = Mask::new([40, 48], vec![1; 40 * 48]).unwrap();
+        transform.apply_to_parts(&mut [Part::Image(&mut image), Part::Mask(&mut mask)], &mut Rng::new(seed)).unwrap();
+        transform.apply(&mut alone, &mut Rng::new(seed)).unwrap();
+        assert_eq!(image.bytes(), alone.bytes());
+        if mask.classes().contains(&Mask::IGNORE) {
+            // What geometry brings in is black.
+            let black = image.bytes().unwrap().chunks(3).map(|pixel| pixel == [0; 3]);
+            assert!(black.eq(mask.classes().iter().map(|&class| class == Mask::IGNORE)));
+            moved += 1;
+        } else {
+            stayed += 1;
+        }
+    }
+    assert!(moved > 10 && stayed > 10, "{moved} {stayed}");
+}
+
+#[test]
+fn augmix_stays_between_the_image_and_its_changed_copies() {
+    let start = policy_picture();
+    let mixed = |mix: &AugMix, seed: u64| {
+        let mut image = start.clone();
+        mix.apply(&mut image, &mut Rng::new(seed)).unwrap();
+        image
+    };
+    // Without chains, only the image's own part is left: uniform for α = 1.
+    let parts: Vec<f64> = (0..300)
+        .map(|seed| f64::from(mixed(&AugMix::new().mixture_width(0), seed).bytes().unwrap()[0]) / f64::from(start.bytes().unwrap()[0]))
+        .collect();
+    let mean = parts.iter().sum::<f64>() / 300.0;
+    // Four standard deviations, 4 / √(12 · 300) = 0.067, and what truncation takes: half of a 40th.
+    assert!((mean - 0.4875).abs() < 0.067, "{mean}");
+    // Equal copies mix to the image itself.
+    let gray = bytes([3, 8, 8], 90);
+    for seed in 0..50 {
+        let mut image = gray.clone();
+        AugMix::new().severity(1).all_ops(false).apply(&mut image, &mut Rng::new(seed)).unwrap();
+        // Only the threshold and bits of the smallest magnitude: solarize from 255 on, and 4 bits.
+        assert!(image.bytes().unwrap().iter().all(|x| (80..=90).contains(x)));
+    }
+    assert!((0..20).all(|seed| mixed(&AugMix::new(), seed).bytes() != start.bytes()));
+}
+
+#[test]
+fn arguments_of_policies_that_make_no_sense_are_named() {
+    let says = |transform: &dyn Transform, words: &str| {
+        let message = complaint(transform.apply(&mut policy_picture(), &mut Rng::new(1)));
+        assert!(message.contains(words), "{message:?} should say {words:?}");
+    };
+    says(&RandAugment::new().magnitude(31), "the magnitude must be below the number of bins, 31, got 31");
+    says(&RandAugment::new().num_magnitude_bins(1), "at least 2 bins");
+    says(&RandAugment::new().num_ops(usize::MAX), "the number of changes is at most 256");
+    says(&TrivialAugmentWide::new().num_magnitude_bins(0), "at least 2 bins");
+    says(&AugMix::new().severity(11), "from 1 to 10, got 11");
+    says(&AugMix::new().mixture_width(1 << 40), "the number of chains is at most 256");
+    says(&AugMix::new().chain_depth(1000), "at most 256");
+    says(&AugMix::new().alpha(0.0), "alpha must be positive");
 }

@@ -473,6 +473,14 @@ fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// Runs a loop compiled for each instruction set, as [`vectorize`] runs a closure.
+///
+/// A closure that is too large to be inlined remains compiled for the least instruction set; a
+/// [`pulp::NullaryFnOnce`] whose `call` is `inline(always)` is not.
+pub fn vectorize_loop<L: pulp::NullaryFnOnce>(body: L) -> L::Output {
+    ARCH.dispatch(body)
+}
+
 /// Runs a closure compiled for AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt")]

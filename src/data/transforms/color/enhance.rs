@@ -1,6 +1,6 @@
 //! Brightness, contrast and saturation: blends of an image with black, with its mean, with grey.
 
-use super::{checked_factor, expect_gray_or_rgb, for_each_block, truncated};
+use super::{BLOCK, Blocks, Plane, checked_factor, expect_gray_or_rgb, for_each_block, truncated};
 use crate::data::Image;
 use crate::data::image::Pixels;
 use crate::data::transforms::grayscale::{gray, luminance};
@@ -124,14 +124,7 @@ impl Deterministic for Saturation {
             return Ok(());
         }
         match &mut image.pixels {
-            Pixels::Bytes(bytes) => vectorize::<f32, _>(|| {
-                for_each_block(bytes, |[red, green, blue]| {
-                    for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
-                        let gray = f32::from(luminance(&[*r, *g, *b]));
-                        [*r, *g, *b] = [*r, *g, *b].map(|x| truncated(gray + factor * (f32::from(x) - gray)));
-                    }
-                });
-            }),
+            Pixels::Bytes(bytes) => for_each_block(bytes, &mut FromGray { factor }),
             Pixels::Floats(values) => {
                 let rest = (1.0 - self.factor) as f32;
                 for pixel in values.as_chunks_mut::<3>().0 {
@@ -169,14 +162,35 @@ fn blend_floats(values: &mut [f32], base: f32, factor: f64) {
     });
 }
 
-/// Returns the sum of the pixels' brightness, rounded for each as Pillow's.
+/// Moves colours from their grey, at factor 0, through themselves, and beyond.
+struct FromGray {
+    factor: f32,
+}
+
+impl Blocks for FromGray {
+    #[inline(always)]
+    fn block(&mut self, [red, green, blue]: &mut [Plane; 3]) {
+        for i in 0..BLOCK {
+            let color = [red[i], green[i], blue[i]];
+            let gray = f32::from(luminance(&color));
+            [red[i], green[i], blue[i]] = color.map(|x| truncated(gray + self.factor * (f32::from(x) - gray)));
+        }
+    }
+}
+
+/// The sum of the pixels' brightness, rounded for each as Pillow's.
+struct SumOfLuminance(u64);
+
+impl Blocks for SumOfLuminance {
+    #[inline(always)]
+    fn block(&mut self, [red, green, blue]: &mut [Plane; 3]) {
+        let brightness = (0..BLOCK).map(|i| u32::from(luminance(&[red[i], green[i], blue[i]])));
+        self.0 += u64::from(brightness.sum::<u32>());
+    }
+}
+
 fn sum_of_luminance(bytes: &mut [u8]) -> u64 {
-    vectorize::<f32, _>(|| {
-        let mut sum = 0;
-        for_each_block(bytes, |[red, green, blue]| {
-            let brightness = red.iter().zip(&*green).zip(&*blue).map(|((&r, &g), &b)| u32::from(luminance(&[r, g, b])));
-            sum += u64::from(brightness.sum::<u32>());
-        });
-        sum
-    })
+    let mut sum = SumOfLuminance(0);
+    for_each_block(bytes, &mut sum);
+    sum.0
 }

@@ -1,6 +1,6 @@
 //! Rotation of hues.
 
-use super::{BLOCK, Plane, expect_gray_or_rgb, for_each_block};
+use super::{BLOCK, Blocks, Plane, expect_gray_or_rgb, for_each_block};
 use crate::data::Image;
 use crate::data::image::Pixels;
 use crate::data::transforms::{Deterministic, deterministic};
@@ -49,7 +49,7 @@ impl Deterministic for Hue {
         match &mut image.pixels {
             Pixels::Bytes(bytes) => {
                 let shift = (self.shift * 255.0) as i32 as u8;
-                vectorize::<f32, _>(|| for_each_block(bytes, |planes| rotate_bytes(planes, shift)));
+                for_each_block(bytes, &mut Rotation { shift });
             }
             Pixels::Floats(values) => {
                 let shift = self.shift as f32;
@@ -61,6 +61,18 @@ impl Deterministic for Hue {
 }
 
 deterministic!(Hue);
+
+/// A rotation of bytes of hue.
+struct Rotation {
+    shift: u8,
+}
+
+impl Blocks for Rotation {
+    #[inline(always)]
+    fn block(&mut self, planes: &mut [Plane; 3]) {
+        rotate_bytes(planes, self.shift);
+    }
+}
 
 /// Rotates the hues of a block by way of bytes of hue, saturation and value, with the results of
 /// Pillow's conversions (`rgb2hsv`, `hsv2rgb`).

@@ -23,9 +23,11 @@ pub use random::{
 };
 pub use sharpness::Sharpness;
 
+use pulp::NullaryFnOnce;
+
 use crate::data::Image;
 use crate::error::{Error, Result};
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, vectorize_loop};
 
 /// Pixels in a block of [`for_each_block`].
 const BLOCK: usize = 64;
@@ -33,29 +35,54 @@ const BLOCK: usize = 64;
 /// One channel of a block of pixels.
 type Plane = [u8; BLOCK];
 
-/// Runs `body` on blocks of pixels of red, green and blue, whose channels lie apart.
+/// What is done with each block of pixels of red, green and blue, whose channels lie apart.
 ///
-/// The last block is filled up with black.
-#[inline(always)]
-fn for_each_block(bytes: &mut [u8], mut body: impl FnMut(&mut [Plane; 3])) {
-    let mut planes = [[0; BLOCK]; 3];
-    let (blocks, rest) = bytes.as_chunks_mut::<{ 3 * BLOCK }>();
-    for block in blocks {
-        let pixels: &mut [[u8; 3]; BLOCK] = block.as_chunks_mut().0.try_into().expect("a block is 64 pixels");
-        for (i, pixel) in pixels.iter().enumerate() {
-            (0..3).for_each(|c| planes[c][i] = pixel[c]);
+/// The methods are `inline(always)`: they become part of a loop that is compiled for the machine's
+/// vectors.
+trait Blocks {
+    /// Reads or changes a block.
+    fn block(&mut self, planes: &mut [Plane; 3]);
+}
+
+/// Does it to all blocks, of which the last is filled up with black.
+fn for_each_block<B: Blocks>(bytes: &mut [u8], blocks: &mut B) {
+    vectorize_loop(BlockLoop { bytes, blocks });
+}
+
+struct BlockLoop<'a, B> {
+    bytes: &'a mut [u8],
+    blocks: &'a mut B,
+}
+
+impl<B: Blocks> NullaryFnOnce for BlockLoop<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let mut planes = [[0; BLOCK]; 3];
+        let (blocks, rest) = self.bytes.as_chunks_mut::<{ 3 * BLOCK }>();
+        for block in blocks {
+            split(block, &mut planes);
+            self.blocks.block(&mut planes);
+            join(&planes, block);
         }
-        body(&mut planes);
-        for (i, pixel) in pixels.iter_mut().enumerate() {
-            (0..3).for_each(|c| pixel[c] = planes[c][i]);
-        }
+        planes = [[0; BLOCK]; 3];
+        split(rest, &mut planes);
+        self.blocks.block(&mut planes);
+        join(&planes, rest);
     }
-    planes = [[0; BLOCK]; 3];
-    for (i, pixel) in rest.as_chunks::<3>().0.iter().enumerate() {
+}
+
+#[inline(always)]
+fn split(bytes: &[u8], planes: &mut [Plane; 3]) {
+    for (i, pixel) in bytes.as_chunks::<3>().0.iter().take(BLOCK).enumerate() {
         (0..3).for_each(|c| planes[c][i] = pixel[c]);
     }
-    body(&mut planes);
-    for (i, pixel) in rest.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+}
+
+#[inline(always)]
+fn join(planes: &[Plane; 3], bytes: &mut [u8]) {
+    for (i, pixel) in bytes.as_chunks_mut::<3>().0.iter_mut().take(BLOCK).enumerate() {
         (0..3).for_each(|c| pixel[c] = planes[c][i]);
     }
 }

@@ -1,5 +1,7 @@
 //! Sharpness: a blend of an image with a smoothed one.
 
+use std::ops::Add;
+
 use super::{checked_factor, truncated};
 use crate::data::Image;
 use crate::data::image::Pixels;
@@ -46,18 +48,18 @@ impl Deterministic for Sharpness {
         }
         let inner = Inner { channels, width };
         match &mut image.pixels {
-            Pixels::Bytes(bytes) => inner.replace(bytes, |around, x| {
-                let sum = around.iter().map(|&x| u16::from(x)).sum::<u16>() + 4 * u16::from(x);
-                // The sum's 13th, rounded; the 13th of a whole number is never half-way.
-                let smooth = f32::from((2 * sum + 13) / 26);
-                truncated(smooth + factor * (f32::from(x) - smooth))
-            }),
+            Pixels::Bytes(bytes) => {
+                let finish = |nine: u16, x: u8| {
+                    // The sum's 13th, rounded; the 13th of a whole number is never half-way.
+                    let smooth = f32::from((2 * (nine + 4 * u16::from(x)) + 13) / 26);
+                    truncated(smooth + factor * (f32::from(x) - smooth))
+                };
+                inner.replace(bytes, |three| three.map(u16::from).iter().sum(), finish);
+            }
             Pixels::Floats(values) => {
                 let rest = (1.0 - self.factor) as f32;
-                inner.replace(values, |around, x| {
-                    let smooth = (around.iter().sum::<f32>() + 4.0 * x) / 13.0;
-                    (factor * x + rest * smooth).clamp(0.0, 1.0)
-                });
+                let finish = |nine: f32, x: f32| (factor * x + rest * ((nine + 4.0 * x) / 13.0)).clamp(0.0, 1.0);
+                inner.replace(values, |three| three.iter().sum(), finish);
                 // torchvision limits the border too.
                 values.iter_mut().for_each(|x| *x = x.clamp(0.0, 1.0));
             }
@@ -75,32 +77,31 @@ struct Inner {
 }
 
 impl Inner {
-    /// Replaces the values of inner pixels by a function of the nine values around each, and of its
-    /// own.
-    fn replace<T: Copy>(&self, values: &mut [T], function: impl Fn(&[T; 9], T) -> T) {
+    /// Replaces the values of inner pixels by a function of the sum of the nine values around each,
+    /// and of the value. `sum` adds up three.
+    fn replace<T: Copy, S: Copy + Default + Add<Output = S>>(
+        &self,
+        values: &mut [T],
+        sum: impl Fn([T; 3]) -> S,
+        finish: impl Fn(S, T) -> T,
+    ) {
         let (step, row) = (self.channels, self.channels * self.width);
         // The rows above and at the current one, before their change.
         let mut above = values[..row].to_vec();
         let mut here = values[row..][..row].to_vec();
+        let mut columns = vec![S::default(); row];
         vectorize::<f32, _>(|| {
             let mut rest = &mut values[row..];
             while rest.len() >= 2 * row {
                 let (out, below) = rest.split_at_mut(row);
-                let inner = row - 2 * step;
-                let taps = [&above[..], &here[..], &below[..row]].map(|line| [0, 1, 2].map(|tap| &line[tap * step..][..inner]));
-                for (i, out) in out[step..][..inner].iter_mut().enumerate() {
-                    let around = [
-                        taps[0][0][i],
-                        taps[0][1][i],
-                        taps[0][2][i],
-                        taps[1][0][i],
-                        taps[1][1][i],
-                        taps[1][2][i],
-                        taps[2][0][i],
-                        taps[2][1][i],
-                        taps[2][2][i],
-                    ];
-                    *out = function(&around, taps[1][1][i]);
+                for (((columns, &a), &h), &b) in columns.iter_mut().zip(&above).zip(&here).zip(&below[..row]) {
+                    *columns = sum([a, h, b]);
+                }
+                let inner = step..row - step;
+                let (left, middle, right) = (&columns[..row - 2 * step], &columns[inner.clone()], &columns[2 * step..]);
+                let around = left.iter().zip(middle).zip(right).map(|((&l, &m), &r)| l + m + r);
+                for ((out, nine), &x) in out[inner.clone()].iter_mut().zip(around).zip(&here[inner]) {
+                    *out = finish(nine, x);
                 }
                 above.copy_from_slice(&here);
                 here.copy_from_slice(&below[..row]);

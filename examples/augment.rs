@@ -1,0 +1,178 @@
+//! Draws a picture under each transform, side by side, to see what an augmentation does.
+//!
+//! ```sh
+//! cargo run --release --example augment -- --image cat.jpg --out sheet.png
+//! cargo run --release --example augment -- --image cat.jpg --transform RandAugment --columns 12
+//! ```
+//!
+//! Each row of the sheet is a transform, under several seeds; the first column is the picture itself.
+//! The rows' names are printed.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use convnet::data::{
+    AugMix, AutoAugment, AutoAugmentPolicy, CenterCrop, ColorJitter, GaussianBlur, Grayscale, Image, RandAugment, RandomAdjustSharpness,
+    RandomAffine, RandomAutocontrast, RandomCrop, RandomEqualize, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert,
+    RandomPerspective, RandomPosterize, RandomResizedCrop, RandomRotation, RandomSolarize, RandomVerticalFlip, Resize, Rng, Transform,
+    TrivialAugmentWide,
+};
+
+/// Draw a picture under each transform.
+#[derive(Parser)]
+struct Options {
+    /// A JPEG or PNG file [default: a drawn test picture]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Where to write the sheet, as PNG or JPEG
+    #[arg(long, value_name = "FILE", default_value = "augment.png")]
+    out: PathBuf,
+    /// The seed of all random numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Draw only this transform; may be given several times
+    #[arg(long, value_name = "NAME")]
+    transform: Vec<String>,
+    /// Height and width of a picture in the sheet
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(8..=1024))]
+    size: u16,
+    /// Pictures in a row, beside the original
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=100))]
+    columns: u16,
+}
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Fallible<()> {
+    let size = usize::from(options.size);
+    let mut picture = match &options.image {
+        Some(path) => Image::open(path)?,
+        None => test_picture(),
+    };
+    if picture.channels() != 3 {
+        picture.apply(&Grayscale)?;
+    }
+    picture.apply(&(Resize::shorter(size), CenterCrop::new([size, size])))?;
+    let rows = chosen(transforms(size), &options.transform)?;
+
+    let columns = 1 + usize::from(options.columns);
+    let mut sheet = Sheet::new(rows.len(), columns, size);
+    for (row, (name, transform)) in rows.iter().enumerate() {
+        println!("row {:>2}: {name}", row + 1);
+        sheet.put(row, 0, &picture);
+        for column in 1..columns {
+            let mut changed = picture.clone();
+            let mut rng = Rng::for_sample(options.seed, row as u64, column as u64);
+            transform.apply(&mut changed, &mut rng)?;
+            changed.apply(&CenterCrop::new([size, size]))?;
+            sheet.put(row, column, &changed);
+        }
+    }
+    sheet.image()?.save(&options.out)?;
+    println!("wrote {}", options.out.display());
+    Ok(())
+}
+
+type Named = (&'static str, Box<dyn Transform>);
+
+/// Makes all transforms, with the arguments that papers use, or with the change always applied.
+fn transforms(size: usize) -> Vec<Named> {
+    fn boxed(name: &'static str, transform: impl Transform + 'static) -> Named {
+        (name, Box::new(transform))
+    }
+    vec![
+        boxed("RandomCrop", RandomCrop::new(size).padding(size / 8)),
+        boxed("RandomResizedCrop", RandomResizedCrop::new(size)),
+        boxed("RandomHorizontalFlip", RandomHorizontalFlip::new(0.5)),
+        boxed("RandomVerticalFlip", RandomVerticalFlip::new(0.5)),
+        boxed("RandomRotation", RandomRotation::new(30.0)),
+        boxed("RandomAffine", RandomAffine::new(15.0).translate([0.1, 0.1]).scale([0.8, 1.2]).shear(10.0)),
+        boxed("RandomPerspective", RandomPerspective::new(1.0).distortion_scale(0.5)),
+        boxed("ColorJitter", ColorJitter::new().brightness(0.4).contrast(0.4).saturation(0.4).hue(0.1)),
+        boxed("RandomGrayscale", RandomGrayscale::new(0.5)),
+        boxed("RandomInvert", RandomInvert::new(0.5)),
+        boxed("RandomPosterize", RandomPosterize::new(2, 0.5)),
+        boxed("RandomSolarize", RandomSolarize::new(128.0, 0.5)),
+        boxed("RandomAdjustSharpness", RandomAdjustSharpness::new(3.0, 0.5)),
+        boxed("RandomAutocontrast", RandomAutocontrast::new(0.5)),
+        boxed("RandomEqualize", RandomEqualize::new(0.5)),
+        boxed("GaussianBlur", GaussianBlur::new(7).sigma([0.1, 3.0])),
+        boxed("RandomErasing", RandomErasing::new(1.0)),
+        boxed("RandAugment", RandAugment::new()),
+        boxed("TrivialAugmentWide", TrivialAugmentWide::new()),
+        boxed("AutoAugment", AutoAugment::new(AutoAugmentPolicy::ImageNet)),
+        boxed("AugMix", AugMix::new()),
+    ]
+}
+
+/// Keeps the transforms of these names; all when there are none.
+fn chosen(all: Vec<Named>, names: &[String]) -> Fallible<Vec<Named>> {
+    if let Some(unknown) = names.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
+        let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no transform {unknown}; there are {}", known.join(", ")).into());
+    }
+    Ok(all.into_iter().filter(|(name, _)| names.is_empty() || names.iter().any(|wanted| wanted == name)).collect())
+}
+
+/// Pictures in rows and columns, with white lines between them.
+struct Sheet {
+    width: usize,
+    height: usize,
+    cell: usize,
+    bytes: Vec<u8>,
+}
+
+impl Sheet {
+    const LINE: usize = 4;
+
+    fn new(rows: usize, columns: usize, cell: usize) -> Sheet {
+        let extent = |count: usize| count * (cell + Sheet::LINE) + Sheet::LINE;
+        let (height, width) = (extent(rows), extent(columns));
+        Sheet { width, height, cell, bytes: vec![255; 3 * height * width] }
+    }
+
+    fn put(&mut self, row: usize, column: usize, picture: &Image) {
+        let bytes = picture.to_bytes();
+        let (bytes, channels) = (bytes.bytes().expect("bytes"), picture.channels());
+        let [top, left] = [row, column].map(|i| i * (self.cell + Sheet::LINE) + Sheet::LINE);
+        for y in 0..self.cell {
+            for x in 0..self.cell {
+                let (from, to) = ((y * self.cell + x) * channels, ((top + y) * self.width + left + x) * 3);
+                for c in 0..3 {
+                    self.bytes[to + c] = bytes[from + c.min(channels - 1)];
+                }
+            }
+        }
+    }
+
+    fn image(self) -> convnet::Result<Image> {
+        Image::from_bytes([3, self.height, self.width], self.bytes)
+    }
+}
+
+/// Draws a picture with an edge, gradients and colours.
+fn test_picture() -> Image {
+    let pixel = |y: usize, x: usize| -> [u8; 3] {
+        let (dy, dx) = (y as f32 - 120.0, x as f32 - 100.0);
+        match (dy * dy + dx * dx).sqrt() {
+            r if r < 60.0 => [230, 80, 50],
+            r if r < 66.0 => [20, 20, 30],
+            _ if (x / 32 + y / 32) % 2 == 0 => [60, (x / 2) as u8 + 60, 190],
+            _ => [(y / 2) as u8 + 90, 170, 90],
+        }
+    };
+    let bytes = (0..256).flat_map(|y| (0..256).flat_map(move |x| pixel(y, x))).collect();
+    Image::from_bytes([3, 256, 256], bytes).expect("three bytes for each pixel")
+}
