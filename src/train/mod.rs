@@ -20,7 +20,7 @@ pub use early_stopping::EarlyStopping;
 pub use log::{CsvLog, JsonLines, LogValue, Logger, TensorBoard};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
 pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
-pub use report::{Curve, HtmlReport, ReportPicture};
+pub use report::{Curve, HtmlReport, ReportPicture, WorstSamples};
 pub use trainer::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
 
 use crate::error::Result;

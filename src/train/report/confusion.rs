@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::html::{escaped, label, picture};
 use crate::data::Image;
 use crate::error::Result;
-use crate::train::metrics::ConfusionMatrix;
+use crate::train::metrics::{ClassScore, ConfusionMatrix};
 
 /// The largest number of classes whose counts are written out; the matrix of more is a picture.
 const MOST_WRITTEN: usize = 30;
@@ -19,6 +19,9 @@ const MOST_SCORES: usize = 50;
 /// Returns the matrix, the pairs of classes that are confused most, and the scores of the classes.
 pub(super) fn confusion(matrix: &ConfusionMatrix, classes: &[String]) -> Result<String> {
     let name = |class: usize| classes.get(class).cloned().unwrap_or_else(|| class.to_string());
+    if matrix.samples() == 0 {
+        return Ok("<p class=\"quiet\">There are no samples.</p>".to_string());
+    }
     let summary = format!(
         "{} samples, {} right. Rows are the true classes, columns the predicted ones.",
         matrix.samples(),
@@ -26,7 +29,7 @@ pub(super) fn confusion(matrix: &ConfusionMatrix, classes: &[String]) -> Result<
     );
     let mut html = format!("<p class=\"quiet\">{summary} The colour is the share of the row.</p>");
     html += &if matrix.classes() <= MOST_WRITTEN { table(matrix, &name) } else { heat_map(matrix)? };
-    Ok(format!("{html}<div class=\"columns\"><div>{}</div><div>{}</div></div>", scores(matrix, &name), most_confused(matrix, &name)))
+    Ok(format!("{html}<div class=\"columns\"><div>{}</div><div>{}</div></div>", scores(matrix, &name)?, most_confused(matrix, &name)))
 }
 
 fn percent(share: f64) -> String {
@@ -88,15 +91,13 @@ fn most_confused(matrix: &ConfusionMatrix, name: &dyn Fn(usize) -> String) -> St
     html + "</tbody></table></div>"
 }
 
-fn scores(matrix: &ConfusionMatrix, name: &dyn Fn(usize) -> String) -> String {
-    let rows: Vec<&[u64]> = matrix.rows().collect();
+fn scores(matrix: &ConfusionMatrix, name: &dyn Fn(usize) -> String) -> Result<String> {
+    let of = |score: fn(usize) -> ClassScore| matrix.score(score(matrix.classes())).map(|score| score.per_class());
+    let (precision, recall, f1) = (of(ClassScore::precision)?, of(ClassScore::recall)?, of(ClassScore::f1)?);
+    let support = |class: usize| (0..matrix.classes()).map(|predicted| matrix.count(class, predicted)).sum();
     let mut scores: Vec<(usize, [f64; 3], u64)> = Vec::new();
-    for class in 0..rows.len() {
-        let right = rows[class][class] as f64;
-        let support: u64 = rows[class].iter().sum();
-        let predicted: u64 = rows.iter().map(|row| row[class]).sum();
-        // 0/0 is NaN, a score that is not defined.
-        scores.push((class, [right / predicted as f64, right / support as f64, 2.0 * right / (support + predicted) as f64], support));
+    for class in 0..matrix.classes() {
+        scores.push((class, [precision[class], recall[class], f1[class]], support(class)));
     }
     let note = if scores.len() > MOST_SCORES {
         scores.retain(|(.., support)| *support > 0);
@@ -112,5 +113,5 @@ fn scores(matrix: &ConfusionMatrix, name: &dyn Fn(usize) -> String) -> String {
         let values = values.map(|value| format!("<td class=\"number\">{}</td>", escaped(&percent(value)))).concat();
         let _ = write!(html, "<tr><td>{}</td>{values}<td class=\"number\">{support}</td></tr>", label(&name(class)));
     }
-    html + "</tbody></table></div>"
+    Ok(html + "</tbody></table></div>")
 }

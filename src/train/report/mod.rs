@@ -9,6 +9,7 @@ mod html;
 mod system;
 #[cfg(test)]
 mod tests;
+mod worst;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use html::{escaped, label, pairs, picture};
+pub use worst::WorstSamples;
 
 use super::trainer::EpochRecord;
 use crate::data::Image;

@@ -116,6 +116,12 @@ fn matrix_of_many_classes_is_a_picture_and_lists_the_worst_ones() {
 }
 
 #[test]
+fn matrix_without_samples_is_a_sentence_however_many_classes_it_has() {
+    let html = HtmlReport::new("none").confusion(&ConfusionMatrix::new(usize::MAX), &["a"]).to_html().unwrap();
+    assert!(html.contains("There are no samples."));
+}
+
+#[test]
 fn parts_that_cannot_be_shown_are_the_error_of_the_end_and_write_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("report.html");
