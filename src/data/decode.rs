@@ -1,21 +1,30 @@
-//! Pictures from files: JPEG and PNG, recognised by their content.
+//! Pictures from files, recognised by their content: JPEG and PNG, by a feature others too.
 
 use std::path::Path;
 
+#[cfg(feature = "image-formats")]
+use image_crate::ImageFormat;
+
+#[cfg(feature = "image-formats")]
+use super::formats;
 use super::orientation::{orientation, upright};
-use super::pixels::reserved;
+use super::pixels::{Pixels, reserved};
 use super::{Image, Mask, jpeg, png};
 use crate::error::{Error, Result};
 use crate::io::read_file;
 
 impl Image {
     /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of
-    /// bytes](Image::is_bytes).
+    /// bytes](Image::is_bytes). With the feature `image-formats`, BMP, GIF, TIFF and WebP files are
+    /// read too. The content decides, not the name.
     ///
     /// Pixels are those of `Image.open(path).convert("RGB")` in Pillow 13, to the bit: gray is
     /// repeated, transparency is dropped, and the orientation tag of cameras (EXIF) is ignored.
     /// Damaged files that Pillow opens are opened too. Of 16 bits in PNG files the upper 8 count,
     /// but gray without transparency is clipped at 255, as in Pillow: scale such files beforehand.
+    ///
+    /// Of animations the first picture is read, transparent pixels of GIF files are black, and TIFF
+    /// samples of more than 8 bits are scaled to 8.
     ///
     /// ```
     /// use convnet::data::Image;
@@ -76,6 +85,10 @@ fn decode(bytes: &[u8]) -> Result<Image, String> {
         [0xFF, 0xD8, ..] => jpeg::decode(bytes)?,
         [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
         [] => return Err("an empty file".to_string()),
+        [b'B', b'M', ..] => other(bytes, "BMP")?,
+        [b'G', b'I', b'F', b'8', ..] => other(bytes, "GIF")?,
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => other(bytes, "WebP")?,
+        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => other(bytes, "TIFF")?,
         _ => return Err("neither a JPEG nor a PNG file".to_string()),
     };
     let colours = match pixels.channels {
@@ -84,6 +97,23 @@ fn decode(bytes: &[u8]) -> Result<Image, String> {
         _ => pixels.bytes,
     };
     Image::from_bytes([3, pixels.height, pixels.width], colours).map_err(|error| error.to_string())
+}
+
+/// Decodes a file of a format that the crate `image` reads.
+#[cfg(feature = "image-formats")]
+fn other(bytes: &[u8], name: &str) -> Result<Pixels, String> {
+    let format = match name {
+        "BMP" => ImageFormat::Bmp,
+        "GIF" => ImageFormat::Gif,
+        "WebP" => ImageFormat::WebP,
+        _ => ImageFormat::Tiff,
+    };
+    formats::decode(bytes, format).map_err(|message| format!("a {name} file: {message}"))
+}
+
+#[cfg(not(feature = "image-formats"))]
+fn other(_: &[u8], name: &str) -> Result<Pixels, String> {
+    Err(format!("a {name} file, which is read with the crate's feature `image-formats`"))
 }
 
 fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>, String> {

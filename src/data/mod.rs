@@ -27,6 +27,8 @@ mod datasets;
 #[cfg(feature = "image")]
 mod decode;
 mod encode;
+#[cfg(feature = "image-formats")]
+mod formats;
 pub mod idx;
 mod image;
 #[cfg(feature = "image")]

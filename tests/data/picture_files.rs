@@ -310,3 +310,71 @@ fn pictures_are_turned_upright_on_request() {
     assert_eq!(Image::open_upright(&png_path).unwrap().size(), [2, 3]);
     assert!(Image::open_upright(Path::new("none.png")).is_err());
 }
+
+#[cfg(feature = "image-formats")]
+mod formats {
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/formats")).join(name)
+    }
+
+    #[test]
+    fn other_formats_have_the_pixels_of_pillow() {
+        let wanted: Vec<u8> = (0..5).flat_map(|y| (0..7).flat_map(move |x| [40 * x, 50 * y, 20 * (x + y)])).collect();
+        for name in ["rgb.bmp", "palette.bmp", "palette.gif", "lossless.webp", "turned.webp", "rgb.tiff", "deflate.tiff"] {
+            let image = Image::open(fixture(name)).unwrap();
+            assert_eq!((image.shape(), image.bytes().unwrap()), ([3, 5, 7], &wanted[..]), "{name}");
+        }
+        let gray = Image::open(fixture("gray.tiff")).unwrap();
+        assert!(gray.bytes().unwrap().chunks(3).zip(wanted.chunks(3)).all(|(gray, wanted)| gray == [wanted[0]; 3]));
+        assert_eq!(Image::open_upright(fixture("turned.webp")).unwrap().size(), [7, 5]);
+        let (lossy, pillow) = (Image::open(fixture("lossy.webp")).unwrap(), Image::open(fixture("lossy.png")).unwrap());
+        let worst = lossy.bytes().unwrap().iter().zip(pillow.bytes().unwrap()).map(|(a, b)| a.abs_diff(*b)).max();
+        // Two decoders of one format, which round the conversion of colours differently.
+        assert!(lossy.shape() == pillow.shape() && worst <= Some(2), "{worst:?}");
+    }
+
+    #[test]
+    fn folders_list_files_of_other_formats() {
+        let dir = folder(&[]);
+        fs::create_dir(dir.path().join("class")).unwrap();
+        for name in ["rgb.bmp", "palette.gif", "lossless.webp", "rgb.tiff", "lossy.png"] {
+            fs::copy(fixture(name), dir.path().join("class").join(name)).unwrap();
+        }
+        let pictures = ImageFolder::new(&dir).unwrap();
+        assert_eq!(pictures.len(), 5);
+        let loader = DataLoader::new(pictures, 5).transform(Resize::new([8, 8]));
+        assert_eq!(loader.epoch(0).next().unwrap().unwrap().images.shape(), [5, 3, 8, 8]);
+    }
+
+    #[test]
+    fn damaged_files_of_other_formats_are_errors() {
+        let large = {
+            let mut file = fs::read(fixture("rgb.bmp")).unwrap();
+            file[18..26].copy_from_slice(&[0x00, 0x30, 0, 0, 0x00, 0x30, 0, 0]);
+            file
+        };
+        assert!(complaint(Image::decode(&large)).contains("a BMP file: truncated: "), "12,288 × 12,288 pixels in 200 bytes");
+        for name in ["rgb.bmp", "palette.gif", "lossless.webp", "rgb.tiff", "deflate.tiff", "lossy.webp"] {
+            let file = fs::read(fixture(name)).unwrap();
+            for length in 0..file.len() {
+                // Some ends are not needed. What matters is that nothing panics.
+                let _ = Image::decode(&file[..length]);
+            }
+            let mut state = 1u32;
+            for _ in 0..200 {
+                let mut damaged = file.clone();
+                for _ in 0..3 {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let at = state as usize % damaged.len();
+                    damaged[at] = (state >> 24) as u8;
+                }
+                if let Ok(image) = Image::decode(&damaged) {
+                    assert!(image.bytes().is_some());
+                }
+            }
+            assert!(Image::decode(&file[..file.len() / 2]).is_err(), "{name}");
+        }
+    }
+}

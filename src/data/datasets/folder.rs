@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// Classes are the folders' names in order; labels are their positions. Samples come class by
 /// class, within a class in torchvision's order: by the whole path of the folder, byte by byte
 /// (`a-b/3.jpg` before `a/x/2.jpg`, since `-` is less than `/`), then by the file's name. Files
-/// with the extensions of JPEG and PNG are samples; they are read when they are asked for, on the
-/// loader's threads.
+/// with the extensions of JPEG and PNG are samples, with the feature `image-formats` those of BMP,
+/// GIF, TIFF and WebP too; they are read when they are asked for, on the loader's threads.
 ///
 /// Names that begin with a dot (`.git`, the `._1.jpg` of macOS) are left out, unlike in
 /// torchvision. Links are followed, and each of several links to one folder is; a link to an
@@ -64,7 +64,8 @@ const DEEPEST: usize = 64;
 const MOST_VISITS: usize = 1000;
 
 /// The extensions of the formats that are read.
-const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png"];
+const EXTENSIONS: &[&str] =
+    if cfg!(feature = "image-formats") { &["jpg", "jpeg", "png", "bmp", "gif", "tif", "tiff", "webp"] } else { &["jpg", "jpeg", "png"] };
 
 /// Returns whether a file's extension is that of a format that is read.
 pub(super) fn is_picture(path: &Path) -> bool {
