@@ -16,9 +16,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, Rng};
+use convnet::data::{Batch, CenterCrop, DataLoader, Dataset, IMAGENET_CLASSES, Image, Rng};
 use convnet::nn::{Module, ModuleExt};
-use convnet::{Tensor, models, no_grad, weights};
+use convnet::{Tensor, inspect, models, no_grad, weights};
 
 /// Classify pictures; prints the most probable classes first.
 #[derive(Parser)]
@@ -45,6 +45,10 @@ struct Options {
     /// Threads that compute; 0 for one on each core
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Write Grad-CAM of each picture's most probable class: a PNG or JPEG file, or a folder for
+    /// several pictures
+    #[arg(long, value_name = "OUT")]
+    cam: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -81,6 +85,9 @@ fn run(options: Options) -> Fallible<()> {
         in_network += start.elapsed();
         found.extend(most_probable(&probabilities, options.top)?);
     }
+    if let Some(out) = &options.cam {
+        write_cams(&options, &*model, &found, out)?;
+    }
     let count = found.len() as f64;
     let (all, in_network) = (start.elapsed().as_secs_f64() / count, in_network.as_secs_f64() / count);
 
@@ -109,6 +116,29 @@ fn run(options: Options) -> Fallible<()> {
     };
     // A pipe that the reader closed, as `head` does, is no error.
     let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Writes a picture with the places that speak for its most probable class, for each picture.
+fn write_cams(options: &Options, model: &dyn Module, found: &[Vec<(usize, f32)>], out: &Path) -> Fallible<()> {
+    if options.pictures.len() > 1 {
+        fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
+    }
+    for (path, top) in options.pictures.iter().zip(found) {
+        let picture = Image::open(path)?;
+        let mut input = picture.clone();
+        input.apply(&models::preprocessing(&options.model)?)?;
+        let x = input.to_tensor().unsqueeze(0)?;
+        let layer = inspect::last_maps(model, x.shape())?;
+        let heat = inspect::grad_cam(model, &layer, &x, top.first().map(|&(class, _)| class))?;
+        // The network sees the middle of the picture, scaled.
+        let mut seen = picture;
+        let side = seen.height().min(seen.width());
+        seen.apply(&CenterCrop::new([side, side]))?;
+        let name = || format!("{}-cam.png", path.file_stem().unwrap_or_default().to_string_lossy());
+        let file = if options.pictures.len() > 1 { out.join(name()) } else { out.to_path_buf() };
+        seen.overlay(&heat)?.save(file)?;
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod dataset;
 mod datasets;
 #[cfg(feature = "image")]
 mod decode;
+mod drawing;
 mod encode;
 #[cfg(feature = "image-formats")]
 mod formats;
@@ -54,6 +55,7 @@ pub use datasets::{
 };
 #[cfg(feature = "image")]
 pub use datasets::{ImageFolder, ImageFolderOptions, ImageList, ImageListOptions, SegmentationFolder};
+pub use drawing::ColorMap;
 pub use image::Image;
 pub use loader::{DataLoader, Epoch, OnError};
 pub use mixing::{BatchTransform, CutMix, MixUp};

@@ -1,15 +1,16 @@
 //! Maps that show which pixels of an input a class depends on.
 
+use std::rc::Rc;
+
 use super::capture::{Mode, Recorder};
 use crate::autograd::enable_grad;
 use crate::data::Rng;
 use crate::error::{Error, Result};
-use crate::nn::{Module, as_constants, in_evaluation};
+use crate::nn::{Module, ModuleExt, SummaryRow, as_constants, in_evaluation};
 use crate::no_grad;
 use crate::ops::Interpolation;
 use crate::profiling::watch::{self, Watcher};
 use crate::tensor::{DType, Tensor};
-use std::rc::Rc;
 
 /// The number of inputs that [`occlusion`] and [`integrated_gradients`] run through the network
 /// together.
@@ -349,6 +350,31 @@ pub fn occlusion<M: Module + ?Sized>(
 pub fn heat_of(attributions: &Tensor) -> Result<Tensor> {
     let x = one_picture("heat_of", attributions)?;
     no_grad(|| x.sum([0, 1])?.abs().to_dtype(DType::F32))
+}
+
+/// Returns the path of the last layer or block whose output is a stack of maps, `[N, C, h, w]` with
+/// more than one position: the usual one for [`grad_cam`]. Of blocks inside each other with outputs
+/// of the same shape, it is the outermost. Only shapes are computed, for an input of this shape.
+///
+/// ```
+/// use convnet::{inspect, models};
+///
+/// assert_eq!(inspect::last_maps(&models::resnet18(10), [1, 3, 224, 224])?, "layer4");
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`summary`](crate::nn::ModuleExt::summary); [`Error::Argument`] when no output is a
+/// stack of maps.
+pub fn last_maps<M: Module + ?Sized>(model: &M, input_shape: impl AsRef<[usize]>) -> Result<String> {
+    let rows = model.summary(input_shape)?.rows;
+    let maps = |row: &&SummaryRow| !row.path.is_empty() && matches!(row.output.as_deref(), Some(&[_, _, h, w]) if h * w > 1);
+    let Some(last) = rows.iter().rev().find(maps) else {
+        return Err(Error::argument("last_maps", "no layer of the model gives maps [N, C, h, w]".to_string()));
+    };
+    let contains = |row: &&SummaryRow| last.path.strip_prefix(&row.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let same = rows.iter().filter(maps).find(|row| contains(row) && row.output == last.output);
+    Ok(same.unwrap_or(last).path.clone())
 }
 
 /// Returns the picture as `[1, C, H, W]`, without history.

@@ -24,11 +24,20 @@
 //! `Vec`.
 //!
 //! [`grad_cam`], [`grad_cam_plus_plus`], [`saliency`], [`smooth_grad`], [`integrated_gradients`] and
-//! [`occlusion`] show which parts of a picture a class depends on.
+//! [`occlusion`] show which parts of a picture a class depends on; [`kernels`] and [`feature_maps`]
+//! draw what a network has learned. [`weight_histograms`] and its like show distributions, and
+//! [`first_non_finite`], [`without_gradient`], [`dead_relus`] and [`UpdateRatios`] find out why
+//! training fails.
 
 mod attribution;
 mod capture;
+mod diagnoses;
+mod histogram;
 mod network;
+mod pictures;
 
-pub use attribution::{grad_cam, grad_cam_plus_plus, heat_of, integrated_gradients, occlusion, saliency, smooth_grad};
+pub use attribution::{grad_cam, grad_cam_plus_plus, heat_of, integrated_gradients, last_maps, occlusion, saliency, smooth_grad};
 pub use capture::{Captured, capture, features};
+pub use diagnoses::{DeadReLUs, NonFinite, UpdateRatios, dead_relus, first_non_finite, without_gradient};
+pub use histogram::{Histogram, activation_histograms, gradient_histograms, weight_histograms};
+pub use pictures::{feature_maps, kernels};

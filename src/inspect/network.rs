@@ -49,6 +49,11 @@ impl Network {
         Err(Error::argument(op, format!("there is no module at path \"{}\"; {}", short(path), near_names(path, self.paths.clone()))))
     }
 
+    /// Returns the paths of the leaf layers, in the order of definition.
+    pub(super) fn layers(&self) -> Vec<String> {
+        self.paths.iter().filter(|path| self.layers.contains_key(*path)).cloned().collect()
+    }
+
     /// Returns the description of the leaf layer at this path, such as `Conv2d 64→64, k3`; `None`
     /// for a block.
     pub(super) fn layer(&self, path: &str) -> Option<&str> {

@@ -2,6 +2,7 @@
 
 mod attribution;
 mod capture;
+mod diagnoses;
 
 use convnet::Tensor;
 
