@@ -35,7 +35,7 @@ fn full(classes: &[&str]) -> HtmlReport {
     };
     let rate = Curve::new(
         "learning rate",
-        (0..5000).map(|step| (f64::from(step) * 10.0, 0.05 * (1.0 + (f64::from(step) / 5000.0 * 3.1416).cos()))),
+        (0..5000).map(|step| (f64::from(step) * 10.0, 0.05 * (1.0 + (f64::from(step) / 5000.0 * std::f64::consts::PI).cos()))),
     );
     let pictures: Vec<ReportPicture> = (0..12)
         .map(|i| {
