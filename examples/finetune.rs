@@ -1,71 +1,161 @@
-//! Fine-tuning: a registered model gets a new head, and only the head is trained.
-//!
-//! The body keeps its weights, here random ones, since the example downloads nothing; with
-//! published weights it is the same program with one more line. Even features of random weights
-//! separate most digits.
+//! Fine-tuning: a registered model gets a new head for the classes of a dataset, and the parts that
+//! are not frozen are trained, each with a learning rate.
 //!
 //! ```sh
-//! cargo run --release --example finetune
+//! cargo run --release --example finetune     # a random body, a head for the embedded digits: shows the program, downloads nothing
+//! cargo run --release --example finetune -- --model resnet50 --weights resnet50-0676ba61.pth --dataset folder --data flowers --flip 0.5
+//! cargo run --release --features download --example finetune -- --model resnet18 --published --dataset folder --data flowers \
+//!     --freeze conv1,bn1,layer1 --rates layer2=0.03,layer3=0.1,layer4=0.3 --lr 0.001 --save flowers.safetensors
 //! ```
+//!
+//! Frozen parts keep their weights and the statistics of their normalisations. Even features of
+//! random weights separate most digits.
 
-use convnet::data::{Digits, Resize};
-use convnet::models;
-use convnet::prelude::*;
+#[path = "common/mod.rs"]
+mod common;
 
-fn main() -> Result<()> {
-    convnet::manual_seed(0);
-    let mut model = new_model()?;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-    // The body stays as it is: no gradients, and its normalisation uses its running statistics.
-    model.freeze("")?;
-    model.unfreeze("fc")?;
-    model.eval();
-    model.try_get("fc")?.train();
+use clap::{ArgAction, Parser};
+use common::augment::AugmentOptions;
+use common::data::{DataOptions, Source};
+use common::optimizer::OptimizerOptions;
+use common::{config, model, say};
+use convnet::data::{Batch, Dataset as _, IMAGENET_MEAN, IMAGENET_STD};
+use convnet::nn::{Module, ModuleExt};
+use convnet::optim::CosineAnnealingLr;
+use convnet::train::{Every, Step, Trainer, accuracy};
+use convnet::{Error, Result, models};
 
-    let train = DataLoader::new(Digits::train(), 64).shuffle(0).transform(Resize::new([32, 32]));
-    let mut optimizer = Adam::new(model.parameters(), 0.003);
-    for epoch in 0..3 {
-        let mut last = f32::NAN;
-        for batch in train.epoch(epoch).take(10) {
-            let Batch { images, labels } = batch?;
-            let loss = three_channels(&images)?.apply(&model)?.cross_entropy(&labels)?;
-            optimizer.step(&loss.backward()?)?;
-            last = loss.item()?;
-        }
-        println!("epoch {epoch}: loss {last:.3}");
+/// Options that differ from those of `train`.
+const DEFAULTS: [&str; 2] = ["--optimizer=adam", "--lr=0.003"];
+
+/// Fine-tune a registered model. Without other options: Adam with a rate of 0.003, on some of the
+/// digits that come with the crate.
+#[derive(Parser, Debug)]
+struct Options {
+    /// A registered architecture
+    #[arg(long, default_value = "resnet18")]
+    model: String,
+    /// Weights to start from, with any head: .pth, .safetensors, .npz or a checkpoint
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Start from the weights that torchvision publishes, trained on ImageNet
+    #[cfg(feature = "download")]
+    #[arg(long, conflicts_with = "weights")]
+    published: bool,
+    /// Number of classes of the weights
+    #[arg(long, default_value_t = 1000)]
+    classes: usize,
+    /// Parts that are not trained, or `none` [default: all but the new head]
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',', value_name = "PREFIX")]
+    freeze: Vec<String>,
+    /// TOML file with options; those of the command line win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// File for the tuned weights (safetensors)
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Passes over the training pictures
+    #[arg(long, default_value_t = 3)]
+    epochs: u64,
+    /// Threads that compute; 0 for one on each core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    #[command(flatten)]
+    data: DataOptions,
+    #[command(flatten)]
+    augment: AugmentOptions,
+    #[command(flatten)]
+    optimizer: OptimizerOptions,
+}
+
+fn main() -> ExitCode {
+    let (mut options, _) = config::parse_with::<Options>(&DEFAULTS);
+    if options.data.dataset == Source::Digits {
+        options.data.size.get_or_insert(32);
+        options.data.limit.get_or_insert(640);
     }
+    common::run(|| finetune(options))
+}
+
+fn finetune(mut options: Options) -> Result<()> {
+    convnet::set_num_threads(options.threads)?;
+    convnet::manual_seed(options.data.seed);
+    let weights = weights(&options)?;
+    if weights.is_some() && options.data.mean.is_empty() && options.data.std.is_empty() {
+        // The body knows pictures that were normalised so.
+        (options.data.mean, options.data.std) = (IMAGENET_MEAN.to_vec(), IMAGENET_STD.to_vec());
+    }
+    let splits = options.data.open()?;
+    let (train, valid) = options.data.loaders(&splits, model::input(&options.model)?, &options.augment)?;
+    let mut model = models::create(&options.model, options.classes)?;
+    if let Some(path) = &weights {
+        model::load(&model, path)?;
+        say(format_args!("starting from {}", path.display()));
+    }
+    models::replace_head(&mut model, splits.classes.len())?;
+    freeze(&model, &options.freeze)?;
+    let trained: usize = model.parameters().iter().filter(|parameter| !parameter.is_frozen()).map(|parameter| parameter.numel()).sum();
+    say(format_args!("{}: {trained} of {} parameters are trained", options.model, model.num_parameters()));
+
+    let steps = options.epochs * train.len() as u64;
+    let report = Trainer::new(&model, options.optimizer.build(&model)?)
+        .schedule(CosineAnnealingLr::new(0.0).steps(steps.max(1)), Every::Step)
+        .epochs(options.epochs)
+        .seed(options.data.seed)
+        .fit(&train, &valid, |model, Batch { images, labels }| {
+            rest(model);
+            let logits = model.forward(images)?;
+            let classes = if labels.ndim() == 2 { labels.argmax(1)? } else { labels.clone() };
+            Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, &classes)?))
+        })?;
 
     // What was saved loads into a model with the same head.
-    let path = std::env::temp_dir().join(format!("finetuned-{}.safetensors", std::process::id()));
+    let path = options.save.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("finetuned-{}.safetensors", std::process::id())));
     model.save(&path)?;
-    let restored = new_model()?;
+    let restored = models::create(&options.model, splits.classes.len())?;
     restored.load(&path)?;
-    println!("saved and loaded: {}", model.difference(&restored)?);
-    std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
-
-    model = restored;
-    model.eval();
-    let test = DataLoader::new(Digits::test(), 120).transform(Resize::new([32, 32]));
-    let (mut right, mut seen) = (0, 0);
-    for batch in test.epoch(0) {
-        let Batch { images, labels } = batch?;
-        let answers: Vec<i64> = no_grad(|| three_channels(&images)?.apply(&model)?.argmax(1)?.to_vec())?;
-        right += answers.iter().zip(labels.to_vec::<i64>()?).filter(|&(&answer, label)| answer == label).count();
-        seen += answers.len();
+    say(format_args!("saved and loaded: {}", model.difference(&restored)?));
+    if options.save.is_none() {
+        std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
     }
-    println!("{right} of {seen} test digits right");
+    let last = report.last().and_then(|metrics| metrics.get("valid/accuracy"));
+    say(format_args!("accuracy: {:.4} on {} pictures", last.copied().unwrap_or(f64::NAN), splits.valid.len()));
     Ok(())
 }
 
-/// resnet18 as it is published for ImageNet's thousand classes, with a new head for ten.
-fn new_model() -> Result<Box<dyn Module>> {
-    let mut model = models::create("resnet18", 1000)?;
-    // model.load_state_dict(&convnet::weights::load("resnet18-f37072fd.pth")?)?;
-    model.replace("fc", Sequential::new().push(Dropout::new(0.1)).push(Linear::new(512, 10)))?;
-    Ok(model)
+fn weights(options: &Options) -> Result<Option<PathBuf>> {
+    #[cfg(feature = "download")]
+    if options.published {
+        let published = models::published(&options.model)?;
+        return convnet::weights::download(published.url, published.sha256).map(Some);
+    }
+    Ok(options.weights.clone())
 }
 
-/// `[N, 1, H, W]` to `[N, 3, H, W]`, which the model was made for.
-fn three_channels(x: &Tensor) -> Result<Tensor> {
-    Tensor::cat(&[x, x, x], 1)
+/// Freezes the parts below prefixes; without any, all but the head, which has the last parameters.
+fn freeze(model: &dyn Module, prefixes: &[String]) -> Result<()> {
+    match prefixes {
+        [] => {
+            let parameters = model.named_parameters();
+            let head = parameters.last().and_then(|(name, _)| name.rsplit_once('.')).map_or("", |(head, _)| head);
+            model.freeze("")?;
+            model.unfreeze(head).map(|_| ())
+        }
+        [none] if none == "none" => Ok(()),
+        prefixes => prefixes.iter().try_for_each(|prefix| model.freeze(prefix).map(|_| ())),
+    }
+}
+
+/// Puts the modules whose parameters are all frozen into evaluation mode: their normalisations use
+/// their running statistics.
+fn rest(model: &dyn Module) {
+    for (_, module) in model.named_modules() {
+        let parameters = module.parameters();
+        if !parameters.is_empty() && parameters.iter().all(|parameter| parameter.is_frozen()) {
+            module.eval();
+        }
+    }
 }

@@ -125,6 +125,45 @@ pub trait Optimizer: Send {
     }
 }
 
+/// Holds any optimiser, such as one that is chosen while the program runs.
+impl<O: Optimizer + ?Sized> Optimizer for Box<O> {
+    fn step(&mut self, gradients: &Gradients) -> Result<()> {
+        (**self).step(gradients)
+    }
+
+    fn num_groups(&self) -> usize {
+        (**self).num_groups()
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        (**self).parameters()
+    }
+
+    fn learning_rate(&self, group: usize) -> Result<f64> {
+        (**self).learning_rate(group)
+    }
+
+    fn set_learning_rate(&mut self, group: usize, learning_rate: f64) -> Result<()> {
+        (**self).set_learning_rate(group, learning_rate)
+    }
+
+    fn momentum_of(&self, group: usize) -> Result<Option<f64>> {
+        (**self).momentum_of(group)
+    }
+
+    fn set_momentum(&mut self, group: usize, momentum: f64) -> Result<()> {
+        (**self).set_momentum(group, momentum)
+    }
+
+    fn state(&self) -> OptimizerState {
+        (**self).state()
+    }
+
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()> {
+        (**self).load_state(state)
+    }
+}
+
 /// Checks that `value` is in `[0, ∞)`, or in `[0, below)`.
 pub(crate) fn check_range(op: &'static str, name: &str, value: f64, below: f64) -> Result<()> {
     if value >= 0.0 && value < below {

@@ -1,5 +1,6 @@
 //! Training from the data to the accuracy.
 
+mod lenet_cifar;
 mod metrics;
 
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};

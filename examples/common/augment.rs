@@ -1,0 +1,171 @@
+//! Augmentation of training pictures, and the preparation of all.
+
+use clap::{Args, ValueEnum};
+use convnet::data::{
+    AugMix, AutoAugment, AutoAugmentPolicy, CenterCrop, ColorJitter, CutMix, DataLoader, Grayscale, Image, MixUp, Normalize, RandAugment,
+    RandomCrop, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, RandomVerticalFlip, Resize, Rng,
+    TrivialAugmentWide,
+};
+use convnet::{Error, Result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    Randaugment,
+    TrivialAugment,
+    AutoaugmentImagenet,
+    AutoaugmentCifar10,
+    AutoaugmentSvhn,
+    Augmix,
+}
+
+/// Random changes of training pictures, in the order in which they are applied.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Augmentation")]
+pub struct AugmentOptions {
+    /// Cut out a rectangle of at least this share of the area and scale it to the input's size
+    #[arg(long, value_name = "SHARE")]
+    pub random_resized_crop: Option<f64>,
+    /// Pad by this many pixels, then crop at random
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    pub crop_padding: usize,
+    /// Probability of a flip from left to right
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub flip: f64,
+    /// Probability of a flip from top to bottom
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub vertical_flip: f64,
+    /// Largest angle of a rotation, in degrees
+    #[arg(long, value_name = "DEGREES", default_value_t = 0.0)]
+    pub rotation: f64,
+    /// Policy of changes of many kinds
+    #[arg(long, value_enum)]
+    pub policy: Option<Policy>,
+    /// Number of changes and magnitude (0 to 30) of RandAugment
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "N,M", default_value = "2,9")]
+    pub randaugment: Vec<usize>,
+    /// Largest changes of brightness, contrast, saturation and hue
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "B,C,S,H")]
+    pub color_jitter: Vec<f64>,
+    /// Probability of taking the colours away
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub grayscale: f64,
+    /// Probability of erasing a rectangle
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub erasing: f64,
+    /// Mix pictures of a batch and their labels, with this α
+    #[arg(long, value_name = "ALPHA")]
+    pub mixup: Option<f64>,
+    /// Put rectangles of other pictures of the batch into pictures, with this α; with --mixup too,
+    /// each batch has one of both
+    #[arg(long, value_name = "ALPHA")]
+    pub cutmix: Option<f64>,
+}
+
+/// What a network's input looks like.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub channels: usize,
+    /// Height and width.
+    pub size: usize,
+    /// The length of the shorter side before the crop.
+    pub shorter: usize,
+    pub mean: Vec<f64>,
+    pub std: Vec<f64>,
+}
+
+impl Target {
+    /// Appends the preparation without random numbers.
+    pub fn add_to(&self, loader: DataLoader) -> DataLoader {
+        let size = self.size;
+        let loader = loader.transform(channels(self.channels)).transform(Resize::shorter(self.shorter));
+        loader.transform(CenterCrop::new([size, size])).transform(self.normalize())
+    }
+
+    fn normalize(&self) -> Normalize {
+        Normalize::new(&self.mean, &self.std)
+    }
+}
+
+impl AugmentOptions {
+    /// Appends augmentation and preparation.
+    pub fn add_to(&self, mut loader: DataLoader, target: &Target, classes: usize) -> Result<DataLoader> {
+        let size = [target.size; 2];
+        loader = loader.transform(channels(target.channels));
+        loader = match self.random_resized_crop {
+            Some(share) => loader.transform(RandomResizedCrop::new(size).scale([share, 1.0])),
+            None => {
+                let loader = loader.transform(Resize::shorter(target.shorter));
+                if self.crop_padding == 0 && target.shorter == target.size {
+                    loader.transform(CenterCrop::new(size))
+                } else {
+                    loader.transform(RandomCrop::new(size).padding(self.crop_padding))
+                }
+            }
+        };
+        if self.flip > 0.0 {
+            loader = loader.transform(RandomHorizontalFlip::new(self.flip));
+        }
+        if self.vertical_flip > 0.0 {
+            loader = loader.transform(RandomVerticalFlip::new(self.vertical_flip));
+        }
+        if self.rotation > 0.0 {
+            loader = loader.transform(RandomRotation::new(self.rotation));
+        }
+        loader = match self.policy {
+            None => loader,
+            Some(Policy::Randaugment) => match self.randaugment[..] {
+                [count, magnitude] => loader.transform(RandAugment::new().num_ops(count).magnitude(magnitude)),
+                _ => return Err(Error::msg("--randaugment wants the number of changes and their magnitude: 2,9")),
+            },
+            Some(Policy::TrivialAugment) => loader.transform(TrivialAugmentWide::new()),
+            Some(Policy::AutoaugmentImagenet) => loader.transform(AutoAugment::new(AutoAugmentPolicy::ImageNet)),
+            Some(Policy::AutoaugmentCifar10) => loader.transform(AutoAugment::new(AutoAugmentPolicy::Cifar10)),
+            Some(Policy::AutoaugmentSvhn) => loader.transform(AutoAugment::new(AutoAugmentPolicy::Svhn)),
+            Some(Policy::Augmix) => loader.transform(AugMix::new()),
+        };
+        match self.color_jitter[..] {
+            [] => {}
+            [brightness, contrast, saturation, hue] => {
+                let jitter = ColorJitter::new().brightness(brightness).contrast(contrast).saturation(saturation).hue(hue);
+                loader = loader.transform(jitter);
+            }
+            _ => return Err(Error::msg("--color-jitter wants four numbers, of brightness, contrast, saturation and hue: 0.4,0.4,0.4,0.1")),
+        }
+        if self.grayscale > 0.0 {
+            loader = loader.transform(RandomGrayscale::new(self.grayscale));
+        }
+        loader = loader.transform(target.normalize());
+        if self.erasing > 0.0 {
+            loader = loader.transform(RandomErasing::new(self.erasing));
+        }
+        Ok(match (self.mixup, self.cutmix) {
+            (Some(alpha), None) => loader.transform_batch(MixUp::new(alpha, classes)),
+            (None, Some(alpha)) => loader.transform_batch(CutMix::new(alpha, classes)),
+            (Some(mixup), Some(cutmix)) => {
+                let (mixup, cutmix) = (MixUp::new(mixup, classes), CutMix::new(cutmix, classes));
+                loader.transform_batch(
+                    move |batch, rng: &mut Rng| {
+                        if rng.chance(0.5) { mixup.apply(batch, rng) } else { cutmix.apply(batch, rng) }
+                    },
+                )
+            }
+            (None, None) => loader,
+        })
+    }
+}
+
+/// Makes grey pictures of coloured ones and the other way round.
+fn channels(wanted: usize) -> impl Fn(&mut Image, &mut Rng) -> Result<()> {
+    move |image, _| {
+        let [own, height, width] = image.shape();
+        match (own, wanted) {
+            (3, 1) => image.apply(&Grayscale).map(|_| ()),
+            (1, wanted) if wanted > 1 => {
+                let repeat = |values: &[u8]| values.iter().flat_map(|&value| std::iter::repeat_n(value, wanted)).collect();
+                *image = Image::from_bytes([wanted, height, width], repeat(image.to_bytes().bytes().unwrap_or_default()))?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Options from a TOML file and from the command line.
+//!
+//! The keys of a file are the long names of options; tables only group them:
+//!
+//! ```toml
+//! model = "cifar_resnet20"
+//!
+//! [optimizer]
+//! optimizer = "sgd"
+//! lr = 0.1
+//! ```
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command, Parser};
+use toml::{Table, Value};
+
+/// The name of the file with a run's options in its directory.
+pub const CONFIG: &str = "config.toml";
+
+/// Options that are not of the run that they start.
+const NOT_OF_THE_RUN: [&str; 4] = ["config", "out", "resume", "run"];
+
+/// Parses the options of the program; ends it with a message when they make no sense.
+///
+/// Options of the command line win over those of the file that `--config` names. `--run DIR`, and
+/// `--out DIR` with `--resume`, take the options with which the run in that directory was started.
+pub fn parse<P: Parser>() -> (P, Table) {
+    parse_with(&[])
+}
+
+/// Parses the options of a program with other defaults, `--name=value`.
+pub fn parse_with<P: Parser>(defaults: &[&str]) -> (P, Table) {
+    let command = P::command().args_override_self(true);
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let result = arguments(&command, defaults, &given).and_then(|arguments| {
+        let matches = command.clone().try_get_matches_from(arguments)?;
+        let options = P::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))?;
+        Ok((options, effective(&command, &matches)))
+    });
+    result.unwrap_or_else(|error: clap::Error| error.exit())
+}
+
+/// Writes the options of a run into its directory.
+pub fn save(dir: &Path, options: &Table) -> convnet::Result<()> {
+    let path = dir.join(CONFIG);
+    let write = || fs::create_dir_all(dir).and_then(|()| fs::write(&path, options.to_string()));
+    write().map_err(|source| convnet::Error::Io { path: path.clone(), source })
+}
+
+/// Puts defaults and the options of files before those of the command line, which override them.
+fn arguments(command: &Command, defaults: &[&str], given: &[OsString]) -> Result<Vec<OsString>, clap::Error> {
+    let mut arguments = given.get(..1).unwrap_or_default().to_vec();
+    arguments.extend(defaults.iter().map(OsString::from));
+    let run = value_of(given, "--run").or_else(|| {
+        let out = given.iter().any(|argument| argument == "--resume").then(|| value_of(given, "--out"));
+        out.flatten().filter(|dir| dir.join(CONFIG).exists())
+    });
+    if let Some(dir) = run {
+        // Programs have some options in common: each takes those that it knows.
+        let known = |name: &str| command.get_arguments().any(|argument| argument.get_long() == Some(name));
+        push(&mut arguments, &read(command, &dir.join(CONFIG))?, &known);
+    }
+    if let Some(path) = value_of(given, "--config") {
+        push(&mut arguments, &read(command, &path)?, &|_| true);
+    }
+    arguments.extend(given.iter().skip(1).cloned());
+    Ok(arguments)
+}
+
+/// Returns the value of `--name value` or `--name=value`.
+fn value_of(given: &[OsString], name: &str) -> Option<PathBuf> {
+    given.iter().enumerate().find_map(|(i, argument)| match argument.to_str()?.strip_prefix(name)? {
+        "" => given.get(i + 1).map(PathBuf::from),
+        value => value.strip_prefix('=').map(PathBuf::from),
+    })
+}
+
+fn read(command: &Command, path: &Path) -> Result<Table, clap::Error> {
+    let fail = |error: &dyn std::fmt::Display| command.clone().error(ErrorKind::Io, format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| fail(&error))?;
+    text.parse().map_err(|error| fail(&error))
+}
+
+fn push(arguments: &mut Vec<OsString>, table: &Table, known: &dyn Fn(&str) -> bool) {
+    for (key, value) in table {
+        let name = key.replace('_', "-");
+        match value {
+            Value::Table(table) => push(arguments, table, known),
+            value if known(&name) => arguments.push(format!("--{name}={}", text_of(value)).into()),
+            _ => {}
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(text_of).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
+}
+
+/// Returns all options with their values, defaults too.
+fn effective(command: &Command, matches: &ArgMatches) -> Table {
+    let mut options = Table::new();
+    for argument in command.get_arguments() {
+        let Some(name) = argument.get_long().filter(|name| !NOT_OF_THE_RUN.contains(name)) else { continue };
+        if let Ok(Some(values)) = matches.try_get_raw(argument.get_id().as_str()) {
+            let text = values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
+            // Numbers and truth values without quotes.
+            let value = text.parse::<i64>().map(Value::Integer).or_else(|_| text.parse().map(Value::Float));
+            let value = value.or_else(|_| text.parse().map(Value::Boolean)).unwrap_or(Value::String(text));
+            options.insert(name.to_string(), value);
+        }
+    }
+    options
+}

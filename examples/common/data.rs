@@ -1,0 +1,239 @@
+//! Datasets by name, and the loaders of their pictures.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use convnet::data::{
+    Cifar10, Cifar100, DataLoader, Dataset, Digits, FashionMnist, IMAGENET_MEAN, IMAGENET_STD, Image, ImageFolder, ImageList, Mnist,
+    OnError, Subset, stratified_split,
+};
+use convnet::{Error, Result};
+
+use super::augment::{AugmentOptions, Target};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// The 8×8 digits that come with the crate
+    Digits,
+    Mnist,
+    FashionMnist,
+    Cifar10,
+    Cifar100,
+    /// A folder of pictures for each class
+    Folder,
+    /// A CSV file with the path and the class of each picture
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Broken {
+    /// The run ends with the error
+    Fail,
+    /// The picture is left out
+    Skip,
+    /// The next picture takes its place
+    Replace,
+}
+
+/// Where pictures come from, and how they are loaded.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Data")]
+pub struct DataOptions {
+    /// Dataset
+    #[arg(long, value_enum, default_value = "digits")]
+    pub dataset: Source,
+    /// Directory or archive of the dataset; the CSV file; of a folder, the one that has the folders of the
+    /// classes, or that has `train` and `valid` (or `val`, `test`) with these
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Folder or CSV file to validate on [default: `valid`, `val` or `test` beside `train`]
+    #[arg(long, value_name = "PATH")]
+    pub valid_data: Option<PathBuf>,
+    /// Share of each class's training pictures to validate on instead of the test set [default: 0,
+    /// or 0.1 where there is no test set]
+    #[arg(long, value_name = "SHARE")]
+    pub valid_share: Option<f64>,
+    /// Train on the first pictures only, in a random order
+    #[arg(long, value_name = "PICTURES")]
+    pub limit: Option<usize>,
+    /// Height and width of the network's input [default: the model's]
+    #[arg(long, value_name = "PIXELS")]
+    pub size: Option<usize>,
+    /// Length of the shorter side before the crop to the input's size [default: the size, or 8/7 of
+    /// it from 128 on]
+    #[arg(long, value_name = "PIXELS")]
+    pub resize: Option<usize>,
+    /// Mean of the channels, for the normalisation [default: the dataset's]
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "R,G,B")]
+    pub mean: Vec<f64>,
+    /// Standard deviation of the channels [default: the dataset's]
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "R,G,B")]
+    pub std: Vec<f64>,
+    /// Pictures in a batch
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Threads that load pictures; 0 to load them between the steps
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// What becomes of a picture that cannot be read
+    #[arg(long, value_enum, default_value = "fail")]
+    pub broken: Broken,
+    /// Seed of the weights, the order of the pictures and the augmentation
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
+
+/// Pictures to train on and to validate on.
+pub struct Splits {
+    pub train: Pictures,
+    pub valid: Pictures,
+    pub classes: Vec<String>,
+}
+
+/// Pictures with their labels.
+type Labelled = (Pictures, Vec<i64>);
+
+impl DataOptions {
+    /// Opens the dataset.
+    pub fn open(&self) -> Result<Splits> {
+        let path = || self.data.clone().ok_or_else(|| Error::msg("--data is missing: the directory of the dataset"));
+        macro_rules! published {
+            ($dataset:ident, $dir:expr) => {{
+                let (train, valid) = ($dataset::train($dir)?, $dataset::test($dir)?);
+                let (train_labels, valid_labels) = (train.labels(), valid.labels());
+                ((Arc::new(train) as Pictures, train_labels), Some((Arc::new(valid) as Pictures, valid_labels)))
+            }};
+        }
+        let (train, valid): (Labelled, Option<Labelled>) = match self.dataset {
+            Source::Digits => {
+                let (train, valid) = (Digits::train(), Digits::test());
+                let labels = [train.labels(), valid.labels()];
+                let [of_train, of_valid] = labels;
+                ((Arc::new(train), of_train), Some((Arc::new(valid), of_valid)))
+            }
+            Source::Mnist => published!(Mnist, path()?),
+            Source::FashionMnist => published!(FashionMnist, path()?),
+            Source::Cifar10 => published!(Cifar10, path()?),
+            Source::Cifar100 => published!(Cifar100, path()?),
+            Source::Folder => {
+                let (train, valid) = folders(&path()?, self.valid_data.as_deref());
+                (folder(&train)?, valid.map(|valid| folder(&valid)).transpose()?)
+            }
+            Source::Csv => (list(&path()?)?, self.valid_data.as_deref().map(list).transpose()?),
+        };
+        let classes = train.0.classes();
+        if let Some((valid, _)) = &valid
+            && valid.classes() != classes
+        {
+            let message = format!("the classes to train on are {classes:?}, those to validate on {:?}", valid.classes());
+            return Err(Error::msg(message));
+        }
+        let share = self.valid_share.unwrap_or(if valid.is_some() { 0.0 } else { 0.1 });
+        let (train, labels, valid) = match valid {
+            Some((valid, _)) if share == 0.0 => (train.0, train.1, valid),
+            _ => {
+                let (pictures, labels) = train;
+                let (train, valid) = stratified_split(pictures, &labels, [1.0 - share, share], self.seed)?;
+                let labels = train.indices().iter().map(|&index| labels[index]).collect();
+                (Arc::new(train) as Pictures, labels, Arc::new(valid) as Pictures)
+            }
+        };
+        let train = match self.limit {
+            Some(limit) if limit < train.len() => {
+                let (part, _) = stratified_split(train, &labels, [limit, labels.len() - limit], self.seed)?;
+                Arc::new(part)
+            }
+            _ => train,
+        };
+        Ok(Splits { train, valid, classes })
+    }
+
+    /// Makes loaders of training batches, which are augmented, and of validation batches, for a
+    /// network with this input, `[C, H, W]`.
+    pub fn loaders(&self, splits: &Splits, input: [usize; 3], augment: &AugmentOptions) -> Result<(DataLoader, DataLoader)> {
+        let target = self.target(input)?;
+        let (seed, classes) = (self.seed, splits.classes.len());
+        let train = DataLoader::new(Arc::clone(&splits.train), self.batch).shuffle(seed).drop_last(splits.train.len() > self.batch);
+        let train = augment.add_to(self.settings(train), &target, classes)?;
+        Ok((train, self.plain_loader(Arc::clone(&splits.valid), &target)))
+    }
+
+    /// Makes a loader in the dataset's order, without augmentation.
+    pub fn plain_loader(&self, pictures: Pictures, target: &Target) -> DataLoader {
+        target.add_to(self.settings(DataLoader::new(pictures, self.batch)))
+    }
+
+    fn settings(&self, loader: DataLoader) -> DataLoader {
+        let broken = match self.broken {
+            Broken::Fail => OnError::Fail,
+            Broken::Skip => OnError::Skip,
+            Broken::Replace => OnError::Replace,
+        };
+        loader.workers(self.workers).on_error(broken)
+    }
+
+    /// Returns what the network's input looks like.
+    pub fn target(&self, [channels, height, _]: [usize; 3]) -> Result<Target> {
+        let size = self.size.unwrap_or(height);
+        let shorter = self.resize.unwrap_or(if size < 128 { size } else { size * 8 / 7 });
+        if shorter < size {
+            return Err(Error::msg(format!("--resize {shorter} is below the input's size, {size}")));
+        }
+        let (mean, std) = self.statistics();
+        let [mean, std] = [(&self.mean, mean), (&self.std, std)].map(|(own, usual)| if own.is_empty() { usual } else { own.clone() });
+        Ok(Target { channels, size, shorter, mean: for_channels(mean, channels), std: for_channels(std, channels) })
+    }
+
+    /// Returns mean and standard deviation of the dataset's channels.
+    fn statistics(&self) -> (Vec<f64>, Vec<f64>) {
+        match self.dataset {
+            Source::Digits => (vec![0.3], vec![0.35]),
+            Source::Mnist => (vec![0.1307], vec![0.3081]),
+            Source::FashionMnist => (vec![0.2860], vec![0.3530]),
+            Source::Cifar10 => (vec![0.4914, 0.4822, 0.4465], vec![0.2470, 0.2435, 0.2616]),
+            Source::Cifar100 => (vec![0.5071, 0.4866, 0.4409], vec![0.2673, 0.2564, 0.2762]),
+            Source::Folder | Source::Csv => (IMAGENET_MEAN.to_vec(), IMAGENET_STD.to_vec()),
+        }
+    }
+}
+
+/// One value for all channels of a grey dataset, or their mean for a grey network.
+fn for_channels(values: Vec<f64>, channels: usize) -> Vec<f64> {
+    match (values.len(), channels) {
+        (own, wanted) if own == wanted => values,
+        (1, wanted) => vec![values[0]; wanted],
+        (own, 1) => vec![values.iter().sum::<f64>() / own as f64],
+        _ => values,
+    }
+}
+
+/// Returns the folders to train and to validate on.
+fn folders(root: &Path, valid: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
+    let train = root.join("train");
+    let beside = || ["valid", "val", "test"].into_iter().map(|name| root.join(name)).find(|dir| dir.is_dir());
+    match (train.is_dir(), valid) {
+        (true, Some(valid)) => (train, Some(valid.to_path_buf())),
+        (true, None) => (train, beside()),
+        (false, valid) => (root.to_path_buf(), valid.map(Path::to_path_buf)),
+    }
+}
+
+fn folder(dir: &Path) -> Result<Labelled> {
+    let folder = ImageFolder::new(dir)?;
+    let labels = folder.samples().iter().map(|&(_, label)| label).collect();
+    Ok((Arc::new(folder), labels))
+}
+
+fn list(path: &Path) -> Result<Labelled> {
+    let list = ImageList::class_names(path)?;
+    let labels = list.labels();
+    Ok((Arc::new(list), labels))
+}
+
+/// The first pictures of a dataset, with the labels.
+pub fn first(pictures: &Pictures, count: usize) -> Result<Pictures> {
+    Ok(Arc::new(Subset::shared(Arc::clone(pictures), 0..count.min(pictures.len()))?))
+}

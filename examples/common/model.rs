@@ -1,0 +1,36 @@
+//! Registered models and their weights.
+
+use std::path::Path;
+
+use convnet::nn::{Module, ModuleExt, StateDict};
+use convnet::train::Checkpoint;
+use convnet::{Result, models, weights};
+
+/// Builds a registered model.
+pub fn create(name: &str, classes: usize) -> Result<Box<dyn Module>> {
+    models::create(name, classes)
+}
+
+/// Returns the shape of a model's input, `[C, H, W]`.
+pub fn input(name: &str) -> Result<[usize; 3]> {
+    Ok(models::info(name)?.input)
+}
+
+/// Reads weights: a checkpoint of a run, whose averaged weights are taken when it has any; or a file
+/// of PyTorch, safetensors or NumPy, with torchvision's or timm's names.
+pub fn read_weights(path: &Path) -> Result<StateDict> {
+    let state = weights::load(path)?;
+    if !state.iter().any(|(name, _)| name.starts_with("optimizer.")) {
+        return weights::rename(state);
+    }
+    let checkpoint = Checkpoint::load(path)?;
+    let model = checkpoint.section("model")?;
+    let average = checkpoint.section("average")?;
+    let averaged = |name: &str| average.get(&format!("average.{name}")).cloned();
+    Ok(model.iter().map(|(name, value)| (name.to_string(), averaged(name).unwrap_or_else(|| value.clone()))).collect())
+}
+
+/// Loads weights into a model that has the same shapes.
+pub fn load(model: &dyn Module, path: &Path) -> Result<()> {
+    model.load_state_dict(&read_weights(path)?).map(|_| ())
+}

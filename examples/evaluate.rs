@@ -1,0 +1,151 @@
+//! Evaluates a checkpoint, or weights of another program, on a dataset: accuracy, top-k accuracy,
+//! loss, precision, recall and F1 of each class, the confusion matrix, the most frequent mistakes.
+//!
+//! ```sh
+//! cargo run --release --example train -- --out runs/digits
+//! cargo run --release --example evaluate -- --run runs/digits      # its best checkpoint on its validation data
+//! cargo run --release --example evaluate -- --model resnet18 --weights resnet18-f37072fd.pth --dataset folder --data imagenet/val
+//! ```
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use common::data::DataOptions;
+use common::{config, model, say};
+use convnet::data::Batch;
+use convnet::nn::Module;
+use convnet::train::Checkpoints;
+use convnet::train::metrics::{Accuracy, ConfusionMatrix, Mean, Metric};
+use convnet::{Error, Result, no_grad};
+
+/// Evaluate a checkpoint or other weights on a dataset.
+#[derive(Parser, Debug)]
+struct Options {
+    /// Directory of a run of `train`, whose options are the defaults
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// TOML file with options; those of the command line win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A registered architecture
+    #[arg(long, default_value = "lenet5")]
+    model: String,
+    /// A checkpoint, .pth, .safetensors or .npz [default: the best checkpoint of --run, or its last]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// The k of the top-k accuracy
+    #[arg(long, default_value_t = 5)]
+    top: usize,
+    /// Evaluate on the training pictures
+    #[arg(long)]
+    on_train: bool,
+    /// Number of mistakes to list, the most frequent ones first
+    #[arg(long, default_value_t = 10)]
+    mistakes: usize,
+    /// Write the confusion matrix as a CSV file, a row for each class
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
+    /// Threads that compute; 0 for one on each core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    #[command(flatten)]
+    data: DataOptions,
+}
+
+fn main() -> ExitCode {
+    let (options, _) = config::parse::<Options>();
+    common::run(|| evaluate(&options))
+}
+
+fn evaluate(options: &Options) -> Result<()> {
+    convnet::set_num_threads(options.threads)?;
+    let path = weights(options)?;
+    let splits = options.data.open()?;
+    let (names, classes) = (&splits.classes, splits.classes.len());
+    let model = model::create(&options.model, classes)?;
+    model::load(&model, &path)?;
+    model.eval();
+
+    let target = options.data.target(model::input(&options.model)?)?;
+    let pictures = if options.on_train { splits.train } else { splits.valid };
+    let loader = options.data.plain_loader(pictures, &target);
+    let (mut matrix, mut top, mut loss) = (ConfusionMatrix::new(classes), Accuracy::top_k(options.top), Mean::default());
+    let start = Instant::now();
+    for batch in loader.epoch(0) {
+        let Batch { images, labels } = batch?;
+        let logits = no_grad(|| model.forward(&images))?;
+        loss.update(f64::from(logits.cross_entropy(&labels)?.item::<f32>()?), labels.numel());
+        matrix.update(&logits, &labels)?;
+        top.update(&logits, &labels)?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+
+    say(matrix.report(names)?);
+    if classes <= 20 {
+        say(&table(&matrix));
+    }
+    for (count, label, predicted) in mistakes(&matrix).into_iter().take(options.mistakes) {
+        say(format_args!("{count:>6} × {} taken for {}", names[label], names[predicted]));
+    }
+    if let Some(path) = &options.matrix {
+        std::fs::write(path, csv(&matrix, names)).map_err(|source| Error::Io { path: path.clone(), source })?;
+    }
+    for failure in loader.failures() {
+        say(format_args!("left out: {failure}"));
+    }
+    let samples = matrix.samples();
+    say(format_args!("\n{} on {samples} pictures in {seconds:.1} s, {:.0} pictures/s", path.display(), samples as f64 / seconds));
+    say(format_args!("loss: {:.4}", loss.value()));
+    say(format_args!("top-{} accuracy: {:.4}", options.top, top.value()));
+    say(format_args!("accuracy: {:.4}", matrix.accuracy()));
+    Ok(())
+}
+
+fn weights(options: &Options) -> Result<PathBuf> {
+    if let Some(path) = &options.weights {
+        return Ok(path.clone());
+    }
+    let Some(run) = &options.run else {
+        return Err(Error::msg("which weights? --run DIR of a run of `train`, or --weights FILE"));
+    };
+    let checkpoints = Checkpoints::in_dir(run.join("checkpoints"));
+    let best = checkpoints.best_path();
+    match checkpoints.steps()?.last() {
+        _ if best.exists() => Ok(best),
+        Some(&step) => Ok(checkpoints.path(step)),
+        None => Err(Error::msg(format!("{} has no checkpoints", run.display()))),
+    }
+}
+
+/// The matrix as a table: true classes down, predicted ones across.
+fn table(matrix: &ConfusionMatrix) -> String {
+    let width = matrix.rows().flatten().max().map_or(1, |most| most.to_string().len()).max(2) + 1;
+    let line = |first: &str, cells: Vec<String>| {
+        format!("{first:>5} {}\n", cells.iter().map(|cell| format!("{cell:>width$}")).collect::<String>())
+    };
+    let head = line("", (0..matrix.classes()).map(|class| class.to_string()).collect());
+    let rows = matrix.rows().enumerate().map(|(class, row)| line(&class.to_string(), row.iter().map(u64::to_string).collect()));
+    std::iter::once(head).chain(rows).collect()
+}
+
+/// Classes that are taken for others: the count, the class, the other.
+fn mistakes(matrix: &ConfusionMatrix) -> Vec<(u64, usize, usize)> {
+    let rows = matrix.rows().enumerate();
+    let pairs = rows.flat_map(|(label, row)| row.iter().enumerate().map(move |(predicted, &count)| (count, label, predicted)));
+    let mut pairs: Vec<_> = pairs.filter(|&(count, label, predicted)| count > 0 && label != predicted).collect();
+    pairs.sort_by(|a, b| b.0.cmp(&a.0));
+    pairs
+}
+
+fn csv(matrix: &ConfusionMatrix, names: &[String]) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let head: String = names.iter().map(|name| format!(",{}", quoted(name))).collect();
+    let row =
+        |(row, name): (&[u64], &String)| format!("{}{}\n", quoted(name), row.iter().map(|count| format!(",{count}")).collect::<String>());
+    format!("class{head}\n{}", matrix.rows().zip(names).map(row).collect::<String>())
+}

@@ -1,0 +1,151 @@
+//! Trains a registered model on CIFAR, MNIST, a folder of pictures, a CSV file of them, or the
+//! digits that come with the crate.
+//!
+//! ```sh
+//! cargo run --release --example train                                        # the embedded digits, in seconds
+//! cargo run --release --example train -- --dataset cifar10 --data data/cifar10 --model cifar_resnet20 \
+//!     --optimizer sgd --lr 0.1 --weight-decay 1e-4 --batch 128 --epochs 30 --crop-padding 4 --flip 0.5 --out runs/cifar
+//! cargo run --release --example train -- --out runs/cifar --resume            # goes on where that run ended
+//! ```
+//!
+//! Every option can be a line of a TOML file: `--config cifar.toml`. Ctrl-C ends the run after the
+//! present step, with a checkpoint.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod options;
+mod report;
+
+use std::process::ExitCode;
+
+use common::{config, model, say, schedule};
+use convnet::data::Batch;
+use convnet::ops::CrossEntropyOptions;
+use convnet::train::{Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Step, Swa, TensorBoard, Trainer, accuracy};
+use convnet::{Error, Result};
+use options::Options;
+
+fn main() -> ExitCode {
+    let (options, table) = config::parse::<Options>();
+    common::run(|| train(&options, &table))
+}
+
+fn train(options: &Options, table: &toml::Table) -> Result<()> {
+    convnet::set_num_threads(options.threads)?;
+    convnet::manual_seed(options.data.seed);
+    let checkpoints = checkpoints(options)?;
+    let splits = options.data.open()?;
+    let input = model::input(&options.model)?;
+    let (train, valid) = options.data.loaders(&splits, input, &options.augment)?;
+    let model = model::create(&options.model, splits.classes.len())?;
+    if let Some(path) = &options.weights {
+        model::load(&model, path)?;
+    }
+    say(format_args!(
+        "{}: {} parameters; {} pictures of {} classes to train on, {} to validate on",
+        options.model,
+        model.num_parameters(),
+        splits.train.len(),
+        splits.classes.len(),
+        splits.valid.len()
+    ));
+
+    let (run, optimizer) = (&options.run, options.optimizer.build(&model)?);
+    let maximize = !run.monitor.contains("loss");
+    let steps_of_epoch = train.len().div_ceil(run.accumulate.max(1)).max(1) as u64;
+    let steps = run.steps.unwrap_or(u64::MAX).min(run.epochs.saturating_mul(steps_of_epoch));
+    let total = if options.schedule.every() == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) };
+    let schedule = options.schedule.build(total, schedule::Run::of(&optimizer, maximize));
+    let mut trainer = Trainer::new(&model, optimizer)
+        .schedule(schedule, options.schedule.every())
+        .epochs(run.epochs)
+        .accumulate(run.accumulate)
+        .update_batch_norm(run.update_batch_norm)
+        .log_every(run.log_every)
+        .seed(options.data.seed)
+        .resume(options.resume)
+        .stop_on_ctrl_c();
+    if options.schedule.schedule == schedule::Shape::Plateau {
+        trainer = trainer.schedule_metric(&run.monitor);
+    }
+    if let Some(steps) = run.steps {
+        trainer = trainer.steps(steps);
+    }
+    if let Some(limit) = run.clip_norm {
+        trainer = trainer.clip_norm(limit);
+    }
+    if let Some(limit) = run.clip_value {
+        trainer = trainer.clip_value(limit);
+    }
+    if let Some(decay) = run.ema {
+        trainer = trainer.average(Ema::new(decay).warmup());
+    }
+    if let Some(epoch) = run.swa_from {
+        trainer = trainer.average(Swa::new()).average_every(Every::Epoch, epoch);
+    }
+    if let Some(patience) = run.patience {
+        let stopping = EarlyStopping::on(&run.monitor).patience(patience);
+        trainer = trainer.callback(if maximize { stopping.maximize() } else { stopping });
+    }
+    if let (Some(dir), Some(checkpoints)) = (&options.out, &checkpoints) {
+        config::save(dir, table)?;
+        let mut board = TensorBoard::in_dir(dir);
+        if !options.resume {
+            let target = options.data.target(input)?;
+            board.graph(&model, [1, target.channels, target.size, target.size])?;
+        }
+        trainer = trainer.checkpoints(checkpoints.clone()).log(board).log(CsvLog::new(dir.join("log.csv")));
+    }
+    let loss = CrossEntropyOptions { label_smoothing: run.label_smoothing, ..Default::default() };
+    let report = trainer.fit(&train, &valid, |model, Batch { images, labels }| {
+        let logits = convnet::nn::Module::forward(model, images)?;
+        // Mixtures of pictures have probabilities in place of labels.
+        let classes = if labels.ndim() == 2 { labels.argmax(1)? } else { labels.clone() };
+        Ok(Step::new(logits.cross_entropy_with(labels, &loss)?).metric("accuracy", accuracy(&logits, &classes)?))
+    })?;
+
+    if let Some(dir) = &options.out {
+        let path = dir.join("report.html");
+        report::write(&path, (options, table), (&model, &splits, &valid), &report)?;
+        say(format_args!("report: {}", path.display()));
+    }
+    for failure in train.failures().iter().chain(&valid.failures()) {
+        say(format_args!("left out: {failure}"));
+    }
+    let images = splits.train.len() as f64 * report.epochs.len() as f64;
+    say(format_args!("{}: {} steps in {:.1} s, {:.0} pictures/s", report.ending, report.steps, report.seconds, images / report.seconds));
+    if let (Ending::Interrupted, Some(dir)) = (&report.ending, &options.out) {
+        say(format_args!("`--out {} --resume` goes on from here", dir.display()));
+    }
+    if let Some(best) =
+        checkpoints.as_ref().filter(|_| run.keep_best).map(|checkpoints| checkpoints.best_path()).filter(|path| path.exists())
+    {
+        let value = Checkpoint::load(&best)?.section("best")?.get("value").map(|value| value.item::<f64>()).transpose()?;
+        say(format_args!("best {}: {:.4} in {}", run.monitor, value.unwrap_or(f64::NAN), best.display()));
+    }
+    let last = report.last().and_then(|metrics| metrics.get("valid/accuracy"));
+    say(format_args!("accuracy: {:.4}", last.copied().unwrap_or(f64::NAN)));
+    Ok(())
+}
+
+/// Returns where checkpoints are kept. A run does not begin in the directory of another.
+fn checkpoints(options: &Options) -> Result<Option<Checkpoints>> {
+    let (run, Some(dir)) = (&options.run, &options.out) else {
+        return if options.resume { Err(Error::msg("--resume wants --out, the directory of the run")) } else { Ok(None) };
+    };
+    let mut checkpoints = Checkpoints::in_dir(dir.join("checkpoints")).keep_last(run.keep_last);
+    if let Some(steps) = run.checkpoint_steps {
+        checkpoints = checkpoints.every_steps(steps);
+    }
+    if let Some(epochs) = run.checkpoint_epochs {
+        checkpoints = checkpoints.every_epochs(epochs);
+    }
+    if run.keep_best {
+        checkpoints = checkpoints.keep_best(&run.monitor);
+    }
+    if !options.resume && !checkpoints.steps()?.is_empty() {
+        let message = format!("{} has the checkpoints of a run: --resume goes on from them, another --out begins anew", dir.display());
+        return Err(Error::msg(message));
+    }
+    Ok(Some(checkpoints))
+}

@@ -1,0 +1,99 @@
+//! The options of a run.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser};
+
+use crate::common::augment::AugmentOptions;
+use crate::common::data::DataOptions;
+use crate::common::optimizer::OptimizerOptions;
+use crate::common::schedule::ScheduleOptions;
+
+/// Train a registered model; without options LeNet-5 on the digits that come with the crate.
+#[derive(Parser, Clone, Debug)]
+pub struct Options {
+    /// A registered architecture, such as cifar_resnet20
+    #[arg(long, default_value = "lenet5")]
+    pub model: String,
+    /// Weights to start from: a checkpoint, .pth, .safetensors or .npz
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// TOML file with options; those of the command line win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the run: checkpoints, log.csv, TensorBoard's files, report.html, the
+    /// options
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on from the last checkpoint in --out, with the options of its run
+    #[arg(long)]
+    pub resume: bool,
+    /// Threads that compute; 0 for one on each core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    #[command(flatten)]
+    pub data: DataOptions,
+    #[command(flatten)]
+    pub augment: AugmentOptions,
+    #[command(flatten)]
+    pub optimizer: OptimizerOptions,
+    #[command(flatten)]
+    pub schedule: ScheduleOptions,
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// The course of a run.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Training")]
+pub struct RunOptions {
+    /// Passes over the training pictures
+    #[arg(long, default_value_t = 15)]
+    pub epochs: u64,
+    /// End after this many steps of the optimiser
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Share of each label that is spread over all classes
+    #[arg(long, default_value_t = 0.0)]
+    pub label_smoothing: f64,
+    /// Batches whose gradients are averaged for a step
+    #[arg(long, default_value_t = 1)]
+    pub accumulate: usize,
+    /// Limit of the norm of all gradients
+    #[arg(long)]
+    pub clip_norm: Option<f64>,
+    /// Limit of each element of the gradients
+    #[arg(long)]
+    pub clip_value: Option<f64>,
+    /// Validate the exponential average of the weights with this decay
+    #[arg(long, value_name = "DECAY", conflicts_with = "swa_from")]
+    pub ema: Option<f64>,
+    /// Validate the equal average of the weights after each epoch from this one on
+    #[arg(long, value_name = "EPOCH")]
+    pub swa_from: Option<u64>,
+    /// Take the statistics of batch normalisations anew for averaged weights
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub update_batch_norm: bool,
+    /// Metric of the best checkpoint, early stopping and a plateau; one with `loss` in its name is
+    /// better when it is lower
+    #[arg(long, default_value = "valid/accuracy")]
+    pub monitor: String,
+    /// Stop when --monitor has not improved for this many epochs
+    #[arg(long, value_name = "EPOCHS")]
+    pub patience: Option<u64>,
+    /// Write a checkpoint after this many steps [default: after each epoch]
+    #[arg(long, value_name = "STEPS")]
+    pub checkpoint_steps: Option<u64>,
+    /// Write a checkpoint after this many epochs
+    #[arg(long, value_name = "EPOCHS")]
+    pub checkpoint_epochs: Option<u64>,
+    /// Number of last checkpoints that are kept
+    #[arg(long, default_value_t = 3)]
+    pub keep_last: usize,
+    /// Keep the best checkpoint too
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
+    pub keep_best: bool,
+    /// Log the loss of a single step after this many; 0 for never
+    #[arg(long, default_value_t = 50)]
+    pub log_every: u64,
+}
