@@ -12,8 +12,9 @@ use crate::profiling::hooks::operation;
 use crate::profiling::watch;
 use crate::tensor::compute::{map_with, zip_onto};
 use crate::tensor::create::or_panic;
+use crate::tensor::shape::resolve_size;
 use crate::tensor::shape::{numel, try_numel};
-use crate::tensor::{MemoryFormat, Tensor, with_dtype};
+use crate::tensor::{Dim, MemoryFormat, Tensor, with_dtype};
 
 impl Activation {
     /// Applies the activation.
@@ -196,6 +197,73 @@ impl Tensor {
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn softplus(&self) -> Result<Tensor> {
         pointwise(self, Softplus)
+    }
+
+    /// Applies the smooth rectifier with a sharpness: `ln(1 + e^(beta·x)) / beta`, and `x` itself
+    /// where `beta · x` is above `threshold`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn softplus_with(&self, beta: f64, threshold: f64) -> Result<Tensor> {
+        let x = self.mul_scalar(beta);
+        let smooth = x.relu().add(&x.abs().neg().exp()?.log1p()?)?.div_scalar(beta);
+        x.detach().gt_scalar(threshold)?.where_(self, &smooth)
+    }
+
+    /// Computes the logarithm of the sigmoid, `-ln(1 + e⁻ˣ)`.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn logsigmoid(&self) -> Result<Tensor> {
+        Ok(self.neg().softplus_with(1.0, f64::INFINITY)?.neg())
+    }
+
+    /// Applies the scaled exponential linear unit (Klambauer et al., 2017): 1.0507 times
+    /// [`elu`](Tensor::elu) with an `alpha` of 1.6733.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn selu(&self) -> Result<Tensor> {
+        Ok(self.elu(1.673_263_242_354_377_2)?.mul_scalar(1.050_700_987_355_480_5))
+    }
+
+    /// Applies the continuously differentiable exponential linear unit (Barron, 2017): `x` above 0,
+    /// `alpha · (e^(x/alpha) - 1)` below.
+    ///
+    /// # Shape
+    /// Any; the result has the input's shape, dtype and memory format.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless the tensor is floating point.
+    pub fn celu(&self, alpha: f64) -> Result<Tensor> {
+        Ok(self.div_scalar(alpha).elu(1.0)?.mul_scalar(alpha))
+    }
+
+    /// Applies the gated linear unit (Dauphin et al., 2016): the first half of a dimension times the
+    /// sigmoid of the second.
+    ///
+    /// # Shape
+    /// The input's shape with half the size in that dimension.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the size is odd, [`Error::Argument`] for a dimension that does not
+    /// exist, [`Error::DType`] unless the tensor is floating point.
+    pub fn glu(&self, dim: impl Dim) -> Result<Tensor> {
+        let axis = resolve_size("glu", dim, self.shape())?;
+        let size = self.shape()[axis];
+        if size % 2 == 1 {
+            return Err(Error::shape("glu", format!("dimension {axis} of shape {:?} cannot be halved", self.shape())));
+        }
+        self.narrow(axis, 0, size / 2)?.mul(&self.narrow(axis, size / 2, size / 2)?.sigmoid()?)
     }
 
     /// Computes `x · tanh(softplus(x))` (Misra, 2019).

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::logical::Operand;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::select;
 use crate::profiling::hooks::operation;
@@ -197,7 +198,12 @@ impl Tensor {
     /// assert_eq!(y.to_vec::<f32>()?, [0.0, 2.0]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn where_(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    pub fn where_<'a>(&self, a: impl Into<Operand<'a>>, b: impl Into<Operand<'a>>) -> Result<Tensor> {
+        let (a, b) = (a.into(), b.into());
+        self.choose(&a.beside(b)?, &b.beside(a)?)
+    }
+
+    fn choose(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let _op = operation("where_");
         if self.dtype() != DType::U8 {
             let expected = "a condition of u8, as comparisons such as `gt` return";

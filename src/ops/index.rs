@@ -24,6 +24,34 @@ fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Resu
     index.data::<i64>().iter().enumerate().map(position).collect()
 }
 
+/// Returns the offset in memory, in a tensor of this shape and format, of the element that each index
+/// names along `axis`.
+pub(super) fn offsets(op: &'static str, x: &[usize], format: MemoryFormat, axis: usize, index: &Tensor) -> Result<Vec<usize>> {
+    let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
+    if index.ndim() != x.len() || x.is_empty() || !x.iter().zip(index.shape()).enumerate().all(fits) {
+        let message = format!("indices of shape {:?} do not fit a tensor of shape {x:?} outside dimension {axis}", index.shape());
+        return Err(Error::shape(op, message));
+    }
+    let mut at = positions(op, index, axis, x[axis])?;
+    if at.is_empty() {
+        return Ok(at);
+    }
+    let steps = strides(x, format);
+    let mut counter = vec![0; x.len()];
+    for at in &mut at {
+        let elsewhere: usize = counter.iter().zip(&steps).enumerate().map(|(d, (i, step))| if d == axis { 0 } else { i * step }).sum();
+        *at = *at * steps[axis] + elsewhere;
+        for (i, &size) in counter.iter_mut().zip(index.shape()).rev() {
+            *i += 1;
+            if *i < size {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    Ok(at)
+}
+
 impl Tensor {
     /// Selects the slices of a dimension that `index` names, in its order.
     ///
@@ -104,30 +132,7 @@ impl Tensor {
             // A tensor or an index without dimensions counts as a vector of one element.
             return self.reshape([-1])?.gather(axis, &index.reshape([-1])?)?.reshape(index.shape());
         }
-        let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
-        if index.ndim() != self.ndim() || !self.shape().iter().zip(index.shape()).enumerate().all(fits) {
-            let (x, index) = (self.shape(), index.shape());
-            let message = format!("indices of shape {index:?} do not fit a tensor of shape {x:?} outside dimension {axis}");
-            return Err(Error::shape("gather", message));
-        }
-        let mut at = positions("gather", index, axis, self.shape()[axis])?;
-        if !at.is_empty() {
-            // Converts each index to the element's offset in memory.
-            let steps = strides(self.shape(), self.memory_format());
-            let mut counter = vec![0; self.ndim()];
-            for at in &mut at {
-                let elsewhere: usize =
-                    counter.iter().zip(&steps).enumerate().map(|(d, (i, step))| if d == axis { 0 } else { i * step }).sum();
-                *at = *at * steps[axis] + elsewhere;
-                for (i, &size) in counter.iter_mut().zip(index.shape()).rev() {
-                    *i += 1;
-                    if *i < size {
-                        break;
-                    }
-                    *i = 0;
-                }
-            }
-        }
+        let at = offsets("gather", self.shape(), self.memory_format(), axis, index)?;
         let at: Arc<[usize]> = at.into();
         let y = with_dtype!(self.dtype(), T => Tensor::build(index.shape(), MemoryFormat::RowMajor, |y: &mut [T]| {
             copy::select([self.numel(), 1], &at, self.data(), y);

@@ -5,8 +5,8 @@ use crate::kernels::transpose;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::repeat_to;
 use crate::tensor::meta::{InputExtent, map_size};
-use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, try_numel};
-use crate::tensor::{Dim, MemoryFormat, ReshapeDims, Tensor, with_dtype};
+use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, resolve_dims, try_numel};
+use crate::tensor::{Dim, Dims, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
 impl Tensor {
     /// Returns the same elements, in row-major order, with another shape; one size may be -1 and is
@@ -64,21 +64,19 @@ impl Tensor {
         self.reshape(shape)
     }
 
-    /// Removes a dimension of size 1; a dimension of another size stays.
+    /// Removes dimensions of size 1: one, several, or all of them with `..`; dimensions of another
+    /// size stay.
     ///
     /// # Shape
-    /// The input's shape without the dimension, row-major; the input itself when nothing changes.
+    /// The input's shape without the dimensions, row-major; the input itself when nothing changes.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that does not exist.
-    pub fn squeeze(&self, dim: impl Dim) -> Result<Tensor> {
-        let axis = resolve_dim("squeeze", dim, self.ndim())?;
-        if self.shape().get(axis) != Some(&1) {
-            return Ok(self.clone());
-        }
-        let mut shape = self.shape().to_vec();
-        shape.remove(axis);
-        self.reshape(shape)
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice.
+    pub fn squeeze(&self, dims: impl Dims) -> Result<Tensor> {
+        let axes = resolve_dims("squeeze", &dims, self.ndim())?;
+        let stays = |&axis: &usize| self.shape()[axis] != 1 || !axes.contains(&axis);
+        let shape: Vec<usize> = (0..self.ndim()).filter(stays).map(|axis| self.shape()[axis]).collect();
+        if shape.len() == self.ndim() { Ok(self.clone()) } else { self.reshape(shape) }
     }
 
     /// Inserts a dimension of size 1 at `dim`; -1 appends one.

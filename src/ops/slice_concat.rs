@@ -1,6 +1,7 @@
 //! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory
 //! format.
 
+use super::rearrange::PartSizes;
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, StridedBox};
 use crate::kernels::runtime::allocator;
@@ -113,23 +114,53 @@ impl Tensor {
         }
         let size = self.shape()[axis];
         if size > 0 {
-            return self.split(size.div_ceil(chunks), axis);
+            return self.split_equally(size.div_ceil(chunks), axis);
         }
         let mut parts = room_for("chunk", chunks)?;
         parts.resize(chunks, self.clone());
         Ok(parts)
     }
 
-    /// Cuts a dimension into parts of `size`; the last part may be smaller.
+    /// Cuts a dimension into parts: of one size, where the last may be smaller, or of the sizes in a
+    /// list.
     ///
     /// # Shape
     /// As [`narrow`](Tensor::narrow) for each part.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that does not exist, or a size of 0 where the dimension
-    /// has elements.
-    pub fn split(&self, size: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
+    /// [`Error::Argument`] for a dimension that does not exist, a size of 0 where the dimension has
+    /// elements, and a list that does not add up to the dimension.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let parts = Tensor::zeros([7, 2]).split([2, 5], 0)?;
+    /// assert!(parts[0].shape() == [2, 2] && parts[1].shape() == [5, 2]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn split(&self, sizes: impl Into<PartSizes>, dim: impl Dim) -> Result<Vec<Tensor>> {
         let axis = resolve_size("split", dim, self.shape())?;
+        match sizes.into() {
+            PartSizes::Equal(size) => self.split_equally(size, axis),
+            PartSizes::Each(sizes) => self.split_by(&sizes, axis),
+        }
+    }
+
+    fn split_by(&self, sizes: &[usize], axis: usize) -> Result<Vec<Tensor>> {
+        let total = sizes.iter().fold(0usize, |total, &size| total.saturating_add(size));
+        if total != self.shape()[axis] {
+            let message = format!("parts of {sizes:?} do not add up to dimension {axis} of shape {:?}", self.shape());
+            return Err(Error::argument("split", message));
+        }
+        let (mut parts, mut start) = (room_for("split", sizes.len())?, 0);
+        for &size in sizes {
+            parts.push(self.narrow(axis, start, size)?);
+            start += size;
+        }
+        Ok(parts)
+    }
+
+    fn split_equally(&self, size: usize, axis: usize) -> Result<Vec<Tensor>> {
         let total = self.shape()[axis];
         if total == 0 {
             return Ok(vec![self.clone()]);

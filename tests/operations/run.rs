@@ -28,7 +28,7 @@ macro_rules! over_axes {
 /// # Panics
 /// When the operation is not known here, or misses an argument.
 pub fn run(op: &str, args: &Args, t: &Tensors) -> Result<Tensor> {
-    let families = [arithmetic, elementwise, reduction, shape, layer, loss];
+    let families = [arithmetic, elementwise, reduction, shape, selection, composed, layer, loss];
     families.iter().find_map(|family| family(op, args, t)).unwrap_or_else(|| panic!("tests/operations/run.rs does not know {op}"))
 }
 
@@ -155,6 +155,92 @@ fn shape(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
             _ => MemoryFormat::RowMajor,
         }),
         "to_dtype" => x.to_dtype(dtype(args)),
+        _ => return None,
+    })
+}
+
+/// Sorting, scattering, rearranging.
+fn selection(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
+    let x = t.get("x")?;
+    let dim = || args.dim("dim");
+    let descending = || args.get("descending").unwrap_or(false);
+    Some(match op {
+        "argsort" => x.argsort(dim(), descending()),
+        "sort" => x.sort(dim(), descending()).map(|(values, _)| values),
+        "topk" => x.topk(args.size("k"), dim()).map(|(values, _)| values),
+        "max_with_index" => x.max_with_index(dim()).map(|(values, _)| values),
+        "scatter" => x.scatter(dim(), &t["index"], &t["src"]),
+        "scatter_add" => x.scatter_add(dim(), &t["index"], &t["src"]),
+        "index_add" => x.index_add(dim(), &t["index"], &t["src"]),
+        "roll" => x.roll(args.get("shift").expect("a shift"), dim()),
+        "repeat" => x.repeat(args.get::<Vec<usize>>("repeats").expect("numbers of repeats")),
+        "tril" => x.tril(args.get("diagonal").expect("a diagonal")),
+        "triu" => x.triu(args.get("diagonal").expect("a diagonal")),
+        "one_hot" => x.one_hot(args.size("classes")),
+        "masked_fill" => x.masked_fill(&t["mask"], args.number("value")),
+        "cumsum" => x.cumsum(dim()),
+        "prod" => over_axes!(x, args, prod, prod_keepdim),
+        "any" => x.any(dims(args)),
+        "all" => x.all(dims(args)),
+        "isnan" => x.isnan(),
+        "isfinite" => x.isfinite(),
+        _ => return None,
+    })
+}
+
+/// The one dimension of a case.
+fn dims(args: &Args) -> i64 {
+    match args.axes() {
+        Axes::One(dim) => dim as i64,
+        _ => panic!("one dimension"),
+    }
+}
+
+/// Functions, norms, activations and losses that are made of other operations.
+fn composed(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
+    let x = t.get("x")?;
+    let target = || &t["target"];
+    let reduction = match args.text("reduction") {
+        Some("None") => Reduction::None,
+        Some("Sum") => Reduction::Sum,
+        _ => Reduction::Mean,
+    };
+    Some(match op {
+        "log1p" => x.log1p(),
+        "rsqrt" => x.rsqrt(),
+        "erf" => x.erf(),
+        "sign" => x.sign(),
+        "floor" => x.floor(),
+        "ceil" => x.ceil(),
+        "trunc" => x.trunc(),
+        "round" => x.round(),
+        "pow_by" => x.pow_by(&t["other"]),
+        "clamp_by" => x.clamp_by(t.get("min"), t.get("max")),
+        "std" => match args.axes() {
+            Axes::All => x.std_with(.., 1, args.keepdim()),
+            Axes::One(dim) => x.std_with(dim, 1, args.keepdim()),
+            Axes::Several(dims) => x.std_with(&dims[..], 1, args.keepdim()),
+        },
+        "norm" => {
+            let p = if args.number("p") < 0.0 { f64::INFINITY } else { args.number("p") };
+            match args.axes() {
+                Axes::All => x.norm(p, ..),
+                Axes::One(dim) => x.norm(p, dim),
+                Axes::Several(dims) => x.norm(p, &dims[..]),
+            }
+        }
+        "normalize" => x.normalize(2.0, args.dim("dim"), 1e-12),
+        "cosine_similarity" => x.cosine_similarity(&t["other"], args.dim("dim"), 1e-8),
+        "selu" => x.selu(),
+        "logsigmoid" => x.logsigmoid(),
+        "celu" => x.celu(args.number("alpha")),
+        "glu" => x.glu(args.dim("dim")),
+        "softplus_with" => x.softplus_with(args.number("beta"), args.number("threshold")),
+        "huber_loss" => x.huber_loss_with(target(), args.number("delta"), reduction),
+        "binary_cross_entropy" => x.binary_cross_entropy_with(target(), reduction),
+        "kl_div" => x.kl_div(target(), reduction),
+        "triplet_margin_loss" => x.triplet_margin_loss(&t["other"], target(), args.number("margin")),
+        "margin_ranking_loss" => x.margin_ranking_loss(&t["other"], target(), args.number("margin")),
         _ => return None,
     })
 }

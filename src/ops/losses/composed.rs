@@ -1,0 +1,140 @@
+//! Losses that are made of other operations.
+
+use super::Reduction;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+impl Reduction {
+    /// Reduces the losses of elements or samples.
+    fn reduce(self, losses: Tensor) -> Result<Tensor> {
+        match self {
+            Reduction::Mean => losses.mean(..),
+            Reduction::Sum => losses.sum(..),
+            Reduction::None => Ok(losses),
+        }
+    }
+}
+
+fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
+    if x.shape() == target.shape() {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("input {:?} and target {:?} must have one shape", x.shape(), target.shape())))
+}
+
+impl Tensor {
+    /// Computes the mean of Huber's loss: `(x - t)² / 2` where the distance is below `delta`, else
+    /// `delta · (|x - t| - delta / 2)`.
+    ///
+    /// # Shape
+    /// The target has the input's shape; the result is `[]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is not
+    /// positive, [`Error::DType`] unless the input is floating point.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![0.5f32, 3.0], [2])?;
+    /// assert_eq!(x.huber_loss(&Tensor::zeros([2]), 1.0)?.item::<f32>()?, (0.125 + 2.5) / 2.0);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn huber_loss(&self, target: &Tensor, delta: f64) -> Result<Tensor> {
+        self.huber_loss_with(target, delta, Reduction::Mean)
+    }
+
+    /// Computes [`huber_loss`](Tensor::huber_loss) with a reduction.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is not
+    /// positive, [`Error::DType`] unless the input is floating point.
+    pub fn huber_loss_with(&self, target: &Tensor, delta: f64, reduction: Reduction) -> Result<Tensor> {
+        if !(delta > 0.0) {
+            return Err(Error::argument("huber_loss", format!("delta must be positive, got {delta}")));
+        }
+        Ok(self.smooth_l1_loss_with(target, delta, reduction)?.mul_scalar(delta))
+    }
+
+    /// Computes the mean cross-entropy of probabilities and targets in `[0, 1]`:
+    /// `-(t · ln x + (1 - t) · ln (1 - x))`, with logarithms of at least -100, as PyTorch does.
+    ///
+    /// Of logits, [`binary_cross_entropy_with_logits`](Tensor::binary_cross_entropy_with_logits) is
+    /// the exact form.
+    ///
+    /// # Shape
+    /// The target has the input's shape; the result is `[]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
+    /// point.
+    pub fn binary_cross_entropy(&self, target: &Tensor) -> Result<Tensor> {
+        self.binary_cross_entropy_with(target, Reduction::Mean)
+    }
+
+    /// Computes [`binary_cross_entropy`](Tensor::binary_cross_entropy) with a reduction.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
+    /// point.
+    pub fn binary_cross_entropy_with(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+        same_shape("binary_cross_entropy", self, target)?;
+        let logarithm = |x: &Tensor| x.ln()?.clamp(-100.0, f64::INFINITY);
+        let (x, t) = (self, target.to_dtype(self.dtype())?);
+        let rest = |y: &Tensor| y.neg().add_scalar(1.0);
+        let gain = t.mul(&logarithm(x)?)?.add(&rest(&t).mul(&logarithm(&rest(x))?)?)?;
+        reduction.reduce(gain.neg())
+    }
+
+    /// Computes the Kullback-Leibler divergence of log-probabilities from target probabilities,
+    /// `t · (ln t - x)`, 0 where `t` is 0.
+    ///
+    /// # Shape
+    /// The target has the input's shape. Over a batch `[N, …]` the mathematical value is the sum
+    /// divided by `N` (PyTorch's `batchmean`); [`Reduction::Mean`] divides by the number of
+    /// elements.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
+    /// point.
+    pub fn kl_div(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+        same_shape("kl_div", self, target)?;
+        let t = target.to_dtype(self.dtype())?;
+        let is_zero = t.eq_scalar(0.0)?;
+        let entropy = t.mul(&is_zero.where_(1.0, &t)?.ln()?)?;
+        reduction.reduce(entropy.sub(&t.mul(self)?)?)
+    }
+
+    /// Computes the mean triplet loss of anchors: `max(0, |a - p| - |a - n| + margin)` with the
+    /// distances to a positive and a negative example (PyTorch's `triplet_margin_loss`, with
+    /// Euclidean distances, of which 1e-6 is added to each difference).
+    ///
+    /// # Shape
+    /// All three are `[N, D]`; the result is `[]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless all are floating point.
+    pub fn triplet_margin_loss(&self, positive: &Tensor, negative: &Tensor, margin: f64) -> Result<Tensor> {
+        let distance = |other: &Tensor| {
+            same_shape("triplet_margin_loss", self, other)?;
+            self.sub(other)?.add_scalar(1e-6).norm(2.0, -1)
+        };
+        distance(positive)?.sub(&distance(negative)?)?.add_scalar(margin).relu().mean(..)
+    }
+
+    /// Computes the mean ranking loss of pairs of scores: `max(0, -y · (x₁ - x₂) + margin)`, where
+    /// `y` is 1 when the first should be greater and -1 when the second should.
+    ///
+    /// # Shape
+    /// All three have one shape; the result is `[]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless the scores are floating
+    /// point.
+    pub fn margin_ranking_loss(&self, other: &Tensor, target: &Tensor, margin: f64) -> Result<Tensor> {
+        same_shape("margin_ranking_loss", self, other)?;
+        same_shape("margin_ranking_loss", self, target)?;
+        let order = target.to_dtype(self.dtype())?.neg();
+        order.mul(&self.sub(other)?)?.add_scalar(margin).relu().mean(..)
+    }
+}
