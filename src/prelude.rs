@@ -16,9 +16,10 @@ pub use crate::autograd::no_grad;
 pub use crate::data::{Batch, DataLoader, Dataset, Transform};
 pub use crate::error::{Error, Result};
 pub use crate::nn::{
-    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
-    Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity, LayerNorm, LeakyReLU, Linear, MaxPool2d, Module, ModuleExt, Parameter,
-    ReLU, ReLU6, Sequential, SiLU, Sigmoid, Softmax, Softplus, StateDict, Tanh, Upsample, Visitor,
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d,
+    ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity,
+    InstanceNorm2d, LayerNorm, LeakyReLU, Linear, MaxPool1d, MaxPool2d, Mish, Module, ModuleExt, PReLU, Parameter, PixelShuffle, ReLU,
+    ReLU6, Sequential, SiLU, Sigmoid, Softmax, Softplus, StateDict, Tanh, Upsample, Visitor,
 };
 pub use crate::optim::{Adam, AdamW, LrScheduler, Optimizer, Sgd};
 pub use crate::tensor::{DType, Tensor, manual_seed};

@@ -224,6 +224,17 @@ pub(super) fn layer_default(shape: Vec<usize>, fan_in: usize, seed: u64, stream:
     })
 }
 
+/// Returns a parameter that is drawn from the standard normal distribution and then changed by
+/// `adjust`.
+pub(super) fn layer_normal(shape: Vec<usize>, adjust: impl Fn(&mut [f32]) + Send + Sync + 'static) -> Parameter {
+    let seed = layer_seed();
+    Parameter::lazy(shape, move |shape| {
+        let mut values = draw_normal(&mut seeded(seed), shape, Some)?;
+        adjust(values.make_mut()?);
+        Ok(values)
+    })
+}
+
 /// Returns a parameter that is filled with one value.
 pub(super) fn layer_constant(shape: Vec<usize>, value: f64) -> Parameter {
     Parameter::lazy(shape, move |shape| Tensor::try_full(shape, value, DType::F32))

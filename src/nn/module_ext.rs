@@ -8,6 +8,7 @@ use super::module::visitor::join;
 use super::module::{Copier, Item, Module, Parts, PartsMut, Visit, Visitor, near_names};
 use super::state::state_dict::{self, LoadReport, StateDict, StateDifference};
 use crate::error::{Error, Result, short};
+use crate::tensor::DType;
 
 /// State dicts, files, summaries, parts by path, copies: methods of every [`Module`], `dyn Module`
 /// too.
@@ -92,7 +93,17 @@ pub trait ModuleExt: Module {
     /// Those of [`forward`](Module::forward); [`Error::Shape`] when the shape has more elements
     /// than memory can hold.
     fn summary(&self, input_shape: impl AsRef<[usize]>) -> Result<Summary> {
-        summary::of(self.as_module(), input_shape.as_ref())
+        summary::of(self.as_module(), input_shape.as_ref(), None)
+    }
+
+    /// Computes [`summary`](ModuleExt::summary) for an input of this dtype: `i64` for a network
+    /// that starts with an [`Embedding`](crate::nn::Embedding). `summary` itself takes the dtype of
+    /// the parameters.
+    ///
+    /// # Errors
+    /// As [`summary`](ModuleExt::summary).
+    fn summary_of(&self, input_shape: impl AsRef<[usize]>, dtype: DType) -> Result<Summary> {
+        summary::of(self.as_module(), input_shape.as_ref(), Some(dtype))
     }
 
     /// Computes the receptive field of each layer's units; see [`ReceptiveFields`]. No values are

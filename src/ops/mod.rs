@@ -21,6 +21,7 @@ mod losses;
 mod matmul;
 mod norm;
 mod options;
+mod pixel_shuffle;
 mod pointwise;
 mod pool;
 mod power;

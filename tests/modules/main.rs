@@ -1,6 +1,7 @@
 //! Layers, networks, state dicts and summaries.
 
 mod files;
+mod layer_values;
 mod layers;
 mod messages;
 mod parts;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::receptive_field::collect;
-use super::summary::dry_trace;
+use super::summary::{dry_trace, dtype};
 use crate::autograd::enable_grad;
 use crate::error::Result;
 use crate::nn::module::Module;
@@ -37,7 +37,7 @@ pub(crate) struct GraphNode {
 pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<Vec<GraphNode>> {
     let (mut start, mut end) = (None, None);
     let (trace, _) = hooks::observe(|| {
-        dry_trace(module, "graph", input, |x| {
+        dry_trace(module, "graph", input, dtype(module), |x| {
             enable_grad(|| {
                 let x = x.with_grad();
                 start = x.node().cloned();

@@ -76,9 +76,11 @@ pub struct Summary {
     pub state_bytes: usize,
 }
 
-pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<Summary> {
+/// Summarises a module for an input of this shape and dtype; by default that in which it computes.
+pub(crate) fn of(module: &dyn Module, input: &[usize], of_input: Option<DType>) -> Result<Summary> {
     let modules = Modules::of(module);
-    let trace = dry_trace(module, "summary", input, |x| no_grad(|| module.forward(x)))?;
+    let of_input = of_input.unwrap_or_else(|| dtype(module));
+    let trace = dry_trace(module, "summary", input, of_input, |x| no_grad(|| module.forward(x)))?;
     let parameters = module.named_parameters();
     let bytes = |dims: &[usize], dtype: DType| dims.iter().product::<usize>() * dtype.size();
     let parameter_bytes: usize = parameters.iter().map(|(_, parameter)| bytes(&parameter.shape(), parameter.dtype())).sum();
@@ -90,7 +92,7 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<Summary> {
         parameters: parameters.iter().map(|(_, parameter)| parameter.numel()).sum(),
         trainable: parameters.iter().filter(|(_, parameter)| !parameter.is_frozen()).map(|(_, parameter)| parameter.numel()).sum(),
         multiply_adds: whole.multiply_adds,
-        input_bytes: bytes(input, dtype(module)),
+        input_bytes: bytes(input, of_input),
         activation_bytes: whole.activation_bytes,
         parameter_bytes,
         state_bytes: parameter_bytes + buffer_bytes,
@@ -99,22 +101,22 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<Summary> {
 }
 
 /// Returns the dtype in which a network computes.
-fn dtype(module: &dyn Module) -> DType {
+pub(crate) fn dtype(module: &dyn Module) -> DType {
     module.parameters().first().map_or(DType::F32, |parameter| parameter.dtype())
 }
 
 /// Records the calls of `forward`, in evaluation and without computing values, for an input of this
-/// shape.
+/// shape and dtype.
 pub(crate) fn dry_trace(
     module: &dyn Module,
     op: &'static str,
     input: &[usize],
+    dtype: DType,
     forward: impl FnOnce(&Tensor) -> Result<Tensor>,
 ) -> Result<Trace> {
     if try_numel(input).is_none() {
         return Err(Error::shape(op, format!("shape {input:?} has more elements than memory can hold")));
     }
-    let dtype = dtype(module);
     let (result, mut trace) = in_evaluation(module, || meta::run(|| trace(|| forward(&Tensor::full(input, 0.0, dtype)))));
     let output = result?.shape().to_vec();
     // Inside a larger model, the layers' paths start at its root.

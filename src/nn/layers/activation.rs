@@ -29,6 +29,8 @@ plain! {
     Softplus, |x| x.softplus();
     /// [`Tensor::gelu`](crate::Tensor::gelu) as a layer.
     GELU, |x| x.gelu();
+    /// [`Tensor::mish`](crate::Tensor::mish) as a layer (Misra, 2019).
+    Mish, |x| x.mish();
 }
 
 /// Returns the activation that the layer applies, if it is one that other operations can fuse.

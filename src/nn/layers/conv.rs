@@ -13,7 +13,7 @@ use crate::nn::init::{layer_default, layer_seed};
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
 use crate::nn::module::parameter::Parameter;
-use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Moments, PreparedConv2d};
+use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, Moments, PreparedConv2d};
 use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
@@ -22,7 +22,7 @@ use crate::visit_fields;
 
 /// Returns the weight's shape `[first, second / groups, kernel…]`; `None` when the groups do not
 /// divide the channels, or when memory cannot hold the weight.
-fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) -> Option<Vec<usize>> {
+pub(super) fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) -> Option<Vec<usize>> {
     if groups == 0 || !first.is_multiple_of(groups) || !second.is_multiple_of(groups) {
         return None;
     }
@@ -33,7 +33,7 @@ fn weight_shape(first: usize, second: usize, groups: usize, kernel: &[usize]) ->
 
 /// Creates the parameters of a convolution. They are empty when the options are invalid: a builder
 /// cannot return an error, so `forward` does.
-fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) -> (Parameter, Option<Parameter>) {
+pub(super) fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) -> (Parameter, Option<Parameter>) {
     let outputs = if shape.is_some() { outputs } else { 0 };
     let shape = shape.unwrap_or_else(|| vec![0]);
     let fan_in = shape[1..].iter().product();
@@ -41,7 +41,7 @@ fn parameters(shape: Option<Vec<usize>>, outputs: usize, seed: u64, bias: bool) 
 }
 
 /// Checks the options, the rank and the channels of the input before a convolution runs.
-fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2], groups: usize, rank: usize) -> Result<()> {
+pub(super) fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: [usize; 2], groups: usize, rank: usize) -> Result<()> {
     let [inputs, outputs] = channels;
     if weight.dims().len() < 2 {
         let message = match groups > 0 && inputs.is_multiple_of(groups) && outputs.is_multiple_of(groups) {
@@ -345,117 +345,6 @@ impl Module for Conv1d {
         self.path.scope(self, x, || {
             check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
             x.conv1d(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options)
-        })
-    }
-
-    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed));
-}
-
-/// Two-dimensional transposed convolution, the gradient of [`Conv2d`] with respect to its input,
-/// with a weight `[in, out / groups, kH, kW]`.
-///
-/// ```
-/// use convnet::Tensor;
-/// use convnet::nn::{ConvTranspose2d, Module};
-///
-/// let upscale = ConvTranspose2d::new(16, 8, 2).stride(2);
-/// assert!(upscale.forward(&Tensor::randn([4, 16, 7, 7]))?.shape() == [4, 8, 14, 14]);
-/// # Ok::<(), convnet::Error>(())
-/// ```
-pub struct ConvTranspose2d {
-    /// `[in, out / groups, kH, kW]`.
-    pub weight: Parameter,
-    /// `[out]`.
-    pub bias: Option<Parameter>,
-    channels: [usize; 2],
-    kernel: [usize; 2],
-    options: ConvTranspose2dOptions,
-    seed: u64,
-    path: LayerPath,
-}
-
-impl ConvTranspose2d {
-    /// Creates a transposed convolution with stride 1, no padding, no dilation, one group and a
-    /// bias.
-    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pair>) -> ConvTranspose2d {
-        let (kernel, seed) = (kernel.into().0, layer_seed());
-        let (weight, bias) = parameters(weight_shape(inputs, outputs, 1, &kernel), outputs, seed, true);
-        let options = ConvTranspose2dOptions::default();
-        ConvTranspose2d { weight, bias, channels: [inputs, outputs], kernel, options, seed, path: LayerPath::new() }
-    }
-
-    /// Sets the stride: the distance, in the output, between the windows of neighbouring inputs
-    /// (default: 1).
-    pub fn stride(mut self, stride: impl Into<Pair>) -> ConvTranspose2d {
-        self.options.stride = stride.into().0;
-        self
-    }
-
-    /// Sets how many rows and columns are removed from each side of the output (default: 0).
-    pub fn padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
-        self.options.padding = padding.into().0;
-        self
-    }
-
-    /// Sets how many rows and columns are added at the bottom and on the right of the output
-    /// (default: 0). This selects one of the sizes that the corresponding convolution maps to the
-    /// same size.
-    pub fn output_padding(mut self, padding: impl Into<Pair>) -> ConvTranspose2d {
-        self.options.output_padding = padding.into().0;
-        self
-    }
-
-    /// Sets the dilation, the distance between kernel elements (default: 1).
-    pub fn dilation(mut self, dilation: impl Into<Pair>) -> ConvTranspose2d {
-        self.options.dilation = dilation.into().0;
-        self
-    }
-
-    /// Splits the channels into independent groups (default: 1). When the groups do not divide the
-    /// channels, [`forward`](Module::forward) returns an error.
-    pub fn groups(mut self, groups: usize) -> ConvTranspose2d {
-        let [inputs, outputs] = self.channels;
-        self.options.groups = groups;
-        (self.weight, self.bias) = parameters(weight_shape(inputs, outputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
-        self
-    }
-
-    /// Sets whether the layer has a bias (default: true).
-    pub fn bias(mut self, bias: bool) -> ConvTranspose2d {
-        if !bias {
-            self.bias = None;
-        }
-        self
-    }
-}
-
-impl Layer for ConvTranspose2d {
-    fn describe(&self) -> String {
-        let ConvTranspose2dOptions { stride, dilation, groups, .. } = self.options;
-        format!("ConvTranspose2d {}", describe(self.channels, short(self.kernel), short(stride), short(dilation), groups))
-    }
-
-    fn multiply_adds(&self, input: &[usize], _output: &[usize]) -> u64 {
-        product(input).saturating_mul(product(&self.weight.dims()[1..]))
-    }
-}
-
-impl Module for ConvTranspose2d {
-    /// # Shape
-    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H − 1)·stride − 2·padding + dilation·(k
-    /// − 1) + output_padding + 1`.
-    ///
-    /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels;
-    /// otherwise those of [`Conv2d`].
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.path.scope(self, x, || {
-            check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            x.conv_transpose2d(
-                &self.weight.try_tensor()?,
-                self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(),
-                self.options,
-            )
         })
     }
 

@@ -3,25 +3,37 @@
 
 mod activation;
 pub(crate) mod conv;
+mod conv_transpose;
 mod dropout;
+mod embedding;
 mod flatten;
+mod instance_norm;
 mod linear;
 pub(crate) mod norm;
 pub(crate) mod pair;
+mod pixel_shuffle;
 mod pool;
+mod prelu;
 pub(crate) mod prepared_cache;
 mod upsample;
 
 pub(crate) use activation::activation_of;
 pub use activation::{
-    ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+    ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, Mish, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
-pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
+pub use conv::{Conv1d, Conv2d};
+pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
+pub use embedding::Embedding;
 pub use flatten::{Flatten, Identity};
+pub use instance_norm::{InstanceNorm, InstanceNorm1d, InstanceNorm2d};
 pub use linear::Linear;
 pub(crate) use norm::average_statistics;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
 pub use pair::Pair;
-pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
+pub use pixel_shuffle::{PixelShuffle, PixelUnshuffle};
+pub use pool::{
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d, SpatialPyramidPooling,
+};
+pub use prelu::PReLU;
 pub use upsample::Upsample;

@@ -15,7 +15,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::summary::dry_trace;
+use super::summary::{dry_trace, dtype};
 use crate::autograd::enable_grad;
 use crate::error::{Error, Result};
 use crate::io::text_table;
@@ -118,7 +118,7 @@ pub(crate) fn of(module: &dyn Module, input: &[usize]) -> Result<ReceptiveFields
     };
     let size = listed(size)?;
     let mut start = None;
-    let trace = dry_trace(module, OP, input, |x| {
+    let trace = dry_trace(module, OP, input, dtype(module), |x| {
         enable_grad(|| {
             let x = x.with_grad();
             start = x.node().cloned();
