@@ -21,8 +21,8 @@ use toml::{Table, Value};
 /// The name of the file with a run's options in its directory.
 pub const CONFIG: &str = "config.toml";
 
-/// Options that are not of the run that they start.
-const NOT_OF_THE_RUN: [&str; 4] = ["config", "out", "resume", "run"];
+/// Options that are not saved: a run that goes on, or is evaluated, has weights in its checkpoints.
+const NOT_OF_THE_RUN: [&str; 5] = ["config", "out", "resume", "run", "weights"];
 
 /// Parses the options of the program; ends it with a message when they make no sense.
 ///
