@@ -1,13 +1,15 @@
-//! Tensor memory in steady state. The counters belong to the whole process: one test.
+//! Memory in steady state. The counters belong to the whole process: one test.
 
-use convnet::memory::stats;
+use convnet::data::Rng;
+use convnet::memory::{stats, trim};
 use convnet::models::{self, lenet5};
-use convnet::nn::Module;
-use convnet::optim::{Optimizer, Sgd};
-use convnet::{Result, Tensor, no_grad};
+use convnet::prelude::*;
 
 #[test]
 fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
+    resident_memory_does_not_grow_over_batches_and_pictures_of_many_sizes();
+    trim(0);
+
     // With one thread, the order of requests is the same in each step.
     convnet::set_num_threads(1).unwrap();
     let model = lenet5(10);
@@ -71,4 +73,45 @@ fn inference_in_steady_state_asks_for_none_and_training_drops_what_it_kept() {
         drop(model.forward(&batches[0]).unwrap());
         assert_eq!(stats().in_use, untouched, "{name} keeps weights that a step in training has no use for");
     }
+}
+
+fn resident_memory_does_not_grow_over_batches_and_pictures_of_many_sizes() {
+    // Only Linux tells. This runs first: idle memory of earlier work would hide a growth.
+    let Some(_) = resident() else { return };
+    convnet::set_num_threads(2).unwrap();
+    let model = Sequential::new()
+        .push(Conv2d::new(3, 8, 3).padding(1).bias(false))
+        .push(BatchNorm2d::new(8))
+        .push(ReLU)
+        .push(MaxPool2d::new(2))
+        .push(Conv2d::new(8, 16, 3).padding(1))
+        .push(ReLU)
+        .push(AdaptiveAvgPool2d::new(1))
+        .push(Flatten)
+        .push(Linear::new(16, 10));
+    let mut optimizer = Sgd::new(model.parameters(), 1e-3).momentum(0.9);
+    let mut rng = Rng::new(0);
+    let mut step = || -> Result<()> {
+        let (count, height, width) = (1 + rng.below(12), 8 + rng.below(25), 8 + rng.below(25));
+        let images = Tensor::randn([count, 3, height, width]);
+        let labels = Tensor::from_vec((0..count as i64).map(|i| i % 10).collect(), [count])?;
+        optimizer.step(&model.forward(&images)?.cross_entropy(&labels)?.backward()?)
+    };
+    (0..200).for_each(|_| step().unwrap());
+    let early = resident().expect("it was there before");
+    let mut peak = early;
+    for i in 200..2000 {
+        step().unwrap();
+        if i % 100 == 99 {
+            peak = peak.max(resident().expect("it was there before"));
+        }
+    }
+    let growth = peak as f64 / early as f64 - 1.0;
+    assert!(growth < 0.02, "from {early} KiB after 200 steps to {peak} KiB: {:.1} %", 100.0 * growth);
+}
+
+/// Returns the resident memory of this process in KiB; `None` where the system does not tell.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
