@@ -87,7 +87,7 @@ fn evaluate(options: &Options) -> Result<()> {
 
     say(matrix.report(names)?);
     if classes <= 20 {
-        say(&table(&matrix));
+        say(table(&matrix));
     }
     for (count, label, predicted) in mistakes(&matrix).into_iter().take(options.mistakes) {
         say(format_args!("{count:>6} × {} taken for {}", names[label], names[predicted]));
@@ -138,7 +138,7 @@ fn mistakes(matrix: &ConfusionMatrix) -> Vec<(u64, usize, usize)> {
     let rows = matrix.rows().enumerate();
     let pairs = rows.flat_map(|(label, row)| row.iter().enumerate().map(move |(predicted, &count)| (count, label, predicted)));
     let mut pairs: Vec<_> = pairs.filter(|&(count, label, predicted)| count > 0 && label != predicted).collect();
-    pairs.sort_by(|a, b| b.0.cmp(&a.0));
+    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.0));
     pairs
 }
 

@@ -56,7 +56,7 @@ const TURBO: [[f64; 3]; 6] = [
 impl ColorMap {
     /// Returns red, green and blue for a value, which is limited to 0 to 1; NaN counts as 0.
     pub fn color(self, value: f64) -> [u8; 3] {
-        let value = value.max(0.0).min(1.0);
+        let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
         let polynomial = |coefficients: &[[f64; 3]]| {
             let channel = |c: usize| coefficients.iter().rev().fold(0.0, |sum, row| sum * value + row[c]);
             [channel(0), channel(1), channel(2)]
@@ -93,7 +93,7 @@ fn between_0_and_1(map: &Tensor) -> Result<Vec<f64>> {
     let values = map.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
     let finite = || values.iter().copied().filter(|x| x.is_finite());
     let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
-    let scaled = |x: f64| if high > low { ((x - low) / (high - low)).max(0.0).min(1.0) } else { 0.0 };
+    let scaled = |x: f64| if high > low { ((x - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
     Ok(values.into_iter().map(scaled).collect())
 }
 

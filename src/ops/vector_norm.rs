@@ -1,6 +1,7 @@
 //! Norms of vectors, what is normalised by them, and standard deviations.
 
 use crate::error::{Error, Result};
+use crate::tensor::shape::{broadcast_shapes, resolve_dim};
 use crate::tensor::{Dim, Dims, Tensor};
 
 impl Tensor {
@@ -23,7 +24,7 @@ impl Tensor {
     /// ```
     pub fn norm(&self, p: f64, dims: impl Dims) -> Result<Tensor> {
         self.expect_float("norm")?;
-        if !(p >= 0.0) {
+        if p.is_nan() || p < 0.0 {
             return Err(Error::argument("norm", format!("p must be 0 or more, got {p}")));
         }
         if p == 0.0 {
@@ -52,7 +53,7 @@ impl Tensor {
     /// [`Error::Argument`] for a `p` that is negative or not a number and for a dimension that does
     /// not exist, [`Error::DType`] unless the tensor is floating point.
     pub fn normalize(&self, p: f64, dim: impl Dim, eps: f64) -> Result<Tensor> {
-        let axis = crate::tensor::shape::resolve_dim("normalize", dim, self.ndim())?;
+        let axis = resolve_dim("normalize", dim, self.ndim())?;
         if self.ndim() == 0 {
             return self.div(&self.norm(p, ..)?.clamp(eps, f64::INFINITY)?);
         }
@@ -69,8 +70,8 @@ impl Tensor {
     /// [`Error::Shape`] when the shapes do not broadcast, [`Error::Argument`] for a dimension that
     /// does not exist, [`Error::DType`] unless both are floating point.
     pub fn cosine_similarity(&self, other: &Tensor, dim: impl Dim, eps: f64) -> Result<Tensor> {
-        let shape = crate::tensor::shape::broadcast_shapes("cosine_similarity", self.shape(), other.shape())?;
-        let axis = crate::tensor::shape::resolve_dim("cosine_similarity", dim, shape.len())?;
+        let shape = broadcast_shapes("cosine_similarity", self.shape(), other.shape())?;
+        let axis = resolve_dim("cosine_similarity", dim, shape.len())?;
         let (a, b) = (self.expand(&shape)?.normalize(2.0, axis, eps)?, other.expand(&shape)?.normalize(2.0, axis, eps)?);
         a.mul(&b)?.sum(axis)
     }

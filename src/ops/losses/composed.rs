@@ -50,7 +50,7 @@ impl Tensor {
     /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is not
     /// positive, [`Error::DType`] unless the input is floating point.
     pub fn huber_loss_with(&self, target: &Tensor, delta: f64, reduction: Reduction) -> Result<Tensor> {
-        if !(delta > 0.0) {
+        if delta.is_nan() || delta <= 0.0 {
             return Err(Error::argument("huber_loss", format!("delta must be positive, got {delta}")));
         }
         Ok(self.smooth_l1_loss_with(target, delta, reduction)?.mul_scalar(delta))
