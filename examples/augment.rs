@@ -169,7 +169,7 @@ fn test_picture() -> Image {
         match (dy * dy + dx * dx).sqrt() {
             r if r < 60.0 => [230, 80, 50],
             r if r < 66.0 => [20, 20, 30],
-            _ if (x / 32 + y / 32) % 2 == 0 => [60, (x / 2) as u8 + 60, 190],
+            _ if (x / 32 + y / 32).is_multiple_of(2) => [60, (x / 2) as u8 + 60, 190],
             _ => [(y / 2) as u8 + 90, 170, 90],
         }
     };
