@@ -191,7 +191,7 @@ fn selection(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
 /// The one dimension of a case.
 fn dims(args: &Args) -> i64 {
     match args.axes() {
-        Axes::One(dim) => dim as i64,
+        Axes::One(dim) => dim,
         _ => panic!("one dimension"),
     }
 }
