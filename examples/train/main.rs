@@ -106,7 +106,7 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
 
     if let Some(dir) = &options.out {
         let path = dir.join("report.html");
-        report::write(&path, (options, table), (&model, &splits, &valid), &report)?;
+        report::write(&path, (options, table), (&*model, &splits, &valid), &report)?;
         say(format_args!("report: {}", path.display()));
     }
     for failure in train.failures().iter().chain(&valid.failures()) {

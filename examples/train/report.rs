@@ -16,7 +16,7 @@ use crate::options::Options;
 pub fn write(
     path: &Path,
     (options, table): (&Options, &toml::Table),
-    (model, splits, valid): (&Box<dyn Module>, &Splits, &DataLoader),
+    (model, splits, valid): (&dyn Module, &Splits, &DataLoader),
     report: &TrainReport,
 ) -> Result<()> {
     let target = options.data.target(super::model::input(&options.model)?)?;
