@@ -43,6 +43,9 @@ struct Options {
     columns: u16,
 }
 
+/// Pixels between the pictures of the sheet.
+const GAP: usize = 4;
+
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -68,19 +71,19 @@ fn run(options: &Options) -> Fallible<()> {
     let rows = chosen(transforms(size), &options.transform)?;
 
     let columns = 1 + usize::from(options.columns);
-    let mut sheet = Sheet::new(rows.len(), columns, size);
+    let mut pictures = Vec::with_capacity(rows.len() * columns);
     for (row, (name, transform)) in rows.iter().enumerate() {
         println!("row {:>2}: {name}", row + 1);
-        sheet.put(row, 0, &picture);
+        pictures.push(picture.clone());
         for column in 1..columns {
             let mut changed = picture.clone();
             let mut rng = Rng::for_sample(options.seed, row as u64, column as u64);
             transform.apply(&mut changed, &mut rng)?;
             changed.apply(&CenterCrop::new([size, size]))?;
-            sheet.put(row, column, &changed);
+            pictures.push(changed);
         }
     }
-    sheet.image()?.save(&options.out)?;
+    Image::grid(&pictures, columns, GAP)?.save(&options.out)?;
     println!("wrote {}", options.out.display());
     Ok(())
 }
@@ -124,42 +127,6 @@ fn chosen(all: Vec<Named>, names: &[String]) -> Fallible<Vec<Named>> {
         return Err(format!("there is no transform {unknown}; there are {}", known.join(", ")).into());
     }
     Ok(all.into_iter().filter(|(name, _)| names.is_empty() || names.iter().any(|wanted| wanted == name)).collect())
-}
-
-/// Pictures in rows and columns, with white lines between them.
-struct Sheet {
-    width: usize,
-    height: usize,
-    cell: usize,
-    bytes: Vec<u8>,
-}
-
-impl Sheet {
-    const LINE: usize = 4;
-
-    fn new(rows: usize, columns: usize, cell: usize) -> Sheet {
-        let extent = |count: usize| count * (cell + Sheet::LINE) + Sheet::LINE;
-        let (height, width) = (extent(rows), extent(columns));
-        Sheet { width, height, cell, bytes: vec![255; 3 * height * width] }
-    }
-
-    fn put(&mut self, row: usize, column: usize, picture: &Image) {
-        let bytes = picture.to_bytes();
-        let (bytes, channels) = (bytes.bytes().expect("bytes"), picture.channels());
-        let [top, left] = [row, column].map(|i| i * (self.cell + Sheet::LINE) + Sheet::LINE);
-        for y in 0..self.cell {
-            for x in 0..self.cell {
-                let (from, to) = ((y * self.cell + x) * channels, ((top + y) * self.width + left + x) * 3);
-                for c in 0..3 {
-                    self.bytes[to + c] = bytes[from + c.min(channels - 1)];
-                }
-            }
-        }
-    }
-
-    fn image(self) -> convnet::Result<Image> {
-        Image::from_bytes([3, self.height, self.width], self.bytes)
-    }
 }
 
 /// Draws a picture with an edge, gradients and colours.

@@ -31,43 +31,24 @@ pub enum ColorMap {
     Gray,
 }
 
-/// Coefficients of polynomials in the value, for red, green and blue: Zucker's approximation of
-/// Matplotlib's table.
-const VIRIDIS: [[f64; 3]; 7] = [
-    [0.277_727_327, 0.005_407_345, 0.334_099_805],
-    [0.105_093_043, 1.404_613_530, 1.384_590_163],
-    [-0.330_861_829, 0.214_847_559, 0.095_095_163],
-    [-4.634_230_499, -5.799_100_973, -19.332_440_956],
-    [6.228_269_936, 14.179_933_367, 56.690_552_601],
-    [4.776_384_998, -13.745_145_378, -65.353_032_633],
-    [-5.435_455_856, 4.645_852_613, 26.312_435_250],
-];
-
-/// As [`VIRIDIS`]: Mikhailov's approximation.
-const TURBO: [[f64; 3]; 6] = [
-    [0.135_721_38, 0.091_402_61, 0.106_673_30],
-    [4.615_392_60, 2.194_188_39, 12.641_946_08],
-    [-42.660_322_58, 4.842_966_58, -60.582_048_36],
-    [132.131_082_34, -14.185_033_33, 110.362_767_71],
-    [-152.942_393_96, 4.277_298_57, -89.903_109_12],
-    [59.286_379_43, 2.829_566_04, 27.348_249_73],
-];
+/// The 256 colours of Viridis, then those of Turbo, as Matplotlib has them; made by
+/// `tests/fixtures/color_maps.py`.
+static TABLES: &[u8; 2 * 256 * 3] = include_bytes!("color_maps.bin");
 
 impl ColorMap {
     /// Returns red, green and blue for a value, which is limited to 0 to 1; NaN counts as 0.
+    /// Viridis and Turbo have 256 colours, chosen as Matplotlib does.
     pub fn color(self, value: f64) -> [u8; 3] {
         let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
-        let polynomial = |coefficients: &[[f64; 3]]| {
-            let channel = |c: usize| coefficients.iter().rev().fold(0.0, |sum, row| sum * value + row[c]);
-            [channel(0), channel(1), channel(2)]
+        let entry = |map: usize| {
+            let start = 3 * (256 * map + ((value * 256.0) as usize).min(255));
+            [TABLES[start], TABLES[start + 1], TABLES[start + 2]]
         };
-        let color = match self {
-            ColorMap::Viridis => polynomial(&VIRIDIS),
-            ColorMap::Turbo => polynomial(&TURBO),
-            ColorMap::Gray => [value; 3],
-        };
-        // A conversion to an integer saturates.
-        color.map(|x| (x * 255.0).round() as u8)
+        match self {
+            ColorMap::Viridis => entry(0),
+            ColorMap::Turbo => entry(1),
+            ColorMap::Gray => [(value * 255.0).round() as u8; 3],
+        }
     }
 
     /// Makes a picture of a map `[H, W]`, from its smallest number to its largest.
@@ -201,18 +182,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_matplotlibs_up_to_the_error_of_the_polynomials() {
-        // Entries 0, 128 and 255 of `matplotlib.colormaps`. Zucker's polynomials are within 0.02 of
-        // the table, Mikhailov's within 0.13 at the ends, where the blue of Turbo falls off.
-        let table = [
-            (ColorMap::Viridis, [[68, 1, 84], [33, 145, 140], [253, 231, 37]], 5),
-            (ColorMap::Turbo, [[48, 18, 59], [164, 252, 60], [122, 4, 3]], 33),
+    fn colours_are_matplotlibs() {
+        // Entries 0, 128 and 255 of `matplotlib.colormaps`, and the CRC-32 of all 256 as bytes.
+        let maps = [
+            (ColorMap::Viridis, [[68, 1, 84], [33, 145, 140], [253, 231, 37]], 0xf407_8eb3),
+            (ColorMap::Turbo, [[48, 18, 59], [164, 252, 60], [122, 4, 3]], 0xdac3_c2dc),
         ];
-        for (map, colors, bound) in table {
-            for (value, expected) in [0.0, 128.0 / 255.0, 1.0].into_iter().zip(colors) {
-                let found = map.color(value);
-                assert!(found.iter().zip(expected).all(|(&a, b)| a.abs_diff(b) <= bound), "{map:?} {value}: {found:?}, {expected:?}");
-            }
+        for (map, some, checksum) in maps {
+            assert_eq!([0.0, 0.5, 1.0].map(|value| map.color(value)), some, "{map:?}");
+            let all: Vec<u8> = (0..256).flat_map(|i| map.color(f64::from(i) / 255.0)).collect();
+            let mut crc = flate2::Crc::new();
+            crc.update(&all);
+            assert_eq!(crc.sum(), checksum, "{map:?}");
+            assert_eq!([f64::NAN, -3.0, 9.0].map(|value| map.color(value)), [some[0], some[0], some[2]], "{map:?}");
         }
         assert_eq!([f64::NAN, -3.0, 0.0, 9.0].map(|x| ColorMap::Gray.color(x)[0]), [0, 0, 0, 255]);
     }
