@@ -39,10 +39,10 @@ pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
 pub(crate) use layers::average_statistics;
 pub use layers::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d,
-    ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity,
-    InstanceNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LeakyReLU, Linear, LocalResponseNorm, LogSoftmax, MaxPool1d, MaxPool2d,
-    Maxout, Mish, PReLU, Pair, PixelShuffle, PixelUnshuffle, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, SpatialPyramidPooling,
-    StochasticDepth, Tanh, Upsample,
+    ConvPadding, ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish,
+    Identity, InstanceNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LeakyReLU, Linear, LocalResponseNorm, LogSoftmax, MaxPool1d,
+    MaxPool2d, Maxout, Mish, PReLU, Pair, PixelShuffle, PixelUnshuffle, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus,
+    SpatialPyramidPooling, StochasticDepth, Tanh, Upsample,
 };
 pub(crate) use module::layer::is_observed;
 pub(crate) use module::macros::visit_with;

@@ -2,7 +2,8 @@
 
 use convnet::autograd::gradcheck;
 use convnet::nn::*;
-use convnet::{DType, Result, Tensor};
+use convnet::ops::PadMode;
+use convnet::{DType, Result, Tensor, no_grad};
 
 use super::values;
 
@@ -155,4 +156,28 @@ fn summary_of_a_network_that_takes_integers_lists_its_layers() {
     assert_eq!((summary.parameters, summary.input_bytes, summary.rows.len()), (923, 80, 4));
     assert_eq!(summary.rows[1].output, Some(vec![2, 5, 8]));
     assert!(net.summary([2, 5]).unwrap_err().to_string().contains("expected i64, got f32"));
+}
+
+#[test]
+fn convolutions_pad_as_pytorch_does() {
+    // nn.Conv2d(1, 1, (2, 3), padding="same", padding_mode=…, bias=False) of torch.arange(9.)
+    let layer = || {
+        let conv = Conv2d::new(1, 1, [2, 3]).bias(false);
+        conv.weight.set(&Tensor::from_vec((0..6).map(|i| i as f32 - 2.0).collect(), [1, 1, 2, 3]).unwrap()).unwrap();
+        conv
+    };
+    let x = Tensor::from_vec((0..9).map(|i| i as f32).collect(), [1, 1, 3, 3]).unwrap();
+    let reflected = [20.0, 25.0, 22.0, 29.0, 34.0, 31.0, 2.0, 7.0, 4.0];
+    let zeros = [18.0, 25.0, 10.0, 30.0, 34.0, 10.0, -6.0, -19.0, -22.0];
+    let same = layer().padding(ConvPadding::Same).padding_mode(PadMode::Reflect);
+    assert_close(&same.forward(&x), &[1, 1, 3, 3], &reflected);
+    assert_close(&no_grad(|| same.forward(&x)), &[1, 1, 3, 3], &reflected);
+    assert_close(&layer().padding(ConvPadding::Same).forward(&x), &[1, 1, 3, 3], &zeros);
+    assert_close(&layer().padding([1, 1, 0, 1]).forward(&x), &[1, 1, 3, 3], &zeros);
+    assert_eq!(layer().padding([0, 2, 1, 3]).stride(2).summary([1, 1, 3, 3]).unwrap().rows[0].output, Some(vec![1, 1, 3, 2]));
+    check_gradients(&same, &x);
+    let message = |conv: Conv2d| conv.forward(&x).unwrap_err().to_string();
+    assert!(message(layer().padding(ConvPadding::Same).stride(2)).contains("same padding needs stride 1"));
+    assert!(message(layer().padding(3).padding_mode(PadMode::Reflect)).contains("reflects more elements"));
+    assert!(message(layer().padding([usize::MAX, 0, 0, 0])).contains("too large"));
 }

@@ -1,6 +1,7 @@
 //! Convolution layers. All are initialised as in PyTorch: weight and bias uniform in ±1/√fan_in,
 //! which for the weight is Kaiming's bound with a = √5.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::norm::{BatchNorm2d, Running};
@@ -13,7 +14,7 @@ use crate::nn::init::{layer_default, layer_seed};
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
 use crate::nn::module::parameter::Parameter;
-use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, Moments, PreparedConv2d};
+use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, Moments, PadMode, PreparedConv2d};
 use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
@@ -61,6 +62,49 @@ pub(super) fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: 
     Ok(())
 }
 
+/// The padding of [`Conv2d`]: `1`, `[1, 2]` (height, width), `[left, right, top, bottom]` or
+/// [`ConvPadding::Same`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConvPadding {
+    /// The same on both sides: height, width.
+    Both([usize; 2]),
+    /// As much as makes the output as large as the input; where it cannot be the same on both
+    /// sides, there is one more on the right or at the bottom. The stride has to be 1.
+    Same,
+    /// Left, right, top, bottom.
+    Sides([usize; 4]),
+}
+
+impl From<[usize; 4]> for ConvPadding {
+    fn from(sides: [usize; 4]) -> ConvPadding {
+        ConvPadding::Sides(sides)
+    }
+}
+
+impl From<Pair> for ConvPadding {
+    fn from(both: Pair) -> ConvPadding {
+        ConvPadding::Both(both.0)
+    }
+}
+
+impl From<usize> for ConvPadding {
+    fn from(both: usize) -> ConvPadding {
+        Pair::from(both).into()
+    }
+}
+
+impl From<[usize; 2]> for ConvPadding {
+    fn from(both: [usize; 2]) -> ConvPadding {
+        Pair::from(both).into()
+    }
+}
+
+impl From<(usize, usize)> for ConvPadding {
+    fn from(both: (usize, usize)) -> ConvPadding {
+        Pair::from(both).into()
+    }
+}
+
 /// Two-dimensional convolution (cross-correlation) with a weight `[out, in / groups, kH, kW]`.
 ///
 /// ```
@@ -79,7 +123,10 @@ pub struct Conv2d {
     pub bias: Option<Parameter>,
     channels: [usize; 2],
     kernel: [usize; 2],
+    // Without padding.
     options: Conv2dOptions,
+    padding: ConvPadding,
+    padding_mode: PadMode,
     seed: u64,
     kept: PreparedCache,
     path: LayerPath,
@@ -96,6 +143,8 @@ impl Conv2d {
             channels: [inputs, outputs],
             kernel,
             options: Conv2dOptions::default(),
+            padding: ConvPadding::Both([0, 0]),
+            padding_mode: PadMode::Constant(0.0),
             seed,
             kept: PreparedCache::default(),
             path: LayerPath::new(),
@@ -108,9 +157,26 @@ impl Conv2d {
         self
     }
 
-    /// Sets the zero padding on each side (default: 0).
-    pub fn padding(mut self, padding: impl Into<Pair>) -> Conv2d {
-        self.options.padding = padding.into().0;
+    /// Sets the padding on each side (default: 0): `1`, `[1, 2]` for height and width, `[left,
+    /// right, top, bottom]`, or [`ConvPadding::Same`].
+    pub fn padding(mut self, padding: impl Into<ConvPadding>) -> Conv2d {
+        self.padding = padding.into();
+        self
+    }
+
+    /// Sets the values of the padding (default: zeros). Padding that is not zeros, or not the same on
+    /// both sides, is an operation before the convolution.
+    ///
+    /// ```
+    /// use convnet::nn::{Conv2d, ConvPadding, Module};
+    /// use convnet::{Tensor, ops::PadMode};
+    ///
+    /// let conv = Conv2d::new(3, 8, 4).padding(ConvPadding::Same).padding_mode(PadMode::Reflect);
+    /// assert_eq!(conv.forward(&Tensor::randn([1, 3, 9, 9]))?.shape(), [1, 8, 9, 9]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn padding_mode(mut self, mode: PadMode) -> Conv2d {
+        self.padding_mode = mode;
         self
     }
 
@@ -137,6 +203,36 @@ impl Conv2d {
         self
     }
 
+    /// Returns the input of the convolution proper and its options: padding that the convolution
+    /// itself does not know is added before it.
+    fn padded<'x>(&self, x: &'x Tensor) -> Result<(Cow<'x, Tensor>, Conv2dOptions)> {
+        let (mut options, [kh, kw]) = (self.options, self.kernel);
+        let [left, right, top, bottom] = match self.padding {
+            ConvPadding::Both([h, w]) => [w, w, h, h],
+            ConvPadding::Sides(sides) => sides,
+            ConvPadding::Same if options.stride != [1, 1] => {
+                let message = format!("same padding needs stride 1, got stride {:?}", options.stride);
+                return Err(Error::argument("conv2d", message));
+            }
+            ConvPadding::Same => {
+                let [h, w] = [(kh, 0), (kw, 1)].map_each(|(k, axis)| k.saturating_sub(1).saturating_mul(options.dilation[axis]));
+                [w / 2, w.div_ceil(2), h / 2, h.div_ceil(2)]
+            }
+        };
+        if self.padding_mode == PadMode::Constant(0.0) && left == right && top == bottom {
+            options.padding = [top, left];
+            return Ok((Cow::Borrowed(x), options));
+        }
+        // An input of another rank is reported by the checks that follow.
+        if x.ndim() != 4 {
+            return Ok((Cow::Borrowed(x), options));
+        }
+        let too_large = |_| Error::argument("conv2d", format!("padding {:?} is too large", [left, right, top, bottom]));
+        let size = |side: usize| isize::try_from(side).map_err(too_large);
+        let sides = [size(left)?, size(right)?, size(top)?, size(bottom)?];
+        Ok((Cow::Owned(x.pad_with(sides, self.padding_mode)?), options))
+    }
+
     /// Computes `activation(norm(conv(x)) + shortcut)` in one pass, when no history is recorded and
     /// the parts fit together; otherwise returns `None`.
     pub(crate) fn fused(
@@ -146,16 +242,26 @@ impl Conv2d {
         shortcut: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Option<Tensor>> {
-        let Some(prepared) = self.prepared(norm, x, shortcut).map_err(|error| self.path.locate(error, false, self.describe()))? else {
+        let prepared = || {
+            let (x, options) = self.padded(x)?;
+            Ok(self.prepared(norm, &x, shortcut, options)?.map(|prepared| (x, prepared)))
+        };
+        let Some((x, prepared)) = prepared().map_err(|error| self.path.locate(error, false, self.describe()))? else {
             return Ok(None);
         };
-        self.path.scope(self, x, || prepared.run(x, shortcut, activation)).map(Some)
+        self.path.scope(self, &x, || prepared.run(&x, shortcut, activation)).map(Some)
     }
 
     /// Returns the prepared weights for an input like `x`. Returns `None` in three cases: when
     /// history is recorded, in which case the cached weights are dropped; when layers are traced
     /// one by one; and when the layers have to run one by one to report what is wrong.
-    fn prepared(&self, norm: Option<&BatchNorm2d>, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Option<Arc<PreparedConv2d>>> {
+    fn prepared(
+        &self,
+        norm: Option<&BatchNorm2d>,
+        x: &Tensor,
+        shortcut: Option<&Tensor>,
+        options: Conv2dOptions,
+    ) -> Result<Option<Arc<PreparedConv2d>>> {
         let &[n, c, h, w] = x.shape() else { return Ok(None) };
         if is_tracing() || is_meta() {
             return Ok(None);
@@ -170,7 +276,7 @@ impl Conv2d {
         }
         let [weight, bias, mean, var] = norm.as_ref().map_or([0; 4], Running::versions);
         let versions = [self.weight.version(), version(self.bias.as_ref()), weight, bias, mean, var];
-        let source = Source { options: self.options, versions, eps: norm.as_ref().map_or(0.0, Running::eps) };
+        let source = Source { options, versions, eps: norm.as_ref().map_or(0.0, Running::eps) };
         let prepared = self.kept.get(&Key::new([n, c, h, w], x.dtype(), source), || {
             check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
             let values = norm.as_ref().map(|norm| norm.values(x.dtype())).transpose()?;
@@ -178,7 +284,7 @@ impl Conv2d {
                 return Ok(None);
             }
             let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
-            PreparedConv2d::new(x, &self.weight.try_tensor()?, bias.as_ref(), values.flatten().as_ref(), self.options).map(Some)
+            PreparedConv2d::new(x, &self.weight.try_tensor()?, bias.as_ref(), values.flatten().as_ref(), options).map(Some)
         })?;
         let joins = |y: &PreparedConv2d| shortcut.is_none_or(|s| s.shape() == y.output_shape() && s.dtype() == x.dtype());
         Ok(prepared.filter(|prepared| joins(prepared)))
@@ -215,7 +321,8 @@ impl Conv2d {
         if weight.shape() != self.weight.dims() {
             return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
         }
-        x.conv2d_with(weight, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options, wants_moments)
+        let (x, options) = self.padded(x)?;
+        x.conv2d_with(weight, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), options, wants_moments)
     }
 }
 
@@ -237,13 +344,14 @@ impl Module for Conv2d {
     ///
     /// # Errors
     /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels
-    /// or is smaller than the kernel, [`Error::Argument`] when the groups do not divide the
-    /// channels or a stride is zero, [`Error::MixedDTypes`] when the input's dtype is not the
-    /// weight's.
+    /// or is smaller than the kernel, or than the padding mode needs; [`Error::Argument`] when the
+    /// groups do not divide the channels, a stride is zero, or it is not 1 for
+    /// [`ConvPadding::Same`]; [`Error::MixedDTypes`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kept = || -> Result<Option<Tensor>> {
-            let prepared = self.prepared(None, x, None)?;
-            prepared.map(|prepared| prepared.run(x, None, Activation::Linear)).transpose()
+            let (x, options) = self.padded(x)?;
+            let prepared = self.prepared(None, &x, None, options)?;
+            prepared.map(|prepared| prepared.run(&x, None, Activation::Linear)).transpose()
         };
         self.path.scope(self, x, || match kept()? {
             Some(y) => Ok(y),
@@ -251,7 +359,7 @@ impl Module for Conv2d {
         })
     }
 
-    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed, kept));
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, padding, padding_mode, seed, kept));
 }
 
 /// One-dimensional convolution (cross-correlation) with a weight `[out, in / groups, k]`.

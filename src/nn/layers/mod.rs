@@ -21,7 +21,7 @@ pub(crate) use activation::activation_of;
 pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, Mish, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
-pub use conv::{Conv1d, Conv2d};
+pub use conv::{Conv1d, Conv2d, ConvPadding};
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub use embedding::Embedding;
