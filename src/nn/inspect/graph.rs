@@ -147,9 +147,9 @@ mod tests {
         assert_eq!(inputs_of(&nodes, "bn1"), ["conv1"]);
         let joined: Vec<&GraphNode> = nodes.iter().filter(|node| node.inputs.len() == 2).collect();
         assert_eq!(joined.len(), 8, "one sum for each of the eight blocks");
-        // Normalisation, shortcut and activation are one operation of the normalisation.
-        assert_eq!(joined[2].name, "layer2/0/bn2");
-        assert_eq!(joined[2].inputs, ["layer2/0/conv2", "layer2/0/downsample/1"]);
+        // Layers run one by one here: the shortcut is an operation of the block.
+        assert_eq!(joined[2].name, "layer2/0/add");
+        assert_eq!(joined[2].inputs, ["layer2/0/bn2", "layer2/0/downsample/1"]);
         let fc = nodes.last().unwrap();
         assert_eq!((fc.name.as_str(), fc.op.as_str(), fc.shape.as_deref()), ("fc", "Linear", Some(&[1, 10][..])));
         assert!(fc.description.starts_with("Linear 512"));
