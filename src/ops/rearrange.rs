@@ -94,6 +94,9 @@ impl Tensor {
         let &[.., rows, columns] = self.shape() else {
             return Err(Error::shape(op, format!("expected a matrix or several, got shape {:?}", self.shape())));
         };
+        if self.numel() == 0 {
+            return Ok(self.clone());
+        }
         let mask = Tensor::build(&[rows, columns], MemoryFormat::RowMajor, |mask: &mut [u8]| {
             for (at, kept) in mask.iter_mut().enumerate() {
                 *kept = u8::from(keeps((at / columns) as i128, (at % columns) as i128));

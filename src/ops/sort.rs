@@ -17,7 +17,8 @@ fn nan_last<T: PartialOrd>(a: &T, b: &T) -> Ordering {
 /// Returns the positions in sorted order, lane by lane of `[outer, n, inner]`. Equal elements keep
 /// their order.
 fn sorted_positions<T: Element>(data: &[T], [_, size, inner]: [usize; 3], descending: bool, out: &mut [i64]) {
-    let mut order: Vec<usize> = Vec::with_capacity(size);
+    // Made as long as a lane where there is one: a tensor without elements may have any size here.
+    let mut order: Vec<usize> = Vec::new();
     for (data, out) in data.chunks_exact((size * inner).max(1)).zip(out.chunks_exact_mut((size * inner).max(1))) {
         for lane in 0..inner {
             order.clear();

@@ -199,6 +199,66 @@ const CALLS: &[(&str, Call)] = &[
         let condition = g.tensor(&condition)?.gt_scalar(0.0)?;
         condition.where_(&a, &g.beside(&a, &b)?)
     }),
+    ("argsort", |g| g.any()?.argsort(g.dim(), g.once_in(2))),
+    ("ceil", |g| g.any()?.ceil()),
+    ("celu", |g| g.any()?.celu(g.value())),
+    ("cumsum", |g| g.any()?.cumsum(g.dim())),
+    ("erf", |g| g.any()?.erf()),
+    ("floor", |g| g.any()?.floor()),
+    ("glu", |g| g.any()?.glu(g.dim())),
+    ("huber_loss", |g| {
+        let x = g.any()?;
+        x.huber_loss_with(&g.beside(&x, x.shape())?, g.value(), g.reduction())
+    }),
+    ("kl_div", |g| {
+        let x = g.any()?;
+        x.kl_div(&g.beside(&x, x.shape())?, g.reduction())
+    }),
+    ("log1p", |g| g.any()?.log1p()),
+    ("norm", |g| g.any()?.norm(g.value(), &g.dims()[..])),
+    ("normalize", |g| g.any()?.normalize(g.value(), g.dim(), g.fraction())),
+    ("one_hot", |g| {
+        let shape = [g.size(), g.size()];
+        g.labels(&shape, 3)?.one_hot(g.option(3))
+    }),
+    ("pow_by", |g| pair(g, Tensor::pow_by)),
+    ("prod", |g| g.any()?.prod(&g.dims()[..])),
+    ("repeat", |g| {
+        let x = g.any()?;
+        let repeats: Vec<usize> = (0..x.ndim() + g.below(2)).map(|_| g.option(2)).collect();
+        x.repeat(repeats)
+    }),
+    ("roll", |g| g.any()?.roll(g.option(2) as i64, g.dim())),
+    ("round", |g| g.any()?.round()),
+    ("rsqrt", |g| g.any()?.rsqrt()),
+    ("scatter", |g| scattered(g, |x, dim, index, src| x.scatter(dim, index, src))),
+    ("scatter_add", |g| scattered(g, |x, dim, index, src| x.scatter_add(dim, index, src))),
+    ("index_add", |g| {
+        let x = g.any()?;
+        let (dim, length) = (g.dim(), g.size());
+        let bound = x.size(dim).unwrap_or(1);
+        let mut shape = x.shape().to_vec();
+        let axis = if dim < 0 { shape.len() as isize + dim } else { dim };
+        shape.get_mut(axis as usize).into_iter().for_each(|size| *size = length);
+        x.index_add(dim, &g.labels(&[length], bound)?, &g.beside(&x, &shape)?)
+    }),
+    ("sign", |g| g.any()?.sign()),
+    ("softplus_with", |g| g.any()?.softplus_with(g.value(), g.value())),
+    ("sort", |g| Ok(g.any()?.sort(g.dim(), g.once_in(2))?.0)),
+    ("split by sizes", |g| {
+        let sizes: Vec<usize> = (0..g.below(4)).map(|_| g.option(1)).collect();
+        last(g.any()?.split(sizes, g.dim())?)
+    }),
+    ("topk", |g| Ok(g.any()?.topk(g.option(1), g.dim())?.0)),
+    ("tril", |g| g.any()?.tril(g.option(1) as i64)),
+    ("triu", |g| g.any()?.triu(-(g.option(1) as i64))),
+    ("trunc", |g| g.any()?.trunc()),
+    ("padding by modes", |g| {
+        use convnet::ops::PadMode::*;
+        let mode = g.pick(&[Constant(1.0), Reflect, Replicate, Circular]);
+        let padding: Vec<isize> = (0..2 * g.below(4)).map(|_| g.option(1) as isize - g.below(2) as isize).collect();
+        g.any()?.pad_with(padding, mode)
+    }),
     ("comparisons", |g| {
         let compare = g.pick(&[Tensor::ne, Tensor::lt, Tensor::le, Tensor::gt, Tensor::ge] as &[fn(&Tensor, &Tensor) -> Result<Tensor>]);
         pair(g, compare)
@@ -330,6 +390,14 @@ fn pair(g: &mut Generator, call: fn(&Tensor, &Tensor) -> Result<Tensor>) -> Resu
         shape[at] = 1;
     }
     call(&x, &g.beside(&x, &shape)?)
+}
+
+fn scattered(g: &mut Generator, call: fn(&Tensor, isize, &Tensor, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let x = g.any()?;
+    let (dim, shape) = (g.dim(), x.shape().to_vec());
+    let bound = x.size(dim).unwrap_or(1);
+    let index = g.labels(&shape, bound)?;
+    call(&x, dim, &index, &g.beside(&x, &shape)?)
 }
 
 fn joined(g: &mut Generator, call: fn(&[&Tensor], isize) -> Result<Tensor>) -> Result<Tensor> {
