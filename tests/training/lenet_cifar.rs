@@ -92,8 +92,9 @@ fn losses_in(dtype: DType) -> Vec<f64> {
 fn lenet_on_pictures_of_cifar_has_the_losses_of_pytorch_for_100_steps() {
     let fixture: serde_json::Value = serde_json::from_str(include_str!("../fixtures/lenet_cifar.json")).unwrap();
     let expected: Vec<f64> = serde_json::from_value(fixture["losses"].clone()).unwrap();
-    // In f32 PyTorch's own losses are up to 0.016 off later on: differences of rounding grow.
-    for (dtype, steps, bound) in [(DType::F64, 100, 1e-6), (DType::F32, 40, 1e-3)] {
+    // Differences of rounding grow: PyTorch's own losses in f32 are up to 0.0023 off over the first 40
+    // steps, and up to 0.016 over all.
+    for (dtype, steps, bound) in [(DType::F64, 100, 1e-6), (DType::F32, 40, 5e-3)] {
         let losses = losses_in(dtype);
         assert_eq!((losses.len(), expected.len()), (100, 100));
         for (step, (loss, expected)) in losses.iter().zip(&expected).enumerate().take(steps) {
