@@ -74,7 +74,7 @@ fn between_0_and_1(map: &Tensor) -> Result<Vec<f64>> {
     let values = map.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
     let finite = || values.iter().copied().filter(|x| x.is_finite());
     let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
-    let scaled = |x: f64| if high > low { ((x - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
+    let scaled = |x: f64| if high > low && !x.is_nan() { ((x - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
     Ok(values.into_iter().map(scaled).collect())
 }
 
