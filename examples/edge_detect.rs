@@ -10,11 +10,11 @@
 //! ```
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
 use clap::Parser;
+use convnet::data::Image;
 use convnet::nn::Parameter;
 use convnet::ops::Conv2dOptions;
 use convnet::optim::{Optimizer, Sgd};
@@ -54,7 +54,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let shown = |edges: &Tensor| edges * 0.125 + 0.5;
     for (name, image) in [("picture.png", &image), ("edges.png", &shown(&edges)), ("edges_learned.png", &shown(&relearned))] {
         let path = options.dir.join(name);
-        write_png(&path, image).map_err(|error| format!("{}: {error}", path.display()))?;
+        Image::from_tensor(&image.squeeze(0)?)?.save(&path)?;
         println!("wrote {}", path.display());
     }
     Ok(())
@@ -101,15 +101,4 @@ fn picture() -> Result<Tensor> {
 fn table(kernel: &Tensor) -> Result<String> {
     let values = kernel.to_vec::<f32>()?;
     Ok(values.chunks(3).map(|row| format!("  {:>7.3} {:>7.3} {:>7.3}\n", row[0], row[1], row[2])).collect())
-}
-
-/// Writes `[1, 1, H, W]` as a grey picture; 0 is black, 1 is white.
-fn write_png(path: &Path, image: &Tensor) -> std::result::Result<(), Box<dyn Error>> {
-    let bytes: Vec<u8> = image.to_vec::<f32>()?.iter().map(|value| (value * 255.0).round().clamp(0.0, 255.0) as u8).collect();
-    let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), image.shape()[3] as u32, image.shape()[2] as u32);
-    encoder.set_color(png::ColorType::Grayscale);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(&bytes)?;
-    Ok(writer.finish()?)
 }

@@ -131,18 +131,6 @@ impl Tensor {
         let index = self.unsqueeze(-1)?;
         Tensor::try_full(&shape, 0.0, DType::I64)?.scatter(-1, &index, &Tensor::try_full(index.shape(), 1.0, DType::I64)?)
     }
-
-    /// Raises each element to the power of another tensor's element.
-    ///
-    /// # Shape
-    /// The common shape of both, broadcast as NumPy does; dtypes promote first.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the shapes do not broadcast, [`Error::DType`] unless the result is
-    /// floating point.
-    pub fn pow_by(&self, exponent: &Tensor) -> Result<Tensor> {
-        super::power::pow_by(self, exponent)
-    }
 }
 
 /// The sizes of the parts that a dimension is cut into, for [`Tensor::split`].

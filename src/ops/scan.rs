@@ -1,5 +1,7 @@
 //! Cumulative sums, and products over dimensions.
 
+use num_traits::One;
+
 use crate::error::Result;
 use crate::profiling::hooks::operation;
 use crate::tensor::create::outer_axis_inner;
@@ -137,8 +139,7 @@ impl Tensor {
         let mut shape = x.shape().to_vec();
         shape[axis] = 1;
         let y = with_dtype!(x.dtype(), T => {
-            let one = T::default().to_the_zeroth();
-            Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| products(lanes, x.data(), one, y))?
+            Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| products(lanes, x.data(), T::one(), y))?
         });
         Ok(y.record("prod", [self], move |grad, _wanted| {
             let others = with_float!(x.dtype(), "prod", T => {
@@ -148,19 +149,3 @@ impl Tensor {
         }))
     }
 }
-
-/// The number one of each element type.
-trait One {
-    fn to_the_zeroth(self) -> Self;
-}
-
-macro_rules! one {
-    ($($type:ty: $one:expr),*) => {$(
-        impl One for $type {
-            fn to_the_zeroth(self) -> $type {
-                $one
-            }
-        }
-    )*};
-}
-one!(u8: 1, i64: 1, f32: 1.0, f64: 1.0);

@@ -1,4 +1,4 @@
-//! Elastic deformations: each pixel comes from a place of its own nearby.
+//! Elastic deformations: each pixel comes from a place nearby.
 
 use super::fill::{Fill, mask_pixel};
 use super::pad::PaddingMode;

@@ -322,6 +322,11 @@ impl Conv2d {
             return Err(Error::shape("conv2d", format!("expected a weight {:?}, got {:?}", self.weight.dims(), weight.shape())));
         }
         let (x, options) = self.padded(x)?;
+        self.convolve(&x, weight, options, wants_moments)
+    }
+
+    /// Convolves an input that is [padded](Conv2d::padded) already.
+    fn convolve(&self, x: &Tensor, weight: &Tensor, options: Conv2dOptions, wants_moments: bool) -> Result<(Tensor, Option<Moments>)> {
         x.conv2d_with(weight, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), options, wants_moments)
     }
 }
@@ -348,14 +353,13 @@ impl Module for Conv2d {
     /// groups do not divide the channels, a stride is zero, or it is not 1 for
     /// [`ConvPadding::Same`]; [`Error::MixedDTypes`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let kept = || -> Result<Option<Tensor>> {
-            let (x, options) = self.padded(x)?;
-            let prepared = self.prepared(None, &x, None, options)?;
-            prepared.map(|prepared| prepared.run(&x, None, Activation::Linear)).transpose()
-        };
-        self.path.scope(self, x, || match kept()? {
-            Some(y) => Ok(y),
-            None => Ok(self.with_weight(x, &self.weight.try_tensor()?, false)?.0),
+        self.path.scope(self, x, || {
+            let (padded, options) = self.padded(x)?;
+            if let Some(prepared) = self.prepared(None, &padded, None, options)? {
+                return prepared.run(&padded, None, Activation::Linear);
+            }
+            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+            Ok(self.convolve(&padded, &self.weight.try_tensor()?, options, false)?.0)
         })
     }
 

@@ -1,6 +1,7 @@
 //! Losses that are made of other operations.
 
 use super::Reduction;
+use super::elementwise::same_shape;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -13,13 +14,6 @@ impl Reduction {
             Reduction::None => Ok(losses),
         }
     }
-}
-
-fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
-    if x.shape() == target.shape() {
-        return Ok(());
-    }
-    Err(Error::shape(op, format!("input {:?} and target {:?} must have one shape", x.shape(), target.shape())))
 }
 
 impl Tensor {

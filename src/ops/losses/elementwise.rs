@@ -187,7 +187,7 @@ impl<P: Pair> Loss<P> {
     }
 }
 
-fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
+pub(super) fn same_shape(op: &'static str, x: &Tensor, target: &Tensor) -> Result<()> {
     if x.shape() == target.shape() {
         return Ok(());
     }

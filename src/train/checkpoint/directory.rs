@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Checkpoint;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
+use crate::io::unwritten;
 
 /// When checkpoints are written, where, and which of them are kept.
 ///
@@ -118,8 +119,9 @@ impl Checkpoints {
     }
 
     fn write(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
-        fs::create_dir_all(&self.dir).map_err(Error::io(&self.dir)).context("the directory of checkpoints cannot be made")?;
-        checkpoint.save(path).context("the checkpoint cannot be written; the ones before are whole. Is there room on the disk?")
+        let made = fs::create_dir_all(&self.dir).map_err(Error::io(&self.dir));
+        made.map_err(|error| unwritten("the directory of checkpoints cannot be made", error))?;
+        checkpoint.save(path).map_err(|error| unwritten("the checkpoint cannot be written; the ones before are whole", error))
     }
 
     /// Returns the steps of the checkpoints in the directory, in order.

@@ -16,7 +16,7 @@ use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
 use crate::tensor::Tensor;
 use crate::train::average::with_new_statistics;
 use crate::train::callback::no_such_metric;
-use crate::train::{Checkpoint, LogValue, Mean, MetricValues, RunState, number_of};
+use crate::train::{Checkpoint, LogValue, Mean, MetricValues, RunState, number_of, with_average};
 
 /// Means by name of metric.
 type Means = BTreeMap<String, Mean>;
@@ -113,8 +113,12 @@ where
                 break Ending::Interrupted;
             }
         };
-        if ending != Ending::Interrupted {
-            self.enter_average()?;
+        if ending != Ending::Interrupted && self.has_average() {
+            let model = self.trainer.model;
+            if let Some(average) = &mut self.trainer.average {
+                average.swap(model)?;
+            }
+            self.renew_statistics()?;
         }
         self.trainer.model.eval();
         self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
@@ -244,11 +248,7 @@ where
             average.update(self.trainer.model)?;
         }
         if let Some(valid) = self.valid {
-            let swapped = self.enter_average()?;
-            let validated = self.validate(valid);
-            if swapped && let Some(average) = &mut self.trainer.average {
-                average.swap(self.trainer.model)?;
-            }
+            let validated = if self.has_average() { self.validate_average(valid) } else { self.validate(valid) };
             metrics.extend(validated.with_context(|| format!("validation after epoch {}", self.epoch))?);
         }
         metrics.extend(self.trainer.optimizer.learning_rate(0).ok().map(|rate| ("learning_rate".to_string(), rate)));
@@ -281,26 +281,38 @@ where
         self.write_checkpoints_of_epoch()
     }
 
-    /// Puts the average into the model, when there is one; returns whether it did.
-    fn enter_average(&mut self) -> Result<bool> {
+    /// Returns whether there is an average that has seen the model.
+    fn has_average(&self) -> bool {
+        self.trainer.average.as_ref().is_some_and(|average| average.updates() > 0)
+    }
+
+    /// Takes the running statistics of batch normalisations anew, where that is asked for.
+    fn renew_statistics(&mut self) -> Result<()> {
+        if !self.trainer.update_batch_norm {
+            return Ok(());
+        }
+        let (step_of, model, epoch, seed) = (&mut self.step_of, self.trainer.model, self.epoch, self.trainer.seed);
+        with_new_statistics(model, || {
+            let mut count = 0;
+            for batch in self.train.epoch(epoch) {
+                let batch = batch?;
+                Rng::tensors_of_batch(seed, epoch, count, || step_of(model, &batch))?;
+                count += 1;
+            }
+            Ok(count)
+        })
+    }
+
+    /// Validates with the average in the model.
+    fn validate_average(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
         let model = self.trainer.model;
-        match &mut self.trainer.average {
-            Some(average) if average.updates() > 0 => average.swap(model)?,
-            _ => return Ok(false),
-        }
-        if self.trainer.update_batch_norm {
-            let (step_of, epoch, seed) = (&mut self.step_of, self.epoch, self.trainer.seed);
-            with_new_statistics(model, || {
-                let mut count = 0;
-                for batch in self.train.epoch(epoch) {
-                    let batch = batch?;
-                    Rng::tensors_of_batch(seed, epoch, count, || step_of(model, &batch))?;
-                    count += 1;
-                }
-                Ok(count)
-            })?;
-        }
-        Ok(true)
+        let Some(mut average) = self.trainer.average.take() else { return self.validate(valid) };
+        let validated = with_average(&mut *average, model, || {
+            self.renew_statistics()?;
+            self.validate(valid)
+        });
+        self.trainer.average = Some(average);
+        validated
     }
 
     fn validate(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {

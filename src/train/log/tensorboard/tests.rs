@@ -1,6 +1,7 @@
 use super::*;
 
-use crate::models::cifar_resnet20;
+use crate::models::{cifar_resnet20, resnet18};
+use crate::nn::inspect::graph::{self, GraphNode};
 use crate::nn::{Conv2d, Flatten, Linear, ReLU, Sequential};
 use crate::tensor::Tensor;
 
@@ -95,4 +96,31 @@ fn folder_that_cannot_be_written_is_an_error_with_advice() {
     fs::write(dir.path().join("file"), "").unwrap();
     let error = TensorBoard::in_dir(dir.path().join("file/run")).rewind(0).unwrap_err().to_string();
     assert!(error.contains("the log cannot be written") && error.contains("choose another name"), "{error}");
+}
+
+fn inputs_of<'a>(nodes: &'a [GraphNode], name: &str) -> Vec<&'a str> {
+    let node = nodes.iter().find(|node| node.name == name).unwrap_or_else(|| panic!("no {name}"));
+    node.inputs.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn residual_network_has_an_edge_for_each_branch() {
+    let nodes = graph::of(&resnet18(10), &[1, 3, 64, 64]).unwrap();
+    assert_eq!((nodes[0].name.as_str(), nodes[0].shape.as_deref()), ("input", Some(&[1, 3, 64, 64][..])));
+    assert_eq!(inputs_of(&nodes, "conv1"), ["input"]);
+    assert_eq!(inputs_of(&nodes, "bn1"), ["conv1"]);
+    let joined: Vec<&GraphNode> = nodes.iter().filter(|node| node.inputs.len() == 2).collect();
+    assert_eq!(joined.len(), 8, "one sum for each of the eight blocks");
+    // Layers run one by one here: the shortcut is an operation of the block.
+    assert_eq!(joined[2].name, "layer2/0/add");
+    assert_eq!(joined[2].inputs, ["layer2/0/bn2", "layer2/0/downsample/1"]);
+    let fc = nodes.last().unwrap();
+    assert_eq!((fc.name.as_str(), fc.op.as_str(), fc.shape.as_deref()), ("fc", "Linear", Some(&[1, 10][..])));
+    assert!(fc.description.starts_with("Linear 512"));
+}
+
+#[test]
+fn shape_that_does_not_fit_is_the_error_of_the_layer() {
+    let error = graph::of(&resnet18(10), &[1, 1, 64, 64]).err().expect("one channel instead of three").to_string();
+    assert!(error.contains("conv1"), "{error}");
 }
