@@ -1,0 +1,125 @@
+//! What all experiments share: options, data, tables, pictures.
+
+use std::fmt::Display;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use convnet::data::{Dataset, Digits, Image, Mnist};
+use convnet::{Error, Result};
+
+/// A row of the table of experiments.
+pub struct Experiment {
+    pub name: &'static str,
+    /// What it tests, in one sentence.
+    pub claim: &'static str,
+    /// Runs it and returns the figure for the last line.
+    pub run: fn(&Lab) -> Result<String>,
+}
+
+/// The options of a run.
+#[derive(Args, Clone, Debug)]
+pub struct Lab {
+    /// Directory that has `mnist`, `cifar10`, `reviews`, `signals`, `faces`, `pictures` or some of
+    /// them; without it, experiments use the embedded digits or data that they make
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Seed of weights, data and order
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Less data and fewer steps: seconds instead of minutes, with wider bounds on the figures
+    #[arg(long)]
+    pub quick: bool,
+    /// Directory for pictures
+    #[arg(long, value_name = "DIR", default_value = "out/experiments")]
+    out: PathBuf,
+}
+
+/// Pictures with their classes.
+pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
+
+/// Pictures of digits to train and to test on.
+pub struct DigitData {
+    pub train: Pictures,
+    pub test: Pictures,
+    /// Height and width: 28 for MNIST, 8 for the embedded digits.
+    pub size: usize,
+    pub name: &'static str,
+}
+
+impl Lab {
+    /// Returns the first of the two in a quick run, else the second.
+    pub fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// Returns a folder or file of the data directory, if it is there. Says so if it is not.
+    pub fn data(&self, name: &str) -> Option<PathBuf> {
+        let path = self.data.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
+        if path.is_none() {
+            say(format_args!("without `{name}` in --data: a smaller substitute takes its place"));
+        }
+        path
+    }
+
+    /// Returns MNIST if the data directory has it, else the embedded digits.
+    pub fn digits(&self) -> Result<DigitData> {
+        Ok(match self.data("mnist") {
+            Some(dir) => DigitData { train: Arc::new(Mnist::train(&dir)?), test: Arc::new(Mnist::test(&dir)?), size: 28, name: "MNIST" },
+            None => DigitData { train: Arc::new(Digits::train()), test: Arc::new(Digits::test()), size: 8, name: "embedded digits" },
+        })
+    }
+
+    /// Returns the path of an output file, in a directory that exists.
+    pub fn output(&self, file: &str) -> Result<PathBuf> {
+        fs::create_dir_all(&self.out).map_err(|source| Error::Io { path: self.out.clone(), source })?;
+        Ok(self.out.join(file))
+    }
+
+    /// Saves a picture in the output directory.
+    pub fn save(&self, file: &str, image: &Image) -> Result<()> {
+        let path = self.output(file)?;
+        image.save(&path)?;
+        picture(&path);
+        Ok(())
+    }
+}
+
+/// Says where a picture is.
+pub fn picture(path: &Path) {
+    say(format_args!("picture: {}", path.display()));
+}
+
+/// Fails with a message unless a figure is as it should be.
+pub fn ensure(holds: bool, message: impl Display) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::msg(message.to_string())) }
+}
+
+/// Returns mean and standard deviation (of a sample, not of a population).
+pub fn spread(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
+}
+
+/// Prints a line. A closed pipe at the other end is no reason to stop.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints rows in columns, the first aligned left, the others right. The first row is the head.
+pub fn table<const N: usize>(rows: &[[String; N]]) {
+    let widths: [usize; N] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for (i, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(widths).enumerate();
+        let cells: Vec<String> =
+            cells.map(|(column, (cell, width))| if column == 0 { format!("{cell:width$}") } else { format!("{cell:>width$}") }).collect();
+        say(cells.join("  ").trim_end());
+        if i == 0 {
+            say("─".repeat(widths.iter().sum::<usize>() + 2 * (N - 1)));
+        }
+    }
+}

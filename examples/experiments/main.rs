@@ -1,0 +1,78 @@
+//! Experiments of the field: each is a short program with a claim, a table, a picture and a
+//! measured figure. `docs/EXPERIMENTS.md` shows them all.
+//!
+//! ```sh
+//! cargo run --release --example experiments -- list
+//! cargo run --release --example experiments -- correlation
+//! cargo run --release --example experiments -- equivariance gan --data DIR
+//! cargo run --release --example experiments -- all --quick
+//! ```
+
+mod correlation;
+mod lab;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use convnet::{Context, Error, Result};
+use lab::{Experiment, Lab, say};
+
+/// All experiments, in the order of `docs/EXPERIMENTS.md`.
+const EXPERIMENTS: &[Experiment] = &[
+    // What convolution is.
+    correlation::EXPERIMENT,
+    // Why networks learn, and why not.
+    // Networks for other tasks.
+];
+
+/// Run experiments of the field.
+#[derive(Parser)]
+struct Options {
+    /// Names of experiments, `all`, or `list`
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    lab: Lab,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    if options.names == ["list"] {
+        for experiment in EXPERIMENTS {
+            say(format_args!("{:<22}{}", experiment.name, experiment.claim));
+        }
+        return Ok(());
+    }
+    for experiment in chosen(&options.names)? {
+        let start = Instant::now();
+        say(format_args!("== {}: {}\n", experiment.name, experiment.claim));
+        convnet::manual_seed(options.lab.seed);
+        let figure = (experiment.run)(&options.lab).context(experiment.name)?;
+        say(format_args!("\n{} ({:.1} s): {figure}\n", experiment.name, start.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Experiment>> {
+    if names == ["all"] {
+        return Ok(EXPERIMENTS.iter().collect());
+    }
+    let find = |name: &String| {
+        EXPERIMENTS
+            .iter()
+            .find(|experiment| experiment.name == name)
+            .ok_or_else(|| Error::msg(format!("there is no experiment `{name}`; `list` shows their names")))
+    };
+    names.iter().map(find).collect()
+}
