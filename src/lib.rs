@@ -29,6 +29,8 @@ mod io;
 pub(crate) mod kernels;
 pub mod models;
 pub mod nn;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod ops;
 pub mod optim;
 pub mod prelude;
