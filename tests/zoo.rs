@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use convnet::autograd::Gradients;
-use convnet::models::{self, Cbam, RESNET18, ResNet, ResNetConfig};
+use convnet::models::{self, Cbam, DcganOptions, RESNET18, ResNet, ResNetConfig, TextCnnOptions};
 use convnet::nn::{Item, Module, ModuleExt, Parameter, StateDict, Visitor};
 use convnet::{DType, Tensor, no_grad, weights};
 use flate2::read::GzDecoder;
@@ -24,6 +24,11 @@ static FIXTURE: LazyLock<BTreeMap<String, Value>> =
 
 /// Not registered, but its attention is public.
 const WITH_CBAM: &str = "resnet18 with CBAM";
+const GENERATOR: &str = "dcgan_generator";
+const DISCRIMINATOR: &str = "dcgan_discriminator";
+const TEXT_CNN: &str = "text_cnn";
+const SIGNAL_FCN: &str = "signal_fcn";
+const NOT_REGISTERED: [&str; 5] = [WITH_CBAM, GENERATOR, DISCRIMINATOR, TEXT_CNN, SIGNAL_FCN];
 
 /// Files of large networks take long to sync; those go through memory alone.
 const LARGEST_FILE: usize = 12_000_000;
@@ -113,7 +118,18 @@ impl Net {
             let net = model.clone();
             return Ok(Net { model, loss: Box::new(move |x, labels| net.forward_with_aux(x)?.loss(labels)) });
         }
+        let gan = DcganOptions::new(28).channels(1).latent(20).width(16);
         let model: Arc<dyn Module> = match name {
+            GENERATOR => Arc::new(models::dcgan_generator(gan)?),
+            DISCRIMINATOR => {
+                let model = Arc::new(models::dcgan_discriminator(gan)?);
+                let net = model.clone();
+                let real = |like: &Tensor| Tensor::from_vec(vec![1f32, 0.0], [2, 1])?.to_dtype(like.dtype());
+                let loss = move |x: &Tensor, _: &Tensor| net.forward(x)?.binary_cross_entropy_with_logits(&real(x)?);
+                return Ok(Net { model, loss: Box::new(loss) });
+            }
+            TEXT_CNN => Arc::new(models::text_cnn(TextCnnOptions::new(40, classes).width(8).maps(6))),
+            SIGNAL_FCN => Arc::new(models::signal_fcn(2, classes)),
             WITH_CBAM => {
                 let config = ResNetConfig { attention: Some(|channels| Box::new(Cbam::new(channels))), ..RESNET18 };
                 Arc::new(ResNet::new(&config, classes))
@@ -121,7 +137,7 @@ impl Net {
             _ => Arc::from(models::create(name, classes)?),
         };
         let net = model.clone();
-        Ok(Net { model, loss: Box::new(move |x, labels| net.forward(x)?.cross_entropy(labels)) })
+        Ok(Net { model, loss: Box::new(move |x, labels| net.forward(x)?.flatten(1, -1)?.cross_entropy(labels)) })
     }
 
     /// With the formula's weights.
@@ -151,6 +167,10 @@ impl Row {
         let sizes = self.0["input"].as_array().expect("a shape").iter().map(|n| n.as_u64().expect("a size") as usize);
         let shape: Vec<usize> = [2].into_iter().chain(sizes).collect();
         let u = uniform("input");
+        if let Some(words) = self.0["words"].as_f64() {
+            let numel = shape.iter().product();
+            return Ok(Tensor::from_vec((0..numel).map(|i| ((u(i) + 1.0) / 2.0 * words) as i64).collect(), shape)?);
+        }
         Ok(tensor(&shape, |i| u(i) * 3f64.sqrt()).to_dtype(dtype)?)
     }
 
@@ -198,10 +218,10 @@ fn values(tensor: &Tensor) -> Check<Vec<f64>> {
     Ok(tensor.to_dtype(DType::F64)?.to_vec::<f64>()?)
 }
 
-/// The registered models and their fixtures, those asked for.
+/// The registered models, and those that are not, with their fixtures: those asked for.
 fn zoo() -> impl Iterator<Item = (&'static str, Result<Row, String>)> {
     let wanted = std::env::var("ZOO").unwrap_or_default();
-    models::names().chain([WITH_CBAM]).filter(move |name| name.contains(&wanted)).map(|name| {
+    models::names().chain(NOT_REGISTERED).filter(move |name| name.contains(&wanted)).map(|name| {
         let row = FIXTURE.get(name).map(Row).ok_or_else(|| "no row in fixtures/models.json".to_string());
         (name, row)
     })
@@ -248,7 +268,7 @@ fn every_model_has_the_references_keys_shapes_and_number_of_parameters() {
 /// layers give one by one, as they run while the graph is recorded.
 fn logits_agree(net: &Net, row: &Row, dtype: DType) -> Check<Tensor> {
     net.model.eval();
-    let logits = no_grad(|| net.model.forward(&row.input(dtype)?).map_err(Box::<dyn Error>::from))?;
+    let logits = no_grad(|| net.model.forward(&row.input(dtype)?)?.flatten(1, -1).map_err(Box::<dyn Error>::from))?;
     let apart = values(&net.model.forward(&row.input(dtype)?)?)?;
     if logits.shape() != [2, row.classes()] || logits.dtype() != dtype {
         return Err(format!("logits are {:?} {:?}", logits.dtype(), logits.shape()).into());

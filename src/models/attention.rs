@@ -99,14 +99,22 @@ impl ChannelAttention {
 
 impl Module for ChannelAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        block(self, || {
-            let means = self.dense(&x.mean_keepdim([2, 3])?)?; //   [N, C, 1, 1]
-            let largest = self.dense(&x.max_keepdim([2, 3])?)?; //  [N, C, 1, 1]
-            x.mul(&means.add(&largest)?.sigmoid()?)
-        })
+        block(self, || x.mul(&self.scale(x)?))
     }
 
     visit_fields!(fc1, fc2);
+
+    fn as_channel_scale(&self) -> Option<&dyn ChannelScale> {
+        Some(self)
+    }
+}
+
+impl ChannelScale for ChannelAttention {
+    fn scale(&self, x: &Tensor) -> Result<Tensor> {
+        let means = self.dense(&x.mean_keepdim([2, 3])?)?; //  [N, C, 1, 1]
+        let largest = self.dense(&x.max_keepdim([2, 3])?)?; // [N, C, 1, 1]
+        means.add(&largest)?.sigmoid()
+    }
 }
 
 /// CBAM's spatial attention (Woo et al., 2018, fig. 2): a 7×7 convolution computes a factor between
@@ -126,6 +134,18 @@ impl SpatialAttention {
     pub fn new() -> SpatialAttention {
         SpatialAttention { conv: Conv2d::new(2, 1, 7).padding(3).bias(false), bn: BatchNorm2d::new(1) }
     }
+
+    /// Computes the factor of each position, which shows where the network looks.
+    ///
+    /// # Shape
+    /// `[N, C, H, W]` to `[N, 1, H, W]`, between 0 and 1.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for an input of another rank.
+    pub fn scale(&self, x: &Tensor) -> Result<Tensor> {
+        let seen = Tensor::cat(&[&x.mean_keepdim(1)?, &x.max_keepdim(1)?], 1)?; // [N, 2, H, W]
+        conv_bn_act(&self.conv, &self.bn, &seen, Activation::Sigmoid) //          [N, 1, H, W]
+    }
 }
 
 impl Default for SpatialAttention {
@@ -136,10 +156,7 @@ impl Default for SpatialAttention {
 
 impl Module for SpatialAttention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        block(self, || {
-            let seen = Tensor::cat(&[&x.mean_keepdim(1)?, &x.max_keepdim(1)?], 1)?; // [N, 2, H, W]
-            x.mul(&conv_bn_act(&self.conv, &self.bn, &seen, Activation::Sigmoid)?)
-        })
+        block(self, || x.mul(&self.scale(x)?))
     }
 
     // In timm the layer is a convolution with a normalisation inside.
@@ -179,4 +196,25 @@ impl Module for Cbam {
     }
 
     visit_fields!(channel, spatial);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::ModuleExt;
+
+    #[test]
+    fn attention_multiplies_by_its_factors() {
+        let x = Tensor::randn([2, 32, 5, 6]);
+        let cbam = Cbam::new(32);
+        cbam.eval();
+        let channels = cbam.channel.scale(&x).unwrap();
+        let seen = cbam.channel.forward(&x).unwrap();
+        let positions = cbam.spatial.scale(&seen).unwrap();
+        assert_eq!((channels.shape(), positions.shape()), (&[2, 32, 1, 1][..], &[2, 1, 5, 6][..]));
+        assert_eq!(cbam.forward(&x).unwrap(), x.mul(&channels).unwrap().mul(&positions).unwrap());
+        for factors in [channels, positions] {
+            assert!(factors.to_vec::<f32>().unwrap().iter().all(|factor| (0.0..=1.0).contains(factor)));
+        }
+    }
 }

@@ -1,4 +1,7 @@
-//! Architectures, one file for each paper, and a registry that builds them by name.
+//! Architectures, one file for each paper, and a registry that builds classifiers of pictures by
+//! name. Beside the registry are networks for other data: [`text_cnn`] for sentences,
+//! [`signal_fcn`] for series, [`dcgan_generator`] and [`dcgan_discriminator`], which learn to make
+//! pictures.
 //!
 //! ```
 //! use convnet::{models, nn::Module};
@@ -13,6 +16,7 @@ mod alexnet;
 mod attention;
 mod cifar_resnet;
 mod condensenet;
+mod dcgan;
 mod densenet;
 mod efficientnet;
 mod googlenet;
@@ -29,6 +33,8 @@ mod published;
 mod receptive_fields;
 mod resnet;
 mod seresnet;
+mod signal_fcn;
+mod text_cnn;
 mod vgg;
 mod xception;
 
@@ -39,6 +45,7 @@ pub use condensenet::{
     CONDENSENET, CONDENSENET_8, CONDENSENET_CIFAR, CondenseBlock, CondenseFeatures, CondenseLayer, CondenseNet, CondenseNetConfig,
     NormConv, condensenet,
 };
+pub use dcgan::{DcganDiscriminator, DcganGenerator, DcganOptions, dcgan_discriminator, dcgan_generator};
 pub use densenet::{
     DENSENET121, DENSENET161, DENSENET169, DENSENET201, DenseBlock, DenseFeatures, DenseLayer, DenseNet, DenseNetConfig, Transition,
     densenet121, densenet161, densenet169, densenet201,
@@ -65,6 +72,8 @@ pub use resnet::{
     ResNetBlock, ResNetConfig, WIDE_RESNET50_2, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, wide_resnet50_2,
 };
 pub use seresnet::{seresnet18, seresnet34, seresnet50};
+pub use signal_fcn::{SignalFcn, signal_fcn};
+pub use text_cnn::{TextCnn, TextCnnOptions, text_cnn};
 pub use vgg::{Vgg, VggFeatures, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn};
 pub use xception::{SeparableConv2d, Xception, XceptionBlock, xception};
 
