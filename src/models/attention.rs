@@ -201,7 +201,6 @@ impl Module for Cbam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModuleExt;
 
     #[test]
     fn attention_multiplies_by_its_factors() {

@@ -1,4 +1,5 @@
-//! Datasets: MNIST, Fashion-MNIST, CIFAR, embedded digits, folders of pictures; parts of datasets.
+//! Datasets: MNIST, Fashion-MNIST, CIFAR, embedded digits, folders of pictures, files of series;
+//! parts of datasets.
 
 mod cifar;
 #[cfg(feature = "image")]
@@ -15,6 +16,7 @@ mod list;
 mod mnist;
 #[cfg(feature = "image")]
 mod segmentation;
+mod series;
 mod split;
 mod tensors;
 
@@ -28,5 +30,6 @@ pub use list::{ImageList, ImageListOptions};
 pub use mnist::{FashionMnist, Mnist};
 #[cfg(feature = "image")]
 pub use segmentation::SegmentationFolder;
+pub use series::SeriesFile;
 pub use split::{Concat, PartSize, PartSizes, Subset, k_folds, random_split, stratified_k_folds, stratified_split};
 pub use tensors::{Cached, Map, TensorDataset};
