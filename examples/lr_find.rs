@@ -8,7 +8,6 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,10 +16,11 @@ use common::augment::AugmentOptions;
 use common::data::DataOptions;
 use common::optimizer::OptimizerOptions;
 use common::{config, model, say};
+use convnet::Result;
+use convnet::chart::Chart;
 use convnet::data::Batch;
 use convnet::nn::Module;
 use convnet::train::{LrRange, LrRangeTest};
-use convnet::{Error, Result};
 
 /// Find a learning rate by the range test.
 #[derive(Parser, Debug)]
@@ -89,7 +89,7 @@ fn find(options: &Options) -> Result<()> {
     for ((rate, loss), smoothed) in range.rates().iter().zip(range.losses()).zip(range.smoothed()).step_by(every) {
         say(format_args!("{rate:>9.2e} {loss:>9.4} {smoothed:>9.4}"));
     }
-    std::fs::write(&options.picture, svg(&range)).map_err(|source| Error::Io { path: options.picture.clone(), source })?;
+    chart(&range).save(&options.picture)?;
     say(format_args!("\npicture: {}", options.picture.display()));
     match range.suggestion() {
         Some(rate) => say(format_args!("suggested learning rate: {rate:.2e}")),
@@ -98,63 +98,16 @@ fn find(options: &Options) -> Result<()> {
     Ok(())
 }
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 420.0;
-const MARGIN: f64 = 50.0;
-
-/// Draws the loss over the logarithm of the rate. Colours follow the reader's light or dark mode.
-fn svg(range: &LrRange) -> String {
-    let rates: Vec<f64> = range.rates().iter().map(|rate| rate.log10()).collect();
-    let (first, last) = (rates[0], rates[rates.len() - 1]);
+/// Draws the loss over the rate, on a logarithmic axis.
+fn chart(range: &LrRange) -> Chart {
     let low = range.smoothed().iter().copied().fold(f64::INFINITY, f64::min);
     // A loss that explodes would press the rest flat.
     let high = (low + 1.5 * (range.smoothed()[0] - low)).max(low + 1e-6);
-    let low = low - 0.1 * (high - low);
-    let x = |rate: f64| MARGIN + (rate - first) / (last - first).max(1e-9) * (WIDTH - 2.0 * MARGIN);
-    let y = |loss: f64| HEIGHT - MARGIN - (loss.clamp(low, high) - low) / (high - low) * (HEIGHT - 2.0 * MARGIN);
-    let line =
-        |losses: &[f64]| rates.iter().zip(losses).map(|(&rate, &loss)| format!("{:.1},{:.1} ", x(rate), y(loss))).collect::<String>();
-
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <style>svg {{ background: #fff; color: #222 }} text {{ fill: currentColor }}\n\
-         @media (prefers-color-scheme: dark) {{ svg {{ background: #181818; color: #ddd }} }}</style>\n"
-    );
-    for power in first.ceil() as i32..=last.floor() as i32 {
-        let at = x(f64::from(power));
-        let _ = writeln!(
-            out,
-            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{MARGIN}\" y2=\"{0}\" stroke=\"currentColor\" opacity=\"0.2\"/>\
-             <text x=\"{at:.1}\" y=\"{1}\" text-anchor=\"middle\">1e{power}</text>",
-            HEIGHT - MARGIN,
-            HEIGHT - MARGIN + 20.0
-        );
+    let over_rates = |losses: &[f64]| range.rates().iter().copied().zip(losses.iter().copied()).collect::<Vec<_>>();
+    let chart = Chart::new("Learning rate range test").x("learning rate").y("loss").log_x().y_range(low - 0.1 * (high - low), high);
+    let chart = chart.curve("running mean", over_rates(range.smoothed())).points("loss of a step", over_rates(range.losses()));
+    match range.suggestion() {
+        Some(rate) => chart.vertical(format!("suggestion {rate:.1e}"), rate),
+        None => chart,
     }
-    for i in 0..=4 {
-        let loss = low + (high - low) * f64::from(i) / 4.0;
-        let _ = writeln!(
-            out,
-            "<line x1=\"{MARGIN}\" x2=\"{0}\" y1=\"{1:.1}\" y2=\"{1:.1}\" stroke=\"currentColor\" opacity=\"0.2\"/>\
-             <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{loss:.2}</text>",
-            WIDTH - MARGIN,
-            y(loss),
-            MARGIN - 6.0,
-            y(loss) + 4.0
-        );
-    }
-    let _ = writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"currentColor\" opacity=\"0.3\"/>", line(range.losses()));
-    let _ = writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"#3b82f6\" stroke-width=\"2\"/>", line(range.smoothed()));
-    if let Some(rate) = range.suggestion() {
-        let at = x(rate.log10());
-        let _ = writeln!(
-            out,
-            "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{MARGIN}\" y2=\"{}\" stroke=\"#ef4444\" stroke-dasharray=\"4\"/>\
-             <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">suggestion {rate:.1e}</text>",
-            HEIGHT - MARGIN,
-            MARGIN - 8.0
-        );
-    }
-    let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">learning rate</text>", WIDTH / 2.0, HEIGHT - 8.0);
-    let _ = writeln!(out, "<text x=\"8\" y=\"20\">loss, and its running mean</text>\n</svg>");
-    out
 }

@@ -20,6 +20,7 @@
 #![deny(unsafe_code)]
 
 pub mod autograd;
+pub mod chart;
 pub mod data;
 mod error;
 pub mod guide;

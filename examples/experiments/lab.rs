@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use convnet::chart::Panels;
 use convnet::data::{Dataset, Digits, Image, Mnist};
 use convnet::{Error, Result};
 
@@ -76,6 +77,14 @@ impl Lab {
     pub fn output(&self, file: &str) -> Result<PathBuf> {
         fs::create_dir_all(&self.out).map_err(|source| Error::Io { path: self.out.clone(), source })?;
         Ok(self.out.join(file))
+    }
+
+    /// Saves a chart in the output directory, as SVG.
+    pub fn chart(&self, file: &str, chart: impl Into<Panels>) -> Result<()> {
+        let path = self.output(file)?;
+        chart.into().save(&path)?;
+        picture(&path);
+        Ok(())
     }
 
     /// Saves a picture in the output directory.

@@ -8,6 +8,8 @@ mod read;
 pub(crate) mod tar;
 pub(crate) mod text_table;
 mod unwritten;
+mod write;
 
 pub(crate) use read::read_file;
 pub(crate) use unwritten::unwritten;
+pub(crate) use write::write_file;

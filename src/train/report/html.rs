@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::chart::clipped;
+pub(super) use crate::chart::escaped;
 use crate::data::{Image, Resize};
 use crate::error::Result;
 
@@ -11,36 +13,10 @@ const LONGEST_LABEL: usize = 80;
 /// The longer side of pictures, in pixels; larger ones are made smaller.
 const LARGEST_SIDE: usize = 320;
 
-/// Escapes a text for an element or an attribute in quotes. Control characters are replaced.
-pub(super) fn escaped(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            '\n' | '\t' => html.push(c),
-            c if c.is_control() => html.push(char::REPLACEMENT_CHARACTER),
-            c => html.push(c),
-        }
-    }
-    html
-}
-
 /// Returns an escaped text of limited length, whose direction of writing does not change the text
 /// around it.
 pub(super) fn label(text: &str) -> String {
-    format!("<bdi>{}</bdi>", escaped(&clipped(text)))
-}
-
-/// Returns a text of limited length.
-pub(super) fn clipped(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_LABEL) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_string(),
-    }
+    format!("<bdi>{}</bdi>", escaped(&clipped(text, LONGEST_LABEL)))
 }
 
 /// Returns a table of names and values.
@@ -68,7 +44,7 @@ pub(super) fn picture(image: &Image, alt: &str) -> Result<String> {
     let [height, width] = image.size();
     Ok(format!(
         "<img{class} alt=\"{}\" width=\"{width}\" height=\"{height}\" src=\"data:image/png;base64,{}\">",
-        escaped(&clipped(alt)),
+        escaped(&clipped(alt, LONGEST_LABEL)),
         base64(&image.encode_png()?)
     ))
 }
@@ -101,6 +77,6 @@ mod tests {
     #[test]
     fn texts_cannot_leave_their_element_or_attribute() {
         assert_eq!(escaped("<script>\"&'\u{1b}\u{0}"), "&lt;script&gt;&quot;&amp;&#39;\u{fffd}\u{fffd}");
-        assert_eq!(clipped(&"ä".repeat(200)).chars().count(), LONGEST_LABEL + 1);
+        assert_eq!(clipped(&"ä".repeat(200), LONGEST_LABEL).chars().count(), LONGEST_LABEL + 1);
     }
 }

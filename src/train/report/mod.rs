@@ -3,7 +3,6 @@
 //! Charts are SVG, pictures are PNG inside of the file; the colours follow the reader's colour
 //! scheme. All texts are escaped, and the file's content security policy forbids scripts.
 
-mod chart;
 mod confusion;
 mod html;
 mod system;
@@ -12,7 +11,6 @@ mod tests;
 mod worst;
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,10 +18,11 @@ use html::{escaped, label, pairs, picture};
 pub use worst::WorstSamples;
 
 use super::trainer::EpochRecord;
+use crate::chart::Chart;
+pub use crate::chart::Curve;
 use crate::data::Image;
 use crate::error::{Error, Result};
-use crate::io::atomic_file::{folder_of, write_atomically};
-use crate::io::unwritten;
+use crate::io::write_file;
 use crate::tensor::Tensor;
 use crate::train::metrics::ConfusionMatrix;
 
@@ -32,23 +31,6 @@ const MOST_KERNELS: usize = 128;
 
 /// The largest number of pictures that a section shows.
 const MOST_PICTURES: usize = 256;
-
-/// A curve of a chart.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Curve {
-    /// Its name in the legend, such as `training`.
-    pub name: String,
-    /// The points, by the horizontal axis: epoch or step, and value. Values that are not finite
-    /// leave gaps.
-    pub points: Vec<(f64, f64)>,
-}
-
-impl Curve {
-    /// Makes a curve of these points.
-    pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Curve {
-        Curve { name: name.into(), points: points.into_iter().collect() }
-    }
-}
 
 /// A picture with its true and its predicted class.
 #[derive(Clone, Debug)]
@@ -134,7 +116,7 @@ impl HtmlReport {
             self.sections += "<div class=\"columns\">";
             self.in_charts = true;
         }
-        let chart = chart::line_chart(title.as_ref(), x_label.as_ref(), curves);
+        let chart = line_chart(title.as_ref(), x_label.as_ref(), curves);
         let _ = write!(self.sections, "<section><h2>{}</h2>{chart}</section>", label(title.as_ref()));
         self
     }
@@ -239,12 +221,7 @@ impl HtmlReport {
     /// Those of [`to_html`](Self::to_html), and [`Error::Io`] with advice when the file cannot be
     /// written.
     pub fn save(self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let html = self.to_html()?;
-        let folder = folder_of(path);
-        let created = fs::create_dir_all(folder).map_err(Error::io(folder));
-        let written = created.and_then(|()| write_atomically(path, |out| out.write_all(html.as_bytes())));
-        written.map_err(|error| unwritten("the report cannot be written", error))
+        write_file(path.as_ref(), "the report cannot be written", self.to_html()?.as_bytes())
     }
 
     fn section(mut self, title: &str, html: &str) -> HtmlReport {
@@ -263,6 +240,20 @@ impl HtmlReport {
             String::new()
         })
     }
+}
+
+/// Returns a legend and a chart of curves over a common horizontal axis.
+fn line_chart(title: &str, x_label: &str, curves: &[Curve]) -> String {
+    let chart = Chart::new(title).x(x_label);
+    let chart = curves.iter().fold(chart, |chart, curve| chart.curve(&curve.name, curve.points.iter().copied()));
+    let Some(svg) = chart.to_element() else {
+        return "<p class=\"quiet\">There are no finite values.</p>".to_string();
+    };
+    let mut html = "<ul class=\"legend\">".to_string();
+    for (name, sample) in chart.samples() {
+        let _ = write!(html, "<li><svg viewBox=\"0 0 28 8\" aria-hidden=\"true\">{sample}</svg>{}</li>", label(name));
+    }
+    html + "</ul>" + &svg
 }
 
 fn picture_grid(pictures: &[ReportPicture]) -> Result<String> {

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 /// A name that would end every kind of element or attribute.
@@ -133,6 +135,12 @@ fn parts_that_cannot_be_shown_are_the_error_of_the_end_and_write_nothing() {
     fs::write(dir.path().join("file"), "").unwrap();
     let error = HtmlReport::new("a").save(dir.path().join("file/report.html")).unwrap_err().to_string();
     assert!(error.contains("the report cannot be written; another file or folder is in its place"), "{error}");
+}
+
+#[test]
+fn curve_without_finite_values_is_a_sentence() {
+    let html = HtmlReport::new("a").curves("loss", "step", &[Curve::new("a", [(0.0, f64::NAN)])]).to_html().unwrap();
+    assert!(html.contains("There are no finite values.") && !html.contains("<svg"));
 }
 
 #[test]
