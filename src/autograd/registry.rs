@@ -42,6 +42,7 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("conv_transpose2d", Window),
     ("cos", Pointwise),
     ("cross_entropy", Global),
+    ("ctc_loss", Global),
     ("cumsum", Global),
     ("div", Pointwise),
     ("div_scalar", Pointwise),

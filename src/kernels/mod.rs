@@ -6,6 +6,7 @@
 pub(crate) mod concat_buffer;
 pub mod conv;
 pub mod copy;
+pub mod ctc;
 pub mod dropout;
 pub mod elementwise;
 pub mod gemm;

@@ -6,6 +6,7 @@
 
 mod activation;
 mod arithmetic;
+mod boxes;
 mod channel_scale;
 mod comparison;
 mod concat_buffer;
@@ -44,11 +45,13 @@ pub use crate::kernels::elementwise::epilogue::Activation;
 pub(crate) use crate::kernels::norm::moments::Moments;
 pub(crate) use concat_buffer::GrowingMaps;
 pub(crate) use conv::algorithm;
+// torchvision's name for the overlap, and the short one.
+pub use boxes::{batched_nms, box_area, box_iou, box_iou as iou, nms};
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, with_algorithm};
 pub use conv_transpose::ConvTranspose2dOptions;
 pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
 pub use logical::Operand;
-pub use losses::{BceOptions, CrossEntropyOptions, NllOptions, Reduction};
+pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, NllOptions, Reduction, ctc_greedy_decode};
 pub use norm::BatchNormOutput;
 pub use pad::PadMode;
 pub use pool::Pool2dOptions;

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use convnet::nn::{self, Module, ModuleExt};
-use convnet::ops::Conv2dOptions;
 use convnet::ops::registry::OPERATIONS;
+use convnet::ops::{Conv2dOptions, CtcOptions, batched_nms, box_iou, ctc_greedy_decode, nms};
 use convnet::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use convnet::{ConvAlgorithm, MemoryFormat, Result, Tensor, memory};
 
@@ -34,6 +34,11 @@ const CALLS: &[(&str, Call)] = &[
         let x = g.any()?;
         x.binary_cross_entropy_with_logits_with(&g.beside(&x, x.shape())?, &g.bce(&x)?)
     }),
+    ("box_iou", |g| {
+        let [a, b] = [[g.size(), 4], [g.size(), 4]];
+        let a = g.tensor(&a)?;
+        box_iou(&a, &g.beside(&a, &b)?)
+    }),
     ("cat", |g| joined(g, Tensor::cat)),
     ("chunk", |g| last(g.any()?.chunk(g.option(2), g.dim())?)),
     ("clamp", |g| g.any()?.clamp(g.value(), g.value())),
@@ -46,6 +51,21 @@ const CALLS: &[(&str, Call)] = &[
         let x = classes(g)?;
         let target = if g.once_in(3) { g.beside(&x, x.shape())? } else { labels(g, &x)? };
         x.cross_entropy_with(&target, &g.cross_entropy(&x)?)
+    }),
+    ("ctc_greedy_decode", |g| {
+        let x = g.of(3)?;
+        let [steps, count] = [0, 1].map(|dim| x.shape().get(dim).copied().unwrap_or(1));
+        let lengths = g.once_in(2).then(|| g.labels(&[count], steps)).transpose()?;
+        let read = ctc_greedy_decode(&x, lengths.as_ref(), g.option(0))?;
+        Tensor::from_vec(read.concat(), [read.iter().map(Vec::len).sum::<usize>()])
+    }),
+    ("ctc_loss", |g| {
+        let x = g.of(3)?;
+        let [steps, count, classes] = [0, 1, 2].map(|dim| x.shape().get(dim).copied().unwrap_or(1));
+        let size = g.size();
+        let (targets, lengths) = (g.labels(&[count, size], classes - 1.min(classes))?, g.labels(&[count], steps.saturating_add(1))?);
+        let options = CtcOptions { blank: g.option(classes - 1.min(classes)), reduction: g.reduction(), zero_infinity: g.once_in(2) };
+        x.ctc_loss_with(&targets, &lengths, &g.labels(&[count], size + 1)?, &options)
     }),
     ("div", |g| pair(g, Tensor::div)),
     ("div_scalar", |g| Ok(g.any()?.div_scalar(g.value()))),
@@ -135,6 +155,12 @@ const CALLS: &[(&str, Call)] = &[
     ("mul_scalar", |g| Ok(g.any()?.mul_scalar(g.value()))),
     ("narrow", |g| g.any()?.narrow(g.dim(), g.option(0), g.option(1))),
     ("neg", |g| Ok(g.any()?.neg())),
+    ("nms", |g| {
+        let count = g.size();
+        let boxes = g.tensor(&[count, 4])?;
+        let scores = g.beside(&boxes, &[count])?;
+        if g.once_in(2) { nms(&boxes, &scores, g.fraction()) } else { batched_nms(&boxes, &scores, &g.labels(&[count], 2)?, g.fraction()) }
+    }),
     ("nll_loss", |g| {
         let x = classes(g)?;
         x.nll_loss_with(&labels(g, &x)?, &g.nll(&x)?)

@@ -2,8 +2,8 @@
 
 use convnet::nn::Activation;
 use convnet::ops::{
-    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, Interpolation, NllOptions, Pool2dOptions,
-    Reduction, UnfoldOptions,
+    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, Interpolation, NllOptions,
+    Pool2dOptions, Reduction, UnfoldOptions, batched_nms, box_area, box_iou, nms,
 };
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
@@ -28,7 +28,7 @@ macro_rules! over_axes {
 /// # Panics
 /// When the operation is not known here, or misses an argument.
 pub fn run(op: &str, args: &Args, t: &Tensors) -> Result<Tensor> {
-    let families = [arithmetic, elementwise, reduction, shape, selection, composed, layer, loss];
+    let families = [arithmetic, elementwise, reduction, shape, selection, boxes, composed, layer, loss];
     families.iter().find_map(|family| family(op, args, t)).unwrap_or_else(|| panic!("tests/operations/run.rs does not know {op}"))
 }
 
@@ -184,6 +184,18 @@ fn selection(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "all" => x.all(dims(args)),
         "isnan" => x.isnan(),
         "isfinite" => x.isfinite(),
+        _ => return None,
+    })
+}
+
+fn boxes(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
+    let x = t.get("x")?;
+    let threshold = || args.number("iou_threshold");
+    Some(match op {
+        "box_area" => box_area(x),
+        "box_iou" => box_iou(x, &t["other"]),
+        "nms" => nms(x, &t["scores"], threshold()),
+        "batched_nms" => batched_nms(x, &t["scores"], &t["classes"], threshold()),
         _ => return None,
     })
 }
@@ -384,6 +396,17 @@ fn loss(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
             let pos_weight = t.get("pos_weight").cloned();
             x.binary_cross_entropy_with_logits_with(target, &BceOptions { weight, pos_weight, reduction })
         }
+        "ctc_loss" => x.log_softmax(-1).and_then(|x| ctc_loss(args, &x, t, reduction)),
+        "ctc_loss_alone" => ctc_loss(args, x, t, reduction),
         _ => return None,
     })
+}
+
+fn ctc_loss(args: &Args, x: &Tensor, t: &Tensors, reduction: Reduction) -> Result<Tensor> {
+    let [target, input_lengths, target_lengths] = ["target", "input_lengths", "target_lengths"].map(|name| &t[name]);
+    if args.is_empty() {
+        return x.ctc_loss(target, input_lengths, target_lengths);
+    }
+    let (blank, zero_infinity) = (args.get("blank").unwrap_or(0), args.get("zero_infinity").unwrap_or(false));
+    x.ctc_loss_with(target, input_lengths, target_lengths, &CtcOptions { blank, reduction, zero_infinity })
 }

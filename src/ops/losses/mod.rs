@@ -5,9 +5,11 @@
 
 mod composed;
 mod cross_entropy;
+mod ctc;
 mod elementwise;
 
 pub use cross_entropy::{CrossEntropyOptions, NllOptions};
+pub use ctc::{CtcOptions, ctc_greedy_decode};
 pub use elementwise::BceOptions;
 
 #[cfg(test)]

@@ -210,3 +210,39 @@ fn errors_name_labels_positions_and_shapes() {
         message(x.binary_cross_entropy_with_logits_with(&x, &heavy)).contains("pos_weight of shape [2] does not broadcast to input [2, 3]")
     );
 }
+
+#[test]
+fn ctc_loss_wants_lengths_and_labels_that_fit() {
+    let x = Tensor::zeros([6, 2, 4]);
+    let (input, lengths) = (labels(&[6, 5], &[2]), labels(&[2, 1], &[2]));
+    let targets = labels(&[1, 3, 2, 0], &[2, 2]);
+    let with = |targets: &Tensor, input: &Tensor, lengths: &Tensor| message(x.ctc_loss(targets, input, lengths));
+    assert_eq!(with(&targets, &labels(&[6], &[1]), &lengths), "ctc_loss: input [6, 2, 4] wants input lengths [2], got shape [1]");
+    assert_eq!(
+        with(&targets, &labels(&[6, 7], &[2]), &lengths),
+        "ctc_loss: input length 7 at 1 is more than the 6 steps of input [6, 2, 4]"
+    );
+    assert_eq!(with(&targets, &labels(&[6, -1], &[2]), &lengths), "ctc_loss: input length -1 at 1 is negative");
+    assert_eq!(with(&targets, &input, &labels(&[2, 3], &[2])), "ctc_loss: target length 3 at 1 is more than the 2 labels of a row");
+    let wrong = with(&labels(&[1, 3, 2, 4], &[2, 2]), &input, &labels(&[2, 2], &[2]));
+    assert_eq!(wrong, "ctc_loss: label 4 of sequence 1 is not in 0..4 without the blank, 0");
+    assert!(with(&targets, &input, &labels(&[2, 2], &[2])).contains("label 0 of sequence 1"));
+    let wrong = with(&labels(&[1, 3, 2, 1], &[4]), &input, &lengths);
+    assert_eq!(wrong, "ctc_loss: input [6, 2, 4] wants targets [N, S], or all labels one behind the other, here [3]; got shape [4]");
+    assert!(message(Tensor::zeros([4]).ctc_loss(&targets, &input, &lengths)).contains("expected log-probabilities [T, N, C] or [T, C]"));
+    assert!(message(labels(&[0; 48], &[6, 2, 4]).ctc_loss(&targets, &input, &lengths)).contains("expected f32 or f64"));
+    let options = CtcOptions { blank: 4, ..Default::default() };
+    let wrong = message(x.ctc_loss_with(&targets, &input, &lengths, &options));
+    assert_eq!(wrong, "ctc_loss: the blank is class 4, the input [6, 2, 4] has 4 classes");
+    assert!(message(x.ctc_loss(&Tensor::zeros([2, 2]), &input, &lengths)).contains("i64"));
+}
+
+#[test]
+fn greedy_decoding_merges_repetitions_and_leaves_out_blanks() {
+    let best = labels(&[1, 0, 1, 2, 0, 2, 2, 2, 1, 0], &[5, 2]).one_hot(3).unwrap().cast(DType::F32).unwrap();
+    assert_eq!(ctc_greedy_decode(&best, None, 0).unwrap(), [vec![1, 2, 1], vec![2]]);
+    assert_eq!(ctc_greedy_decode(&best, None, 2).unwrap(), [vec![1, 0, 1], vec![0, 0]]);
+    assert_eq!(ctc_greedy_decode(&best, Some(&labels(&[3, 0], &[2])), 0).unwrap(), [vec![1], vec![]]);
+    assert!(ctc_greedy_decode(&best, Some(&labels(&[3, 6], &[2])), 0).unwrap_err().to_string().contains("input length 6 at 1"));
+    assert!(ctc_greedy_decode(&Tensor::zeros([0, 1 << 50, 3]), None, 0).unwrap_err().to_string().contains("out of memory"));
+}
