@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use convnet::autograd::Gradients;
-use convnet::models::{self, Cbam, DcganOptions, RESNET18, ResNet, ResNetConfig, TextCnnOptions};
+use convnet::models::{self, Cbam, DcganOptions, RESNET18, ResNet, ResNetConfig, TextCnnOptions, UNetOptions};
 use convnet::nn::{Item, Module, ModuleExt, Parameter, StateDict, Visitor};
 use convnet::{DType, Tensor, no_grad, weights};
 use flate2::read::GzDecoder;
@@ -28,7 +28,10 @@ const GENERATOR: &str = "dcgan_generator";
 const DISCRIMINATOR: &str = "dcgan_discriminator";
 const TEXT_CNN: &str = "text_cnn";
 const SIGNAL_FCN: &str = "signal_fcn";
-const NOT_REGISTERED: [&str; 5] = [WITH_CBAM, GENERATOR, DISCRIMINATOR, TEXT_CNN, SIGNAL_FCN];
+const UNET: &str = "unet";
+const UNET_BILINEAR: &str = "unet bilinear";
+const UNET_PAPER: &str = "unet of the paper";
+const NOT_REGISTERED: [&str; 8] = [WITH_CBAM, GENERATOR, DISCRIMINATOR, TEXT_CNN, SIGNAL_FCN, UNET, UNET_BILINEAR, UNET_PAPER];
 
 /// Files of large networks take long to sync; those go through memory alone.
 const LARGEST_FILE: usize = 12_000_000;
@@ -129,6 +132,9 @@ impl Net {
                 return Ok(Net { model, loss: Box::new(loss) });
             }
             TEXT_CNN => Arc::new(models::text_cnn(TextCnnOptions::new(40, classes).width(8).maps(6))),
+            UNET => Arc::new(models::unet(UNetOptions::new(3).input_channels(2).width(8).depth(3))),
+            UNET_BILINEAR => Arc::new(models::unet(UNetOptions::new(3).input_channels(2).width(8).depth(2).bilinear(true))),
+            UNET_PAPER => Arc::new(models::unet(UNetOptions::paper(2).width(8).depth(2))),
             SIGNAL_FCN => Arc::new(models::signal_fcn(2, classes)),
             WITH_CBAM => {
                 let config = ResNetConfig { attention: Some(|channels| Box::new(Cbam::new(channels))), ..RESNET18 };

@@ -1,6 +1,6 @@
 //! Architectures, one file for each paper, and a registry that builds classifiers of pictures by
 //! name. Beside the registry are networks for other data: [`text_cnn`] for sentences,
-//! [`signal_fcn`] for series, [`dcgan_generator`] and [`dcgan_discriminator`], which learn to make
+//! [`signal_fcn`] for series, [`unet`], which classifies each pixel, [`dcgan_generator`] and [`dcgan_discriminator`], which learn to make
 //! pictures.
 //!
 //! ```
@@ -35,6 +35,7 @@ mod resnet;
 mod seresnet;
 mod signal_fcn;
 mod text_cnn;
+mod unet;
 mod vgg;
 mod xception;
 
@@ -74,6 +75,7 @@ pub use resnet::{
 pub use seresnet::{seresnet18, seresnet34, seresnet50};
 pub use signal_fcn::{SignalFcn, signal_fcn};
 pub use text_cnn::{TextCnn, TextCnnOptions, text_cnn};
+pub use unet::{DoubleConv, Down, UNet, UNetOptions, Up, unet};
 pub use vgg::{Vgg, VggFeatures, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn};
 pub use xception::{SeparableConv2d, Xception, XceptionBlock, xception};
 
