@@ -73,6 +73,7 @@ use crate::error::{Error, Result, clipped};
 use crate::io::read_file;
 use crate::nn::StateDict;
 use crate::nn::state::safetensors::other_kind;
+use crate::tensor::Tensor;
 
 /// Reads a file of weights by its content: safetensors, `.npz`, or a file of `torch.save`. See the
 /// [module](self).
@@ -88,6 +89,23 @@ pub fn load(path: impl AsRef<Path>) -> Result<StateDict> {
     let bytes = read_file(path)?;
     let readable = |state: StateDict| state.check_readable().map(|()| state);
     parse(&bytes).and_then(readable).map_err(|message| Error::format(path, clipped(&message)))
+}
+
+/// Reads a `.npy` file, the one array that `numpy.save` writes.
+///
+/// ```no_run
+/// let patches = convnet::weights::load_npy("patches.npy")?;
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is of another format,
+/// damaged, or its elements are of a type without a counterpart. Both name the path.
+pub fn load_npy(path: impl AsRef<Path>) -> Result<Tensor> {
+    let path = path.as_ref();
+    let bytes = read_file(path)?;
+    let tensor = npz::array(&bytes, &mut AllocLimit::new(bytes.len())).and_then(|array| array);
+    tensor.map_err(|message| Error::format(path, clipped(&message)))
 }
 
 /// A safetensors file starts with the length of its header, which starts with a brace.
@@ -109,7 +127,7 @@ fn parse(bytes: &[u8]) -> Parsed<StateDict> {
         }
         [0x80, ..] => torch::load_legacy(bytes, &mut budget),
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => {
-            Err("one array without a name; save it with `numpy.savez(path, name=array)`".to_string())
+            Err("one array without a name; read it with `weights::load_npy`, or save it with `numpy.savez(path, name=array)`".to_string())
         }
         [0x89, b'H', b'D', b'F', ..] => Err("an HDF5 file, which is not read; save the weights as safetensors or .npz".to_string()),
         [] => Err("an empty file".to_string()),

@@ -39,7 +39,7 @@ pub(super) fn load(archive: &Archive<'_>, budget: &mut AllocLimit) -> Parsed<Sta
 }
 
 /// Reads one `.npy` file: its tensor, or why its elements are not read.
-fn array(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Parsed<Tensor>> {
+pub(super) fn array(bytes: &[u8], budget: &mut AllocLimit) -> Parsed<Parsed<Tensor>> {
     let (header, data) = split(bytes).ok_or("not a .npy file, or truncated")?;
     let header = std::str::from_utf8(header).map_err(|_| "its header is not UTF-8")?;
     let Header { kind, fortran, shape } = match Header::parse(header)? {

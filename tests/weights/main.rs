@@ -598,3 +598,24 @@ fn a_timm_network_that_torchvision_lacks_is_an_error_and_mobilenet_v1_stays() {
     let v1 = weights::rename(state(&["conv_stem.weight", "blocks.0.0.conv_dw.weight"])).unwrap();
     assert_eq!(v1.keys().collect::<Vec<_>>(), ["conv_stem.weight", "blocks.0.0.conv_dw.weight"]);
 }
+
+#[test]
+fn the_one_array_of_a_npy_file_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("array.npy");
+    // As `numpy.save` writes it, but for the padding of the header.
+    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), }\n";
+    let mut bytes = b"\x93NUMPY\x01\0".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.bytes());
+    (0..6).for_each(|i| bytes.extend((f64::from(i) / 2.0).to_le_bytes()));
+    fs::write(&path, &bytes).unwrap();
+    let array = weights::load_npy(&path).unwrap();
+    assert_eq!((array.shape(), array.to_vec::<f64>().unwrap()), (&[2, 3][..], vec![0.0, 0.5, 1.0, 1.5, 2.0, 2.5]));
+    assert!(weights::load(&path).unwrap_err().to_string().contains("read it with `weights::load_npy`"));
+    for damaged in [&bytes[..bytes.len() - 1], &bytes[..40], b"", b"PK\x03\x04"] {
+        fs::write(&path, damaged).unwrap();
+        let error = weights::load_npy(&path).unwrap_err();
+        assert!(matches!(&error, Error::Format { .. }) && error.to_string().contains("array.npy"), "{error}");
+    }
+}
