@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use convnet::chart::Panels;
-use convnet::data::{Dataset, Digits, Image, Mnist};
-use convnet::{Error, Result};
+use convnet::data::{Batch, DataLoader, Dataset, Digits, Image, Mnist, Subset};
+use convnet::nn::Module;
+use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
+use convnet::{Error, Result, train};
 
 /// A row of the table of experiments.
 pub struct Experiment {
@@ -45,8 +47,6 @@ pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
 pub struct DigitData {
     pub train: Pictures,
     pub test: Pictures,
-    /// Height and width: 28 for MNIST, 8 for the embedded digits.
-    pub size: usize,
     pub name: &'static str,
 }
 
@@ -68,8 +68,8 @@ impl Lab {
     /// Returns MNIST if the data directory has it, else the embedded digits.
     pub fn digits(&self) -> Result<DigitData> {
         Ok(match self.data("mnist") {
-            Some(dir) => DigitData { train: Arc::new(Mnist::train(&dir)?), test: Arc::new(Mnist::test(&dir)?), size: 28, name: "MNIST" },
-            None => DigitData { train: Arc::new(Digits::train()), test: Arc::new(Digits::test()), size: 8, name: "embedded digits" },
+            Some(dir) => DigitData { train: Arc::new(Mnist::train(&dir)?), test: Arc::new(Mnist::test(&dir)?), name: "MNIST" },
+            None => DigitData { train: Arc::new(Digits::train()), test: Arc::new(Digits::test()), name: "embedded digits" },
         })
     }
 
@@ -94,6 +94,38 @@ impl Lab {
         picture(&path);
         Ok(())
     }
+}
+
+/// Returns the first pictures of a dataset.
+pub fn first(pictures: &Pictures, count: usize) -> Result<Pictures> {
+    Ok(Arc::new(Subset::shared(Arc::clone(pictures), 0..count.min(pictures.len()))?))
+}
+
+/// Trains a classifier by cross-entropy with SGD, momentum 0.9, whose rate rises to `lr` and falls
+/// to 0. Returns the mean loss of each epoch; the model is in evaluation at the end.
+pub fn fit<M: Module + ?Sized>(model: &M, data: &DataLoader, epochs: u64, lr: f64) -> Result<Vec<f64>> {
+    let mut optimizer = Sgd::new(model.parameters(), lr).momentum(0.9).weight_decay(5e-4);
+    let mut schedule = OneCycleLr::new(lr, (epochs * data.len() as u64).max(1)).attach(&mut optimizer)?;
+    model.train();
+    let losses = (0..epochs).map(|epoch| {
+        let mut sum = 0.0;
+        for batch in data.epoch(epoch) {
+            let Batch { images, labels } = batch?;
+            let loss = model.forward(&images)?.cross_entropy(&labels)?;
+            optimizer.step(&loss.backward()?)?;
+            schedule.step(&mut optimizer)?;
+            sum += f64::from(loss.item::<f32>()?);
+        }
+        Ok(sum / data.len().max(1) as f64)
+    });
+    let losses = losses.collect();
+    model.eval();
+    losses
+}
+
+/// Returns the share of pictures that a classifier gets right.
+pub fn accuracy<M: Module + ?Sized>(model: &M, data: &DataLoader) -> Result<f64> {
+    Ok(train::evaluate(model, data)?.accuracy())
 }
 
 /// Says where a picture is.

@@ -8,8 +8,12 @@
 //! cargo run --release --example experiments -- all --quick
 //! ```
 
+mod backpropagation;
 mod correlation;
+mod equivariance;
 mod lab;
+mod parameters;
+mod sizes;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,7 +26,11 @@ use lab::{Experiment, Lab, say};
 const EXPERIMENTS: &[Experiment] = &[
     // What convolution is.
     correlation::EXPERIMENT,
+    parameters::EXPERIMENT,
+    equivariance::EXPERIMENT,
+    sizes::EXPERIMENT,
     // Why networks learn, and why not.
+    backpropagation::EXPERIMENT,
     // Networks for other tasks.
 ];
 
