@@ -87,9 +87,10 @@ impl CustomOp {
     where
         B: Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
     {
-        let _op = hooks::operation(self.name);
+        let op = hooks::operation(self.name);
         let (y, backward) = no_grad(|| forward(inputs.map(Tensor::detach)))?;
         let y = y.detach();
+        op.custom_result(&inputs, &[&y]);
         if !y.dtype().is_float() || !is_recorded(&inputs) {
             return Ok(y);
         }
@@ -139,9 +140,10 @@ impl CustomOp {
     where
         B: Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
     {
-        let _op = hooks::operation(self.name);
+        let op = hooks::operation(self.name);
         let plain: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
         let (outputs, backward) = no_grad(|| forward(&plain))?;
+        op.custom_result(inputs, &outputs.iter().collect::<Vec<_>>());
         let outputs = outputs.into_iter().map(|y| y.detach());
         if !is_recorded(inputs) {
             return Ok(outputs.collect());

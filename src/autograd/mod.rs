@@ -28,7 +28,7 @@ pub use gradients::Gradients;
 use registry::Extent;
 
 use crate::error::Result;
-use crate::profiling::hooks;
+use crate::profiling::{hooks, record};
 use crate::tensor::Tensor;
 use crate::tensor::guard::with_value;
 use crate::tensor::meta::{InputExtent, MOST_PLACES, NodeExtent, is_meta};
@@ -194,6 +194,9 @@ impl Tensor {
             let extent = registry::extent(op).unwrap_or_else(|| panic!("operation {op} is missing from the registry"));
             let gives = extents.is_some();
             assert_eq!(gives, extent == Extent::Window, "{op} is registered as {extent:?}, windows given: {gives}");
+        }
+        if hooks::is_on() {
+            record::differentiable(op, inputs, &self);
         }
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;

@@ -5,6 +5,9 @@
 //! initialisers.
 
 // Each message and its functions, whether they are used here or not.
+mod export;
 #[allow(dead_code)]
 mod proto;
 mod wire;
+
+pub use export::{Export, export};

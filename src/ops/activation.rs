@@ -9,6 +9,7 @@ use crate::kernels::elementwise::activation::{HardSigmoid, HardSwish, Nonlinear,
 use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::profiling::watch;
 use crate::tensor::compute::{map_with, zip_onto};
 use crate::tensor::create::or_panic;
@@ -310,6 +311,10 @@ struct LeakyRelu {
 impl Pointwise for LeakyRelu {
     const NAME: &'static str = "leaky_relu";
 
+    fn details(self) -> Details {
+        Details::new().float("slope", self.slope)
+    }
+
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
         if x > T::zero() { x } else { T::of(self.slope) * x }
@@ -355,6 +360,10 @@ struct Elu {
 impl Pointwise for Elu {
     const NAME: &'static str = "elu";
     const COST: usize = 8;
+
+    fn details(self) -> Details {
+        Details::new().float("alpha", self.alpha)
+    }
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {

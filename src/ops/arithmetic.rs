@@ -8,6 +8,7 @@ use crate::kernels::reduce::{larger, smaller};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::compute::{gated_gradients, map_with, promote, repeated_rows, zip, zip_with};
 use crate::tensor::create::or_panic;
 use crate::tensor::{DType, Tensor, with_dtype};
@@ -209,7 +210,8 @@ impl Tensor {
     /// Computes [`add_scalar`](Tensor::add_scalar), with an error when memory cannot hold the
     /// result.
     pub(crate) fn try_add_scalar(&self, value: f64) -> Result<Tensor> {
-        let _op = operation("add_scalar");
+        let observed = operation("add_scalar");
+        observed.details(|| Details::new().float("value", value));
         let y = scalar_arithmetic(self, value, Add)?;
         Ok(y.record("add_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())])))
     }
@@ -220,7 +222,8 @@ impl Tensor {
     /// As [`add_scalar`](Tensor::add_scalar).
     #[track_caller]
     pub fn sub_scalar(&self, value: f64) -> Tensor {
-        let _op = operation("sub_scalar");
+        let observed = operation("sub_scalar");
+        observed.details(|| Details::new().float("value", value));
         let y = or_panic(scalar_arithmetic(self, value, Sub));
         y.record("sub_scalar", [self], |grad, _wanted| Ok([Some(grad.clone())]))
     }
@@ -237,7 +240,8 @@ impl Tensor {
     /// Computes [`mul_scalar`](Tensor::mul_scalar), with an error when memory cannot hold the
     /// result.
     pub(crate) fn try_mul_scalar(&self, value: f64) -> Result<Tensor> {
-        let _op = operation("mul_scalar");
+        let observed = operation("mul_scalar");
+        observed.details(|| Details::new().float("value", value));
         let y = scalar_arithmetic(self, value, Mul)?;
         Ok(y.record("mul_scalar", [self], move |grad, _wanted| Ok([Some(grad.try_mul_scalar(value)?)])))
     }
@@ -254,7 +258,8 @@ impl Tensor {
     /// Computes [`div_scalar`](Tensor::div_scalar), with an error when memory cannot hold the
     /// result.
     pub(crate) fn try_div_scalar(&self, value: f64) -> Result<Tensor> {
-        let _op = operation("div_scalar");
+        let observed = operation("div_scalar");
+        observed.details(|| Details::new().float("value", value));
         let y = match self.dtype() {
             DType::F64 => map_with(self, 1, move |x: f64| x / value)?,
             _ => map_with(&self.cast(DType::F32)?, 1, move |x: f32| x / value as f32)?,
@@ -279,9 +284,10 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        let _op = operation("to_dtype");
+        let observed = operation("to_dtype");
         let y = self.cast(dtype)?;
         if !dtype.is_float() {
+            observed.result(&[self], &[&y]);
             return Ok(y);
         }
         Ok(y.record("to_dtype", [self], |grad, _wanted| Ok([Some(grad.clone())])))

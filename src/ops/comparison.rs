@@ -6,26 +6,34 @@ use super::logical::Operand;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::select;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::compute::{map_with, promote, zip_with};
 use crate::tensor::shape::broadcast_shapes;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_dtype};
 
 /// Returns 1 where `holds`, which gets `None` when either element is NaN.
 fn compare(op: &'static str, a: &Tensor, b: &Tensor, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
+    let observed = operation(op);
     let dtype = promote(a, b);
-    let (a, b) = (a.cast(dtype)?, b.cast(dtype)?);
-    with_dtype!(dtype, T => zip_with(op, &a, &b, 1, |a: T, b: T| u8::from(holds(a.partial_cmp(&b)))))
+    let (left, right) = (a.cast(dtype)?, b.cast(dtype)?);
+    let y = with_dtype!(dtype, T => zip_with(op, &left, &right, 1, |a: T, b: T| u8::from(holds(a.partial_cmp(&b))))?);
+    observed.result(&[a, b], &[&y]);
+    Ok(y)
 }
 
 /// Compares with one number, rounded to the dtype of a floating-point tensor; otherwise like
 /// [`compare`].
-fn compare_scalar(a: &Tensor, value: f64, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
-    Ok(match a.dtype() {
+fn compare_scalar(op: &'static str, a: &Tensor, value: f64, holds: impl Fn(Option<Ordering>) -> bool + Copy + Sync) -> Result<Tensor> {
+    let observed = operation(op);
+    observed.details(|| Details::new().float("value", value));
+    let y = match a.dtype() {
         DType::F32 => map_with(a, 1, |a: f32| u8::from(holds(a.partial_cmp(&(value as f32)))))?,
         DType::F64 => map_with(a, 1, |a: f64| u8::from(holds(a.partial_cmp(&value))))?,
         DType::I64 => map_with(a, 1, |a: i64| u8::from(holds((a as f64).partial_cmp(&value))))?,
         DType::U8 => map_with(a, 1, |a: u8| u8::from(holds(f64::from(a).partial_cmp(&value))))?,
-    })
+    };
+    observed.result(&[a], &[&y]);
+    Ok(y)
 }
 
 #[inline(always)]
@@ -65,7 +73,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`eq`](Tensor::eq).
     pub fn eq_scalar(&self, value: f64) -> Result<Tensor> {
-        compare_scalar(self, value, equal)
+        compare_scalar("eq_scalar", self, value, equal)
     }
 
     /// Returns 1 where `self ≠ other`, else 0, as u8. NaN differs from everything.
@@ -87,7 +95,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`ne`](Tensor::ne).
     pub fn ne_scalar(&self, value: f64) -> Result<Tensor> {
-        compare_scalar(self, value, |order| !equal(order))
+        compare_scalar("ne_scalar", self, value, |order| !equal(order))
     }
 
     /// Returns 1 where `self > other`, else 0, as u8. The result is 0 for NaN.
@@ -109,7 +117,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`gt`](Tensor::gt).
     pub fn gt_scalar(&self, value: f64) -> Result<Tensor> {
-        compare_scalar(self, value, greater)
+        compare_scalar("gt_scalar", self, value, greater)
     }
 
     /// Returns 1 where `self ≥ other`, else 0, as u8. The result is 0 for NaN.
@@ -131,7 +139,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`ge`](Tensor::ge).
     pub fn ge_scalar(&self, value: f64) -> Result<Tensor> {
-        compare_scalar(self, value, |order| greater(order) || equal(order))
+        compare_scalar("ge_scalar", self, value, |order| greater(order) || equal(order))
     }
 
     /// Returns 1 where `self < other`, else 0, as u8. The result is 0 for NaN.
@@ -153,7 +161,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`lt`](Tensor::lt).
     pub fn lt_scalar(&self, value: f64) -> Result<Tensor> {
-        compare_scalar(self, value, less)
+        compare_scalar("lt_scalar", self, value, less)
     }
 
     /// Returns 1 where `self ≤ other`, else 0, as u8. The result is 0 for NaN.
@@ -175,7 +183,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`le`](Tensor::le).
     pub fn le_scalar(&self, value: f64) -> Result<Tensor> {
-        compare_scalar(self, value, |order| less(order) || equal(order))
+        compare_scalar("le_scalar", self, value, |order| less(order) || equal(order))
     }
 }
 
@@ -204,7 +212,8 @@ impl Tensor {
     }
 
     fn choose(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        let _op = operation("where_");
+        let observed = operation("where_");
+        observed.details(|| Details::new().tensor("condition", self));
         if self.dtype() != DType::U8 {
             let expected = "a condition of u8, as comparisons such as `gt` return";
             return Err(Error::DType { op: "where_", expected, got: self.dtype() });

@@ -9,6 +9,7 @@ use crate::kernels::geometry::Window;
 use crate::kernels::norm::moments::Moments;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::{Convolution, convolution, operation};
+use crate::profiling::record::Details;
 use crate::tensor::compute::like_input;
 use crate::tensor::guard::with_value;
 use crate::tensor::meta::InputExtent;
@@ -261,8 +262,12 @@ impl Tensor {
         options: Conv2dOptions,
         wants_moments: bool,
     ) -> Result<(Tensor, Option<Moments>)> {
-        let _op = operation("conv2d");
+        let observed = operation("conv2d");
         let pass = ConvCall::of_conv2d(self, weight, bias, options)?;
+        observed.details(|| {
+            let Conv2dOptions { stride, padding, dilation, groups } = options;
+            Details::new().ints("stride", &stride).ints("padding", &padding).ints("dilation", &dilation).int("groups", groups)
+        });
         let (y, moments) = pass.forward(self, weight, bias, wants_moments)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
@@ -287,7 +292,7 @@ impl Tensor {
     /// channels or the kernel is longer than the padded input; [`Error::DType`] unless all are
     /// floating point, [`Error::MixedDTypes`] unless they have the same type.
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
-        let _op = operation("conv1d");
+        let observed = operation("conv1d");
         let (&[n, c, length], &[channels_out, group_in, k]) = (self.shape(), weight.shape()) else {
             let (x, w) = (self.shape(), weight.shape());
             return Err(Error::shape(
@@ -296,10 +301,15 @@ impl Tensor {
             ));
         };
         let Conv1dOptions { stride, padding, dilation, groups } = options;
+        observed.details(|| {
+            Details::new().ints("stride", &[stride]).ints("padding", &[padding]).ints("dilation", &[dilation]).int("groups", groups)
+        });
         let options = Conv2dOptions { stride: [1, stride], padding: [0, padding], dilation: [1, dilation], groups };
         let y = self.reshape([n, c, 1, length])?.conv2d(&weight.reshape([channels_out, group_in, 1, k])?, bias, options)?;
         let length = y.shape()[3];
-        y.reshape([n, channels_out, length])
+        let y = y.reshape([n, channels_out, length])?;
+        observed.result(&[&[self, weight][..], &Vec::from_iter(bias)].concat(), &[&y]);
+        Ok(y)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::kernels::conv::ConvGeometry;
 use crate::kernels::geometry::Window;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::Tensor;
 use crate::tensor::meta::InputExtent;
 
@@ -100,8 +101,12 @@ impl Tensor {
                 format!("expected input [N, C, H, W] and weight [C_in, C_out / groups, kH, kW], got {x:?} and {w:?}{}", batch_hint(x, 4)),
             ));
         };
-        let _op = operation(OP);
+        let observed = operation(OP);
         let ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups } = options;
+        observed.details(|| {
+            let windows = Details::new().ints("stride", &stride).ints("padding", &padding).ints("dilation", &dilation);
+            windows.ints("output_padding", &output_padding).int("groups", groups)
+        });
         let too_large = || Error::shape(OP, "the output is larger than memory can hold");
         let channels_out = group_out.checked_mul(groups).ok_or_else(too_large)?;
         check_operands(OP, self, weight, bias, channels_out)?;

@@ -6,6 +6,7 @@ use super::slice_concat::outer_axis_inner;
 use crate::error::{Error, Result};
 use crate::kernels::copy;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{Index, resolve_dim, strides, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
@@ -78,8 +79,9 @@ impl Tensor {
     }
 
     fn select_along(&self, dim: Index, index: &Tensor) -> Result<Tensor> {
-        let _op = operation("index_select");
+        let observed = operation("index_select");
         let axis = resolve_dim("index_select", dim, self.ndim())?;
+        observed.details(|| Details::new().int("axis", axis).tensor("index", index));
         if index.ndim() > 1 {
             return Err(Error::shape("index_select", format!("expected indices [M], got shape {:?}", index.shape())));
         }
@@ -126,8 +128,9 @@ impl Tensor {
     /// indices are `i64`, [`Error::Shape`] for indices that do not fit, [`Error::Argument`] for a
     /// dimension that does not exist.
     pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
-        let _op = operation("gather");
+        let observed = operation("gather");
         let axis = resolve_dim("gather", dim, self.ndim())?;
+        observed.details(|| Details::new().int("axis", axis).tensor("index", index));
         if self.ndim().min(index.ndim()) == 0 && self.ndim().max(index.ndim()) <= 1 {
             // A tensor or an index without dimensions counts as a vector of one element.
             return self.reshape([-1])?.gather(axis, &index.reshape([-1])?)?.reshape(index.shape());

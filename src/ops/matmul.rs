@@ -120,7 +120,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
-        let _op = operation("matmul");
+        let observed = operation("matmul");
         self.expect_float("matmul")?;
         like_input("matmul", self, "other factor", other)?;
         let fail = || Error::shape("matmul", format!("cannot multiply {:?} by {:?}", self.shape(), other.shape()));
@@ -144,7 +144,9 @@ impl Tensor {
         } else {
             matmul_batched(&a, &b, &batch, [m, n, k])?
         };
-        if y.shape() == shape { Ok(y) } else { y.reshape(shape) }
+        let y = if y.shape() == shape { y } else { y.reshape(shape)? };
+        observed.result(&[self, other], &[&y]);
+        Ok(y)
     }
 
     /// Applies a dense layer: `x · weightᵀ + bias` (`torch.nn.functional.linear`).
@@ -156,7 +158,7 @@ impl Tensor {
     /// [`Error::Shape`] when the sizes do not fit, [`Error::DType`] unless all are floating point,
     /// [`Error::MixedDTypes`] unless they have the same type.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let _op = operation("linear");
+        let observed = operation("linear");
         self.expect_float("linear")?;
         like_input("linear", self, "weight", weight)?;
         bias.map_or(Ok(()), |bias| like_input("linear", self, "bias", bias))?;
@@ -173,7 +175,9 @@ impl Tensor {
         if self.ndim() != 2 {
             let fail = || Error::shape("linear", format!("the result of {:?} has more elements than memory can hold", self.shape()));
             let rows = try_numel(leading).ok_or_else(fail)?;
-            return self.reshape([rows, features_in])?.linear(weight, bias)?.reshape([leading, &[features_out]].concat());
+            let y = self.reshape([rows, features_in])?.linear(weight, bias)?.reshape([leading, &[features_out]].concat())?;
+            observed.result(&[&[self, weight][..], &Vec::from_iter(bias)].concat(), &[&y]);
+            return Ok(y);
         }
         let y = product("linear", self, weight, Layout::Transposed, bias)?;
         let (x, w) = (weight.is_recorded().then(|| self.detach()), self.is_recorded().then(|| weight.detach()));

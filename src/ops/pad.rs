@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::Tensor;
 
 /// The values that padding adds; see [`Tensor::pad_with`] and
@@ -45,7 +46,16 @@ impl Tensor {
     }
 
     fn pad_all(&self, padding: &[isize], mode: PadMode) -> Result<Tensor> {
-        let _op = operation("pad");
+        let observed = operation("pad");
+        observed.details(|| {
+            let (mode, value) = match mode {
+                PadMode::Constant(value) => ("constant", value),
+                PadMode::Reflect => ("reflect", 0.0),
+                PadMode::Replicate => ("edge", 0.0),
+                PadMode::Circular => ("wrap", 0.0),
+            };
+            Details::new().signed("sides", padding).float("value", value).text("mode", mode)
+        });
         if !padding.len().is_multiple_of(2) || padding.len() / 2 > self.ndim() {
             let message = format!("expected two numbers for each of at most {} dimensions, got padding {padding:?}", self.ndim());
             return Err(Error::argument("pad", message));
@@ -61,6 +71,7 @@ impl Tensor {
         for (at, sides) in rest.chunks_exact(2).enumerate() {
             y = pad_dimension(&y, self.ndim() - 1 - done - at, [sides[0], sides[1]], mode)?;
         }
+        observed.result(&[self], &[&y]);
         Ok(y)
     }
 }

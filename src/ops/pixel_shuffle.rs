@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::Tensor;
 
 /// Splits a shape into the leading dimensions, channels, height and width; checks the factor.
@@ -35,7 +36,8 @@ impl Tensor {
     /// [`Error::Argument`] for a factor of 0.
     pub fn pixel_shuffle(&self, factor: usize) -> Result<Tensor> {
         const OP: &str = "pixel_shuffle";
-        let _op = operation(OP);
+        let observed = operation(OP);
+        observed.details(|| Details::new().int("factor", factor));
         let (batch, [c, h, w]) = parts(OP, self.shape(), factor)?;
         let Some(square) = factor.checked_mul(factor).filter(|&square| c.is_multiple_of(square)) else {
             return Err(Error::shape(OP, format!("{factor}² does not divide the {c} channels of shape {:?}", self.shape())));
@@ -43,7 +45,9 @@ impl Tensor {
         let too_large = || Error::shape(OP, format!("shape {:?} times {factor} is larger than memory can hold", self.shape()));
         let (height, width) = h.checked_mul(factor).zip(w.checked_mul(factor)).ok_or_else(too_large)?;
         let out = c / square;
-        rearrange(self, batch, [out, factor, factor, h, w], [0, 3, 1, 4, 2], [out, height, width])
+        let y = rearrange(self, batch, [out, factor, factor, h, w], [0, 3, 1, 4, 2], [out, height, width])?;
+        observed.result(&[self], &[&y]);
+        Ok(y)
     }
 
     /// Moves squares of `factor × factor` pixels into channels; the inverse of
@@ -67,7 +71,8 @@ impl Tensor {
     /// ```
     pub fn pixel_unshuffle(&self, factor: usize) -> Result<Tensor> {
         const OP: &str = "pixel_unshuffle";
-        let _op = operation(OP);
+        let observed = operation(OP);
+        observed.details(|| Details::new().int("factor", factor));
         let (batch, [c, h, w]) = parts(OP, self.shape(), factor)?;
         if !h.is_multiple_of(factor) || !w.is_multiple_of(factor) {
             return Err(Error::shape(OP, format!("{factor} does not divide height and width of shape {:?}", self.shape())));
@@ -75,7 +80,9 @@ impl Tensor {
         let too_large = || Error::shape(OP, format!("shape {:?} has more channels than memory can hold", self.shape()));
         let out = factor.checked_mul(factor).and_then(|square| c.checked_mul(square)).ok_or_else(too_large)?;
         let (height, width) = (h / factor, w / factor);
-        rearrange(self, batch, [c, height, factor, width, factor], [0, 2, 4, 1, 3], [out, height, width])
+        let y = rearrange(self, batch, [c, height, factor, width, factor], [0, 2, 4, 1, 3], [out, height, width])?;
+        observed.result(&[self], &[&y]);
+        Ok(y)
     }
 }
 

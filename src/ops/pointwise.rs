@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::kernels::elementwise::Unary;
 use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::compute::{map, map_with, zip_onto};
 use crate::tensor::create::or_panic;
 use crate::tensor::{Tensor, with_dtype, with_float};
@@ -19,6 +20,11 @@ pub(crate) trait Pointwise: Copy + Send + Sync + 'static {
     const COST: usize = 1;
     /// Whether `gradient` is computed from the function's output rather than from its input.
     const FROM_OUTPUT: bool = false;
+
+    /// Returns the function's options, for a recorder.
+    fn details(self) -> Details {
+        Details::new()
+    }
 
     /// Computes the function.
     fn value<T: Real>(self, x: T) -> T;
@@ -42,7 +48,8 @@ impl<F: Pointwise> Unary for Forward<F> {
 /// Applies `f` to each element and records its gradient. Returns an error unless the tensor is
 /// floating point.
 pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
-    let _op = operation(F::NAME);
+    let observed = operation(F::NAME);
+    observed.details(|| f.details());
     let y = map(F::NAME, x, Forward(f))?;
     let kept = x.is_recorded().then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
     Ok(y.record_owning(F::NAME, [x], move |grad, _wanted| {
@@ -331,6 +338,10 @@ impl Pointwise for Pow {
     const NAME: &'static str = "pow";
     const COST: usize = 64;
 
+    fn details(self) -> Details {
+        Details::new().float("exponent", self.exponent)
+    }
+
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
         x.powf(T::of(self.exponent))
@@ -360,6 +371,10 @@ impl Clamp {
 
 impl Pointwise for Clamp {
     const NAME: &'static str = "clamp";
+
+    fn details(self) -> Details {
+        Details::new().float("min", self.min).float("max", self.max)
+    }
 
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {

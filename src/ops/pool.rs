@@ -13,6 +13,7 @@ use crate::kernels::pool::{self, Pooling};
 use crate::kernels::runtime::allocator;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::compute::map_with;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
@@ -42,6 +43,15 @@ impl Default for Pool2dOptions {
 }
 
 option_setters!(Pool2dOptions, [stride, padding, dilation], ceil_mode: bool, count_include_pad: bool);
+
+impl Pool2dOptions {
+    fn details(self, kernel: [usize; 2]) -> Details {
+        let Pool2dOptions { stride, padding, dilation, ceil_mode, count_include_pad } = self;
+        let stride = if stride == [0, 0] { kernel } else { stride };
+        let windows = Details::new().ints("kernel", &kernel).ints("stride", &stride).ints("padding", &padding).ints("dilation", &dilation);
+        windows.flag("ceil_mode", ceil_mode).flag("count_include_pad", count_include_pad)
+    }
+}
 
 /// Returns the shape of a map, of which only the batch may be empty.
 fn map_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
@@ -133,7 +143,8 @@ impl Tensor {
     // The code of the public functions is in functions without type parameters, so that it is
     // compiled once, not for each type of argument.
     fn max_windows(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
-        let _op = operation("max_pool2d");
+        let observed = operation("max_pool2d");
+        observed.details(|| options.details(kernel));
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
         self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false), &|| reach(&window))
@@ -154,7 +165,8 @@ impl Tensor {
     }
 
     fn adaptive_max(&self, output: [usize; 2]) -> Result<Tensor> {
-        let _op = operation("adaptive_max_pool2d");
+        let observed = operation("adaptive_max_pool2d");
+        observed.details(|| Details::new().ints("size", &output));
         let [_, _, h, w] = map_shape("adaptive_max_pool2d", self)?;
         let shape = pooled_shape("adaptive_max_pool2d", self, output)?;
         self.max_pool("adaptive_max_pool2d", shape, || Pooling::adaptive([h, w], output), &|| shares([h, w], output))
@@ -222,7 +234,8 @@ impl Tensor {
     }
 
     fn average_windows(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
-        let _op = operation("avg_pool2d");
+        let observed = operation("avg_pool2d");
+        observed.details(|| options.details(kernel));
         if options.dilation != [1, 1] {
             return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
         }
@@ -247,7 +260,8 @@ impl Tensor {
     }
 
     fn adaptive_average(&self, output: [usize; 2]) -> Result<Tensor> {
-        let _op = operation("adaptive_avg_pool2d");
+        let observed = operation("adaptive_avg_pool2d");
+        observed.details(|| Details::new().ints("size", &output));
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
         let pooling = || Pooling::adaptive([h, w], output);

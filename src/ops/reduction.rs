@@ -5,6 +5,7 @@ use crate::kernels::elementwise::{Binary, Unary};
 use crate::kernels::reduce::{larger, position, smaller};
 use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::compute::{map, reduce_with, zip, zip_with};
 use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::{physical, resolve_dims};
@@ -150,16 +151,20 @@ impl Tensor {
     }
 
     fn sum_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
-        let _op = operation("sum");
+        let observed = operation("sum");
+        observed.details(|| Details::new().ints("axes", axes).flag("keepdim", keepdim));
         let format = self.memory_format();
         // The autograd engine expands the gradient to the input's shape.
         self.finish_reduction("sum", sums(self, axes)?, axes, keepdim, move |grad| grad.to_format(format))
     }
 
     fn mean_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
-        let _op = operation("mean");
+        let observed = operation("mean");
+        observed.details(|| Details::new().ints("axes", axes).flag("keepdim", keepdim));
         self.expect_float("mean")?;
-        self.sum_over(axes, keepdim)?.try_div_scalar(count(self, axes))
+        let y = self.sum_over(axes, keepdim)?.try_div_scalar(count(self, axes))?;
+        observed.result(&[self], &[&y]);
+        Ok(y)
     }
 
     fn extremum_over(&self, which: Extremum, axes: &[usize], keepdim: bool) -> Result<Tensor> {
@@ -167,7 +172,8 @@ impl Tensor {
             Extremum::Max => "max",
             Extremum::Min => "min",
         };
-        let _op = operation(op);
+        let observed = operation(op);
+        observed.details(|| Details::new().ints("axes", axes).flag("keepdim", keepdim));
         if axes.iter().any(|&axis| self.shape()[axis] == 0) {
             return Err(Error::shape(op, format!("needs at least one element, got shape {:?} over dimensions {axes:?}", self.shape())));
         }
@@ -183,8 +189,10 @@ impl Tensor {
     }
 
     fn position_over(&self, op: &'static str, which: Extremum, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+        let observed = operation(op);
         let axes = resolve_dims(op, &dims, self.ndim())?;
         let all = axes.len() == self.ndim();
+        observed.details(|| Details::new().ints("axes", &axes).flag("keepdim", keepdim));
         if !all && axes.len() != 1 {
             return Err(Error::argument(op, format!("takes one dimension or all, got {axes:?} of {} dimensions", self.ndim())));
         }
@@ -208,11 +216,14 @@ impl Tensor {
                 Extremum::Min => position(view, x.data::<T>(), y, |x, best| x < best),
             });
         })?;
-        if keepdim { Ok(kept) } else { drop_dims(kept, &axes) }
+        let y = if keepdim { kept } else { drop_dims(kept, &axes)? };
+        observed.result(&[self], &[&y]);
+        Ok(y)
     }
 
     fn logsumexp_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
-        let _op = operation("logsumexp");
+        let observed = operation("logsumexp");
+        observed.details(|| Details::new().ints("axes", axes).flag("keepdim", keepdim));
         let (max, sum, kept) = with_float!(self.dtype(), "logsumexp", T => {
             let max = reduce_with(self, axes, T::LEAST, larger, larger)?;
             let sum = sums(&zip("logsumexp", self, &max, ExpDifference)?, axes)?;
@@ -433,9 +444,10 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
     /// unless the tensor is floating point.
     pub fn var_with(&self, dims: impl Dims, correction: usize, keepdim: bool) -> Result<Tensor> {
-        let _op = operation("var");
+        let observed = operation("var");
         self.expect_float("var")?;
         let axes = resolve_dims("var", &dims, self.ndim())?;
+        observed.details(|| Details::new().ints("axes", &axes).flag("keepdim", keepdim).int("correction", correction));
         let number = count(self, &axes);
         let freedom = (number - correction as f64).max(0.0);
         let mean = sums(self, &axes)?.try_div_scalar(number)?;

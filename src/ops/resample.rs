@@ -6,6 +6,7 @@ use crate::kernels::resample::{Taps, bilinear, bilinear_backward, linear_taps, n
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{MemoryFormat, Pair, Tensor, with_dtype, with_float};
@@ -73,7 +74,17 @@ impl Tensor {
 
     // Without type parameters, so that it is compiled once.
     fn resample(&self, size: [usize; 2], mode: Interpolation) -> Result<Tensor> {
-        let _op = operation("interpolate");
+        let observed = operation("interpolate");
+        observed.details(|| {
+            Details::new().ints("size", &size).text(
+                "mode",
+                match mode {
+                    Interpolation::Nearest => "nearest",
+                    Interpolation::Bilinear { align_corners: false } => "bilinear",
+                    Interpolation::Bilinear { align_corners: true } => "aligned",
+                },
+            )
+        });
         let &[n, c, height, width] = self.shape() else {
             return Err(Error::shape("interpolate", format!("expected input [N, C, H, W], got shape {:?}", self.shape())));
         };

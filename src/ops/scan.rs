@@ -4,6 +4,7 @@ use num_traits::One;
 
 use crate::error::Result;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::{resolve_dim, resolve_dims};
 use crate::tensor::{DType, Dim, Dims, Element, MemoryFormat, Tensor, with_dtype, with_float};
@@ -83,8 +84,9 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn cumsum(&self, dim: impl Dim) -> Result<Tensor> {
-        let _op = operation("cumsum");
+        let observed = operation("cumsum");
         let axis = resolve_dim("cumsum", dim, self.ndim())?;
+        observed.details(|| Details::new().int("axis", axis));
         if self.ndim() == 0 {
             return self.reshape([1])?.cumsum(0)?.reshape([0; 0]);
         }
@@ -133,7 +135,8 @@ impl Tensor {
     }
 
     fn prod_along(&self, axis: usize) -> Result<Tensor> {
-        let _op = operation("prod");
+        let observed = operation("prod");
+        observed.details(|| Details::new().ints("axes", &[axis]).flag("keepdim", true));
         let x = self.to_format(MemoryFormat::RowMajor)?;
         let lanes = outer_axis_inner(x.shape(), axis);
         let mut shape = x.shape().to_vec();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::index::offsets;
 use crate::error::{Error, Result};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::shape::resolve_dim;
 use crate::tensor::{Dim, MemoryFormat, Tensor, with_dtype};
 
@@ -43,8 +44,9 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn scatter(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
-        let _op = operation("scatter");
+        let observed = operation("scatter");
         let axis = resolve_dim("scatter", dim, self.ndim())?;
+        observed.details(|| Details::new().int("axis", axis).tensor("index", index));
         let at = targets("scatter", self, axis, index, src)?;
         let (x, values) = (self.to_format(MemoryFormat::RowMajor)?, src.to_format(MemoryFormat::RowMajor)?);
         let y = with_dtype!(x.dtype(), T => Tensor::build(x.shape(), MemoryFormat::RowMajor, |y: &mut [T]| {
@@ -75,8 +77,9 @@ impl Tensor {
     /// indices are `i64`, [`Error::Shape`] for tensors that do not fit, [`Error::Argument`] for a
     /// dimension that does not exist and for values of another dtype.
     pub fn scatter_add(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
-        let _op = operation("scatter_add");
+        let observed = operation("scatter_add");
         let axis = resolve_dim("scatter_add", dim, self.ndim())?;
+        observed.details(|| Details::new().int("axis", axis).tensor("index", index));
         let at = targets("scatter_add", self, axis, index, src)?;
         let (x, values) = (self.to_format(MemoryFormat::RowMajor)?, src.to_format(MemoryFormat::RowMajor)?);
         let y = with_dtype!(x.dtype(), T => Tensor::build(x.shape(), MemoryFormat::RowMajor, |y: &mut [T]| {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::transpose;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::compute::repeat_to;
 use crate::tensor::meta::{InputExtent, map_size};
 use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, resolve_dims, try_numel};
@@ -109,8 +110,9 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn permute(&self, dims: impl AsRef<[usize]>) -> Result<Tensor> {
-        let _op = operation("permute");
+        let observed = operation("permute");
         let dims = dims.as_ref().to_vec();
+        observed.details(|| Details::new().ints("order", &dims));
         let mut sorted = dims.clone();
         sorted.sort_unstable();
         if !sorted.iter().copied().eq(0..self.ndim()) {

@@ -7,6 +7,7 @@ use crate::kernels::copy::{self, StridedBox};
 use crate::kernels::runtime::allocator;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{Index, numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
@@ -74,8 +75,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist or a range that exceeds it.
     pub fn narrow(&self, dim: impl Dim, start: usize, length: usize) -> Result<Tensor> {
-        let _op = operation("narrow");
+        let observed = operation("narrow");
         let axis = resolve_size("narrow", dim, self.shape())?;
+        observed.details(|| Details::new().int("axis", axis).int("start", start).int("length", length));
         let size = self.shape()[axis];
         if start.checked_add(length).is_none_or(|end| end > size) {
             let message = format!("{length} elements from {start} exceed dimension {axis} of shape {:?}", self.shape());
@@ -199,12 +201,13 @@ impl Tensor {
     }
 
     fn cat_along(tensors: &[&Tensor], dim: Index) -> Result<Tensor> {
-        let _op = operation("cat");
+        let observed = operation("cat");
         let left_out = |t: &Tensor| t.shape() == [0];
         let Some(&first) = tensors.iter().find(|t| !left_out(t)).or(tensors.first()) else {
             return Err(Error::argument("cat", "expected at least one tensor, got an empty list"));
         };
         let axis = resolve_size("cat", dim, first.shape())?;
+        observed.details(|| Details::new().int("axis", axis));
         let mut shape = first.shape().to_vec();
         shape[axis] = 0;
         let (mut dtype, mut format) = (DType::U8, MemoryFormat::RowMajor);
@@ -294,7 +297,8 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn pad(&self, padding: [usize; 4], value: f64) -> Result<Tensor> {
-        let _op = operation("pad");
+        let observed = operation("pad");
+        observed.details(|| Details::new().ints("sides", &padding).float("value", value).text("mode", "constant"));
         let &[ref front @ .., height, width] = self.shape() else {
             return Err(Error::shape("pad", format!("expected at least two dimensions, got shape {:?}", self.shape())));
         };
@@ -330,8 +334,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] for a dimension that does not exist or is named twice.
     pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
-        let _op = operation("flip");
+        let observed = operation("flip");
         let axes = resolve_dims("flip", &dims, self.ndim())?;
+        observed.details(|| Details::new().ints("axes", &axes));
         let map = self.ndim().checked_sub(2).filter(|&channels| channels > 1);
         let turned = [0, 1].map_each(|axis| map.is_some_and(|map| axes.contains(&(map + axis))));
         let scale = turned.map_each(|turned| if turned { -1.0 } else { 1.0 });

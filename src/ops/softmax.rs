@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::kernels::softmax::{self, Kind};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::create::outer_axis_inner;
 use crate::tensor::meta::InputExtent;
 use crate::tensor::shape::{physical, resolve_dim};
@@ -10,9 +11,10 @@ use crate::tensor::{Dim, Tensor, with_float};
 
 /// Computes softmax or log-softmax over one dimension; the backward pass needs only the output.
 fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<Tensor> {
-    let _op = operation(op);
+    let observed = operation(op);
     x.expect_float(op)?;
     let axis = resolve_dim(op, dim, x.ndim())?;
+    observed.details(|| Details::new().int("axis", axis));
     let format = x.memory_format();
     let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(i, &n)| (n, i == axis)).collect();
     let (sizes, chosen): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();

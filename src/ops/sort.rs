@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::create::outer_axis_inner;
 use crate::tensor::shape::resolve_dim;
 use crate::tensor::{Dim, Element, MemoryFormat, Tensor, with_dtype};
@@ -54,16 +55,19 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn argsort(&self, dim: impl Dim, descending: bool) -> Result<Tensor> {
-        let _op = operation("argsort");
+        let observed = operation("argsort");
         let axis = resolve_dim("argsort", dim, self.ndim())?;
+        observed.details(|| Details::new().int("axis", axis).flag("descending", descending));
         if self.ndim() == 0 {
             return Ok(Tensor::scalar(0i64));
         }
         let x = self.to_format(MemoryFormat::RowMajor)?;
         let lanes = outer_axis_inner(x.shape(), axis);
-        Tensor::build(x.shape(), MemoryFormat::RowMajor, |out: &mut [i64]| {
+        let positions = Tensor::build(x.shape(), MemoryFormat::RowMajor, |out: &mut [i64]| {
             with_dtype!(x.dtype(), T => sorted_positions(x.data::<T>(), lanes, descending, out));
-        })
+        })?;
+        observed.result(&[self], &[&positions]);
+        Ok(positions)
     }
 
     /// Sorts along a dimension; returns the values and their positions, as

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernels::conv;
 use crate::kernels::geometry::Window;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::shape::{strides, try_numel};
 use crate::tensor::{MemoryFormat, Pair, Tensor, with_float};
 
@@ -29,6 +30,13 @@ impl Default for UnfoldOptions {
 
 option_setters!(UnfoldOptions, [stride, padding, dilation]);
 
+impl UnfoldOptions {
+    fn details(self, kernel: [usize; 2]) -> Details {
+        let UnfoldOptions { stride, padding, dilation } = self;
+        Details::new().ints("kernel", &kernel).ints("stride", &stride).ints("padding", &padding).ints("dilation", &dilation)
+    }
+}
+
 impl Tensor {
     /// Copies the patch under each position of the kernel into a column (im2col).
     ///
@@ -46,7 +54,8 @@ impl Tensor {
     // compiled once, not for each type of argument.
     fn columns(&self, kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "unfold";
-        let _op = operation(OP);
+        let observed = operation(OP);
+        observed.details(|| options.details(kernel));
         self.expect_float(OP)?;
         let &[_, channels, height, width] = self.shape() else {
             return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", self.shape())));
@@ -71,7 +80,8 @@ impl Tensor {
 
     fn image(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
         const OP: &str = "fold";
-        let _op = operation(OP);
+        let observed = operation(OP);
+        observed.details(|| options.details(kernel).ints("size", &output_size));
         self.expect_float(OP)?;
         let window = patches(OP, output_size, kernel, options)?;
         let (taps, length) = (kernel[0] * kernel[1], window.output[0] * window.output[1]);

@@ -13,12 +13,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::record::{self, Details};
 use crate::kernels::conv::{ConvAlgorithm, ConvGeometry, ConvPass};
 use crate::kernels::runtime::allocator;
 use crate::kernels::runtime::arrays::sort_by;
-use crate::tensor::DType;
 use crate::tensor::meta::is_meta;
 use crate::tensor::node::{Node, Origin};
+use crate::tensor::{DType, Tensor};
 
 /// The number of events that a log keeps individually; all events are counted.
 const EVENTS: usize = 200_000;
@@ -139,6 +140,8 @@ impl Log {
 
 /// A running operation.
 struct Frame {
+    /// The number of operations that run as parts of it.
+    parts: usize,
     op: &'static str,
     path: Arc<str>,
     kind: EventKind,
@@ -207,17 +210,74 @@ pub(crate) fn observe<R>(body: impl FnOnce() -> R) -> (R, Log) {
     (value, observer.end())
 }
 
+/// How an operation is observed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Unobserved,
+    Outermost,
+    /// It runs as a part of another one.
+    Part,
+}
+
 /// Ends an observed operation when it goes out of scope.
 #[must_use = "the operation ends when this is dropped"]
 pub(crate) struct Operation {
-    open: bool,
+    level: Level,
+}
+
+impl Operation {
+    /// Passes on the options of an operation, and tensors that it reads besides its inputs, to a
+    /// [recorder](record), before the operation's result.
+    #[inline]
+    pub(crate) fn details(&self, details: impl FnOnce() -> Details) {
+        if self.level == Level::Outermost && record::is_on() {
+            record::describe(details());
+        }
+    }
+
+    /// Passes on the result of an operation that records no gradient itself, or consists of
+    /// operations.
+    #[inline]
+    pub(crate) fn result(&self, inputs: &[&Tensor], outputs: &[&Tensor]) {
+        if self.level == Level::Outermost {
+            whole(inputs, outputs, false);
+        }
+    }
+
+    /// Passes on the result of an operation that a user defined.
+    #[inline]
+    pub(crate) fn custom_result(&self, inputs: &[&Tensor], outputs: &[&Tensor]) {
+        if self.level == Level::Outermost {
+            whole(inputs, outputs, true);
+        }
+    }
+}
+
+#[cold]
+fn whole(inputs: &[&Tensor], outputs: &[&Tensor], custom: bool) {
+    if !record::is_on() {
+        return;
+    }
+    let running = STATE.with_borrow(|state| state.open.as_ref().map(|frame| (frame.op, Arc::clone(&frame.path))));
+    if let Some((op, path)) = running {
+        record::step(op, custom, path, inputs, outputs);
+    }
+}
+
+/// Returns the path of the running operation, if it has this name and none of its parts runs; the
+/// path of the running layer outside of operations.
+pub(super) fn outermost(op: &'static str) -> Option<Arc<str>> {
+    STATE.with_borrow(|state| match &state.open {
+        Some(frame) => (frame.op == op && frame.parts == 0).then(|| Arc::clone(&frame.path)),
+        None => Some(state.path()),
+    })
 }
 
 impl Drop for Operation {
     #[inline]
     fn drop(&mut self) {
-        if self.open {
-            end();
+        if self.level != Level::Unobserved {
+            end(self.level);
         }
     }
 }
@@ -226,7 +286,7 @@ impl Drop for Operation {
 /// every operation. Inside another operation it counts as a part of that one.
 #[inline]
 pub(crate) fn operation(op: &'static str) -> Operation {
-    Operation { open: is_on() && begin(op, None, EventKind::Forward) }
+    Operation { level: if is_on() { begin(op, None, EventKind::Forward) } else { Level::Unobserved } }
 }
 
 /// Starts the backward pass of the operation that recorded this node.
@@ -237,7 +297,7 @@ pub(crate) fn backward(node: &Node) -> Operation {
         // Recorded while no observer was active.
         None => begin(node.op, Some("".into()), EventKind::Backward),
     };
-    Operation { open: is_on() && here() }
+    Operation { level: if is_on() { here() } else { Level::Unobserved } }
 }
 
 /// Adds to the number of multiply-adds of the running operation.
@@ -276,22 +336,33 @@ fn note(convolution: Convolution) {
 }
 
 #[cold]
-fn begin(op: &'static str, path: Option<Arc<str>>, kind: EventKind) -> bool {
+fn begin(op: &'static str, path: Option<Arc<str>>, kind: EventKind) -> Level {
     STATE.with_borrow_mut(|state| {
-        if state.open.is_some() {
-            return false;
+        if let Some(frame) = &mut state.open {
+            frame.parts += 1;
+            return Level::Part;
         }
         let path = path.unwrap_or_else(|| state.path());
-        state.open = Some(Frame { op, path, kind, start: Instant::now(), requested: allocator::requested(), multiply_adds: 0 });
-        true
+        if record::is_on() {
+            // An operation that failed may have left some behind.
+            record::describe(Details::new());
+        }
+        state.open = Some(Frame { parts: 0, op, path, kind, start: Instant::now(), requested: allocator::requested(), multiply_adds: 0 });
+        Level::Outermost
     })
 }
 
 #[cold]
-fn end() {
+fn end(level: Level) {
     STATE.with_borrow_mut(|state| {
+        if level == Level::Part {
+            if let Some(frame) = &mut state.open {
+                frame.parts -= 1;
+            }
+            return;
+        }
         let (Some(frame), Some(log)) = (state.open.take(), state.logs.last_mut()) else { return };
-        let Frame { op, path, kind, start, requested, multiply_adds } = frame;
+        let Frame { parts: _, op, path, kind, start, requested, multiply_adds } = frame;
         let bytes = allocator::requested().wrapping_sub(requested);
         log.add(Event { op, path, kind, start, time: start.elapsed(), bytes, multiply_adds });
     });
@@ -345,7 +416,6 @@ pub(crate) fn origin() -> Option<Box<Origin>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Tensor;
 
     fn within<R>(path: Arc<str>, body: impl FnOnce() -> R) -> R {
         let _leave = enter(path);

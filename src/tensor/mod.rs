@@ -21,7 +21,7 @@ pub(crate) mod shape;
 pub(crate) mod storage;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub use compare::Difference;
 pub use dtype::{DType, Element};
@@ -186,6 +186,12 @@ impl Tensor {
     /// Returns whether both are handles of the same elements.
     pub(crate) fn shares_elements(&self, other: &Tensor) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// Returns a handle that identifies the elements without keeping them. While it exists, their
+    /// address stays their own, and no operation overwrites them in place.
+    pub(crate) fn storage_handle(&self) -> Weak<Storage> {
+        Arc::downgrade(&self.storage)
     }
 
     /// Returns the same elements, in memory order, under another shape with the same number of

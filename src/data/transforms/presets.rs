@@ -63,6 +63,26 @@ impl ImageClassification {
         self
     }
 
+    /// Returns the means that are subtracted from the channels.
+    pub fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// Returns the deviations that the channels are divided by.
+    pub fn std(&self) -> &[f64] {
+        &self.std
+    }
+
+    /// Returns the length to which the shorter side is scaled.
+    pub fn shorter_side(&self) -> usize {
+        self.resize
+    }
+
+    /// Returns the filter of the scaling.
+    pub fn filter(&self) -> ResizeFilter {
+        self.interpolation
+    }
+
     /// Returns the shape of the result, `[C, H, W]`.
     pub fn shape(&self) -> [usize; 3] {
         [self.mean.len(), self.crop, self.crop]

@@ -10,6 +10,7 @@ use crate::kernels::norm::moments::Moments;
 use crate::kernels::norm::{self, ActivationSource, Maps};
 use crate::kernels::runtime::allocator::catching;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::{DType, Tensor, with_float};
 
 /// The result of [`Tensor::batch_norm_train`].
@@ -90,7 +91,8 @@ impl Tensor {
         eps: f64,
     ) -> Result<Tensor> {
         let Some((mean, var)) = running else { return Ok(self.batch_norm_train(weight, bias, eps)?.output) };
-        let _op = operation("batch_norm");
+        let observed = operation("batch_norm");
+        observed.details(|| Details::new().float("eps", eps).tensor("mean", mean).tensor("var", var));
         let parameters = [("running mean", Some(mean)), ("running variance", Some(var)), ("weight", weight), ("bias", bias)];
         let (x, maps) = batch_map(self, &parameters)?;
         let mean = to_f64(mean)?;
@@ -184,7 +186,8 @@ impl Tensor {
         shortcut: Option<&Tensor>,
         activation: Activation,
     ) -> Result<BatchNormOutput> {
-        let _op = operation("batch_norm");
+        let observed = operation("batch_norm");
+        observed.details(|| Details::new().float("eps", eps).flag("linear", activation == Activation::Linear));
         let (x, maps) = batch_map(self, &[("weight", weight), ("bias", bias)])?;
         check_parameters("batch_norm", self, self.shape(), &[("shortcut", shortcut)])?;
         let count = maps.rows;

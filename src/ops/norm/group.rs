@@ -9,6 +9,7 @@ use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::norm;
 use crate::kernels::runtime::allocator::catching;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::{DType, Tensor, with_float};
 
 impl Tensor {
@@ -24,7 +25,8 @@ impl Tensor {
     /// [`Error::Argument`] when `groups` does not divide the channels, [`Error::DType`] unless all
     /// are floating point, [`Error::MixedDTypes`] unless they have one type.
     pub fn group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
-        let _op = operation("group_norm");
+        let observed = operation("group_norm");
+        observed.details(|| Details::new().int("groups", groups).float("eps", eps));
         self.expect_float("group_norm")?;
         let &[images, channels, ref rest @ ..] = self.shape() else {
             return Err(Error::shape("group_norm", format!("expected [N, C, ..], got shape {:?}", self.shape())));

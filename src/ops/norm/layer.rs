@@ -6,6 +6,7 @@ use crate::kernels::norm::layer;
 use crate::kernels::runtime::allocator::{Buffer, catching};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
@@ -22,7 +23,8 @@ impl Tensor {
     /// [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have one
     /// type.
     pub fn layer_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
-        let _op = operation("layer_norm");
+        let observed = operation("layer_norm");
+        observed.details(|| Details::new().int("dimensions", normalized_shape.len()).float("eps", eps));
         check_parameters("layer_norm", self, normalized_shape, &[("weight", weight), ("bias", bias)])?;
         let length = match try_numel(normalized_shape) {
             Some(length) if !normalized_shape.is_empty() && self.shape().ends_with(normalized_shape) => length,

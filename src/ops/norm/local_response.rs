@@ -4,6 +4,7 @@ use super::{as_map, from_map, grad_map};
 use crate::error::{Error, Result};
 use crate::kernels::norm::local_response::Response;
 use crate::profiling::hooks::operation;
+use crate::profiling::record::Details;
 use crate::tensor::{Tensor, with_float};
 
 impl Tensor {
@@ -28,7 +29,8 @@ impl Tensor {
     /// ```
     pub fn local_response_norm(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
         const OP: &str = "local_response_norm";
-        let _op = operation(OP);
+        let observed = operation(OP);
+        observed.details(|| Details::new().int("size", size).float("alpha", alpha).float("beta", beta).float("k", k));
         self.expect_float(OP)?;
         if self.ndim() < 3 {
             return Err(Error::shape(OP, format!("expected [N, C, L] or [N, C, H, W], got shape {:?}", self.shape())));
