@@ -308,7 +308,10 @@ impl Tensor {
         let y = self.reshape([n, c, 1, length])?.conv2d(&weight.reshape([channels_out, group_in, 1, k])?, bias, options)?;
         let length = y.shape()[3];
         let y = y.reshape([n, channels_out, length])?;
-        observed.result(&[&[self, weight][..], &Vec::from_iter(bias)].concat(), &[&y]);
+        match bias {
+            Some(bias) => observed.result(&[self, weight, bias], &[&y]),
+            None => observed.result(&[self, weight], &[&y]),
+        }
         Ok(y)
     }
 }

@@ -176,7 +176,10 @@ impl Tensor {
             let fail = || Error::shape("linear", format!("the result of {:?} has more elements than memory can hold", self.shape()));
             let rows = try_numel(leading).ok_or_else(fail)?;
             let y = self.reshape([rows, features_in])?.linear(weight, bias)?.reshape([leading, &[features_out]].concat())?;
-            observed.result(&[&[self, weight][..], &Vec::from_iter(bias)].concat(), &[&y]);
+            match bias {
+                Some(bias) => observed.result(&[self, weight, bias], &[&y]),
+                None => observed.result(&[self, weight], &[&y]),
+            }
             return Ok(y);
         }
         let y = product("linear", self, weight, Layout::Transposed, bias)?;

@@ -101,21 +101,22 @@ impl Graph {
     }
 
     /// Gives a value the name of an output: renames it if a node made it and it is no output yet,
-    /// else adds a node that copies it.
-    pub(super) fn rename_output(&mut self, source: &str, output: &str) {
+    /// else adds a node that copies it. Returns whether it is renamed.
+    pub(super) fn rename_output(&mut self, source: &str, output: &str) -> bool {
         let is_output = self.outputs.iter().any(|port| port.name == source);
         let made = |node: &Node| node.outputs.iter().any(|name| name == source);
         if is_output || !self.nodes.iter().any(made) {
             let name = unique(&mut self.node_names, "Identity");
             let (inputs, outputs) = (vec![source.to_string()], vec![output.to_string()]);
             self.nodes.push(Node { op: "Identity", name, inputs, outputs, attributes: vec![] });
-            return;
+            return false;
         }
         for node in &mut self.nodes {
             for name in node.inputs.iter_mut().chain(&mut node.outputs).filter(|name| *name == source) {
                 *name = output.to_string();
             }
         }
+        true
     }
 
     /// Removes the initialisers that no node reads and no output is.

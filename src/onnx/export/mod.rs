@@ -368,7 +368,9 @@ impl Export {
         for (wanted, &number) in names.iter().zip(&plan.first.outputs) {
             let source = emitter.value(number, "").map_err(|why| refused(Refusal { op: "output".into(), path: String::new(), why }))?;
             let name = emitter.graph.value_name(wanted);
-            emitter.graph.rename_output(&source, &name);
+            if emitter.graph.rename_output(&source, &name) {
+                emitter.names.iter_mut().flatten().filter(|known| **known == source).for_each(|known| known.clone_from(&name));
+            }
             let [a, b] = plan.shapes(number);
             let dimension = |(axis, (&a, &b)): (usize, (&usize, &usize))| {
                 let symbol = || symbols.iter().find(|(sizes, _)| *sizes == [a, b]).map(|(_, name)| name.clone());

@@ -35,6 +35,7 @@ pub(super) const OPERATORS: &[(&str, Rule)] = &[
     ("conv_transpose2d", Nodes(windows::transposed_convolution)),
     ("cos", Nodes(|call| pointwise::unary(call, "Cos"))),
     ("cross_entropy", Never(LOSS)),
+    ("ctc_loss", Never(LOSS)),
     ("cumsum", Nodes(reductions::cumulated)),
     ("div", Nodes(|call| pointwise::binary(call, "Div"))),
     ("div_scalar", Nodes(|call| pointwise::scalar(call, "Div"))),

@@ -1,0 +1,3 @@
+//! Networks to and from ONNX files.
+
+mod export;
