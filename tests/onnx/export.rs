@@ -65,7 +65,10 @@ const CASES: &[Case] = &[
     sized("batch_norm", &[MAP], |x| {
         let (mean, var) = (numbers([4]), numbers([4]).square()?.add_scalar(0.1));
         let (weight, bias) = (numbers([4]).add_scalar(2.0), numbers([4]));
-        Ok(vec![x[0].batch_norm(Some((&mean, &var)), Some(&weight), Some(&bias), 1e-3)?, x[0].batch_norm(Some((&mean, &var)), None, None, 1e-5)?])
+        Ok(vec![
+            x[0].batch_norm(Some((&mean, &var)), Some(&weight), Some(&bias), 1e-3)?,
+            x[0].batch_norm(Some((&mean, &var)), None, None, 1e-5)?,
+        ])
     }),
     sized("batch_norm-of_batch", &[MAP], |x| Ok(vec![x[0].batch_norm(None, Some(&numbers([4])), Some(&numbers([4])), 1e-3)?])),
     sized("cat", &[MAP, MAP], |x| Ok(vec![Tensor::cat(&[&x[0], &x[1], &x[0]], 1)?, Tensor::cat(&[&x[0], &x[1]], -1)?])),
@@ -73,7 +76,10 @@ const CASES: &[Case] = &[
     sized("clamp", &[MAP], |x| Ok(vec![x[0].clamp(-0.5, 0.25)?, x[0].clamp(f64::NEG_INFINITY, 0.25)?])),
     sized("conv1d", &[&[2, 4, 20]], |x| {
         let options = Conv1dOptions::new().stride(2).padding(3).dilation(2).groups(2);
-        Ok(vec![x[0].conv1d(&numbers([6, 2, 3]), Some(&numbers([6])), options)?, x[0].conv1d(&numbers([3, 4, 1]), None, Conv1dOptions::new())?])
+        Ok(vec![
+            x[0].conv1d(&numbers([6, 2, 3]), Some(&numbers([6])), options)?,
+            x[0].conv1d(&numbers([3, 4, 1]), None, Conv1dOptions::new())?,
+        ])
     }),
     sized("conv2d", &[MAP], |x| {
         let options = Conv2dOptions::new().stride([2, 1]).padding([2, 1]).dilation(2).groups(2);
@@ -87,7 +93,9 @@ const CASES: &[Case] = &[
     sized("cumsum", &[MAP], |x| Ok(vec![x[0].cumsum(2)?])),
     sized("div", &[MAP, MAP], |x| Ok(vec![x[0].div(&x[1].abs().add_scalar(0.5))?, x[0].div_scalar(3.0)])),
     sized("elu", &[MAP], |x| Ok(vec![x[0].elu(0.7)?, x[0].selu()?, x[0].celu(1.5)?, x[0].leaky_relu(0.1)?])),
-    case("expand", &[&[2, 1, 6]], |x| Ok(vec![x[0].expand([2, 3, 6])?, numbers([1, 6]).expand([x[0].shape()[0], 6])?.add(&x[0].squeeze(1)?)?])),
+    case("expand", &[&[2, 1, 6]], |x| {
+        Ok(vec![x[0].expand([2, 3, 6])?, numbers([1, 6]).expand([x[0].shape()[0], 6])?.add(&x[0].squeeze(1)?)?])
+    }),
     sized("flip", &[MAP], |x| Ok(vec![x[0].flip([1, 3])?])),
     case("fold", &[MAP], |x| {
         let options = UnfoldOptions::new().stride(2).padding(1);
@@ -96,8 +104,12 @@ const CASES: &[Case] = &[
     sized("unfold", &[MAP], |x| Ok(vec![x[0].unfold([3, 2], UnfoldOptions::new().stride(2).padding(1).dilation([1, 2]))?])),
     case("gather", &[&[3, 5]], |x| Ok(vec![x[0].gather(1, &Tensor::from_slice(&[4i64, 0, 1, 2], [2, 2])?)?])),
     sized("gelu", &[MAP], |x| Ok(vec![x[0].gelu()?, x[0].gelu_tanh()?, x[0].mish()?, x[0].silu()?, x[0].softplus()?])),
-    sized("group_norm", &[MAP], |x| Ok(vec![x[0].group_norm(2, Some(&numbers([4])), Some(&numbers([4])), 1e-3)?, x[0].group_norm(4, None, None, 1e-5)?])),
-    sized("hardsigmoid", &[MAP], |x| Ok(vec![x[0].mul_scalar(3.0).hardsigmoid()?, x[0].mul_scalar(3.0).hardswish()?, x[0].mul_scalar(9.0).relu6()?])),
+    sized("group_norm", &[MAP], |x| {
+        Ok(vec![x[0].group_norm(2, Some(&numbers([4])), Some(&numbers([4])), 1e-3)?, x[0].group_norm(4, None, None, 1e-5)?])
+    }),
+    sized("hardsigmoid", &[MAP], |x| {
+        Ok(vec![x[0].mul_scalar(3.0).hardsigmoid()?, x[0].mul_scalar(3.0).hardswish()?, x[0].mul_scalar(9.0).relu6()?])
+    }),
     sized("index_select", &[MAP], |x| Ok(vec![x[0].index_select(1, &index(&[3, 0, 0]))?, x[0].index_select(1, &Tensor::scalar(2i64))?])),
     case("interpolate", &[MAP], |x| {
         Ok(vec![
@@ -112,13 +124,19 @@ const CASES: &[Case] = &[
         let other = [x[1].shape()[2], x[1].shape()[3]];
         Ok(vec![twice, x[0].interpolate(other, Interpolation::Nearest)?])
     }),
-    case("layer_norm", &[MAP], |x| Ok(vec![x[0].layer_norm(&[7], Some(&numbers([7])), Some(&numbers([7])), 1e-3)?, x[0].layer_norm(&[6, 7], None, None, 1e-5)?])),
+    case("layer_norm", &[MAP], |x| {
+        Ok(vec![x[0].layer_norm(&[7], Some(&numbers([7])), Some(&numbers([7])), 1e-3)?, x[0].layer_norm(&[6, 7], None, None, 1e-5)?])
+    }),
     case("linear", &[&[2, 3, 5]], |x| {
         let flat = x[0].flatten(0, 1)?;
         Ok(vec![x[0].linear(&numbers([4, 5]), Some(&numbers([4])))?, flat.linear(&numbers([4, 5]), None)?])
     }),
-    sized("ln", &[MAP], |x| Ok(vec![x[0].abs().add_scalar(0.1).ln()?, x[0].abs().log1p()?, x[0].abs().sqrt()?, x[0].abs().add_scalar(0.1).rsqrt()?])),
-    sized("local_response_norm", &[MAP], |x| Ok(vec![x[0].local_response_norm(3, 0.3, 0.75, 1.5)?, x[0].local_response_norm(4, 0.3, 0.75, 1.0)?])),
+    sized("ln", &[MAP], |x| {
+        Ok(vec![x[0].abs().add_scalar(0.1).ln()?, x[0].abs().log1p()?, x[0].abs().sqrt()?, x[0].abs().add_scalar(0.1).rsqrt()?])
+    }),
+    sized("local_response_norm", &[MAP], |x| {
+        Ok(vec![x[0].local_response_norm(3, 0.3, 0.75, 1.5)?, x[0].local_response_norm(4, 0.3, 0.75, 1.0)?])
+    }),
     sized("logsumexp", &[MAP], |x| Ok(vec![x[0].logsumexp(1)?, x[0].softmax(1)?, x[0].log_softmax(-1)?])),
     case("matmul", &[&[2, 3, 5], &[2, 5, 4]], |x| {
         Ok(vec![x[0].matmul(&x[1])?, x[0].matmul(&numbers([5, 2]))?, x[0].matmul(&numbers([5]))?, numbers([3]).matmul(&x[0])?])
@@ -140,15 +158,25 @@ const CASES: &[Case] = &[
         let height = x[0].shape()[2];
         Ok(vec![x[0].narrow(1, 1, 2)?, x[0].narrow(2, 1, height - 1)?, x[0].narrow(2, height - 3, 2)?])
     }),
-    sized("neg", &[MAP], |x| Ok(vec![x[0].neg(), x[0].mul_scalar(2.5), x[0].sub_scalar(0.5), x[0].square()?, x[0].add_scalar(3.0).recip()?])),
-    sized("pad", &[MAP], |x| Ok(vec![x[0].pad([1, 0, 2, 3], 0.5)?, x[0].pad_with([1, 2, 3, 1], PadMode::Reflect)?, x[0].pad_with([1, 2], PadMode::Replicate)?])),
+    sized("neg", &[MAP], |x| {
+        Ok(vec![x[0].neg(), x[0].mul_scalar(2.5), x[0].sub_scalar(0.5), x[0].square()?, x[0].add_scalar(3.0).recip()?])
+    }),
+    sized("pad", &[MAP], |x| {
+        Ok(vec![x[0].pad([1, 0, 2, 3], 0.5)?, x[0].pad_with([1, 2, 3, 1], PadMode::Reflect)?, x[0].pad_with([1, 2], PadMode::Replicate)?])
+    }),
     sized("permute", &[MAP], |x| Ok(vec![x[0].permute([0, 2, 3, 1])?, x[0].transpose(1, 3)?])),
     sized("pixel_shuffle", &[&[2, 8, 4, 6]], |x| Ok(vec![x[0].pixel_shuffle(2)?, x[0].pixel_unshuffle(2)?])),
     sized("pow", &[MAP, MAP], |x| Ok(vec![x[0].abs().pow(1.7)?, x[0].abs().add_scalar(0.1).pow_by(&x[1])?])),
     case("prod", &[MAP], |x| Ok(vec![x[0].prod(1)?])),
     case("reshape", &[MAP], |x| {
         let n = x[0].shape()[0];
-        Ok(vec![x[0].flatten(1, -1)?, x[0].reshape([n, 2, 2, 42])?, x[0].reshape([n * 4, 42])?, x[0].unsqueeze(1)?, x[0].reshape([4, n, 6, 7])?])
+        Ok(vec![
+            x[0].flatten(1, -1)?,
+            x[0].reshape([n, 2, 2, 42])?,
+            x[0].reshape([n * 4, 42])?,
+            x[0].unsqueeze(1)?,
+            x[0].reshape([4, n, 6, 7])?,
+        ])
     }),
     sized("reshape-sizes", &[MAP], |x| {
         let &[n, c, h, w] = x[0].shape() else { unreachable!("a map") };

@@ -94,7 +94,10 @@ fn graph_has_names_of_layers_and_keys_of_the_state_dict() {
         let value = net.state_dict().get(&tensor.name).unwrap().clone();
         assert_eq!((floats(tensor), &tensor.dims), (value.to_vec::<f32>().unwrap(), &value.shape().iter().map(|&n| n as i64).collect()));
     }
-    assert_eq!((sizes(&model, false), sizes(&model, true)), (["batch", "3", "5", "6"].map(String::from).to_vec(), ["batch", "2"].map(String::from).to_vec()));
+    assert_eq!(
+        (sizes(&model, false), sizes(&model, true)),
+        (["batch", "3", "5", "6"].map(String::from).to_vec(), ["batch", "2"].map(String::from).to_vec())
+    );
     assert_eq!((model.opset_import[0].version, model.ir_version), (17, 8));
 }
 
