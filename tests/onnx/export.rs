@@ -94,7 +94,7 @@ const CASES: &[Case] = &[
     sized("div", &[MAP, MAP], |x| Ok(vec![x[0].div(&x[1].abs().add_scalar(0.5))?, x[0].div_scalar(3.0)])),
     sized("elu", &[MAP], |x| Ok(vec![x[0].elu(0.7)?, x[0].selu()?, x[0].celu(1.5)?, x[0].leaky_relu(0.1)?])),
     case("expand", &[&[2, 1, 6]], |x| {
-        Ok(vec![x[0].expand([2, 3, 6])?, numbers([1, 6]).expand([x[0].shape()[0], 6])?.add(&x[0].squeeze(1)?)?])
+        Ok(vec![x[0].expand([x[0].shape()[0], 3, 6])?, numbers([1, 6]).expand([x[0].shape()[0], 6])?.add(&x[0].squeeze(1)?)?])
     }),
     sized("flip", &[MAP], |x| Ok(vec![x[0].flip([1, 3])?])),
     case("fold", &[MAP], |x| {

@@ -282,8 +282,9 @@ impl Export {
             *batch = (*batch).max(2) + run;
         }
         if self.dynamic_size && run == 1 && shape.len() > 2 {
-            // Multiples of the usual strides, of other lengths for each side.
-            shape[2..].iter_mut().zip(1..).for_each(|(size, factor)| *size += 32 * factor);
+            // Multiples of the usual strides, of other lengths for each side. A size of 1 stays: it is
+            // repeated along that of another tensor.
+            shape[2..].iter_mut().zip(1..).filter(|(size, _)| **size > 1).for_each(|(size, factor)| *size += 32 * factor);
         }
         shape
     }
