@@ -1,13 +1,14 @@
 //! New classifier heads for trained models.
 
+use super::RbfOutput;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Linear, Maxout, Module, ModuleExt};
 
 /// Replaces the last layer of a registered model by a new one for this many classes, and returns
 /// the old one: for fine-tuning on other classes.
 ///
-/// The last layer is the last [`Linear`] or 1×1 [`Conv2d`]; the new one has the default
-/// initialisation of its type. Auxiliary heads, which only GoogLeNet has, are kept.
+/// The last layer is the last [`Linear`], [`RbfOutput`] or 1×1 [`Conv2d`]; the new one has the
+/// default initialisation of its type. Auxiliary heads, which only GoogLeNet has, are kept.
 /// [`replace`](ModuleExt::replace) replaces any other module.
 ///
 /// ```
@@ -34,12 +35,14 @@ pub fn replace_head<M: Module + ?Sized>(model: &mut M, num_classes: usize) -> Re
         let outputs = num_classes.saturating_mul(pieces);
         let new: Box<dyn Module> = if let Some(old) = module.downcast_ref::<Linear>() {
             Box::new(Linear::new(old.weight.shape()[1], outputs).bias(old.bias.is_some()))
+        } else if module.downcast_ref::<RbfOutput>().is_some() {
+            Box::new(RbfOutput::new(outputs))
         } else {
             let old = module.downcast_ref::<Conv2d>()?;
             let &[_, inputs, 1, 1] = old.weight.shape().as_slice() else { return None };
             Box::new(Conv2d::new(inputs, outputs, 1).bias(old.bias.is_some()))
         };
-        Some((path.clone(), new, module.parameters().first()?.dtype()))
+        Some((path.clone(), new, model.parameters().first()?.dtype()))
     });
     let Some((path, new, dtype)) = head else {
         return Err(Error::argument(OP, format!("{} has no dense layer or 1×1 convolution that could be its head", model.type_name())));

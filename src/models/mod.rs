@@ -23,6 +23,8 @@ mod googlenet;
 mod head;
 mod learned_group;
 mod lenet;
+mod lenet_history;
+mod lenet_layers;
 mod mbconv;
 mod mobilenet;
 mod nin;
@@ -59,6 +61,8 @@ pub use googlenet::{BasicConv2d, GoogLeNet, GoogLeNetOutput, Inception, Inceptio
 pub use head::replace_head;
 pub use learned_group::{CondensedConv, GroupConv, LearnedGroupConv, channel_shuffle};
 pub use lenet::{LeNet5, lenet5};
+pub use lenet_history::{LeNet1989, LeNet1998, lenet_1989, lenet5_1998};
+pub use lenet_layers::{RbfOutput, Subsampling, TableConv2d};
 pub use mbconv::{ConvNormActivation, MBConv, MBConvOptions, NormOptions, scaled_channels};
 pub use mobilenet::{
     DepthwiseSeparable, InvertedResidual, MobileNetV1, MobileNetV2, MobileNetV3, mobilenet_v1, mobilenet_v2, mobilenet_v3_large,
@@ -128,6 +132,7 @@ impl ModelInfo {
     }
 }
 
+const LENET5: &str = "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition";
 const VGG: &str = "Simonyan & Zisserman 2014, Very Deep Convolutional Networks for Large-Scale Image Recognition";
 const NIN: &str = "Lin et al. 2013, Network in Network";
 const MOBILENET_V3: &str = "Howard et al. 2019, Searching for MobileNetV3";
@@ -137,13 +142,15 @@ const SENET: &str = "Hu et al. 2017, Squeeze-and-Excitation Networks";
 const DENSENET: &str = "Huang et al. 2016, Densely Connected Convolutional Networks";
 
 const MODELS: &[ModelInfo] = &[
+    ModelInfo { name: "lenet5", input: [1, 28, 28], classes: 10, paper: LENET5, build: |classes| Box::new(lenet5(classes)) },
     ModelInfo {
-        name: "lenet5",
-        input: [1, 28, 28],
+        name: "lenet_1989",
+        input: [1, 16, 16],
         classes: 10,
-        paper: "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition",
-        build: |classes| Box::new(lenet5(classes)),
+        paper: "LeCun et al. 1989, Backpropagation Applied to Handwritten Zip Code Recognition",
+        build: |classes| Box::new(lenet_1989(classes)),
     },
+    ModelInfo { name: "lenet5_1998", input: [1, 28, 28], classes: 10, paper: LENET5, build: |classes| Box::new(lenet5_1998(classes)) },
     row("alexnet", 224, "Krizhevsky 2014, One Weird Trick for Parallelizing Convolutional Neural Networks", |n| Box::new(alexnet(n))),
     row("alexnet_lrn", 224, "Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural Networks", |n| {
         Box::new(alexnet_lrn(n))
@@ -274,6 +281,8 @@ mod tests {
     fn sizes_match_the_literature() {
         for (name, parameters) in [
             ("lenet5", 61_706),
+            ("lenet_1989", 9_760),
+            ("lenet5_1998", 60_000),
             ("alexnet", 61_100_840),
             ("vgg16", 138_357_544),
             ("resnet50", 25_557_032),

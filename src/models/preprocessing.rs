@@ -17,8 +17,9 @@ const CIFAR: [[f64; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 /// Most models scale the shorter side to 256 with a bilinear filter, and take the central 224×224
 /// in ImageNet's normalisation. EfficientNets have other sizes and a bicubic filter. GoogLeNet's
 /// published weights expect the range [-1, 1]; in torchvision the network converts, here the
-/// preprocessing does. LeNet takes 28×28 grey images with MNIST's normalisation, CIFAR's ResNets
-/// 32×32 images with CIFAR's.
+/// preprocessing does. LeNet takes 28×28 grey images with MNIST's normalisation, the networks of
+/// 1989 and 1998 grey images in the ranges of their papers, CIFAR's ResNets 32×32 images with
+/// CIFAR's normalisation.
 ///
 /// ```
 /// use convnet::{data::Image, models};
@@ -37,6 +38,9 @@ pub fn preprocessing(name: &str) -> Result<ImageClassification> {
     let cubic = |shorter| usual.clone().resize(shorter).interpolation(ResizeFilter::Bicubic);
     Ok(match name {
         "lenet5" => usual.resize(28).normalize([0.1307], [0.3081]),
+        "lenet_1989" => usual.resize(16).normalize([0.5], [0.5]),
+        // To -0.1 for black and 1.175 for white pixels.
+        "lenet5_1998" => usual.resize(28).normalize([0.1 / 1.275], [1.0 / 1.275]),
         _ if name.starts_with("cifar_") => usual.resize(32).normalize(CIFAR[0], CIFAR[1]),
         "googlenet" => usual.normalize(HALF, HALF),
         "efficientnet_b0" | "efficientnet_b1" => cubic(256),

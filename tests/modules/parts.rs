@@ -272,7 +272,12 @@ fn one_call_gives_every_registered_model_a_new_head() {
         let mut model = models::create(name, 3).unwrap();
         let body = model.num_parameters();
         let old = models::replace_head(&mut model, 2).unwrap();
-        assert!(old.num_parameters() > 0 && model.num_parameters() < body, "{name}");
+        if old.downcast_ref::<models::RbfOutput>().is_some() {
+            // Its codes are fixed.
+            assert_eq!((old.num_parameters(), model.num_parameters()), (0, body), "{name}");
+        } else {
+            assert!(old.num_parameters() > 0 && model.num_parameters() < body, "{name}");
+        }
         let info = models::info(name).unwrap();
         let [channels, height, width] = info.input;
         let summary = model.summary([1, channels, height, width]).unwrap();
