@@ -47,6 +47,8 @@ pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
 pub struct DigitData {
     pub train: Pictures,
     pub test: Pictures,
+    /// Height and width: 28 for MNIST, 8 for the embedded digits.
+    pub size: usize,
     pub name: &'static str,
 }
 
@@ -68,8 +70,8 @@ impl Lab {
     /// Returns MNIST if the data directory has it, else the embedded digits.
     pub fn digits(&self) -> Result<DigitData> {
         Ok(match self.data("mnist") {
-            Some(dir) => DigitData { train: Arc::new(Mnist::train(&dir)?), test: Arc::new(Mnist::test(&dir)?), name: "MNIST" },
-            None => DigitData { train: Arc::new(Digits::train()), test: Arc::new(Digits::test()), name: "embedded digits" },
+            Some(dir) => DigitData { train: Arc::new(Mnist::train(&dir)?), test: Arc::new(Mnist::test(&dir)?), size: 28, name: "MNIST" },
+            None => DigitData { train: Arc::new(Digits::train()), test: Arc::new(Digits::test()), size: 8, name: "embedded digits" },
         })
     }
 

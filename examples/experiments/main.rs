@@ -8,12 +8,16 @@
 //! cargo run --release --example experiments -- all --quick
 //! ```
 
+mod attention;
 mod backpropagation;
 mod correlation;
 mod equivariance;
+mod gan;
 mod lab;
 mod parameters;
+mod signals;
 mod sizes;
+mod text;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -32,6 +36,10 @@ const EXPERIMENTS: &[Experiment] = &[
     // Why networks learn, and why not.
     backpropagation::EXPERIMENT,
     // Networks for other tasks.
+    gan::EXPERIMENT,
+    text::EXPERIMENT,
+    signals::EXPERIMENT,
+    attention::EXPERIMENT,
 ];
 
 /// Run experiments of the field.
