@@ -118,7 +118,7 @@ fn layer_by_layer(lab: &Lab, train: &Pictures, test: &Pictures) -> Result<(f64, 
             let net = network(parts);
             fit(&net, &DataLoader::new(train.clone(), 25).shuffle(seed), lab.pick(2, 4), 0.05)?;
             for (which, errors) in errors.iter_mut().enumerate() {
-                for (list, error) in errors.iter_mut().zip(errors_of(&net, &x, which)?) {
+                for (list, error) in errors.iter_mut().zip(errors_of(&net, parts, &x, which)?) {
                     list.push(error);
                 }
             }
@@ -143,7 +143,7 @@ fn layer_by_layer(lab: &Lab, train: &Pictures, test: &Pictures) -> Result<(f64, 
 
 /// Returns the errors after each stage and of the output, and the share of pictures whose class
 /// changes, for a shift by 1, by 4 or a rotation by 90°.
-fn errors_of(net: &Sequential, x: &Tensor, which: usize) -> Result<Vec<f64>> {
+fn errors_of(net: &Sequential, parts: Parts, x: &Tensor, which: usize) -> Result<Vec<f64>> {
     // From 2 pixels left of the middle to at most 2 pixels right of it, so that all that a kernel
     // answers to stays inside.
     let left = x.roll(-2, 3)?;
@@ -155,9 +155,9 @@ fn errors_of(net: &Sequential, x: &Tensor, which: usize) -> Result<Vec<f64>> {
     let run = |x: &Tensor| no_grad(|| inspect::capture(net, STAGES, || net.forward(x)));
     let (blank, before, after) = (run(&x.zeros_like())?, run(&before)?, run(&after)?);
     let mut errors = Vec::new();
-    for stage in STAGES {
+    let strides = if parts.pooling || parts.stride { [2.0, 4.0, 4.0] } else { [1.0; 3] };
+    for (stage, stride) in STAGES.into_iter().zip(strides) {
         let (maps, moved) = (before.output(stage)?, after.output(stage)?);
-        let stride = (x.shape()[3] as f64 / maps.shape()[3] as f64).round();
         let expected = if which == 2 { turned(maps)? } else { shifted(maps, pixels / stride)? };
         errors.push(relative(&expected, moved, &maps.sub(blank.output(stage)?)?)?);
     }

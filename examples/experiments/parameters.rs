@@ -135,8 +135,7 @@ fn receptive_fields(lab: &Lab) -> Result<()> {
             sizes.push(fields.rows.last().map_or(1, |field| field.size[0]));
         }
         let seen = seen_by_gradient(&layer, pooled)?;
-        let at = sizes[2];
-        ensure(seen == at, format_args!("{name}: the gradient reaches {seen} pixels at depth 3, the counter says {at}"))?;
+        ensure(seen == sizes[2], format_args!("{name}: the gradient reaches {seen} pixels at depth 3, the counter says {}", sizes[2]))?;
         let points = (1..).map(f64::from).zip(sizes.iter().map(|&size| size as f64));
         // Strides and dilations of powers of 2 see equally far: markers on the other's line.
         chart = if at == stacks.len() - 1 { chart.points(name, points) } else { chart.curve(name, points) };
