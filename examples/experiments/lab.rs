@@ -103,6 +103,12 @@ pub fn first(pictures: &Pictures, count: usize) -> Result<Pictures> {
     Ok(Arc::new(Subset::shared(Arc::clone(pictures), 0..count.min(pictures.len()))?))
 }
 
+/// Returns all pictures as one batch.
+pub fn batch(pictures: &Pictures) -> Result<Batch> {
+    let loader = DataLoader::new(Arc::clone(pictures), pictures.len());
+    loader.epoch(0).next().unwrap_or_else(|| Err(Error::msg("there are no pictures")))
+}
+
 /// Trains a classifier by cross-entropy with SGD, momentum 0.9, whose rate rises to `lr` and falls
 /// to 0. Returns the mean loss of each epoch; the model is in evaluation at the end.
 pub fn fit<M: Module + ?Sized>(model: &M, data: &DataLoader, epochs: u64, lr: f64) -> Result<Vec<f64>> {

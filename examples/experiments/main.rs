@@ -15,6 +15,7 @@ mod equivariance;
 mod gan;
 mod lab;
 mod parameters;
+mod self_organising_map;
 mod signals;
 mod sizes;
 mod text;
@@ -39,6 +40,7 @@ const EXPERIMENTS: &[Experiment] = &[
     gan::EXPERIMENT,
     text::EXPERIMENT,
     signals::EXPERIMENT,
+    self_organising_map::EXPERIMENT,
     attention::EXPERIMENT,
 ];
 
