@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use convnet::chart::Panels;
-use convnet::data::{Batch, DataLoader, Dataset, Digits, Image, Mnist, Subset};
+use convnet::data::{Batch, ColorMap, DataLoader, Dataset, Digits, Image, Mnist, Rng, Subset};
 use convnet::nn::Module;
-use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
-use convnet::{Error, Result, train};
+use convnet::ops::Interpolation;
+use convnet::optim::{Adam, LrSchedule, OneCycleLr, Optimizer, Sgd};
+use convnet::{Error, Result, Tensor, no_grad, train};
 
 /// A row of the table of experiments.
 pub struct Experiment {
@@ -171,4 +172,59 @@ pub fn table<const N: usize>(rows: &[[String; N]]) {
             say("─".repeat(widths.iter().sum::<usize>() + 2 * (N - 1)));
         }
     }
+}
+
+/// A picture of one channel, row by row, with its class.
+pub type Glyph = (Vec<f32>, i64);
+
+/// Returns the first pictures of a set, at most this many.
+pub fn glyphs(pictures: &Pictures, most: usize) -> Result<Vec<Glyph>> {
+    let mut rng = Rng::new(0);
+    (0..pictures.len().min(most)).map(|i| pictures.get(i, &mut rng).map(|(image, class)| (image.pixels().into_owned(), class))).collect()
+}
+
+/// Trains a network with Adam, whose rate rises to `rate` and falls again (Smith, 2018), and leaves
+/// it in evaluation. `loss` gets the indices of the samples of a batch.
+pub fn fit_by(
+    net: &dyn Module,
+    samples: usize,
+    epochs: usize,
+    batch: usize,
+    rate: f64,
+    seed: u64,
+    loss: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    net.train();
+    let mut optimizer = Adam::new(net.parameters(), rate);
+    let mut schedule = OneCycleLr::new(rate, (epochs * samples.div_ceil(batch) + 1) as u64).attach(&mut optimizer)?;
+    let mut order: Vec<i64> = (0..samples as i64).collect();
+    let mut rng = Rng::new(seed);
+    for _ in 0..epochs {
+        rng.shuffle(&mut order);
+        for indices in order.chunks(batch) {
+            let gradients = loss(&Tensor::from_slice(indices, [indices.len()])?)?.backward()?;
+            optimizer.step(&gradients)?;
+            schedule.step(&mut optimizer)?;
+        }
+    }
+    net.eval();
+    Ok(())
+}
+
+/// Runs a network without history over the first dimension of its input, in parts.
+pub fn predict(net: &dyn Module, x: &Tensor) -> Result<Tensor> {
+    let parts = x.split(250, 0)?.iter().map(|part| no_grad(|| net.forward(part))).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0)
+}
+
+/// Makes a picture of a map `[1, H, W]`, dark to bright, with squares of `factor` pixels.
+pub fn enlarged(map: &Tensor, colors: ColorMap, factor: usize) -> Result<Image> {
+    let size = [map.size(1)? * factor, map.size(2)? * factor];
+    colors.paint(&map.unsqueeze(0)?.interpolate(size, Interpolation::Nearest)?.squeeze([0, 1])?)
+}
+
+/// Formats mean and deviation in percent.
+pub fn percent(values: &[f64]) -> String {
+    let (mean, deviation) = spread(values);
+    if values.len() == 1 { format!("{:.1} %", 100.0 * mean) } else { format!("{:.1} ± {:.1} %", 100.0 * mean, 100.0 * deviation) }
 }

@@ -12,10 +12,14 @@ mod attention;
 mod backpropagation;
 mod correlation;
 mod equivariance;
+mod faces;
 mod gan;
 mod lab;
 mod parameters;
+mod reading;
+mod segmentation;
 mod self_organising_map;
+mod shapes;
 mod signals;
 mod sizes;
 mod text;
@@ -40,6 +44,10 @@ const EXPERIMENTS: &[Experiment] = &[
     gan::EXPERIMENT,
     text::EXPERIMENT,
     signals::EXPERIMENT,
+    segmentation::EXPERIMENT,
+    faces::EXPERIMENT,
+    reading::EXPERIMENT,
+    shapes::EXPERIMENT,
     self_organising_map::EXPERIMENT,
     attention::EXPERIMENT,
 ];
