@@ -14,6 +14,7 @@ mod correlation;
 mod equivariance;
 mod faces;
 mod gan;
+mod graph;
 mod lab;
 mod parameters;
 mod reading;
@@ -49,6 +50,7 @@ const EXPERIMENTS: &[Experiment] = &[
     reading::EXPERIMENT,
     shapes::EXPERIMENT,
     self_organising_map::EXPERIMENT,
+    graph::EXPERIMENT,
     attention::EXPERIMENT,
 ];
 
