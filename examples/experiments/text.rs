@@ -76,7 +76,7 @@ fn train_on(lab: &Lab, train: &Subset<Reviews>, test: &Subset<Reviews>, words: u
     let mut average = Ema::new(lab.pick(0.9, 0.99));
     let loader = batches(train).seed(lab.seed + fold);
     let mut accuracies = vec![];
-    for epoch in 0..lab.pick(8, 8) {
+    for epoch in 0..lab.pick(8, 5) {
         let mut learning = Mean::default();
         for batch in loader.epoch(epoch) {
             let (words, labels) = batch?;
