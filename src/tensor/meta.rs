@@ -28,6 +28,12 @@ pub(crate) fn run<R>(body: impl FnOnce() -> R) -> R {
     with_value(&META, true, body)
 }
 
+/// Runs `body` with elements inside a meta run: what is computed from shapes alone.
+#[cfg(feature = "onnx")]
+pub(crate) fn pause<R>(body: impl FnOnce() -> R) -> R {
+    with_value(&META, false, body)
+}
+
 /// Returns height and width: the last two dimensions of four or more; `[1, L]` of `[N, C, L]`.
 pub(crate) fn map_size(shape: &[usize]) -> Option<[usize; 2]> {
     match *shape {

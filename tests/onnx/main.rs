@@ -1,3 +1,4 @@
 //! Networks to and from ONNX files.
 
 mod export;
+mod import;

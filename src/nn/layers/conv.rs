@@ -331,6 +331,14 @@ impl Conv2d {
     }
 }
 
+#[cfg(feature = "onnx")]
+impl Conv2d {
+    /// Returns the layer's path, for a network that names the parameters itself.
+    pub(crate) fn path(&self) -> &LayerPath {
+        &self.path
+    }
+}
+
 impl Layer for Conv2d {
     fn describe(&self) -> String {
         let Conv2dOptions { stride, dilation, groups, .. } = self.options;

@@ -53,6 +53,14 @@ impl Linear {
     }
 }
 
+#[cfg(feature = "onnx")]
+impl Linear {
+    /// Returns the layer's path, for a network that names the parameters itself.
+    pub(crate) fn path(&self) -> &LayerPath {
+        &self.path
+    }
+}
+
 impl Layer for Linear {
     fn describe(&self) -> String {
         format!("Linear {}→{}", self.features[0], self.features[1])

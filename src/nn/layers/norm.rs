@@ -244,6 +244,13 @@ impl BatchNorm2d {
         &self.path
     }
 
+    /// Returns the switch between training and evaluation, for a network that names the parameters
+    /// itself.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn mode(&self) -> &TrainingMode {
+        &self.training
+    }
+
     /// Returns this normalisation in a form that a preceding convolution with this many output
     /// channels can fold into its weights, if it evaluates with running estimates and all shapes
     /// are as expected.

@@ -1,32 +1,15 @@
 //! Writes a registered network as an ONNX file, for ONNX Runtime, OpenVINO and others.
-//!
-//! ```sh
-//! cargo run --release --features onnx --example onnx -- export resnet50 --weights resnet50.pth resnet50.onnx
-//! ```
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use convnet::nn::{Module, ModuleExt, StateDict};
 use convnet::onnx::Export;
 use convnet::{Tensor, models, no_grad, weights};
 
-#[derive(Parser)]
-#[command(about = "Networks from and to ONNX files")]
-struct Options {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Writes a registered network as an ONNX file.
-    Export(ExportOptions),
-}
-
 #[derive(Args)]
-struct ExportOptions {
+pub struct ExportOptions {
     /// The network's name in the registry; `--example models` lists them.
     model: String,
     /// The file to write.
@@ -58,13 +41,7 @@ struct ExportOptions {
     sample: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    match Options::parse().command {
-        Command::Export(options) => export(&options),
-    }
-}
-
-fn export(options: &ExportOptions) -> Result<(), Box<dyn Error>> {
+pub fn export(options: &ExportOptions) -> Result<(), Box<dyn Error>> {
     let info = models::info(&options.model)?;
     let labels = options.labels.as_ref().map(std::fs::read_to_string).transpose()?;
     let labels: Option<Vec<&str>> = labels.as_ref().map(|text| text.lines().collect());

@@ -1,0 +1,170 @@
+//! Reading of networks.
+//!
+//! [`graph`] checks a file and lists its nodes in order; here, initialisers become parameters, and
+//! what depends on no input is computed once. [`layers`] puts nodes together that run as one
+//! operation, and [`network`] runs them. [`operators`] are tables of functions on tensors.
+
+mod graph;
+mod layers;
+mod network;
+mod node;
+mod operators;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use graph::ValueInfo;
+pub use network::Network;
+
+use self::graph::{Entry, Graph, Source, Step};
+use self::network::run_node;
+use self::operators::Operator;
+use super::element::Value;
+use super::wire;
+use crate::error::{Error, Result, clipped};
+use crate::io::read_file;
+use crate::nn::{Buffer, Parameter};
+use crate::tensor::meta;
+use crate::weights::alloc_limit::{AllocLimit, Parsed};
+
+/// Reads a network from an ONNX file.
+///
+/// Initialisers of floating point that operators multiply with or add are its parameters, under
+/// their names, running means and variances its buffers; all else that depends on no input is
+/// computed once. The network is in evaluation, as exporters write it; a file that was written for
+/// training, with normalisations of its own, trains after [`train`](crate::nn::Module::train).
+/// Functions in the file are replaced by their bodies. Data in other files have to be in the
+/// model's folder or below.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read; [`Error::Format`], with the path, when it is damaged
+/// or asks for more memory than its length justifies, when its graph has cycles, missing values or
+/// functions that call themselves, and for operators and types that are not supported.
+pub fn import(path: impl AsRef<Path>) -> Result<Network> {
+    let path = path.as_ref();
+    let bytes = read_file(path)?;
+    let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    parse(bytes, folder).map_err(|message| Error::format(path, clipped(&message)))
+}
+
+fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Parsed<Network> {
+    let mut limit = AllocLimit::new(bytes.len());
+    let model = wire::model(bytes.into(), &mut limit)?;
+    let mut graph = graph::check(&model, folder, &mut limit)?;
+    drop(model);
+    let (parameters, buffers) = adopt(&mut graph);
+    fold(&mut graph, &mut limit)?;
+    Network::new(Arc::new(graph), parameters, buffers).map_err(|error| error.to_string())
+}
+
+/// The inputs of operators whose values are settings, or statistics, and are not trained; all
+/// inputs of those with an empty list.
+const UNTRAINED: &[(&str, &[usize])] = &[
+    ("BatchNormalization", &[3, 4]),
+    ("Clip", &[1, 2]),
+    ("Pow", &[1]),
+    ("Sub", &[1]),
+    ("Div", &[0, 1]),
+    ("Dropout", &[1]),
+    ("Resize", &[1, 2]),
+    ("Upsample", &[1]),
+    ("Pad", &[2]),
+    ("Cast", &[0]),
+    ("Range", &[]),
+    ("Greater", &[]),
+    ("Less", &[]),
+    ("GreaterOrEqual", &[]),
+    ("LessOrEqual", &[]),
+    ("Equal", &[]),
+    ("NonMaxSuppression", &[]),
+    ("QuantizeLinear", &[]),
+    ("DequantizeLinear", &[]),
+    ("QLinearConv", &[]),
+    ("QLinearMatMul", &[]),
+];
+
+/// Calls `see` for each use of a value: the operator and the input's number.
+fn uses(steps: &[Step], see: &mut impl FnMut(usize, &str, usize)) {
+    for step in steps {
+        let node = step.node();
+        for (at, slot) in node.inputs.iter().enumerate() {
+            if let Some(slot) = slot {
+                see(*slot, &node.op, at);
+            }
+        }
+        if let Step::If { branches, .. } = step {
+            branches.iter().for_each(|branch| uses(&branch.steps, see));
+        }
+    }
+}
+
+/// The parameters and the buffers of a network, with their names.
+type Owned = (Vec<(String, Parameter)>, Vec<(String, Buffer)>);
+
+/// Makes parameters of the initialisers that are trained, and buffers of running statistics.
+fn adopt(graph: &mut Graph) -> Owned {
+    let (mut trained, mut statistics) = (HashSet::new(), HashSet::new());
+    uses(&graph.steps, &mut |slot, op, input| {
+        let row = UNTRAINED.iter().find(|(name, _)| *name == op);
+        if !row.is_some_and(|(_, inputs)| inputs.is_empty() || inputs.contains(&input)) {
+            trained.insert(slot);
+        } else if op == "BatchNormalization" {
+            statistics.insert(slot);
+        }
+    });
+    let (mut parameters, mut buffers) = (vec![], vec![]);
+    for (slot, Entry { name, source }) in graph.values.iter_mut().enumerate() {
+        let Source::Constant(Value { tensor, element }) = source else { continue };
+        if !element.is_float() || tensor.ndim() == 0 {
+            continue;
+        }
+        if trained.contains(&slot) {
+            parameters.push((name.clone(), Parameter::new(tensor.clone())));
+            *source = Source::Parameter(parameters.len() - 1);
+        } else if statistics.contains(&slot) {
+            buffers.push((name.clone(), Buffer::new(tensor.clone())));
+            *source = Source::Buffer(buffers.len() - 1);
+        }
+    }
+    (parameters, buffers)
+}
+
+/// Computes the steps that depend on constants alone. Their sizes are computed first, and taken
+/// from the limit.
+fn fold(graph: &mut Graph, limit: &mut AllocLimit) -> Parsed<()> {
+    let mut left = vec![];
+    for step in std::mem::take(&mut graph.steps) {
+        let constant = |slot: &Option<usize>| match slot.map(|slot| &graph.values[slot].source) {
+            None => Some(None),
+            Some(Source::Constant(value)) => Some(Some(value.clone())),
+            Some(_) => None,
+        };
+        let inputs = match &step {
+            Step::Node(node) if !matches!(node.operator, Operator::If) => node.inputs.iter().map(constant).collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        let (Some(inputs), Step::Node(node)) = (inputs, &step) else {
+            left.push(step);
+            continue;
+        };
+        let wrong = |error: Error| error.to_string();
+        let sizes = meta::run(|| run_node(node, &inputs, false)).map_err(wrong)?;
+        limit.take(
+            sizes.iter().map(|value| value.tensor.numel().saturating_mul(value.tensor.dtype().size())).fold(0, usize::saturating_add),
+        )?;
+        let values = run_node(node, &inputs, false).map_err(wrong)?;
+        if node.outputs.iter().skip(values.len()).any(Option::is_some) {
+            return Err(format!("node `{}` ({}) has more outputs than its operator", node.name, node.op));
+        }
+        for (slot, value) in node.outputs.iter().zip(values) {
+            if let Some(slot) = slot {
+                graph.values[*slot].source = Source::Constant(value);
+            }
+        }
+    }
+    graph.steps = left;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Arithmetic, comparisons, activations and conversions.
+
+use super::Operator::{Binary, General, Test, Unary};
+use super::{Table, as_float, signed};
+use crate::error::Result;
+use crate::onnx::element::{ElementType, Value};
+use crate::onnx::import::node::Call;
+use crate::tensor::compute::zip_with;
+use crate::tensor::{DType, Tensor};
+
+pub(super) const TABLE: Table = &[
+    ("Abs", Unary(|x| Ok(x.abs()))),
+    ("Neg", Unary(|x| Ok(x.neg()))),
+    ("Relu", Unary(|x| Ok(x.relu()))),
+    ("Sqrt", Unary(Tensor::sqrt)),
+    ("Exp", Unary(Tensor::exp)),
+    ("Log", Unary(Tensor::ln)),
+    ("Sin", Unary(Tensor::sin)),
+    ("Cos", Unary(Tensor::cos)),
+    ("Sigmoid", Unary(Tensor::sigmoid)),
+    ("Tanh", Unary(Tensor::tanh)),
+    ("Softplus", Unary(Tensor::softplus)),
+    ("HardSwish", Unary(Tensor::hardswish)),
+    ("Mish", Unary(Tensor::mish)),
+    ("Reciprocal", Unary(Tensor::recip)),
+    ("Floor", Unary(Tensor::floor)),
+    ("Ceil", Unary(Tensor::ceil)),
+    ("Round", Unary(Tensor::round)),
+    ("Sign", Unary(Tensor::sign)),
+    ("Erf", Unary(Tensor::erf)),
+    ("Softsign", Unary(|x| x.div(&x.abs().add_scalar(1.0)))),
+    ("Add", Binary(Tensor::add)),
+    ("Sub", Binary(Tensor::sub)),
+    ("Mul", Binary(Tensor::mul)),
+    ("Div", Binary(div)),
+    ("PRelu", Binary(prelu)),
+    ("Equal", Test(Tensor::eq)),
+    ("Greater", Test(Tensor::gt)),
+    ("GreaterOrEqual", Test(Tensor::ge)),
+    ("Less", Test(Tensor::lt)),
+    ("LessOrEqual", Test(Tensor::le)),
+    ("And", Test(Tensor::mul)),
+    ("Or", Test(|a, b| a.add(b)?.gt_scalar(0.0))),
+    ("Xor", Test(Tensor::ne)),
+    ("Not", Test(|x, _| x.eq_scalar(0.0))),
+    ("IsNaN", Test(|x, _| x.isnan())),
+    ("Min", General(|call| fold(call, Tensor::minimum))),
+    ("Max", General(|call| fold(call, Tensor::maximum))),
+    ("Sum", General(|call| fold(call, Tensor::add))),
+    ("Mean", General(mean)),
+    ("Pow", General(pow)),
+    ("Mod", General(modulo)),
+    ("Where", General(choose)),
+    ("Clip", General(clip)),
+    ("LeakyRelu", General(|call| call.like_first(call.tensor(0)?.leaky_relu(call.node.float("alpha", 0.01)?)?))),
+    ("Elu", General(|call| call.like_first(call.tensor(0)?.elu(call.node.float("alpha", 1.0)?)?))),
+    ("Celu", General(|call| call.like_first(call.tensor(0)?.celu(call.node.float("alpha", 1.0)?)?))),
+    ("Selu", General(selu)),
+    ("Gelu", General(gelu)),
+    ("Swish", General(swish)),
+    ("HardSigmoid", General(hard_sigmoid)),
+    ("Softmax", General(|call| softmax(call, |x, axis| x.softmax(axis)))),
+    ("LogSoftmax", General(|call| softmax(call, |x, axis| x.log_softmax(axis)))),
+    ("Identity", General(identity)),
+    ("Dropout", General(dropout)),
+    ("Cast", General(cast)),
+    ("CastLike", General(|call| call.one(converted(call.value(0)?, call.value(1)?.element)?, call.value(1)?.element))),
+];
+
+/// Divides; integers towards zero, where the quotient by zero is zero.
+fn div(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.dtype().is_float() {
+        return a.div(b);
+    }
+    zip_with("div", a, b, 1, |a: i64, b: i64| if b == 0 { 0 } else { a.wrapping_div(b) })
+}
+
+/// Multiplies negative elements by a slope, which broadcasts from the last dimension, or is one for
+/// each channel.
+fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
+    let steep = x.mul(slope)?;
+    x.lt_scalar(0.0)?.where_(&steep, x)
+}
+
+fn fold(call: &Call<'_>, f: fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Vec<Value>> {
+    let mut sum = signed(call.value(0)?)?;
+    for at in 1..call.inputs.len() {
+        sum = f(&sum, &signed(call.value(at)?)?)?;
+    }
+    call.like_first(sum)
+}
+
+fn mean(call: &Call<'_>) -> Result<Vec<Value>> {
+    let mut sums = fold(call, Tensor::add)?;
+    sums[0].tensor = sums[0].tensor.mul_scalar(1.0 / call.inputs.len() as f64);
+    Ok(sums)
+}
+
+fn pow(call: &Call<'_>) -> Result<Vec<Value>> {
+    let (x, exponent) = (call.tensor(0)?, call.tensor(1)?);
+    let base = as_float(x)?;
+    let y = if exponent.numel() == 1 && exponent.ndim() <= x.ndim() && !exponent.requires_grad() {
+        base.pow(call.value(1)?.scalar()?)?
+    } else {
+        base.pow_by(&exponent.to_dtype(base.dtype())?)?
+    };
+    call.like_first(if x.dtype().is_float() { y } else { y.to_dtype(DType::I64)? })
+}
+
+fn modulo(call: &Call<'_>) -> Result<Vec<Value>> {
+    let (a, b) = (call.value(0)?, call.value(1)?);
+    let (x, y) = (signed(a)?, signed(b)?);
+    if !a.element.is_float() {
+        // The result has the divisor's sign, or with `fmod` the dividend's.
+        let like_c = call.node.flag("fmod", false)?;
+        let rest = move |a: i64, b: i64| match b {
+            0 => 0,
+            _ if like_c || (a.wrapping_rem(b) == 0) || ((a < 0) == (b < 0)) => a.wrapping_rem(b),
+            _ => a.wrapping_rem(b).wrapping_add(b),
+        };
+        return call.like_first(zip_with("mod", &x, &y, 1, rest)?);
+    }
+    let quotient = x.div(&y)?;
+    let whole = match call.node.flag("fmod", false)? {
+        true => quotient.abs().floor()?.mul(&quotient.sign()?)?,
+        false => quotient.floor()?,
+    };
+    call.like_first(x.sub(&whole.mul(&y)?)?)
+}
+
+fn choose(call: &Call<'_>) -> Result<Vec<Value>> {
+    let (condition, a, b) = (call.tensor(0)?, call.value(1)?, call.tensor(2)?);
+    call.one(condition.where_(&a.tensor, b)?, a.element)
+}
+
+fn clip(call: &Call<'_>) -> Result<Vec<Value>> {
+    let bound = |at: usize, name: &str, none: f64| match call.optional(at) {
+        Some(value) => value.scalar(),
+        None => call.node.float(name, none),
+    };
+    let (low, high) = (bound(1, "min", f64::NEG_INFINITY)?, bound(2, "max", f64::INFINITY)?);
+    let x = call.value(0)?;
+    if x.element.is_float() {
+        // `clamp` wants its bounds in order; ONNX gives the upper one precedence.
+        return call.like_first(x.tensor.clamp(low.min(high), high)?);
+    }
+    let [least, greatest] = x.element.range().unwrap_or([i64::MIN, i64::MAX]);
+    let bounds = [low.max(least as f64) as i64, high.min(greatest as f64) as i64];
+    let bounds = bounds.map(Tensor::scalar);
+    call.like_first(signed(x)?.maximum(&bounds[0])?.minimum(&bounds[1])?)
+}
+
+fn selu(call: &Call<'_>) -> Result<Vec<Value>> {
+    let alpha = call.node.float("alpha", 1.673_263_192_176_818_8)?;
+    let gamma = call.node.float("gamma", 1.050_700_902_938_842_8)?;
+    call.like_first(call.tensor(0)?.elu(alpha)?.mul_scalar(gamma))
+}
+
+fn gelu(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    match call.node.text("approximate", "none")? {
+        "none" => call.like_first(x.gelu()?),
+        "tanh" => call.like_first(x.gelu_tanh()?),
+        other => Err(call.node.error(format!("approximate {other:?} is not supported"))),
+    }
+}
+
+fn swish(call: &Call<'_>) -> Result<Vec<Value>> {
+    let (x, alpha) = (call.tensor(0)?, call.node.float("alpha", 1.0)?);
+    if alpha == 1.0 {
+        return call.like_first(x.silu()?);
+    }
+    call.like_first(x.mul(&x.mul_scalar(alpha).sigmoid()?)?)
+}
+
+fn hard_sigmoid(call: &Call<'_>) -> Result<Vec<Value>> {
+    let (alpha, beta) = (call.node.float("alpha", 0.2)?, call.node.float("beta", 0.5)?);
+    let x = call.tensor(0)?;
+    if beta == 0.5 && (alpha - 1.0 / 6.0).abs() < 1e-6 {
+        return call.like_first(x.hardsigmoid()?);
+    }
+    call.like_first(x.mul_scalar(alpha).add_scalar(beta).clamp(0.0, 1.0)?)
+}
+
+fn softmax(call: &Call<'_>, f: fn(&Tensor, i64) -> Result<Tensor>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    if call.node.version >= 13 {
+        return call.like_first(f(x, call.node.int("axis", -1)?)?);
+    }
+    // Before version 13, all dimensions from the axis on are one.
+    let axis = call.axis(call.node.int("axis", 1)?, x.ndim().max(1))?;
+    let rows: usize = x.shape()[..axis].iter().product();
+    let columns: usize = x.shape()[axis..].iter().product();
+    call.like_first(f(&x.reshape([rows as i64, columns as i64])?, 1)?.reshape(sizes(x))?)
+}
+
+/// Returns the shape as `reshape` takes it.
+pub(super) fn sizes(x: &Tensor) -> Vec<i64> {
+    x.shape().iter().map(|&size| size as i64).collect()
+}
+
+fn identity(call: &Call<'_>) -> Result<Vec<Value>> {
+    Ok(vec![call.value(0)?.clone()])
+}
+
+fn dropout(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    // Before version 12 the mode is that of the run.
+    let training = match call.optional(2) {
+        Some(mode) => mode.scalar()? != 0.0,
+        None => call.node.version < 12 && call.training,
+    };
+    let ratio = call.optional(1).map_or_else(|| call.node.float("ratio", 0.5), Value::scalar)?;
+    let y = if training || call.training { x.dropout(ratio)? } else { x.clone() };
+    let kept = match training && ratio > 0.0 {
+        true => y.ne_scalar(0.0)?,
+        false => Tensor::ones(x.shape()).to_dtype(DType::U8)?,
+    };
+    Ok(vec![Value::of(y, call.value(0)?.element)?, Value { tensor: kept, element: ElementType::Bool }])
+}
+
+fn cast(call: &Call<'_>) -> Result<Vec<Value>> {
+    let code = i32::try_from(call.node.int("to", 0)?).unwrap_or(0);
+    let element = ElementType::of_code(code).map_err(|message| call.node.error(message))?;
+    Ok(vec![Value { tensor: converted(call.value(0)?, element)?, element }])
+}
+
+/// Converts to another element type: towards zero for integers, to the nearest for floating point of
+/// 16 bits.
+pub(super) fn converted(value: &Value, element: ElementType) -> Result<Tensor> {
+    let x = &value.tensor;
+    match element {
+        ElementType::Bool => x.ne_scalar(0.0),
+        ElementType::Float16 | ElementType::Bfloat16 if value.element != element => {
+            let [bits, least] = if element == ElementType::Float16 { [10, -14] } else { [7, -126] };
+            let greatest = if element == ElementType::Float16 { 65504.0 } else { f64::from(f32::from_bits(0x7f7f_0000)) };
+            let rounded = |x: f64| {
+                if x == 0.0 || !x.is_finite() {
+                    return x as f32;
+                }
+                let exponent = (x.abs().log2().floor() as i32).max(least);
+                let step = 2f64.powi(exponent - bits);
+                let y = (x / step).round_ties_even() * step;
+                if y.abs() > greatest { (y.signum() * f64::INFINITY) as f32 } else { y as f32 }
+            };
+            Tensor::from_vec(value.floats()?.into_iter().map(rounded).collect::<Vec<f32>>(), x.shape())
+        }
+        _ if element.is_float() => x.to_dtype(element.dtype()),
+        _ => Ok(Value::of(x.to_dtype(DType::I64)?, element)?.tensor),
+    }
+}

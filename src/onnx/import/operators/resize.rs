@@ -1,0 +1,222 @@
+//! Resizing along any dimensions: each output position is a weighted sum of a few input positions,
+//! one dimension after the other.
+
+use super::Operator::General;
+use super::{Table, as_float};
+use crate::error::Result;
+use crate::onnx::element::Value;
+use crate::onnx::import::node::Call;
+use crate::ops::Interpolation;
+use crate::tensor::{DType, Tensor};
+
+pub(super) const TABLE: Table = &[("Resize", General(resize)), ("Upsample", General(resize))];
+
+/// The attributes of an operator that resizes.
+struct Attributes<'a> {
+    mode: &'a str,
+    coordinates: &'a str,
+    nearest: &'a str,
+    cubic: f64,
+    exclude_outside: bool,
+    antialias: bool,
+    extrapolation: f64,
+}
+
+/// One dimension to resize.
+struct Axis {
+    axis: usize,
+    input: usize,
+    output: usize,
+    scale: f64,
+    /// The part of the input that is resized, for `tf_crop_and_resize`.
+    roi: [f64; 2],
+}
+
+impl Attributes<'_> {
+    /// Returns the place in the input of an output position.
+    fn place(&self, axis: &Axis, at: usize) -> f64 {
+        let (at, input, output) = (at as f64, axis.input as f64, axis.output as f64);
+        let scale = axis.scale;
+        match self.coordinates {
+            "align_corners" if axis.output == 1 => 0.0,
+            "align_corners" => at * (input - 1.0) / (scale * input - 1.0),
+            "asymmetric" => at / scale,
+            "pytorch_half_pixel" if axis.output == 1 => -0.5,
+            "tf_half_pixel_for_nn" => (at + 0.5) / scale,
+            "half_pixel_symmetric" => {
+                let adjusted = output / (scale * input);
+                input / 2.0 * (1.0 - adjusted) + (at + 0.5) / scale - 0.5
+            }
+            "tf_crop_and_resize" => {
+                let [start, end] = axis.roi;
+                match axis.output {
+                    1 => 0.5 * (start + end) * (input - 1.0),
+                    _ => start * (input - 1.0) + at * (end - start) * (input - 1.0) / (output - 1.0),
+                }
+            }
+            _ => (at + 0.5) / scale - 0.5,
+        }
+    }
+
+    /// Returns the first position read for a place, and the weights from there on.
+    fn weights(&self, place: f64, scale: f64) -> (i64, Vec<f64>) {
+        if self.mode == "nearest" {
+            let nearest = match self.nearest {
+                "floor" => place.floor(),
+                "ceil" => place.ceil(),
+                "round_prefer_ceil" => (place + 0.5).floor(),
+                _ => (place - 0.5).ceil(),
+            };
+            return (nearest as i64, vec![1.0]);
+        }
+        // With antialiasing the kernel widens as the image shrinks.
+        let stretch = if self.antialias { scale.min(1.0) } else { 1.0 };
+        let reach = if self.mode == "cubic" { 2.0 } else { 1.0 } / stretch;
+        let first = (place - reach).floor() as i64 + 1;
+        let last = (place + reach).ceil() as i64 - 1;
+        let kernel = |at: i64| {
+            let distance = ((place - at as f64) * stretch).abs();
+            if self.mode == "cubic" { cubic(distance, self.cubic) } else { (1.0 - distance).max(0.0) }
+        };
+        (first, (first..=last.max(first)).map(kernel).collect())
+    }
+
+    /// Resizes one dimension.
+    fn along(&self, x: &Tensor, axis: &Axis) -> Result<Tensor> {
+        let taps: Vec<(i64, Vec<f64>)> = (0..axis.output).map(|at| self.weights(self.place(axis, at), axis.scale)).collect();
+        let most = taps.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
+        let last = axis.input as i64 - 1;
+        let mut shape = vec![1i64; x.ndim()];
+        shape[axis.axis] = axis.output as i64;
+        let mut sum: Option<Tensor> = None;
+        for tap in 0..most {
+            let index = taps.iter().map(|(first, _)| (first + tap as i64).clamp(0, last)).collect();
+            let picked = x.index_select(axis.axis as i64, &Tensor::from_vec::<i64>(index, [axis.output])?)?;
+            if self.mode == "nearest" {
+                return Ok(picked);
+            }
+            let weight = |(first, weights): &(i64, Vec<f64>)| {
+                let inside = |at: i64| !self.exclude_outside || (0..=last).contains(&at);
+                let total: f64 = weights.iter().enumerate().filter(|(i, _)| inside(first + *i as i64)).map(|(_, weight)| weight).sum();
+                let own = weights.get(tap).filter(|_| inside(first + tap as i64)).copied().unwrap_or(0.0);
+                if self.exclude_outside || self.antialias { own / total } else { own }
+            };
+            let weights = Tensor::from_vec(taps.iter().map(weight).collect::<Vec<f64>>(), [axis.output])?.to_dtype(x.dtype())?;
+            let part = picked.mul(&weights.reshape(shape.as_slice())?)?;
+            sum = Some(match sum {
+                Some(sum) => sum.add(&part)?,
+                None => part,
+            });
+        }
+        let y = sum.map_or_else(|| x.narrow(axis.axis as i64, 0, 0), Ok)?;
+        self.extrapolated(y, axis, shape)
+    }
+
+    /// Replaces what lies outside the input, for `tf_crop_and_resize`.
+    fn extrapolated(&self, y: Tensor, axis: &Axis, shape: Vec<i64>) -> Result<Tensor> {
+        if self.coordinates != "tf_crop_and_resize" {
+            return Ok(y);
+        }
+        let outside = |at: usize| u8::from(!(0.0..=axis.input as f64 - 1.0).contains(&self.place(axis, at)));
+        let outside = Tensor::from_vec((0..axis.output).map(outside).collect::<Vec<u8>>(), [axis.output])?.reshape(shape)?;
+        outside.where_(&Tensor::full([], self.extrapolation, y.dtype()), &y)
+    }
+}
+
+/// Computes Keys' cubic kernel.
+fn cubic(x: f64, a: f64) -> f64 {
+    match x {
+        ..1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
+        1.0..2.0 => a * (((x - 5.0) * x + 8.0) * x - 4.0),
+        _ => 0.0,
+    }
+}
+
+fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
+    let node = call.node;
+    let upsample = node.op == "Upsample" || node.version < 11;
+    let x = as_float(call.tensor(0)?)?;
+    let rank = x.ndim();
+    let attributes = Attributes {
+        mode: match node.text("mode", "nearest")? {
+            "bilinear" | "linear" => "linear",
+            known @ ("nearest" | "cubic") => known,
+            other => return Err(node.error(format!("mode {other:?} is not supported"))),
+        },
+        coordinates: node.text("coordinate_transformation_mode", if upsample { "asymmetric" } else { "half_pixel" })?,
+        nearest: node.text("nearest_mode", if upsample { "floor" } else { "round_prefer_floor" })?,
+        cubic: node.float("cubic_coeff_a", -0.75)?,
+        exclude_outside: node.flag("exclude_outside", false)?,
+        antialias: node.flag("antialias", false)?,
+        extrapolation: node.float("extrapolation_value", 0.0)?,
+    };
+    let list = |at: usize| -> Result<Option<Vec<f64>>> {
+        Ok(call.optional(at).filter(|value| value.tensor.numel() > 0).map(Value::floats).transpose()?)
+    };
+    let (roi, scales, sizes) = if upsample {
+        let scales = list(1)?.or(node.floats("scales")?.map(|scales| scales.iter().map(|&scale| f64::from(scale)).collect()));
+        (None, scales, None)
+    } else {
+        (list(1)?, list(2)?, list(3)?)
+    };
+    let axes = match node.ints("axes")? {
+        Some(axes) => call.axes(axes, rank)?,
+        None => (0..rank).collect(),
+    };
+    let given = scales.as_ref().or(sizes.as_ref()).ok_or_else(|| node.error("has neither scales nor sizes"))?;
+    if given.len() != axes.len() || given.iter().any(|value| !value.is_finite() || *value < 0.0) {
+        return Err(node.error(format!("{} scales or sizes for {} dimensions", given.len(), axes.len())));
+    }
+    let policy = node.text("keep_aspect_ratio_policy", "stretch")?;
+    // One scale for all dimensions, by which they are at most, or at least, of the sizes.
+    let common = sizes.as_ref().filter(|_| policy != "stretch").map(|sizes| {
+        let scales = sizes.iter().zip(&axes).map(|(size, &axis)| size / x.shape()[axis] as f64);
+        if policy == "not_larger" { scales.fold(f64::INFINITY, f64::min) } else { scales.fold(0.0, f64::max) }
+    });
+    let dimension = |at: usize, axis: usize| {
+        let input = x.shape()[axis];
+        let (output, scale) = match (&sizes, common) {
+            (Some(_), Some(common)) => ((common * input as f64).round(), common),
+            (Some(sizes), None) => (sizes[at], sizes[at] / input as f64),
+            _ => ((given[at] * input as f64).floor(), given[at]),
+        };
+        let part = |from: usize| roi.as_ref().and_then(|roi| roi.get(from)).copied();
+        Axis { axis, input, output: output as usize, scale, roi: [part(at).unwrap_or(0.0), part(at + axes.len()).unwrap_or(1.0)] }
+    };
+    let cropped = attributes.coordinates == "tf_crop_and_resize";
+    let all: Vec<Axis> = axes
+        .iter()
+        .enumerate()
+        .map(|(at, &axis)| dimension(at, axis))
+        .filter(|axis| axis.output != axis.input || axis.scale != 1.0 || cropped)
+        .collect();
+    let mut shape = x.shape().to_vec();
+    all.iter().for_each(|axis| shape[axis.axis] = axis.output);
+    if crate::tensor::shape::try_numel(&shape).is_none() || all.iter().any(|axis| axis.output > 1 << 31) {
+        return Err(node.error(format!("shape {shape:?} has more elements than memory can hold")));
+    }
+    if x.numel() == 0 {
+        return Err(node.error(format!("cannot resize an empty tensor {:?}", x.shape())));
+    }
+    let y = match direct(&x, &all, &attributes) {
+        Some(mode) => x.interpolate([shape[2], shape[3]], mode)?,
+        None => all.iter().try_fold(x, |x, axis| attributes.along(&x, axis))?,
+    };
+    call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })
+}
+
+/// Returns the mode of [`Tensor::interpolate`] that computes the same, if there is one.
+fn direct(x: &Tensor, axes: &[Axis], attributes: &Attributes<'_>) -> Option<Interpolation> {
+    let maps = x.ndim() == 4 && !axes.is_empty() && axes.iter().all(|axis| axis.axis >= 2);
+    // Its coordinates follow from the sizes alone, and those of PyTorch stay inside the map.
+    let plain = axes.iter().all(|axis| axis.output > 1 && (axis.scale - axis.output as f64 / axis.input as f64).abs() < 1e-9);
+    if !maps || !plain || attributes.exclude_outside || attributes.antialias {
+        return None;
+    }
+    match (attributes.mode, attributes.coordinates, attributes.nearest) {
+        ("nearest", "asymmetric", "floor") => Some(Interpolation::Nearest),
+        ("linear", "half_pixel" | "pytorch_half_pixel", _) => Some(Interpolation::Bilinear { align_corners: false }),
+        ("linear", "align_corners", _) => Some(Interpolation::Bilinear { align_corners: true }),
+        _ => None,
+    }
+}

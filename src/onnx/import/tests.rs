@@ -1,0 +1,167 @@
+//! Hostile graphs, and networks that train.
+
+use prost::Message;
+
+use super::*;
+use crate::nn::{Module, ModuleExt};
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::type_proto;
+use crate::onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
+};
+use crate::{Tensor, no_grad};
+
+fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    NodeProto { op_type: op.into(), input: names(inputs), output: names(outputs), ..Default::default() }
+}
+
+fn value(name: &str) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: None };
+    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+    ValueInfoProto { name: name.into(), r#type: Some(kind), ..Default::default() }
+}
+
+fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        float_data: values.to_vec(),
+        ..Default::default()
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> TensorProto {
+    let dims = vec![values.len() as i64];
+    TensorProto { name: name.into(), dims, data_type: DataType::Int64 as i32, int64_data: values.to_vec(), ..Default::default() }
+}
+
+fn model(nodes: Vec<NodeProto>, stored: Vec<TensorProto>, output: &str) -> ModelProto {
+    let graph = GraphProto { node: nodes, initializer: stored, input: vec![value("x")], output: vec![value(output)], ..Default::default() };
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
+    ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }
+}
+
+fn read(model: &ModelProto) -> Parsed<Network> {
+    parse(model.encode_to_vec(), None)
+}
+
+fn refused(model: &ModelProto, why: &str) {
+    match read(model) {
+        Ok(network) => panic!("{network} was read, and not refused because it {why}"),
+        Err(message) => assert!(message.contains(why), "{message}"),
+    }
+}
+
+#[test]
+fn hostile_graphs_are_errors() {
+    refused(&model(vec![node("Relu", &["b"], &["a"]), node("Relu", &["a"], &["b"])], vec![], "a"), "cycle");
+    refused(&model(vec![node("Relu", &["a"], &["a"])], vec![], "a"), "cycle");
+    refused(&model(vec![node("Conv", &["x", "weight"], &["y"])], vec![], "y"), "`weight`, which nothing makes");
+    refused(&model(vec![node("Relu", &["x"], &["y"]), node("Neg", &["x"], &["y"])], vec![], "y"), "made twice");
+    refused(&model(vec![node("Relu", &["x"], &["y"])], vec![], "z"), "made by no node");
+    refused(&model(vec![node("Frobnicate", &["x"], &["y"])], vec![], "y"), "not supported");
+    refused(&model(vec![node("Relu", &["x"], &["y"])], vec![floats("w", &[-1], &[])], "y"), "not that of a tensor");
+    refused(&model(vec![node("Relu", &["x"], &["y"])], vec![floats("w", &[1 << 60], &[1.0])], "y"), "not that of a tensor");
+    refused(&model(vec![node("Relu", &["x"], &["y"])], vec![floats("w", &[1 << 40], &[1.0])], "y"), "bytes do not make");
+    let old = ModelProto { opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 99 }], ..model(vec![], vec![], "x") };
+    refused(&old, "version 99");
+}
+
+#[test]
+fn constants_are_folded_within_the_memory_that_the_file_justifies() {
+    for (op, shape) in [("ConstantOfShape", vec![1i64 << 40]), ("ConstantOfShape", vec![1 << 16, 1 << 16]), ("ConstantOfShape", vec![-3])] {
+        refused(&model(vec![node(op, &["s"], &["c"]), node("Add", &["x", "c"], &["y"])], vec![ints("s", &shape)], "y"), "");
+    }
+    // Each doubling is small; together they are not.
+    let mut nodes = vec![node("Concat", &["s", "s"], &["c0"])];
+    for at in 0..50 {
+        let (from, to) = (format!("c{at}"), format!("c{}", at + 1));
+        nodes.push(node("Concat", &[&from, &from], &[&to]));
+    }
+    nodes.iter_mut().for_each(|node| {
+        node.attribute = vec![AttributeProto { name: "axis".into(), r#type: AttributeType::Int as i32, i: 0, ..Default::default() }];
+    });
+    refused(&model(nodes, vec![ints("s", &[1; 64])], "c50"), "more memory than");
+}
+
+#[test]
+fn functions_that_call_themselves_or_multiply_are_errors() {
+    let function = |name: &str, nodes: Vec<NodeProto>| FunctionProto {
+        name: name.into(),
+        domain: "own".into(),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        node: nodes,
+        ..Default::default()
+    };
+    let call = |name: &str, from: &str, to: &str| NodeProto { domain: "own".into(), ..node(name, &[from], &[to]) };
+    let mut endless = model(vec![call("f", "x", "y")], vec![], "y");
+    endless.functions = vec![function("f", vec![call("f", "a", "b")])];
+    refused(&endless, "nested more than");
+    let mut bomb = model(vec![call("f0", "x", "y")], vec![], "y");
+    bomb.functions = (0..15)
+        .map(|level| {
+            let names: Vec<String> =
+                std::iter::once("a".to_string()).chain((1..16).map(|i| format!("t{i}"))).chain(["b".to_string()]).collect();
+            let inner = |at: usize| match level {
+                14 => node("Relu", &[&names[at]], &[&names[at + 1]]),
+                _ => call(&format!("f{}", level + 1), &names[at], &names[at + 1]),
+            };
+            function(&format!("f{level}"), (0..16).map(inner).collect())
+        })
+        .collect();
+    refused(&bomb, "more memory than");
+}
+
+#[test]
+fn nodes_in_any_order_and_functions_run() {
+    let nodes = vec![node("Neg", &["r"], &["y"]), NodeProto { domain: "own".into(), ..node("f", &["x"], &["r"]) }];
+    let mut found = model(nodes, vec![], "y");
+    found.functions = vec![FunctionProto {
+        name: "f".into(),
+        domain: "own".into(),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        node: vec![node("Relu", &["a"], &["b"])],
+        ..Default::default()
+    }];
+    let network = read(&found).unwrap();
+    let x = Tensor::from_vec(vec![-1f32, 2.0], [2]).unwrap();
+    assert_eq!(network.forward(&x).unwrap().to_vec::<f32>().unwrap(), [0.0, -2.0]);
+    assert!(network.run(&[]).unwrap_err().to_string().contains("expected 1 inputs"));
+}
+
+#[test]
+fn convolutions_normalise_train_and_copy_as_layers_do() {
+    crate::manual_seed(1);
+    let weight: Vec<f32> = Tensor::randn([4 * 3 * 9]).to_vec().unwrap();
+    let stored = vec![
+        floats("conv.weight", &[4, 3, 3, 3], &weight),
+        floats("bn.weight", &[4], &[1.0, 2.0, 3.0, 4.0]),
+        floats("bn.bias", &[4], &[0.5; 4]),
+        floats("bn.mean", &[4], &[0.1; 4]),
+        floats("bn.var", &[4], &[0.5; 4]),
+    ];
+    let norm = ["c", "bn.weight", "bn.bias", "bn.mean", "bn.var"];
+    let nodes = vec![node("Conv", &["x", "conv.weight"], &["c"]), node("BatchNormalization", &norm, &["n"]), node("Relu", &["n"], &["y"])];
+    let network = read(&model(nodes, stored, "y")).unwrap();
+    let names: Vec<String> = network.named_parameters().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["conv.weight", "bn.weight", "bn.bias"]);
+    assert_eq!(network.actions.len(), 1, "one fused operation");
+
+    let x = Tensor::randn([2, 3, 6, 6]);
+    let fused = no_grad(|| network.forward(&x)).unwrap();
+    let apart = network.forward(&x).unwrap();
+    // The rounding errors of sums of 27 products.
+    assert!(approx::relative_eq!(fused, apart.detach(), epsilon = 1e-4, max_relative = 1e-4));
+    let copy = network.deep_clone().unwrap();
+    network.train();
+    let gradients = network.forward(&x).unwrap().sum(..).unwrap().backward().unwrap();
+    assert!(network.parameters().iter().all(|parameter| gradients.get(&parameter.tensor()).is_some()));
+    network.eval();
+    assert!(no_grad(|| network.forward(&x)).unwrap().worst_difference(&fused).unwrap().is_some(), "the statistics have followed the batch");
+    assert!(no_grad(|| copy.forward(&x)).unwrap().worst_difference(&fused).unwrap().is_none(), "the copy is independent");
+}
