@@ -24,7 +24,7 @@ pub struct Network {
     graph: Arc<Graph>,
     parameters: Vec<(String, Parameter)>,
     buffers: Vec<(String, Buffer)>,
-    actions: Vec<Action>,
+    pub(super) actions: Vec<Action>,
     /// The values that no later action reads, for each action.
     last_reads: Vec<Vec<usize>>,
     training: TrainingMode,
