@@ -8,6 +8,7 @@
 //! cargo run --release --example experiments -- all --quick
 //! ```
 
+mod architecture_search;
 mod attention;
 mod backpropagation;
 mod correlation;
@@ -17,6 +18,7 @@ mod gan;
 mod graph;
 mod lab;
 mod parameters;
+mod quantum;
 mod reading;
 mod segmentation;
 mod self_organising_map;
@@ -51,6 +53,8 @@ const EXPERIMENTS: &[Experiment] = &[
     shapes::EXPERIMENT,
     self_organising_map::EXPERIMENT,
     graph::EXPERIMENT,
+    quantum::EXPERIMENT,
+    architecture_search::EXPERIMENT,
     attention::EXPERIMENT,
 ];
 
