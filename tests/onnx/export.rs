@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use convnet::models::{DcganOptions, TextCnnOptions, UNetOptions, dcgan_generator, signal_fcn, text_cnn, unet};
 use convnet::nn::{Module, StateDict};
 use convnet::onnx::Export;
 use convnet::ops::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Interpolation, PadMode, Pool2dOptions, UnfoldOptions};
@@ -261,6 +262,19 @@ fn networks_of_each_family_export_with_all_their_weights() {
         assert!(bytes > 4 * model.num_parameters(), "{name}: {bytes} bytes");
         std::fs::remove_file(path).unwrap();
     }
+}
+
+#[test]
+fn networks_beside_the_registry_export_with_any_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.onnx");
+    let any_size = Export::new().dynamic_size(true);
+    any_size.write(&unet(UNetOptions::new(2).width(4).depth(2)), &[[1, 3, 16, 16]], &path).unwrap();
+    any_size.write(&unet(UNetOptions::new(2).width(4).depth(2).bilinear(true)), &[[1, 3, 16, 16]], &path).unwrap();
+    any_size.write(&signal_fcn(1, 2), &[[1, 1, 30]], &path).unwrap();
+    onnx::export(&dcgan_generator(DcganOptions::new(16).latent(8).width(4)).unwrap(), &[[1, 8]], &path).unwrap();
+    let words = Export::new().dtype(DType::I64);
+    words.write(&text_cnn(TextCnnOptions::new(9, 2).width(8).maps(4)), &[[1, 7]], &path).unwrap();
 }
 
 #[test]
