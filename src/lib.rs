@@ -46,7 +46,7 @@ pub use kernels::runtime::parallel::num_threads;
 pub use kernels::runtime::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
-pub use tensor::{DType, Difference, Dim, Dims, Element, MemoryFormat, Pair, ReshapeDims, Tensor, manual_seed, manual_seed_all};
+pub use tensor::{DType, Difference, Dim, Dims, Element, Factors, MemoryFormat, Pair, ReshapeDims, Tensor, manual_seed, manual_seed_all};
 
 /// Statistics and the limit of tensor memory; freed buffers are recycled.
 pub mod memory {

@@ -1,59 +1,148 @@
-//! Resampling of channels-last images: nearest neighbour and bilinear.
+//! Resampling of channels-last images: nearest neighbour, bilinear and bicubic.
 //!
-//! Along each axis an output position reads two input positions, its *taps*. The interpolation of
-//! the image is the product of both axes. The forward pass runs over output rows; the backward pass
-//! runs over input rows and gathers from the output rows that read them, in their order, so that
-//! each row of the gradient has one writer.
+//! Along each axis an output position reads two or four input positions, its *taps*. The
+//! interpolation of the image is the product of both axes. The forward pass runs over output rows;
+//! the backward pass runs over input rows and gathers from the output rows that read them, in their
+//! order, so that each row of the gradient has one writer.
 
+use super::runtime::arrays::MapEach;
 use super::runtime::parallel;
 use super::runtime::simd::{Real, Scalar, vectorize};
 
 /// The input positions that one output position reads, and their weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Taps<T> {
+pub struct Taps<T, const N: usize> {
     /// The positions.
-    pub at: [usize; 2],
+    pub at: [usize; N],
     /// The weights; their sum is 1.
-    pub weight: [T; 2],
+    pub weight: [T; N],
 }
 
-/// Returns the nearest input position for each output position, computed in `f32` as PyTorch does.
-pub fn nearest_positions(input: usize, output: usize) -> Vec<usize> {
-    let scale = input as f32 / output as f32;
-    (0..output)
-        .map(|to| match output {
-            _ if output == input => to,
-            _ if output / 2 == input && output.is_multiple_of(2) => to / 2,
-            _ => ((to as f32 * scale).floor() as usize).min(input - 1),
+/// Where the pixels of a resampled image lie in its original.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coordinates {
+    /// Pixels are squares, and the image's outer edges stay: `(i + 0.5) · in / out - 0.5`.
+    #[default]
+    HalfPixel,
+    /// The centres of the corner pixels stay: `i · (in - 1) / (out - 1)`.
+    AlignCorners,
+    /// The first pixels' centres stay: `i · in / out`.
+    Asymmetric,
+}
+
+/// How a position between two pixels is rounded to the nearest one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the pixel before.
+    #[default]
+    Floor,
+    /// To the pixel after.
+    Ceil,
+    /// To the nearer one; half-way to the pixel before.
+    HalfDown,
+    /// To the nearer one; half-way to the pixel after.
+    HalfUp,
+}
+
+/// The geometry of one axis: sizes, and how positions of the output map to the input.
+#[derive(Clone, Copy, Debug)]
+pub struct Axis {
+    /// The input's size, at least 1.
+    pub input: usize,
+    /// The output's size, at least 1.
+    pub output: usize,
+    /// The output positions for one input position; `out / in` when it is not given.
+    pub factor: Option<f64>,
+    /// The mapping.
+    pub coordinates: Coordinates,
+}
+
+impl Axis {
+    /// Returns the number of input positions for one output position, computed in `T` as PyTorch
+    /// does.
+    fn step<T: Real>(&self) -> T {
+        let number = |n: usize| T::of(n as f64);
+        match (self.coordinates, self.factor) {
+            (Coordinates::AlignCorners, _) if self.output == 1 => T::zero(),
+            (Coordinates::AlignCorners, _) => number(self.input - 1) / number(self.output - 1),
+            (_, Some(factor)) => T::of(1.0 / factor),
+            (_, None) => number(self.input) / number(self.output),
+        }
+    }
+
+    /// Returns whether output and input positions are the same.
+    fn is_identity(&self) -> bool {
+        self.input == self.output && self.factor.is_none_or(|factor| factor == 1.0 || self.coordinates == Coordinates::AlignCorners)
+    }
+
+    /// Returns the input position of each output position, which may be outside of the input.
+    fn positions<T: Real>(&self) -> impl Iterator<Item = T> {
+        let (step, half, coordinates) = (self.step::<T>(), T::of(0.5), self.coordinates);
+        (0..self.output).map(move |to| {
+            let to = T::of(to as f64);
+            if coordinates == Coordinates::HalfPixel { step * (to + half) - half } else { step * to }
         })
-        .collect()
-}
+    }
 
-/// Returns the only tap of each output position.
-pub fn nearest_taps<T: Real>(input: usize, output: usize) -> Vec<Taps<T>> {
-    nearest_positions(input, output).into_iter().map(|at| Taps { at: [at, at], weight: [T::one(), T::zero()] }).collect()
-}
+    /// Returns the nearest input position for each output position, computed in `f32` as PyTorch
+    /// does.
+    pub fn nearest(&self, rounding: Rounding) -> Vec<usize> {
+        if self.is_identity() {
+            return (0..self.output).collect();
+        }
+        let last = (self.input - 1) as f32;
+        if self.coordinates == Coordinates::HalfPixel && rounding == Rounding::HalfUp {
+            // Without taking a half off and adding it again, which rounds twice.
+            let step: f32 = self.step();
+            return (0..self.output).map(|to| ((to as f32 + 0.5) * step).floor().min(last) as usize).collect();
+        }
+        let rounded = |from: f32| match rounding {
+            Rounding::Floor => from.floor(),
+            Rounding::Ceil => from.ceil(),
+            Rounding::HalfDown => (from - 0.5).ceil(),
+            Rounding::HalfUp => (from + 0.5).floor(),
+        };
+        self.positions::<f32>().map(|from| rounded(from).max(0.0).min(last) as usize).collect()
+    }
 
-/// Returns the taps of linear interpolation, computed in `T` as PyTorch does.
-pub fn linear_taps<T: Real>(input: usize, output: usize, align_corners: bool) -> Vec<Taps<T>> {
-    let number = |n: usize| T::of(n as f64);
-    let half = T::of(0.5);
-    let scale = match (align_corners, output) {
-        (true, 1) => T::zero(),
-        (true, _) => number(input - 1) / number(output - 1),
-        (false, _) => number(input) / number(output),
-    };
-    (0..output)
-        .map(|to| {
-            if input == output {
-                return Taps { at: [to, to], weight: [T::one(), T::zero()] };
-            }
-            let from = if align_corners { scale * number(to) } else { (scale * (number(to) + half) - half).max(T::zero()) };
-            let low = from.to_usize().unwrap_or(0).min(input - 1);
-            let weight = (from - number(low)).max(T::zero()).min(T::one());
-            Taps { at: [low, (low + 1).min(input - 1)], weight: [T::one() - weight, weight] }
-        })
-        .collect()
+    /// Returns the only tap of each output position.
+    pub fn nearest_taps<T: Real>(&self, rounding: Rounding) -> Vec<Taps<T, 2>> {
+        self.nearest(rounding).into_iter().map(|at| Taps { at: [at, at], weight: [T::one(), T::zero()] }).collect()
+    }
+
+    /// Returns the taps of linear interpolation, computed in `T` as PyTorch does.
+    pub fn linear_taps<T: Real>(&self) -> Vec<Taps<T, 2>> {
+        if self.is_identity() {
+            return (0..self.output).map(|at| Taps { at: [at, at], weight: [T::one(), T::zero()] }).collect();
+        }
+        let last = self.input - 1;
+        self.positions::<T>()
+            .map(|from| {
+                let from = from.max(T::zero()).min(T::of(last as f64));
+                let low = from.to_usize().unwrap_or(0).min(last);
+                let weight = (from - T::of(low as f64)).max(T::zero()).min(T::one());
+                Taps { at: [low, (low + 1).min(last)], weight: [T::one() - weight, weight] }
+            })
+            .collect()
+    }
+
+    /// Returns the taps of cubic convolution (Keys, 1981) with the parameter `a`; positions outside
+    /// of the input are moved to its edge.
+    pub fn cubic_taps<T: Real>(&self, a: f64) -> Vec<Taps<T, 4>> {
+        let (a, last) = (T::of(a), T::of((self.input - 1) as f64));
+        let [two, three] = [T::of(2.0), T::of(3.0)];
+        let near = |x: T| ((a + two) * x - (a + three)) * x * x + T::one();
+        let far = |x: T| ((a * x - T::of(5.0) * a) * x + T::of(8.0) * a) * x - T::of(4.0) * a;
+        self.positions::<T>()
+            .map(|from| {
+                let low = from.floor();
+                let x = from - low;
+                let at = |offset: f64| (low + T::of(offset)).max(T::zero()).min(last).to_usize().unwrap_or(0);
+                let weight = [far(x + T::one()), near(x), near(T::one() - x), far(two - x)];
+                Taps { at: [at(-1.0), at(0.0), at(1.0), at(2.0)], weight }
+            })
+            .collect()
+    }
 }
 
 /// Computes `y[n, i, j, ..] = x[n, rows[i], columns[j], ..]`, where `x` is `[N, height, width,
@@ -71,7 +160,7 @@ pub fn nearest<T: Scalar>([height, width, channels]: [usize; 3], rows: &[usize],
 
 /// Computes `y[n, i, j, ..] = Σ over both axes' taps of weight · x[n, .., .., ..]`, where `x` is
 /// `[N, height, width, channels]`.
-pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>], columns: &[Taps<T>], x: &[T], y: &mut [T]) {
+pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T, 2>], columns: &[Taps<T, 2>], x: &[T], y: &mut [T]) {
     let work = 8 * y.len();
     parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
         let (image, row) = (task / rows.len(), &rows[task % rows.len()]);
@@ -90,9 +179,36 @@ pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>]
     });
 }
 
-/// Computes the gradient of [`bilinear`] (and, with taps of weight 1, of [`nearest`]): `x` from the
-/// gradient `y` of the result.
-pub fn bilinear_backward<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T>], columns: &[Taps<T>], y: &[T], x: &mut [T]) {
+/// Computes `y` from four taps along each axis, as [`bilinear`] does from two.
+pub fn bicubic<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T, 4>], columns: &[Taps<T, 4>], x: &[T], y: &mut [T]) {
+    let work = 32 * y.len();
+    parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
+        let (image, row) = (task / rows.len(), &rows[task % rows.len()]);
+        vectorize::<T, _>(|| {
+            y.fill(T::zero());
+            for (at, row_weight) in row.at.into_iter().zip(row.weight) {
+                let x = &x[(image * height + at) * width * channels..][..width * channels];
+                for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
+                    let [a, b, c, d] = column.at.map_each(|at| &x[at * channels..][..channels]);
+                    let weight = column.weight;
+                    for (y, (((&a, &b), &c), &d)) in y.iter_mut().zip(a.iter().zip(b).zip(c).zip(d)) {
+                        *y += row_weight * (weight[0] * a + weight[1] * b + weight[2] * c + weight[3] * d);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Computes the gradient of [`bilinear`], [`bicubic`] and, with taps of weight 1, [`nearest`]: `x`
+/// from the gradient `y` of the result.
+pub fn backward<T: Real, const N: usize>(
+    [height, width, channels]: [usize; 3],
+    rows: &[Taps<T, N>],
+    columns: &[Taps<T, N>],
+    y: &[T],
+    x: &mut [T],
+) {
     let mut readers = vec![vec![]; height];
     for (row, taps) in rows.iter().enumerate() {
         for (at, weight) in taps.at.into_iter().zip(taps.weight).filter(|&(_, weight)| weight != T::zero()) {

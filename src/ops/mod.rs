@@ -56,5 +56,5 @@ pub use norm::BatchNormOutput;
 pub use pad::PadMode;
 pub use pool::Pool2dOptions;
 pub use rearrange::PartSizes;
-pub use resample::Interpolation;
+pub use resample::{Coordinates, Interpolation, ResampleFilter, ResampleOptions, Rounding};
 pub use unfold::UnfoldOptions;

@@ -27,7 +27,7 @@ pub use compare::Difference;
 pub use dtype::{DType, Element};
 pub(crate) use dtype::{with_dtype, with_float};
 use node::Node;
-pub use pair::Pair;
+pub use pair::{Factors, Pair};
 pub use rng::{manual_seed, manual_seed_all};
 pub use shape::{Dim, Dims, MemoryFormat, ReshapeDims};
 use storage::Storage;

@@ -41,3 +41,32 @@ impl From<(usize, usize)> for Pair {
         Pair([height, width])
     }
 }
+
+/// Factors of height and width, as an argument of operations and layers that scale images: `2`,
+/// `1.5`, `[2.0, 0.5]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factors(pub [f64; 2]);
+
+impl From<f64> for Factors {
+    fn from(factor: f64) -> Factors {
+        Factors([factor, factor])
+    }
+}
+
+impl From<[f64; 2]> for Factors {
+    fn from(factors: [f64; 2]) -> Factors {
+        Factors(factors)
+    }
+}
+
+impl From<usize> for Factors {
+    fn from(factor: usize) -> Factors {
+        Factors([factor as f64; 2])
+    }
+}
+
+impl From<[usize; 2]> for Factors {
+    fn from([height, width]: [usize; 2]) -> Factors {
+        Factors([height as f64, width as f64])
+    }
+}

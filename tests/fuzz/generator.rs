@@ -210,7 +210,12 @@ impl Generator {
 
     pub fn interpolation(&mut self) -> Interpolation {
         let align_corners = self.once_in(2);
-        self.pick(&[Interpolation::Nearest, Interpolation::Bilinear { align_corners }])
+        self.pick(&[
+            Interpolation::Nearest,
+            Interpolation::NearestExact,
+            Interpolation::Bilinear { align_corners },
+            Interpolation::Bicubic { align_corners },
+        ])
     }
 
     pub fn conv2d(&mut self, groups: usize) -> Conv2dOptions {

@@ -111,6 +111,7 @@ const CALLS: &[(&str, Call)] = &[
         x.index_select(dim, &g.labels(&[length], bound)?)
     }),
     ("interpolate", |g| g.of(4)?.interpolate(g.options(5), g.interpolation())),
+    ("interpolate_by", |g| g.of(4)?.interpolate_by([g.value(), g.value()], g.interpolation())),
     ("l1_loss", |g| {
         let x = g.any()?;
         x.l1_loss_with(&g.beside(&x, x.shape())?, g.reduction())

@@ -300,11 +300,17 @@ fn layer(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "group_norm" => x.group_norm(args.size("groups"), weight, bias, eps()),
         "local_response_norm" => x.local_response_norm(args.size("size"), args.number("alpha"), args.number("beta"), args.number("k")),
         "interpolate" => {
+            let align_corners = args.get("align_corners").unwrap_or_default();
             let mode = match args.text("mode") {
                 Some("Nearest") => Interpolation::Nearest,
-                _ => Interpolation::Bilinear { align_corners: args.get("align_corners").expect("a flag") },
+                Some("NearestExact") => Interpolation::NearestExact,
+                Some("Bilinear") => Interpolation::Bilinear { align_corners },
+                _ => Interpolation::Bicubic { align_corners },
             };
-            x.interpolate(args.pair("size"), mode)
+            match args.get::<[f64; 2]>("factors") {
+                Some(factors) => x.interpolate_by(factors, mode),
+                None => x.interpolate(args.pair("size"), mode),
+            }
         }
         _ => return None,
     })

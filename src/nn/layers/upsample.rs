@@ -1,11 +1,10 @@
 //! Resampling layers.
 
 use super::pair::{Pair, short};
-use crate::error::{Error, Result};
 use crate::nn::module::layer::LayerPath;
 use crate::nn::module::macros::stateless;
 use crate::ops::Interpolation;
-use crate::tensor::Tensor;
+use crate::tensor::Factors;
 
 /// [`Tensor::interpolate`](crate::Tensor::interpolate) as a layer; nearest neighbour by default.
 ///
@@ -25,13 +24,14 @@ pub struct Upsample {
 
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    Times([usize; 2]),
+    Times([f64; 2]),
     Size([usize; 2]),
 }
 
 impl Upsample {
-    /// Creates a layer that scales by an integer factor.
-    pub fn new(factor: impl Into<Pair>) -> Upsample {
+    /// Creates a layer that scales by a factor for height and width, `2` or `1.5`, or by one for
+    /// each, `[2, 3]` or `[2.0, 1.5]`.
+    pub fn new(factor: impl Into<Factors>) -> Upsample {
         Upsample { target: Target::Times(factor.into().0), mode: Interpolation::Nearest, path: LayerPath::new() }
     }
 
@@ -47,25 +47,22 @@ impl Upsample {
         self
     }
 
-    fn size(&self, x: &Tensor) -> Result<[usize; 2]> {
-        let &[_, _, height, width] = x.shape() else {
-            return Err(Error::shape("interpolate", format!("expected [N, C, H, W], got shape {:?}", x.shape())));
-        };
-        match self.target {
-            Target::Size(size) => Ok(size),
-            Target::Times([down, across]) => match (height.checked_mul(down), width.checked_mul(across)) {
-                (Some(height), Some(width)) => Ok([height, width]),
-                _ => Err(Error::argument("interpolate", format!("the factor {} is too large", short([down, across])))),
-            },
-        }
+    /// Sets how pixels are computed (default: [`Interpolation::Nearest`]).
+    pub fn mode(mut self, mode: Interpolation) -> Upsample {
+        self.mode = mode;
+        self
     }
 }
 
 stateless! {
     Upsample { target, mode },
         |layer| match layer.target {
-            Target::Times(factor) => format!("Upsample times {}", short(factor)),
+            Target::Times([down, across]) if down == across => format!("Upsample times {down}"),
+            Target::Times([down, across]) => format!("Upsample times {down}×{across}"),
             Target::Size(size) => format!("Upsample to {}", short(size)),
         },
-        |x| x.interpolate(layer.size(x)?, layer.mode);
+        |x| match layer.target {
+            Target::Times(factors) => x.interpolate_by(factors, layer.mode),
+            Target::Size(size) => x.interpolate(size, layer.mode),
+        };
 }

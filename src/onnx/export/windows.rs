@@ -157,26 +157,35 @@ pub(super) fn adaptive_max(call: &mut Call<'_>) -> Done {
     call.is(x)
 }
 
-/// A resize by a factor, if both recordings have one factor; else to a fixed size, or to the size
-/// of another tensor.
+/// A resize by the factors that the operation was given, or by those of the sizes if both
+/// recordings have them; else to a fixed size, or to the size of another tensor.
 pub(super) fn interpolate(call: &mut Call<'_>) -> Done {
     let (x, [in_a, in_b], [out_a, out_b]) = (call.x(0)?, call.shapes(0)?, call.output_shapes());
-    let mut attributes = match call.text("mode")? {
-        "nearest" => vec![text("coordinate_transformation_mode", "asymmetric"), text("mode", "nearest"), text("nearest_mode", "floor")],
-        "bilinear" => vec![text("coordinate_transformation_mode", "half_pixel"), text("mode", "linear")],
-        _ => vec![text("coordinate_transformation_mode", "align_corners"), text("mode", "linear")],
-    };
-    attributes.sort_by_key(|&(name, _)| name);
-    if out_a[2..] != out_b[2..] {
+    let mut attributes = vec![text("coordinate_transformation_mode", call.text("coordinates")?)];
+    match call.text("filter")? {
+        "linear" => attributes.push(text("mode", "linear")),
+        "cubic" => attributes.extend([float("cubic_coeff_a", call.float("a")?), text("mode", "cubic")]),
+        rounding => attributes.extend([text("mode", "nearest"), text("nearest_mode", rounding)]),
+    }
+    let given = [call.float("height_factor")?, call.float("width_factor")?];
+    let mut factors = None;
+    if given != [0.0, 0.0] {
+        let fits = |input: usize, output: usize, factor: f64| (input as f64 * factor).floor() == output as f64;
+        if !(0..2).all(|axis| fits(in_a[2 + axis], out_a[2 + axis], given[axis])) {
+            return Err(format!("ONNX computes the size from the factors {given:?}, which here are given beside another size"));
+        }
+        factors = Some(given);
+    } else if out_a[2..] != out_b[2..] {
         let factor = |axis: usize| {
             let [a, b] = [(in_a[axis], out_a[axis]), (in_b[axis], out_b[axis])].map(|(input, output)| output as f64 / input as f64);
             (a == b).then_some(a)
         };
-        if let (Some(height), Some(width)) = (factor(2), factor(3)) {
-            let scales = numbers(&[1.0, 1.0, height, width], &[4], crate::DType::F32)?;
-            let scales = call.initialiser("scales", scales);
-            return call.done("Resize", &[&x, "", &scales], attributes);
-        }
+        factors = factor(2).zip(factor(3)).map(|(height, width)| [height, width]);
+    }
+    if let Some([height, width]) = factors {
+        let scales = numbers(&[1.0, 1.0, height, width], &[4], crate::DType::F32)?;
+        let scales = call.initialiser("scales", scales);
+        return call.done("Resize", &[&x, "", &scales], attributes);
     }
     let sizes = call.sizes([&out_a, &out_b])?;
     call.done("Resize", &[&x, "", "", &sizes], attributes)

@@ -143,6 +143,8 @@ fn fields_of_operations_between_layers_are_the_support_of_the_gradient() {
         ([14, 22], bilinear(false)),
         ([10, 7], bilinear(true)),
         ([3, 4], bilinear(false)),
+        ([9, 15], Interpolation::NearestExact),
+        ([10, 17], Interpolation::Bicubic { align_corners: true }),
     ] {
         compared += behind(shape, scaled(size, mode));
     }
@@ -160,7 +162,7 @@ fn fields_of_operations_between_layers_are_the_support_of_the_gradient() {
     compared += behind(shape, |a, _| a.reshape([1, 2, 2, 7, 11])?.permute([0, 2, 1, 3, 4])?.reshape([1, 4, 7, 11]));
     compared += behind(shape, |a, b| a.add(&b.index_select(1, &Tensor::from_vec(vec![3i64, 1, 0, 2], [4])?)?));
     compared += behind(shape, |a, b| Tensor::cat(&[&a.narrow(1, 0, 2)?, &b.narrow(1, 1, 2)?], 1)?.softplus());
-    assert_eq!(compared, 17 * 9);
+    assert_eq!(compared, 19 * 9);
 }
 
 #[test]
