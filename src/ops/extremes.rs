@@ -245,6 +245,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "conv1d",
             "conv2d",
             "conv_transpose2d",
+            "ctc_loss",
             "cumsum",
             "group_norm",
             "interpolate",

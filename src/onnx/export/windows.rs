@@ -1,6 +1,6 @@
 //! Convolutions, dense layers, pooling, resampling.
 
-use super::call::{Call, Done, Foldable, int, ints, text};
+use super::call::{Call, Done, Foldable, float, int, ints, text};
 use super::reductions::over;
 use super::shapes::numbers;
 
