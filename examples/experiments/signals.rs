@@ -55,7 +55,7 @@ fn run(lab: &Lab) -> Result<String> {
     let data = lab.data("signals");
     let tasks = match &data {
         Some(dir) => vec![
-            classes(dir, "GunPoint", ["draws a gun", "points"], lab.pick(30, 150), lab.pick(0.85, 0.98))?,
+            classes(dir, "GunPoint", ["draws a gun", "points"], lab.pick(30, 150), lab.pick(0.6, 0.98))?,
             classes(dir, "ItalyPowerDemand", ["October to March", "April to September"], lab.pick(30, 150), lab.pick(0.9, 0.95))?,
         ],
         None => vec![made(lab.seed)?],
