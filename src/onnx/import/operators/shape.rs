@@ -195,7 +195,8 @@ fn depth_to_space(call: &Call<'_>) -> Result<Vec<Value>> {
 
 fn space_to_depth(call: &Call<'_>) -> Result<Vec<Value>> {
     let ([n, c, h, w], b) = blocks(call)?;
-    let y = call.tensor(0)?.reshape([n, c, h / b, b, w / b, b])?.permute([0, 3, 5, 1, 2, 4])?;
+    let order = if call.node.text("mode", "DCR")? == "CRD" { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+    let y = call.tensor(0)?.reshape([n, c, h / b, b, w / b, b])?.permute(order)?;
     call.like_first(y.reshape([n, c * b * b, h / b, w / b])?)
 }
 
