@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use convnet::chart::Panels;
-use convnet::data::{Batch, ColorMap, DataLoader, Dataset, Digits, Image, Mnist, Rng, Subset};
+use convnet::data::{Batch, ColorMap, DataLoader, Dataset, Digits, Image, Mnist, Rng, Subset, Transform};
 use convnet::nn::Module;
 use convnet::ops::Interpolation;
 use convnet::optim::{Adam, LrSchedule, OneCycleLr, Optimizer, Sgd};
@@ -135,6 +135,43 @@ pub fn fit<M: Module + ?Sized>(model: &M, data: &DataLoader, epochs: u64, lr: f6
 /// Returns the share of pictures that a classifier gets right.
 pub fn accuracy<M: Module + ?Sized>(model: &M, data: &DataLoader) -> Result<f64> {
     Ok(train::evaluate(model, data)?.accuracy())
+}
+
+/// Reads pictures into tensors `[N, C, H, W]` and `[N]`, each through a transform.
+pub fn tensors(
+    pictures: &Pictures,
+    indices: impl IntoIterator<Item = usize>,
+    transform: impl Transform + 'static,
+) -> Result<(Tensor, Tensor)> {
+    let subset = Subset::shared(Arc::clone(pictures), indices)?;
+    let count = subset.len();
+    let Batch { images, labels } =
+        DataLoader::new(subset, count).transform(transform).epoch(0).next().ok_or_else(|| Error::msg("there are no pictures"))??;
+    Ok((images, labels))
+}
+
+/// Returns an epoch of shuffled minibatches, drawn by this thread's generator.
+pub fn shuffled(images: &Tensor, labels: &Tensor, size: usize) -> Result<Vec<(Tensor, Tensor)>> {
+    let order = Tensor::rand([labels.numel()]).argsort(0, false)?;
+    let batches = (0..labels.numel()).step_by(size).map(|start| {
+        let chosen = order.narrow(0, start, size.min(labels.numel() - start))?;
+        Ok((images.index_select(0, &chosen)?, labels.index_select(0, &chosen)?))
+    });
+    batches.collect()
+}
+
+/// Returns the share of pictures whose largest output is that of their class, in evaluation mode.
+pub fn accuracy_of(model: &dyn Module, images: &Tensor, labels: &Tensor) -> Result<f64> {
+    model.eval();
+    let mut correct = 0;
+    for start in (0..labels.numel()).step_by(500) {
+        let size = 500.min(labels.numel() - start);
+        let classes = no_grad(|| model.forward(&images.narrow(0, start, size)?))?.argmax(1)?;
+        let (found, wanted) = (classes.to_vec::<i64>()?, labels.narrow(0, start, size)?.to_vec::<i64>()?);
+        correct += found.iter().zip(wanted).filter(|(found, wanted)| *found == wanted).count();
+    }
+    model.train();
+    Ok(correct as f64 / labels.numel() as f64)
 }
 
 /// Says where a picture is.

@@ -8,15 +8,21 @@
 //! cargo run --release --example experiments -- all --quick
 //! ```
 
+mod activations;
+mod approximation;
 mod architecture_search;
 mod attention;
 mod backpropagation;
 mod correlation;
+mod degradation;
 mod equivariance;
 mod faces;
 mod gan;
+mod generalisation;
 mod graph;
+mod initial_values;
 mod lab;
+mod lenet_history;
 mod parameters;
 mod quantum;
 mod reading;
@@ -42,11 +48,17 @@ const EXPERIMENTS: &[Experiment] = &[
     equivariance::EXPERIMENT,
     sizes::EXPERIMENT,
     // Why networks learn, and why not.
+    activations::EXPERIMENT,
+    approximation::EXPERIMENT,
     backpropagation::EXPERIMENT,
+    degradation::EXPERIMENT,
+    generalisation::EXPERIMENT,
+    initial_values::EXPERIMENT,
     // Networks for other tasks.
     gan::EXPERIMENT,
     text::EXPERIMENT,
     signals::EXPERIMENT,
+    lenet_history::EXPERIMENT,
     segmentation::EXPERIMENT,
     faces::EXPERIMENT,
     reading::EXPERIMENT,
