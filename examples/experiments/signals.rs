@@ -188,7 +188,7 @@ fn draw(lab: &Lab, model: &SignalFcn, task: &Task) -> Result<()> {
             let curve =
                 |values: &[f32], scale: f32| values.iter().enumerate().map(|(t, &v)| (t as f64, f64::from(v * scale))).collect::<Vec<_>>();
             charts.push(
-                Chart::new(format!("{}: {} (test series {index})", task.name, task.names[class as usize]))
+                Chart::new(format!("{}: {}, series {index}", task.name, task.names[class as usize]))
                     .x("moment")
                     .y("series; map, scaled to 2")
                     .curve("series", curve(&row(series, 0)?, 1.0))
