@@ -98,7 +98,7 @@ impl<T: Real> Sequence<'_, T> {
 
     /// Returns the class of a position.
     fn class(&self, position: usize) -> usize {
-        if position % 2 == 0 { self.blank } else { self.labels[position / 2] }
+        if position.is_multiple_of(2) { self.blank } else { self.labels[position / 2] }
     }
 
     /// Returns whether an alignment may go from position `from` to the next but one: not from a
