@@ -308,7 +308,6 @@ impl Module for UNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ModuleExt;
 
     fn small() -> UNetOptions {
         UNetOptions::new(3).input_channels(2).width(4).depth(2)
