@@ -13,6 +13,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod distributed;
 mod options;
 mod report;
 
@@ -33,6 +34,14 @@ fn main() -> ExitCode {
 fn train(options: &Options, table: &toml::Table) -> Result<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(options.data.seed);
+    let group = if options.run.distributed { Some(distributed::group()?) } else { None };
+    let first = group.as_ref().is_none_or(|group| group.is_first());
+    // Only one of several processes speaks and writes.
+    let say = |line: std::fmt::Arguments<'_>| {
+        if first {
+            say(line)
+        }
+    };
     let checkpoints = checkpoints(options)?;
     let splits = options.data.open()?;
     let input = model::input(&options.model)?;
@@ -87,14 +96,20 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
         let stopping = EarlyStopping::on(&run.monitor).patience(patience);
         trainer = trainer.callback(if maximize { stopping.maximize() } else { stopping });
     }
-    if let (Some(dir), Some(checkpoints)) = (&options.out, &checkpoints) {
+    if let Some(group) = &group {
+        trainer = trainer.distributed(distributed::settings(group, &options.run));
+    }
+    if let Some(checkpoints) = &checkpoints {
+        trainer = trainer.checkpoints(checkpoints.clone());
+    }
+    if let (Some(dir), true) = (&options.out, first) {
         config::save(dir, table)?;
         let mut board = TensorBoard::in_dir(dir);
         if !options.resume {
             let target = options.data.target(input)?;
             board.graph(&model, [1, target.channels, target.size, target.size])?;
         }
-        trainer = trainer.checkpoints(checkpoints.clone()).log(board).log(CsvLog::new(dir.join("log.csv")));
+        trainer = trainer.log(board).log(CsvLog::new(dir.join("log.csv")));
     }
     let loss = CrossEntropyOptions { label_smoothing: run.label_smoothing, ..Default::default() };
     let report = trainer.fit(&train, &valid, |model, Batch { images, labels }| {
@@ -104,7 +119,7 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
         Ok(Step::new(logits.cross_entropy_with(labels, &loss)?).metric("accuracy", accuracy(&logits, &classes)?))
     })?;
 
-    if let Some(dir) = &options.out {
+    if let (Some(dir), true) = (&options.out, first) {
         let path = dir.join("report.html");
         report::write(&path, (options, table), (&*model, &splits, &valid), &report)?;
         say(format_args!("report: {}", path.display()));
@@ -122,6 +137,9 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
     {
         let value = Checkpoint::load(&best)?.section("best")?.get("value").map(|value| value.item::<f64>()).transpose()?;
         say(format_args!("best {}: {:.4} in {}", run.monitor, value.unwrap_or(f64::NAN), best.display()));
+    }
+    if let Some(group) = &group {
+        say(format_args!("{}", distributed::summary(group)));
     }
     let last = report.last().and_then(|metrics| metrics.get("valid/accuracy"));
     say(format_args!("accuracy: {:.4}", last.copied().unwrap_or(f64::NAN)));

@@ -96,4 +96,17 @@ pub struct RunOptions {
     /// Log the loss of a single step after this many; 0 for never
     #[arg(long, default_value_t = 50)]
     pub log_every: u64,
+    /// Train together with the other processes that mpirun has started
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub distributed: bool,
+    /// Parts of a batch, a power of two; numbers of processes that divide it give the same bits
+    #[arg(long, default_value_t = 8)]
+    pub shards: usize,
+    /// Let MPI add in any order: faster, and other bits for other numbers of processes
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub any_order: bool,
+    /// Average the parameters after this many steps of each process instead of gradients in each
+    /// step, for slow networks
+    #[arg(long, value_name = "STEPS")]
+    pub average_every: Option<u64>,
 }

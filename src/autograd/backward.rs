@@ -1,6 +1,6 @@
 //! The backward pass.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use super::checkpoint::INSIDE;
@@ -69,7 +69,23 @@ impl Tensor {
             None if self.numel() == 1 => self.try_full_like(1.0)?,
             None => return Err(Error::Backward(format!("a tensor of shape {:?} needs a gradient to start from", self.shape()))),
         };
-        super::no_grad(|| walk(root, start, options.retain_graph))
+        super::no_grad(|| walk(root, start, options.retain_graph, None))
+    }
+
+    /// Computes gradients as [`backward`](Tensor::backward) does, from `scale` in place of one, and
+    /// passes the gradient of each leaf to `ready` as soon as it is complete, with the number of the
+    /// leaf's node. With gradient checkpoints in the graph, all are complete at the end only.
+    ///
+    /// # Errors
+    /// Those of [`backward_with`](Tensor::backward_with), and those of `ready`.
+    pub(crate) fn backward_by_leaf(&self, scale: f64, ready: &mut dyn FnMut(u64, Tensor) -> Result<()>) -> Result<()> {
+        let root = self.node().ok_or_else(|| Error::Backward(self.why_without_history()))?;
+        if self.numel() != 1 {
+            return Err(Error::Backward(format!("a loss has one element, got shape {:?}", self.shape())));
+        }
+        let start = self.try_full_like(scale)?;
+        let leaves = Leaves { uses: uses_of_leaves(root), ready };
+        super::no_grad(|| walk(root, start, false, Some(leaves))).map(drop)
     }
 }
 
@@ -105,15 +121,44 @@ impl GradBuffer {
     }
 }
 
+/// The leaves of a graph, for a pass that passes on their gradients early.
+struct Leaves<'r> {
+    /// How many inputs of operations each leaf still is; empty when that is not known.
+    uses: HashMap<u64, usize>,
+    ready: &'r mut dyn FnMut(u64, Tensor) -> Result<()>,
+}
+
+/// Counts the inputs of operations that each leaf of a graph is. Returns nothing for a graph with
+/// gradient checkpoints, whose inner operations are not recorded.
+fn uses_of_leaves(root: &Arc<Node>) -> HashMap<u64, usize> {
+    let mut uses = HashMap::new();
+    let mut seen = HashSet::from([root.number]);
+    let mut stack = vec![root];
+    while let Some(node) = stack.pop() {
+        if matches!(*node.rule.lock().unwrap_or_else(PoisonError::into_inner), Some(BackwardFn::Replay(_))) {
+            return HashMap::new();
+        }
+        for source in node.inputs.iter().filter_map(|input| input.node.as_ref()) {
+            if source.is_leaf() {
+                *uses.entry(source.number).or_insert(0) += 1;
+            } else if seen.insert(source.number) {
+                stack.push(source);
+            }
+        }
+    }
+    uses
+}
+
 /// The state of a backward pass: the gradients of the nodes that it has not run yet.
-struct BackwardPass {
+struct BackwardPass<'r> {
     pending: HashMap<u64, GradBuffer>,
     /// The gradients of joint nodes, one for each output.
     pending_joint: HashMap<u64, Vec<Option<Tensor>>>,
     queue: BinaryHeap<Newest>,
+    leaves: Option<Leaves<'r>>,
 }
 
-impl BackwardPass {
+impl BackwardPass<'_> {
     /// Adds a gradient to the sum at a node.
     fn accumulate(&mut self, to: &Arc<Node>, buffer: GradBuffer) -> Result<()> {
         let buffer = match self.pending.remove(&to.number) {
@@ -127,6 +172,21 @@ impl BackwardPass {
         Ok(())
     }
 
+    /// Notes that an operation has delivered its gradient for a leaf. The last one completes it.
+    fn delivered(&mut self, to: &Node) -> Result<()> {
+        let Some(leaves) = &mut self.leaves else { return Ok(()) };
+        let Some(uses) = leaves.uses.get_mut(&to.number) else { return Ok(()) };
+        *uses -= 1;
+        match self.pending.remove(&to.number) {
+            Some(buffer) if *uses == 0 => (leaves.ready)(to.number, buffer.whole()?),
+            Some(buffer) => {
+                self.pending.insert(to.number, buffer);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Sets the gradient of output `index` of a joint node that has `of` outputs.
     fn accumulate_joint(&mut self, joint: &Arc<Node>, index: usize, of: usize, gradient: Tensor) {
         let queue = &mut self.queue;
@@ -138,12 +198,15 @@ impl BackwardPass {
     }
 }
 
-fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
+fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool, leaves: Option<Leaves<'_>>) -> Result<Gradients> {
     let mut gradients = Gradients::default();
-    let mut pass = BackwardPass { pending: HashMap::new(), pending_joint: HashMap::new(), queue: BinaryHeap::new() };
+    let mut pass = BackwardPass { pending: HashMap::new(), pending_joint: HashMap::new(), queue: BinaryHeap::new(), leaves };
     pass.accumulate(root, GradBuffer { shape: start.shape().into(), sum: start })?;
     while let Some(Newest(node)) = pass.queue.pop() {
         let Some(mut buffer) = pass.pending.remove(&node.number) else {
+            if node.is_leaf() {
+                continue; // Its gradient was passed on early.
+            }
             let gradients = pass.pending_joint.remove(&node.number).expect("a queued node has a gradient");
             with_rule(&node, retain_graph, |rule| run_joint(&node, rule, &gradients, &mut pass))?;
             continue;
@@ -152,7 +215,10 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
         if node.is_leaf() {
-            gradients.insert_number(node.number, buffer.whole()?);
+            match &mut pass.leaves {
+                Some(leaves) => (leaves.ready)(node.number, buffer.whole()?)?,
+                None => gradients.insert_number(node.number, buffer.whole()?),
+            }
             continue;
         }
         if node.retains_grad() {
@@ -217,11 +283,14 @@ fn deliver(node: &Node, returned: Vec<Option<Tensor>>, pass: &mut BackwardPass) 
         return Err(Error::Backward(format!("{op}: backward returned {given} gradients for {inputs} inputs")));
     }
     for (index, (input, returned)) in node.inputs.iter().zip(returned).enumerate() {
-        let (Some(source), Some(returned)) = (&input.node, returned) else { continue };
-        if let Some(misfit) = input.misfit(&returned) {
-            return Err(Error::Backward(format!("{op}: backward returned {misfit}, for input {index}")));
+        let Some(source) = &input.node else { continue };
+        if let Some(returned) = returned {
+            if let Some(misfit) = input.misfit(&returned) {
+                return Err(Error::Backward(format!("{op}: backward returned {misfit}, for input {index}")));
+            }
+            pass.accumulate(source, received(returned, input)?)?;
         }
-        pass.accumulate(source, received(returned, input)?)?;
+        pass.delivered(source)?;
     }
     Ok(())
 }

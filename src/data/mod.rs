@@ -43,7 +43,7 @@ mod pixels;
 #[cfg(feature = "image")]
 mod png;
 mod rng;
-mod samplers;
+pub(crate) mod samplers;
 mod transforms;
 
 pub use annotations::{Boxes, KeyPoints, Mask, Part};

@@ -31,6 +31,18 @@ impl Batches {
         self.ends.push(self.order.len());
     }
 
+    /// Cuts each batch into `parts` of nearly equal sizes, which are batches then; those of a batch
+    /// with fewer samples than parts are partly empty.
+    pub(crate) fn split(self, parts: usize) -> Batches {
+        let mut start = 0;
+        let mut ends = Vec::with_capacity(self.ends.len() * parts);
+        for end in self.ends {
+            ends.extend((1..=parts).map(|part| start + (end - start) * part / parts));
+            start = end;
+        }
+        Batches { order: self.order, ends }
+    }
+
     /// Returns the number of batches.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -45,6 +57,32 @@ impl Batches {
     pub fn get(&self, number: usize) -> &[usize] {
         let start = if number == 0 { 0 } else { self.ends.get(number - 1).copied().unwrap_or(self.order.len()) };
         &self.order[start..self.ends.get(number).copied().unwrap_or(start)]
+    }
+}
+
+/// The batches of one of several processes: of every `world` runs of `run` batches, the one at
+/// `rank`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) rank: usize,
+    pub(crate) world: usize,
+    pub(crate) run: usize,
+}
+
+impl Share {
+    /// All batches.
+    pub(crate) const ALL: Share = Share { rank: 0, world: 1, run: 1 };
+
+    /// Returns the number, among all batches, of the one at a position in this share.
+    pub(crate) fn number(self, position: usize) -> usize {
+        (position / self.run * self.world + self.rank) * self.run + position % self.run
+    }
+
+    /// Returns how many of `count` batches belong to this share.
+    pub(crate) fn len(self, count: usize) -> usize {
+        let cycle = self.world * self.run;
+        let rest = (count % cycle).saturating_sub(self.rank * self.run).min(self.run);
+        count / cycle * self.run + rest
     }
 }
 

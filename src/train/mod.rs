@@ -6,6 +6,7 @@
 mod average;
 mod callback;
 pub mod checkpoint;
+mod distributed;
 mod early_stopping;
 mod log;
 mod lr_range;
@@ -16,6 +17,7 @@ mod trainer;
 pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm, with_average};
 pub use callback::{Callback, MetricValues, RunState};
 pub use checkpoint::{Checkpoint, Checkpoints};
+pub use distributed::{DataParallel, Distributed, Group, ParallelEpoch, Traffic, Transport};
 pub use early_stopping::EarlyStopping;
 pub use log::{CsvLog, JsonLines, LogValue, Logger, TensorBoard};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::OnError;
 use crate::data::annotations::Part;
 use crate::data::rng::Purpose;
-use crate::data::samplers::Batches;
+use crate::data::samplers::{Batches, Share};
 use crate::data::transforms::pad_to;
 use crate::data::{BatchTransform, Collate, Dataset, Rng, Transform};
 use crate::error::{Context as _, Error, Result};
@@ -21,14 +21,22 @@ pub(super) struct BatchBuilder<S: Collate> {
     pub(super) on_error: OnError,
     pub(super) failures: Arc<Mutex<Vec<Error>>>,
     pub(super) batches: Batches,
+    /// The batches that this loader makes.
+    pub(super) share: Share,
     pub(super) seed: u64,
     pub(super) epoch: u64,
 }
 
 impl<S: Collate> BatchBuilder<S> {
-    /// Makes one batch, or fails early once it is not wanted. Panics inside of datasets and
-    /// transforms become errors. `None` when all its samples were skipped.
-    pub(super) fn make(&self, number: usize, wanted: impl Fn() -> bool) -> Result<Option<S::Batch>> {
+    /// Returns the number of batches in the share.
+    pub(super) fn len(&self) -> usize {
+        self.share.len(self.batches.len())
+    }
+
+    /// Makes the batch at a position in the share, or fails early once it is not wanted. Panics
+    /// inside of datasets and transforms become errors. `None` when all its samples were skipped.
+    pub(super) fn make(&self, position: usize, wanted: impl Fn() -> bool) -> Result<Option<S::Batch>> {
+        let number = self.share.number(position);
         let indices = self.batches.get(number);
         let mut samples = Vec::with_capacity(indices.len());
         for &index in indices {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::builder::BatchBuilder;
 use self::pool::Pool;
 use super::rng::Purpose;
-use super::samplers::{Batches, RandomSampler, Sampler, SequentialSampler};
+use super::samplers::{Batches, RandomSampler, Sampler, SequentialSampler, Share};
 use super::{BatchTransform, Collate, Dataset, Image, Rng, Transform};
 use crate::error::{Error, Result};
 
@@ -208,11 +208,18 @@ impl<S: Collate> DataLoader<S> {
     /// # Errors
     /// The iterator ends with the first error, as [`epoch`](DataLoader::epoch) does.
     pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch<S> {
+        self.share_from(epoch, first, 1, Share::ALL)
+    }
+
+    /// Returns the batches of an epoch that belong to a share, each cut into `parts`, which count as
+    /// batches; `first` is a position in the share.
+    pub(crate) fn share_from(&self, epoch: u64, first: usize, parts: usize, share: Share) -> Epoch<S> {
         let (batches, invalid) = match self.batches(epoch) {
-            Ok(batches) => (batches, None),
+            Ok(batches) if parts == 1 => (batches, None),
+            Ok(batches) => (batches.split(parts), None),
             Err(error) => (Batches::default(), Some(error)),
         };
-        let count = batches.len();
+        let count = share.len(batches.len());
         let builder = Arc::new(BatchBuilder {
             dataset: Arc::clone(&self.dataset),
             transforms: self.transforms.clone(),
@@ -221,6 +228,7 @@ impl<S: Collate> DataLoader<S> {
             on_error: self.on_error,
             failures: Arc::clone(&self.failures),
             batches,
+            share,
             seed: self.seed,
             epoch,
         });
@@ -267,7 +275,39 @@ impl<S: Collate> Epoch<S> {
 
     /// Returns the indices of a batch's samples in the dataset.
     pub fn indices(&self, batch: usize) -> &[usize] {
-        self.builder.batches.get(batch)
+        self.builder.batches.get(self.builder.share.number(batch))
+    }
+}
+
+impl<S: Collate> Epoch<S> {
+    /// Returns whether there are no more batches; false before an error.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.invalid.is_none() && self.next >= self.builder.len()
+    }
+
+    /// Returns the indices of the samples of a batch by its number among those of all shares.
+    pub(crate) fn indices_of_number(&self, number: usize) -> &[usize] {
+        self.builder.batches.get(number)
+    }
+
+    /// Returns the next batch, as nothing when it has no samples.
+    pub(crate) fn take_next(&mut self) -> Option<Result<Option<S::Batch>>> {
+        if let Some(error) = self.invalid.take() {
+            return Some(Err(error));
+        }
+        let count = self.builder.len();
+        if self.next >= count {
+            return None;
+        }
+        let batch = match &self.pool {
+            Some(pool) => pool.take(self.next),
+            None => self.builder.make(self.next, || true),
+        };
+        self.next = if batch.is_ok() { self.next + 1 } else { count };
+        if self.next == count {
+            self.pool = None;
+        }
+        Some(batch)
     }
 }
 
@@ -275,29 +315,12 @@ impl<S: Collate> Iterator for Epoch<S> {
     type Item = Result<S::Batch>;
 
     fn next(&mut self) -> Option<Result<S::Batch>> {
-        if let Some(error) = self.invalid.take() {
-            return Some(Err(error));
-        }
-        let count = self.builder.batches.len();
-        while self.next < count {
-            let batch = match &self.pool {
-                Some(pool) => pool.take(self.next),
-                None => self.builder.make(self.next, || true),
-            };
-            self.next = if batch.is_ok() { self.next + 1 } else { count };
-            if self.next == count {
-                self.pool = None;
-            }
-            // A batch whose samples were all skipped is passed over.
-            if let Some(batch) = batch.transpose() {
-                return Some(batch);
-            }
-        }
-        None
+        // A batch whose samples were all skipped is passed over.
+        std::iter::from_fn(|| self.take_next()).find_map(Result::transpose)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.builder.batches.len() - self.next + usize::from(self.invalid.is_some());
+        let left = self.builder.len() - self.next + usize::from(self.invalid.is_some());
         // The lower bound is 1, since an error ends the iterator; 0 when batches may be skipped.
         let least = if self.builder.on_error == OnError::Skip { 0 } else { left.min(1) };
         (least, Some(left))
@@ -308,6 +331,6 @@ impl<S: Collate> FusedIterator for Epoch<S> {}
 
 impl<S: Collate> fmt::Debug for Epoch<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Epoch {} (batch {} of {})", self.builder.epoch, self.next, self.builder.batches.len())
+        write!(f, "Epoch {} (batch {} of {})", self.builder.epoch, self.next, self.builder.len())
     }
 }

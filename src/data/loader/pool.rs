@@ -51,7 +51,7 @@ impl<B: Send + 'static> Pool<B> {
             ready: Condvar::new(),
             room: Condvar::new(),
             window,
-            end: AtomicUsize::new(builder.batches.len()),
+            end: AtomicUsize::new(builder.len()),
         });
         let start = |i| {
             let (shared, builder) = (Arc::clone(&shared), Arc::clone(builder));

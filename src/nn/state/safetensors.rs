@@ -28,6 +28,20 @@ pub(crate) fn save(state: &StateDict, path: &Path) -> Result<()> {
 
 /// Writes a file with texts in its metadata.
 pub(crate) fn save_with_metadata(state: &StateDict, metadata: &[(&str, &str)], path: &Path) -> Result<()> {
+    let (header, tensors) = laid_out(state, metadata, path)?;
+    write_atomically(path, |out| write_to(out, &header, &tensors))
+}
+
+/// Returns the bytes of a file with texts in its metadata; `path` is what errors name.
+pub(crate) fn to_bytes(state: &StateDict, metadata: &[(&str, &str)], path: &Path) -> Result<Vec<u8>> {
+    let (header, tensors) = laid_out(state, metadata, path)?;
+    let mut bytes = Vec::new();
+    write_to(&mut bytes, &header, &tensors).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    Ok(bytes)
+}
+
+/// Returns the header of a file and the tensors in their order.
+fn laid_out<'s>(state: &'s StateDict, metadata: &[(&str, &str)], path: &Path) -> Result<(String, Vec<(&'s str, &'s Tensor)>)> {
     if state.contains_key("__metadata__") {
         return Err(Error::format(path, "a tensor cannot be called `__metadata__` in a safetensors file; rename it"));
     }
@@ -42,11 +56,13 @@ pub(crate) fn save_with_metadata(state: &StateDict, metadata: &[(&str, &str)], p
     if header.len() > LONGEST_HEADER {
         return Err(Error::format(path, format!("a header of {} bytes is longer than readers accept", header.len())));
     }
-    write_atomically(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        tensors.iter().try_for_each(|(_, tensor)| write_elements(out, tensor))
-    })
+    Ok((header, tensors))
+}
+
+fn write_to(out: &mut dyn Write, header: &str, tensors: &[(&str, &Tensor)]) -> io::Result<()> {
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    tensors.iter().try_for_each(|(_, tensor)| write_elements(out, tensor))
 }
 
 fn header(tensors: &[(&str, &Tensor)], metadata: &[(&str, &str)]) -> String {
@@ -93,12 +109,16 @@ pub(crate) fn load(path: &Path) -> Result<StateDict> {
 
 /// Reads a file with the texts of its metadata.
 pub(crate) fn load_with_metadata(path: &Path) -> Result<(StateDict, HashMap<String, String>)> {
-    let bytes = read_file(path)?;
-    if let Some(what) = other_kind(&bytes) {
+    from_bytes(&read_file(path)?, path)
+}
+
+/// Reads the bytes of a file; `path` is what errors name.
+pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<(StateDict, HashMap<String, String>)> {
+    if let Some(what) = other_kind(bytes) {
         return Err(Error::format(path, format!("not a safetensors file: {what}")));
     }
     let malformed = |error| Error::format(path, clipped(&format!("not a safetensors file: {error}")));
-    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
     let data = &bytes[size_of::<u64>() + header..];
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     sort_by(&mut tensors, |(a_name, a), (b_name, b)| (a.data_offsets, a_name).cmp(&(b.data_offsets, b_name)));

@@ -16,6 +16,7 @@
 
 mod directory;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -116,9 +117,19 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] with the path when it cannot be written; the old file is as it was then.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        safetensors::save_with_metadata(&self.tensors, &[(KEY, &self.notes())], path.as_ref())
+    }
+
+    /// Returns the bytes of the file.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        safetensors::to_bytes(&self.tensors, &[(KEY, &self.notes())], Path::new("a checkpoint"))
+    }
+
+    /// Returns the notes and the version as JSON.
+    fn notes(&self) -> String {
         let mut notes = self.notes.clone();
         notes.insert("version".to_string(), VERSION.into());
-        safetensors::save_with_metadata(&self.tensors, &[(KEY, &Value::Object(notes).to_string())], path.as_ref())
+        Value::Object(notes).to_string()
     }
 
     /// Reads a checkpoint.
@@ -128,7 +139,16 @@ impl Checkpoint {
     /// one of a newer version.
     pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
-        let (tensors, metadata) = safetensors::load_with_metadata(path)?;
+        Checkpoint::of_parts(safetensors::load_with_metadata(path)?, path)
+    }
+
+    /// Reads the bytes of a checkpoint's file.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Checkpoint> {
+        let path = Path::new("a checkpoint");
+        Checkpoint::of_parts(safetensors::from_bytes(bytes, path)?, path)
+    }
+
+    fn of_parts((tensors, metadata): (StateDict, HashMap<String, String>), path: &Path) -> Result<Checkpoint> {
         let no_checkpoint = "not a checkpoint: it has weights, but nothing of a run; `load` of the model reads it";
         let notes = metadata.get(KEY).ok_or_else(|| Error::format(path, no_checkpoint))?;
         let Ok(Value::Object(notes)) = serde_json::from_str(notes) else {

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 pub use report::{Ending, EpochRecord, TrainReport};
 
 use self::run::Run;
-use super::{Callback, Checkpoints, Logger, WeightAverage};
+use super::{Callback, Checkpoints, Distributed, Logger, WeightAverage};
 use crate::data::{Collate, DataLoader};
 use crate::error::{Error, Result};
 use crate::nn::Module;
@@ -45,6 +45,16 @@ impl Step {
     pub fn metric(mut self, name: impl Into<String>, value: f64) -> Step {
         self.metrics.push((name.into(), value));
         self
+    }
+
+    /// Returns the loss.
+    pub fn loss(&self) -> &Tensor {
+        &self.loss
+    }
+
+    /// Returns the metrics by name.
+    pub fn metrics(&self) -> &[(String, f64)] {
+        &self.metrics
     }
 }
 
@@ -113,6 +123,7 @@ pub struct Trainer<'a, M: Module> {
     progress: bool,
     ctrl_c: bool,
     stop_flag: Option<Arc<AtomicBool>>,
+    distributed: Option<Distributed<'a>>,
 }
 
 impl<'a, M: Module> Trainer<'a, M> {
@@ -141,6 +152,7 @@ impl<'a, M: Module> Trainer<'a, M> {
             progress: true,
             ctrl_c: false,
             stop_flag: None,
+            distributed: None,
         }
     }
 
@@ -289,6 +301,19 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
+    /// Trains together with the other processes of a group: each computes a part of every batch. All
+    /// run the same program with the same settings. Rank 0 shows progress and writes checkpoints and
+    /// logs; the others need no common file system.
+    ///
+    /// Callbacks run in every process, and see the same numbers. Without
+    /// [`average_every`](Distributed::average_every) all processes have the same parameters after
+    /// each step, and a run can be resumed with another number of processes: the bits are the same.
+    #[must_use]
+    pub fn distributed(mut self, distributed: Distributed<'a>) -> Trainer<'a, M> {
+        self.distributed = Some(distributed);
+        self
+    }
+
     /// Trains on the batches of a loader, and validates on those of another after each epoch, when
     /// there is one: `&valid` or `None`. The model is in evaluation mode afterwards.
     ///
@@ -296,7 +321,8 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// The errors of the loaders, the closure and the callbacks, with the epoch and batch;
     /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not exist;
     /// [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the checkpoint
-    /// that is there; [`Error::Io`] when a checkpoint or a log cannot be written.
+    /// that is there; [`Error::Io`] when a checkpoint or a log cannot be written; [`Error::Training`]
+    /// that names the rank when another process fails, hangs or has other settings.
     pub fn fit<'v, S: Collate>(
         self,
         train: &DataLoader<S>,
@@ -307,6 +333,11 @@ impl<'a, M: Module> Trainer<'a, M> {
         if batches == 0 {
             return Err(Error::Training("there is nothing to train on: the loader has no batches".into()));
         }
-        Run::new(self, train, valid.into(), batches, step)?.run()
+        let group = self.distributed.map(|distributed| distributed.group());
+        let report = Run::new(self, train, valid.into(), batches, step).and_then(Run::run);
+        if let (Some(group), Err(error)) = (group, &report) {
+            group.fail(error.to_string());
+        }
+        report
     }
 }

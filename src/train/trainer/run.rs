@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
 use crate::autograd::{Gradients, no_grad};
+use crate::data::samplers::Share;
 use crate::data::{Collate, DataLoader, Rng};
 use crate::error::{Context as _, Error, Result};
 use crate::nn::{Module, ModuleExt, StateDict};
@@ -16,13 +17,14 @@ use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
 use crate::tensor::Tensor;
 use crate::train::average::with_new_statistics;
 use crate::train::callback::no_such_metric;
-use crate::train::{Checkpoint, LogValue, Mean, MetricValues, RunState, number_of, with_average};
+use crate::train::{Checkpoint, DataParallel, LogValue, Mean, MetricValues, RunState, number_of, with_average};
 
 /// Means by name of metric.
 type Means = BTreeMap<String, Mean>;
 
 pub(super) struct Run<'a, 'l, M: Module, S: Collate, F> {
     trainer: Trainer<'a, M>,
+    parallel: Option<DataParallel<'a, M>>,
     train: &'l DataLoader<S>,
     valid: Option<&'l DataLoader<S>>,
     step_of: F,
@@ -59,6 +61,29 @@ where
         batches: usize,
         step_of: F,
     ) -> Result<Self> {
+        let parallel = match trainer.distributed {
+            Some(distributed) => {
+                if trainer.accumulate > 1 {
+                    let message = "a distributed run accumulates over the shards of a batch: give the loader larger batches instead";
+                    return Err(Error::argument("accumulate", message));
+                }
+                if !distributed.group().is_first() {
+                    // Rank 0 writes and shows what concerns all.
+                    trainer.loggers.clear();
+                    trainer.progress = false;
+                }
+                let settings = json!({
+                    "batches": batches,
+                    "samples in a batch": train.batch_size(),
+                    "epochs": trainer.epochs,
+                    "steps": trainer.steps,
+                    "seed": trainer.seed,
+                    "validation": valid.map(DataLoader::len),
+                });
+                Some(DataParallel::with_settings(trainer.model, distributed, &settings)?)
+            }
+            None => None,
+        };
         let epochs = if trainer.steps.is_none() { Some(trainer.epochs.unwrap_or(1)) } else { trainer.epochs };
         let steps_of_epoch = batches.div_ceil(trainer.accumulate) as u64;
         let steps = [epochs.map(|epochs| epochs.saturating_mul(steps_of_epoch)), trainer.steps].into_iter().flatten().min().unwrap_or(0);
@@ -73,6 +98,7 @@ where
             progress: Progress::new(trainer.progress, epochs),
             interrupt: Interrupt::new(trainer.ctrl_c, trainer.stop_flag.take()),
             trainer,
+            parallel,
             train,
             valid,
             step_of,
@@ -93,7 +119,13 @@ where
 
     pub(super) fn run(mut self) -> Result<TrainReport> {
         let checkpoint = match &self.trainer.checkpoints {
-            Some(checkpoints) if self.trainer.resume => checkpoints.latest()?,
+            Some(checkpoints) if self.trainer.resume => match &self.parallel {
+                Some(parallel) => {
+                    let latest = if parallel.is_first() { checkpoints.latest()? } else { None };
+                    parallel.of_first(latest)?
+                }
+                None => checkpoints.latest()?,
+            },
             _ => None,
         };
         if let Some(checkpoint) = checkpoint {
@@ -129,8 +161,48 @@ where
         self.seconds + self.started.elapsed().as_secs_f64()
     }
 
+    /// Trains for the rest of an epoch together with other ranks and ends it; returns whether it was
+    /// interrupted.
+    fn parallel_epoch(&mut self, mut parallel: DataParallel<'a, M>) -> Result<bool> {
+        self.trainer.model.train();
+        self.progress.begin(self.epoch, self.batch, self.batches);
+        let mut steps = parallel.epoch_from(self.train, self.epoch, self.batch, self.trainer.seed);
+        let mut interrupted = false;
+        loop {
+            let stop = self.interrupt.is_requested();
+            let place = format!("epoch {}, batch {}", self.epoch, self.batch);
+            let Some(joined) = steps.next_step(stop, &mut self.step_of).with_context(|| place.clone())? else { break };
+            let values = add_to(&mut self.means, joined.values, joined.samples).with_context(|| place)?;
+            self.batch += 1;
+            let means = &self.means;
+            self.progress.batch(joined.samples, || values_of(means, ""));
+            self.update((joined.gradients, 1), &values)?;
+            steps.average(self.step, false)?;
+            interrupted = joined.stop;
+            if interrupted || self.stop.is_some() || self.trainer.steps.is_some_and(|steps| self.step >= steps) {
+                break;
+            }
+        }
+        drop(steps);
+        parallel.average(self.step, true)?;
+        self.means = parallel.joined_means(std::mem::take(&mut self.means))?;
+        self.parallel = Some(parallel);
+        if interrupted {
+            self.write_checkpoint()?;
+            self.progress.end_of_batches();
+            return Ok(true);
+        }
+        let rate = self.progress.rate();
+        self.progress.end_of_batches();
+        self.end_epoch(rate)?;
+        Ok(false)
+    }
+
     /// Trains for the rest of an epoch and ends it; returns whether it was interrupted.
     fn epoch(&mut self) -> Result<bool> {
+        if let Some(parallel) = self.parallel.take() {
+            return self.parallel_epoch(parallel);
+        }
         self.trainer.model.train();
         let mut batches = self.train.epoch_from(self.epoch, self.batch);
         self.progress.begin(self.epoch, self.batch, self.batches);
@@ -148,7 +220,7 @@ where
             .with_context(place)?;
             drop(batch);
             let samples = batches.indices(number).len();
-            let values = add_to(&mut self.means, step, samples).with_context(place)?;
+            let values = add_to(&mut self.means, values_of_step(step)?, samples).with_context(place)?;
             self.batch = number + 1;
             let means = &self.means;
             self.progress.batch(samples, || values_of(means, ""));
@@ -281,6 +353,11 @@ where
         self.write_checkpoints_of_epoch()
     }
 
+    /// Returns whether this process writes the files of the run.
+    fn writes_files(&self) -> bool {
+        self.trainer.distributed.is_none_or(|distributed| distributed.group().is_first())
+    }
+
     /// Returns whether there is an average that has seen the model.
     fn has_average(&self) -> bool {
         self.trainer.average.as_ref().is_some_and(|average| average.updates() > 0)
@@ -319,13 +396,22 @@ where
         let model = self.trainer.model;
         model.eval();
         let mut means = Means::new();
-        let mut batches = valid.epoch(0);
+        let share = self.parallel.as_ref().map_or(Share::ALL, DataParallel::share_of_batches);
+        let mut batches = valid.share_from(0, 0, 1, share);
+        let mut found = Vec::new();
         while let Some(batch) = batches.next() {
-            let number = batches.position() - 1;
+            let position = batches.position() - 1;
+            let number = share.number(position);
             let batch = batch?;
             let step_of = &mut self.step_of;
             let step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
-            add_to(&mut means, step, batches.indices(number).len())?;
+            found.push((number, batches.indices(position).len(), values_of_step(step)?));
+        }
+        if let Some(parallel) = &self.parallel {
+            found = parallel.gathered(found)?;
+        }
+        for (_, samples, values) in found {
+            add_to(&mut means, values, samples)?;
         }
         Ok(values_of(&means, "valid/"))
     }
@@ -345,7 +431,9 @@ where
             if improved {
                 // Before the one of the epoch: a run that is killed in between repeats the epoch.
                 self.best = Some(value);
-                checkpoints.save_best(&self.checkpoint()?)?;
+                if self.writes_files() {
+                    checkpoints.save_best(&self.checkpoint()?)?;
+                }
             }
         }
         let last = self.stop.is_some() || Some(self.epoch) == self.epochs || self.trainer.steps.is_some_and(|steps| self.step >= steps);
@@ -362,8 +450,8 @@ where
         // What was logged must not be lost when the run goes on from here.
         self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
         match &self.trainer.checkpoints {
-            Some(checkpoints) => checkpoints.save(self.step, &self.checkpoint()?),
-            None => Ok(()),
+            Some(checkpoints) if self.writes_files() => checkpoints.save(self.step, &self.checkpoint()?),
+            _ => Ok(()),
         }
     }
 
@@ -445,19 +533,23 @@ where
     }
 }
 
-/// Adds the loss and the metrics of a batch to means; returns them with names of a single step.
-fn add_to(means: &mut Means, step: Step, samples: usize) -> Result<MetricValues> {
-    let loss = number_of(&step.loss)?;
-    if !loss.is_finite() {
+/// Returns the loss and the metrics of a batch by name, the loss first.
+fn values_of_step(step: Step) -> Result<Vec<(String, f64)>> {
+    Ok(std::iter::once(("loss".to_string(), number_of(&step.loss)?)).chain(step.metrics).collect())
+}
+
+/// Adds the values of a batch to means; returns them with names of a single step.
+fn add_to(means: &mut Means, values: Vec<(String, f64)>, samples: usize) -> Result<MetricValues> {
+    if let Some((_, loss)) = values.first().filter(|(_, loss)| !loss.is_finite()) {
         let hint = "a lower learning rate, or a look at the data, may help; `inspect::first_non_finite` finds the layer";
         return Err(Error::Training(format!("the loss is {loss}; {hint}")));
     }
-    let mut values = MetricValues::new();
-    for (name, value) in std::iter::once(("loss".to_string(), loss)).chain(step.metrics) {
+    let mut of_step = MetricValues::new();
+    for (name, value) in values {
         means.entry(name.clone()).or_default().update(value, samples);
-        values.insert(format!("step/{name}"), value);
+        of_step.insert(format!("step/{name}"), value);
     }
-    Ok(values)
+    Ok(of_step)
 }
 
 fn values_of(means: &Means, prefix: &str) -> MetricValues {

@@ -1,0 +1,425 @@
+//! Data-parallel training: settings, and the steps of an epoch.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::gradients::{GradientSum, TreeSum};
+use super::group::Group;
+use crate::autograd::Gradients;
+use crate::data::samplers::Share;
+use crate::data::{Collate, DataLoader, Epoch, Rng};
+use crate::error::{Context as _, Error, Result};
+use crate::nn::{Buffer, Module, ModuleExt, Parameter};
+use crate::tensor::{DType, Tensor};
+use crate::train::{Checkpoint, Mean, Step, number_of};
+
+/// The number of shards of a batch unless another is set.
+const SHARDS: usize = 8;
+
+/// The size in bytes at which a bucket of gradients is closed.
+const BUCKET: usize = 4 << 20;
+
+/// How the ranks of a group train together; for
+/// [`Trainer::distributed`](crate::train::Trainer::distributed) and [`DataParallel`].
+///
+/// ```no_run
+/// # #[cfg(feature = "mpi")]
+/// # fn main() -> convnet::Result<()> {
+/// use convnet::data::{Batch, Digits};
+/// use convnet::prelude::*;
+/// use convnet::train::{Distributed, Group, Step, Trainer};
+///
+/// let group = Group::mpi()?; // started by `mpirun -n 4 program`
+/// let model = Sequential::new().push(Flatten).push(Linear::new(64, 10));
+/// Trainer::new(&model, Sgd::new(model.parameters(), 0.5))
+///     .distributed(Distributed::new(&group))
+///     .fit(&DataLoader::new(Digits::train(), 64).shuffle(0), None, |model, Batch { images, labels }| {
+///         Ok(Step::new(model.forward(images)?.cross_entropy(labels)?))
+///     })?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "mpi"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Distributed<'g> {
+    group: &'g Group,
+    shards: usize,
+    by_tree: bool,
+    average_every: Option<u64>,
+    bucket_bytes: usize,
+}
+
+impl<'g> Distributed<'g> {
+    /// Makes the settings: 8 shards, sums in a fixed order, a sum in each step.
+    pub fn new(group: &'g Group) -> Distributed<'g> {
+        Distributed { group, shards: SHARDS, by_tree: true, average_every: None, bucket_bytes: BUCKET }
+    }
+
+    /// Sets the number of shards into which each batch is cut, a power of two. Ranks that divide it
+    /// give the same bits; batch normalisation and dropout see one shard at a time.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Distributed<'g> {
+        self.shards = shards;
+        self
+    }
+
+    /// Gives up equal bits at different numbers of ranks: each rank computes its part of a batch at
+    /// once, and the transport adds in the order that it prefers (`MPI_Allreduce`). Any number of
+    /// ranks may take part.
+    #[must_use]
+    pub fn in_any_order(mut self) -> Distributed<'g> {
+        self.by_tree = false;
+        self
+    }
+
+    /// Averages parameters after every `steps` steps instead of gradients in each step, for slow
+    /// networks (local SGD; Stich, 2019). Each rank makes steps of its own in between, with its own
+    /// state of the optimiser, so a resumed run goes on from the state of rank 0.
+    #[must_use]
+    pub fn average_every(mut self, steps: u64) -> Distributed<'g> {
+        self.average_every = Some(steps.max(1));
+        self
+    }
+
+    /// Sets the size of the messages of gradients, 4 MiB by default: small ones are sent earlier,
+    /// large ones cost less.
+    #[must_use]
+    pub fn bucket_bytes(mut self, bytes: usize) -> Distributed<'g> {
+        self.bucket_bytes = bytes;
+        self
+    }
+
+    /// Returns the group.
+    pub fn group(&self) -> &'g Group {
+        self.group
+    }
+
+    /// Returns whether ranks make steps of their own between averages.
+    pub(crate) fn is_local(&self) -> bool {
+        self.average_every.is_some()
+    }
+
+    /// Returns the number of parts of a batch: shards, or one for each rank.
+    fn parts(&self) -> usize {
+        if self.by_tree && !self.is_local() { self.shards } else { self.group.world() }
+    }
+
+    fn share(&self) -> Share {
+        let world = self.group.world();
+        Share { rank: self.group.rank(), world, run: self.parts() / world }
+    }
+
+    fn check(&self) -> Result<()> {
+        let (shards, world) = (self.shards, self.group.world());
+        if self.by_tree && !self.is_local() && !(shards.is_power_of_two() && shards.is_multiple_of(world)) {
+            let message = format!(
+                "{world} ranks cannot share {shards} shards: the number of shards is a power of two that the number of ranks divides \
+                 (`in_any_order` takes any number of ranks)"
+            );
+            return Err(Error::argument("distributed", message));
+        }
+        Ok(())
+    }
+
+    /// Checks that all ranks run the same program with the same settings.
+    fn agree(&self, model: &dyn Module, more: &Value) -> Result<()> {
+        let shapes: Vec<Value> = model.named_parameters().iter().map(|(name, parameter)| json!([name, parameter.shape()])).collect();
+        let own = json!({
+            "version of convnet": env!("CARGO_PKG_VERSION"),
+            "shards": self.parts(),
+            "order of sums": if self.by_tree { "a tree" } else { "any" },
+            "steps between averages": self.average_every,
+            "size of buckets": self.bucket_bytes,
+            "parameters": shapes,
+            "settings": more,
+        });
+        let all = self.group.gather(own.to_string().into_bytes())?;
+        let of_rank = |rank: usize| serde_json::from_slice::<Value>(&all[rank]).unwrap_or(Value::Null);
+        let first = of_rank(0);
+        for rank in 1..all.len() {
+            let other = of_rank(rank);
+            let keys = first.as_object().into_iter().flat_map(|object| object.keys());
+            if let Some(key) = keys.into_iter().find(|key| first[*key] != other[*key]) {
+                let [here, there] = [&first[key], &other[key]].map(|value| shortened(&value.to_string()));
+                return Err(Error::Training(format!("rank {rank} disagrees with rank 0 about the {key}: {there}, not {here}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(160).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// What the ranks have computed from a batch.
+pub(crate) struct Joined {
+    pub(crate) gradients: Gradients,
+    /// The means of loss and metrics over the batch, by name; the loss comes first.
+    pub(crate) values: Vec<(String, f64)>,
+    pub(crate) samples: usize,
+    /// Whether any rank wants to stop.
+    pub(crate) stop: bool,
+}
+
+/// Data-parallel training in a loop by hand: parameters and buffers that start equal, and gradients
+/// that are averaged over the ranks.
+///
+/// ```
+/// use convnet::data::{Batch, Digits};
+/// use convnet::prelude::*;
+/// use convnet::train::{DataParallel, Distributed, Group};
+///
+/// let group = Group::alone()?; // or `Group::mpi()?`, in a program that `mpirun` starts
+/// let model = Sequential::new().push(Flatten).push(Linear::new(64, 10));
+/// let mut optimizer = Sgd::new(model.parameters(), 0.5);
+/// let mut parallel = DataParallel::new(&model, Distributed::new(&group))?;
+/// let train = DataLoader::new(Digits::train(), 64).shuffle(0);
+/// let mut epoch = parallel.epoch(&train, 0);
+/// while let Some(gradients) = epoch.next_gradients(|model, Batch { images, labels }| {
+///     model.forward(images)?.cross_entropy(labels)
+/// })? {
+///     optimizer.step(&gradients)?;
+/// }
+/// # Ok::<(), convnet::Error>(())
+/// ```
+pub struct DataParallel<'a, M: Module> {
+    model: &'a M,
+    distributed: Distributed<'a>,
+    /// The names of the metrics, once a step has given them.
+    names: Vec<String>,
+}
+
+impl<'a, M: Module> DataParallel<'a, M> {
+    /// Checks that the ranks agree, and gives all of them the parameters and buffers of rank 0.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a number of shards that does not fit the ranks; [`Error::Training`]
+    /// that names the rank that disagrees about the model, the settings or the version, has failed
+    /// or hangs.
+    pub fn new(model: &'a M, distributed: Distributed<'a>) -> Result<DataParallel<'a, M>> {
+        DataParallel::with_settings(model, distributed, &Value::Null)
+    }
+
+    /// As [`new`](DataParallel::new), with settings that all ranks have to share.
+    pub(crate) fn with_settings(model: &'a M, distributed: Distributed<'a>, settings: &Value) -> Result<DataParallel<'a, M>> {
+        distributed.check()?;
+        distributed.agree(model.as_module(), settings)?;
+        let parallel = DataParallel { model, distributed, names: Vec::new() };
+        if let Some(state) = parallel.of_first(Some(Checkpoint::new().with("model", model.state_dict())))? {
+            model.load_state_dict(&state.section("model")?)?;
+        }
+        Ok(parallel)
+    }
+
+    /// Returns the checkpoint of rank 0, if it has one; that of other ranks is ignored.
+    pub(crate) fn of_first(&self, checkpoint: Option<Checkpoint>) -> Result<Option<Checkpoint>> {
+        let bytes = checkpoint.map(|checkpoint| checkpoint.to_bytes()).transpose()?.unwrap_or_default();
+        let bytes = self.distributed.group.broadcast(bytes)?;
+        let read = || Checkpoint::from_bytes(&bytes).context("the state that rank 0 has sent");
+        (!bytes.is_empty()).then(read).transpose()
+    }
+
+    /// Returns whether this is rank 0.
+    pub(crate) fn is_first(&self) -> bool {
+        self.distributed.group.is_first()
+    }
+
+    /// Returns the share of whole batches that this rank takes, for validation.
+    pub(crate) fn share_of_batches(&self) -> Share {
+        let group = self.distributed.group;
+        Share { rank: group.rank(), world: group.world(), run: 1 }
+    }
+
+    /// Returns the settings.
+    pub fn distributed(&self) -> &Distributed<'a> {
+        &self.distributed
+    }
+
+    /// Returns the steps of an epoch. Every rank gives a loader of the same dataset with the same
+    /// settings.
+    pub fn epoch<'p, S: Collate>(&'p mut self, loader: &DataLoader<S>, epoch: u64) -> ParallelEpoch<'p, 'a, M, S> {
+        self.epoch_from(loader, epoch, 0, 0)
+    }
+
+    /// Returns the steps of an epoch from a batch in the middle. `seed` decides what dropout draws.
+    pub(crate) fn epoch_from<'p, S: Collate>(
+        &'p mut self,
+        loader: &DataLoader<S>,
+        epoch: u64,
+        batch: usize,
+        seed: u64,
+    ) -> ParallelEpoch<'p, 'a, M, S> {
+        let (share, parts) = (self.distributed.share(), self.distributed.parts());
+        let batches = loader.share_from(epoch, batch * share.run, parts, share);
+        ParallelEpoch { parallel: self, batches, share, parts, epoch, seed, batch }
+    }
+
+    /// Averages the model's parameters and floating-point buffers over the ranks, where ranks make
+    /// steps of their own; `step` steps have been made.
+    pub(crate) fn average(&self, step: u64, at_end: bool) -> Result<()> {
+        let Some(every) = self.distributed.average_every else { return Ok(()) };
+        if step.is_multiple_of(every) == at_end {
+            return Ok(());
+        }
+        let share = 1.0 / self.distributed.group.world() as f64;
+        let parameters = self.model.parameters();
+        let buffers = self.model.buffers();
+        let values = parameters.iter().map(Parameter::tensor).chain(buffers.iter().map(Buffer::tensor));
+        let values: Vec<Tensor> = values.collect();
+        let mut flat = Vec::new();
+        for value in values.iter().filter(|value| value.dtype().is_float()) {
+            flat.extend(value.to_dtype(DType::F64)?.to_vec::<f64>()?);
+        }
+        let mut sums = self.distributed.group.sum(flat)?.into_iter();
+        let mut next = |value: &Tensor| -> Result<Tensor> {
+            let mean = sums.by_ref().take(value.numel()).map(|sum| sum * share).collect();
+            Tensor::from_vec(mean, value.shape())?.to_dtype(value.dtype())
+        };
+        for (parameter, value) in parameters.iter().zip(&values) {
+            parameter.set(&next(value)?)?;
+        }
+        for (buffer, value) in buffers.iter().zip(&values[parameters.len()..]).filter(|(_, value)| value.dtype().is_float()) {
+            buffer.set(&next(value)?)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what all ranks have found in batches (number, samples and values by name), by
+    /// number.
+    pub(crate) fn gathered(&self, own: Vec<OfBatch>) -> Result<Vec<OfBatch>> {
+        // As bits, since JSON has no NaN.
+        let bits = |values: Vec<(String, f64)>| values.into_iter().map(|(name, value)| (name, value.to_bits())).collect::<Vec<_>>();
+        let own: Vec<Value> = own.into_iter().map(|(number, samples, values)| json!([number, samples, bits(values)])).collect();
+        let mut all = Vec::new();
+        for (rank, bytes) in self.distributed.group.gather(Value::from(own).to_string().into_bytes())?.into_iter().enumerate() {
+            let unreadable = |error| Error::Training(format!("what rank {rank} has sent are no values of batches: {error}"));
+            let of_rank: Vec<(usize, usize, Vec<(String, u64)>)> = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            all.extend(of_rank);
+        }
+        all.sort_by_key(|(number, ..)| *number);
+        let values = |bits: Vec<(String, u64)>| bits.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect();
+        Ok(all.into_iter().map(|(number, samples, bits)| (number, samples, values(bits))).collect())
+    }
+
+    /// Returns the means of an epoch over all ranks, where each rank has its own so far.
+    pub(crate) fn joined_means(&self, means: BTreeMap<String, Mean>) -> Result<BTreeMap<String, Mean>> {
+        if !self.distributed.is_local() {
+            return Ok(means);
+        }
+        let sums = self.distributed.group.sum(means.values().flat_map(|mean| [mean.sum(), mean.weight()]).collect())?;
+        Ok(means.into_keys().zip(sums.as_chunks().0).map(|(name, &[sum, weight])| (name, Mean::from_parts(sum, weight))).collect())
+    }
+}
+
+/// The number of a batch, its samples, and values by name.
+type OfBatch = (usize, usize, Vec<(String, f64)>);
+
+/// The steps of an epoch, see [`DataParallel`].
+pub struct ParallelEpoch<'p, 'a, M: Module, S: Collate> {
+    parallel: &'p mut DataParallel<'a, M>,
+    batches: Epoch<S>,
+    share: Share,
+    parts: usize,
+    epoch: u64,
+    seed: u64,
+    batch: usize,
+}
+
+impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
+    /// See [`DataParallel::average`].
+    pub(crate) fn average(&self, step: u64, at_end: bool) -> Result<()> {
+        self.parallel.average(step, at_end)
+    }
+
+    /// Computes the next batch's gradients, averaged over its samples and all ranks; `None` at the
+    /// end of the epoch. `loss` gives the mean loss of a part of the batch.
+    ///
+    /// # Errors
+    /// Those of the loader and of `loss`, and [`Error::Training`] that names a rank that has
+    /// failed, hangs or runs another program. The other ranks get this rank's errors.
+    pub fn next_gradients(&mut self, mut loss: impl FnMut(&M, &S::Batch) -> Result<Tensor>) -> Result<Option<Gradients>> {
+        let group = self.parallel.distributed.group;
+        let joined = self.next_step(false, |model, batch| loss(model, batch).map(Step::new));
+        let joined = joined.inspect_err(|error| group.fail(error.to_string()))?;
+        Ok(joined.map(|joined| joined.gradients))
+    }
+
+    /// Computes the next batch; `stop` tells the others that this rank wants to stop after it.
+    pub(crate) fn next_step(&mut self, stop: bool, mut step_of: impl FnMut(&M, &S::Batch) -> Result<Step>) -> Result<Option<Joined>> {
+        let DataParallel { model, distributed, names } = &mut *self.parallel;
+        let (model, run) = (*model, self.share.run);
+        if self.batches.is_finished() {
+            return Ok(None);
+        }
+        // All ranks know the sizes of all parts of the batch.
+        let size = |part: usize| self.batches.indices_of_number(self.batch * self.parts + part).len();
+        let first = self.share.rank * run;
+        let samples: usize = if distributed.is_local() { size(first) } else { (0..self.parts).map(size).sum() };
+        let sizes: Vec<usize> = (first..first + run).map(size).collect();
+
+        let group = Some(distributed.group).filter(|group| group.world() > 1 && !distributed.is_local());
+        let parameters: Vec<Parameter> = model.parameters().into_iter().filter(|parameter| !parameter.is_frozen()).collect();
+        let count = parameters.len();
+        let mut gradients = GradientSum::new(group, distributed.by_tree, parameters, run, distributed.bucket_bytes);
+        let buffers = model.buffers();
+        let start: Vec<Tensor> = buffers.iter().map(Buffer::tensor).collect();
+        // Means of loss, metrics and buffers, and how many parts have a gradient of each parameter.
+        let mut values = TreeSum::new();
+        for (part, size) in sizes.into_iter().enumerate() {
+            let Some(batch) = self.batches.take_next().transpose()?.flatten() else {
+                gradients.add(None)?;
+                values.push(None)?;
+                continue;
+            };
+            let scale = size as f64 / samples as f64;
+            // Every part starts from the statistics that the batch before left.
+            buffers.iter().zip(&start).try_for_each(|(buffer, value)| buffer.set(value))?;
+            let number = (self.batch * self.parts + first + part) as u64;
+            Rng::tensors_of_batch(self.seed, self.epoch, number, || {
+                let step = step_of(model, &batch)?;
+                if names.is_empty() {
+                    *names = step.metrics().iter().map(|(name, _)| name.clone()).collect();
+                }
+                if step.metrics().len() != names.len() {
+                    let message = format!("a step has {} metrics, the first one had {}", step.metrics().len(), names.len());
+                    return Err(Error::Training(message));
+                }
+                let mut of_part = vec![number_of(step.loss())? * scale];
+                of_part.extend(step.metrics().iter().map(|(_, value)| value * scale));
+                for buffer in &buffers {
+                    of_part.extend(buffer.tensor().to_dtype(DType::F64)?.to_vec::<f64>()?.into_iter().map(|value| value * scale));
+                }
+                let given = gradients.add(Some((step.loss(), scale)))?;
+                of_part.extend(given.into_iter().map(|given| f64::from(u8::from(given))));
+                values.push(Some(of_part))
+            })?;
+        }
+        let numbers: usize = start.iter().map(Tensor::numel).sum();
+        let mut values = values.take().unwrap_or_else(|| vec![0.0; 1 + names.len() + numbers + count]);
+        values.push(f64::from(u8::from(stop)));
+        if let Some(group) = group {
+            values = group.sum(values)?;
+        }
+        let (means, rest) = values.split_at(1 + names.len());
+        let (mut statistics, rest) = rest.split_at(numbers);
+        let gradients = gradients.finish(|index| rest[index] > 0.0)?;
+        for (buffer, value) in buffers.iter().zip(&start) {
+            let (mean, others) = statistics.split_at(value.numel());
+            statistics = others;
+            // Counters are the same in all parts; a conversion to integers would cut off 2.9999….
+            let mean = Tensor::from_vec(mean.to_vec(), value.shape())?;
+            let mean = if value.dtype().is_float() { mean } else { mean.round()? };
+            buffer.set(&mean.to_dtype(value.dtype())?)?;
+        }
+        self.batch += 1;
+        let names = std::iter::once("loss".to_string()).chain(names.iter().cloned());
+        Ok(Some(Joined { gradients, values: names.zip(means.iter().copied()).collect(), samples, stop: rest[count] > 0.0 }))
+    }
+}
