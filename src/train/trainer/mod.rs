@@ -13,7 +13,7 @@ pub use report::{Ending, EpochRecord, TrainReport};
 use self::run::Run;
 use super::{Callback, Checkpoints, Distributed, Logger, WeightAverage};
 use crate::data::{Collate, DataLoader};
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::nn::Module;
 use crate::optim::{LrSchedule, Optimizer};
 use crate::tensor::Tensor;
@@ -335,9 +335,12 @@ impl<'a, M: Module> Trainer<'a, M> {
         }
         let group = self.distributed.map(|distributed| distributed.group());
         let report = Run::new(self, train, valid.into(), batches, step).and_then(Run::run);
-        if let (Some(group), Err(error)) = (group, &report) {
-            group.fail(error.to_string());
+        match (group, report) {
+            (Some(group), Err(error)) => {
+                group.fail(error.to_string());
+                Err(error).with_context(|| format!("rank {}", group.rank()))
+            }
+            (_, report) => report,
         }
-        report
     }
 }

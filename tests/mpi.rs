@@ -1,0 +1,123 @@
+//! Training by processes that `mpirun` starts. Each test starts this program again, as ranks that
+//! run `rank`.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use convnet::data::{Batch, Digits};
+use convnet::prelude::*;
+use convnet::train::{Callback, Checkpoints, Distributed, Group, RunState, Step, Trainer};
+
+/// The variable that says what a rank does in which directory: `TASK STEP DIR`.
+const TASK: &str = "CONVNET_TEST_OF_MPI";
+
+const STEPS: u64 = 24;
+
+/// Starts ranks.
+fn mpirun(ranks: usize, task: &str, step: u64, dir: &Path) -> Output {
+    let mut command = Command::new("mpirun");
+    command.arg("-n").arg(ranks.to_string()).arg(env::current_exe().unwrap()).args(["rank", "--exact", "--nocapture"]);
+    // More ranks than cores, as root in a container.
+    let settings = [("OMPI_MCA_rmaps_base_oversubscribe", "1"), ("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")];
+    command.envs(settings).env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe").env("RAYON_NUM_THREADS", "1");
+    command.env(TASK, format!("{task} {step} {}", dir.display())).stdin(Stdio::null());
+    command.output().expect("mpirun starts: Open MPI or MPICH is installed")
+}
+
+/// Returns the checksums of parameters that the ranks print, which are equal.
+fn bits(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let mut bits: Vec<&str> = text.lines().filter_map(|line| line.trim().split_once("bits ").map(|(_, bits)| bits)).collect();
+    bits.dedup();
+    assert_eq!(bits.len(), 1, "{text}");
+    bits[0].to_string()
+}
+
+/// What a test's ranks do; nothing when it is run as a test.
+#[test]
+fn rank() {
+    let Ok(task) = env::var(TASK) else { return };
+    let mut words = task.splitn(3, ' ');
+    let (task, step, dir) = (words.next().unwrap(), words.next().unwrap().parse().unwrap(), words.next().unwrap());
+    let group = Group::mpi_within(Duration::from_secs(if task == "hang" { 1 } else { 60 })).unwrap();
+    convnet::manual_seed(0);
+    let conv = Sequential::new().push(Conv2d::new(1, 8, 3)).push(BatchNorm2d::new(8)).push(ReLU);
+    let model = conv.push(Flatten).push(Dropout::new(0.1)).push(Linear::new(8 * 36, 10));
+    let mut distributed = Distributed::new(&group).bucket_bytes(1000);
+    if task == "unordered" {
+        distributed = distributed.in_any_order();
+    }
+    let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1).momentum(0.9))
+        .distributed(distributed)
+        .checkpoints(Checkpoints::in_dir(dir).every_steps(1))
+        .steps(STEPS)
+        .resume(true)
+        .progress(false)
+        .callback(Disturbance { task, step, rank: group.rank() });
+    let train = DataLoader::new(Digits::train(), 64).shuffle(0);
+    let report = trainer.fit(&train, None, |model, Batch { images, labels }| Ok(Step::new(model.forward(images)?.cross_entropy(labels)?)));
+    if let Err(error) = report {
+        println!("{error}");
+        std::process::exit(1);
+    }
+    let sum = model.parameters().into_iter().flat_map(|parameter| parameter.tensor().to_vec::<f32>().unwrap());
+    let sum = sum.fold(0u64, |sum, value| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(value.to_bits()));
+    println!("bits {sum:016x}");
+}
+
+/// What happens to the last rank at a step.
+struct Disturbance<'a> {
+    task: &'a str,
+    step: u64,
+    rank: usize,
+}
+
+impl Callback for Disturbance<'_> {
+    fn before_step(&mut self, state: &mut RunState<'_>, _: &mut convnet::autograd::Gradients) -> convnet::Result<()> {
+        if self.rank != 1 || state.step != self.step {
+            return Ok(());
+        }
+        match self.task {
+            "fail" => return Err(convnet::Error::msg("its disk is on fire")),
+            "hang" => std::thread::sleep(Duration::from_secs(600)),
+            "kill" => {
+                let killed = Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
+                assert!(killed.is_ok_and(|status| status.success()));
+                std::thread::sleep(Duration::from_secs(600));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn one_two_and_four_processes_give_the_same_bits() {
+    let found = [1, 2, 4].map(|ranks| bits(&mpirun(ranks, "train", 0, tempfile::tempdir().unwrap().path())));
+    assert!(found[0] == found[1] && found[0] == found[2], "{found:?}");
+    // Any order: the processes agree with each other, in a number that does not divide the shards.
+    bits(&mpirun(3, "unordered", 0, tempfile::tempdir().unwrap().path()));
+}
+
+#[test]
+fn killed_process_ends_the_run_which_goes_on_to_the_same_bits() {
+    let whole = bits(&mpirun(2, "train", 0, tempfile::tempdir().unwrap().path()));
+    for step in [1, 2, 3, 5, 8, 11, 14, 17, 20, 23] {
+        let dir = tempfile::tempdir().unwrap();
+        let killed = mpirun(2, "kill", step, dir.path());
+        assert!(!killed.status.success(), "step {step}");
+        assert_eq!(bits(&mpirun(if step % 2 == 0 { 1 } else { 4 }, "train", 0, dir.path())), whole, "step {step}");
+    }
+}
+
+#[test]
+fn process_that_fails_or_hangs_is_named() {
+    for (task, expected) in [("fail", "rank 1: its disk is on fire"), ("hang", "rank 1 has sent nothing for 1 s")] {
+        let ended = mpirun(2, task, 4, tempfile::tempdir().unwrap().path());
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && text.contains(expected), "{task}: {text}");
+    }
+}
