@@ -23,6 +23,9 @@ pub fn settings<'g>(group: &'g Group, options: &RunOptions) -> Distributed<'g> {
     if options.any_order {
         distributed = distributed.in_any_order();
     }
+    if options.sync_batch_norm {
+        distributed = distributed.synchronize_batch_norm();
+    }
     match options.average_every {
         Some(steps) => distributed.average_every(steps),
         None => distributed,

@@ -105,6 +105,9 @@ pub struct RunOptions {
     /// Let MPI add in any order: faster, and other bits for other numbers of processes
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub any_order: bool,
+    /// Batch normalisation over all processes; with --any-order, or as many shards as processes
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub sync_batch_norm: bool,
     /// Average the parameters after this many steps of each process instead of gradients in each
     /// step, for slow networks
     #[arg(long, value_name = "STEPS")]

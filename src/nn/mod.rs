@@ -36,7 +36,6 @@ pub use containers::{
 pub(crate) use inspect::check_fields;
 pub(crate) use inspect::summary::in_evaluation;
 pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
-pub(crate) use layers::average_statistics;
 pub use layers::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d,
     ConvPadding, ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish,
@@ -44,6 +43,7 @@ pub use layers::{
     MaxPool2d, Maxout, Mish, PReLU, Pair, PixelShuffle, PixelUnshuffle, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus,
     SpatialPyramidPooling, StochasticDepth, Tanh, Upsample,
 };
+pub(crate) use layers::{JoinSum, average_statistics, synchronized};
 pub(crate) use module::layer::is_observed;
 pub(crate) use module::macros::visit_with;
 pub(crate) use module::near_names;

@@ -15,6 +15,7 @@ mod pixel_shuffle;
 mod pool;
 mod prelu;
 pub(crate) mod prepared_cache;
+mod sync_norm;
 mod upsample;
 
 pub(crate) use activation::activation_of;
@@ -36,4 +37,5 @@ pub use pool::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d, SpatialPyramidPooling,
 };
 pub use prelu::PReLU;
+pub(crate) use sync_norm::{JoinSum, synchronized};
 pub use upsample::Upsample;

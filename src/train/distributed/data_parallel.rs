@@ -10,7 +10,7 @@ use crate::autograd::Gradients;
 use crate::data::samplers::Share;
 use crate::data::{Collate, DataLoader, Epoch, Rng};
 use crate::error::{Context as _, Error, Result};
-use crate::nn::{Buffer, Module, ModuleExt, Parameter};
+use crate::nn::{Buffer, JoinSum, Module, ModuleExt, Parameter, synchronized};
 use crate::tensor::{DType, Tensor};
 use crate::train::{Checkpoint, Mean, Step, number_of};
 
@@ -49,12 +49,13 @@ pub struct Distributed<'g> {
     by_tree: bool,
     average_every: Option<u64>,
     bucket_bytes: usize,
+    synchronize: bool,
 }
 
 impl<'g> Distributed<'g> {
     /// Makes the settings: 8 shards, sums in a fixed order, a sum in each step.
     pub fn new(group: &'g Group) -> Distributed<'g> {
-        Distributed { group, shards: SHARDS, by_tree: true, average_every: None, bucket_bytes: BUCKET }
+        Distributed { group, shards: SHARDS, by_tree: true, average_every: None, bucket_bytes: BUCKET, synchronize: false }
     }
 
     /// Sets the number of shards into which each batch is cut, a power of two. Ranks that divide it
@@ -91,6 +92,16 @@ impl<'g> Distributed<'g> {
         self
     }
 
+    /// Lets batch normalisations take the statistics of the whole batch, by messages in each layer
+    /// (PyTorch's `SyncBatchNorm`), for batches of which a rank has few samples. Each rank computes
+    /// its part at once: there are as many shards as ranks, or sums are
+    /// [`in_any_order`](Distributed::in_any_order).
+    #[must_use]
+    pub fn synchronize_batch_norm(mut self) -> Distributed<'g> {
+        self.synchronize = true;
+        self
+    }
+
     /// Returns the group.
     pub fn group(&self) -> &'g Group {
         self.group
@@ -120,7 +131,20 @@ impl<'g> Distributed<'g> {
             );
             return Err(Error::argument("distributed", message));
         }
+        if self.synchronize && (self.parts() != world || self.is_local()) {
+            let message = format!(
+                "synchronised batch normalisation needs one part of the batch for each of the {world} ranks, got {}: use `shards({world})` \
+                 or `in_any_order`, and a sum in each step",
+                self.parts()
+            );
+            return Err(Error::argument("distributed", message));
+        }
         Ok(())
+    }
+
+    /// Returns how normalisations are synchronised.
+    fn join(&self) -> Option<JoinSum> {
+        self.synchronize.then(|| self.group.joiner())
     }
 
     /// Checks that all ranks run the same program with the same settings.
@@ -132,6 +156,7 @@ impl<'g> Distributed<'g> {
             "order of sums": if self.by_tree { "a tree" } else { "any" },
             "steps between averages": self.average_every,
             "size of buckets": self.bucket_bytes,
+            "synchronised normalisation": self.synchronize,
             "parameters": shapes,
             "settings": more,
         });
@@ -382,7 +407,7 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
             // Every part starts from the statistics that the batch before left.
             buffers.iter().zip(&start).try_for_each(|(buffer, value)| buffer.set(value))?;
             let number = (self.batch * self.parts + first + part) as u64;
-            Rng::tensors_of_batch(self.seed, self.epoch, number, || {
+            let compute = || {
                 let step = step_of(model, &batch)?;
                 if names.is_empty() {
                     *names = step.metrics().iter().map(|(name, _)| name.clone()).collect();
@@ -399,7 +424,8 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
                 let given = gradients.add(Some((step.loss(), scale)))?;
                 of_part.extend(given.into_iter().map(|given| f64::from(u8::from(given))));
                 values.push(Some(of_part))
-            })?;
+            };
+            synchronized(distributed.join(), || Rng::tensors_of_batch(self.seed, self.epoch, number, compute))?;
         }
         let numbers: usize = start.iter().map(Tensor::numel).sum();
         let mut values = values.take().unwrap_or_else(|| vec![0.0; 1 + names.len() + numbers + count]);

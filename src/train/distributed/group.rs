@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::collective::{broadcast, gather, sum_by_rank, sum_by_tree};
 use super::transport::{Threads, Transport};
 use crate::error::{Error, Result};
+use crate::nn::JoinSum;
 
 /// The time within which a rank has to send what the others wait for, unless another is set.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
@@ -35,8 +36,15 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 pub struct Group {
     rank: usize,
     world: usize,
-    jobs: Mutex<Sender<Job>>,
+    jobs: Jobs,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Where jobs for the thread are put.
+#[derive(Clone)]
+struct Jobs {
+    // `None` once the group is dropped.
+    sender: Arc<Mutex<Option<Sender<Job>>>>,
     counters: Arc<Counters>,
 }
 
@@ -111,7 +119,8 @@ impl Group {
         let thread = std::thread::Builder::new().name("convnet-messages".into()).spawn(work).map_err(no_thread)?;
         let ended = |_| Error::Training("connecting to the other ranks panicked".into());
         let (rank, world) = connected.recv().map_err(ended)??;
-        Ok(Group { rank, world, jobs: Mutex::new(jobs), thread: Some(thread), counters })
+        let jobs = Jobs { sender: Arc::new(Mutex::new(Some(jobs))), counters };
+        Ok(Group { rank, world, jobs, thread: Some(thread) })
     }
 
     /// Makes the groups of `world` ranks that are threads of this process, by rank: for tests, and
@@ -181,8 +190,9 @@ impl Group {
     /// Returns what has been exchanged so far.
     pub fn traffic(&self) -> Traffic {
         let nanoseconds = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
-        let bytes_sent = self.counters.bytes.load(Ordering::Relaxed);
-        Traffic { bytes_sent, communicating: nanoseconds(&self.counters.communicating), waiting: nanoseconds(&self.counters.waiting) }
+        let counters = &self.jobs.counters;
+        let bytes_sent = counters.bytes.load(Ordering::Relaxed);
+        Traffic { bytes_sent, communicating: nanoseconds(&counters.communicating), waiting: nanoseconds(&counters.waiting) }
     }
 
     /// Returns the bytes of every rank, by rank; they may be of different lengths.
@@ -190,7 +200,7 @@ impl Group {
     /// # Errors
     /// [`Error::Training`] that names a rank that has failed, hangs or runs another program.
     pub fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-        self.ask(|reply| Job::Gather { bytes, reply }).wait()
+        self.jobs.ask(|reply| Job::Gather { bytes, reply }).wait()
     }
 
     /// Returns the bytes of rank 0; those of other ranks are ignored.
@@ -198,7 +208,7 @@ impl Group {
     /// # Errors
     /// As for [`gather`](Group::gather).
     pub fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        self.ask(|reply| Job::Broadcast { bytes, reply }).wait()
+        self.jobs.ask(|reply| Job::Broadcast { bytes, reply }).wait()
     }
 
     /// Returns the sums of the ranks' values, added as a balanced tree over the ranks where their
@@ -207,36 +217,55 @@ impl Group {
     /// # Errors
     /// As for [`gather`](Group::gather).
     pub fn sum(&self, values: Vec<f64>) -> Result<Vec<f64>> {
-        match self.start_sum(Numbers::F64(values), true).wait()? {
-            Numbers::F64(values) => Ok(values),
-            Numbers::F32(_) => unreachable!("a sum has the type of its terms"),
-        }
+        self.jobs.sum(values)
+    }
+
+    /// Returns a function that does what [`sum`](Group::sum) does, and gives errors once the group is
+    /// dropped.
+    pub(super) fn joiner(&self) -> JoinSum {
+        let jobs = self.jobs.clone();
+        Arc::new(move |values| jobs.sum(values))
     }
 
     /// Tells the other ranks that this one cannot go on, and why: what they wait for becomes an
     /// error with this message.
     pub fn fail(&self, message: impl Into<String>) {
-        let _ = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(Job::Fail(message.into()));
+        self.jobs.put(Job::Fail(message.into()));
     }
 
     /// Starts a sum over all ranks: by a tree over the ranks, or in the order that the transport
     /// prefers.
     pub(super) fn start_sum(&self, numbers: Numbers, by_tree: bool) -> Pending<Numbers> {
-        self.ask(|reply| Job::Sum { numbers, by_tree, reply })
+        self.jobs.ask(|reply| Job::Sum { numbers, by_tree, reply })
+    }
+}
+
+impl Jobs {
+    fn put(&self, job: Job) {
+        if let Some(sender) = &*self.sender.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Without the thread the reply's sender is dropped, which `wait` reports.
+            let _ = sender.send(job);
+        }
     }
 
     fn ask<T>(&self, job: impl FnOnce(Sender<Result<T>>) -> Job) -> Pending<T> {
         let (reply, pending) = channel();
-        // Without the thread the reply's sender is dropped, which `wait` reports.
-        let _ = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job(reply));
+        self.put(job(reply));
         Pending { reply: pending, counters: Arc::clone(&self.counters) }
+    }
+
+    fn sum(&self, values: Vec<f64>) -> Result<Vec<f64>> {
+        match self.ask(|reply| Job::Sum { numbers: Numbers::F64(values), by_tree: true, reply }).wait()? {
+            Numbers::F64(values) => Ok(values),
+            Numbers::F32(_) => unreachable!("a sum has the type of its terms"),
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The thread ends when there is nobody left to ask it.
-        *self.jobs.get_mut().unwrap_or_else(PoisonError::into_inner) = channel().0;
+        // The thread ends when no one is left to ask it.
+        self.jobs.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -249,20 +278,35 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Does jobs until nobody can ask for more.
+/// Does jobs until there is no one left to ask for more. After a failure, all further jobs fail with
+/// its message: the one that failed first may not be the one that is waited for first.
 fn serve(transport: &mut dyn Transport, jobs: &Receiver<Job>, counters: &Arc<Counters>) {
     let mut transport = Counting { inner: transport, counters: Arc::clone(counters) };
+    let mut failure = None;
     while let Ok(job) = jobs.recv() {
         let start = Instant::now();
-        // Who asked may have given up waiting.
         match job {
-            Job::Sum { numbers, by_tree, reply } => drop(reply.send(sum(&mut transport, numbers, by_tree))),
-            Job::Gather { bytes, reply } => drop(reply.send(gather(&mut transport, bytes))),
-            Job::Broadcast { bytes, reply } => drop(reply.send(broadcast(&mut transport, bytes))),
+            Job::Sum { numbers, by_tree, reply } => answer(&reply, &mut failure, || sum(&mut transport, numbers, by_tree)),
+            Job::Gather { bytes, reply } => answer(&reply, &mut failure, || gather(&mut transport, bytes)),
+            Job::Broadcast { bytes, reply } => answer(&reply, &mut failure, || broadcast(&mut transport, bytes)),
             Job::Fail(message) => transport.fail(&message),
         }
         counters.communicating.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
+}
+
+fn answer<T>(reply: &Sender<Result<T>>, failure: &mut Option<String>, job: impl FnOnce() -> Result<T>) {
+    let result = match failure {
+        Some(message) => Err(Error::Training(message.clone())),
+        None => job(),
+    };
+    match &result {
+        Err(Error::Training(message)) => *failure = Some(message.clone()),
+        Err(error) => *failure = Some(error.to_string()),
+        Ok(_) => {}
+    }
+    // Who asked may have given up waiting.
+    let _ = reply.send(result);
 }
 
 fn sum(transport: &mut dyn Transport, mut numbers: Numbers, by_tree: bool) -> Result<Numbers> {

@@ -142,6 +142,39 @@ fn gradients_of_a_loop_by_hand_are_the_mean_over_the_batch() {
 }
 
 #[test]
+fn synchronised_normalisation_gives_the_gradients_of_the_whole_batch() {
+    let network = || {
+        crate::manual_seed(5);
+        let maps = Sequential::new().push(Conv2d::new(1, 4, 3)).push(BatchNorm2d::new(4)).push(ReLU);
+        maps.push(Flatten).push(Linear::new(4 * 36, 10))
+    };
+    let found = |world: usize, synchronize: bool| {
+        on_ranks(world, |group| {
+            let model = network();
+            let distributed = Distributed::new(group).shards(world);
+            let distributed = if synchronize { distributed.synchronize_batch_norm() } else { distributed };
+            let mut parallel = DataParallel::new(&model, distributed).unwrap();
+            let mut epoch = parallel.epoch(&digits(100), 0);
+            let next = epoch.next_gradients(|model, Batch { images, labels }| model.forward(images)?.cross_entropy(labels));
+            let gradients: Vec<Vec<f32>> = next.unwrap().unwrap().iter().map(|gradient| gradient.to_vec().unwrap()).collect();
+            let running = model.buffers()[1].tensor().to_vec::<f32>().unwrap();
+            (gradients, running)
+        })
+        .remove(0)
+    };
+    let whole = found(1, false);
+    let worst = |other: &(Vec<Vec<f32>>, Vec<f32>)| {
+        let pairs = whole.0.iter().flatten().zip(other.0.iter().flatten()).chain(whole.1.iter().zip(&other.1));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    for world in [1, 2, 4] {
+        // Sums of 32 pictures in another order.
+        assert!(worst(&found(world, true)) < 2e-6, "{world} ranks: {}", worst(&found(world, true)));
+    }
+    assert!(worst(&found(4, false)) > 1e-3, "statistics of 8 pictures are others than of 32");
+}
+
+#[test]
 fn averaging_parameters_every_few_steps_leaves_equal_parameters_that_have_learned() {
     let states = on_ranks(4, |group| trained_by(Distributed::new(group).average_every(3), |trainer| trainer.epochs(3)).unwrap());
     for (report, state) in &states {
