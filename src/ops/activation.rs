@@ -210,7 +210,9 @@ impl Tensor {
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn softplus_with(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         let x = self.mul_scalar(beta);
-        let smooth = x.relu().add(&x.abs().neg().exp()?.log1p()?)?.div_scalar(beta);
+        // `maximum` gives equal elements half of the gradient each: the slope at 0 is 1/2.
+        let positive = x.maximum(&Tensor::try_full([], 0.0, x.dtype())?)?;
+        let smooth = positive.add(&x.abs().neg().exp()?.log1p()?)?.div_scalar(beta);
         x.detach().gt_scalar(threshold)?.where_(self, &smooth)
     }
 
@@ -523,6 +525,17 @@ fn mish_terms<T: Real>(x: T) -> [T; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slopes_of_softplus_and_logsigmoid_at_zero_are_one_half() {
+        let x = Tensor::from_vec(vec![0f64, -0.0], [2]).unwrap().with_grad();
+        for y in [x.softplus(), x.softplus_with(3.0, 20.0), x.logsigmoid()] {
+            let gradients = y.unwrap().sum(..).unwrap().backward().unwrap();
+            assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>().unwrap(), [0.5, 0.5]);
+        }
+        let ends = Tensor::from_vec(vec![f64::NEG_INFINITY, f64::INFINITY], [2]).unwrap();
+        assert_eq!(ends.softplus_with(1.0, f64::INFINITY).unwrap().to_vec::<f64>().unwrap(), [0.0, f64::INFINITY]);
+    }
 
     #[test]
     fn every_function_keeps_nan() {
