@@ -112,7 +112,7 @@ fn run(lab: &Lab) -> Result<String> {
 
 /// Lets numbers overflow and finds where they do.
 fn overflow() -> Result<String> {
-    let net = (0..8).fold(Sequential::new(), |net, i| net.push_named(&format!("conv{i}"), Conv2d::new(8, 8, 3).padding(1).bias(false)));
+    let net = (0..8).fold(Sequential::new(), |net, i| net.push_named(format!("conv{i}"), Conv2d::new(8, 8, 3).padding(1).bias(false)));
     for parameter in net.parameters() {
         parameter.set(&parameter.tensor().detach().mul_scalar(1e7))?;
     }
