@@ -3,7 +3,9 @@
 //! The claim (He et al., 2015, fig. 6): a plain network of 56 layers has a higher *training* error
 //! on CIFAR-10 than one of 20 layers, so it is not overfitting; with shortcuts around every two
 //! layers the deeper network is at least as good. Batch normalisation is in all of them, so it is not
-//! the vanishing gradient of `activations` either. Li et al. (2018) see the cause in the shape of the
+//! the vanishing gradient of `activations`; before training the gradient of the plain network rather
+//! explodes towards the first layer, and without shortcuts normalisation itself is the reason (Yang et
+//! al., 2019). Li et al. (2018) see the cause in the shape of the
 //! loss: without shortcuts the surface around a deep network is rough, with them it is smooth.
 //!
 //! The program trains plain and residual networks of 20 and 56 layers on the same pictures and draws
@@ -135,7 +137,7 @@ fn run(lab: &Lab) -> Result<String> {
     lab.chart("degradation.svg", Chart::panels(&[by_epoch, by_layer], 1))?;
     let [(plain, plain_rise), (residual, residual_rise)] = [maps.remove(0), maps.remove(0)];
     lab.chart("degradation_surface.svg", Chart::panels(&[plain, residual], 2))?;
-    say(format_args!("loss at distance 0.5, less that at the weights: plain {plain_rise:.2}, residual {residual_rise:.2}"));
+    say(format_args!("rise of the loss at a distance of 0.5: plain {plain_rise:.2}, residual {residual_rise:.2}"));
 
     let last = |i: usize| errors[i][epochs - 1];
     ensure(last(1) > last(0), format_args!("56 plain layers end at {:.3}, 20 at {:.3}", last(1), last(0)))?;
@@ -169,7 +171,9 @@ fn train(net: &CifarResNet, images: &Tensor, labels: &Tensor, epochs: usize) -> 
 /// Draws contours of the loss in the square of ±1 along two directions, and returns how much larger
 /// the loss is at a distance of 0.5, as a mean over four sides.
 fn surface(name: &str, net: &CifarResNet, images: &Tensor, labels: &Tensor, side: usize) -> Result<(Chart, f64)> {
-    net.eval();
+    // Normalisation by the statistics of these pictures: running ones belong to the weights of the
+    // centre, and far from it they would measure nothing but that.
+    net.train();
     let weights: Vec<_> = net.parameters().into_iter().filter(|p| p.shape().len() > 1).collect();
     let start: Vec<Tensor> = weights.iter().map(|p| p.tensor().detach()).collect();
     let direction = || -> Result<Vec<Tensor>> {

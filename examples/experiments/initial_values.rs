@@ -14,8 +14,12 @@
 //! until f32 has no number for it. `inspect::first_non_finite` names the layer; the same network in
 //! f64, whose numbers reach further, says which layer it has to be.
 //!
-//! What to look at: the row of zeros, which no normalisation repairs, against the rows of convolutions
-//! a hundred times too small or too large, which batch normalisation repairs.
+//! Biases of convolutions and of the classifier keep their random start in all five, and the
+//! classifier its size in those of another size: no normalisation follows it.
+//!
+//! What to look at: the rows of convolutions a hundred times too small or too large, which batch
+//! normalisation repairs, against the row of zeros, which it does not; and the row of equal weights,
+//! whose channels only their random biases tell apart.
 
 use convnet::chart::Chart;
 use convnet::data::{Dataset, Normalize};
