@@ -4,6 +4,9 @@
 //! cargo run --release --example classify -- --model resnet18 --weights resnet18-f37072fd.pth cat.jpg dog.png
 //! ```
 //!
+//! The model can be an ONNX file (`--features onnx`, `--model net.onnx`), which has its weights in it
+//! and, if `onnx::Export` wrote it with them, the preprocessing and the names of the classes.
+//!
 //! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names.
 //! Pictures are JPEG or PNG files; each is resized, cropped and normalised as the model's library
 //! does it.
@@ -16,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use convnet::data::{Batch, CenterCrop, DataLoader, Dataset, IMAGENET_CLASSES, Image, Rng};
+use convnet::data::{Batch, CenterCrop, DataLoader, Dataset, IMAGENET_CLASSES, Image, ImageClassification, Rng};
 use convnet::nn::{Module, ModuleExt};
 use convnet::{Tensor, inspect, models, no_grad, weights};
 
@@ -26,17 +29,17 @@ struct Options {
     /// JPEG or PNG files
     #[arg(required = true)]
     pictures: Vec<PathBuf>,
-    /// A registered architecture, such as resnet50
+    /// A registered architecture, such as resnet50, or, with the feature `onnx`, an ONNX file
     #[arg(long)]
     model: String,
-    /// Its weights: .pth, .safetensors or .npz
+    /// Weights of the architecture: .pth, .safetensors or .npz
     #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    weights: Option<PathBuf>,
     /// How many classes to print for each picture
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Text file with the name of a class on each line, in the order of labels [default: ImageNet's
-    /// 1,000]
+    /// Text file with the name of a class on each line, in the order of labels [default: those in the
+    /// ONNX file, else ImageNet's 1,000]
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Pictures that go through the network together
@@ -68,25 +71,27 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Fallible<()> {
     convnet::set_num_threads(options.threads)?;
-    let names = match &options.classes {
-        Some(path) => read_names(path)?,
-        None => IMAGENET_CLASSES.map(String::from).to_vec(),
-    };
-    let model = load_model(&options, names.len())?;
+    let Network { model, preprocessing, names } = load(&options)?;
     let pictures = Pictures(options.pictures.clone());
-    let loader = DataLoader::new(pictures, options.batch).workers(1).transform(models::preprocessing(&options.model)?);
+    let loader = DataLoader::new(pictures, options.batch).workers(1).transform(preprocessing.clone());
 
     let (start, mut in_network) = (Instant::now(), Duration::ZERO);
     let mut found = Vec::with_capacity(options.pictures.len());
     for batch in loader.epoch(0) {
         let Batch { images, .. } = batch?;
         let start = Instant::now();
-        let probabilities = no_grad(|| model.forward(&images)?.softmax(-1))?;
+        let logits = no_grad(|| model.forward(&images))?;
+        if logits.ndim() != 2 || logits.shape()[1] != names.len() {
+            let message =
+                format!("{} gives {:?}, not a number for each of {} classes (--classes)", options.model, logits.shape(), names.len());
+            return Err(message.into());
+        }
+        let probabilities = logits.softmax(-1)?;
         in_network += start.elapsed();
         found.extend(most_probable(&probabilities, options.top)?);
     }
     if let Some(out) = &options.cam {
-        write_cams(&options, &*model, &found, out)?;
+        write_cams(&options, &*model, &preprocessing, &found, out)?;
     }
     let count = found.len() as f64;
     let (all, in_network) = (start.elapsed().as_secs_f64() / count, in_network.as_secs_f64() / count);
@@ -120,14 +125,20 @@ fn run(options: Options) -> Fallible<()> {
 }
 
 /// Writes a picture with the places that speak for its most probable class, for each picture.
-fn write_cams(options: &Options, model: &dyn Module, found: &[Vec<(usize, f32)>], out: &Path) -> Fallible<()> {
+fn write_cams(
+    options: &Options,
+    model: &dyn Module,
+    preprocessing: &ImageClassification,
+    found: &[Vec<(usize, f32)>],
+    out: &Path,
+) -> Fallible<()> {
     if options.pictures.len() > 1 {
         fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     }
     for (path, top) in options.pictures.iter().zip(found) {
         let picture = Image::open(path)?;
         let mut input = picture.clone();
-        input.apply(&models::preprocessing(&options.model)?)?;
+        input.apply(preprocessing)?;
         let x = input.to_tensor().unsqueeze(0)?;
         let layer = inspect::last_maps(model, x.shape())?;
         let heat = inspect::grad_cam(model, &layer, &x, top.first().map(|&(class, _)| class))?;
@@ -151,15 +162,42 @@ fn read_names(path: &Path) -> Fallible<Vec<String>> {
     Ok(names)
 }
 
-fn load_model(options: &Options, classes: usize) -> Fallible<Box<dyn Module>> {
-    let model = models::create(&options.model, classes)?;
-    let state = weights::rename(weights::load(&options.weights)?)?;
+/// A network, with what its pictures and its results mean.
+struct Network {
+    model: Box<dyn Module>,
+    preprocessing: ImageClassification,
+    names: Vec<String>,
+}
+
+fn load(options: &Options) -> Fallible<Network> {
+    let names = options.classes.as_deref().map(read_names).transpose()?;
+    let imagenet = || IMAGENET_CLASSES.map(String::from).to_vec();
+    #[cfg(feature = "onnx")]
+    if options.model.ends_with(".onnx") {
+        if options.weights.is_some() {
+            return Err("an ONNX file has its weights in it: leave --weights out".into());
+        }
+        let network = convnet::onnx::import(&options.model)?;
+        // Without preprocessing in the file, that of most networks for ImageNet, in the size of the input.
+        let shape = network.inputs().next().and_then(|input| input.shape.clone()).unwrap_or_default();
+        let side = shape.get(2).copied().flatten().unwrap_or(224);
+        let usual = || ImageClassification::new(side).resize((side * 256).div_ceil(224));
+        return Ok(Network {
+            preprocessing: network.preprocessing().unwrap_or_else(usual),
+            names: names.or_else(|| network.classes()).unwrap_or_else(imagenet),
+            model: Box::new(network),
+        });
+    }
+    let path = options.weights.as_ref().ok_or("--weights is missing: the file with the weights of the model")?;
+    let names = names.unwrap_or_else(imagenet);
+    let model = models::create(&options.model, names.len())?;
+    let state = weights::rename(weights::load(path)?)?;
     model.load_state_dict(&state).map_err(|error| {
         let hint = if options.classes.is_none() { "\n(weights for other classes than ImageNet's need --classes)" } else { "" };
-        format!("{} does not fit {} with {classes} classes: {error}{hint}", options.weights.display(), options.model)
+        format!("{} does not fit {} with {} classes: {error}{hint}", path.display(), options.model, names.len())
     })?;
     model.eval();
-    Ok(model)
+    Ok(Network { model, preprocessing: models::preprocessing(&options.model)?, names })
 }
 
 /// For each row of `[N, classes]`, the classes of the largest values, largest first.

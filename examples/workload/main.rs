@@ -8,6 +8,7 @@
 //! cargo run --release --example workload
 //! cargo run --release --example workload -- --scaling --model resnet18
 //! cargo run --release --example workload -- --model lenet5 --batch 64 --mode train --threads 2
+//! cargo run --release --features onnx --example workload -- --model net.onnx --batch 16
 //! cargo run --release --example workload -- --op "conv2d in=64 out=64 k=3 s=1 p=1 g=1" --batch 16 --size 56 --mode backward
 //! ```
 //!
@@ -38,7 +39,7 @@ use operation::Operation;
     after_help = "Operations: conv2d in= out= k= [s= p= g=], max_pool2d c= k= [s= p=], avg_pool2d c= k= [s= p=], batch_norm c=, relu c=, add c="
 )]
 struct Options {
-    /// A registered model
+    /// A registered model, or, with the feature `onnx`, an ONNX file
     #[arg(long)]
     model: Option<String>,
     /// An operation and its geometry

@@ -1,4 +1,4 @@
-//! A step of a registered model: a forward pass in evaluation, or a training step.
+//! A step of a registered model, or of the network in an ONNX file: a forward pass in evaluation, or a training step.
 
 use convnet::nn::Module;
 use convnet::optim::{Optimizer, Sgd};
@@ -14,7 +14,14 @@ pub struct Subject {
 impl Subject {
     /// Makes `batch` images of the model's own size, or of `size` if it takes that; without
     /// `classes`, 10 for grey and 32×32 images, else 1000.
+    ///
+    /// The name of an ONNX file stands for its network; images have the size that the file wants, or
+    /// `size`, or 224.
     pub fn new(name: &str, batch: usize, size: Option<usize>, classes: Option<usize>) -> Result<Subject> {
+        #[cfg(feature = "onnx")]
+        if name.ends_with(".onnx") {
+            return Subject::from_file(name, batch, size);
+        }
         let [channels, mut height, mut width] = models::info(name)?.input;
         let small = channels == 1 || height == 32;
         if let Some(size) = size.filter(|_| !small) {
@@ -23,6 +30,21 @@ impl Subject {
         let classes = classes.unwrap_or(if small { 10 } else { 1000 });
         let images = Tensor::randn([batch, channels, height, width]).to_memory_format(MemoryFormat::ChannelsLast)?;
         Ok(Subject { model: models::create(name, classes)?, images, classes })
+    }
+
+    #[cfg(feature = "onnx")]
+    fn from_file(name: &str, batch: usize, size: Option<usize>) -> Result<Subject> {
+        let network = convnet::onnx::import(name)?;
+        let shape = network.inputs().next().and_then(|input| input.shape.clone()).unwrap_or_default();
+        let &[_, channels, height, width] = shape.as_slice() else {
+            return Err(convnet::Error::other(format!("{name}: expected an input of images [N, C, H, W], got {shape:?}")));
+        };
+        let side = |fixed: Option<usize>| fixed.or(size).unwrap_or(224);
+        let images =
+            Tensor::randn([batch, channels.unwrap_or(3), side(height), side(width)]).to_memory_format(MemoryFormat::ChannelsLast)?;
+        // From what it computes, since a file need not say it.
+        let classes = no_grad(|| network.forward(&images))?.shape().get(1).copied().unwrap_or(1);
+        Ok(Subject { model: Box::new(network), images, classes })
     }
 
     /// A forward pass in evaluation.

@@ -13,6 +13,8 @@ mod archive;
 mod generator;
 mod idx;
 mod mutate;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod operations;
 #[cfg(feature = "image")]
 mod pictures;

@@ -7,6 +7,7 @@ use super::graph::{Graph, Source, Step, ValueInfo};
 use super::layers::{Action, State, fuse};
 use super::node::{Call, Node};
 use super::operators;
+use crate::data::{ImageClassification, ResizeFilter};
 use crate::error::{Error, Result};
 use crate::io::text_table;
 use crate::nn::{Buffer, Copier, Layer, LayerPath, Module, Parameter, TrainingMode, Visitor};
@@ -71,6 +72,38 @@ impl Network {
     /// Returns the file's metadata, as names and values.
     pub fn metadata(&self) -> &[(String, String)] {
         &self.graph.metadata
+    }
+
+    /// Returns the names of the classes from the metadata, as
+    /// [`Export::classes`](crate::onnx::Export::classes) writes them, if they are there.
+    pub fn classes(&self) -> Option<Vec<String>> {
+        serde_json::from_str(self.entry("classes")?).ok()
+    }
+
+    /// Returns the preprocessing of images from the metadata, as
+    /// [`Export::preprocessing`](crate::onnx::Export::preprocessing) writes it. It is `None` when a
+    /// part is missing or not of that form, for images that are not squares, and for sides of more
+    /// than 4,096 pixels.
+    pub fn preprocessing(&self) -> Option<ImageClassification> {
+        let numbers = |key| serde_json::from_str::<Vec<f64>>(self.entry(key)?).ok();
+        let (mean, std) = (numbers("mean")?, numbers("std")?);
+        let [height, width] = serde_json::from_str(self.entry("size")?).ok()?;
+        let shorter: usize = self.entry("resize")?.parse().ok()?;
+        let filter = match self.entry("interpolation")? {
+            "nearest" => ResizeFilter::Nearest,
+            "bilinear" => ResizeFilter::Bilinear,
+            "bicubic" => ResizeFilter::Bicubic,
+            _ => return None,
+        };
+        let sides = 1..=4096;
+        if height != width || !sides.contains(&height) || !sides.contains(&shorter) || mean.len() != std.len() || mean.is_empty() {
+            return None;
+        }
+        Some(ImageClassification::new(height).resize(shorter).interpolation(filter).normalize(mean, std))
+    }
+
+    fn entry(&self, key: &str) -> Option<&str> {
+        self.metadata().iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// Runs the network with all its inputs, in the order of [`inputs`](Network::inputs), and

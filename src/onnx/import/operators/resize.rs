@@ -1,4 +1,5 @@
-//! Resizing along any dimensions: each output position is a weighted sum of a few input positions,
+//! Resizing. Images along height and width are [`Tensor::resample`]; of other tensors, and with
+//! options that it does not have, each output position is a weighted sum of a few input positions,
 //! one dimension after the other.
 
 use super::Operator::General;
@@ -6,7 +7,7 @@ use super::{Table, as_float};
 use crate::error::Result;
 use crate::onnx::element::Value;
 use crate::onnx::import::node::Call;
-use crate::ops::Interpolation;
+use crate::ops::{Coordinates, ResampleFilter, ResampleOptions, Rounding};
 use crate::tensor::{DType, Tensor};
 
 pub(super) const TABLE: Table = &[("Resize", General(resize)), ("Upsample", General(resize))];
@@ -199,24 +200,42 @@ fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
         return Err(node.error(format!("cannot resize an empty tensor {:?}", x.shape())));
     }
     let y = match direct(&x, &all, &attributes) {
-        Some(mode) => x.interpolate([shape[2], shape[3]], mode)?,
+        Some(options) => x.resample([shape[2], shape[3]], options)?,
         None => all.iter().try_fold(x, |x, axis| attributes.along(&x, axis))?,
     };
     call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })
 }
 
-/// Returns the mode of [`Tensor::interpolate`] that computes the same, if there is one.
-fn direct(x: &Tensor, axes: &[Axis], attributes: &Attributes<'_>) -> Option<Interpolation> {
-    let maps = x.ndim() == 4 && !axes.is_empty() && axes.iter().all(|axis| axis.axis >= 2);
-    // Its coordinates follow from the sizes alone, and those of PyTorch stay inside the map.
-    let plain = axes.iter().all(|axis| axis.output > 1 && (axis.scale - axis.output as f64 / axis.input as f64).abs() < 1e-9);
-    if !maps || !plain || attributes.exclude_outside || attributes.antialias {
+/// Returns the options of [`Tensor::resample`] that compute the same, if there are some: for images,
+/// along height and width.
+fn direct(x: &Tensor, axes: &[Axis], attributes: &Attributes<'_>) -> Option<ResampleOptions> {
+    let maps = x.ndim() == 4 && !axes.is_empty() && axes.iter().all(|axis| axis.axis >= 2 && axis.output > 0);
+    if !maps || attributes.exclude_outside || attributes.antialias {
         return None;
     }
-    match (attributes.mode, attributes.coordinates, attributes.nearest) {
-        ("nearest", "asymmetric", "floor") => Some(Interpolation::Nearest),
-        ("linear", "half_pixel" | "pytorch_half_pixel", _) => Some(Interpolation::Bilinear { align_corners: false }),
-        ("linear", "align_corners", _) => Some(Interpolation::Bilinear { align_corners: true }),
-        _ => None,
-    }
+    let coordinates = match attributes.coordinates {
+        "half_pixel" => Coordinates::HalfPixel,
+        // For an output of one position it reads another place.
+        "pytorch_half_pixel" if axes.iter().all(|axis| axis.output > 1) => Coordinates::HalfPixel,
+        "asymmetric" => Coordinates::Asymmetric,
+        // The positions follow from the sizes here; ONNX's from the scale, which may not be their ratio.
+        "align_corners" if axes.iter().all(|axis| (axis.scale * axis.input as f64 - axis.output as f64).abs() < 1e-6) => {
+            Coordinates::AlignCorners
+        }
+        _ => return None,
+    };
+    let filter = match attributes.mode {
+        "linear" => ResampleFilter::Linear,
+        "cubic" => ResampleFilter::Cubic { a: attributes.cubic },
+        _ => ResampleFilter::Nearest(match attributes.nearest {
+            "floor" => Rounding::Floor,
+            "ceil" => Rounding::Ceil,
+            "round_prefer_ceil" => Rounding::HalfUp,
+            _ => Rounding::HalfDown,
+        }),
+    };
+    let factor = |at: usize| axes.iter().find(|axis| axis.axis == at).map_or(1.0, |axis| axis.scale);
+    // Without factors, positions follow from the ratio of the sizes, as PyTorch computes them.
+    let given = axes.iter().any(|axis| axis.scale != axis.output as f64 / axis.input as f64);
+    Some(ResampleOptions { filter, coordinates, factors: given.then(|| [factor(2), factor(3)]) })
 }
