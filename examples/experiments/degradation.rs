@@ -125,9 +125,8 @@ fn run(lab: &Lab) -> Result<String> {
         }
     }
     let mut rows: Vec<[String; 5]> = vec![std::array::from_fn(|i| head[i].clone())];
-    for epoch in 0..epochs {
-        rows.push(std::array::from_fn(|i| if i == 0 { (epoch + 1).to_string() } else { format!("{:.3}", errors[i - 1][epoch]) }));
-    }
+    let row = |epoch: usize| std::array::from_fn(|i| if i == 0 { (epoch + 1).to_string() } else { format!("{:.3}", errors[i - 1][epoch]) });
+    rows.extend((0..epochs).map(row));
     say(format_args!("training error by epoch, {} pictures of {name}, one seed", labels.numel()));
     table(&rows);
     let mut by_epoch = Chart::new(format!("Training error, {} pictures of {name}", labels.numel())).x("epoch").y("error");

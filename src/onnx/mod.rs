@@ -19,8 +19,8 @@
 mod element;
 mod export;
 mod import;
-// Each message and its functions, whether they are used here or not.
-#[allow(dead_code)]
+// Each message and its functions, whether they are used here or not; names are those of ONNX.
+#[allow(dead_code, clippy::enum_variant_names)]
 mod proto;
 mod tensors;
 mod wire;

@@ -262,7 +262,9 @@ fn difference(found: &[Tensor], expected: &[Tensor]) -> std::result::Result<(), 
         let [least, most] = expected.iter().fold([f64::MAX, f64::MIN], |[least, most], &y| [least.min(y), most.max(y)]);
         // Values that are all the same have no spread.
         let bound = 1e-5 * if most > least { most - least } else { 1.0 };
-        if let Some((found, expected)) = found.iter().zip(&expected).find(|(a, b)| a != b && !((*a - *b).abs() <= bound)) {
+        if let Some((found, expected)) =
+            found.iter().zip(&expected).find(|(a, b)| a != b && ((*a - *b).abs() > bound || (*a - *b).is_nan()))
+        {
             return Err(format!("output {number}: expected {expected}, got {found}, with a bound of {bound:e}"));
         }
     }

@@ -259,15 +259,15 @@ impl Fuser<'_> {
     /// result, the activation, and the result.
     fn activation(&mut self, last: usize, slot: usize) -> (usize, Activation, usize) {
         let none = (last, Activation::Linear, slot);
-        match self.readers.get(&slot).cloned().unwrap_or_default().as_slice() {
-            &[reader] => {
+        match self.readers.get(&slot).cloned().unwrap_or_default()[..] {
+            [reader] => {
                 let found = self.node(reader).and_then(|node| Some((self.kind(node)?, output(node)?)));
                 let Some((kind, made)) = found else { return none };
                 self.taken[reader] = true;
                 (reader, kind, made)
             }
             // `x · sigmoid(x)` and `x · hardsigmoid(x)`.
-            &[gate, product] => {
+            [gate, product] => {
                 let gated = self.node(gate).and_then(|node| Some((self.kind(node)?, output(node)?)));
                 let whole = match gated {
                     Some((Activation::Sigmoid, made)) => Some((Activation::Silu, made)),

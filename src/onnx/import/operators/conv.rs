@@ -94,7 +94,7 @@ impl ConvOptions {
     }
 
     /// Brings a tensor to `[N, C, H, W]`.
-    pub(in crate::onnx::import) fn to_planar(&self, node: &Node, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::onnx::import) fn to_planar(self, node: &Node, x: &Tensor) -> Result<Tensor> {
         match (x.ndim(), self.planar) {
             (4, true) => Ok(x.clone()),
             (3, false) => x.unsqueeze(2),
@@ -103,7 +103,7 @@ impl ConvOptions {
     }
 
     /// Undoes [`to_planar`](ConvOptions::to_planar).
-    pub(in crate::onnx::import) fn to_own(&self, y: Tensor) -> Result<Tensor> {
+    pub(in crate::onnx::import) fn to_own(self, y: Tensor) -> Result<Tensor> {
         if self.planar { Ok(y) } else { y.squeeze(2) }
     }
 }

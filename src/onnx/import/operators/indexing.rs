@@ -92,14 +92,15 @@ fn gather_elements(call: &Call<'_>) -> Result<Vec<Value>> {
 fn rows(call: &Call<'_>, dims: &[usize], index: &Value, batch: usize) -> Result<Tensor> {
     let shape = index.tensor.shape();
     let &depth = shape.last().ok_or_else(|| call.node.error("indices have no dimensions"))?;
-    let (&[ref outer @ ..], inner) = (dims.get(..batch).unwrap_or_default(), dims.get(batch..batch.saturating_add(depth)));
+    let (outer, inner) = (dims.get(..batch).unwrap_or_default(), dims.get(batch..batch.saturating_add(depth)));
     let inner = inner.filter(|_| shape.len() > batch && shape[..batch] == *outer);
     let inner = inner.ok_or_else(|| call.node.error(format!("indices {shape:?} do not fit data {dims:?}")))?;
     let entries: usize = shape[batch..shape.len() - 1].iter().product();
     let block: i64 = inner.iter().map(|&size| size as i64).product();
     let numbers = index.ints()?;
-    let mut found = Vec::with_capacity(if depth == 0 { 0 } else { numbers.len() / depth });
-    for at in 0..shape[..shape.len() - 1].iter().product::<usize>() {
+    let count: usize = shape[..shape.len() - 1].iter().product();
+    let mut found = Vec::with_capacity(numbers.len().min(count));
+    for at in 0..count {
         let mut row = 0i64;
         for (&i, &size) in numbers[at * depth..(at + 1) * depth].iter().zip(inner) {
             let size = size as i64;

@@ -152,7 +152,7 @@ fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
         extrapolation: node.float("extrapolation_value", 0.0)?,
     };
     let list = |at: usize| -> Result<Option<Vec<f64>>> {
-        Ok(call.optional(at).filter(|value| value.tensor.numel() > 0).map(Value::floats).transpose()?)
+        call.optional(at).filter(|value| value.tensor.numel() > 0).map(Value::floats).transpose()
     };
     let (roi, scales, sizes) = if upsample {
         let scales = list(1)?.or(node.floats("scales")?.map(|scales| scales.iter().map(|&scale| f64::from(scale)).collect()));
