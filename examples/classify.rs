@@ -4,8 +4,8 @@
 //! cargo run --release --example classify -- --model resnet18 --weights resnet18-f37072fd.pth cat.jpg dog.png
 //! ```
 //!
-//! The model can be an ONNX file (`--features onnx`, `--model net.onnx`), which has its weights in it
-//! and, if `onnx::Export` wrote it with them, the preprocessing and the names of the classes.
+//! The model can be an ONNX file (`--features onnx`, `--model net.onnx`), which has its weights in
+//! it and, if `onnx::Export` wrote it with them, the preprocessing and the names of the classes.
 //!
 //! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names.
 //! Pictures are JPEG or PNG files; each is resized, cropped and normalised as the model's library
@@ -38,8 +38,8 @@ struct Options {
     /// How many classes to print for each picture
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Text file with the name of a class on each line, in the order of labels [default: those in the
-    /// ONNX file, else ImageNet's 1,000]
+    /// Text file with the name of a class on each line, in the order of labels [default: those in
+    /// the ONNX file, else ImageNet's 1,000]
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Pictures that go through the network together
@@ -178,7 +178,8 @@ fn load(options: &Options) -> Fallible<Network> {
             return Err("an ONNX file has its weights in it: leave --weights out".into());
         }
         let network = convnet::onnx::import(&options.model)?;
-        // Without preprocessing in the file, that of most networks for ImageNet, in the size of the input.
+        // Without preprocessing in the file, that of most networks for ImageNet, in the size of the
+        // input.
         let shape = network.inputs().next().and_then(|input| input.shape.clone()).unwrap_or_default();
         let side = shape.get(2).copied().flatten().unwrap_or(224);
         let usual = || ImageClassification::new(side).resize((side * 256).div_ceil(224));

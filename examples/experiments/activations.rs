@@ -95,7 +95,8 @@ fn curves(lab: &Lab) -> Result<()> {
     lab.chart("activations_curves.svg", Chart::panels(&charts, 2))
 }
 
-/// Returns the norm of the loss's gradient by the output of each layer, divided by that of the last.
+/// Returns the norm of the loss's gradient by the output of each layer, divided by that of the
+/// last.
 fn gradient_norms(f: Function, pieces: usize, start: usize, depth: usize, width: usize) -> Result<Vec<f64>> {
     let mut h = Tensor::randn([64, width]).to_dtype(DType::F64)?;
     let mut outputs = vec![];
@@ -116,8 +117,8 @@ fn gradient_norms(f: Function, pieces: usize, start: usize, depth: usize, width:
     Ok(norms.into_iter().map(|norm| norm / last).collect())
 }
 
-/// Measures gradients by depth. Returns charts by layer, and what passes 32 layers of sigmoids and of
-/// ReLUs from Kaiming's start.
+/// Measures gradients by depth. Returns charts by layer, and what passes 32 layers of sigmoids and
+/// of ReLUs from Kaiming's start.
 fn depth(lab: &Lab) -> Result<(Vec<Chart>, f64, f64)> {
     let (width, seeds) = (lab.pick(32, 128), 3);
     let mut rows = vec![["activation", "start", "4 layers", "8", "16", "32"].map(String::from)];

@@ -4,8 +4,8 @@
 //! to every continuous function, if it is wide enough (Cybenko, 1989; Hornik, 1991; Leshno et al.,
 //! 1993). Of how many units that takes the theorem says nothing; with the same number of parameters
 //! deeper networks can fold the line and make more linear pieces (Telgarsky, 2016). A maxout unit
-//! is a maximum of linear functions: it approximates every convex function, and the difference of two
-//! approximates every continuous one (Goodfellow et al., 2013).
+//! is a maximum of linear functions: it approximates every convex function, and the difference of
+//! two approximates every continuous one (Goodfellow et al., 2013).
 //!
 //! The program trains ReLU networks on three functions of one variable: first one hidden layer of 2
 //! to 64 units, then networks of 1, 2 and 4 hidden layers with about 300 parameters each. Then it

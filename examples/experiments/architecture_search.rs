@@ -2,20 +2,22 @@
 //!
 //! Two ways to spend twice the multiply-adds, or as few as can be:
 //!
-//! 1. EfficientNet (Tan & Le, 2019) begins with a grid: a small network is made α times deeper, β times
-//!    wider and γ times finer, with α·β²·γ² ≈ 2, so that each choice costs about twice the network. What
-//!    is claimed: all three together are better than one alone.
-//! 2. Regularised evolution (Real et al., 2019): the best of a few random members of a population has a
-//!    child with one change; the child joins, the *oldest* member leaves. MnasNet's reward (Tan et al.,
-//!    2019), accuracy · (cost / target)^w with w = -0.07, trades accuracy for cost. What is claimed: it
-//!    finds better networks than random search with the same number of trainings.
+//! 1. EfficientNet (Tan & Le, 2019) begins with a grid: a small network is made α times deeper, β
+//!    times wider and γ times finer, with α·β²·γ² ≈ 2, so that each choice costs about twice the
+//!    network. What is claimed: all three together are better than one alone.
+//! 2. Regularised evolution (Real et al., 2019): the best of a few random members of a population
+//!    has a child with one change; the child joins, the *oldest* member leaves. MnasNet's reward
+//!    (Tan et al., 2019), accuracy · (cost / target)^w with w = -0.07, trades accuracy for cost.
+//!    What is claimed: it finds better networks than random search with the same number of
+//!    trainings.
 //!
-//! The space is MobileNet-like: four inverted residual blocks with a choice of kernel, expansion, width
-//! and squeeze-and-excitation. Cost is what `summary` counts. Each training is a line of a file of
-//! results in the output directory; a search that was interrupted reads what it has trained already,
-//! and goes on with the same choices, since they depend on the seed and on rewards alone.
+//! The space is MobileNet-like: four inverted residual blocks with a choice of kernel, expansion,
+//! width and squeeze-and-excitation. Cost is what `summary` counts. Each training is a line of a
+//! file of results in the output directory; a search that was interrupted reads what it has trained
+//! already, and goes on with the same choices, since they depend on the seed and on rewards alone.
 //!
-//! Look at: the grid's best row, the rewards of both searches, and their fronts of accuracy and cost.
+//! Look at: the grid's best row, the rewards of both searches, and their fronts of accuracy and
+//! cost.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -241,7 +243,8 @@ fn block(inputs: usize, outputs: usize, kernel: usize, expansion: usize, stride:
     MBConvOptions { inputs, expanded, outputs, kernel, stride, activation, squeeze, norm, stochastic_depth: 0.0 }
 }
 
-/// Returns the blocks of a genome; the size is halved in the first (of a large picture) and the third.
+/// Returns the blocks of a genome; the size is halved in the first (of a large picture) and the
+/// third.
 fn blocks(genome: &Genome, size: usize) -> Vec<MBConvOptions> {
     let mut inputs = 8;
     let of = |(i, genes): (usize, &[usize])| {

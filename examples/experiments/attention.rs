@@ -34,7 +34,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     run,
 };
 
-/// Creates the layer at the end of a block with so many channels.
+/// Creates the layer at the end of a block with this number of channels.
 type Layer = fn(usize) -> Option<Box<dyn Module>>;
 
 const KINDS: [(&str, Layer); 5] = [
@@ -130,7 +130,8 @@ fn tested(model: &Sequential, scenes: &Scenes) -> Result<f64> {
     Ok(mean.value())
 }
 
-/// Returns the factors `[N, 1, h, w]` of the positions in the three blocks, if the network has them.
+/// Returns the factors `[N, 1, h, w]` of the positions in the three blocks, if the network has
+/// them.
 fn positions(model: &Sequential, pictures: &Tensor) -> Result<Option<Vec<Tensor>>> {
     // What attention gets is the output of a block's last normalisation.
     let blocks = ["block1", "block2", "block3"];

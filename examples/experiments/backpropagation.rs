@@ -1,12 +1,12 @@
 //! Back-propagation by hand, line by line, beside autograd.
 //!
-//! The error δ of a layer is the derivative of the loss by the layer's sums z, before the activation
-//! (Rumelhart, Hinton and Williams, 1986). In a dense network δ goes back through the transposed
-//! weights, δ₁ = W₂ᵀδ₂ ∘ σ'(z₁), and a weight's gradient is δ times what the weight was multiplied
-//! with. A convolution is the same with shared weights: its gradient adds δ times the picture over
-//! all places, which is a correlation of the picture with δ, and δ reaches the picture through the
-//! kernel turned by 180 degrees. Mean pooling hands every pixel of a window its share, maximum
-//! pooling hands all of it to the winner.
+//! The error δ of a layer is the derivative of the loss by the layer's sums z, before the
+//! activation (Rumelhart, Hinton and Williams, 1986). In a dense network δ goes back through the
+//! transposed weights, δ₁ = W₂ᵀδ₂ ∘ σ'(z₁), and a weight's gradient is δ times what the weight was
+//! multiplied with. A convolution is the same with shared weights: its gradient adds δ times the
+//! picture over all places, which is a correlation of the picture with δ, and δ reaches the picture
+//! through the kernel turned by 180 degrees. Mean pooling hands every pixel of a window its share,
+//! maximum pooling hands all of it to the winner.
 //!
 //! The functions below use loops over plain numbers and nothing of the crate. Each derivative is
 //! compared with autograd's, in double precision; the largest difference has to be below 1e-12.

@@ -3,10 +3,10 @@
 //! A convolution layer slides a kernel over a picture; at each place it multiplies what lies below,
 //! number by number, and adds. The worked example of *Dive into Deep Learning* (Zhang et al.,
 //! chapter 7.2) starts with 0·0 + 1·1 + 3·2 + 4·3 = 19. What mathematics calls convolution turns
-//! the kernel by 180 degrees first; all libraries leave that out, since a learned kernel can as well
-//! be learned turned.
+//! the kernel by 180 degrees first; all libraries leave that out, since a learned kernel can as
+//! well be learned turned.
 //!
-//! The table compares the crate's operations with numbers that are worked out by hand or taken from
+//! The table compares the crate's operations with numbers that are computed by hand or taken from
 //! a source: padding, stride, several channels, 1×1 kernels, pooling, the edge between bright and
 //! dark halves (Ng's course), and a detector of curves that answers 6600 to its curve and 0 to
 //! another (Deshpande's guide). Look at the picture: original, mean, identity, sharpened, vertical

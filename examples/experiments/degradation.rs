@@ -2,22 +2,23 @@
 //!
 //! The claim (He et al., 2015, fig. 6): a plain network of 56 layers has a higher *training* error
 //! on CIFAR-10 than one of 20 layers, so it is not overfitting; with shortcuts around every two
-//! layers the deeper network is at least as good. Batch normalisation is in all of them, so it is not
-//! the vanishing gradient of `activations`; before training the gradient of the plain network rather
-//! explodes towards the first layer, and without shortcuts normalisation itself is the reason (Yang et
-//! al., 2019). Li et al. (2018) see the cause in the shape of the
-//! loss: without shortcuts the surface around a deep network is rough, with them it is smooth.
+//! layers the deeper network is at least as good. Batch normalisation is in all of them, so it is
+//! not the vanishing gradient of `activations`; before training the gradient of the plain network
+//! rather explodes towards the first layer, and without shortcuts normalisation itself is the
+//! reason (Yang et al., 2019). Li et al. (2018) see the cause in the shape of the loss: without
+//! shortcuts the surface around a deep network is rough, with them it is smooth.
 //!
-//! The program trains plain and residual networks of 20 and 56 layers on the same pictures and draws
-//! training errors by epoch, the gradient's norm by layer before training, and the loss of the two
-//! deep networks around their final weights along two random directions. Each filter of a direction
-//! has the norm of the filter that it is added to, so that maps of networks of different scale can be
-//! compared; biases and normalisation stay as they are.
+//! The program trains plain and residual networks of 20 and 56 layers on the same pictures and
+//! draws training errors by epoch, the gradient's norm by layer before training, and the loss of
+//! the two deep networks around their final weights along two random directions. Each filter of a
+//! direction has the norm of the filter that it is added to, so that maps of networks of different
+//! scale can be compared; biases and normalisation stay as they are.
 //!
 //! The plain network is the library's residual network with every block replaced by its two
 //! convolutions alone, of the same size and from the same distribution of initial weights.
 //!
-//! What to look at: the order of the four curves, and the contours: few wide rings against narrow ones.
+//! What to look at: the order of the four curves, and the contours: few wide rings against narrow
+//! ones.
 
 use convnet::chart::Chart;
 use convnet::data::{Dataset, ImageFolder, Normalize};

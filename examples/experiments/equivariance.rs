@@ -2,23 +2,24 @@
 //!
 //! "Whatever the shift, the output stays the same" is said of convolutional networks. A layer φ is
 //! *equivariant* when φ(g·x) = g·φ(x): a shifted picture gives shifted maps. Convolution is, for
-//! shifts only; a sum over all places, global pooling, then makes the output *invariant*. What breaks
-//! it (Azulay and Weiss, 2019; Zhang, 2019): zero padding, since a pixel at the border is computed
-//! from other numbers than one inside; pooling and stride, for shifts that are no multiple of the
-//! stride; a dense layer, which has weights of its own for each place. Nothing in a convolutional
-//! network is equivariant to rotations; it can only learn them.
+//! shifts only; a sum over all places, global pooling, then makes the output *invariant*. What
+//! breaks it (Azulay and Weiss, 2019; Zhang, 2019): zero padding, since a pixel at the border is
+//! computed from other numbers than one inside; pooling and stride, for shifts that are no multiple
+//! of the stride; a dense layer, which has separate weights for each place. Nothing in a
+//! convolutional network is equivariant to rotations; it can only learn them.
 //!
 //! The first table has ‖φ(g·x) − g·φ(x)‖ over the norm of what the digit changes in φ, after each
 //! stage of trained networks; a map of stride s moves by a fraction of its pixels, by linear
 //! interpolation. The second has the accuracy of a digit classifier against shift and angle, with
-//! and without shifted and rotated pictures in training. Look at the chart: how fast accuracy falls.
+//! and without shifted and rotated pictures in training. Look at the chart: how fast accuracy
+//! falls.
 
 use convnet::chart::Chart;
-use convnet::data::{Affine, DataLoader, Dataset, Image, Pad, RandomAffine, Resize, ResizeFilter, Rng};
+use convnet::data::{Affine, DataLoader, Dataset, Image, Pad, RandomAffine, Resize, ResizeFilter};
 use convnet::nn::{AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential};
 use convnet::{Result, Tensor, inspect, manual_seed, no_grad};
 
-use super::lab::{Experiment, Lab, Pictures, accuracy, ensure, first, fit, say, spread, table};
+use super::lab::{Experiment, Lab, Pictures, accuracy, batch, ensure, first, fit, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "equivariance",
@@ -106,7 +107,7 @@ fn run(lab: &Lab) -> Result<String> {
 /// Measures how far networks are from equivariance. Returns the largest error of the plain one's
 /// output under shifts, and the error of the usual one's output at 4 pixels.
 fn layer_by_layer(lab: &Lab, train: &Pictures, test: &Pictures) -> Result<(f64, f64)> {
-    let x = batch(test, lab.pick(50, 200))?;
+    let x = batch(&first(test, lab.pick(50, 200))?)?.images;
     let moves = ["shift by 1", "shift by 4", "rotation by 90°"];
     let mut rows = vec![["network", "change", "stage 1", "stage 2", "stage 3", "output", "other class"].map(String::from)];
     let (mut exact, mut broken) = (0f64, 0.0);
@@ -183,11 +184,6 @@ fn turned(maps: &Tensor) -> Result<Tensor> {
 fn relative(expected: &Tensor, found: &Tensor, scale: &Tensor) -> Result<f64> {
     let norm = |x: &Tensor| Ok::<_, convnet::Error>(f64::from((x * x).sum(..)?.item::<f32>()?).sqrt());
     Ok(norm(&expected.sub(found)?)? / norm(scale)?.max(1e-12))
-}
-
-fn batch(pictures: &Pictures, count: usize) -> Result<Tensor> {
-    let images = (0..count).map(|i| Ok(pictures.get(i, &mut Rng::new(0))?.0.to_tensor())).collect::<Result<Vec<_>>>()?;
-    Tensor::stack(&images.iter().collect::<Vec<_>>(), 0)
 }
 
 /// Draws accuracy over shift and angle. Returns the accuracy of the usual network in place, at a

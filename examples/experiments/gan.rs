@@ -186,7 +186,7 @@ fn enlarge(lab: &Lab, digits: &DigitData, seed: u64) -> Result<[f64; 2]> {
     Ok(accuracies)
 }
 
-/// Draws so many digits of each class.
+/// Draws `count` digits of each class.
 fn few_of_each(digits: &Pictures, count: usize, seed: u64) -> Result<Subset<dyn Dataset<Sample = (Image, i64)>>> {
     let mut rng = Rng::new(seed);
     let mut order: Vec<usize> = (0..digits.len()).collect();

@@ -1,15 +1,16 @@
 //! Generalisation: what a network that knows its training set by heart does on new pictures.
 //!
-//! The claims. With few examples a network reaches no training error and still errs on new pictures;
-//! weight decay, dropout (Srivastava et al., 2014), pictures that are moved and turned (Simard et
-//! al., 2003) and stopping early (Prechelt, 1998) narrow the gap. Small batches generalise better
-//! than large ones (Keskar et al., 2017). Classes that are rare in training are recognised badly,
-//! unless their losses count more or their pictures are drawn more often. And every figure is one
-//! draw: ten starts give ten results.
+//! The claims. With few examples a network reaches no training error and still errs on new
+//! pictures; weight decay, dropout (Srivastava et al., 2014), pictures that are moved and turned
+//! (Simard et al., 2003) and stopping early (Prechelt, 1998) narrow the gap. Small batches
+//! generalise better than large ones (Keskar et al., 2017). Classes that are rare in training are
+//! recognised badly, unless their losses count more or their pictures are drawn more often. And
+//! every figure is one draw: ten starts give ten results.
 //!
-//! The program has three sets of digits: a small one for training; one for validation, which chooses
-//! when to stop and nothing else; and one for testing, which is looked at once, at the end. It
-//! trains the same network in all experiments and prints the mean and deviation of several starts.
+//! The program has three sets of digits: a small one for training; one for validation, which
+//! chooses when to stop and nothing else; and one for testing, which is looked at once, at the end.
+//! It trains the same network in all experiments and prints the mean and deviation of several
+//! starts.
 //!
 //! What to look at: the difference between the columns for training and testing, and whether the
 //! differences between methods are larger than the spread of ten starts, which is the smallest

@@ -18,8 +18,8 @@
 //! classifier its size in those of another size: no normalisation follows it.
 //!
 //! What to look at: the rows of convolutions a hundred times too small or too large, which batch
-//! normalisation repairs, against the row of zeros, which it does not; and the row of equal weights,
-//! whose channels only their random biases tell apart.
+//! normalisation repairs, against the row of zeros, which it does not; and the row of equal
+//! weights, whose channels only their random biases tell apart.
 
 use convnet::chart::Chart;
 use convnet::data::{Dataset, Normalize};

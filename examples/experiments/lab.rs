@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,9 @@ use convnet::nn::Module;
 use convnet::ops::Interpolation;
 use convnet::optim::{Adam, LrSchedule, OneCycleLr, Optimizer, Sgd};
 use convnet::{Error, Result, Tensor, no_grad, train};
+
+pub use super::common::data::{Pictures, first};
+pub use super::common::say;
 
 /// A row of the table of experiments.
 pub struct Experiment {
@@ -40,9 +42,6 @@ pub struct Lab {
     #[arg(long, value_name = "DIR", default_value = "out/experiments")]
     out: PathBuf,
 }
-
-/// Pictures with their classes.
-pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
 
 /// Pictures of digits to train and to test on.
 pub struct DigitData {
@@ -99,14 +98,12 @@ impl Lab {
     }
 }
 
-/// Returns the first pictures of a dataset.
-pub fn first(pictures: &Pictures, count: usize) -> Result<Pictures> {
-    Ok(Arc::new(Subset::shared(Arc::clone(pictures), 0..count.min(pictures.len()))?))
-}
-
 /// Returns all pictures as one batch.
 pub fn batch(pictures: &Pictures) -> Result<Batch> {
-    let loader = DataLoader::new(Arc::clone(pictures), pictures.len());
+    only_batch(DataLoader::new(Arc::clone(pictures), pictures.len()))
+}
+
+fn only_batch(loader: DataLoader) -> Result<Batch> {
     loader.epoch(0).next().unwrap_or_else(|| Err(Error::msg("there are no pictures")))
 }
 
@@ -145,8 +142,7 @@ pub fn tensors(
 ) -> Result<(Tensor, Tensor)> {
     let subset = Subset::shared(Arc::clone(pictures), indices)?;
     let count = subset.len();
-    let Batch { images, labels } =
-        DataLoader::new(subset, count).transform(transform).epoch(0).next().ok_or_else(|| Error::msg("there are no pictures"))??;
+    let Batch { images, labels } = only_batch(DataLoader::new(subset, count).transform(transform))?;
     Ok((images, labels))
 }
 
@@ -163,15 +159,9 @@ pub fn shuffled(images: &Tensor, labels: &Tensor, size: usize) -> Result<Vec<(Te
 /// Returns the share of pictures whose largest output is that of their class, in evaluation mode.
 pub fn accuracy_of(model: &dyn Module, images: &Tensor, labels: &Tensor) -> Result<f64> {
     model.eval();
-    let mut correct = 0;
-    for start in (0..labels.numel()).step_by(500) {
-        let size = 500.min(labels.numel() - start);
-        let classes = no_grad(|| model.forward(&images.narrow(0, start, size)?))?.argmax(1)?;
-        let (found, wanted) = (classes.to_vec::<i64>()?, labels.narrow(0, start, size)?.to_vec::<i64>()?);
-        correct += found.iter().zip(wanted).filter(|(found, wanted)| *found == wanted).count();
-    }
+    let accuracy = train::accuracy(&predict(model, images)?, labels)?;
     model.train();
-    Ok(correct as f64 / labels.numel() as f64)
+    Ok(accuracy)
 }
 
 /// Says where a picture is.
@@ -190,11 +180,6 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
-}
-
-/// Prints a line. A closed pipe at the other end is no reason to stop.
-pub fn say(line: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Prints rows in columns, the first aligned left, the others right. The first row is the head.

@@ -6,12 +6,13 @@
 //! al., 1998); it had 0.95% errors on MNIST after 20 passes, and 0.8% with distorted digits. What
 //! carries the name today has ReLU, max pooling, all connections, and cross-entropy.
 //!
-//! The claim is that the later changes made training simpler and faster rather than the network much
-//! more accurate. The program trains all three on the same digits with the same optimiser (Adam with
-//! a falling rate), each with the loss of its time, and prints errors, parameters and seconds.
+//! The claim is that the later changes made training simpler and faster rather than the network
+//! much more accurate. The program trains all three on the same digits with the same optimiser
+//! (Adam with a falling rate), each with the loss of its time, and prints errors, parameters and
+//! seconds.
 //!
-//! What to look at: errors beside parameters, and the seconds: tanh on every pixel and two layers of
-//! means cost more time than ReLU and max pooling.
+//! What to look at: errors beside parameters, and the seconds: tanh on every pixel and two layers
+//! of means cost more time than ReLU and max pooling.
 
 use std::time::Instant;
 

@@ -13,6 +13,8 @@ mod approximation;
 mod architecture_search;
 mod attention;
 mod backpropagation;
+#[path = "../common/mod.rs"]
+mod common;
 mod correlation;
 mod degradation;
 mod equivariance;
@@ -82,13 +84,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::run(|| run(&options))
 }
 
 fn run(options: &Options) -> Result<()> {

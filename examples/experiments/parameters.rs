@@ -1,16 +1,16 @@
 //! What a convolution saves: parameters and multiplications.
 //!
-//! A unit of a dense layer has a weight for each number of its input, so a picture of 200×200 pixels
-//! in three colours costs 120,000 weights a unit, and one of 12 megapixels 36 million. A kernel is
-//! used at every place: 10 filters of 3×3×3 have 280 parameters for a picture of any size.
-//! Two savings are built on that. Inception (Szegedy et al., 2015) puts a 1×1 convolution before a
-//! 5×5 one: 12,443,648 multiplications take the place of 120,422,400. MobileNet (Howard et al.,
-//! 2017) splits a convolution into one within each channel and a 1×1 one between channels.
+//! A unit of a dense layer has a weight for each number of its input, so a picture of 200×200
+//! pixels in three colours costs 120,000 weights a unit, and one of 12 megapixels 36 million. A
+//! kernel is used at every place: 10 filters of 3×3×3 have 280 parameters for a picture of any
+//! size. Two savings are built on that. Inception (Szegedy et al., 2015) puts a 1×1 convolution
+//! before a 5×5 one: 12,443,648 multiplications take the place of 120,422,400. MobileNet (Howard et
+//! al., 2017) splits a convolution into one within each channel and a 1×1 one between channels.
 //!
 //! The price is that a unit sees only its receptive field. It grows by (k − 1)·d·j with each layer,
-//! where j is the product of the strides before: the last table follows it by depth, and compares it
-//! with the pixels whose gradient is not 0. Numbers come from the crate's own counters (`summary`
-//! and `receptive_field`), and have to equal those of the papers.
+//! where j is the product of the strides before: the last table follows it by depth, and compares
+//! it with the pixels whose gradient is not 0. Numbers come from the crate's own counters
+//! (`summary` and `receptive_field`), and have to equal those of the papers.
 
 use std::time::Instant;
 
@@ -147,7 +147,8 @@ fn receptive_fields(lab: &Lab) -> Result<()> {
     lab.chart("parameters.svg", chart)
 }
 
-/// Returns the height of the area whose pixels have a gradient, for the middle unit of three layers.
+/// Returns the height of the area whose pixels have a gradient, for the middle unit of three
+/// layers.
 fn seen_by_gradient(layer: &dyn Fn(usize) -> Conv2d, pooled: bool) -> Result<usize> {
     let side = 128;
     let mut y = Tensor::ones([1, 1, side, side]).with_grad();

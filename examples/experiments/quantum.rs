@@ -1,20 +1,21 @@
 //! # A convolutional network for a quantum computer
 //!
-//! Kerenidis, Landman and Prakash (*Quantum Algorithms for Deep Convolutional Neural Networks*, 2019)
-//! compute all inner products of patches and kernels of a layer in superposition. What comes out
-//! differs from the classical layer in four ways, which they simulate classically, as this does:
+//! Kerenidis, Landman and Prakash (*Quantum Algorithms for Deep Convolutional Neural Networks*,
+//! 2019) compute all inner products of patches and kernels of a layer in superposition. What comes
+//! out differs from the classical layer in four ways, which they simulate classically, as this
+//! does:
 //!
-//! 1. Amplitude estimation gives an inner product with an error of size ε: Gaussian noise of standard
-//!    deviation 2εM, where M bounds patch norm times kernel norm. Now and then it fails, and then the
-//!    result is any number in ±M.
+//! 1. Amplitude estimation gives an inner product with an error of size ε: Gaussian noise of
+//!    standard deviation 2εM, where M bounds patch norm times kernel norm. Now and then it fails,
+//!    and then the result is any number in ±M.
 //! 2. The activation is a ReLU with a cap C, which must be bounded to be put into an amplitude.
 //! 3. The outputs are not read but sampled: `σ · outputs` draws, each finding an output with a
 //!    probability proportional to its square. Those that are never drawn are 0.
 //! 4. The gradient of a kernel has a relative error δ.
 //!
-//! What is claimed: a network trained and tested so is nearly as accurate as a classical one, and its
-//! layers take `Õ(σ · outputs · M·√C / (ε·√E))` steps, where E is the mean activation, which does not
-//! grow with the kernel's volume, instead of `outputs · kernel volume`.
+//! What is claimed: a network trained and tested so is nearly as accurate as a classical one, and
+//! its layers take `Õ(σ · outputs · M·√C / (ε·√E))` steps, where E is the mean activation, which
+//! does not grow with the kernel's volume, instead of `outputs · kernel volume`.
 //!
 //! Look at: the fall of accuracy with small σ and large ε, and the size from which it would pay.
 

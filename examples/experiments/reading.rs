@@ -1,17 +1,17 @@
 //! Lines of digits, read without being told where each digit is.
 //!
-//! Connectionist temporal classification (Graves, Fernández, Gomez and Schmidhuber,
-//! *Connectionist Temporal Classification: Labelling Unsegmented Sequence Data with Recurrent Neural
-//! Networks*, 2006) trains a network that gives a class, or a blank, to each step of its input from
-//! the sequence of labels alone: its loss sums over all ways to spread the labels over the steps.
-//! The authors had recurrent networks in mind; what the loss needs is an output for each step, and
-//! a convolutional network whose maps are only pooled in height has one for each two columns.
+//! Connectionist temporal classification (Graves, Fernández, Gomez and Schmidhuber, *Connectionist
+//! Temporal Classification: Labelling Unsegmented Sequence Data with Recurrent Neural Networks*,
+//! 2006) trains a network that gives a class, or a blank, to each step of its input from the
+//! sequence of labels alone: its loss sums over all ways to spread the labels over the steps. The
+//! authors had recurrent networks in mind; what the loss needs is an output for each step, and a
+//! convolutional network whose maps are only pooled in height has one for each two columns.
 //!
 //! Lines of 3 to 6 digits, which touch or stand apart by chance, are read greedily: the best class
 //! of each step, repetitions merged, blanks removed. A line counts when all of its digits are right
-//! and in order; the error rate is the edit distance per digit. Since nothing in the network depends
-//! on the width of the line, it also reads lines twice as long as any it was trained on: look at the
-//! last row of the table.
+//! and in order; the error rate is the edit distance per digit. Since nothing in the network
+//! depends on the width of the line, it also reads lines twice as long as any it was trained on:
+//! look at the last row of the table.
 
 use convnet::data::{ColorMap, Image, Rng};
 use convnet::ops::{CtcOptions, Pool2dOptions, ctc_greedy_decode};

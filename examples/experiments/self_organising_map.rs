@@ -5,8 +5,8 @@
 //! the lattice's neighbours, towards itself, while learning rate and neighbourhood shrink. What is
 //! claimed: the prototypes cover the data almost as well as k-means (*quantisation error*, the mean
 //! distance of a picture to the nearest prototype), and in addition neighbours on the lattice are
-//! neighbours in the data (*topographic error*, the share of pictures whose two nearest units do not
-//! touch). The U-matrix shows each unit's mean distance to its neighbours: bright ridges divide
+//! neighbours in the data (*topographic error*, the share of pictures whose two nearest units do
+//! not touch). The U-matrix shows each unit's mean distance to its neighbours: bright ridges divide
 //! the classes, which the map has never been told.
 //!
 //! A network of Hopfield (1982) stores pictures as minima of an energy, `w = Σ x·xᵀ / n`, and a

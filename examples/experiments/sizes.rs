@@ -30,7 +30,7 @@ const KNOWN: std::ops::Range<usize> = 1..6;
 /// The side that all pictures are brought to, for the network with a dense layer.
 const FIXED: usize = 28;
 
-/// Pictures brought to sizes of their own.
+/// Pictures brought to different sizes.
 struct Sized {
     pictures: Pictures,
     sizes: Vec<usize>,

@@ -8,11 +8,12 @@
 //! with vectors that start as random numbers (CNN-rand, ten-fold cross-validation).
 //!
 //! The network is [`convnet::models::text_cnn`]. Sentences of similar length share a batch, so that
-//! little is computed for filling. Training lasts five epochs, a number that was set after a look at
-//! the curves of the first fold: more epochs learn the training sentences by heart. The weights that
-//! are tested are a running average (EMA) of those of all steps. Without `reviews` in the data directory the sentences are made: "good" praises and "bad"
-//! blames, but "not good" blames and "not bad" praises, with other words around them. A network
-//! that only counts words cannot solve that; one that sees phrases can.
+//! little is computed for filling. Training lasts five epochs, a number that was set after a look
+//! at the curves of the first fold: more epochs learn the training sentences by heart. The weights
+//! that are tested are a running average (EMA) of those of all steps. Without `reviews` in the data
+//! directory the sentences are made: "good" praises and "bad" blames, but "not good" blames and
+//! "not bad" praises, with other words around them. A network that only counts words cannot solve
+//! that; one that sees phrases can.
 //!
 //! What to look at: the mean of the folds, their spread, the curves of training and test sentences,
 //! which part, and the words and phrases to which the kernels answer most, printed at the end. No

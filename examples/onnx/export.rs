@@ -32,7 +32,7 @@ pub struct ExportOptions {
     /// Takes images of any height and width, if the network does.
     #[arg(long)]
     any_size: bool,
-    /// Puts the weights into a file of their own.
+    /// Puts the weights into a separate file.
     #[arg(long)]
     external: bool,
     /// Also writes the network's outputs for two random batches, to compare another runtime with: a

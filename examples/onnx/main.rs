@@ -33,8 +33,8 @@ enum Command {
     Table { file: PathBuf },
     /// Saves the parameters of a file's network as .safetensors or .npz.
     Weights { file: PathBuf, out: PathBuf },
-    /// Runs a file's network on the arrays x (or x0, x1, …) of an .npz file and compares the results
-    /// with y0, y1, …
+    /// Runs a file's network on the arrays x (or x0, x1, …) of an .npz file and compares the
+    /// results with y0, y1, …
     Compare { file: PathBuf, arrays: PathBuf },
     /// Runs ONNX's own tests: folders with model.onnx and test_data_set_0/input_0.pb, …
     Test {

@@ -1,4 +1,5 @@
-//! A step of a registered model, or of the network in an ONNX file: a forward pass in evaluation, or a training step.
+//! A step of a registered model, or of the network in an ONNX file: a forward pass in evaluation,
+//! or a training step.
 
 use convnet::nn::Module;
 use convnet::optim::{Optimizer, Sgd};
@@ -15,8 +16,8 @@ impl Subject {
     /// Makes `batch` images of the model's own size, or of `size` if it takes that; without
     /// `classes`, 10 for grey and 32×32 images, else 1000.
     ///
-    /// The name of an ONNX file stands for its network; images have the size that the file wants, or
-    /// `size`, or 224.
+    /// The name of an ONNX file stands for its network; images have the size that the file wants,
+    /// or `size`, or 224.
     pub fn new(name: &str, batch: usize, size: Option<usize>, classes: Option<usize>) -> Result<Subject> {
         #[cfg(feature = "onnx")]
         if name.ends_with(".onnx") {

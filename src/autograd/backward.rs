@@ -73,8 +73,8 @@ impl Tensor {
     }
 
     /// Computes gradients as [`backward`](Tensor::backward) does, from `scale` in place of one, and
-    /// passes the gradient of each leaf to `ready` as soon as it is complete, with the number of the
-    /// leaf's node. With gradient checkpoints in the graph, all are complete at the end only.
+    /// passes the gradient of each leaf to `ready` as soon as it is complete, with the number of
+    /// the leaf's node. With gradient checkpoints in the graph, all are complete at the end only.
     ///
     /// # Errors
     /// Those of [`backward_with`](Tensor::backward_with), and those of `ready`.
@@ -177,12 +177,11 @@ impl BackwardPass<'_> {
         let Some(leaves) = &mut self.leaves else { return Ok(()) };
         let Some(uses) = leaves.uses.get_mut(&to.number) else { return Ok(()) };
         *uses -= 1;
+        if *uses > 0 {
+            return Ok(());
+        }
         match self.pending.remove(&to.number) {
-            Some(buffer) if *uses == 0 => (leaves.ready)(to.number, buffer.whole()?),
-            Some(buffer) => {
-                self.pending.insert(to.number, buffer);
-                Ok(())
-            }
+            Some(buffer) => (leaves.ready)(to.number, buffer.whole()?),
             None => Ok(()),
         }
     }

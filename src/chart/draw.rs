@@ -110,7 +110,7 @@ pub(super) struct Axes {
 }
 
 impl Axes {
-    /// Returns the axes with about so many ticks; `None` for a chart without values.
+    /// Returns the axes with about this many ticks; `None` for a chart without values.
     pub(super) fn of(chart: &Chart, x_ticks: usize, y_ticks: usize) -> Option<Axes> {
         let mut extent: Vec<(f64, f64)> = Vec::new();
         for Series { shape, .. } in &chart.series {

@@ -1,4 +1,4 @@
-//! Charts as files of their own: titles, labels and legends around the plots.
+//! Charts as separate files: titles, labels and legends around the plots.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -113,7 +113,7 @@ impl Chart {
         Chart { title: title.into(), ..Chart::default() }
     }
 
-    /// Puts several charts into one file, from left to right and from top to bottom, in so many
+    /// Puts several charts into one file, from left to right and from top to bottom, in `columns`
     /// columns.
     pub fn panels(charts: &[Chart], columns: usize) -> Panels {
         Panels::new(charts, columns)
@@ -257,8 +257,8 @@ impl Chart {
         })
     }
 
-    /// Returns the chart as an element of a page, without title and legend, with the page's
-    /// classes `chart`, `grid`, `axis`, `curve` and colours `--s0` to `--s5`. `None` without values.
+    /// Returns the chart as an element of a page, without title and legend, with the page's classes
+    /// `chart`, `grid`, `axis`, `curve` and colours `--s0` to `--s5`. `None` without values.
     pub(crate) fn to_element(&self) -> Option<String> {
         const WIDTH: f64 = 360.0;
         const HEIGHT: f64 = 240.0;

@@ -1,8 +1,9 @@
-//! LeCun's convolutional networks of 1989 and 1998 as they were published; [`lenet5`](super::lenet5)
-//! is today's form of the second.
+//! LeCun's convolutional networks of 1989 and 1998 as they were published;
+//! [`lenet5`](super::lenet5) is today's form of the second.
 //!
 //! - LeCun, Boser, Denker, Henderson, Howard, Hubbard & Jackel, *Backpropagation Applied to
-//!   Handwritten Zip Code Recognition*, 1989: strides instead of pooling, a bias for each unit, tanh.
+//!   Handwritten Zip Code Recognition*, 1989: strides instead of pooling, a bias for each unit,
+//!   tanh.
 //! - LeCun, Bottou, Bengio & Haffner, *Gradient-Based Learning Applied to Document Recognition*,
 //!   1998: trainable subsampling, a table of connections, distances to bitmaps as output.
 
@@ -38,10 +39,10 @@ pub struct LeNet1989 {
 ///
 /// A kernel is shared by the units of a map, a bias is not. The paper says that a map of H2 reads
 /// eight maps of H1 and not which; here three groups of four maps read maps 0 to 7, 4 to 11, and
-/// the other eight, as in the reference (A. Karpathy, *lecun1989-repro*, 2022). From there are
-/// also the plain tanh and a padding with the background. Weights are uniform in ±2.4/√fan_in, as
-/// there: of the paper's ±2.4/fan_in no signal is left behind three layers. Biases start at 0, those
-/// of the output at the target of a wrong class, −1.
+/// the other eight, as in the reference (A. Karpathy, *lecun1989-repro*, 2022). From there are also
+/// the plain tanh and a padding with the background. Weights are uniform in ±2.4/√fan_in, as there:
+/// of the paper's ±2.4/fan_in no signal is left behind three layers. Biases start at 0, those of
+/// the output at the target of a wrong class, −1.
 ///
 /// The loss is the mean squared error to 1 for the class and −1 for the others.
 ///
@@ -136,8 +137,8 @@ pub struct LeNet1998 {
 /// Creates LeNet-5 as published in 1998, for grey 28×28 images whose background is −0.1 and whose
 /// ink is 1.175: 60,000 trainable parameters.
 ///
-/// [`preprocessing`](super::preprocessing) gives images these values; the network puts two pixels of
-/// background around them, for the paper's 32×32. Every layer up to F6 ends with the squashing
+/// [`preprocessing`](super::preprocessing) gives images these values; the network puts two pixels
+/// of background around them, for the paper's 32×32. Every layer up to F6 ends with the squashing
 /// function 1.7159 · tanh(2x / 3). Weights and biases are uniform in ±2.4/fan_in as in the paper;
 /// the mean fan-in of C3, whose maps have different ones.
 ///

@@ -1,7 +1,7 @@
 //! Architectures, one file for each paper, and a registry that builds classifiers of pictures by
 //! name. Beside the registry are networks for other data: [`text_cnn`] for sentences,
-//! [`signal_fcn`] for series, [`unet`], which classifies each pixel, [`dcgan_generator`] and [`dcgan_discriminator`], which learn to make
-//! pictures.
+//! [`signal_fcn`] for series, [`unet`], which classifies each pixel, [`dcgan_generator`] and
+//! [`dcgan_discriminator`], which learn to make pictures.
 //!
 //! ```
 //! use convnet::{models, nn::Module};

@@ -65,8 +65,8 @@ impl SignalFcn {
     /// # Errors
     /// As [`forward`](Module::forward).
     pub fn features(&self, x: &Tensor) -> Result<Tensor> {
-        // A kernel of 8 wants 7 zeros to keep the length, 3 before and 4 after. With 4 on both sides
-        // there is one element more in front.
+        // A kernel of 8 wants 7 zeros to keep the length, 3 before and 4 after. With 4 on both
+        // sides there is one element more in front.
         let longer = self.conv1.forward(x)?; //                              [N, 128, L + 1]
         let x = longer.narrow(2, 1, longer.shape()[2].saturating_sub(1))?;
         let x = self.bn1.forward(&x)?.try_relu()?; //                        [N, 128, L]

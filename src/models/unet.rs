@@ -227,8 +227,8 @@ impl Module for Up {
     visit_fields!(up, conv, skip skip_channels);
 }
 
-/// A network that gives a score to each class at each pixel, with the paper's initialisation: normal
-/// with a variance of 2 / fan-in for convolutions (He et al., 2015), biases 0.
+/// A network that gives a score to each class at each pixel, with the paper's initialisation:
+/// normal with a variance of 2 / fan-in for convolutions (He et al., 2015), biases 0.
 ///
 /// ```
 /// use convnet::models::{UNetOptions, unet};

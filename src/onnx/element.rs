@@ -6,8 +6,8 @@ use crate::{Error, Result};
 
 /// An element type of ONNX.
 ///
-/// Tensors of this crate hold floating point of up to 32 bits as `f32`, `double` as `f64`, bytes and
-/// booleans as `u8`, and all other integers as `i64`.
+/// Tensors of this crate hold floating point of up to 32 bits as `f32`, `double` as `f64`, bytes
+/// and booleans as `u8`, and all other integers as `i64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)]

@@ -1,9 +1,9 @@
 //! Networks as ONNX files, the exchange format of most frameworks (feature `onnx`).
 //!
 //! An ONNX file is a graph of operators on named values, with the weights among them as
-//! initialisers. [`export()`] writes a module as one, [`Export`] has the options. [`import()`] reads one
-//! as a [`Network`], which is a [`Module`](crate::nn::Module) and runs graphs with several inputs and
-//! outputs:
+//! initialisers. [`export()`] writes a module as one, [`Export`] has the options. [`import()`]
+//! reads one as a [`Network`], which is a [`Module`](crate::nn::Module) and runs graphs with
+//! several inputs and outputs:
 //!
 //! ```no_run
 //! use convnet::{Tensor, no_grad, nn::Module, onnx};

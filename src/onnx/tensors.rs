@@ -8,12 +8,9 @@ use super::element::{ElementType, Value, float8};
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataLocation;
 use crate::tensor::Tensor;
-use crate::tensor::bytes::{StoredDType, View, decode, size_in_memory};
 use crate::tensor::shape::try_numel;
 use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
-
-/// The most dimensions of a tensor.
-const MOST_DIMENSIONS: usize = 64;
+use crate::weights::elements::{self, MOST_DIMENSIONS, StoredDType, View};
 
 /// Returns the shape, if memory could hold its elements.
 pub(super) fn shape(dims: &[i64]) -> Parsed<Vec<usize>> {
@@ -92,8 +89,7 @@ fn raw(element: ElementType, shape: Vec<usize>, bytes: &[u8], limit: &mut AllocL
         }
     };
     let view = View::dense(shape, false).ok_or("has more elements than memory can hold")?;
-    limit.take(size_in_memory(stored, &view, bytes.len())?)?;
-    Ok(Value { tensor: decode(stored, &view, bytes)?, element })
+    Ok(Value { tensor: elements::tensor(stored, &view, bytes, limit)?, element })
 }
 
 /// Returns the path of a file of external data: a relative path below the model's folder, also

@@ -176,8 +176,8 @@ impl Tensor {
     }
 
     /// Scales images by a factor for height and width, or by one for each, as PyTorch's
-    /// `interpolate` does with `scale_factor`: positions are computed with the factors, not with the
-    /// ratio of the rounded sizes.
+    /// `interpolate` does with `scale_factor`: positions are computed with the factors, not with
+    /// the ratio of the rounded sizes.
     ///
     /// # Shape
     /// `[N, C, H, W]` becomes `[N, C, ⌊H · factor⌋, ⌊W · factor⌋]`; channels-last.
@@ -380,9 +380,10 @@ mod tests {
         }
     }
 
-    /// The expected values are those of `Resize` in onnx's reference implementation, whose documentation
-    /// has the same numbers (`resize_upsample_sizes_nearest_floor_align_corners`,
-    /// `resize_upsample_sizes_nearest_ceil_half_pixel`, `resize_upsample_sizes_nearest_round_prefer_ceil_asymmetric`).
+    /// The expected values are those of `Resize` in onnx's reference implementation, whose
+    /// documentation has the same numbers (`resize_upsample_sizes_nearest_floor_align_corners`,
+    /// `resize_upsample_sizes_nearest_ceil_half_pixel`,
+    /// `resize_upsample_sizes_nearest_round_prefer_ceil_asymmetric`).
     #[test]
     fn nearest_pixels_are_those_of_onnx() {
         let x = Tensor::arange(16).cast(DType::F64).unwrap().add_scalar(1.0).reshape([1, 1, 4, 4]).unwrap();

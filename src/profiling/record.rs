@@ -1,8 +1,8 @@
-//! A recorder of the operations of one run, for export: what each operation is called, which tensors
-//! it reads and returns, its options, and the path of its layer.
+//! A recorder of the operations of one run, for export: what each operation is called, which
+//! tensors it reads and returns, its options, and the path of its layer.
 //!
-//! [`record`] runs a network with every layer by itself, without fusion. The differentiable operations
-//! of `ops/` reach the recorder through the place where they record their gradients
+//! [`record`] runs a network with every layer by itself, without fusion. The differentiable
+//! operations of `ops/` reach the recorder through the place where they record their gradients
 //! (`autograd`); those whose parts are operations themselves, or that have no gradient, report
 //! their result with [`Operation::result`](super::hooks::Operation::result). Of nested operations
 //! only the outermost is recorded. [`Operation::details`](super::hooks::Operation::details) adds

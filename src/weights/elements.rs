@@ -3,10 +3,10 @@
 use super::alloc_limit::{AllocLimit, Parsed};
 use crate::tensor::Tensor;
 use crate::tensor::bytes;
-pub(super) use crate::tensor::bytes::{StoredDType, View};
+pub(crate) use crate::tensor::bytes::{StoredDType, View};
 
 /// NumPy's limit, which is PyTorch's too.
-pub(super) const MOST_DIMENSIONS: usize = 64;
+pub(crate) const MOST_DIMENSIONS: usize = 64;
 
 /// An element type that is recognised and not read.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -54,7 +54,7 @@ pub(super) fn named_size(dtype: NamedDType) -> usize {
 }
 
 /// Makes the tensor of a view of stored elements.
-pub(super) fn tensor(kind: StoredDType, view: &View, content: &[u8], limit: &mut AllocLimit) -> Parsed<Tensor> {
+pub(crate) fn tensor(kind: StoredDType, view: &View, content: &[u8], limit: &mut AllocLimit) -> Parsed<Tensor> {
     if view.shape.len() > MOST_DIMENSIONS {
         return Err(format!("{} dimensions are more than the {MOST_DIMENSIONS} that a tensor may have", view.shape.len()));
     }

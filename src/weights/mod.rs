@@ -46,7 +46,7 @@
 pub(crate) mod alloc_limit;
 #[cfg(feature = "download")]
 mod download;
-mod elements;
+pub(crate) mod elements;
 #[cfg(feature = "hub")]
 mod hub;
 mod npz;

@@ -211,8 +211,8 @@ impl<S: Collate> DataLoader<S> {
         self.share_from(epoch, first, 1, Share::ALL)
     }
 
-    /// Returns the batches of an epoch that belong to a share, each cut into `parts`, which count as
-    /// batches; `first` is a position in the share.
+    /// Returns the batches of an epoch that belong to a share, each cut into `parts`, which count
+    /// as batches; `first` is a position in the share.
     pub(crate) fn share_from(&self, epoch: u64, first: usize, parts: usize, share: Share) -> Epoch<S> {
         let (batches, invalid) = match self.batches(epoch) {
             Ok(batches) if parts == 1 => (batches, None),

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::prepared_cache::version;
-use super::sync_norm::{self, Synchronized, join_sum};
+use super::sync_norm::{self, join_sum};
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::kernels::elementwise::epilogue::Activation;
@@ -183,15 +183,11 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             return activation.apply_to_sum(y, residual);
         }
         if let Some(join) = join_sum().filter(|_| self.training.is_training()) {
-            let Synchronized { output, mean, var, count } = sync_norm::normalize(x, &join, self.eps)?;
-            let mut by_channel = vec![1; x.ndim()];
-            by_channel[1] = self.channels;
-            let scaled = weight.map_or(Ok(output.clone()), |weight| output.mul(&weight.reshape(&by_channel[..])?))?;
-            let shifted = bias.map_or(Ok(scaled.clone()), |bias| scaled.add(&bias.reshape(&by_channel[..])?))?;
-            if count > 1 {
-                self.follow(&mean, &var, count)?;
+            let batch = sync_norm::normalize(x, weight.as_ref(), bias.as_ref(), self.eps, &join)?;
+            if batch.count > 1 {
+                self.follow(&batch.mean, &batch.var, batch.count)?;
             }
-            return activation.apply_to_sum(shifted, residual);
+            return activation.apply_to_sum(batch.output, residual);
         }
         if self.channels > 0 && x.numel() == self.channels {
             let message = format!(

@@ -43,19 +43,26 @@ pub(super) struct Synchronized {
 }
 
 /// Normalises each channel of `[N, C, …]` by the mean and the variance over all ranks (PyTorch's
-/// `SyncBatchNorm`).
-pub(super) fn normalize(x: &Tensor, join: &JoinSum, eps: f64) -> Result<Synchronized> {
+/// `SyncBatchNorm`), then multiplies by `weight` and adds `bias`.
+pub(super) fn normalize(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64, join: &JoinSum) -> Result<Synchronized> {
     let channels = x.shape()[1];
     let dims: Vec<isize> = (0..x.ndim() as isize).filter(|&dim| dim != 1).collect();
     let own = x.numel() / channels.max(1);
     let count = join(vec![own as f64])?[0];
     let mut by_channel = vec![1; x.ndim()];
     by_channel[1] = channels;
+    let aligned = |values: &Tensor| values.reshape(&by_channel[..]);
     let mean_of = |x: &Tensor| over_ranks(&x.sum(&dims[..])?, join)?.try_mul_scalar(1.0 / count);
     let mean = mean_of(x)?;
-    let centred = x.sub(&mean.reshape(&by_channel[..])?)?;
+    let centred = x.sub(&aligned(&mean)?)?;
     let var = mean_of(&centred.square()?)?;
-    let output = centred.mul(&var.add_scalar(eps).rsqrt()?.reshape(&by_channel[..])?)?;
+    let mut output = centred.mul(&aligned(&var.add_scalar(eps).rsqrt()?)?)?;
+    if let Some(weight) = weight {
+        output = output.mul(&aligned(weight)?)?;
+    }
+    if let Some(bias) = bias {
+        output = output.add(&aligned(bias)?)?;
+    }
     Ok(Synchronized { output, mean: mean.detach(), var: var.detach(), count: count as usize })
 }
 

@@ -1,9 +1,9 @@
 //! Export: a network as an ONNX file.
 //!
-//! A network runs in evaluation and the operations that it runs are recorded
-//! (`profiling::record`), twice with other inputs ([`plan`]). [`table`] says which ONNX operators an
-//! operation becomes, [`write`] puts the graph into a file. So a module needs no code for its
-//! export: what its forward pass computes with tensors is what is exported.
+//! A network runs in evaluation and the operations that it runs are recorded (`profiling::record`),
+//! twice with other inputs ([`plan`]). [`table`] says which ONNX operators an operation becomes,
+//! [`write`] puts the graph into a file. So a module needs no code for its export: what its forward
+//! pass computes with tensors is what is exported.
 
 mod call;
 mod graph;
@@ -41,7 +41,7 @@ const OP: &str = "onnx::export";
 const OPSETS: &[(i64, i64)] = &[(17, 8), (18, 8), (19, 9), (20, 9), (21, 10), (22, 10), (23, 11)];
 
 /// Writes a network as an ONNX file, with the default [options](Export): opset 17, any batch size,
-/// the given height and width, normalisation as nodes of its own.
+/// the given height and width, normalisation as separate nodes.
 ///
 /// The model runs twice, in evaluation, on inputs of the given shapes; its state does not change.
 /// Parameters and buffers become initialisers under their state-dict keys, nodes are named by the
@@ -50,8 +50,8 @@ const OPSETS: &[(i64, i64)] = &[(17, 8), (18, 8), (19, 9), (20, 9), (21, 10), (2
 /// Rust (`to_vec`, `item`), and choices that it makes by them, cannot be: a second run with another
 /// input finds them, and the export fails.
 ///
-/// `inputs` has one shape for each input of the network: one, for [`Module::forward`]. The dimension
-/// 0 is the batch.
+/// `inputs` has one shape for each input of the network: one, for [`Module::forward`]. The
+/// dimension 0 is the batch.
 ///
 /// ```
 /// use convnet::{models, onnx};
@@ -63,9 +63,9 @@ const OPSETS: &[(i64, i64)] = &[(17, 8), (18, 8), (19, 9), (20, 9), (21, 10), (2
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] for an operation that ONNX cannot express, and for tensors that depend on the
-/// input and were not computed by operations; the message names the layer's path and the operation.
-/// The errors of the forward pass; [`Error::Io`] when the file cannot be written.
+/// [`Error::Argument`] for an operation that ONNX cannot express, and for tensors that depend on
+/// the input and were not computed by operations; the message names the layer's path and the
+/// operation. The errors of the forward pass; [`Error::Io`] when the file cannot be written.
 pub fn export<M: Module + ?Sized, S: AsRef<[usize]>>(model: &M, inputs: &[S], path: impl AsRef<Path>) -> Result<()> {
     Export::new().write(model, inputs, path)
 }
@@ -140,15 +140,15 @@ impl Export {
     }
 
     /// Sets whether the file takes maps of any `height` and `width` (default: false), and sequences
-    /// `[N, C, L]` of any `length`. The export fails, and names the layer, when the network does not
-    /// allow it: when it flattens maps into a dense layer, or pools them to more than one output by
-    /// adaptive windows.
+    /// `[N, C, L]` of any `length`. The export fails, and names the layer, when the network does
+    /// not allow it: when it flattens maps into a dense layer, or pools them to more than one
+    /// output by adaptive windows.
     pub fn dynamic_size(mut self, dynamic: bool) -> Export {
         self.dynamic_size = dynamic;
         self
     }
 
-    /// Sets whether weights are in a file of their own, the model's name with `.data` (default:
+    /// Sets whether weights are in a separate file, the model's name with `.data` (default:
     /// false). Above 2 GiB they always are: a single ONNX file cannot be larger.
     pub fn external_data(mut self, external: bool) -> Export {
         self.external = external;
@@ -282,8 +282,8 @@ impl Export {
             *batch = (*batch).max(2) + run;
         }
         if self.dynamic_size && run == 1 && shape.len() > 2 {
-            // Multiples of the usual strides, of other lengths for each side. A size of 1 stays: it is
-            // repeated along that of another tensor.
+            // Multiples of the usual strides, of other lengths for each side. A size of 1 stays: it
+            // is repeated along that of another tensor.
             shape[2..].iter_mut().zip(1..).filter(|(size, _)| **size > 1).for_each(|(size, factor)| *size += 32 * factor);
         }
         shape

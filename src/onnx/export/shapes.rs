@@ -3,7 +3,7 @@
 use super::call::{Call, Done, int, ints, text};
 use crate::tensor::{DType, Tensor};
 
-/// A reshape for any size of the dynamic dimensions: 0 keeps the input's size, -1 is worked out.
+/// A reshape for any size of the dynamic dimensions: 0 keeps the input's size, -1 is computed.
 pub(super) fn reshape(call: &mut Call<'_>) -> Done {
     let (x, [in_a, in_b], [out_a, out_b]) = (call.x(0)?, call.shapes(0)?, call.output_shapes());
     let kept = |axis: usize| in_a.get(axis) == Some(&out_a[axis]) && in_b.get(axis) == Some(&out_b[axis]);

@@ -1,5 +1,5 @@
-//! The file. The messages of nodes are encoded by `prost`; the initialisers' elements, which make up
-//! most of it, go to the file one tensor at a time, so that no second copy of the weights is in
+//! The file. The messages of nodes are encoded by `prost`; the initialisers' elements, which make
+//! up most of it, go to the file one tensor at a time, so that no second copy of the weights is in
 //! memory.
 
 use std::io::{self, Write};

@@ -35,7 +35,7 @@ use crate::weights::alloc_limit::{AllocLimit, Parsed};
 /// Initialisers of floating point that operators multiply with or add are its parameters, under
 /// their names, running means and variances its buffers; all else that depends on no input is
 /// computed once. The network is in evaluation, as exporters write it; a file that was written for
-/// training, with normalisations of its own, trains after [`train`](crate::nn::Module::train).
+/// training, with separate normalisations, trains after [`train`](crate::nn::Module::train).
 /// Functions in the file are replaced by their bodies. Data in other files have to be in the
 /// model's folder or below.
 ///

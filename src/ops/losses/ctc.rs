@@ -233,8 +233,8 @@ impl Tensor {
 }
 
 /// Reads the labels of sequences from the output of a network that was trained with
-/// [`ctc_loss`](Tensor::ctc_loss): the most probable class of each step, with repetitions merged and
-/// blanks left out (Graves et al., 2006, best path decoding).
+/// [`ctc_loss`](Tensor::ctc_loss): the most probable class of each step, with repetitions merged
+/// and blanks left out (Graves et al., 2006, best path decoding).
 ///
 /// # Shape
 /// Scores, such as log-probabilities, `[T, N, C]` and lengths `[N]` of `i64`, or `[T, C]` and `[]`;

@@ -40,8 +40,8 @@ pub(super) fn sum_by_tree<T: Pod + AddAssign>(transport: &mut dyn Transport, val
     Ok(())
 }
 
-/// Replaces each value by the sum of the ranks' values, added in the order of the ranks, for numbers
-/// of ranks that are no power of two. Each rank receives all values of all others.
+/// Replaces each value by the sum of the ranks' values, added in the order of the ranks, for
+/// numbers of ranks that are no power of two. Each rank receives all values of all others.
 pub(super) fn sum_by_rank<T: Pod + AddAssign>(transport: &mut dyn Transport, values: &mut [T]) -> Result<()> {
     let gathered = gather(transport, bytemuck::cast_slice(values).to_vec())?;
     values.fill(T::zeroed());

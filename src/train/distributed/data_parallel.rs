@@ -76,8 +76,8 @@ impl<'g> Distributed<'g> {
     }
 
     /// Averages parameters after every `steps` steps instead of gradients in each step, for slow
-    /// networks (local SGD; Stich, 2019). Each rank makes steps of its own in between, with its own
-    /// state of the optimiser, so a resumed run goes on from the state of rank 0.
+    /// networks (local SGD; Stich, 2019). Each rank steps alone in between, with its own state of
+    /// the optimiser, so a resumed run goes on from the state of rank 0.
     #[must_use]
     pub fn average_every(mut self, steps: u64) -> Distributed<'g> {
         self.average_every = Some(steps.max(1));
@@ -107,7 +107,7 @@ impl<'g> Distributed<'g> {
         self.group
     }
 
-    /// Returns whether ranks make steps of their own between averages.
+    /// Returns whether ranks step alone between averages.
     pub(crate) fn is_local(&self) -> bool {
         self.average_every.is_some()
     }
@@ -286,8 +286,9 @@ impl<'a, M: Module> DataParallel<'a, M> {
         ParallelEpoch { parallel: self, batches, share, parts, epoch, seed, batch }
     }
 
-    /// Averages the model's parameters and floating-point buffers over the ranks, where ranks make
-    /// steps of their own; `step` steps have been made.
+    /// Averages the model's parameters and floating-point buffers over the ranks, where ranks step
+    /// alone, if `step`, the number of steps so far, makes an average due; `at_end`, if steps have
+    /// been made since the last average.
     pub(crate) fn average(&self, step: u64, at_end: bool) -> Result<()> {
         let Some(every) = self.distributed.average_every else { return Ok(()) };
         if step.is_multiple_of(every) == at_end {

@@ -43,7 +43,8 @@ impl Term for Vec<f64> {
 /// The sum of terms that come one after the other, added as a balanced binary tree: the pairs
 /// (0, 1), (2, 3), … first. A missing one counts as zeros.
 pub(super) struct TreeSum<T> {
-    /// Sums of consecutive terms, whose number is a power of two, with its logarithm; largest first.
+    /// Sums of consecutive terms, whose number is a power of two, with its logarithm; largest
+    /// first.
     parts: Vec<(u32, Option<T>)>,
 }
 

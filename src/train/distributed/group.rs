@@ -18,9 +18,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// The processes that train together, seen from one of them: its rank, and sums, copies and
 /// collections over all.
 ///
-/// A thread of its own exchanges the messages, one after the other in the order in which they were
-/// asked for; all ranks have to ask for the same ones in the same order. See [`Distributed`](super::Distributed) for
-/// their use in training.
+/// A separate thread exchanges the messages, one after the other in the order in which they were
+/// asked for; all ranks have to ask for the same ones in the same order. See
+/// [`Distributed`](super::Distributed) for their use in training.
 ///
 /// ```
 /// use convnet::train::Group;
@@ -97,7 +97,7 @@ impl<T> Pending<T> {
 }
 
 impl Group {
-    /// Makes a group from a transport, which is made, used and dropped on a thread of its own.
+    /// Makes a group from a transport, which is made, used and dropped on a separate thread.
     ///
     /// # Errors
     /// Those of `connect`; [`Error::Training`] when the system gives no thread.
@@ -149,8 +149,7 @@ impl Group {
     /// # Errors
     /// [`Error::Training`] when the system gives no thread.
     pub fn alone() -> Result<Group> {
-        let [transport] = <[Threads; 1]>::try_from(Threads::connect(1, TIME_LIMIT)).unwrap_or_else(|_| unreachable!("one was asked for"));
-        Group::new(|| Ok(transport))
+        Ok(Group::threads(1)?.remove(0))
     }
 
     /// Returns the group of the processes that `mpirun` started, or of one process without it; the
@@ -220,8 +219,8 @@ impl Group {
         self.jobs.sum(values)
     }
 
-    /// Returns a function that does what [`sum`](Group::sum) does, and gives errors once the group is
-    /// dropped.
+    /// Returns a function that does what [`sum`](Group::sum) does, and gives errors once the group
+    /// is dropped.
     pub(super) fn joiner(&self) -> JoinSum {
         let jobs = self.jobs.clone();
         Arc::new(move |values| jobs.sum(values))
@@ -264,7 +263,7 @@ impl Jobs {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The thread ends when no one is left to ask it.
+        // The thread ends when the last sender is dropped.
         self.jobs.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -278,8 +277,8 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Does jobs until there is no one left to ask for more. After a failure, all further jobs fail with
-/// its message: the one that failed first may not be the one that is waited for first.
+/// Does jobs until the group is dropped. After a failure, all further jobs fail with its message:
+/// the one that failed first may not be the one that is waited for first.
 fn serve(transport: &mut dyn Transport, jobs: &Receiver<Job>, counters: &Arc<Counters>) {
     let mut transport = Counting { inner: transport, counters: Arc::clone(counters) };
     let mut failure = None;

@@ -301,9 +301,9 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// Trains together with the other processes of a group: each computes a part of every batch. All
-    /// run the same program with the same settings. Rank 0 shows progress and writes checkpoints and
-    /// logs; the others need no common file system.
+    /// Trains together with the other processes of a group: each computes a part of every batch.
+    /// All run the same program with the same settings. Rank 0 shows progress and writes
+    /// checkpoints and logs; the others need no common file system.
     ///
     /// Callbacks run in every process, and see the same numbers. Without
     /// [`average_every`](Distributed::average_every) all processes have the same parameters after
@@ -319,10 +319,11 @@ impl<'a, M: Module> Trainer<'a, M> {
     ///
     /// # Errors
     /// The errors of the loaders, the closure and the callbacks, with the epoch and batch;
-    /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not exist;
-    /// [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the checkpoint
-    /// that is there; [`Error::Io`] when a checkpoint or a log cannot be written; [`Error::Training`]
-    /// that names the rank when another process fails, hangs or has other settings.
+    /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not
+    /// exist; [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the
+    /// checkpoint that is there; [`Error::Io`] when a checkpoint or a log cannot be written;
+    /// [`Error::Training`] that names the rank when another process fails, hangs or has other
+    /// settings.
     pub fn fit<'v, S: Collate>(
         self,
         train: &DataLoader<S>,

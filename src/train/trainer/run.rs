@@ -161,8 +161,8 @@ where
         self.seconds + self.started.elapsed().as_secs_f64()
     }
 
-    /// Trains for the rest of an epoch together with other ranks and ends it; returns whether it was
-    /// interrupted.
+    /// Trains for the rest of an epoch together with other ranks and ends it; returns whether it
+    /// was interrupted.
     fn parallel_epoch(&mut self, mut parallel: DataParallel<'a, M>) -> Result<bool> {
         self.trainer.model.train();
         self.progress.begin(self.epoch, self.batch, self.batches);

@@ -225,8 +225,8 @@ fn cast(call: &Call<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value { tensor: converted(call.value(0)?, element)?, element }])
 }
 
-/// Converts to another element type: towards zero for integers, to the nearest for floating point of
-/// 16 bits.
+/// Converts to another element type: towards zero for integers, to the nearest for floating point
+/// of 16 bits.
 pub(super) fn converted(value: &Value, element: ElementType) -> Result<Tensor> {
     let x = &value.tensor;
     match element {

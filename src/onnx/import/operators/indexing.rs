@@ -87,8 +87,8 @@ fn gather_elements(call: &Call<'_>) -> Result<Vec<Value>> {
     call.like_first(x.gather(axis as i64, &from_start(call, 1, x.shape()[axis])?)?)
 }
 
-/// Returns the numbers of the rows that `[…, k]` indices name in a tensor whose first dimensions are
-/// `dims`; the first `batch` of them are those of the indices.
+/// Returns the numbers of the rows that `[…, k]` indices name in a tensor whose first dimensions
+/// are `dims`; the first `batch` of them are those of the indices.
 fn rows(call: &Call<'_>, dims: &[usize], index: &Value, batch: usize) -> Result<Tensor> {
     let shape = index.tensor.shape();
     let &depth = shape.last().ok_or_else(|| call.node.error("indices have no dimensions"))?;

@@ -119,7 +119,8 @@ fn average_pool(call: &Call<'_>) -> Result<Vec<Value>> {
     let y = match window.direct().filter(|options| options.dilation == [1, 1]) {
         Some(options) => window.x.avg_pool2d(window.options.kernel, Pool2dOptions { count_include_pad, ..options })?,
         None => {
-            // The number of elements that count in each window: what is beyond the padding does not.
+            // The number of elements that count in each window: what is beyond the padding does
+            // not.
             let shape = [1, 1, window.x.shape()[2], window.x.shape()[3]];
             let ones = Tensor::try_full(shape, 1.0, window.x.dtype())?;
             let counted = if count_include_pad { padded(&ones, window.pads, 1.0)? } else { padded(&ones, window.pads, 0.0)? };

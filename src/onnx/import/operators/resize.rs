@@ -113,7 +113,7 @@ impl Attributes<'_> {
         self.extrapolated(y, axis, shape)
     }
 
-    /// Replaces what lies outside the input, for `tf_crop_and_resize`.
+    /// Replaces what is outside the input, for `tf_crop_and_resize`.
     fn extrapolated(&self, y: Tensor, axis: &Axis, shape: Vec<i64>) -> Result<Tensor> {
         if self.coordinates != "tf_crop_and_resize" {
             return Ok(y);
@@ -206,8 +206,8 @@ fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
     call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })
 }
 
-/// Returns the options of [`Tensor::resample`] that compute the same, if there are some: for images,
-/// along height and width.
+/// Returns the options of [`Tensor::resample`] that compute the same, if there are some: for
+/// images, along height and width.
 fn direct(x: &Tensor, axes: &[Axis], attributes: &Attributes<'_>) -> Option<ResampleOptions> {
     let maps = x.ndim() == 4 && !axes.is_empty() && axes.iter().all(|axis| axis.axis >= 2 && axis.output > 0);
     if !maps || attributes.exclude_outside || attributes.antialias {
@@ -218,7 +218,8 @@ fn direct(x: &Tensor, axes: &[Axis], attributes: &Attributes<'_>) -> Option<Resa
         // For an output of one position it reads another place.
         "pytorch_half_pixel" if axes.iter().all(|axis| axis.output > 1) => Coordinates::HalfPixel,
         "asymmetric" => Coordinates::Asymmetric,
-        // The positions follow from the sizes here; ONNX's from the scale, which may not be their ratio.
+        // The positions follow from the sizes here; ONNX's from the scale, which may not be their
+        // ratio.
         "align_corners" if axes.iter().all(|axis| (axis.scale * axis.input as f64 - axis.output as f64).abs() < 1e-6) => {
             Coordinates::AlignCorners
         }
