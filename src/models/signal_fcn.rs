@@ -38,7 +38,7 @@ pub struct SignalFcn {
 /// use convnet::{Tensor, models::signal_fcn, nn::Module};
 ///
 /// let model = signal_fcn(1, 2);
-/// assert_eq!(model.num_parameters(), 265_986);
+/// assert_eq!(model.num_parameters(), 264_962);
 /// let series = Tensor::randn([4, 1, 150]);
 /// assert_eq!(model.forward(&series)?.shape(), [4, 2]);
 /// assert_eq!(model.class_maps(&series)?.shape(), [4, 2, 150]);

@@ -237,7 +237,7 @@ impl Module for Up {
 /// // The paper's figure 1.
 /// let net = unet(UNetOptions::paper(2));
 /// assert_eq!(net.num_parameters(), 31_030_658);
-/// assert_eq!(net.summary([1, 1, 572, 572])?.output, [1, 2, 388, 388]);
+/// assert_eq!(net.summary([1, 1, 572, 572])?.rows[0].output, Some(vec![1, 2, 388, 388]));
 /// # Ok::<(), convnet::Error>(())
 /// ```
 pub struct UNet {
