@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use convnet::data::{Batch, CenterCrop, DataLoader, Dataset, IMAGENET_CLASSES, Image, ImageClassification, Rng};
+use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, ImageClassification, Rng};
 use convnet::nn::{Module, ModuleExt};
 use convnet::{Tensor, inspect, models, no_grad, weights};
 
@@ -124,7 +124,8 @@ fn run(options: Options) -> Fallible<()> {
     Ok(())
 }
 
-/// Writes a picture with the places that speak for its most probable class, for each picture.
+/// Writes, for each picture, the part that the network sees with the places that speak for its most
+/// probable class.
 fn write_cams(
     options: &Options,
     model: &dyn Module,
@@ -142,13 +143,9 @@ fn write_cams(
         let x = input.to_tensor().unsqueeze(0)?;
         let layer = inspect::last_maps(model, x.shape())?;
         let heat = inspect::grad_cam(model, &layer, &x, top.first().map(|&(class, _)| class))?;
-        // The network sees the middle of the picture, scaled.
-        let mut seen = picture;
-        let side = seen.height().min(seen.width());
-        seen.apply(&CenterCrop::new([side, side]))?;
         let name = || format!("{}-cam.png", path.file_stem().unwrap_or_default().to_string_lossy());
         let file = if options.pictures.len() > 1 { out.join(name()) } else { out.to_path_buf() };
-        seen.overlay(&heat)?.save(file)?;
+        preprocessing.view(&picture, 2)?.overlay(&heat)?.save(file)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! Prints the layers with shapes and costs, and histograms of weights, activations and gradients.
 //! With `--image`, writes to the folder `--out`: the kernels of the first convolution, the feature
 //! maps of the layer at `--path`, and Grad-CAM, Grad-CAM++, saliency and integrated gradients of the
-//! class over the picture.
+//! class over the part of the picture that the network sees.
 
 use std::error::Error;
 use std::fs;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use convnet::data::{CenterCrop, Image, Resize};
+use convnet::data::Image;
 use convnet::nn::{Conv2d, Module, ModuleExt};
 use convnet::{Tensor, inspect, models, no_grad, weights};
 
@@ -73,9 +73,10 @@ fn run(options: &Options) -> Fallible<()> {
     print_histograms("weights", &inspect::weight_histograms(&model, options.bins)?);
     let Some(file) = &options.image else { return Ok(()) };
 
-    let mut picture = Image::open(file)?;
+    let picture = Image::open(file)?;
+    let preprocessing = models::preprocessing(&options.model)?;
     let mut input = picture.clone();
-    input.apply(&models::preprocessing(&options.model)?)?;
+    input.apply(&preprocessing)?;
     let x = input.to_tensor().unsqueeze(0)?;
     let path = match &options.path {
         Some(path) => path.clone(),
@@ -105,9 +106,7 @@ fn run(options: &Options) -> Fallible<()> {
         return Err(format!("the output at {path} is {:?}, not maps; choose another --path", output.shape()).into());
     }
     save("feature_maps", inspect::feature_maps(&output)?)?;
-    // What the network sees: the middle of the picture, scaled.
-    let side = picture.height().min(picture.width());
-    picture.apply(&CenterCrop::new([side, side]))?.apply(&Resize::new([2 * height, 2 * width]))?;
+    let seen = preprocessing.view(&picture, 2)?;
     let maps = [
         ("grad_cam", inspect::grad_cam(&model, &path, &x, class)?),
         ("grad_cam_plus_plus", inspect::grad_cam_plus_plus(&model, &path, &x, class)?),
@@ -115,7 +114,7 @@ fn run(options: &Options) -> Fallible<()> {
         ("integrated_gradients", inspect::heat_of(&inspect::integrated_gradients(&model, &x, class, None, 32)?)?),
     ];
     for (name, heat) in &maps {
-        save(name, picture.overlay(heat)?)?;
+        save(name, seen.overlay(heat)?)?;
     }
     Ok(())
 }

@@ -337,3 +337,83 @@ fn run_that_cannot_go_on_says_why_and_loses_nothing() {
     let message = error(Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).fit(&empty, None, classify));
     assert!(message.contains("no batches"), "{message}");
 }
+
+#[test]
+fn failure_of_new_statistics_leaves_the_models_own_weights() {
+    let run = |fail_at: usize, averaged: bool| {
+        let (model, (train, _)) = (network(), loaders());
+        let calls = std::cell::Cell::new(0);
+        let step = |model: &Sequential, batch: &Batch| {
+            calls.set(calls.get() + 1);
+            if calls.get() == fail_at { Err(convnet::Error::msg("the data is gone")) } else { classify(model, batch) }
+        };
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.05)).update_batch_norm(true).progress(false);
+        let trainer = if averaged { trainer.average(Swa::new()) } else { trainer };
+        let report = trainer.fit(&train, None, step);
+        (model.state_dict(), report.map(|report| report.steps))
+    };
+    let (own, _) = run(0, false);
+    let (averaged, steps) = run(0, true);
+    assert!(steps.unwrap() == 23 && !averaged.difference(&own).unwrap().is_empty());
+    // 23 batches of training, then those of the new statistics.
+    let (left, error) = run(23 + 5, true);
+    assert!(error.unwrap_err().to_string().contains("the data is gone"));
+    assert!(left.difference(&own).unwrap().is_empty());
+}
+
+/// Notes the epochs and steps that it sees.
+struct Seen(Arc<Mutex<Vec<(u64, u64)>>>);
+
+impl Callback for Seen {
+    fn after_epoch(&mut self, run: &mut RunState<'_>) -> Result<()> {
+        self.0.lock().unwrap().push((run.epoch, run.step));
+        Ok(())
+    }
+}
+
+#[test]
+fn run_of_some_steps_ends_within_an_epoch_and_goes_on_there() {
+    let run = |dir: &Path, steps: u64| {
+        let (model, (train, valid)) = (network(), loaders());
+        let (seen, memory) = (Arc::default(), Memory::default());
+        let report = Trainer::new(&model, Sgd::new(model.parameters(), 0.05).momentum(0.9))
+            .schedule(StepLr::new(1).gamma(0.5), Every::Epoch)
+            .average(Swa::new())
+            .average_every(Every::Epoch, 0)
+            .steps(steps)
+            .callback(Seen(Arc::clone(&seen)))
+            .checkpoints(Checkpoints::in_dir(dir).keep_best("valid/accuracy"))
+            .log(memory.clone())
+            .resume(true)
+            .progress(false)
+            .fit(&train, &valid, classify)
+            .unwrap();
+        let seen = seen.lock().unwrap().clone();
+        let rates: Vec<f64> =
+            memory.0.lock().unwrap().iter().filter(|(_, name, _)| name == "learning_rate").map(|(.., rate)| *rate).collect();
+        (model.state_dict(), report, seen, rates)
+    };
+    let [whole, parts] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    // An epoch has 23 steps.
+    let (expected, undisturbed, seen, rates) = run(whole.path(), 69);
+    assert_eq!((seen.as_slice(), rates.as_slice()), ([(0, 23), (1, 46), (2, 69)].as_slice(), [0.05, 0.025, 0.0125].as_slice()));
+    assert!(undisturbed.epochs.len() == 3 && undisturbed.partial.is_none());
+
+    let (_, report, seen, _) = run(parts.path(), 10);
+    assert!(report.epochs.is_empty() && seen.is_empty() && report.ending == Ending::Finished);
+    assert!(report.last().unwrap()["valid/accuracy"] > 0.1);
+    assert_eq!(Checkpoints::in_dir(parts.path()).best().unwrap().unwrap().count("batch").unwrap(), 10);
+    let (after_30, report, seen, rates) = run(parts.path(), 30);
+    assert_eq!((report.epochs.len(), seen.as_slice(), rates.as_slice()), (1, [(0, 23)].as_slice(), [0.05, 0.025].as_slice()));
+    let partial = report.partial.clone().unwrap();
+    assert_eq!((partial.epoch, partial.step), (1, 30));
+    let latest = Checkpoints::in_dir(parts.path()).latest().unwrap().unwrap();
+    assert_eq!(["step", "epoch", "batch"].map(|name| latest.count(name).unwrap()), [30, 1, 7]);
+    // Once more: nothing is left to do, and the result is the same.
+    let (again, report, seen, _) = run(parts.path(), 30);
+    assert!(again.difference(&after_30).unwrap().is_empty() && seen.is_empty() && report.partial == Some(partial));
+
+    let (state, report, seen, _) = run(parts.path(), 69);
+    assert!(state.difference(&expected).unwrap().is_empty());
+    assert_eq!((report.epochs, report.partial, seen), (undisturbed.epochs, None, vec![(1, 46), (2, 69)]));
+}

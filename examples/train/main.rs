@@ -127,7 +127,7 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
     for failure in train.failures().iter().chain(&valid.failures()) {
         say(format_args!("left out: {failure}"));
     }
-    let images = splits.train.len() as f64 * report.epochs.len() as f64;
+    let images = splits.train.len() as f64 * report.steps as f64 / steps_of_epoch as f64;
     say(format_args!("{}: {} steps in {:.1} s, {:.0} pictures/s", report.ending, report.steps, report.seconds, images / report.seconds));
     if let (Ending::Interrupted, Some(dir)) = (&report.ending, &options.out) {
         say(format_args!("`--out {} --resume` goes on from here", dir.display()));

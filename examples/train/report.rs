@@ -6,7 +6,7 @@ use std::time::Duration;
 use convnet::data::{Batch, DataLoader};
 use convnet::nn::{Conv2d, Module, ModuleExt};
 use convnet::train::metrics::{ConfusionMatrix, Metric};
-use convnet::train::{HtmlReport, TrainReport, WorstSamples};
+use convnet::train::{EpochRecord, HtmlReport, TrainReport, WorstSamples};
 use convnet::{Result, no_grad};
 
 use crate::common::data::Splits;
@@ -34,10 +34,11 @@ pub fn write(
         ("steps", report.steps.to_string()),
         ("ending", report.ending.to_string()),
     ];
+    let history: Vec<EpochRecord> = report.epochs.iter().chain(&report.partial).cloned().collect();
     let configuration: Vec<(String, String)> = table.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
     let mut html = HtmlReport::new(format!("{} on {}", options.model, table["dataset"].as_str().unwrap_or_default()))
         .figures(&figures)
-        .history(&report.epochs)
+        .history(&history)
         .confusion(&matrix, &splits.classes)
         .pictures("Worst-classified samples", &worst.pictures(&splits.classes));
     let first = model.named_modules().into_iter().find_map(|(_, module)| Some(module.downcast_ref::<Conv2d>()?.weight.tensor()));

@@ -104,6 +104,24 @@ pub trait Sampler: Send + Sync {
     fn batches(&self, batch: usize, drop_last: bool, rng: &mut Rng) -> Result<Batches> {
         Ok(Batches::chunks(self.indices(rng)?, batch, drop_last))
     }
+
+    /// Returns the number of samples in an epoch if it is known without drawing them; `None`, as
+    /// provided, lets the loader draw an epoch to count its batches.
+    fn samples(&self) -> Option<usize> {
+        None
+    }
+
+    /// Returns the number of batches in an epoch if it is known without drawing them; as provided,
+    /// that of the [`samples`](Sampler::samples) cut into equal parts. A sampler with its own
+    /// [`batches`](Sampler::batches) in other numbers overrides it.
+    fn num_batches(&self, batch: usize, drop_last: bool) -> Option<usize> {
+        self.samples().map(|samples| parts(samples, batch, drop_last))
+    }
+}
+
+/// Returns the number of batches that samples are cut into.
+fn parts(samples: usize, batch: usize, drop_last: bool) -> usize {
+    if drop_last { samples / batch.max(1) } else { samples.div_ceil(batch.max(1)) }
 }
 
 /// The dataset's order.
@@ -122,6 +140,10 @@ impl SequentialSampler {
 impl Sampler for SequentialSampler {
     fn indices(&self, _: &mut Rng) -> Result<Vec<usize>> {
         Ok((0..self.samples).collect())
+    }
+
+    fn samples(&self) -> Option<usize> {
+        Some(self.samples)
     }
 }
 
@@ -143,6 +165,10 @@ impl Sampler for RandomSampler {
         let mut order: Vec<usize> = (0..self.samples).collect();
         rng.shuffle(&mut order);
         Ok(order)
+    }
+
+    fn samples(&self) -> Option<usize> {
+        Some(self.samples)
     }
 }
 
@@ -191,8 +217,9 @@ impl WeightedSampler {
     }
 }
 
-impl Sampler for WeightedSampler {
-    fn indices(&self, rng: &mut Rng) -> Result<Vec<usize>> {
+impl WeightedSampler {
+    /// Returns the sum of the weights.
+    fn total(&self) -> Result<f64> {
         if let Some((index, weight)) = self.invalid {
             return Err(Error::argument("weighted sampler", format!("the weight of sample {index} is {weight}; weights are 0 or more")));
         }
@@ -200,11 +227,22 @@ impl Sampler for WeightedSampler {
         if !(total > 0.0 && total.is_finite()) {
             return Err(Error::argument("weighted sampler", format!("the weights' sum is {total}; at least one must be more than 0")));
         }
+        Ok(total)
+    }
+}
+
+impl Sampler for WeightedSampler {
+    fn indices(&self, rng: &mut Rng) -> Result<Vec<usize>> {
+        let total = self.total()?;
         let draw = |_| {
             let place = rng.unit() * total;
             self.sums.partition_point(|&sum| sum <= place).min(self.sums.len() - 1)
         };
         Ok((0..self.count).map(draw).collect())
+    }
+
+    fn samples(&self) -> Option<usize> {
+        self.total().is_ok().then_some(self.count)
     }
 }
 
@@ -248,6 +286,10 @@ impl Sampler for StratifiedSampler {
         order.chunks_mut(batch.max(1)).for_each(|batch| rng.shuffle(batch));
         Ok(Batches::chunks(order, batch, drop_last))
     }
+
+    fn samples(&self) -> Option<usize> {
+        Some(self.classes.iter().map(Vec::len).sum())
+    }
 }
 
 /// One process's share of another sampler's samples (PyTorch's `DistributedSampler`): process
@@ -281,6 +323,10 @@ impl Sampler for DistributedSampler {
         let order = self.inner.indices(rng)?;
         let share = order.len().div_ceil(self.world);
         Ok(order.iter().cycle().skip(self.rank).step_by(self.world).take(share).copied().collect())
+    }
+
+    fn samples(&self) -> Option<usize> {
+        self.inner.samples().filter(|_| self.rank < self.world).map(|samples| samples.div_ceil(self.world))
     }
 }
 
@@ -320,5 +366,13 @@ impl Sampler for BucketSampler {
         let mut batches = Batches::default();
         parts.into_iter().for_each(|part| batches.push(part));
         Ok(batches)
+    }
+
+    fn samples(&self) -> Option<usize> {
+        Some(self.buckets.iter().map(Vec::len).sum())
+    }
+
+    fn num_batches(&self, batch: usize, drop_last: bool) -> Option<usize> {
+        Some(self.buckets.iter().map(|bucket| parts(bucket.len(), batch, drop_last)).sum())
     }
 }

@@ -166,7 +166,19 @@ impl<S: Collate> DataLoader<S> {
     /// Returns the number of batches in an epoch; 0 when the arguments make no sense. With a
     /// sampler whose number of batches differs between epochs, it is that of epoch 0.
     pub fn len(&self) -> usize {
-        self.batches(0).map_or(0, |batches| batches.len())
+        self.num_batches().unwrap_or(0)
+    }
+
+    /// Returns the number of batches in an epoch, for which few samplers have to draw the epoch.
+    pub(crate) fn num_batches(&self) -> Result<usize> {
+        let known = match &self.sampler {
+            Some(sampler) => sampler.num_batches(self.batch, self.drop_last),
+            None => SequentialSampler::new(self.dataset.len()).num_batches(self.batch, self.drop_last),
+        };
+        match known {
+            Some(batches) if self.batch > 0 => Ok(batches),
+            _ => Ok(self.batches(0)?.len()),
+        }
     }
 
     /// Returns whether an epoch has no batches.

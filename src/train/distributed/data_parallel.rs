@@ -77,7 +77,8 @@ impl<'g> Distributed<'g> {
 
     /// Averages parameters after every `steps` steps instead of gradients in each step, for slow
     /// networks (local SGD; Stich, 2019). Each rank steps alone in between, with its own state of
-    /// the optimiser, so a resumed run goes on from the state of rank 0.
+    /// the optimiser, so a resumed run goes on from the state of rank 0. An interrupted run ends
+    /// after the next average, where all ranks have the same parameters.
     #[must_use]
     pub fn average_every(mut self, steps: u64) -> Distributed<'g> {
         self.average_every = Some(steps.max(1));
@@ -288,11 +289,12 @@ impl<'a, M: Module> DataParallel<'a, M> {
 
     /// Averages the model's parameters and floating-point buffers over the ranks, where ranks step
     /// alone, if `step`, the number of steps so far, makes an average due; `at_end`, if steps have
-    /// been made since the last average.
-    pub(crate) fn average(&self, step: u64, at_end: bool) -> Result<()> {
-        let Some(every) = self.distributed.average_every else { return Ok(()) };
+    /// been made since the last average. Returns whether any rank wants to `stop`, which ranks that
+    /// step alone learn from each other with an average.
+    pub(crate) fn average(&self, step: u64, stop: bool, at_end: bool) -> Result<bool> {
+        let Some(every) = self.distributed.average_every else { return Ok(stop) };
         if step.is_multiple_of(every) == at_end {
-            return Ok(());
+            return Ok(false);
         }
         let share = 1.0 / self.distributed.group.world() as f64;
         let parameters = self.model.parameters();
@@ -303,6 +305,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
         for value in values.iter().filter(|value| value.dtype().is_float()) {
             flat.extend(value.to_dtype(DType::F64)?.to_vec::<f64>()?);
         }
+        flat.push(f64::from(u8::from(stop)));
         let mut sums = self.distributed.group.sum(flat)?.into_iter();
         let mut next = |value: &Tensor| -> Result<Tensor> {
             let mean = sums.by_ref().take(value.numel()).map(|sum| sum * share).collect();
@@ -314,7 +317,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
         for (buffer, value) in buffers.iter().zip(&values[parameters.len()..]).filter(|(_, value)| value.dtype().is_float()) {
             buffer.set(&next(value)?)?;
         }
-        Ok(())
+        Ok(sums.next().is_some_and(|stops| stops > 0.0))
     }
 
     /// Returns what all ranks have found in batches (number, samples and values by name), by
@@ -360,8 +363,13 @@ pub struct ParallelEpoch<'p, 'a, M: Module, S: Collate> {
 
 impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
     /// See [`DataParallel::average`].
-    pub(crate) fn average(&self, step: u64, at_end: bool) -> Result<()> {
-        self.parallel.average(step, at_end)
+    pub(crate) fn average(&self, step: u64, stop: bool, at_end: bool) -> Result<bool> {
+        self.parallel.average(step, stop, at_end)
+    }
+
+    /// Returns whether all batches have been used.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.batches.is_finished()
     }
 
     /// Computes the next batch's gradients, averaged over its samples and all ranks; `None` at the

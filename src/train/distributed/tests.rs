@@ -1,5 +1,8 @@
 //! Tests of training on several ranks, which are threads here.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use crate::data::{Batch, DataLoader, Digits, Subset};
 use crate::error::{Error, Result};
 use crate::nn::{BatchNorm2d, Conv2d, Dropout, Flatten, Linear, Module, ModuleExt, ReLU, Sequential, StateDict};
 use crate::optim::{Optimizer, Sgd};
-use crate::train::{Checkpoints, Step, TrainReport, Trainer, accuracy};
+use crate::train::{Checkpoints, Ending, Step, TrainReport, Trainer, accuracy};
 
 /// Runs `body` on as many ranks, with one rayon thread each, and returns what they return.
 fn on_ranks<R: Send>(world: usize, body: impl Fn(&Group) -> R + Sync) -> Vec<R> {
@@ -183,6 +186,53 @@ fn averaging_parameters_every_few_steps_leaves_equal_parameters_that_have_learne
     }
     let epochs = &states[0].0.epochs;
     assert!(epochs[2].metrics["train/loss"] < 0.8 * epochs[0].metrics["train/loss"]);
+}
+
+/// Wants to stop after a step.
+struct Interrupt(u64, Arc<AtomicBool>);
+
+impl crate::train::Callback for Interrupt {
+    fn after_step(&mut self, state: &mut crate::train::RunState<'_>) -> Result<()> {
+        self.1.fetch_or(state.step == self.0, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn ranks_that_step_alone_stop_together_and_go_on_with_the_same_bits_and_means() {
+    let dir = tempfile::tempdir().unwrap();
+    // An epoch has 7 steps. The optimiser has no state, which would be each rank's own.
+    let run = |dir: Option<&Path>, stop: u64| {
+        on_ranks(2, |group| {
+            let model = network();
+            let flag = Arc::new(AtomicBool::new(false));
+            let mut trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).epochs(2).progress(false);
+            trainer = trainer.distributed(Distributed::new(group).average_every(2)).stop_flag(Arc::clone(&flag));
+            if let Some(dir) = dir {
+                trainer = trainer.checkpoints(Checkpoints::in_dir(dir.join(group.rank().to_string()))).resume(true);
+            }
+            if !group.is_first() {
+                trainer = trainer.callback(Interrupt(stop, flag));
+            }
+            let report = trainer.fit(&digits(200), &digits(50), step).unwrap();
+            (report, bits(&model.state_dict()))
+        })
+    };
+    let whole = run(None, 0);
+    assert_eq!(whole[0].1, whole[1].1);
+    for (report, _) in run(Some(dir.path()), 3) {
+        assert_eq!((report.ending, report.steps), (Ending::Interrupted, 4));
+    }
+    for (report, bits) in run(Some(dir.path()), 0) {
+        assert_eq!(bits, whole[0].1);
+        assert_eq!((report.ending, report.epochs.len()), (Ending::Finished, 2));
+        for (found, expected) in report.epochs.iter().zip(&whole[0].0.epochs) {
+            for (name, value) in &expected.metrics {
+                // Sums of the same numbers in another order.
+                approx::assert_relative_eq!(found.metrics[name], *value, max_relative = 1e-12);
+            }
+        }
+    }
 }
 
 #[test]

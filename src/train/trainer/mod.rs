@@ -179,7 +179,10 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// Ends the run after that many steps of the optimiser, in the middle of an epoch if need be.
+    /// Ends the run after that many steps of the optimiser, in the middle of an epoch if need be:
+    /// the model is validated there, but what runs after an epoch (callbacks, schedule, average) does
+    /// not, and a run that is resumed with more steps goes on with the same epoch. See
+    /// [`TrainReport::partial`].
     #[must_use]
     pub fn steps(mut self, steps: u64) -> Trainer<'a, M> {
         self.steps = Some(steps);
@@ -330,7 +333,7 @@ impl<'a, M: Module> Trainer<'a, M> {
         valid: impl Into<Option<&'v DataLoader<S>>>,
         step: impl FnMut(&M, &S::Batch) -> Result<Step>,
     ) -> Result<TrainReport> {
-        let batches = train.batches(0)?.len();
+        let batches = train.num_batches()?;
         if batches == 0 {
             return Err(Error::Training("there is nothing to train on: the loader has no batches".into()));
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::EpochRecord;
 use crate::train::MetricValues;
 
 pub(super) struct Progress {
@@ -61,10 +62,12 @@ impl Progress {
         }
     }
 
-    /// Shows the metrics of an epoch, given the rate of its training.
-    pub(super) fn end_of_epoch(&self, epoch: u64, metrics: &MetricValues, rate: f64) {
+    /// Shows the metrics of an epoch, given the rate of its training; `part` is the share of its
+    /// batches that was used.
+    pub(super) fn end_of_epoch(&self, record: &EpochRecord, part: f64, rate: f64) {
         if self.shown {
-            eprintln!("{}  {}  {rate:.0}/s", self.title(epoch), listed(metrics));
+            let part = if part < 1.0 { format!(" ({:.0} % of it)", 100.0 * part) } else { String::new() };
+            eprintln!("{}{part}  {}  {rate:.0}/s", self.title(record.epoch), listed(&record.metrics));
         }
     }
 

@@ -62,6 +62,11 @@ impl fmt::Display for Ending {
 pub struct TrainReport {
     /// The epochs that were completed, those before a resumption too.
     pub epochs: Vec<EpochRecord>,
+    /// The epoch that the run ended in the middle of, because of [`Trainer::steps`] or a callback:
+    /// the means over its batches so far, and those of a validation.
+    ///
+    /// [`Trainer::steps`]: super::Trainer::steps
+    pub partial: Option<EpochRecord>,
     /// The number of optimiser steps.
     pub steps: u64,
     /// The time that the run took, in seconds, with that before a resumption.
@@ -71,12 +76,13 @@ pub struct TrainReport {
 }
 
 impl TrainReport {
-    /// Returns the metrics of the last epoch; `None` before the end of the first.
+    /// Returns the latest metrics: those of the [`partial`](TrainReport::partial) epoch, or of the
+    /// last one. `None` when the run was interrupted before the end of the first.
     pub fn last(&self) -> Option<&MetricValues> {
-        self.epochs.last().map(|record| &record.metrics)
+        self.partial.as_ref().or(self.epochs.last()).map(|record| &record.metrics)
     }
 
-    /// Returns the values of a metric, epoch by epoch.
+    /// Returns the values of a metric, epoch by epoch, of the epochs that were completed.
     pub fn curve(&self, metric: &str) -> Vec<f64> {
         self.epochs.iter().filter_map(|record| record.metrics.get(metric).copied()).collect()
     }

@@ -39,6 +39,8 @@ pub(super) struct Run<'a, 'l, M: Module, S: Collate, F> {
     /// The means of the epoch so far.
     means: Means,
     history: Vec<EpochRecord>,
+    /// The epoch that the run has ended in the middle of.
+    partial: Option<EpochRecord>,
     best: Option<f64>,
     stop: Option<String>,
     started: Instant,
@@ -110,6 +112,7 @@ where
             step: 0,
             means: Means::new(),
             history: Vec::new(),
+            partial: None,
             best: None,
             stop: None,
             started: Instant::now(),
@@ -145,16 +148,23 @@ where
                 break Ending::Interrupted;
             }
         };
-        if ending != Ending::Interrupted && self.has_average() {
-            let model = self.trainer.model;
-            if let Some(average) = &mut self.trainer.average {
-                average.swap(model)?;
-            }
-            self.renew_statistics()?;
+        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
+        if ending != Ending::Interrupted {
+            self.leave_average()?;
         }
         self.trainer.model.eval();
-        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
-        Ok(TrainReport { seconds: self.seconds(), epochs: self.history, steps: self.step, ending })
+        Ok(TrainReport { seconds: self.seconds(), epochs: self.history, partial: self.partial, steps: self.step, ending })
+    }
+
+    /// Puts the average into the model, if there is one. After an error the model has its own
+    /// weights.
+    fn leave_average(&mut self) -> Result<()> {
+        let Some(mut average) = self.trainer.average.take().filter(|average| average.updates() > 0) else { return Ok(()) };
+        let model = self.trainer.model;
+        // The new statistics become a part of the average, which then takes the model's place for
+        // good.
+        with_average(&mut *average, model, || self.renew_statistics())?;
+        average.swap(model)
     }
 
     fn seconds(&self) -> f64 {
@@ -176,15 +186,17 @@ where
             self.batch += 1;
             let means = &self.means;
             self.progress.batch(joined.samples, || values_of(means, ""));
-            self.update((joined.gradients, 1), &values)?;
-            steps.average(self.step, false)?;
-            interrupted = joined.stop;
+            self.update((joined.gradients, 1), &values, |step| {
+                interrupted = steps.average(step, joined.stop, false)?;
+                Ok(())
+            })?;
             if interrupted || self.stop.is_some() || self.trainer.steps.is_some_and(|steps| self.step >= steps) {
                 break;
             }
         }
+        let whole = steps.is_finished();
         drop(steps);
-        parallel.average(self.step, true)?;
+        parallel.average(self.step, false, true)?;
         self.means = parallel.joined_means(std::mem::take(&mut self.means))?;
         self.parallel = Some(parallel);
         if interrupted {
@@ -192,14 +204,13 @@ where
             self.progress.end_of_batches();
             return Ok(true);
         }
-        let rate = self.progress.rate();
-        self.progress.end_of_batches();
-        self.end_epoch(rate)?;
+        self.end_epoch(whole)?;
         Ok(false)
     }
 
     /// Trains for the rest of an epoch and ends it; returns whether it was interrupted.
     fn epoch(&mut self) -> Result<bool> {
+        self.partial = None;
         if let Some(parallel) = self.parallel.take() {
             return self.parallel_epoch(parallel);
         }
@@ -235,7 +246,7 @@ where
                 pending = Some(sum);
                 continue;
             }
-            self.update(sum, &values)?;
+            self.update(sum, &values, |_| Ok(()))?;
             if self.interrupt.is_requested() {
                 self.write_checkpoint()?;
                 self.progress.end_of_batches();
@@ -248,16 +259,20 @@ where
         // The last batches may have been left out by the loader.
         if let Some(sum) = pending {
             let values = values_of(&self.means, "step/");
-            self.update(sum, &values)?;
+            self.update(sum, &values, |_| Ok(()))?;
         }
-        let rate = self.progress.rate();
-        self.progress.end_of_batches();
-        self.end_epoch(rate)?;
+        self.end_epoch(batches.is_finished())?;
         Ok(false)
     }
 
-    /// Makes a step of the optimiser with the sum of gradients of some batches.
-    fn update(&mut self, (mut gradients, count): (Gradients, usize), values: &MetricValues) -> Result<()> {
+    /// Makes a step of the optimiser with the sum of gradients of some batches. `join` gets the
+    /// number of the step and brings parameters of ranks together.
+    fn update(
+        &mut self,
+        (mut gradients, count): (Gradients, usize),
+        values: &MetricValues,
+        join: impl FnOnce(u64) -> Result<()>,
+    ) -> Result<()> {
         if count > 1 {
             gradients.scale(1.0 / count as f64);
         }
@@ -285,6 +300,7 @@ where
         state.optimizer.step(&gradients)?;
         drop(gradients);
         self.step += 1;
+        join(self.step)?;
         if let Some(average) = &mut trainer.average
             && trainer.average_every == Every::Step
             && self.epoch >= trainer.average_from
@@ -310,10 +326,14 @@ where
         Ok(())
     }
 
-    /// Validates, runs what runs after an epoch, and goes on to the next one.
-    fn end_epoch(&mut self, rate: f64) -> Result<()> {
+    /// Validates and, after a whole epoch, runs what runs after an epoch, and goes on to the next
+    /// one. In the middle of one, where the run ends, the position stays.
+    fn end_epoch(&mut self, whole: bool) -> Result<()> {
+        let rate = self.progress.rate();
+        self.progress.end_of_batches();
         let mut metrics = values_of(&self.means, "train/");
         if let Some(average) = &mut self.trainer.average
+            && whole
             && self.trainer.average_every == Every::Epoch
             && self.epoch >= self.trainer.average_from
         {
@@ -321,11 +341,31 @@ where
         }
         if let Some(valid) = self.valid {
             let validated = if self.has_average() { self.validate_average(valid) } else { self.validate(valid) };
-            metrics.extend(validated.with_context(|| format!("validation after epoch {}", self.epoch))?);
+            let place = || format!("validation {} epoch {}", if whole { "after" } else { "in" }, self.epoch);
+            metrics.extend(validated.with_context(place)?);
         }
         metrics.extend(self.trainer.optimizer.learning_rate(0).ok().map(|rate| ("learning_rate".to_string(), rate)));
+        if whole {
+            self.after_epoch(&metrics)?;
+        }
+        self.log(&metrics)?;
+        let record = EpochRecord { epoch: self.epoch, step: self.step, metrics };
+        self.progress.end_of_epoch(&record, if whole { 1.0 } else { self.batch as f64 / self.batches as f64 }, rate);
+        if whole {
+            self.epoch += 1;
+            self.batch = 0;
+            self.means.clear();
+            self.history.push(record);
+        } else {
+            self.partial = Some(record);
+        }
+        self.write_checkpoints_of_epoch()
+    }
+
+    /// Lets the schedule and the callbacks take note of the end of an epoch.
+    fn after_epoch(&mut self, metrics: &MetricValues) -> Result<()> {
         let observed = match &self.trainer.schedule_metric {
-            Some(name) => Some(metrics.get(name).copied().ok_or_else(|| no_such_metric(name, &metrics))?),
+            Some(name) => Some(metrics.get(name).copied().ok_or_else(|| no_such_metric(name, metrics))?),
             None => None,
         };
         if let Some((scheduler, Every::Epoch)) = &mut self.scheduler {
@@ -340,17 +380,10 @@ where
             optimizer: &mut *trainer.optimizer,
             step: self.step,
             epoch: self.epoch,
-            metrics: &metrics,
+            metrics,
             stop: &mut self.stop,
         };
-        trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_epoch(&mut state))?;
-        self.log(&metrics)?;
-        self.progress.end_of_epoch(self.epoch, &metrics, rate);
-        self.history.push(EpochRecord { epoch: self.epoch, step: self.step, metrics });
-        self.epoch += 1;
-        self.batch = 0;
-        self.means.clear();
-        self.write_checkpoints_of_epoch()
+        trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_epoch(&mut state))
     }
 
     /// Returns whether this process writes the files of the run.
@@ -425,7 +458,7 @@ where
     /// Writes the best checkpoint, then the one of the epoch, if they are due.
     fn write_checkpoints_of_epoch(&mut self) -> Result<()> {
         let Some(checkpoints) = &self.trainer.checkpoints else { return Ok(()) };
-        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.history.last()) {
+        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.partial.as_ref().or(self.history.last())) {
             let value = record.metrics.get(name).copied().ok_or_else(|| no_such_metric(name, &record.metrics))?;
             let improved = !value.is_nan() && self.best.is_none_or(|best| checkpoints.is_better(value, best));
             if improved {
@@ -436,7 +469,10 @@ where
                 }
             }
         }
-        let last = self.stop.is_some() || Some(self.epoch) == self.epochs || self.trainer.steps.is_some_and(|steps| self.step >= steps);
+        let last = self.partial.is_some()
+            || self.stop.is_some()
+            || Some(self.epoch) == self.epochs
+            || self.trainer.steps.is_some_and(|steps| self.step >= steps);
         let due = match (checkpoints.every_epochs, checkpoints.every_steps) {
             (Some(epochs), _) => epochs > 0 && self.epoch.is_multiple_of(epochs),
             (None, Some(_)) => false,
@@ -486,6 +522,9 @@ where
         if let Some(reason) = &self.stop {
             checkpoint = checkpoint.note("stopped", reason.as_str());
         }
+        if let Some(partial) = &self.partial {
+            checkpoint = checkpoint.note("partial", partial.to_json());
+        }
         Ok(checkpoint)
     }
 
@@ -516,8 +555,11 @@ where
             callback.load_state(&checkpoint.section(&format!("callback{number}"))?)?;
         }
         self.best = checkpoint.section("best")?.get("value").map(number_of).transpose()?;
+        // Of ranks that step alone, rank 0 has the means of the epoch so far: they count once.
+        let counts = self.parallel.as_ref().is_none_or(|parallel| !parallel.distributed().is_local() || parallel.is_first());
         for (name, mean) in checkpoint.section("means")? {
             match mean.to_vec::<f64>()?[..] {
+                [_, _] if !counts => self.means.insert(name, Mean::default()),
                 [sum, weight] => self.means.insert(name, Mean::from_parts(sum, weight)),
                 _ => return Err(Error::StateDict(format!("the mean {name} should be two numbers"))),
             };
@@ -529,6 +571,7 @@ where
         self.stop = checkpoint.get("stopped").and_then(Value::as_str).map(str::to_string);
         let history = checkpoint.get("history").and_then(Value::as_array);
         self.history = history.into_iter().flatten().filter_map(EpochRecord::from_json).collect();
+        self.partial = checkpoint.get("partial").and_then(EpochRecord::from_json);
         Ok(())
     }
 }
