@@ -147,6 +147,33 @@ fn samplers_draw_what_they_promise() {
 }
 
 #[test]
+fn number_of_batches_is_known_without_drawing_an_epoch() {
+    // So many samples that their order does not fit into memory.
+    let endless = DataLoader::new(Made(usize::MAX, |i| Ok(i as i64)), 1000);
+    assert_eq!([endless.len(), endless.clone().shuffle(1).drop_last(true).len()], [usize::MAX.div_ceil(1000), usize::MAX / 1000]);
+    let labels: Vec<i64> = (0..23).map(|i| i % 3).collect();
+    let samplers: [fn(&[i64]) -> Box<dyn Sampler>; 7] = [
+        |labels| Box::new(SequentialSampler::new(labels.len())),
+        |labels| Box::new(RandomSampler::new(labels.len())),
+        |labels| Box::new(WeightedSampler::balanced(labels)),
+        |labels| Box::new(StratifiedSampler::new(labels)),
+        |labels| Box::new(BucketSampler::new(labels.iter())),
+        |labels| Box::new(DistributedSampler::new(RandomSampler::new(labels.len()), 1, 4)),
+        |labels| Box::new(DistributedSampler::new(BucketSampler::new(labels.iter()), 2, 3)),
+    ];
+    for (sampler, batch) in samplers.iter().flat_map(|sampler| [1, 4, 23, 30].map(|batch| (sampler(&labels), batch))) {
+        for drop_last in [false, true] {
+            let drawn = sampler.batches(batch, drop_last, &mut Rng::new(6)).unwrap().len();
+            assert_eq!(sampler.num_batches(batch, drop_last), Some(drawn), "batches of {batch}");
+        }
+    }
+    // Samplers and sizes that make no sense have no batches.
+    assert_eq!(WeightedSampler::new([0.0], 5).num_batches(1, false), None);
+    assert_eq!(DistributedSampler::new(SequentialSampler::new(4), 3, 3).num_batches(1, false), None);
+    assert_eq!(DataLoader::new(Made(5, |i| Ok(i as i64)), 0).len(), 0);
+}
+
+#[test]
 fn epoch_begins_in_the_middle_without_making_what_comes_before() {
     let make = |i: usize| if i < 4 { Err(Error::msg("too early")) } else { Ok(i as i64) };
     for workers in [0, 2] {
