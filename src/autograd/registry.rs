@@ -58,6 +58,7 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("gather", Global),
     ("gelu", Pointwise),
     ("gelu_tanh", Pointwise),
+    ("grid_sample", Global),
     ("group_norm", Global),
     ("hardsigmoid", Pointwise),
     ("hardswish", Pointwise),

@@ -11,6 +11,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod gemm;
 pub mod geometry;
+pub mod grid_sample;
 #[cfg(feature = "image")]
 pub mod jpeg;
 pub mod loss;

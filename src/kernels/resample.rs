@@ -130,19 +130,27 @@ impl Axis {
     /// of the input are moved to its edge.
     pub fn cubic_taps<T: Real>(&self, a: f64) -> Vec<Taps<T, 4>> {
         let (a, last) = (T::of(a), T::of((self.input - 1) as f64));
-        let [two, three] = [T::of(2.0), T::of(3.0)];
-        let near = |x: T| ((a + two) * x - (a + three)) * x * x + T::one();
-        let far = |x: T| ((a * x - T::of(5.0) * a) * x + T::of(8.0) * a) * x - T::of(4.0) * a;
         self.positions::<T>()
             .map(|from| {
                 let low = from.floor();
-                let x = from - low;
+                let (weight, _) = cubic_weights(from - low, a);
                 let at = |offset: f64| (low + T::of(offset)).max(T::zero()).min(last).to_usize().unwrap_or(0);
-                let weight = [far(x + T::one()), near(x), near(T::one() - x), far(two - x)];
                 Taps { at: [at(-1.0), at(0.0), at(1.0), at(2.0)], weight }
             })
             .collect()
     }
+}
+
+/// Returns the weights of the four pixels around a position, at distances `x + 1`, `x`, `1 - x` and
+/// `2 - x`, of cubic convolution with the parameter `a`, and their derivatives by `x`.
+pub fn cubic_weights<T: Real>(x: T, a: T) -> ([T; 4], [T; 4]) {
+    let [one, two, three, eight] = [1.0, 2.0, 3.0, 8.0].map(T::of);
+    let near = |x: T| ((a + two) * x - (a + three)) * x * x + one;
+    let far = |x: T| ((a * x - T::of(5.0) * a) * x + eight * a) * x - T::of(4.0) * a;
+    let near_slope = |x: T| (three * (a + two) * x - two * (a + three)) * x;
+    let far_slope = |x: T| (three * a * x - T::of(10.0) * a) * x + eight * a;
+    let weights = [far(x + one), near(x), near(one - x), far(two - x)];
+    (weights, [far_slope(x + one), near_slope(x), -near_slope(one - x), -far_slope(two - x)])
 }
 
 /// Computes `y[n, i, j, ..] = x[n, rows[i], columns[j], ..]`, where `x` is `[N, height, width,

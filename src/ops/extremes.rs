@@ -247,6 +247,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "conv_transpose2d",
             "ctc_loss",
             "cumsum",
+            "grid_sample",
             "group_norm",
             "interpolate",
             "layer_norm",

@@ -16,6 +16,7 @@ mod dropout;
 #[cfg(test)]
 mod extremes;
 mod fused_conv;
+mod grid_sample;
 mod index;
 mod logical;
 mod losses;
@@ -50,6 +51,7 @@ pub use boxes::{batched_nms, box_area, box_iou, box_iou as iou, nms};
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, with_algorithm};
 pub use conv_transpose::ConvTranspose2dOptions;
 pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
+pub use grid_sample::{GridFilter, GridPadding, GridSampleOptions, affine_grid};
 pub use logical::Operand;
 pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, NllOptions, Reduction, ctc_greedy_decode};
 pub use norm::BatchNormOutput;

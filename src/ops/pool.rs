@@ -9,7 +9,7 @@ use super::conv::reach;
 use super::options::option_setters;
 use crate::error::{Error, Result, batch_hint};
 use crate::kernels::geometry::Window;
-use crate::kernels::pool::{self, Pooling};
+use crate::kernels::pool::{self, Divisor, Pooling};
 use crate::kernels::runtime::allocator;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
@@ -34,22 +34,34 @@ pub struct Pool2dOptions {
     pub ceil_mode: bool,
     /// Whether the divisor of an average counts the padding.
     pub count_include_pad: bool,
+    /// The divisor of an average, at least 1, instead of the number of positions; average pooling
+    /// only.
+    pub divisor_override: Option<usize>,
 }
 
 impl Default for Pool2dOptions {
     fn default() -> Self {
-        Pool2dOptions { stride: [0, 0], padding: [0, 0], dilation: [1, 1], ceil_mode: false, count_include_pad: true }
+        Pool2dOptions {
+            stride: [0, 0],
+            padding: [0, 0],
+            dilation: [1, 1],
+            ceil_mode: false,
+            count_include_pad: true,
+            divisor_override: None,
+        }
     }
 }
 
-option_setters!(Pool2dOptions, [stride, padding, dilation], ceil_mode: bool, count_include_pad: bool);
+option_setters!(Pool2dOptions, [stride, padding, dilation], ceil_mode: bool, count_include_pad: bool, divisor_override: Option<usize>);
 
 impl Pool2dOptions {
     fn details(self, kernel: [usize; 2]) -> Details {
-        let Pool2dOptions { stride, padding, dilation, ceil_mode, count_include_pad } = self;
+        let Pool2dOptions { stride, padding, dilation, ceil_mode, count_include_pad, divisor_override } = self;
         let stride = if stride == [0, 0] { kernel } else { stride };
         let windows = Details::new().ints("kernel", &kernel).ints("stride", &stride).ints("padding", &padding).ints("dilation", &dilation);
-        windows.flag("ceil_mode", ceil_mode).flag("count_include_pad", count_include_pad)
+        let windows = windows.flag("ceil_mode", ceil_mode).flag("count_include_pad", count_include_pad);
+        // 0 stands for the number of positions.
+        windows.int("divisor_override", divisor_override.unwrap_or(0))
     }
 }
 
@@ -147,7 +159,7 @@ impl Tensor {
         observed.details(|| options.details(kernel));
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
-        self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, false), &|| reach(&window))
+        self.max_pool("max_pool2d", shape, || Pooling::sliding(&window, Divisor::Taps), &|| reach(&window))
     }
 
     /// Returns the largest element of each of `h × w` windows that divide the map evenly; `h` and
@@ -219,8 +231,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map (an empty batch is
     /// allowed), [`Error::Argument`] for a window that does not fit, a padding of more than half of
-    /// the kernel, a window that holds only padding, or a dilation; [`Error::DType`] unless
-    /// floating point.
+    /// the kernel, a window that holds only padding, a dilation, or a `divisor_override` of 0;
+    /// [`Error::DType`] unless floating point.
     ///
     /// ```
     /// use convnet::{Tensor, ops::Pool2dOptions};
@@ -239,10 +251,22 @@ impl Tensor {
         if options.dilation != [1, 1] {
             return Err(Error::argument("avg_pool2d", format!("windows cannot be dilated, got dilation {:?}", options.dilation)));
         }
+        if options.divisor_override == Some(0) {
+            return Err(Error::argument(
+                "avg_pool2d",
+                "divisor_override must be at least 1, got 0; None divides by the number of positions",
+            ));
+        }
         let window = sliding("avg_pool2d", self, kernel, options)?;
         let shape = pooled_shape("avg_pool2d", self, window.output)?;
         let whole_map = window.output == [1, 1] && kernel == window.input && options.padding == [0, 0];
-        let pooling = || Pooling::sliding(&window, options.count_include_pad);
+        let divisor = match options.divisor_override {
+            Some(divisor) => Divisor::Given(divisor),
+            None if options.count_include_pad => Divisor::Padded,
+            None => Divisor::Taps,
+        };
+        let pooling = || Pooling::sliding(&window, divisor);
+        let whole_map = whole_map.then_some(options.divisor_override.unwrap_or(kernel[0] * kernel[1]));
         self.average_pool("avg_pool2d", shape, whole_map, pooling, &|| reach(&window))
     }
 
@@ -265,16 +289,16 @@ impl Tensor {
         let [_, _, h, w] = map_shape("adaptive_avg_pool2d", self)?;
         let shape = pooled_shape("adaptive_avg_pool2d", self, output)?;
         let pooling = || Pooling::adaptive([h, w], output);
-        self.average_pool("adaptive_avg_pool2d", shape, output == [1, 1], pooling, &|| shares([h, w], output))
+        self.average_pool("adaptive_avg_pool2d", shape, (output == [1, 1]).then_some(h * w), pooling, &|| shares([h, w], output))
     }
 
-    /// Computes an average pooling; with `whole_map` there is one window, which covers the whole
-    /// map.
+    /// Computes an average pooling; with `whole_map`, a divisor, there is one window, which covers
+    /// the whole map.
     fn average_pool(
         &self,
         op: &'static str,
         shape: [usize; 4],
-        whole_map: bool,
+        whole_map: Option<usize>,
         pooling: impl FnOnce() -> Pooling,
         extent: &dyn Fn() -> InputExtent,
     ) -> Result<Tensor> {
@@ -290,9 +314,9 @@ impl Tensor {
             let y = Tensor::build(&shape, format, |y: &mut [T]| pool::average(&pooling, channels, x.data(), y))?;
             Ok(y.record_window(op, [self], |_| [Some(extent())], move |grad, _wanted| {
                 let grad = grad.to_format(format)?;
-                if whole_map {
+                if let Some(divisor) = whole_map {
                     // Every position has the same gradient, so the autograd engine expands it.
-                    let share = 1.0 / (x_shape[2] * x_shape[3]) as T;
+                    let share = 1.0 / divisor as T;
                     return Ok([Some(map_with(&grad, 1, |grad: T| grad * share)?)]);
                 }
                 Ok([Some(Tensor::build(&x_shape, format, |dx: &mut [T]| pool::average_backward(&pooling, channels, grad.data(), dx))?)])
@@ -337,6 +361,8 @@ mod tests {
         gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([3, 2], padded())).unwrap();
         let exclusive = Pool2dOptions { count_include_pad: false, ..padded() };
         gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([3, 2], exclusive)).unwrap();
+        let divided = padded().divisor_override(Some(5));
+        gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].avg_pool2d([3, 2], divided)).unwrap();
         for size in [[1, 1], [2, 3], [7, 5]] {
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_avg_pool2d(size)).unwrap();
             gradcheck(std::slice::from_ref(&x), Default::default(), |x| x[0].adaptive_max_pool2d(size)).unwrap();
@@ -417,6 +443,11 @@ mod tests {
         assert_eq!(max([2, 3], padding), "max_pool2d: padding [0, 2] is more than half of the kernel [2, 3]");
         let dilation = Pool2dOptions { dilation: [2, 1], ..Default::default() };
         assert_eq!(message(x.avg_pool2d([2, 2], dilation)), "avg_pool2d: windows cannot be dilated, got dilation [2, 1]");
+        let divisor = Pool2dOptions { divisor_override: Some(0), ..Default::default() };
+        assert_eq!(
+            message(x.avg_pool2d([2, 2], divisor)),
+            "avg_pool2d: divisor_override must be at least 1, got 0; None divides by the number of positions"
+        );
         let shape = |shape: &[usize]| message(Tensor::zeros(shape).avg_pool2d([2, 2], Default::default()));
         assert_eq!(
             shape(&[3, 4, 4]),

@@ -4,8 +4,8 @@
 use convnet::data::Rng;
 use convnet::nn::Activation;
 use convnet::ops::{
-    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, Interpolation, NllOptions, Pool2dOptions,
-    Reduction, UnfoldOptions,
+    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, GridFilter, GridPadding, GridSampleOptions,
+    Interpolation, NllOptions, Pool2dOptions, Reduction, UnfoldOptions,
 };
 use convnet::{DType, Element, MemoryFormat, Result, Tensor};
 
@@ -218,6 +218,14 @@ impl Generator {
         ])
     }
 
+    pub fn grid_sample(&mut self) -> GridSampleOptions {
+        GridSampleOptions {
+            filter: self.pick(&[GridFilter::Bilinear, GridFilter::Nearest, GridFilter::Bicubic]),
+            padding: self.pick(&[GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection]),
+            align_corners: self.once_in(2),
+        }
+    }
+
     pub fn conv2d(&mut self, groups: usize) -> Conv2dOptions {
         Conv2dOptions { stride: self.options(1), padding: self.options(1), dilation: self.options(1), groups: self.option(groups) }
     }
@@ -247,6 +255,7 @@ impl Generator {
             dilation: self.options(1),
             ceil_mode: self.once_in(2),
             count_include_pad: self.once_in(2),
+            divisor_override: self.once_in(3).then(|| self.option(3)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use convnet::nn::{self, Module, ModuleExt};
 use convnet::ops::registry::OPERATIONS;
-use convnet::ops::{Conv2dOptions, CtcOptions, batched_nms, box_iou, ctc_greedy_decode, nms};
+use convnet::ops::{Conv2dOptions, CtcOptions, affine_grid, batched_nms, box_iou, ctc_greedy_decode, nms};
 use convnet::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use convnet::{ConvAlgorithm, MemoryFormat, Result, Tensor, memory};
 
@@ -23,6 +23,11 @@ const CALLS: &[(&str, Call)] = &[
     ("abs", |g| Ok(g.any()?.abs())),
     ("adaptive_avg_pool2d", |g| g.of(4)?.adaptive_avg_pool2d(g.options(2))),
     ("adaptive_max_pool2d", |g| g.of(4)?.adaptive_max_pool2d(g.options(2))),
+    ("affine_grid", |g| {
+        let count = g.size();
+        let theta = g.tensor(&[count, 2, 3])?;
+        affine_grid(&theta, g.options(5), g.once_in(2))
+    }),
     ("add", |g| pair(g, Tensor::add)),
     ("add_scalar", |g| Ok(g.any()?.add_scalar(g.value()))),
     ("argmax", |g| g.any()?.argmax(&g.dims()[..])),
@@ -109,6 +114,12 @@ const CALLS: &[(&str, Call)] = &[
         let (dim, length) = (g.dim(), g.size());
         let bound = x.size(dim).unwrap_or(1);
         x.index_select(dim, &g.labels(&[length], bound)?)
+    }),
+    ("grid_sample", |g| {
+        let x = g.of(4)?;
+        let [rows, columns] = [g.size(), g.size()];
+        let grid = g.beside(&x, &[x.shape().first().copied().unwrap_or(1), rows, columns, 2])?;
+        x.grid_sample(&grid, g.grid_sample())
     }),
     ("interpolate", |g| g.of(4)?.interpolate(g.options(5), g.interpolation())),
     ("interpolate_by", |g| g.of(4)?.interpolate_by([g.value(), g.value()], g.interpolation())),

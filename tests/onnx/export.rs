@@ -6,7 +6,10 @@ use convnet::data::{ImageClassification, ResizeFilter};
 use convnet::models::{DcganOptions, TextCnnOptions, UNetOptions, dcgan_generator, signal_fcn, text_cnn, unet};
 use convnet::nn::{Module, StateDict};
 use convnet::onnx::Export;
-use convnet::ops::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Interpolation, PadMode, Pool2dOptions, UnfoldOptions};
+use convnet::ops::{
+    Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, GridFilter, GridPadding, GridSampleOptions, Interpolation, PadMode,
+    Pool2dOptions, UnfoldOptions,
+};
 use convnet::{DType, Error, Result, Tensor, models, no_grad, onnx, visit_fields};
 
 /// A module without parameters, for operations.
@@ -62,7 +65,8 @@ const CASES: &[Case] = &[
     sized("add_scalar", &[MAP], |x| Ok(vec![x[0].add_scalar(2.5), &x[0].to_dtype(DType::I64)? + 0.5])),
     sized("avg_pool2d", &[MAP], |x| {
         let windows = Pool2dOptions::new().stride(2).padding(1);
-        Ok(vec![x[0].avg_pool2d(3, windows)?, x[0].avg_pool2d(3, windows.count_include_pad(false))?])
+        let divided = x[0].avg_pool2d(3, windows.count_include_pad(false).divisor_override(Some(4)))?;
+        Ok(vec![x[0].avg_pool2d(3, windows)?, x[0].avg_pool2d(3, windows.count_include_pad(false))?, divided])
     }),
     sized("batch_norm", &[MAP], |x| {
         let (mean, var) = (numbers([4]), numbers([4]).square()?.add_scalar(0.1));
@@ -113,6 +117,15 @@ const CASES: &[Case] = &[
         Ok(vec![x[0].mul_scalar(3.0).hardsigmoid()?, x[0].mul_scalar(3.0).hardswish()?, x[0].mul_scalar(9.0).relu6()?])
     }),
     sized("index_select", &[MAP], |x| Ok(vec![x[0].index_select(1, &index(&[3, 0, 0]))?, x[0].index_select(1, &Tensor::scalar(2i64))?])),
+    sized("grid_sample", &[MAP, &[2, 3, 5, 2]], |x| {
+        let options = GridSampleOptions::new();
+        Ok(vec![
+            x[0].grid_sample(&x[1], options)?,
+            x[0].grid_sample(&x[1], options.padding(GridPadding::Border).align_corners(true))?,
+            x[0].grid_sample(&x[1], options.padding(GridPadding::Reflection))?,
+            x[0].grid_sample(&x[1], options.filter(GridFilter::Nearest))?,
+        ])
+    }),
     case("interpolate", &[MAP], |x| {
         Ok(vec![
             x[0].interpolate([9, 11], Interpolation::Nearest)?,

@@ -2,8 +2,9 @@
 
 use convnet::nn::Activation;
 use convnet::ops::{
-    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, Interpolation, NllOptions,
-    Pool2dOptions, Reduction, UnfoldOptions, batched_nms, box_area, box_iou, nms,
+    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, GridFilter, GridPadding,
+    GridSampleOptions, Interpolation, NllOptions, Pool2dOptions, Reduction, UnfoldOptions, affine_grid, batched_nms, box_area, box_iou,
+    nms,
 };
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
@@ -299,6 +300,21 @@ fn layer(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "layer_norm" => x.layer_norm(&args.get::<Vec<usize>>("normalized_shape").expect("a shape"), weight, bias, eps()),
         "group_norm" => x.group_norm(args.size("groups"), weight, bias, eps()),
         "local_response_norm" => x.local_response_norm(args.size("size"), args.number("alpha"), args.number("beta"), args.number("k")),
+        "grid_sample" => {
+            let filter = match args.text("mode") {
+                Some("nearest") => GridFilter::Nearest,
+                Some("bicubic") => GridFilter::Bicubic,
+                _ => GridFilter::Bilinear,
+            };
+            let padding = match args.text("padding") {
+                Some("border") => GridPadding::Border,
+                Some("reflection") => GridPadding::Reflection,
+                _ => GridPadding::Zeros,
+            };
+            let align_corners = args.get("align_corners").unwrap_or_default();
+            x.grid_sample(&t["grid"], GridSampleOptions { filter, padding, align_corners })
+        }
+        "affine_grid" => affine_grid(x, args.pair("size"), args.get("align_corners").unwrap_or_default()),
         "interpolate" => {
             let align_corners = args.get("align_corners").unwrap_or_default();
             let mode = match args.text("mode") {
@@ -364,6 +380,7 @@ fn pool2d_options(args: &Args) -> Pool2dOptions {
         dilation: args.get("dilation").unwrap_or(default.dilation),
         ceil_mode: args.get("ceil_mode").unwrap_or(default.ceil_mode),
         count_include_pad: args.get("count_include_pad").unwrap_or(default.count_include_pad),
+        divisor_override: args.get("divisor_override"),
     }
 }
 

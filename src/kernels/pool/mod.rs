@@ -17,7 +17,7 @@ mod windows;
 
 pub use average::{average, average_backward};
 pub use max::{max, max_backward};
-pub use windows::Pooling;
+pub use windows::{Divisor, Pooling};
 
 #[cfg(test)]
 mod tests {
@@ -37,8 +37,9 @@ mod tests {
                 let pooling = if adaptive {
                     Pooling::adaptive([a.0, b.0], [a.5, b.5])
                 } else {
+                    let divisor = if padding_counts { Divisor::Padded } else { Divisor::Taps };
                     let padding = [a.3.min(a.1 / 2), b.3.min(b.1 / 2)];
-                    Pooling::sliding(&Window::new([a.0, b.0], [a.1, b.1], [a.2, b.2], padding, [a.4, b.4], ceil).ok()?, padding_counts)
+                    Pooling::sliding(&Window::new([a.0, b.0], [a.1, b.1], [a.2, b.2], padding, [a.4, b.4], ceil).ok()?, divisor)
                 };
                 Some((pooling, images, channels))
             },

@@ -16,6 +16,17 @@ pub(super) struct Span {
     pub(super) counted: usize,
 }
 
+/// What an average over sliding windows divides by.
+#[derive(Clone, Copy, Debug)]
+pub enum Divisor {
+    /// The number of positions inside the input.
+    Taps,
+    /// The number of positions, those of the padding included.
+    Padded,
+    /// A number that is given.
+    Given(usize),
+}
+
 /// The map from output positions to the input positions that they cover, and the reverse.
 #[derive(Clone, Debug)]
 pub struct Pooling {
@@ -31,14 +42,18 @@ pub struct Pooling {
 }
 
 impl Pooling {
-    /// Creates sliding windows; averages also divide by the number of padding positions if
-    /// `padding_counts`.
-    pub fn sliding(window: &Window, padding_counts: bool) -> Pooling {
+    /// Creates sliding windows, whose averages have this divisor.
+    pub fn sliding(window: &Window, divisor: Divisor) -> Pooling {
         Pooling::new(window.input, window.output, window.dilation, |axis, at| {
             let taps = window.taps(axis, at);
             // PyTorch's divisor counts padding up to its end and nothing beyond.
             let padded = window.input[axis] + 2 * window.padding[axis] - at * window.stride[axis];
-            let counted = if padding_counts { window.kernel[axis].min(padded) } else { taps.len() };
+            let counted = match divisor {
+                Divisor::Padded => window.kernel[axis].min(padded),
+                Divisor::Taps => taps.len(),
+                // The divisor is the product of both axes' numbers.
+                Divisor::Given(divisor) => [divisor, 1][axis],
+            };
             let start = if taps.is_empty() { 0 } else { window.position(axis, at, taps.start) };
             Span { start, taps: taps.len(), counted }
         })

@@ -93,6 +93,12 @@ impl AvgPool2d {
         self.options.count_include_pad = count;
         self
     }
+
+    /// Sets the divisor of every window's sum, at least 1 (default: the number of positions).
+    pub fn divisor_override(mut self, divisor: usize) -> AvgPool2d {
+        self.options.divisor_override = Some(divisor);
+        self
+    }
 }
 
 /// [`Tensor::adaptive_avg_pool2d`](crate::Tensor::adaptive_avg_pool2d) as a layer: the mean of one

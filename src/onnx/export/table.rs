@@ -51,6 +51,7 @@ pub(super) const OPERATORS: &[(&str, Rule)] = &[
     ("gather", Nodes(shapes::gather)),
     ("gelu", Nodes(pointwise::gelu)),
     ("gelu_tanh", Nodes(pointwise::gelu_tanh)),
+    ("grid_sample", Nodes(windows::grid_sample)),
     ("group_norm", Nodes(norms::group)),
     ("hardsigmoid", Nodes(pointwise::hard_sigmoid)),
     ("hardswish", Nodes(|call| pointwise::unary(call, "HardSwish"))),

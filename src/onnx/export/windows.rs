@@ -69,15 +69,26 @@ pub(super) fn max_pool(call: &mut Call<'_>) -> Done {
 }
 
 pub(super) fn average_pool(call: &mut Call<'_>) -> Done {
-    let (x, padding) = (call.x(0)?, call.ints("padding")?);
+    let (x, padding, kernel) = (call.x(0)?, call.ints("padding")?, call.ints("kernel")?);
+    let (divisor, ceil_mode) = (call.int("divisor_override")?, call.int("ceil_mode")?);
+    if divisor != 0 && ceil_mode != 0 {
+        return Err("ONNX averages windows beyond the padding by their own sizes, so `divisor_override` needs `ceil_mode` off".into());
+    }
+    let count_include_pad = if divisor == 0 { call.int("count_include_pad")? } else { 1 };
     let attributes = vec![
-        int("ceil_mode", call.int("ceil_mode")?),
-        int("count_include_pad", call.int("count_include_pad")?),
-        ints("kernel_shape", &call.ints("kernel")?),
+        int("ceil_mode", ceil_mode),
+        int("count_include_pad", count_include_pad),
+        ints("kernel_shape", &kernel),
         ints("pads", &both_ends(&padding)),
         ints("strides", &call.ints("stride")?),
     ];
-    call.done("AveragePool", &[&x], attributes)
+    if divisor == 0 {
+        return call.done("AveragePool", &[&x], attributes);
+    }
+    // ONNX divides by the kernel's size.
+    let factor = numbers(&[kernel[0] as f64 * kernel[1] as f64 / divisor as f64], &[], call.dtype(0)?)?;
+    let (average, factor) = (call.part("AveragePool", &[&x], attributes), call.initialiser("factor", factor));
+    call.done("Mul", &[&average, &factor], vec![])
 }
 
 /// Returns the sizes of the input's and the output's map for adaptive pooling, which ONNX has for
@@ -189,6 +200,19 @@ pub(super) fn interpolate(call: &mut Call<'_>) -> Done {
     }
     let sizes = call.sizes([&out_a, &out_b])?;
     call.done("Resize", &[&x, "", "", &sizes], attributes)
+}
+
+pub(super) fn grid_sample(call: &mut Call<'_>) -> Done {
+    let (x, grid) = (call.x(0)?, call.x(1)?);
+    // The names of filters changed with opset 20.
+    let mode = match call.text("filter")? {
+        "bilinear" if call.opset() >= 20 => "linear",
+        "cubic" if call.opset() < 20 => "bicubic",
+        filter => filter,
+    };
+    let mode = text("mode", mode);
+    let attributes = vec![int("align_corners", call.int("align_corners")?), mode, text("padding_mode", call.text("padding")?)];
+    call.done("GridSample", &[&x, &grid], attributes)
 }
 
 /// Returns the weight of a convolution that copies each tap of the kernel into a channel.
