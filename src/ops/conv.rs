@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 
+use super::batch::batched;
 use super::options::option_setters;
-use crate::error::{Error, Result, batch_hint};
+use crate::error::{Error, Result};
 use crate::kernels::conv::{self, ConvGeometry};
 use crate::kernels::geometry::Window;
 use crate::kernels::norm::moments::Moments;
@@ -142,10 +143,8 @@ impl ConvCall {
         const OP: &str = "conv2d";
         let (&[batch, channels_in, height, width], &[channels_out, group_in, kh, kw]) = (x.shape(), weight.shape()) else {
             let (x, w) = (x.shape(), weight.shape());
-            return Err(Error::shape(
-                OP,
-                format!("expected input [N, C, H, W] and weight [C_out, C_in / groups, kH, kW], got {x:?} and {w:?}{}", batch_hint(x, 4)),
-            ));
+            let wanted = "expected input [N, C, H, W] or [C, H, W] and weight [C_out, C_in / groups, kH, kW]";
+            return Err(Error::shape(OP, format!("{wanted}, got {x:?} and {w:?}")));
         };
         let Conv2dOptions { stride, padding, dilation, groups } = options;
         check_operands(OP, x, weight, bias, channels_out)?;
@@ -230,7 +229,8 @@ impl Tensor {
     /// # Shape
     /// `[N, C_in, H, W]` with a weight `[C_out, C_in / groups, kH, kW]` and a bias `[C_out]` gives
     /// `[N, C_out, H', W']`, channels-last, where
-    /// `H' = ⌊(H + 2·padding − dilation·(kH − 1) − 1) / stride⌋ + 1`.
+    /// `H' = ⌊(H + 2·padding − dilation·(kH − 1) − 1) / stride⌋ + 1`. A single image `[C_in, H, W]`
+    /// gives `[C_out, H', W']`, row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the
@@ -246,10 +246,10 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-        Ok(self.conv2d_with(weight, bias, options, false)?.0)
+        batched(self, 4, |x| Ok(x.conv2d_with(weight, bias, options, false)?.0))
     }
 
-    /// Computes [`conv2d`](Tensor::conv2d) and, when a [batch normalisation](Tensor::batch_norm_of)
+    /// Computes [`conv2d`](Tensor::conv2d) of a batch and, when a [batch normalisation](Tensor::batch_norm_of)
     /// needs them, the moments of the result's channels, in the same pass where the algorithm can.
     /// The moments are `None` when no elements are computed.
     ///
@@ -285,20 +285,22 @@ impl Tensor {
     ///
     /// # Shape
     /// `[N, C_in, L]` with a weight `[C_out, C_in / groups, k]` and a bias `[C_out]` gives
-    /// `[N, C_out, L']`; row-major.
+    /// `[N, C_out, L']`, and `[C_in, L]` gives `[C_out, L']`; row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the
     /// channels or the kernel is longer than the padded input; [`Error::DType`] unless all are
     /// floating point, [`Error::MixedDTypes`] unless they have the same type.
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
+        batched(self, 3, |x| x.convolve_sequences(weight, bias, options))
+    }
+
+    fn convolve_sequences(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
         let observed = operation("conv1d");
         let (&[n, c, length], &[channels_out, group_in, k]) = (self.shape(), weight.shape()) else {
             let (x, w) = (self.shape(), weight.shape());
-            return Err(Error::shape(
-                "conv1d",
-                format!("expected input [N, C, L] and weight [C_out, C_in / groups, k], got {x:?} and {w:?}{}", batch_hint(x, 3)),
-            ));
+            let wanted = "expected input [N, C, L] or [C, L] and weight [C_out, C_in / groups, k]";
+            return Err(Error::shape("conv1d", format!("{wanted}, got {x:?} and {w:?}")));
         };
         let Conv1dOptions { stride, padding, dilation, groups } = options;
         observed.details(|| {
@@ -335,7 +337,7 @@ mod tests {
         let plain = Conv2dOptions::default();
         for (result, expected) in [
             (x.conv2d(&w, None, plain), "conv2d: weight [64, 3, 7, 7] wants 3 input channels, input [8, 1, 28, 28] has 1"),
-            (x.conv2d(&zeros([4, 1, 3]), None, plain), "expected input [N, C, H, W]"),
+            (x.conv2d(&zeros([4, 1, 3]), None, plain), "expected input [N, C, H, W] or [C, H, W]"),
             (x.conv2d(&zeros([4, 1, 30, 3]), None, plain), "kernel 30×3 is larger than the padded input 28×28"),
             (x.conv2d(&zeros([4, 1, 3, 3]), Some(&zeros([5])), plain), "expected a bias [4], got shape [5]"),
             (
@@ -353,7 +355,8 @@ mod tests {
             (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { padding: [usize::MAX, 0], ..plain }), "overflow"),
             (x.conv2d(&zeros([4, 1, 3, 3]), None, Conv2dOptions { padding: [1 << 40, 1 << 40], ..plain }), "larger than memory"),
             (zeros([1, 2, 9]).conv1d(&zeros([4, 3, 3]), None, Conv1dOptions::default()), "wants 3 input channels"),
-            (zeros([2, 9]).conv1d(&zeros([4, 2, 3]), None, Conv1dOptions::default()), "expected input [N, C, L]"),
+            (zeros([9]).conv1d(&zeros([4, 2, 3]), None, Conv1dOptions::default()), "expected input [N, C, L] or [C, L]"),
+            (zeros([3, 9, 9]).conv2d(&zeros([4, 1, 3, 3]), None, plain), "wants 1 input channels"),
         ] {
             let message = message(result);
             assert!(message.contains(expected), "{message:?} does not contain {expected:?}");

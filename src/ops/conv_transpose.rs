@@ -1,8 +1,9 @@
 //! Transposed convolution: the input gradient of a convolution, as an operation.
 
+use super::batch::batched;
 use super::conv::{ConvCall, TRANSPOSED, algorithm, check_groups, check_operands, check_size};
 use super::options::option_setters;
-use crate::error::{Error, Result, batch_hint};
+use crate::error::{Error, Result};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::geometry::Window;
 use crate::kernels::runtime::arrays::MapEach;
@@ -85,7 +86,8 @@ impl Tensor {
     /// # Shape
     /// `[N, C_in, H, W]` with a weight `[C_in, C_out / groups, kH, kW]` and a bias `[C_out]` gives
     /// `[N, C_out, H', W']`, channels-last, where
-    /// `H' = (H − 1)·stride − 2·padding + dilation·(kH − 1) + output_padding + 1`.
+    /// `H' = (H − 1)·stride − 2·padding + dilation·(kH − 1) + output_padding + 1`. A single image
+    /// `[C_in, H, W]` gives `[C_out, H', W']`, row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] when sizes do not fit or leave no output, [`Error::Argument`] when groups
@@ -93,13 +95,15 @@ impl Tensor {
     /// [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have the
     /// same type.
     pub fn conv_transpose2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose2dOptions) -> Result<Tensor> {
+        batched(self, 4, |x| x.transposed(weight, bias, options))
+    }
+
+    fn transposed(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose2dOptions) -> Result<Tensor> {
         const OP: &str = TRANSPOSED;
         let (&[batch, channels_in, height, width], &[rows, group_out, kh, kw]) = (self.shape(), weight.shape()) else {
             let (x, w) = (self.shape(), weight.shape());
-            return Err(Error::shape(
-                OP,
-                format!("expected input [N, C, H, W] and weight [C_in, C_out / groups, kH, kW], got {x:?} and {w:?}{}", batch_hint(x, 4)),
-            ));
+            let wanted = "expected input [N, C, H, W] or [C, H, W] and weight [C_in, C_out / groups, kH, kW]";
+            return Err(Error::shape(OP, format!("{wanted}, got {x:?} and {w:?}")));
         };
         let observed = operation(OP);
         let ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups } = options;

@@ -6,6 +6,7 @@
 
 mod activation;
 mod arithmetic;
+mod batch;
 mod boxes;
 mod channel_scale;
 mod comparison;
@@ -44,6 +45,7 @@ mod vector_norm;
 pub use crate::autograd::registry;
 pub use crate::kernels::elementwise::epilogue::Activation;
 pub(crate) use crate::kernels::norm::moments::Moments;
+pub(crate) use batch::batched;
 pub(crate) use concat_buffer::GrowingMaps;
 pub(crate) use conv::algorithm;
 // torchvision's name for the overlap, and the short one.

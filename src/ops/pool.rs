@@ -5,9 +5,10 @@
 //! pooling saves the position of each window's largest element in one byte (eight for windows of
 //! more than 256 elements), and only when a gradient may be needed.
 
+use super::batch::batched;
 use super::conv::reach;
 use super::options::option_setters;
-use crate::error::{Error, Result, batch_hint};
+use crate::error::{Error, Result};
 use crate::kernels::geometry::Window;
 use crate::kernels::pool::{self, Divisor, Pooling};
 use crate::kernels::runtime::allocator;
@@ -70,10 +71,7 @@ fn map_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
     x.expect_float(op)?;
     match *x.shape() {
         [n, c, h, w] if c > 0 && h > 0 && w > 0 => Ok([n, c, h, w]),
-        _ => Err(Error::shape(
-            op,
-            format!("expected [N, C, H, W] of which only N may be 0, got shape {:?}{}", x.shape(), batch_hint(x.shape(), 4)),
-        )),
+        _ => Err(Error::shape(op, format!("expected [N, C, H, W] or [C, H, W] of which only N may be 0, got shape {:?}", x.shape()))),
     }
 }
 
@@ -130,7 +128,8 @@ impl Tensor {
     /// first one in row-major order gets the gradient.
     ///
     /// # Shape
-    /// `[N, C, H, W]` gives `[N, C, outH, outW]`, channels-last, with
+    /// `[N, C, H, W]` gives `[N, C, outH, outW]`, channels-last, and `[C, H, W]` gives
+    /// `[C, outH, outW]`, row-major, with
     /// `outH = ⌊(H + 2·padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`, rounded up with
     /// `ceil_mode` unless the last window would start after the end of the map.
     ///
@@ -149,7 +148,8 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn max_pool2d(&self, kernel: impl Into<Pair>, options: Pool2dOptions) -> Result<Tensor> {
-        self.max_windows(kernel.into().0, options)
+        let kernel = kernel.into().0;
+        batched(self, 4, |x| x.max_windows(kernel, options))
     }
 
     // The code of the public functions is in functions without type parameters, so that it is
@@ -166,14 +166,16 @@ impl Tensor {
     /// `w` may also be larger than the map.
     ///
     /// # Shape
-    /// `[N, C, H, W]` gives `[N, C, h, w]`, channels-last. Output `i` reads the rows from `⌊i·H/h⌋`
+    /// `[N, C, H, W]` gives `[N, C, h, w]`, channels-last, and `[C, H, W]` gives `[C, h, w]`,
+    /// row-major. Output `i` reads the rows from `⌊i·H/h⌋`
     /// to `⌈(i + 1)·H/h⌉`.
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
     /// floating point.
     pub fn adaptive_max_pool2d(&self, output: impl Into<Pair>) -> Result<Tensor> {
-        self.adaptive_max(output.into().0)
+        let output = output.into().0;
+        batched(self, 4, |x| x.adaptive_max(output))
     }
 
     fn adaptive_max(&self, output: [usize; 2]) -> Result<Tensor> {
@@ -242,7 +244,8 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn avg_pool2d(&self, kernel: impl Into<Pair>, options: Pool2dOptions) -> Result<Tensor> {
-        self.average_windows(kernel.into().0, options)
+        let kernel = kernel.into().0;
+        batched(self, 4, |x| x.average_windows(kernel, options))
     }
 
     fn average_windows(&self, kernel: [usize; 2], options: Pool2dOptions) -> Result<Tensor> {
@@ -280,7 +283,8 @@ impl Tensor {
     /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
     /// floating point.
     pub fn adaptive_avg_pool2d(&self, output: impl Into<Pair>) -> Result<Tensor> {
-        self.adaptive_average(output.into().0)
+        let output = output.into().0;
+        batched(self, 4, |x| x.adaptive_average(output))
     }
 
     fn adaptive_average(&self, output: [usize; 2]) -> Result<Tensor> {
@@ -449,13 +453,10 @@ mod tests {
             "avg_pool2d: divisor_override must be at least 1, got 0; None divides by the number of positions"
         );
         let shape = |shape: &[usize]| message(Tensor::zeros(shape).avg_pool2d([2, 2], Default::default()));
-        assert_eq!(
-            shape(&[3, 4, 4]),
-            "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [3, 4, 4]; `x.unsqueeze(0)` makes a batch of one"
-        );
-        assert_eq!(shape(&[2, 0, 4, 4]), "avg_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [2, 0, 4, 4]");
+        assert_eq!(shape(&[4, 4]), "avg_pool2d: expected [N, C, H, W] or [C, H, W] of which only N may be 0, got shape [4, 4]");
+        assert_eq!(shape(&[2, 0, 4, 4]), "avg_pool2d: expected [N, C, H, W] or [C, H, W] of which only N may be 0, got shape [2, 0, 4, 4]");
         let flat = Tensor::zeros([2, 3, 0, 4]);
-        let expected = "adaptive_max_pool2d: expected [N, C, H, W] of which only N may be 0, got shape [2, 3, 0, 4]";
+        let expected = "adaptive_max_pool2d: expected [N, C, H, W] or [C, H, W] of which only N may be 0, got shape [2, 3, 0, 4]";
         assert_eq!(message(flat.adaptive_max_pool2d([1, 1])), expected);
         let integers = Tensor::full([1, 1, 2, 2], 0.0, DType::U8);
         assert_eq!(

@@ -1,5 +1,6 @@
 //! Resampling of images to another size.
 
+use super::batch::batched;
 use super::options::option_setters;
 use super::pool::expect_tables;
 use crate::error::{Error, Result};
@@ -154,11 +155,12 @@ impl Tensor {
     /// without `antialias`.
     ///
     /// # Shape
-    /// `[N, C, H, W]` becomes `[N, C, size[0], size[1]]`; channels-last, whatever the input's
-    /// format.
+    /// `[N, C, H, W]` becomes `[N, C, size[0], size[1]]`, channels-last, whatever the input's
+    /// format. A single image `[C, H, W]`, which PyTorch would take for `[N, C, L]`, becomes
+    /// `[C, size[0], size[1]]`, row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a tensor that is not 4-D, a height or width of 0, or a result that
+    /// [`Error::Shape`] for another number of dimensions, a height or width of 0, or a result that
     /// memory cannot hold; [`Error::DType`] unless the tensor is floating point, except for the
     /// nearest pixel.
     ///
@@ -172,7 +174,7 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn interpolate(&self, size: impl Into<Pair>, mode: Interpolation) -> Result<Tensor> {
-        self.resample_to(size.into().0, mode.options())
+        self.resample(size, mode.options())
     }
 
     /// Scales images by a factor for height and width, or by one for each, as PyTorch's
@@ -180,7 +182,8 @@ impl Tensor {
     /// the ratio of the rounded sizes.
     ///
     /// # Shape
-    /// `[N, C, H, W]` becomes `[N, C, ⌊H · factor⌋, ⌊W · factor⌋]`; channels-last.
+    /// `[N, C, H, W]` becomes `[N, C, ⌊H · factor⌋, ⌊W · factor⌋]`; a single image `[C, H, W]` as in
+    /// [`interpolate`](Tensor::interpolate).
     ///
     /// # Errors
     /// [`Error::Argument`] for a factor that is not finite and positive, otherwise those of
@@ -194,7 +197,11 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn interpolate_by(&self, factors: impl Into<Factors>, mode: Interpolation) -> Result<Tensor> {
-        let mut factors = factors.into().0;
+        let factors = factors.into().0;
+        batched(self, 4, |x| x.scale_by(factors, mode))
+    }
+
+    fn scale_by(&self, mut factors: [f64; 2], mode: Interpolation) -> Result<Tensor> {
         let size = scaled_size(self, factors)?;
         if let (Interpolation::Bilinear { .. }, &[_, _, height, width]) = (mode, self.shape()) {
             // PyTorch keeps the pixels where the size does not change, as with a factor of 1.
@@ -211,7 +218,7 @@ impl Tensor {
     /// of pixels; [`interpolate`](Tensor::interpolate) has those of PyTorch.
     ///
     /// # Shape
-    /// `[N, C, H, W]` becomes `[N, C, size[0], size[1]]`; channels-last.
+    /// As [`interpolate`](Tensor::interpolate).
     ///
     /// # Errors
     /// Those of [`interpolate`](Tensor::interpolate), and [`Error::Argument`] for a factor that is
@@ -226,7 +233,8 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn resample(&self, size: impl Into<Pair>, options: ResampleOptions) -> Result<Tensor> {
-        self.resample_to(size.into().0, options)
+        let size = size.into().0;
+        batched(self, 4, |x| x.resample_to(size, options))
     }
 
     // Without type parameters, so that it is compiled once.
@@ -292,7 +300,7 @@ impl Tensor {
 }
 
 fn expected_images(x: &Tensor) -> Error {
-    Error::shape("interpolate", format!("expected input [N, C, H, W], got shape {:?}", x.shape()))
+    Error::shape("interpolate", format!("expected input [N, C, H, W] or [C, H, W], got shape {:?}", x.shape()))
 }
 
 fn expect_factors(factors: [f64; 2]) -> Result<()> {
@@ -412,7 +420,10 @@ mod tests {
     fn errors_name_the_shapes() {
         let message = |x: &Tensor, size, mode| x.interpolate(size, mode).unwrap_err().to_string();
         let x = Tensor::zeros([1, 1, 2, 2]);
-        assert_eq!(message(&Tensor::zeros([2, 2]), [1, 1], MODES[0]), "interpolate: expected input [N, C, H, W], got shape [2, 2]");
+        assert_eq!(
+            message(&Tensor::zeros([2, 2]), [1, 1], MODES[0]),
+            "interpolate: expected input [N, C, H, W] or [C, H, W], got shape [2, 2]"
+        );
         for factor in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300] {
             let error = x.interpolate_by(factor, MODES[0]).unwrap_err().to_string();
             assert!(error.contains("the factors must be finite and positive"), "{error}");

@@ -1,5 +1,6 @@
 //! Patches of an image as columns of a matrix (im2col), and back (col2im).
 
+use super::batch::batched;
 use super::conv::check_size;
 use super::options::option_setters;
 use crate::error::{Error, Result};
@@ -41,13 +42,15 @@ impl Tensor {
     /// Copies the patch under each position of the kernel into a column (im2col).
     ///
     /// # Shape
-    /// `[N, C, H, W]` gives `[N, C·kH·kW, L]` for `L` positions of the kernel; row-major.
+    /// `[N, C, H, W]` gives `[N, C·kH·kW, L]` for `L` positions of the kernel, and `[C, H, W]`
+    /// gives `[C·kH·kW, L]`; row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is
     /// floating point.
     pub fn unfold(&self, kernel: impl Into<Pair>, options: UnfoldOptions) -> Result<Tensor> {
-        self.columns(kernel.into().0, options)
+        let kernel = kernel.into().0;
+        batched(self, 4, |x| x.columns(kernel, options))
     }
 
     // The code of the public functions is in functions without type parameters, so that it is
@@ -58,7 +61,7 @@ impl Tensor {
         observed.details(|| options.details(kernel));
         self.expect_float(OP)?;
         let &[_, channels, height, width] = self.shape() else {
-            return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", self.shape())));
+            return Err(Error::shape(OP, format!("expected [N, C, H, W] or [C, H, W], got shape {:?}", self.shape())));
         };
         let window = patches(OP, [height, width], kernel, options)?;
         let y = unfold(OP, self, &window)?;
@@ -69,13 +72,15 @@ impl Tensor {
     /// [`unfold`](Tensor::unfold).
     ///
     /// # Shape
-    /// `[N, C·kH·kW, L]` gives `[N, C, H, W]` of the given size; channels-last.
+    /// `[N, C·kH·kW, L]` gives `[N, C, H, W]` of the given size, channels-last, and `[C·kH·kW, L]`
+    /// gives `[C, H, W]`, row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] when the columns do not fit an image of this size, [`Error::DType`] unless
     /// the tensor is floating point.
     pub fn fold(&self, output_size: impl Into<Pair>, kernel: impl Into<Pair>, options: UnfoldOptions) -> Result<Tensor> {
-        self.image(output_size.into().0, kernel.into().0, options)
+        let (output_size, kernel) = (output_size.into().0, kernel.into().0);
+        batched(self, 3, |x| x.image(output_size, kernel, options))
     }
 
     fn image(&self, output_size: [usize; 2], kernel: [usize; 2], options: UnfoldOptions) -> Result<Tensor> {
@@ -86,7 +91,7 @@ impl Tensor {
         let window = patches(OP, output_size, kernel, options)?;
         let (taps, length) = (kernel[0] * kernel[1], window.output[0] * window.output[1]);
         let &[batch, rows, columns] = self.shape() else {
-            return Err(Error::shape(OP, format!("expected [N, C·kH·kW, L], got shape {:?}", self.shape())));
+            return Err(Error::shape(OP, format!("expected [N, C·kH·kW, L] or [C·kH·kW, L], got shape {:?}", self.shape())));
         };
         if rows % taps != 0 || columns != length {
             let wanted = format!("expected [N, C·{taps}, {length}] for an image of {output_size:?}");

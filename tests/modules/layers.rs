@@ -1,6 +1,7 @@
 //! Each layer, and initialisers.
 
 use convnet::nn::*;
+use convnet::ops::PadMode;
 use convnet::{DType, Error, Result, Tensor, manual_seed, no_grad};
 
 use super::{content, values};
@@ -70,6 +71,39 @@ fn every_layer_gives_the_shapes_and_keys_that_pytorch_gives() {
             if let Err(error) = layer.forward(&bad) {
                 assert!(matches!(error, Error::Layer { .. }), "{layer:?}: {error}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_picture_or_sequence_without_a_batch_dimension_gives_what_it_gives_in_a_batch_of_one() {
+    manual_seed(1);
+    let (picture, sequence) = (Tensor::randn([4, 7, 6]), Tensor::randn([4, 9]));
+    let pictures: [Box<dyn Module>; 9] = [
+        Box::new(Conv2d::new(4, 6, 3).padding(ConvPadding::Same)),
+        Box::new(Conv2d::new(4, 6, 3).padding([0, 1, 2, 0]).padding_mode(PadMode::Reflect)),
+        Box::new(ConvTranspose2d::new(4, 2, 2).stride(2)),
+        Box::new(MaxPool2d::new(2)),
+        Box::new(AvgPool2d::new(2)),
+        Box::new(SpatialPyramidPooling::new([1, 2])),
+        Box::new(Upsample::new(2)),
+        Box::new(InstanceNorm2d::new(4)),
+        Box::new(Sequential::new().push(Conv2d::new(4, 4, 3)).push(ReLU).push(AdaptiveAvgPool2d::new(1))),
+    ];
+    let sequences: [Box<dyn Module>; 6] = [
+        Box::new(Conv1d::new(4, 6, 3).padding(1)),
+        Box::new(ConvTranspose1d::new(4, 2, 2).stride(2)),
+        Box::new(MaxPool1d::new(2)),
+        Box::new(AvgPool1d::new(2)),
+        Box::new(AdaptiveAvgPool1d::new(4)),
+        Box::new(InstanceNorm1d::new(4)),
+    ];
+    for (x, layers) in [(picture, &pictures[..]), (sequence, &sequences)] {
+        for layer in layers {
+            let of_batch = layer.forward(&x.unsqueeze(0).unwrap()).unwrap();
+            assert_eq!(layer.forward(&x).unwrap(), of_batch.squeeze(0).unwrap(), "{layer:?}");
+            // In evaluation, convolutions run with prepared weights.
+            assert_eq!(no_grad(|| layer.forward(&x)).unwrap(), no_grad(|| layer.forward(&x.unsqueeze(0)?)).unwrap().squeeze(0).unwrap());
         }
     }
 }

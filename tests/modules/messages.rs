@@ -158,8 +158,9 @@ fn the_error_about_a_picture_of_bytes_advises_conversion_and_scaling() {
 fn errors_about_shapes_name_the_missing_step() {
     let message = |layer: &dyn Module, shape: &[usize]| layer.forward(&Tensor::zeros(shape)).unwrap_err().to_string();
     let (conv, norm, linear) = (Conv2d::new(3, 2, 1), BatchNorm2d::new(3), Linear::new(12, 2));
+    assert!(message(&norm, &[3, 4, 4]).ends_with("got shape [3, 4, 4]; `x.unsqueeze(0)` makes a batch of one"));
+    assert!(message(&conv, &[4, 4]).ends_with("expected [N, C, H, W] or [C, H, W], got shape [4, 4]"));
     for layer in [&conv as &dyn Module, &norm] {
-        assert!(message(layer, &[3, 4, 4]).ends_with("got shape [3, 4, 4]; `x.unsqueeze(0)` makes a batch of one"));
         let found = message(layer, &[1, 4, 5, 3]);
         assert!(found.ends_with("; channels come second: `x.permute([0, 3, 1, 2])` takes [N, H, W, C] there"), "{found}");
         assert!(message(layer, &[1, 4, 5, 5]).ends_with("got shape [1, 4, 5, 5]"));

@@ -8,13 +8,13 @@ use super::norm::{BatchNorm2d, Running};
 use super::pair::{Pair, product, short};
 use super::prepared_cache::{Key, PreparedCache, Source, version};
 use crate::autograd::is_grad_enabled;
-use crate::error::{Error, Result, batch_hint, channels_hint};
+use crate::error::{Error, Result, channels_hint};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::nn::init::{layer_default, layer_seed};
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, is_tracing};
 use crate::nn::module::parameter::Parameter;
-use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, Moments, PadMode, PreparedConv2d};
+use crate::ops::{Activation, Conv1dOptions, Conv2dOptions, Moments, PadMode, PreparedConv2d, batched};
 use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
@@ -52,8 +52,8 @@ pub(super) fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: 
         return Err(Error::argument(op, message));
     }
     if x.ndim() != rank {
-        let wanted = if rank == 4 { "[N, C, H, W]" } else { "[N, C, L]" };
-        return Err(Error::shape(op, format!("expected {wanted}, got shape {:?}{}", x.shape(), batch_hint(x.shape(), rank))));
+        let wanted = if rank == 4 { "[N, C, H, W] or [C, H, W]" } else { "[N, C, L] or [C, L]" };
+        return Err(Error::shape(op, format!("expected {wanted}, got shape {:?}", x.shape())));
     }
     if x.shape()[1] != inputs {
         let hint = channels_hint(x.shape(), inputs);
@@ -297,13 +297,14 @@ impl Conv2d {
     /// Those of [`forward`](Module::forward), and [`Error::Shape`] inside [`Error::Layer`] when the
     /// shapes of the weight and the parameter differ.
     pub fn forward_with_weight(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        self.path.scope(self, x, || Ok(self.with_weight(x, weight, false)?.0))
+        self.path.scope(self, x, || batched(x, 4, |x| Ok(self.with_weight(x, weight, false)?.0)))
     }
 
     /// Runs [`forward`](Module::forward) and also returns the moments of the result if `norm`, the
     /// normalisation that follows, needs them.
     pub(crate) fn forward_for(&self, norm: &BatchNorm2d, x: &Tensor) -> Result<(Tensor, Option<Moments>)> {
-        if !norm.takes_statistics() {
+        // The normalisation reports an image without a batch dimension.
+        if !norm.takes_statistics() || x.ndim() == 3 {
             return Ok((self.forward(x)?, None));
         }
         self.kept.clear();
@@ -352,8 +353,8 @@ impl Layer for Conv2d {
 
 impl Module for Conv2d {
     /// # Shape
-    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H + 2·padding − dilation·(k − 1) − 1) /
-    /// stride + 1`.
+    /// `[N, in, H, W]` gives `[N, out, H', W']` and `[in, H, W]` gives `[out, H', W']`, with
+    /// `H' = (H + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
     ///
     /// # Errors
     /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels
@@ -362,12 +363,14 @@ impl Module for Conv2d {
     /// [`ConvPadding::Same`]; [`Error::MixedDTypes`] when the input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
-            let (padded, options) = self.padded(x)?;
-            if let Some(prepared) = self.prepared(None, &padded, None, options)? {
-                return prepared.run(&padded, None, Activation::Linear);
-            }
-            check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            Ok(self.convolve(&padded, &self.weight.try_tensor()?, options, false)?.0)
+            batched(x, 4, |x| {
+                let (padded, options) = self.padded(x)?;
+                if let Some(prepared) = self.prepared(None, &padded, None, options)? {
+                    return prepared.run(&padded, None, Activation::Linear);
+                }
+                check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+                Ok(self.convolve(&padded, &self.weight.try_tensor()?, options, false)?.0)
+            })
         })
     }
 
@@ -455,7 +458,7 @@ impl Layer for Conv1d {
 
 impl Module for Conv1d {
     /// # Shape
-    /// `[N, in, L]` gives `[N, out, L']` with
+    /// `[N, in, L]` gives `[N, out, L']` and `[in, L]` gives `[out, L']`, with
     /// `L' = (L + 2·padding − dilation·(k − 1) − 1) / stride + 1`.
     ///
     /// # Errors
@@ -463,8 +466,10 @@ impl Module for Conv1d {
     /// or is shorter than the kernel; otherwise those of [`Conv2d`].
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
-            check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
-            x.conv1d(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options)
+            batched(x, 3, |x| {
+                check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
+                x.conv1d(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options)
+            })
         })
     }
 

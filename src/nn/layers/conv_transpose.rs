@@ -8,7 +8,7 @@ use crate::nn::init::layer_seed;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath};
 use crate::nn::module::parameter::Parameter;
-use crate::ops::ConvTranspose2dOptions;
+use crate::ops::{ConvTranspose2dOptions, batched};
 use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -104,20 +104,19 @@ impl Layer for ConvTranspose2d {
 
 impl Module for ConvTranspose2d {
     /// # Shape
-    /// `[N, in, H, W]` gives `[N, out, H', W']` with `H' = (H − 1)·stride − 2·padding + dilation·(k
-    /// − 1) + output_padding + 1`.
+    /// `[N, in, H, W]` gives `[N, out, H', W']` and `[in, H, W]` gives `[out, H', W']`, with
+    /// `H' = (H − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`.
     ///
     /// # Errors
     /// [`Error::Layer`](crate::Error::Layer) around [`Error::Shape`](crate::Error::Shape) when the input has a different number of channels;
     /// otherwise those of [`Conv2d`](super::Conv2d).
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
-            check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-            x.conv_transpose2d(
-                &self.weight.try_tensor()?,
-                self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(),
-                self.options,
-            )
+            batched(x, 4, |x| {
+                check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
+                let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+                x.conv_transpose2d(&self.weight.try_tensor()?, bias.as_ref(), self.options)
+            })
         })
     }
 
@@ -217,18 +216,20 @@ impl Layer for ConvTranspose1d {
 
 impl Module for ConvTranspose1d {
     /// # Shape
-    /// `[N, in, L]` gives `[N, out, L']` with `L' = (L − 1)·stride − 2·padding + dilation·(k − 1) +
-    /// output_padding + 1`; row-major.
+    /// `[N, in, L]` gives `[N, out, L']` and `[in, L]` gives `[out, L']`, with
+    /// `L' = (L − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`; row-major.
     ///
     /// # Errors
     /// [`Error::Layer`](crate::Error::Layer) around [`Error::Shape`](crate::Error::Shape) when the input has a different number of channels;
     /// otherwise those of [`Conv2d`](super::Conv2d).
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
-            check("conv_transpose1d", &self.weight, x, self.channels, self.options.groups, 3)?;
-            let weight = self.weight.try_tensor()?.unsqueeze(2)?;
-            let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
-            x.unsqueeze(2)?.conv_transpose2d(&weight, bias.as_ref(), self.options)?.squeeze(2)
+            batched(x, 3, |x| {
+                check("conv_transpose1d", &self.weight, x, self.channels, self.options.groups, 3)?;
+                let weight = self.weight.try_tensor()?.unsqueeze(2)?;
+                let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+                x.unsqueeze(2)?.conv_transpose2d(&weight, bias.as_ref(), self.options)?.squeeze(2)
+            })
         })
     }
 

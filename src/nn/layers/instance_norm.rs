@@ -1,19 +1,20 @@
 //! Instance normalisation.
 
 use crate::autograd::{is_recomputing, no_grad};
-use crate::error::{Error, Result, batch_hint, channels_hint};
+use crate::error::{Error, Result, channels_hint};
 use crate::nn::init::layer_constant;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};
 use crate::nn::module::parameter::{Buffer, Parameter};
+use crate::ops::batched;
 use crate::tensor::Tensor;
 use crate::tensor::shape::try_numel;
 use crate::visit_fields;
 
-/// Instance normalisation of images `[N, C, H, W]`; see [`InstanceNorm`].
+/// Instance normalisation of images `[N, C, H, W]` or `[C, H, W]`; see [`InstanceNorm`].
 pub type InstanceNorm2d = InstanceNorm<2>;
 
-/// Instance normalisation of sequences `[N, C, L]`; see [`InstanceNorm`].
+/// Instance normalisation of sequences `[N, C, L]` or `[C, L]`; see [`InstanceNorm`].
 pub type InstanceNorm1d = InstanceNorm<1>;
 
 /// Instance normalisation (Ulyanov et al., 2016): normalises each channel of each image to mean 0
@@ -103,9 +104,8 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
         const OP: &str = "instance_norm";
         let rank = SPATIAL + 2;
         if x.ndim() != rank {
-            let wanted = if SPATIAL == 2 { "[N, C, H, W]" } else { "[N, C, L]" };
-            let hint = batch_hint(x.shape(), rank);
-            return Err(Error::shape(OP, format!("expected {wanted}, got shape {:?}{hint}", x.shape())));
+            let wanted = if SPATIAL == 2 { "[N, C, H, W] or [C, H, W]" } else { "[N, C, L] or [C, L]" };
+            return Err(Error::shape(OP, format!("expected {wanted}, got shape {:?}", x.shape())));
         }
         if x.shape()[1] != self.channels || self.held() != self.channels {
             let hint = channels_hint(x.shape(), self.channels);
@@ -157,7 +157,7 @@ impl<const SPATIAL: usize> Module for InstanceNorm<SPATIAL> {
     /// [`Error::Layer`] around [`Error::Shape`] when the rank or the number of channels differs, or
     /// when statistics are computed from a single position.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.path.scope(self, x, || self.run(x))
+        self.path.scope(self, x, || batched(x, SPATIAL + 2, |x| self.run(x)))
     }
 
     visit_fields!(layer path, training, weight, bias, running_mean, running_var, num_batches_tracked, skip(channels, eps, momentum));

@@ -4,7 +4,7 @@ use super::pair::{Pair, short};
 use crate::error::{Error, Result};
 use crate::nn::module::layer::LayerPath;
 use crate::nn::module::macros::stateless;
-use crate::ops::Pool2dOptions;
+use crate::ops::{Pool2dOptions, batched};
 use crate::tensor::Tensor;
 
 /// [`Tensor::max_pool2d`](crate::Tensor::max_pool2d) as a layer.
@@ -250,7 +250,7 @@ impl AdaptiveAvgPool1d {
 ///
 /// # Shape
 /// `[N, C, H, W]` gives `[N, C · (n₁² + n₂² + …)]` for grids of n₁×n₁, n₂×n₂, … windows: first all
-/// channels of the first grid, then those of the next. Row-major.
+/// channels of the first grid, then those of the next. `[C, H, W]` gives one such vector. Row-major.
 ///
 /// ```
 /// use convnet::nn::SpatialPyramidPooling;
@@ -278,18 +278,17 @@ impl SpatialPyramidPooling {
         if self.grids.is_empty() {
             return Err(Error::argument("spatial_pyramid_pooling", "expected at least one grid"));
         }
-        let grids = self.grids.iter().map(|&grid| x.adaptive_max_pool2d(grid)?.flatten(1, -1)).collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&grids.iter().collect::<Vec<_>>(), 1)
+        let grids = self.grids.iter().map(|&grid| x.adaptive_max_pool2d(grid)?.flatten(-3, -1)).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&grids.iter().collect::<Vec<_>>(), -1)
     }
 }
 
 /// Pools sequences `[N, C, L]` or `[C, L]` as maps of height 1.
 fn along_length(op: &'static str, x: &Tensor, pool: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    match x.ndim() {
-        2 => pool(&x.unsqueeze(0)?.unsqueeze(2)?)?.squeeze(2)?.squeeze(0),
+    batched(x, 3, |x| match x.ndim() {
         3 => pool(&x.unsqueeze(2)?)?.squeeze(2),
         _ => Err(Error::shape(op, format!("expected [N, C, L] or [C, L], got shape {:?}", x.shape()))),
-    }
+    })
 }
 
 /// Formats a window along one axis, such as `k3, s2`.
