@@ -46,7 +46,8 @@ pub struct SignalFcn {
 /// ```
 pub fn signal_fcn(channels: usize, outputs: usize) -> SignalFcn {
     SignalFcn {
-        conv1: Conv1d::new(channels, 128, 8).padding(4),
+        // A kernel of 8 wants 7 zeros to keep the length, 3 before and 4 after.
+        conv1: Conv1d::new(channels, 128, 8).padding([3, 4]),
         bn1: BatchNorm1d::new(128),
         conv2: Conv1d::new(128, 256, 5).padding(2),
         bn2: BatchNorm1d::new(256),
@@ -65,11 +66,7 @@ impl SignalFcn {
     /// # Errors
     /// As [`forward`](Module::forward).
     pub fn features(&self, x: &Tensor) -> Result<Tensor> {
-        // A kernel of 8 wants 7 zeros to keep the length, 3 before and 4 after. With 4 on both
-        // sides there is one element more in front.
-        let longer = self.conv1.forward(x)?; //                              [N, 128, L + 1]
-        let x = longer.narrow(2, 1, longer.shape()[2].saturating_sub(1))?;
-        let x = self.bn1.forward(&x)?.try_relu()?; //                        [N, 128, L]
+        let x = self.bn1.forward(&self.conv1.forward(x)?)?.try_relu()?; //   [N, 128, L]
         let x = self.bn2.forward(&self.conv2.forward(&x)?)?.try_relu()?; //  [N, 256, L]
         self.bn3.forward(&self.conv3.forward(&x)?)?.try_relu() //            [N, 128, L]
     }

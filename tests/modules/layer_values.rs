@@ -159,6 +159,34 @@ fn summary_of_a_network_that_takes_integers_lists_its_layers() {
 }
 
 #[test]
+fn convolutions_of_sequences_pad_as_pytorch_does() {
+    // nn.Conv1d(2, 1, 4, padding="same", padding_mode=…, bias=False) of torch.arange(6.)
+    let layer = || {
+        let conv = Conv1d::new(2, 1, 4).bias(false);
+        conv.weight.set(&Tensor::from_vec((0..8).map(|i| i as f32 - 3.0).collect(), [1, 2, 4]).unwrap()).unwrap();
+        conv
+    };
+    let x = Tensor::from_vec((0..6).map(|i| i as f32).collect(), [1, 2, 3]).unwrap();
+    for (mode, expected) in [
+        (PadMode::Constant(0.0), [37.0, 22.0, 7.0]),
+        (PadMode::Reflect, [38.0, 38.0, 30.0]),
+        (PadMode::Replicate, [40.0, 42.0, 40.0]),
+        (PadMode::Circular, [36.0, 34.0, 32.0]),
+    ] {
+        let same = layer().padding(Conv1dPadding::Same).padding_mode(mode);
+        assert_close(&same.forward(&x), &[1, 1, 3], &expected);
+        assert_close(&layer().padding([1, 2]).padding_mode(mode).forward(&x), &[1, 1, 3], &expected);
+        assert_close(&same.forward(&x.squeeze(0).unwrap()), &[1, 3], &expected);
+        check_gradients(&same, &x);
+    }
+    assert_eq!(layer().padding([3, 1]).stride(2).dilation(2).summary([1, 2, 5]).unwrap().rows[0].output, Some(vec![1, 1, 2]));
+    let message = |conv: Conv1d| conv.forward(&x).unwrap_err().to_string();
+    assert!(message(layer().padding(Conv1dPadding::Same).stride(2)).contains("same padding needs stride 1"));
+    assert!(message(layer().padding(3).padding_mode(PadMode::Reflect)).contains("reflects more elements"));
+    assert!(message(layer().padding([usize::MAX, 0])).contains("too large"));
+}
+
+#[test]
 fn convolutions_pad_as_pytorch_does() {
     // nn.Conv2d(1, 1, (2, 3), padding="same", padding_mode=…, bias=False) of torch.arange(9.)
     let layer = || {

@@ -117,13 +117,14 @@ const CASES: &[Case] = &[
         Ok(vec![x[0].mul_scalar(3.0).hardsigmoid()?, x[0].mul_scalar(3.0).hardswish()?, x[0].mul_scalar(9.0).relu6()?])
     }),
     sized("index_select", &[MAP], |x| Ok(vec![x[0].index_select(1, &index(&[3, 0, 0]))?, x[0].index_select(1, &Tensor::scalar(2i64))?])),
-    sized("grid_sample", &[MAP, &[2, 3, 5, 2]], |x| {
+    case("grid_sample", &[MAP, &[2, 3, 5, 2]], |x| {
         let options = GridSampleOptions::new();
         Ok(vec![
             x[0].grid_sample(&x[1], options)?,
             x[0].grid_sample(&x[1], options.padding(GridPadding::Border).align_corners(true))?,
             x[0].grid_sample(&x[1], options.padding(GridPadding::Reflection))?,
             x[0].grid_sample(&x[1], options.filter(GridFilter::Nearest))?,
+            x[0].grid_sample(&x[1], options.filter(GridFilter::Bicubic).padding(GridPadding::Border))?,
         ])
     }),
     case("interpolate", &[MAP], |x| {

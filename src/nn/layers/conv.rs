@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::norm::{BatchNorm2d, Running};
+use super::padding::{Conv1dPadding, ConvPadding, Padding};
 use super::pair::{Pair, product, short};
 use super::prepared_cache::{Key, PreparedCache, Source, version};
 use crate::autograd::is_grad_enabled;
@@ -62,49 +63,6 @@ pub(super) fn check(op: &'static str, weight: &Parameter, x: &Tensor, channels: 
     Ok(())
 }
 
-/// The padding of [`Conv2d`]: `1`, `[1, 2]` (height, width), `[left, right, top, bottom]` or
-/// [`ConvPadding::Same`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConvPadding {
-    /// The same on both sides: height, width.
-    Both([usize; 2]),
-    /// As much as makes the output as large as the input; where it cannot be the same on both
-    /// sides, there is one more on the right or at the bottom. The stride has to be 1.
-    Same,
-    /// Left, right, top, bottom.
-    Sides([usize; 4]),
-}
-
-impl From<[usize; 4]> for ConvPadding {
-    fn from(sides: [usize; 4]) -> ConvPadding {
-        ConvPadding::Sides(sides)
-    }
-}
-
-impl From<Pair> for ConvPadding {
-    fn from(both: Pair) -> ConvPadding {
-        ConvPadding::Both(both.0)
-    }
-}
-
-impl From<usize> for ConvPadding {
-    fn from(both: usize) -> ConvPadding {
-        Pair::from(both).into()
-    }
-}
-
-impl From<[usize; 2]> for ConvPadding {
-    fn from(both: [usize; 2]) -> ConvPadding {
-        Pair::from(both).into()
-    }
-}
-
-impl From<(usize, usize)> for ConvPadding {
-    fn from(both: (usize, usize)) -> ConvPadding {
-        Pair::from(both).into()
-    }
-}
-
 /// Two-dimensional convolution (cross-correlation) with a weight `[out, in / groups, kH, kW]`.
 ///
 /// ```
@@ -125,8 +83,7 @@ pub struct Conv2d {
     kernel: [usize; 2],
     // Without padding.
     options: Conv2dOptions,
-    padding: ConvPadding,
-    padding_mode: PadMode,
+    padding: Padding,
     seed: u64,
     kept: PreparedCache,
     path: LayerPath,
@@ -143,8 +100,7 @@ impl Conv2d {
             channels: [inputs, outputs],
             kernel,
             options: Conv2dOptions::default(),
-            padding: ConvPadding::Both([0, 0]),
-            padding_mode: PadMode::Constant(0.0),
+            padding: Padding::default(),
             seed,
             kept: PreparedCache::default(),
             path: LayerPath::new(),
@@ -160,7 +116,7 @@ impl Conv2d {
     /// Sets the padding on each side (default: 0): `1`, `[1, 2]` for height and width, `[left,
     /// right, top, bottom]`, or [`ConvPadding::Same`].
     pub fn padding(mut self, padding: impl Into<ConvPadding>) -> Conv2d {
-        self.padding = padding.into();
+        self.padding.amount = padding.into();
         self
     }
 
@@ -176,7 +132,7 @@ impl Conv2d {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn padding_mode(mut self, mode: PadMode) -> Conv2d {
-        self.padding_mode = mode;
+        self.padding.mode = mode;
         self
     }
 
@@ -206,31 +162,9 @@ impl Conv2d {
     /// Returns the input of the convolution proper and its options: padding that the convolution
     /// itself does not know is added before it.
     fn padded<'x>(&self, x: &'x Tensor) -> Result<(Cow<'x, Tensor>, Conv2dOptions)> {
-        let (mut options, [kh, kw]) = (self.options, self.kernel);
-        let [left, right, top, bottom] = match self.padding {
-            ConvPadding::Both([h, w]) => [w, w, h, h],
-            ConvPadding::Sides(sides) => sides,
-            ConvPadding::Same if options.stride != [1, 1] => {
-                let message = format!("same padding needs stride 1, got stride {:?}", options.stride);
-                return Err(Error::argument("conv2d", message));
-            }
-            ConvPadding::Same => {
-                let [h, w] = [(kh, 0), (kw, 1)].map_each(|(k, axis)| k.saturating_sub(1).saturating_mul(options.dilation[axis]));
-                [w / 2, w.div_ceil(2), h / 2, h.div_ceil(2)]
-            }
-        };
-        if self.padding_mode == PadMode::Constant(0.0) && left == right && top == bottom {
-            options.padding = [top, left];
-            return Ok((Cow::Borrowed(x), options));
-        }
-        // An input of another rank is reported by the checks that follow.
-        if x.ndim() != 4 {
-            return Ok((Cow::Borrowed(x), options));
-        }
-        let too_large = |_| Error::argument("conv2d", format!("padding {:?} is too large", [left, right, top, bottom]));
-        let size = |side: usize| isize::try_from(side).map_err(too_large);
-        let sides = [size(left)?, size(right)?, size(top)?, size(bottom)?];
-        Ok((Cow::Owned(x.pad_with(sides, self.padding_mode)?), options))
+        let Conv2dOptions { stride, dilation, .. } = self.options;
+        let (x, padding) = self.padding.add("conv2d", x, self.kernel, stride, dilation)?;
+        Ok((x, Conv2dOptions { padding, ..self.options }))
     }
 
     /// Computes `activation(norm(conv(x)) + shortcut)` in one pass, when no history is recorded and
@@ -242,6 +176,7 @@ impl Conv2d {
         shortcut: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Option<Tensor>> {
+        let Some(norm) = self.foldable(norm, x, shortcut) else { return Ok(None) };
         let prepared = || {
             let (x, options) = self.padded(x)?;
             Ok(self.prepared(norm, &x, shortcut, options)?.map(|prepared| (x, prepared)))
@@ -252,28 +187,38 @@ impl Conv2d {
         self.path.scope(self, &x, || prepared.run(&x, shortcut, activation)).map(Some)
     }
 
-    /// Returns the prepared weights for an input like `x`. Returns `None` in three cases: when
-    /// history is recorded, in which case the cached weights are dropped; when layers are traced
-    /// one by one; and when the layers have to run one by one to report what is wrong.
-    fn prepared(
-        &self,
-        norm: Option<&BatchNorm2d>,
-        x: &Tensor,
-        shortcut: Option<&Tensor>,
-        options: Conv2dOptions,
-    ) -> Result<Option<Arc<PreparedConv2d>>> {
-        let &[n, c, h, w] = x.shape() else { return Ok(None) };
-        if is_tracing() || is_meta() {
-            return Ok(None);
+    /// Returns the running estimates of `norm` when prepared weights may serve the input `x`. Returns
+    /// `None` in three cases: when history is recorded, in which case the cached weights are dropped;
+    /// when layers are traced one by one; and when the layers have to run one by one to report what
+    /// is wrong.
+    fn foldable<'n>(&self, norm: Option<&'n BatchNorm2d>, x: &Tensor, shortcut: Option<&Tensor>) -> Option<Option<Running<'n>>> {
+        if x.ndim() != 4 || is_tracing() || is_meta() {
+            return None;
         }
-        let Ok(norm) = norm.map(|norm| norm.running(self.channels[1]).ok_or(())).transpose() else { return Ok(None) };
+        let norm = match norm {
+            Some(norm) => Some(norm.running(self.channels[1])?),
+            None => None,
+        };
         let frozen = self.weight.is_frozen() && self.bias.as_ref().is_none_or(Parameter::is_frozen);
         let frozen = frozen && norm.as_ref().is_none_or(Running::is_frozen);
         let wanted = |tensor: &Tensor| tensor.requires_grad();
         if is_grad_enabled() && (!frozen || wanted(x) || shortcut.is_some_and(wanted)) {
             self.kept.clear();
-            return Ok(None);
+            return None;
         }
+        Some(norm)
+    }
+
+    /// Returns the prepared weights for an input like `x`, which is padded, with a normalisation that
+    /// is [foldable](Conv2d::foldable); `None` when the parts do not fit together.
+    fn prepared(
+        &self,
+        norm: Option<Running<'_>>,
+        x: &Tensor,
+        shortcut: Option<&Tensor>,
+        options: Conv2dOptions,
+    ) -> Result<Option<Arc<PreparedConv2d>>> {
+        let &[n, c, h, w] = x.shape() else { return Ok(None) };
         let [weight, bias, mean, var] = norm.as_ref().map_or([0; 4], Running::versions);
         let versions = [self.weight.version(), version(self.bias.as_ref()), weight, bias, mean, var];
         let source = Source { options, versions, eps: norm.as_ref().map_or(0.0, Running::eps) };
@@ -365,7 +310,9 @@ impl Module for Conv2d {
         self.path.scope(self, x, || {
             batched(x, 4, |x| {
                 let (padded, options) = self.padded(x)?;
-                if let Some(prepared) = self.prepared(None, &padded, None, options)? {
+                if let Some(norm) = self.foldable(None, x, None)
+                    && let Some(prepared) = self.prepared(norm, &padded, None, options)?
+                {
                     return prepared.run(&padded, None, Activation::Linear);
                 }
                 check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
@@ -374,7 +321,7 @@ impl Module for Conv2d {
         })
     }
 
-    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, padding, padding_mode, seed, kept));
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, padding, seed, kept));
 }
 
 /// One-dimensional convolution (cross-correlation) with a weight `[out, in / groups, k]`.
@@ -394,7 +341,9 @@ pub struct Conv1d {
     pub bias: Option<Parameter>,
     channels: [usize; 2],
     kernel: usize,
+    // Without padding.
     options: Conv1dOptions,
+    padding: Padding,
     seed: u64,
     path: LayerPath,
 }
@@ -404,7 +353,16 @@ impl Conv1d {
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Conv1d {
         let seed = layer_seed();
         let (weight, bias) = parameters(weight_shape(outputs, inputs, 1, &[kernel]), outputs, seed, true);
-        Conv1d { weight, bias, channels: [inputs, outputs], kernel, options: Conv1dOptions::default(), seed, path: LayerPath::new() }
+        Conv1d {
+            weight,
+            bias,
+            channels: [inputs, outputs],
+            kernel,
+            options: Conv1dOptions::default(),
+            padding: Padding::default(),
+            seed,
+            path: LayerPath::new(),
+        }
     }
 
     /// Sets the stride of the window (default: 1).
@@ -413,9 +371,26 @@ impl Conv1d {
         self
     }
 
-    /// Sets the zero padding on each side (default: 0).
-    pub fn padding(mut self, padding: usize) -> Conv1d {
-        self.options.padding = padding;
+    /// Sets the padding at each end (default: 0): `1`, `[left, right]`, or [`Conv1dPadding::Same`].
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    /// use convnet::nn::{Conv1d, Conv1dPadding, Module};
+    ///
+    /// let x = Tensor::randn([1, 2, 50]);
+    /// // A causal convolution: no output depends on what follows it.
+    /// assert_eq!(Conv1d::new(2, 8, 4).padding([3, 0]).forward(&x)?.shape(), [1, 8, 50]);
+    /// assert_eq!(Conv1d::new(2, 8, 4).padding(Conv1dPadding::Same).forward(&x)?.shape(), [1, 8, 50]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn padding(mut self, padding: impl Into<Conv1dPadding>) -> Conv1d {
+        self.padding.amount = padding.into().of_map();
+        self
+    }
+
+    /// Sets the values of the padding (default: zeros); see [`Conv2d::padding_mode`].
+    pub fn padding_mode(mut self, mode: PadMode) -> Conv1d {
+        self.padding.mode = mode;
         self
     }
 
@@ -468,10 +443,13 @@ impl Module for Conv1d {
         self.path.scope(self, x, || {
             batched(x, 3, |x| {
                 check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
-                x.conv1d(&self.weight.try_tensor()?, self.bias.as_ref().map(Parameter::try_tensor).transpose()?.as_ref(), self.options)
+                let Conv1dOptions { stride, dilation, .. } = self.options;
+                let (x, [_, padding]) = self.padding.add("conv1d", x, [1, self.kernel], [1, stride], [1, dilation])?;
+                let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+                x.conv1d(&self.weight.try_tensor()?, bias.as_ref(), Conv1dOptions { padding, ..self.options })
             })
         })
     }
 
-    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed));
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, padding, seed));
 }

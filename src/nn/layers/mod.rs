@@ -10,6 +10,7 @@ mod flatten;
 mod instance_norm;
 mod linear;
 pub(crate) mod norm;
+mod padding;
 pub(crate) mod pair;
 mod pixel_shuffle;
 mod pool;
@@ -22,7 +23,7 @@ pub(crate) use activation::activation_of;
 pub use activation::{
     ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, Mish, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
-pub use conv::{Conv1d, Conv2d, ConvPadding};
+pub use conv::{Conv1d, Conv2d};
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub use embedding::Embedding;
@@ -31,6 +32,7 @@ pub use instance_norm::{InstanceNorm, InstanceNorm1d, InstanceNorm2d};
 pub use linear::Linear;
 pub(crate) use norm::average_statistics;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
+pub use padding::{Conv1dPadding, ConvPadding};
 pub use pair::Pair;
 pub use pixel_shuffle::{PixelShuffle, PixelUnshuffle};
 pub use pool::{

@@ -1,16 +1,36 @@
 //! Resizing. Images along height and width are [`Tensor::resample`]; of other tensors, and with
 //! options that it does not have, each output position is a weighted sum of a few input positions,
-//! one dimension after the other.
+//! one dimension after the other. [`grid_sample`] reads images at given positions.
 
 use super::Operator::General;
 use super::{Table, as_float};
 use crate::error::Result;
 use crate::onnx::element::Value;
 use crate::onnx::import::node::Call;
-use crate::ops::{Coordinates, ResampleFilter, ResampleOptions, Rounding};
+use crate::ops::{Coordinates, GridFilter, GridPadding, GridSampleOptions, ResampleFilter, ResampleOptions, Rounding};
 use crate::tensor::{DType, Tensor};
 
-pub(super) const TABLE: Table = &[("Resize", General(resize)), ("Upsample", General(resize))];
+pub(super) const TABLE: Table = &[("GridSample", General(grid_sample)), ("Resize", General(resize)), ("Upsample", General(resize))];
+
+/// [`Tensor::grid_sample`]; images have two dimensions of positions.
+fn grid_sample(call: &Call<'_>) -> Result<Vec<Value>> {
+    let node = call.node;
+    let filter = match node.text("mode", "linear")? {
+        "linear" | "bilinear" => GridFilter::Bilinear,
+        "nearest" => GridFilter::Nearest,
+        "cubic" | "bicubic" => GridFilter::Bicubic,
+        mode => return Err(node.error(format!("mode {mode:?} is not known"))),
+    };
+    let padding = match node.text("padding_mode", "zeros")? {
+        "zeros" => GridPadding::Zeros,
+        "border" => GridPadding::Border,
+        "reflection" => GridPadding::Reflection,
+        mode => return Err(node.error(format!("padding_mode {mode:?} is not known"))),
+    };
+    let options = GridSampleOptions { filter, padding, align_corners: node.flag("align_corners", false)? };
+    let x = as_float(call.tensor(0)?)?;
+    call.like_first(x.grid_sample(&call.tensor(1)?.to_dtype(x.dtype())?, options)?)
+}
 
 /// The attributes of an operator that resizes.
 struct Attributes<'a> {
