@@ -156,6 +156,45 @@ fn run_that_is_killed_at_any_instant_ends_with_the_same_bits() {
     assert!(result.difference(&expected).unwrap().is_empty());
 }
 
+/// Runs the child process where no file may become longer than `blocks` of 512 bytes, which fails
+/// in the middle of a file as a full disk does; returns what it says.
+#[cfg(unix)]
+fn child_with_short_files(dir: &Path, blocks: usize) -> (bool, String) {
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" child_process_trains --exact");
+    let output = Command::new("sh").args(["-c", &script]).arg(env::current_exe().unwrap()).env(CHILD, dir).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+}
+
+#[cfg(unix)]
+#[test]
+fn run_on_a_full_disk_says_so_and_goes_on_from_its_last_checkpoint_with_the_same_bits() {
+    let (expected, _) = undisturbed();
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::in_dir(dir.path());
+    // No room even for the first checkpoint, then some, then none.
+    for (blocks, stop) in [(4, 0), (1 << 20, 7), (4, 0), (16, 0)] {
+        let before = checkpoints.steps().unwrap();
+        if stop > 0 {
+            let (model, (train, valid)) = (network(), loaders());
+            let flag = Arc::new(AtomicBool::new(false));
+            let run = trainer(&model, dir.path()).stop_flag(Arc::clone(&flag)).callback(StopAt(stop, flag));
+            assert_eq!(run.fit(&train, &valid, classify).unwrap().steps, stop);
+            continue;
+        }
+        let (finished, text) = child_with_short_files(dir.path(), blocks);
+        assert!(!finished, "{text}");
+        assert!(text.contains("the checkpoint cannot be written; the ones before are whole; free space there"), "{text}");
+        assert_eq!(checkpoints.steps().unwrap(), before);
+        assert!(before.is_empty() || checkpoints.latest().unwrap().unwrap().count("step").unwrap() == 7);
+        let left =
+            fs::read_dir(dir.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
+        assert_eq!(left.count(), 0, "a file that could not be written is removed");
+    }
+    let (model, (train, valid)) = (network(), loaders());
+    trainer(&model, dir.path()).fit(&train, &valid, classify).unwrap();
+    assert!(model.state_dict().difference(&expected).unwrap().is_empty());
+}
+
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<(u64, String, f64)>>>);
 

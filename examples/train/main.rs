@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use common::{config, model, say, schedule};
 use convnet::data::Batch;
 use convnet::ops::CrossEntropyOptions;
-use convnet::train::{Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Step, Swa, TensorBoard, Trainer, accuracy};
+use convnet::train::{
+    Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
+};
 use convnet::{Error, Result};
 use options::Options;
 
@@ -110,6 +112,9 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
             board.graph(&model, [1, target.channels, target.size, target.size])?;
         }
         trainer = trainer.log(board).log(CsvLog::new(dir.join("log.csv")));
+        if run.json_lines {
+            trainer = trainer.log(JsonLines::new(dir.join("log.jsonl")));
+        }
     }
     let loss = CrossEntropyOptions { label_smoothing: run.label_smoothing, ..Default::default() };
     let report = trainer.fit(&train, &valid, |model, Batch { images, labels }| {

@@ -96,6 +96,9 @@ pub struct RunOptions {
     /// Log the loss of a single step after this many; 0 for never
     #[arg(long, default_value_t = 50)]
     pub log_every: u64,
+    /// Write log.jsonl too, a line of JSON for each line of log.csv
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub json_lines: bool,
     /// Train together with the other processes that mpirun has started
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub distributed: bool,

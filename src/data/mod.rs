@@ -55,6 +55,8 @@ pub use datasets::{
 };
 #[cfg(feature = "image")]
 pub use datasets::{ImageFolder, ImageFolderOptions, ImageList, ImageListOptions, SegmentationFolder};
+#[cfg(feature = "parquet")]
+pub use datasets::{ParquetImages, ParquetImagesOptions};
 pub use drawing::ColorMap;
 pub use image::Image;
 pub use loader::{DataLoader, Epoch, OnError};

@@ -125,13 +125,15 @@ fn cifar10_is_read_from_archive_and_folder_in_both_distributions() {
 }
 
 #[test]
-fn cifar10_of_python_3_is_read() {
+fn cifar10_of_python_3_is_read_in_each_protocol() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("test_batch"), include_bytes!("../fixtures/cifar_batch.pickle")).unwrap();
-    let test = Cifar10::test(&dir).unwrap();
-    assert_eq!(labels_of(&test), [3, 9]);
-    let image = test.get(1, &mut Rng::new(0)).unwrap().0;
-    assert_eq!(image.bytes().unwrap()[..3], [3072 % 251, 4096 % 251, 5120 % 251].map(|byte| byte as u8));
+    for protocol in 2..=5 {
+        fs::copy(format!("tests/fixtures/cifar_batch_{protocol}.pickle"), dir.path().join("test_batch")).unwrap();
+        let test = Cifar10::test(&dir).unwrap_or_else(|error| panic!("protocol {protocol}: {error}"));
+        assert_eq!(labels_of(&test), [3, 9]);
+        let image = test.get(1, &mut Rng::new(0)).unwrap().0;
+        assert_eq!(image.bytes().unwrap()[..3], [3072 % 251, 4096 % 251, 5120 % 251].map(|byte| byte as u8));
+    }
 }
 
 #[test]

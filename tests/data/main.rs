@@ -15,6 +15,8 @@ use proptest::prelude::*;
 
 mod datasets;
 mod loading;
+#[cfg(feature = "parquet")]
+mod parquet_files;
 #[cfg(feature = "image")]
 mod picture_files;
 #[cfg(feature = "image")]

@@ -10,6 +10,7 @@
 
 #[path = "../weights/archive.rs"]
 mod archive;
+mod datasets;
 mod generator;
 mod idx;
 mod mutate;

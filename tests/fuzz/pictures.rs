@@ -9,7 +9,7 @@ use convnet::nn::StateDict;
 use crate::mutate;
 
 /// The fixtures of a kind: those that are files, and odd ones.
-fn fixtures(extension: &str, prefix: &str) -> Vec<Vec<u8>> {
+pub fn fixtures(extension: &str, prefix: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images"));
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|found| found == extension));
@@ -39,7 +39,7 @@ fn read(file: &[u8]) -> bool {
 
 /// A pixel takes 18 bytes at most: one or three decoded, three of colour and three f32. A byte may
 /// fill 128 blocks of 64 pixels, with 192 bytes of coefficients and samples each.
-const PER_JPEG_BYTE: usize = 128 * (64 * 18 + 192);
+pub const PER_JPEG_BYTE: usize = 128 * (64 * 18 + 192);
 
 #[test]
 fn a_mutated_jpeg_is_a_picture_or_an_error_in_proportion() {
@@ -48,7 +48,7 @@ fn a_mutated_jpeg_is_a_picture_or_an_error_in_proportion() {
 }
 
 /// A byte may fill 1032 bytes of pixels, of 8 pixels each that take 16 bytes.
-const PER_PNG_BYTE: usize = 1032 * (1 + 8 * 16);
+pub const PER_PNG_BYTE: usize = 1032 * (1 + 8 * 16);
 
 #[test]
 fn a_mutated_png_is_a_picture_or_an_error_in_proportion() {
@@ -56,7 +56,8 @@ fn a_mutated_png_is_a_picture_or_an_error_in_proportion() {
     mutate::run("PNG", &seeds, PER_PNG_BYTE, with_right_checksums, read);
 }
 
-fn with_right_checksums(file: &mut [u8]) {
+/// Rewrites the checksums of a PNG file's chunks.
+pub fn with_right_checksums(file: &mut [u8]) {
     let mut at = 8;
     while let Some(&[a, b, c, d]) = file.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
         let end = at + 8 + u32::from_be_bytes([a, b, c, d]) as usize;

@@ -358,7 +358,7 @@ impl Batches<'_> {
     }
 
     fn append_pickle(&mut self, content: &[u8]) -> Result<(), String> {
-        let mut entries: HashMap<&str, Plain<'_>> = read_dict(content)?.into_iter().collect();
+        let mut entries: HashMap<String, Plain<'_>> = read_dict(content)?.into_iter().collect();
         let data = match entries.remove("data") {
             Some(Plain::Bytes { shape, data }) if shape.len() >= 2 && shape[1..].iter().product::<usize>() == PIXELS => data,
             Some(Plain::Bytes { shape, .. }) => return Err(format!("`data` has shape {shape:?}, expected [n, {PIXELS}]")),
@@ -366,7 +366,7 @@ impl Batches<'_> {
         };
         let count = data.len() / PIXELS;
         for (kind, LabelKind { key, .. }) in self.published.labels.iter().enumerate() {
-            let labels = match entries.remove(key) {
+            let labels = match entries.remove(*key) {
                 Some(Plain::Ints(labels)) if labels.len() == count => labels,
                 Some(Plain::Ints(labels)) => return Err(format!("{count} pictures, but {} `{key}`", labels.len())),
                 _ => return Err(format!("the pickle has no list of numbers `{key}`")),

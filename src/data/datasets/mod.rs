@@ -14,6 +14,12 @@ mod in_memory;
 #[cfg(feature = "image")]
 mod list;
 mod mnist;
+#[cfg(feature = "parquet")]
+mod parquet_footer;
+#[cfg(feature = "parquet")]
+mod parquet_images;
+#[cfg(feature = "parquet")]
+mod parquet_pages;
 #[cfg(feature = "image")]
 mod segmentation;
 mod series;
@@ -28,6 +34,8 @@ pub use imagenet::IMAGENET_CLASSES;
 #[cfg(feature = "image")]
 pub use list::{ImageList, ImageListOptions};
 pub use mnist::{FashionMnist, Mnist};
+#[cfg(feature = "parquet")]
+pub use parquet_images::{ParquetImages, ParquetImagesOptions};
 #[cfg(feature = "image")]
 pub use segmentation::SegmentationFolder;
 pub use series::SeriesFile;

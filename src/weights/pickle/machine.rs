@@ -14,7 +14,7 @@ pub(super) const PER_VALUE: usize = 3 * size_of::<Value<'static>>();
 const PER_INSTRUCTION: usize = 2 * PER_VALUE + 16;
 
 /// The memory of an object in the list of objects.
-const PER_OBJECT: usize = 3 * size_of::<Object<'static>>();
+pub(super) const PER_OBJECT: usize = 3 * size_of::<Object<'static>>();
 
 /// The memory of an entry of the memo or a name, in a hash map that grows.
 const PER_ENTRY: usize = 160;
@@ -48,7 +48,7 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u32, Value<'a>>,
     pub(super) objects: Vec<Object<'a>>,
     /// Unknown names in order of appearance, and where each stands.
-    names: Vec<(&'a str, &'a str)>,
+    pub(super) names: Vec<(&'a str, &'a str)>,
     known_names: HashMap<(&'a str, &'a str), u32>,
 }
 

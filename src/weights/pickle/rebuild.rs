@@ -5,7 +5,7 @@
 //! [`Instance`], which does nothing.
 
 use super::super::elements::{MOST_DIMENSIONS, NamedDType, Unread, View};
-use super::machine::{Machine, PER_VALUE, wrong_type};
+use super::machine::{Machine, PER_OBJECT, PER_VALUE, wrong_type};
 use super::{Global, Instance, Object, Storage, TensorInfo, Value};
 use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 
@@ -34,7 +34,10 @@ impl<'a> Machine<'a> {
         };
         let object = match function {
             Global::Unknown(class) if self.is_about_elements(arguments) => self.unreadable(self.depends_on(class), budget)?,
-            Global::Unknown(class) => Object::Instance(Instance { class, state: None, entries: vec![] }),
+            Global::Unknown(class) => {
+                let state = self.state_of_call(class, arguments, budget)?;
+                Object::Instance(Instance { class, state, entries: vec![] })
+            }
             Global::Dict => Object::Dict(self.copied_entries(arguments, budget)?),
             Global::Sequence => Object::Sequence(self.copied_values(arguments, budget)?),
             _ => match self.sequence(arguments).and_then(|arguments| self.tensor_of(function, arguments)) {
@@ -43,6 +46,22 @@ impl<'a> Machine<'a> {
             },
         };
         self.push(object, budget)
+    }
+
+    /// Returns what is known of an object that Python 3 makes by a call, without attributes: the
+    /// text that bytes are (protocol 2), and the state of a NumPy array (protocol 5).
+    fn state_of_call(&mut self, class: u32, arguments: Value<'a>, budget: &mut AllocLimit) -> Parsed<Option<Value<'a>>> {
+        let Some(&(module, name)) = self.names.get(class as usize) else { return Ok(None) };
+        match (module, name, self.sequence(arguments)) {
+            ("_codecs", "encode", Ok(&[text @ Value::Text(_), Value::Text("latin1")])) => Ok(Some(text)),
+            ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer", Ok(&[buffer, dtype, shape, Value::Text(order)])) => {
+                let state = vec![Value::None, shape, dtype, Value::Bool(order == "F"), buffer];
+                budget.take(PER_OBJECT + state.len() * PER_VALUE)?;
+                self.objects.push(Object::Sequence(state));
+                Ok(Some(Value::Object(self.objects.len() - 1)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Sets the attributes of the object on top of the stack. Those of containers and tensors, such
