@@ -127,12 +127,14 @@ fn external(tensor: &TensorProto, folder: Option<&Path>, element: ElementType, s
         return Err(format!("{length} bytes from {offset} of {} ({size} bytes) do not make shape {shape:?}", quoted(location)));
     }
     // The file justifies the memory, whatever the model's own length.
+    limit.add_file(path, metadata.len());
     let length = length as usize;
-    limit.give_back(length.saturating_mul(8));
+    limit.take(length)?;
     let mut bytes = vec![];
     bytes.try_reserve_exact(length).map_err(|_| format!("its {length} bytes do not fit into memory"))?;
     file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
     file.take(length as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+    limit.give_back(length);
     if bytes.len() == length { Ok(bytes) } else { Err(format!("its data at {} end early", quoted(location))) }
 }
 
@@ -194,5 +196,21 @@ mod tests {
         ] {
             assert!(read(&at(location, offset), Some(&inside)).is_err(), "{location}");
         }
+    }
+
+    #[test]
+    fn a_file_of_external_data_justifies_its_length_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("data"), vec![0u8; 1 << 20]).unwrap();
+        let tensor = TensorProto {
+            dims: vec![1 << 18],
+            data_type: DataType::Float as i32,
+            data_location: DataLocation::External as i32,
+            external_data: vec![StringStringEntryProto { key: "location".into(), value: "data".into() }],
+            ..Default::default()
+        };
+        let mut limit = AllocLimit::new(64);
+        let read = (0..200).take_while(|_| value(&tensor, Some(folder.path()), &mut limit).is_ok()).count();
+        assert!((64..80).contains(&read), "the file was read {read} times");
     }
 }

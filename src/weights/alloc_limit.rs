@@ -1,5 +1,8 @@
 //! A limit on the memory that a file makes this process allocate.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+
 use crate::error::short;
 
 /// A result whose error lacks the path, which the caller adds.
@@ -19,12 +22,13 @@ const CONSTANT: usize = 64 << 20;
 pub(crate) struct AllocLimit {
     left: usize,
     file: usize,
+    beside: HashSet<PathBuf>,
 }
 
 impl AllocLimit {
     /// Makes the limit for a file of this many bytes.
     pub(crate) fn new(file: usize) -> AllocLimit {
-        AllocLimit { left: file.saturating_mul(PER_BYTE).saturating_add(CONSTANT), file }
+        AllocLimit { left: file.saturating_mul(PER_BYTE).saturating_add(CONSTANT), file, beside: HashSet::new() }
     }
 
     /// Takes bytes from the limit; fails when less is left.
@@ -35,6 +39,14 @@ impl AllocLimit {
                 Ok(())
             }
             None => Err(format!("asks for more memory than its {} bytes justify; it is damaged or hostile", self.file)),
+        }
+    }
+
+    /// Adds what another file of this many bytes justifies, however often it is read.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn add_file(&mut self, path: PathBuf, length: u64) {
+        if self.beside.insert(path) {
+            self.left = self.left.saturating_add(usize::try_from(length).unwrap_or(usize::MAX).saturating_mul(PER_BYTE));
         }
     }
 

@@ -13,6 +13,8 @@ mod archive;
 mod datasets;
 mod generator;
 mod idx;
+#[cfg(feature = "onnx")]
+mod message;
 mod mutate;
 #[cfg(feature = "onnx")]
 mod onnx;

@@ -11,7 +11,7 @@ use convnet::data::Rng;
 pub const LONGEST: Duration = Duration::from_secs(2);
 
 /// What a file of any length may take in memory.
-const BASE: usize = 1 << 20;
+pub const BASE: usize = 1 << 20;
 
 thread_local! {
     /// The bytes that this thread holds, and the most that it held.
@@ -79,13 +79,13 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
         }
         file
     };
-    run_made(name, per_byte, make, read);
+    run_made(name, BASE, per_byte, make, read);
 }
 
 /// Reads files that `make` makes and asserts that none panics, takes longer than [`LONGEST`] or
-/// holds more than `per_byte` bytes of memory for each byte of the file. `read` says whether it
-/// could be read.
-pub fn run_made(name: &str, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>, read: impl Fn(&[u8]) -> bool) {
+/// holds more than `base` bytes of memory and `per_byte` for each byte of the file. `read` says
+/// whether it could be read.
+pub fn run_made(name: &str, base: usize, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>, read: impl Fn(&[u8]) -> bool) {
     let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
     let inputs = inputs();
     for number in 0..inputs {
@@ -94,7 +94,7 @@ pub fn run_made(name: &str, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>,
         let Ok(ok) = result else { panic!("{name}: input {number} panics: {}", file.escape_ascii()) };
         assert!(time < LONGEST, "{name}: input {number} takes {time:?}: {}", file.escape_ascii());
         assert!(
-            most <= BASE + per_byte * file.len(),
+            most <= base + per_byte * file.len(),
             "{name}: input {number} of {} bytes holds {most}: {}",
             file.len(),
             file.escape_ascii()

@@ -2,8 +2,10 @@
 //! numbers, functions are replaced by their bodies, and the initialisers are read.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::Path;
+
+use prost::Message;
 
 use super::node::Node;
 use super::operators::{self, Operator};
@@ -171,9 +173,9 @@ pub(super) fn check(model: &ModelProto, folder: Option<&Path>, limit: &mut Alloc
     let functions = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str(), f.overload.as_str()), f)).collect();
     let mut checker = Checker { functions, values: vec![], folder, limit };
     let mut scope = Scope { names: HashMap::new(), outer: None };
-    let stored: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let stored: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut inputs = vec![];
-    for input in graph.input.iter().filter(|input| !stored.contains(&input.name.as_str())) {
+    for input in graph.input.iter().filter(|input| !stored.contains(input.name.as_str())) {
         let slot = checker.define(&mut scope, &input.name)?;
         inputs.push((info(input)?, slot));
     }
@@ -259,7 +261,7 @@ impl<'m> Checker<'m> {
         if node.op_type == "Identity" && inputs.len() == 1 && node.output.len() == 1 {
             return self.alias(scope, &node.output[0], inputs[0]);
         }
-        let attributes = attributes(node, body.attributes);
+        let attributes = self.attributes(node, body.attributes)?;
         let mut outputs = Vec::with_capacity(node.output.len());
         for name in &node.output {
             outputs.push(if name.is_empty() { None } else { Some(self.add(name, Source::Computed)?) });
@@ -289,6 +291,24 @@ impl<'m> Checker<'m> {
         Ok(())
     }
 
+    /// Returns the node's attributes, where those that refer to the function's have their values.
+    /// Copies in the bodies of functions, which may be many, are taken from the limit.
+    fn attributes(&mut self, node: &NodeProto, of_call: Option<&[AttributeProto]>) -> Parsed<Vec<AttributeProto>> {
+        let mut found = vec![];
+        for own in node.attribute.iter().filter(|attribute| attribute.g.is_none()) {
+            let value = match own.ref_attr_name.as_str() {
+                "" => Some(own),
+                name => of_call.and_then(|given| given.iter().find(|given| given.name == name)),
+            };
+            let Some(value) = value else { continue };
+            if of_call.is_some() {
+                self.limit.take(copied(value))?;
+            }
+            found.push(AttributeProto { name: own.name.clone(), ..value.clone() });
+        }
+        Ok(found)
+    }
+
     /// Checks a graph inside a node.
     fn branch(&mut self, node: &'m NodeProto, name: &str, outer: &Scope<'_>, body: Body<'_>) -> Parsed<Branch> {
         let graph = node.attribute.iter().find(|attribute| attribute.name == name).and_then(|attribute| attribute.g.as_ref());
@@ -313,9 +333,11 @@ impl<'m> Checker<'m> {
         steps: &mut Vec<Step>,
     ) -> Parsed<()> {
         let depth = deeper(body)?.depth;
-        let mut given = attributes(node, body.attributes);
-        let defaults = function.attribute_proto.iter().filter(|default| !node.attribute.iter().any(|own| own.name == default.name));
-        given.extend(defaults.cloned());
+        let mut given = self.attributes(node, body.attributes)?;
+        for default in function.attribute_proto.iter().filter(|default| !node.attribute.iter().any(|own| own.name == default.name)) {
+            self.limit.take(copied(default))?;
+            given.push(default.clone());
+        }
         let mut inner = Scope { names: HashMap::new(), outer: None };
         for (at, name) in function.input.iter().enumerate() {
             self.alias(&mut inner, name, inputs.get(at).copied().flatten())?;
@@ -342,16 +364,10 @@ fn label(node: &NodeProto) -> &str {
     if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
 }
 
-/// Returns the node's attributes, where those that refer to the function's have their values.
-fn attributes(node: &NodeProto, of_call: Option<&[AttributeProto]>) -> Vec<AttributeProto> {
-    let resolved = |own: &AttributeProto| match own.ref_attr_name.as_str() {
-        "" => Some(own.clone()),
-        name => {
-            let given = of_call?.iter().find(|given| given.name == name)?;
-            Some(AttributeProto { name: own.name.clone(), ..given.clone() })
-        }
-    };
-    node.attribute.iter().filter(|attribute| attribute.g.is_none()).filter_map(resolved).collect()
+/// Returns the bytes that a copy of an attribute takes, with its lists. Raw data are shared.
+fn copied(attribute: &AttributeProto) -> usize {
+    let shared = attribute.t.as_ref().map_or(0, |tensor| tensor.raw_data.len());
+    size_of::<AttributeProto>().saturating_add((attribute.encoded_len().saturating_sub(shared)).saturating_mul(8))
 }
 
 /// Returns an order of the nodes in which each comes after those whose outputs it reads; the file's

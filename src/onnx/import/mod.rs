@@ -21,6 +21,7 @@ pub use network::Network;
 
 use self::graph::{Entry, Graph, Source, Step};
 use self::network::run_node;
+use self::node::Node;
 use self::operators::Operator;
 use super::element::Value;
 use super::wire;
@@ -51,12 +52,13 @@ pub fn import(path: impl AsRef<Path>) -> Result<Network> {
 }
 
 fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Parsed<Network> {
-    let mut limit = AllocLimit::new(bytes.len());
+    let length = bytes.len();
+    let mut limit = AllocLimit::new(length);
     let model = wire::model(bytes.into(), &mut limit)?;
     let mut graph = graph::check(&model, folder, &mut limit)?;
     drop(model);
     let (parameters, buffers) = adopt(&mut graph);
-    fold(&mut graph, &mut limit)?;
+    fold(&mut graph, length, &mut limit)?;
     Network::new(Arc::new(graph), parameters, buffers).map_err(|error| error.to_string())
 }
 
@@ -133,9 +135,9 @@ fn adopt(graph: &mut Graph) -> Owned {
 }
 
 /// Computes the steps that depend on constants alone. Their sizes are computed first, and taken
-/// from the limit.
-fn fold(graph: &mut Graph, limit: &mut AllocLimit) -> Parsed<()> {
-    let mut left = vec![];
+/// from the limit; steps that take longer than a file of `length` bytes justifies are left to runs.
+fn fold(graph: &mut Graph, length: usize, limit: &mut AllocLimit) -> Parsed<()> {
+    let (mut left, mut work) = (vec![], WORK.saturating_add(length.saturating_mul(WORK_PER_BYTE)));
     for step in std::mem::take(&mut graph.steps) {
         let constant = |slot: &Option<usize>| match slot.map(|slot| &graph.values[slot].source) {
             None => Some(None),
@@ -152,9 +154,14 @@ fn fold(graph: &mut Graph, limit: &mut AllocLimit) -> Parsed<()> {
         };
         let wrong = |error: Error| error.to_string();
         let sizes = meta::run(|| run_node(node, &inputs, false)).map_err(wrong)?;
-        limit.take(
-            sizes.iter().map(|value| value.tensor.numel().saturating_mul(value.tensor.dtype().size())).fold(0, usize::saturating_add),
-        )?;
+        match work.checked_sub(cost(node, &inputs, &sizes)) {
+            Some(rest) => work = rest,
+            None => {
+                left.push(step);
+                continue;
+            }
+        }
+        limit.take(memory(node, &inputs, &sizes))?;
         let values = run_node(node, &inputs, false).map_err(wrong)?;
         if node.outputs.iter().skip(values.len()).any(Option::is_some) {
             return Err(format!("node `{}` ({}) has more outputs than its operator", node.name, node.op));
@@ -167,4 +174,43 @@ fn fold(graph: &mut Graph, limit: &mut AllocLimit) -> Parsed<()> {
     }
     graph.steps = left;
     Ok(())
+}
+
+/// The element operations that constants of any file may take, and those for each byte of it.
+const WORK: usize = 1 << 30;
+const WORK_PER_BYTE: usize = 1 << 10;
+
+/// Returns the elements of values together.
+fn elements<'a>(values: impl Iterator<Item = &'a Value>) -> usize {
+    values.map(|value| value.tensor.numel()).fold(0, usize::saturating_add)
+}
+
+/// Returns the bytes that a node's results take at most.
+fn memory(node: &Node, inputs: &[Option<Value>], outputs: &[Value]) -> usize {
+    let dimensions = inputs.iter().flatten().map(|value| value.tensor.ndim()).max().unwrap_or(0).max(3);
+    match node.op.as_str() {
+        // The elements decide on the size: a place for each.
+        "NonZero" | "NonMaxSuppression" => elements(inputs.iter().flatten()).saturating_mul(8 * dimensions),
+        _ => {
+            let bytes = |value: &Value| value.tensor.numel().saturating_mul(value.tensor.dtype().size());
+            outputs.iter().map(bytes).fold(0, usize::saturating_add)
+        }
+    }
+}
+
+/// Estimates the element operations of a node: its elements, and more for operators that combine
+/// each with many others.
+fn cost(node: &Node, inputs: &[Option<Value>], outputs: &[Value]) -> usize {
+    let (read, made) = (elements(inputs.iter().flatten()), elements(outputs.iter()));
+    let shape = |at: usize| inputs.get(at).and_then(Option::as_ref).map_or(&[][..], |value| value.tensor.shape());
+    let combined = match node.op.as_str() {
+        "MatMul" | "Gemm" | "MatMulInteger" | "QLinearMatMul" => shape(0).iter().copied().max().unwrap_or(1),
+        "Conv" | "ConvInteger" => shape(1).iter().skip(1).product(),
+        "ConvTranspose" => shape(1).iter().product(),
+        "QLinearConv" => shape(3).iter().skip(1).product(),
+        // Boxes compare with each other, and a window may be as large as the map.
+        "NonMaxSuppression" | "MaxPool" | "AveragePool" | "LpPool" | "LRN" => read,
+        _ => 1,
+    };
+    read.saturating_add(made).saturating_mul(combined)
 }

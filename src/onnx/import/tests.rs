@@ -5,10 +5,11 @@ use prost::Message;
 use super::*;
 use crate::nn::{Module, ModuleExt};
 use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::type_proto;
 use crate::onnx::proto::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
-    attribute_proto::AttributeType,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, attribute_proto::AttributeType,
 };
 use crate::{Tensor, no_grad};
 
@@ -66,6 +67,11 @@ fn hostile_graphs_are_errors() {
     refused(&model(vec![node("Relu", &["x"], &["y"])], vec![floats("w", &[-1], &[])], "y"), "not that of a tensor");
     refused(&model(vec![node("Relu", &["x"], &["y"])], vec![floats("w", &[1 << 60], &[1.0])], "y"), "not that of a tensor");
     refused(&model(vec![node("Relu", &["x"], &["y"])], vec![floats("w", &[1 << 40], &[1.0])], "y"), "bytes do not make");
+    let dimension = |size: i64| Dimension { value: Some(dimension::Value::DimValue(size)), ..Default::default() };
+    let mut negative = model(vec![node("Relu", &["x"], &["y"])], vec![], "y");
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim: vec![dimension(-1)] }) };
+    negative.graph.as_mut().unwrap().input[0].r#type.as_mut().unwrap().value = Some(type_proto::Value::TensorType(tensor));
+    refused(&negative, "a dimension of size -1");
     let old = ModelProto { opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 99 }], ..model(vec![], vec![], "x") };
     refused(&old, "version 99");
 }
@@ -114,6 +120,41 @@ fn functions_that_call_themselves_or_multiply_are_errors() {
         })
         .collect();
     refused(&bomb, "more memory than");
+}
+
+#[test]
+fn lists_that_functions_copy_are_taken_from_the_limit() {
+    let list = AttributeProto { name: "list".into(), r#type: AttributeType::Ints as i32, ints: vec![1; 100_000], ..Default::default() };
+    let body = NodeProto { attribute: vec![list], ..node("Relu", &["a"], &["b"]) };
+    let calls = (0..200).map(|at| NodeProto { domain: "own".into(), ..node("f", &["x"], &[&format!("y{at}")]) });
+    let mut copies = model(calls.collect(), vec![], "y0");
+    copies.functions = vec![FunctionProto {
+        name: "f".into(),
+        domain: "own".into(),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        node: vec![body],
+        ..Default::default()
+    }];
+    refused(&copies, "more memory than");
+    copies.graph.as_mut().unwrap().node.truncate(1);
+    assert!(read(&copies).is_ok());
+}
+
+#[test]
+fn constants_that_take_long_are_computed_in_runs() {
+    let kept = |steps: usize| {
+        let mut nodes = vec![node("ConstantOfShape", &["s"], &["c0"])];
+        nodes.extend((0..steps).map(|at| node("MatMul", &[&format!("c{at}"), "c0"], &[&format!("c{}", at + 1)])));
+        nodes.push(node("Add", &["x", &format!("c{steps}")], &["y"]));
+        let network = read(&model(nodes, vec![ints("s", &[512, 512])], "y")).unwrap();
+        let x = Tensor::ones([512, 512]);
+        assert_eq!(network.forward(&x).unwrap().to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
+        network.actions.len()
+    };
+    assert_eq!(kept(1), 1, "only the addition is left");
+    // Each product is some 4·10⁸ operations.
+    assert!(kept(4) > 1);
 }
 
 #[test]

@@ -32,6 +32,9 @@ fn grid_sample(call: &Call<'_>) -> Result<Vec<Value>> {
     call.like_first(x.grid_sample(&call.tensor(1)?.to_dtype(x.dtype())?, options)?)
 }
 
+/// The farthest place from which positions are counted.
+const FARTHEST: f64 = (1u64 << 40) as f64;
+
 /// The attributes of an operator that resizes.
 struct Attributes<'a> {
     mode: &'a str,
@@ -81,6 +84,8 @@ impl Attributes<'_> {
 
     /// Returns the first position read for a place, and the weights from there on.
     fn weights(&self, place: f64, scale: f64) -> (i64, Vec<f64>) {
+        // A file may name any place; the nearest position inside is read for those outside.
+        let place = place.clamp(-FARTHEST, FARTHEST);
         if self.mode == "nearest" {
             let nearest = match self.nearest {
                 "floor" => place.floor(),
