@@ -2,16 +2,30 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use convnet::data::Rng;
+use convnet::memory;
 
 /// How long reading a file, or one operation, may take.
 pub const LONGEST: Duration = Duration::from_secs(2);
 
 /// What a file of any length may take in memory.
-pub const BASE: usize = 1 << 20;
+const BASE: usize = 1 << 20;
+
+/// Held by a test while it limits the memory of tensors, which is a setting of the process.
+static LIMITED: Mutex<()> = Mutex::new(());
+
+/// Runs `body` while tensors may take this much more than they do.
+pub fn with_limit<R>(bytes: usize, body: impl FnOnce() -> R) -> R {
+    let _held = LIMITED.lock().unwrap_or_else(PoisonError::into_inner);
+    memory::set_limit(Some(memory::stats().in_use + bytes));
+    let result = catch_unwind(AssertUnwindSafe(body));
+    memory::set_limit(None);
+    result.unwrap_or_else(|panic| resume_unwind(panic))
+}
 
 thread_local! {
     /// The bytes that this thread holds, and the most that it held.
@@ -79,13 +93,13 @@ pub fn run(name: &str, seeds: &[Vec<u8>], per_byte: usize, repair: impl Fn(&mut 
         }
         file
     };
-    run_made(name, BASE, per_byte, make, read);
+    run_made(name, per_byte, make, read);
 }
 
 /// Reads files that `make` makes and asserts that none panics, takes longer than [`LONGEST`] or
-/// holds more than `base` bytes of memory and `per_byte` for each byte of the file. `read` says
-/// whether it could be read.
-pub fn run_made(name: &str, base: usize, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>, read: impl Fn(&[u8]) -> bool) {
+/// holds more than `per_byte` bytes of memory for each byte of the file. `read` says whether it
+/// could be read.
+pub fn run_made(name: &str, per_byte: usize, make: impl Fn(&mut Rng) -> Vec<u8>, read: impl Fn(&[u8]) -> bool) {
     let (mut readable, mut slowest, mut largest) = (0, Duration::ZERO, (0, 0.0f64));
     let inputs = inputs();
     for number in 0..inputs {
@@ -94,7 +108,7 @@ pub fn run_made(name: &str, base: usize, per_byte: usize, make: impl Fn(&mut Rng
         let Ok(ok) = result else { panic!("{name}: input {number} panics: {}", file.escape_ascii()) };
         assert!(time < LONGEST, "{name}: input {number} takes {time:?}: {}", file.escape_ascii());
         assert!(
-            most <= base + per_byte * file.len(),
+            most <= BASE + per_byte * file.len(),
             "{name}: input {number} of {} bytes holds {most}: {}",
             file.len(),
             file.escape_ascii()

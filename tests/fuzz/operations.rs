@@ -7,10 +7,10 @@ use convnet::nn::{self, Module, ModuleExt};
 use convnet::ops::registry::OPERATIONS;
 use convnet::ops::{Conv2dOptions, CtcOptions, affine_grid, batched_nms, box_iou, ctc_greedy_decode, nms};
 use convnet::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
-use convnet::{ConvAlgorithm, MemoryFormat, Result, Tensor, memory};
+use convnet::{ConvAlgorithm, MemoryFormat, Result, Tensor};
 
 use super::generator::Generator;
-use super::mutate::{LONGEST, inputs, measured};
+use super::mutate::{LONGEST, inputs, measured, with_limit};
 
 type Call = fn(&mut Generator) -> Result<Tensor>;
 
@@ -593,7 +593,10 @@ fn start_watchdog() {
 
 #[test]
 fn operations_and_layers_return_a_value_or_an_error_whatever_they_are_called_with() {
-    memory::set_limit(Some(memory::stats().in_use + LIMIT));
+    with_limit(LIMIT, call_all);
+}
+
+fn call_all() {
     start_watchdog();
     // As many rounds over the table as give about ten times the number of files.
     let rounds = inputs().div_ceil(CALLS.len() / 10);
@@ -621,7 +624,6 @@ fn operations_and_layers_return_a_value_or_an_error_whatever_they_are_called_wit
         slowest = slowest.max((time, case.clone()));
         largest = largest.max((most, case));
     }
-    memory::set_limit(None);
     *RUNNING.lock().unwrap() = None;
     println!("{values} values, {walks} of them with gradients, {errors} errors, slowest {slowest:?}, at most {largest:?} bytes held");
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));

@@ -72,7 +72,7 @@ fn run_inside(kind: &str, names: &[&str]) {
         let packed: fn(&str, &[u8]) -> Entry = if random.below(4) == 0 { deflated } else { stored };
         archive(&entries.iter().map(|(name, content)| packed(name, content)).collect::<Vec<_>>())
     };
-    mutate::run_made(kind, mutate::BASE, PER_BYTE, make, |file| load(&path, file));
+    mutate::run_made(kind, PER_BYTE, make, |file| load(&path, file));
 }
 
 /// Names and contents of an archive whose entries are stored or deflated.

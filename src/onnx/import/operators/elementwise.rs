@@ -69,7 +69,8 @@ pub(super) const TABLE: Table = &[
 
 /// Divides; integers towards zero, where the quotient by zero is zero.
 fn div(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.dtype().is_float() {
+    // Of two kinds of numbers, which are an error, too.
+    if a.dtype().is_float() || b.dtype().is_float() {
         return a.div(b);
     }
     zip_with("div", a, b, 1, |a: i64, b: i64| if b == 0 { 0 } else { a.wrapping_div(b) })
@@ -110,7 +111,7 @@ fn pow(call: &Call<'_>) -> Result<Vec<Value>> {
 fn modulo(call: &Call<'_>) -> Result<Vec<Value>> {
     let (a, b) = (call.value(0)?, call.value(1)?);
     let (x, y) = (signed(a)?, signed(b)?);
-    if !a.element.is_float() {
+    if !a.element.is_float() && !b.element.is_float() {
         // The result has the divisor's sign, or with `fmod` the dividend's.
         let like_c = call.node.flag("fmod", false)?;
         let rest = move |a: i64, b: i64| match b {
