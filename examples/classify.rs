@@ -71,16 +71,17 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Fallible<()> {
     convnet::set_num_threads(options.threads)?;
-    let Network { model, preprocessing, names } = load(&options)?;
+    let Network { model, preprocessing, names, batch: batch_size } = load(&options)?;
     let pictures = Pictures(options.pictures.clone());
-    let loader = DataLoader::new(pictures, options.batch).workers(1).transform(preprocessing.clone());
+    let loader = DataLoader::new(pictures, batch_size.unwrap_or(options.batch)).workers(1).transform(preprocessing.clone());
 
     let (start, mut in_network) = (Instant::now(), Duration::ZERO);
     let mut found = Vec::with_capacity(options.pictures.len());
     for batch in loader.epoch(0) {
         let Batch { images, .. } = batch?;
+        let count = images.shape()[0];
         let start = Instant::now();
-        let logits = no_grad(|| model.forward(&images))?;
+        let logits = no_grad(|| model.forward(&filled(images, batch_size)?))?;
         if logits.ndim() != 2 || logits.shape()[1] != names.len() {
             let message =
                 format!("{} gives {:?}, not a number for each of {} classes (--classes)", options.model, logits.shape(), names.len());
@@ -88,7 +89,7 @@ fn run(options: Options) -> Fallible<()> {
         }
         let probabilities = logits.softmax(-1)?;
         in_network += start.elapsed();
-        found.extend(most_probable(&probabilities, options.top)?);
+        found.extend(most_probable(&probabilities, options.top)?.into_iter().take(count));
     }
     if let Some(out) = &options.cam {
         write_cams(&options, &*model, &preprocessing, &found, out)?;
@@ -164,6 +165,20 @@ struct Network {
     model: Box<dyn Module>,
     preprocessing: ImageClassification,
     names: Vec<String>,
+    /// The only size of batches that an ONNX file takes, if it was written for one.
+    batch: Option<usize>,
+}
+
+/// Repeats the last image until the batch has this size.
+fn filled(images: Tensor, size: Option<usize>) -> convnet::Result<Tensor> {
+    let count = images.shape()[0];
+    match size.filter(|&size| size > count) {
+        Some(size) => {
+            let last = images.narrow(0, count - 1, 1)?;
+            Tensor::cat(&std::iter::once(&images).chain(std::iter::repeat_n(&last, size - count)).collect::<Vec<_>>(), 0)
+        }
+        None => Ok(images),
+    }
 }
 
 fn load(options: &Options) -> Fallible<Network> {
@@ -183,6 +198,7 @@ fn load(options: &Options) -> Fallible<Network> {
         return Ok(Network {
             preprocessing: network.preprocessing().unwrap_or_else(usual),
             names: names.or_else(|| network.classes()).unwrap_or_else(imagenet),
+            batch: shape.first().copied().flatten().filter(|&batch| batch > 0),
             model: Box::new(network),
         });
     }
@@ -195,7 +211,7 @@ fn load(options: &Options) -> Fallible<Network> {
         format!("{} does not fit {} with {} classes: {error}{hint}", path.display(), options.model, names.len())
     })?;
     model.eval();
-    Ok(Network { model, preprocessing: models::preprocessing(&options.model)?, names })
+    Ok(Network { model, preprocessing: models::preprocessing(&options.model)?, names, batch: None })
 }
 
 /// For each row of `[N, classes]`, the classes of the largest values, largest first.

@@ -5,7 +5,52 @@ use convnet::nn::Module;
 use convnet::optim::{Optimizer, Sgd};
 use convnet::{MemoryFormat, Result, Tensor, models, no_grad};
 
-/// A registered model and images for it.
+/// A registered model, or the network in an ONNX file, and the images that it takes.
+pub struct Network {
+    pub model: Box<dyn Module>,
+    pub channels: usize,
+    /// Height and width.
+    pub size: [usize; 2],
+    /// Whether images of other sizes are not for it.
+    pub fixed: bool,
+    /// The classes, if the model says how many there are.
+    classes: Option<usize>,
+}
+
+impl Network {
+    /// Makes a model of `classes`, by default 10 for grey and 32×32 images, else 1000. A name that
+    /// ends with `.onnx` is that of a file.
+    pub fn new(name: &str, classes: Option<usize>) -> Result<Network> {
+        #[cfg(feature = "onnx")]
+        if name.ends_with(".onnx") {
+            return Network::from_file(name);
+        }
+        let [channels, height, width] = models::info(name)?.input;
+        let fixed = channels == 1 || height == 32;
+        let classes = classes.unwrap_or(if fixed { 10 } else { 1000 });
+        let model = models::create(name, classes)?;
+        Ok(Network { model, channels, size: [height, width], fixed, classes: Some(classes) })
+    }
+
+    #[cfg(feature = "onnx")]
+    fn from_file(name: &str) -> Result<Network> {
+        let network = convnet::onnx::import(name)?;
+        let shape = network.inputs().next().and_then(|input| input.shape.clone()).unwrap_or_default();
+        let &[_, channels, height, width] = shape.as_slice() else {
+            return Err(convnet::Error::other(format!("{name}: expected an input of images [N, C, H, W], got {shape:?}")));
+        };
+        let size = [height, width].map(|side| side.unwrap_or(224));
+        Ok(Network {
+            model: Box::new(network),
+            channels: channels.unwrap_or(3),
+            size,
+            fixed: height.is_some() || width.is_some(),
+            classes: None,
+        })
+    }
+}
+
+/// A network and images for it.
 pub struct Subject {
     model: Box<dyn Module>,
     images: Tensor,
@@ -13,39 +58,17 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Makes `batch` images of the model's own size, or of `size` if it takes that; without
-    /// `classes`, 10 for grey and 32×32 images, else 1000.
-    ///
-    /// The name of an ONNX file stands for its network; images have the size that the file wants,
-    /// or `size`, or 224.
+    /// Makes `batch` images of the network's own size, or of `size` if it takes that.
     pub fn new(name: &str, batch: usize, size: Option<usize>, classes: Option<usize>) -> Result<Subject> {
-        #[cfg(feature = "onnx")]
-        if name.ends_with(".onnx") {
-            return Subject::from_file(name, batch, size);
-        }
-        let [channels, mut height, mut width] = models::info(name)?.input;
-        let small = channels == 1 || height == 32;
-        if let Some(size) = size.filter(|_| !small) {
-            (height, width) = (size, size);
-        }
-        let classes = classes.unwrap_or(if small { 10 } else { 1000 });
+        let Network { model, channels, size: own, fixed, classes } = Network::new(name, classes)?;
+        let [height, width] = size.filter(|_| !fixed).map_or(own, |size| [size, size]);
         let images = Tensor::randn([batch, channels, height, width]).to_memory_format(MemoryFormat::ChannelsLast)?;
-        Ok(Subject { model: models::create(name, classes)?, images, classes })
-    }
-
-    #[cfg(feature = "onnx")]
-    fn from_file(name: &str, batch: usize, size: Option<usize>) -> Result<Subject> {
-        let network = convnet::onnx::import(name)?;
-        let shape = network.inputs().next().and_then(|input| input.shape.clone()).unwrap_or_default();
-        let &[_, channels, height, width] = shape.as_slice() else {
-            return Err(convnet::Error::other(format!("{name}: expected an input of images [N, C, H, W], got {shape:?}")));
+        let classes = match classes {
+            Some(classes) => classes,
+            // A file need not say it.
+            None => no_grad(|| model.forward(&images))?.shape().get(1).copied().unwrap_or(1),
         };
-        let side = |fixed: Option<usize>| fixed.or(size).unwrap_or(224);
-        let images =
-            Tensor::randn([batch, channels.unwrap_or(3), side(height), side(width)]).to_memory_format(MemoryFormat::ChannelsLast)?;
-        // From what it computes, since a file need not say it.
-        let classes = no_grad(|| network.forward(&images))?.shape().get(1).copied().unwrap_or(1);
-        Ok(Subject { model: Box::new(network), images, classes })
+        Ok(Subject { model, images, classes })
     }
 
     /// A forward pass in evaluation.

@@ -7,8 +7,9 @@ use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use convnet::nn::Module;
-use convnet::{MemoryFormat, Tensor, models, no_grad};
+use convnet::{MemoryFormat, Tensor, no_grad};
 
+use crate::model::Network;
 use crate::{Fallible, machine, median};
 
 const BATCHES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -24,12 +25,9 @@ const LONG: Duration = Duration::from_millis(2500);
 const SAMPLE: f64 = 0.02;
 
 pub fn print(name: &str) -> Fallible<()> {
-    let info = models::info(name)?;
-    let [channels, height, _] = info.input;
-    let model = models::create(name, info.classes)?;
+    let Network { model, channels, size: [height, _], fixed, .. } = Network::new(name, None)?;
     model.eval();
     // As elsewhere in this program, models for small images take no others.
-    let fixed = channels == 1 || height == 32;
     let size = if fixed { height } else { SIZE };
     writeln!(stdout(), "{name}, inference, {}", machine())?;
     writeln!(

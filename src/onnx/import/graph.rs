@@ -93,6 +93,14 @@ pub struct ValueInfo {
     pub shape: Option<Vec<Option<usize>>>,
 }
 
+impl ValueInfo {
+    /// Returns the shape as messages show it.
+    pub(super) fn sizes(&self) -> String {
+        let sizes = self.shape.iter().flatten().map(|size| size.map_or("?".to_string(), |size| size.to_string()));
+        format!("[{}]", sizes.collect::<Vec<_>>().join(", "))
+    }
+}
+
 pub(super) struct Graph {
     pub(super) values: Vec<Entry>,
     pub(super) steps: Vec<Step>,

@@ -130,17 +130,30 @@ impl Network {
             if x.dtype() != element.dtype() && !widened {
                 return Err(Error::argument("onnx", format!("input `{}` is {}, got {}", info.name, element.name(), x.dtype())));
             }
-            if let Some(shape) = info.shape.as_ref().filter(|shape| shape.len() != x.ndim()) {
-                let wanted: Vec<String> = shape.iter().map(|size| size.map_or("?".to_string(), |size| size.to_string())).collect();
-                return Err(Error::shape("onnx", format!("input `{}` is [{}], got shape {:?}", info.name, wanted.join(", "), x.shape())));
+            if info.shape.as_ref().is_some_and(|shape| shape.len() != x.ndim()) {
+                return Err(Error::shape("onnx", format!("input `{}` is {}, got shape {:?}", info.name, info.sizes(), x.shape())));
             }
             slots[*slot] = Some(Value { tensor: x.clone(), element });
         }
         for (action, dead) in self.actions.iter().zip(&self.last_reads) {
-            self.act(action, &mut slots)?;
+            self.act(action, &mut slots).map_err(|error| self.with_other_sizes(inputs, error))?;
             dead.iter().for_each(|&slot| slots[slot] = None);
         }
         self.graph.outputs.iter().map(|&(_, slot)| Ok(self.read(&slots, slot)?.tensor)).collect()
+    }
+
+    /// Adds to an error which inputs do not have the sizes in the file, if there are some: a graph
+    /// that was exported for one batch may take another, or fail somewhere.
+    fn with_other_sizes(&self, inputs: &[&Tensor], error: Error) -> Error {
+        let fits = |fixed: &Option<usize>, size: usize| fixed.is_none_or(|fixed| fixed == size);
+        for (x, (info, _)) in inputs.iter().zip(&self.graph.inputs) {
+            let wanted = info.shape.iter().flatten();
+            if !wanted.zip(x.shape()).all(|(fixed, &size)| fits(fixed, size)) {
+                let context = format!("input `{}` is {} in the file, got shape {:?}", info.name, info.sizes(), x.shape());
+                return Error::Context { context, source: Box::new(error) };
+            }
+        }
+        error
     }
 
     /// Returns a value that was computed, or a stored one.

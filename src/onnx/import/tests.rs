@@ -176,6 +176,18 @@ fn nodes_in_any_order_and_functions_run() {
 }
 
 #[test]
+fn an_error_names_the_sizes_that_a_file_was_written_for() {
+    let mut fixed = model(vec![node("Reshape", &["x", "s"], &["y"])], vec![ints("s", &[1, 4])], "y");
+    let dim = [1, 2, 2].map(|size| Dimension { value: Some(dimension::Value::DimValue(size)), ..Default::default() }).to_vec();
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
+    fixed.graph.as_mut().unwrap().input[0].r#type.as_mut().unwrap().value = Some(type_proto::Value::TensorType(tensor));
+    let network = read(&fixed).unwrap();
+    assert_eq!(network.forward(&Tensor::ones([1, 2, 2])).unwrap().shape(), [1, 4]);
+    let message = network.forward(&Tensor::ones([3, 2, 2])).unwrap_err().to_string();
+    assert!(message.contains("input `x` is [1, 2, 2] in the file, got shape [3, 2, 2]"), "{message}");
+}
+
+#[test]
 fn convolutions_normalise_train_and_copy_as_layers_do() {
     crate::manual_seed(1);
     let weight: Vec<f32> = Tensor::randn([4 * 3 * 9]).to_vec().unwrap();
