@@ -2,7 +2,7 @@
 
 use super::Operator::{Binary, General, Test, Unary};
 use super::{Table, as_float, signed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::onnx::element::{ElementType, Value};
 use crate::onnx::import::node::Call;
 use crate::tensor::compute::zip_with;
@@ -232,6 +232,12 @@ pub(super) fn converted(value: &Value, element: ElementType) -> Result<Tensor> {
     let x = &value.tensor;
     match element {
         ElementType::Bool => x.ne_scalar(0.0),
+        // Numbers that are not rounded would be wrong.
+        ElementType::Float8E4m3fn | ElementType::Float8E4m3fnuz | ElementType::Float8E5m2 | ElementType::Float8E5m2fnuz
+            if value.element != element =>
+        {
+            Err(Error::argument("cast", format!("conversion to {} is not supported; floating point of 16 to 64 bits is", element.name())))
+        }
         ElementType::Float16 | ElementType::Bfloat16 if value.element != element => {
             let [bits, least] = if element == ElementType::Float16 { [10, -14] } else { [7, -126] };
             let greatest = if element == ElementType::Float16 { 65504.0 } else { f64::from(f32::from_bits(0x7f7f_0000)) };
