@@ -154,14 +154,14 @@ fn fold(graph: &mut Graph, length: usize, limit: &mut AllocLimit) -> Parsed<()> 
         };
         let wrong = |error: Error| error.to_string();
         let sizes = meta::run(|| run_node(node, &inputs, false)).map_err(wrong)?;
-        match work.checked_sub(cost(node, &inputs, &sizes)) {
-            Some(rest) => work = rest,
-            None => {
-                left.push(step);
-                continue;
-            }
-        }
-        limit.take(memory(node, &inputs, &sizes))?;
+        let bytes = memory(node, &inputs, &sizes);
+        limit.take(bytes)?;
+        let Some(rest) = work.checked_sub(cost(node, &inputs, &sizes)) else {
+            limit.give_back(bytes);
+            left.push(step);
+            continue;
+        };
+        work = rest;
         let values = run_node(node, &inputs, false).map_err(wrong)?;
         if node.outputs.iter().skip(values.len()).any(Option::is_some) {
             return Err(format!("node `{}` ({}) has more outputs than its operator", node.name, node.op));
