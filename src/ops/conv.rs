@@ -291,6 +291,15 @@ impl Tensor {
     /// [`Error::Shape`] or [`Error::Argument`] when sizes do not fit, groups do not divide the
     /// channels or the kernel is longer than the padded input; [`Error::DType`] unless all are
     /// floating point, [`Error::MixedDTypes`] unless they have the same type.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::Conv1dOptions};
+    ///
+    /// let x = Tensor::from_vec(vec![1.0f32, 2.0, 4.0, 7.0], [1, 4])?;
+    /// let differences = Tensor::from_vec(vec![-1.0f32, 1.0], [1, 1, 2])?;
+    /// assert_eq!(x.conv1d(&differences, None, Conv1dOptions::new())?.to_vec::<f32>()?, [1.0, 2.0, 3.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv1dOptions) -> Result<Tensor> {
         batched(self, 3, |x| x.convolve_sequences(weight, bias, options))
     }

@@ -94,6 +94,16 @@ impl Tensor {
     /// do not divide the channels or the output padding is not less than stride or dilation;
     /// [`Error::DType`] unless all are floating point, [`Error::MixedDTypes`] unless they have the
     /// same type.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::ConvTranspose2dOptions};
+    ///
+    /// // Each pixel becomes a square of 2×2.
+    /// let x = Tensor::from_vec(vec![1.0f32, 3.0], [1, 1, 1, 2])?;
+    /// let y = x.conv_transpose2d(&Tensor::ones([1, 1, 2, 2]), None, ConvTranspose2dOptions::new().stride(2))?;
+    /// assert_eq!(y.to_vec::<f32>()?, [1.0, 1.0, 3.0, 3.0, 1.0, 1.0, 3.0, 3.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     pub fn conv_transpose2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose2dOptions) -> Result<Tensor> {
         batched(self, 4, |x| x.transposed(weight, bias, options))
     }

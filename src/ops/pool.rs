@@ -282,6 +282,16 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] for another number of dimensions or an empty map, [`Error::DType`] unless
     /// floating point.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![1.0f32, 2.0, 3.0, 6.0, 8.0], [1, 1, 5])?;
+    /// assert_eq!(x.adaptive_avg_pool2d(1)?.to_vec::<f32>()?, [4.0]);
+    /// // Windows overlap where the size does not divide: 1 2 3 and 3 6 8.
+    /// assert_eq!(x.adaptive_max_pool2d([1, 2])?.to_vec::<f32>()?, [3.0, 8.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     pub fn adaptive_avg_pool2d(&self, output: impl Into<Pair>) -> Result<Tensor> {
         let output = output.into().0;
         batched(self, 4, |x| x.adaptive_average(output))

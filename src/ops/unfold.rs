@@ -48,6 +48,17 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the kernel does not fit, [`Error::DType`] unless the tensor is
     /// floating point.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::UnfoldOptions};
+    ///
+    /// let x = Tensor::from_vec(vec![1.0f32, 2.0, 3.0], [1, 1, 3])?;
+    /// let columns = x.unfold([1, 2], UnfoldOptions::new())?; // the patches 1 2 and 2 3
+    /// assert_eq!(columns.to_vec::<f32>()?, [1.0, 2.0, 2.0, 3.0]);
+    /// // Each pixel is summed as often as a patch has it.
+    /// assert_eq!(columns.fold([1, 3], [1, 2], UnfoldOptions::new())?.to_vec::<f32>()?, [1.0, 4.0, 3.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
     pub fn unfold(&self, kernel: impl Into<Pair>, options: UnfoldOptions) -> Result<Tensor> {
         let kernel = kernel.into().0;
         batched(self, 4, |x| x.columns(kernel, options))

@@ -1,6 +1,6 @@
 //! The optimisers Adam and AdamW.
 
-use super::check_range;
+use super::check_moments;
 use super::param_groups::GroupedOptimizer;
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::Result;
@@ -74,11 +74,7 @@ impl<const DECOUPLED: bool> UpdateRule for AdamOptions<DECOUPLED> {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        check_range(Self::NAME, "learning rate", self.learning_rate, f64::INFINITY)?;
-        check_range(Self::NAME, "the first beta", self.betas[0], 1.0)?;
-        check_range(Self::NAME, "the second beta", self.betas[1], 1.0)?;
-        check_range(Self::NAME, "epsilon", self.epsilon, f64::INFINITY)?;
-        check_range(Self::NAME, "weight decay", self.weight_decay, f64::INFINITY)
+        check_moments(Self::NAME, self.learning_rate, self.betas, self.epsilon, self.weight_decay)
     }
 
     fn needs(&self) -> [bool; MAX_SLOTS] {

@@ -1,6 +1,6 @@
 //! The optimiser Lamb.
 
-use super::check_range;
+use super::check_moments;
 use super::param_groups::GroupedOptimizer;
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::{Error, Result};
@@ -105,11 +105,7 @@ impl UpdateRule for LambOptions {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        check_range("lamb", "learning rate", self.learning_rate, f64::INFINITY)?;
-        check_range("lamb", "the first beta", self.betas[0], 1.0)?;
-        check_range("lamb", "the second beta", self.betas[1], 1.0)?;
-        check_range("lamb", "epsilon", self.epsilon, f64::INFINITY)?;
-        check_range("lamb", "weight decay", self.weight_decay, f64::INFINITY)?;
+        check_moments("lamb", self.learning_rate, self.betas, self.epsilon, self.weight_decay)?;
         if self.max_grad_norm > 0.0 {
             return Ok(());
         }

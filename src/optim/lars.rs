@@ -1,9 +1,9 @@
 //! The optimiser Lars.
 
-use super::check_range;
 use super::param_groups::GroupedOptimizer;
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
-use crate::error::{Error, Result};
+use super::{check_range, check_velocity};
+use crate::error::Result;
 use crate::kernels::optim::{self, norm, update};
 use crate::kernels::runtime::simd::Real;
 use crate::nn::Parameter;
@@ -112,17 +112,10 @@ impl UpdateRule for LarsOptions {
 
     fn check(&self) -> Result<()> {
         check_range("lars", "learning rate", self.learning_rate, f64::INFINITY)?;
-        check_range("lars", "momentum", self.momentum, 1.0)?;
         check_range("lars", "weight decay", self.weight_decay, f64::INFINITY)?;
         check_range("lars", "the trust coefficient", self.trust_coefficient, f64::INFINITY)?;
         check_range("lars", "epsilon", self.epsilon, f64::INFINITY)?;
-        if !(0.0..=1.0).contains(&self.dampening) {
-            return Err(Error::argument("lars", format!("dampening must be in [0, 1], got {}", self.dampening)));
-        }
-        if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
-            return Err(Error::argument("lars", "nesterov needs a momentum above 0 and no dampening"));
-        }
-        Ok(())
+        check_velocity("lars", self.momentum, self.dampening, self.nesterov)
     }
 
     fn needs(&self) -> [bool; MAX_SLOTS] {

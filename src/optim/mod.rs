@@ -164,6 +164,27 @@ impl<O: Optimizer + ?Sized> Optimizer for Box<O> {
     }
 }
 
+/// Checks the options that Adam and its variants share.
+pub(crate) fn check_moments(op: &'static str, learning_rate: f64, betas: [f64; 2], epsilon: f64, weight_decay: f64) -> Result<()> {
+    check_range(op, "learning rate", learning_rate, f64::INFINITY)?;
+    check_range(op, "the first beta", betas[0], 1.0)?;
+    check_range(op, "the second beta", betas[1], 1.0)?;
+    check_range(op, "epsilon", epsilon, f64::INFINITY)?;
+    check_range(op, "weight decay", weight_decay, f64::INFINITY)
+}
+
+/// Checks the options of gradient descent with a velocity.
+pub(crate) fn check_velocity(op: &'static str, momentum: f64, dampening: f64, nesterov: bool) -> Result<()> {
+    check_range(op, "momentum", momentum, 1.0)?;
+    if !(0.0..=1.0).contains(&dampening) {
+        return Err(Error::argument(op, format!("dampening must be in [0, 1], got {dampening}")));
+    }
+    if nesterov && (momentum == 0.0 || dampening != 0.0) {
+        return Err(Error::argument(op, "nesterov needs a momentum above 0 and no dampening"));
+    }
+    Ok(())
+}
+
 /// Checks that `value` is in `[0, ∞)`, or in `[0, below)`.
 pub(crate) fn check_range(op: &'static str, name: &str, value: f64, below: f64) -> Result<()> {
     if value >= 0.0 && value < below {

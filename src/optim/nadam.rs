@@ -1,8 +1,8 @@
 //! The optimiser NAdam.
 
-use super::check_range;
 use super::param_groups::GroupedOptimizer;
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
+use super::{check_moments, check_range};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;
@@ -84,11 +84,7 @@ impl UpdateRule for NAdamOptions {
     const NUMBER: Option<&'static str> = Some("mu_product");
 
     fn check(&self) -> Result<()> {
-        check_range("nadam", "learning rate", self.learning_rate, f64::INFINITY)?;
-        check_range("nadam", "the first beta", self.betas[0], 1.0)?;
-        check_range("nadam", "the second beta", self.betas[1], 1.0)?;
-        check_range("nadam", "epsilon", self.epsilon, f64::INFINITY)?;
-        check_range("nadam", "weight decay", self.weight_decay, f64::INFINITY)?;
+        check_moments("nadam", self.learning_rate, self.betas, self.epsilon, self.weight_decay)?;
         check_range("nadam", "momentum decay", self.momentum_decay, f64::INFINITY)
     }
 

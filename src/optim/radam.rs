@@ -1,6 +1,6 @@
 //! The optimiser RAdam.
 
-use super::check_range;
+use super::check_moments;
 use super::param_groups::GroupedOptimizer;
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, visit_flag};
 use crate::error::Result;
@@ -67,11 +67,7 @@ impl UpdateRule for RAdamOptions {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        check_range("radam", "learning rate", self.learning_rate, f64::INFINITY)?;
-        check_range("radam", "the first beta", self.betas[0], 1.0)?;
-        check_range("radam", "the second beta", self.betas[1], 1.0)?;
-        check_range("radam", "epsilon", self.epsilon, f64::INFINITY)?;
-        check_range("radam", "weight decay", self.weight_decay, f64::INFINITY)
+        check_moments("radam", self.learning_rate, self.betas, self.epsilon, self.weight_decay)
     }
 
     fn needs(&self) -> [bool; MAX_SLOTS] {

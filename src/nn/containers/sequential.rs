@@ -75,7 +75,7 @@ impl Sequential {
         self.children.len()
     }
 
-    /// Whether there are no children.
+    /// Returns whether there are no children.
     pub fn is_empty(&self) -> bool {
         self.children.is_empty()
     }

@@ -345,7 +345,7 @@ impl TrainingMode {
         TrainingMode { training: AtomicBool::new(true) }
     }
 
-    /// Whether the layer is in training.
+    /// Returns whether the layer is in training.
     pub fn is_training(&self) -> bool {
         self.training.load(Ordering::Relaxed)
     }

@@ -216,7 +216,7 @@ impl Parameter {
         self.shared.version.load(Ordering::Acquire)
     }
 
-    /// Whether gradients are switched off for this parameter.
+    /// Returns whether gradients are switched off for this parameter.
     pub fn is_frozen(&self) -> bool {
         self.shared.frozen.load(Ordering::Relaxed)
     }

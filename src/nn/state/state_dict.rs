@@ -99,7 +99,7 @@ impl StateDict {
         }
     }
 
-    /// Whether there is a tensor with this name.
+    /// Returns whether there is a tensor with this name.
     pub fn contains_key(&self, name: &str) -> bool {
         self.index.contains_key(name)
     }
@@ -117,7 +117,7 @@ impl StateDict {
         self.entries.len()
     }
 
-    /// Whether there are no tensors.
+    /// Returns whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -231,7 +231,7 @@ pub struct StateDifference {
 }
 
 impl StateDifference {
-    /// Whether both state dicts are the same.
+    /// Returns whether both state dicts are the same.
     pub fn is_empty(&self) -> bool {
         self.faults().next().is_none()
     }
