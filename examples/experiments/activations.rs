@@ -14,45 +14,20 @@
 //! What to look at: the slope of the lines in the logarithmic charts of `activations.svg`. A
 //! straight line down is a vanishing gradient, and only its rate differs between functions.
 
+mod curves;
+
 use convnet::chart::Chart;
+use convnet::data::{Dataset, Normalize};
 use convnet::nn::{Linear, Module, ReLU, Sequential, init};
 use convnet::optim::{Optimizer, Sgd};
 use convnet::{DType, Result, Tensor, inspect, manual_seed};
 
-use super::lab::{Experiment, Lab, ensure, say, shuffled, spread, table, tensors};
-use convnet::data::{Dataset, Normalize};
+use super::lab::{Experiment, Lab, ensure, plus_minus, say, shuffled, spread, table, tensors};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "activations", claim: "a sigmoid loses the gradient of 32 layers, a ReLU from Kaiming's start keeps it", run };
 
 type Function = fn(&Tensor) -> Result<Tensor>;
-
-/// Activations by family.
-const FAMILIES: &[(&str, &[(&str, Function)])] = &[
-    ("bounded", &[("sigmoid", Tensor::sigmoid), ("hardsigmoid", Tensor::hardsigmoid), ("tanh", Tensor::tanh), ("relu6", Tensor::relu6)]),
-    (
-        "rectifiers",
-        &[
-            ("relu", |x| Ok(x.relu())),
-            ("leaky_relu, 0.1", |x| x.leaky_relu(0.1)),
-            ("elu", |x| x.elu(1.0)),
-            ("selu", Tensor::selu),
-            ("celu, 2", |x| x.celu(2.0)),
-            ("maxout of x and -x", |x| x.maximum(&x.neg())),
-        ],
-    ),
-    (
-        "smooth",
-        &[
-            ("softplus", Tensor::softplus),
-            ("logsigmoid", Tensor::logsigmoid),
-            ("gelu", Tensor::gelu),
-            ("silu", Tensor::silu),
-            ("mish", Tensor::mish),
-            ("hardswish", Tensor::hardswish),
-        ],
-    ),
-];
 
 /// Activations of the deep networks, with the outputs that a unit has before it.
 const DEEP: &[(&str, Function, usize)] = &[
@@ -66,33 +41,13 @@ const DEPTHS: [usize; 4] = [4, 8, 16, 32];
 const STARTS: [&str; 2] = ["Xavier", "Kaiming"];
 
 fn run(lab: &Lab) -> Result<String> {
-    curves(lab)?;
+    curves::curves(lab)?;
     let (mut charts, sigmoid, relu) = depth(lab)?;
     charts.push(dead(lab)?);
     lab.chart("activations.svg", Chart::panels(&charts, 1))?;
     ensure(sigmoid < 1e-12, format_args!("{sigmoid:.1e} of a gradient passes 32 sigmoids"))?;
     ensure((0.1..10.0).contains(&relu), format_args!("{relu:.2} of a gradient passes 32 ReLUs from Kaiming's start"))?;
     Ok(format!("through 32 layers from Kaiming's start, {sigmoid:.0e} of a gradient passes sigmoids, {relu:.2} passes ReLUs"))
-}
-
-/// Draws the functions and their slopes.
-fn curves(lab: &Lab) -> Result<()> {
-    let x = Tensor::linspace(-4.0, 4.0, 161).to_dtype(DType::F64)?.with_grad();
-    let at = x.to_vec::<f64>()?;
-    let mut charts = vec![];
-    for (family, functions) in FAMILIES {
-        let mut function = Chart::new(format!("Functions, {family}")).x("x").y("f(x)").y_range(-2.5, 4.0);
-        let mut slope = Chart::new(format!("Slopes, {family}")).x("x").y("f'(x)").y_range(-1.2, 1.8);
-        for (name, f) in *functions {
-            let y = f(&x)?;
-            let gradients = y.sum(..)?.backward()?;
-            let slopes = gradients.get(&x).map_or(Ok(vec![]), Tensor::to_vec::<f64>)?;
-            function = function.curve(*name, at.iter().copied().zip(y.to_vec::<f64>()?));
-            slope = slope.curve(*name, at.iter().copied().zip(slopes));
-        }
-        charts.extend([function, slope]);
-    }
-    lab.chart("activations_curves.svg", Chart::panels(&charts, 2))
 }
 
 /// Returns the norm of the loss's gradient by the output of each layer, divided by that of the
@@ -102,10 +57,8 @@ fn gradient_norms(f: Function, pieces: usize, start: usize, depth: usize, width:
     let mut outputs = vec![];
     for _ in 0..depth {
         let shape = [pieces * width, width];
-        let weight = match STARTS[start] {
-            "Xavier" => init::xavier_normal(shape, init::Gain::Linear)?,
-            _ => init::kaiming_normal(shape, init::Fan::In, init::Gain::Relu)?,
-        };
+        let xavier = || init::xavier_normal(shape, init::Gain::Linear);
+        let weight = if start == 0 { xavier()? } else { init::kaiming_normal(shape, init::Fan::In, init::Gain::Relu)? };
         h = f(&h.linear(&weight.to_dtype(DType::F64)?.with_grad(), None)?)?;
         h.retain_grad();
         outputs.push(h.clone());
@@ -122,7 +75,7 @@ fn gradient_norms(f: Function, pieces: usize, start: usize, depth: usize, width:
 fn depth(lab: &Lab) -> Result<(Vec<Chart>, f64, f64)> {
     let (width, seeds) = (lab.pick(32, 128), 3);
     let mut rows = vec![["activation", "start", "4 layers", "8", "16", "32"].map(String::from)];
-    let (mut charts, mut figures) = (vec![], [0.0; 2]);
+    let (mut charts, mut figures) = (vec![], vec![]);
     for (start, name_of_start) in STARTS.iter().enumerate() {
         let title = format!("Gradient by layer, 32 layers, {name_of_start}'s start");
         let mut chart = Chart::new(title).x("layer").y("norm, last layer = 1").log_y().y_range(1e-25, 1e5);
@@ -140,11 +93,7 @@ fn depth(lab: &Lab) -> Result<(Vec<Chart>, f64, f64)> {
                 cells.push(format!("{passes:.1e}"));
                 if depth == 32 {
                     chart = chart.curve(*name, (1..).map(f64::from).zip(logarithms.iter().map(|l| l.exp())));
-                    match (*name, *name_of_start) {
-                        ("sigmoid", "Kaiming") => figures[0] = passes,
-                        ("relu", "Kaiming") => figures[1] = passes,
-                        _ => {}
-                    }
+                    figures.push(passes);
                 }
             }
             let [a, b, c, d] = std::array::from_fn(|i| cells[i].clone());
@@ -154,7 +103,8 @@ fn depth(lab: &Lab) -> Result<(Vec<Chart>, f64, f64)> {
     }
     say("gradient behind the first layer, as a part of that behind the last (geometric mean of 3 seeds)");
     table(&rows);
-    Ok((charts, figures[0], figures[1]))
+    // Kaiming's start is the second.
+    Ok((charts, figures[DEEP.len()], figures[DEEP.len() + 2]))
 }
 
 /// Counts dead units by learning rate.
@@ -166,7 +116,7 @@ fn dead(lab: &Lab) -> Result<Chart> {
     let (test, _) = tensors(&data.test, 0..300, normalise())?;
     let (images, test) = (images.flatten(1, -1)?, test.flatten(1, -1)?);
     let rates = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
-    let mut rows = vec![["learning rate", "dead, mean", "deviation", "final loss"].map(String::from)];
+    let mut rows = vec![["learning rate", "dead", "final loss"].map(String::from)];
     let mut points = vec![];
     for rate in rates {
         let (mut shares, mut losses) = (vec![], vec![]);
@@ -195,17 +145,17 @@ fn dead(lab: &Lab) -> Result<Chart> {
             shares.push(counted.iter().map(|layer| layer.share()).sum::<f64>() / counted.len().max(1) as f64);
             losses.push(last);
         }
-        let ((mean, deviation), (loss, _)) = (spread(&shares), spread(&losses));
-        rows.push([format!("{rate}"), format!("{mean:.3}"), format!("{deviation:.3}"), format!("{loss:.2}")]);
-        points.push((rate, mean, deviation));
+        rows.push([rate.to_string(), plus_minus(&shares), format!("{:.2}", spread(&losses).0)]);
+        let (mean, deviation) = spread(&shares);
+        points.push((rate, mean - deviation, mean, mean + deviation));
     }
     say(format_args!("\nshare of dead ReLUs after training on {limit} of {}, 3 seeds", data.name));
     table(&rows);
-    ensure(points[5].1 > points[0].1 + 0.2, "the largest learning rate does not kill more ReLUs than the smallest")?;
+    ensure(points[5].2 > points[0].2 + 0.2, "the largest learning rate does not kill more ReLUs than the smallest")?;
     Ok(Chart::new("Dead ReLUs by learning rate (3 seeds)")
         .x("learning rate of SGD")
         .y("share of units")
         .log_x()
-        .curve("dead", points.iter().map(|p| (p.0, p.1)))
-        .band("dead", points.iter().map(|p| (p.0, p.1 - p.2, p.1 + p.2))))
+        .curve("dead", points.iter().map(|p| (p.0, p.2)))
+        .band("dead", points.iter().map(|p| (p.0, p.1, p.3))))
 }

@@ -19,6 +19,9 @@
 //! Look at: the grid's best row, the rewards of both searches, and their fronts of accuracy and
 //! cost.
 
+mod scaling;
+mod space;
+
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::Write as _;
@@ -26,11 +29,11 @@ use std::path::PathBuf;
 
 use convnet::chart::Chart;
 use convnet::data::{Resize, Rng};
-use convnet::models::{ConvNormActivation, MBConv, MBConvOptions, NormOptions};
-use convnet::nn::Activation;
+use convnet::models::MBConvOptions;
 use convnet::prelude::*;
+use space::{BLOCKS, CHOICES, Genome, blocks, build};
 
-use super::lab::{Experiment, Lab, Pictures, accuracy, ensure, first, fit, say, spread, table};
+use super::lab::{Experiment, Lab, Pictures, accuracy, ensure, first, fit, plus_minus, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "architecture_search",
@@ -40,15 +43,6 @@ pub const EXPERIMENT: Experiment = Experiment {
 
 /// The exponent of cost in the reward.
 const W: f64 = -0.07;
-const BLOCKS: usize = 4;
-/// The choices for each block.
-const KERNELS: [usize; 2] = [3, 5];
-const EXPANSIONS: [usize; 3] = [1, 3, 6];
-const WIDTHS: [usize; 4] = [8, 16, 24, 32];
-const CHOICES: [usize; 4] = [KERNELS.len(), EXPANSIONS.len(), WIDTHS.len(), 2];
-
-/// The index of each choice: kernel, expansion, width, squeeze-and-excitation, block by block.
-type Genome = [usize; CHOICES.len() * BLOCKS];
 
 /// What a training gave.
 #[derive(Clone, Copy)]
@@ -69,7 +63,7 @@ fn run(lab: &Lab) -> Result<String> {
     say(format_args!("{}: {} to train on, {} to validate on", digits.name, train.len(), valid.len()));
     let seeds = lab.pick(1, 3);
     let mut grid = Trainings { train, valid, size: digits.size, epochs: lab.pick(2, 3), known: HashMap::new(), file: None };
-    let scaled = scale(&grid, lab.seed, seeds)?;
+    let scaled = scaling::scale(&grid, lab.seed, seeds)?;
 
     let file = lab.output(&format!("architecture_search_{}_{}.csv", digits.size, grid.train.len()))?;
     grid.remember(file)?;
@@ -89,8 +83,7 @@ fn run(lab: &Lab) -> Result<String> {
             winners[1].push(winner.cost / 1e6);
             all.extend(found);
         }
-        let cell = |values: &[f64]| format!("{:.3} ± {:.3}", spread(values).0, spread(values).1);
-        rows.push([name.into(), cell(&rewards), cell(&winners[0]), cell(&winners[1])]);
+        rows.push([name.into(), plus_minus(&rewards), plus_minus(&winners[0]), plus_minus(&winners[1])]);
         chart = chart.curve(name, front(all));
         best.push(spread(&rewards).0);
     }
@@ -192,73 +185,4 @@ fn front(mut all: Vec<Trained>) -> Vec<(f64, f64)> {
         }
     });
     all.iter().map(|trained| (trained.cost / 1e6, trained.accuracy)).collect()
-}
-
-/// Trains the small network and all choices of α, β, γ that cost about twice as much.
-fn scale(trainings: &Trainings, seed: u64, seeds: u64) -> Result<String> {
-    let mut rows = vec![["α depth", "β width", "γ resolution", "α·β²·γ²", "cost, measured", "accuracy"].map(String::from)];
-    let measure = |[alpha, beta, gamma]: [f64; 3]| -> Result<(f64, f64, f64)> {
-        let size = (trainings.size as f64 * gamma).round() as usize;
-        let wide = |channels: f64| (channels * beta).round() as usize;
-        let mut blocks = Vec::new();
-        for (stage, width) in [12.0, 24.0].into_iter().enumerate() {
-            for repeat in 0..(2.0 * alpha).round() as usize {
-                let inputs = blocks.last().map_or(wide(8.0), |block: &MBConvOptions| block.outputs);
-                let stride = if repeat == 0 && (stage == 1 || trainings.size > 8) { 2 } else { 1 };
-                blocks.push(block(inputs, wide(width), 3, 3, stride, false));
-            }
-        }
-        let trained = (seed..seed + seeds).map(|seed| trainings.run(&blocks, size, seed)).collect::<Result<Vec<_>>>()?;
-        let (mean, deviation) = spread(&trained.iter().map(|trained| trained.accuracy).collect::<Vec<_>>());
-        Ok((mean, deviation, trained[0].cost))
-    };
-    let base = measure([1.0; 3])?;
-    rows.push(["1", "1", "1", "1", "1.00", &format!("{:.3} ± {:.3}", base.0, base.1)].map(String::from));
-    let (mut best, mut name) = (0.0, String::new());
-    let steps = |steps: [f64; 4]| steps;
-    for alpha in steps([1.0, 1.5, 2.0, 2.5]) {
-        for beta in steps([1.0, 1.2, 1.414, 1.6]) {
-            for gamma in steps([1.0, 1.2, 1.414, 1.6]) {
-                let product = alpha * beta * beta * gamma * gamma;
-                if (product - 2.0f64).abs() > 0.2 {
-                    continue;
-                }
-                let (mean, deviation, cost) = measure([alpha, beta, gamma])?;
-                let cells = [alpha, beta, gamma].map(|factor| factor.to_string());
-                let [a, b, c] = cells.clone();
-                rows.push([a, b, c, format!("{product:.2}"), format!("{:.2}", cost / base.2), format!("{mean:.3} ± {deviation:.3}")]);
-                if mean > best {
-                    (best, name) = (mean, cells.join(", "));
-                }
-            }
-        }
-    }
-    table(&rows);
-    Ok(format!("best α, β, γ: {name} with {best:.3}, unscaled {:.3}", base.0))
-}
-
-fn block(inputs: usize, outputs: usize, kernel: usize, expansion: usize, stride: usize, squeeze: bool) -> MBConvOptions {
-    let squeeze = squeeze.then_some(((inputs / 4).max(2), Activation::Relu, Activation::Sigmoid));
-    let (expanded, activation, norm) = (inputs * expansion, Activation::Relu, NormOptions::DEFAULT);
-    MBConvOptions { inputs, expanded, outputs, kernel, stride, activation, squeeze, norm, stochastic_depth: 0.0 }
-}
-
-/// Returns the blocks of a genome; the size is halved in the first (of a large picture) and the
-/// third.
-fn blocks(genome: &Genome, size: usize) -> Vec<MBConvOptions> {
-    let mut inputs = 8;
-    let of = |(i, genes): (usize, &[usize])| {
-        let stride = if i == 2 || (i == 0 && size > 8) { 2 } else { 1 };
-        let options = block(inputs, WIDTHS[genes[2]], KERNELS[genes[0]], EXPANSIONS[genes[1]], stride, genes[3] == 1);
-        inputs = options.outputs;
-        options
-    };
-    genome.chunks(CHOICES.len()).enumerate().map(of).collect()
-}
-
-fn build(blocks: &[MBConvOptions]) -> Sequential {
-    let (stem, last) = (blocks.first().map_or(8, |block| block.inputs), blocks.last().map_or(8, |block| block.outputs));
-    let network = Sequential::new().push(ConvNormActivation::new(1, stem, 3, 1, Activation::Relu, NormOptions::DEFAULT));
-    let network = blocks.iter().fold(network, |network, options| network.push(MBConv::new(options)));
-    network.push(AdaptiveAvgPool2d::new(1)).push(Flatten).push(Linear::new(last, 10))
 }

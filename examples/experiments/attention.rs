@@ -19,14 +19,15 @@
 //! table says the same in a number: the mean factor of the first block on the digit, divided by
 //! that beside it.
 
-use convnet::data::{Image, Rng};
+use convnet::data::Image;
 use convnet::inspect;
 use convnet::models::{BasicBlock, Cbam, ChannelAttention, SpatialAttention, SqueezeExcite};
 use convnet::ops::Interpolation;
 use convnet::prelude::*;
-use convnet::train::{Mean, accuracy};
+use convnet::train::accuracy;
 
-use super::lab::{Experiment, Lab, Pictures, ensure, say, spread, table};
+use super::clutter::{Clutter, Scenes};
+use super::lab::{Experiment, Lab, Pictures, ensure, fit_by, glyphs, predict, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "attention",
@@ -47,11 +48,19 @@ const KINDS: [(&str, Layer); 5] = [
 
 fn run(lab: &Lab) -> Result<String> {
     let digits = lab.digits()?;
-    let mut rng = Rng::new(lab.seed);
-    let train = Scenes::new(&digits.train, lab.pick(4000, 20_000), &mut rng)?;
-    let test = Scenes::new(&digits.test, lab.pick(300, 2000), &mut rng)?;
-    let size = train.pictures.shape()[2];
-    say(format_args!("{} among pieces of others, pictures of {size}×{size}\n", digits.name));
+    // Digits of MNIST are halved: what the experiment is about are places, not details.
+    let digit = if digits.size > 16 { digits.size / 2 } else { digits.size };
+    let clutter = Clutter { digit, side: 3 * digit - 6, pieces: digit / 3 };
+    let scenes = |pictures: &Pictures, count: usize, seed: u64| {
+        let halved = glyphs(pictures, 20_000)?.into_iter().map(|(pixels, label)| {
+            let picture = Tensor::from_vec(pixels, [1, 1, digits.size, digits.size])?;
+            Ok((picture.adaptive_avg_pool2d(digit)?.to_vec::<f32>()?, label))
+        });
+        clutter.scenes(&halved.collect::<Result<Vec<_>>>()?, count, seed)
+    };
+    let train = scenes(&digits.train, lab.pick(4000, 10_000), lab.seed)?;
+    let test = scenes(&digits.test, lab.pick(300, 2000), lab.seed + 1)?;
+    say(format_args!("{} among pieces of others, pictures of {side}×{side}\n", digits.name, side = clutter.side));
 
     let seeds = lab.pick(1, 5);
     let mut rows = vec![["attention", "parameters", "accuracy", "±", "on / beside the digit"].map(String::from)];
@@ -62,10 +71,12 @@ fn run(lab: &Lab) -> Result<String> {
             manual_seed(lab.seed + seed);
             let model = network(layer);
             parameters = model.num_parameters();
-            learn(&model, &train, 2, lab.seed + seed)?;
-            accuracies.push(tested(&model, &test)?);
-            if let Some(maps) = positions(&model, &test.pictures.narrow(0, 0, 100)?)? {
-                ratios.push(test.on_and_beside(&maps[0])?);
+            fit_by(&model, train.labels.numel(), 2, 50, 3e-3, lab.seed + seed, |batch| {
+                model.forward(&train.images.index_select(0, batch)?)?.cross_entropy(&train.labels.index_select(0, batch)?)
+            })?;
+            accuracies.push(accuracy(&predict(&model, &test.images)?, &test.labels)?);
+            if let Some(maps) = positions(&model, &test.images.narrow(0, 0, 100)?)? {
+                ratios.push(on_and_beside(&test, &maps[0])?);
                 if name == "CBAM, both" && seed == 0 {
                     draw(lab, &test, &maps)?;
                 }
@@ -104,32 +115,6 @@ fn network(layer: Layer) -> Sequential {
         .push(Linear::new(64, 10))
 }
 
-fn learn(model: &Sequential, scenes: &Scenes, epochs: usize, seed: u64) -> Result<()> {
-    let mut optimizer = Adam::new(model.parameters(), 3e-3);
-    let mut rng = Rng::new(seed);
-    let count = scenes.labels.numel();
-    let steps = epochs * count / 50;
-    for step in 0..steps {
-        // Falls to 0 in a straight line.
-        optimizer.set_learning_rate(0, 3e-3 * (1.0 - step as f64 / steps as f64))?;
-        let chosen = Tensor::from_vec((0..50).map(|_| rng.below(count) as i64).collect(), [50])?;
-        let logits = model.forward(&scenes.pictures.index_select(0, &chosen)?)?;
-        optimizer.step(&logits.cross_entropy(&scenes.labels.index_select(0, &chosen)?)?.backward()?)?;
-    }
-    model.eval();
-    Ok(())
-}
-
-fn tested(model: &Sequential, scenes: &Scenes) -> Result<f64> {
-    let (mut mean, count) = (Mean::default(), scenes.labels.numel());
-    for start in (0..count).step_by(100) {
-        let part = |of: &Tensor| of.narrow(0, start, 100.min(count - start));
-        let labels = part(&scenes.labels)?;
-        mean.update(accuracy(&no_grad(|| model.forward(&part(&scenes.pictures)?))?, &labels)?, labels.numel());
-    }
-    Ok(mean.value())
-}
-
 /// Returns the factors `[N, 1, h, w]` of the positions in the three blocks, if the network has
 /// them.
 fn positions(model: &Sequential, pictures: &Tensor) -> Result<Option<Vec<Tensor>>> {
@@ -153,7 +138,7 @@ fn positions(model: &Sequential, pictures: &Tensor) -> Result<Option<Vec<Tensor>
 fn draw(lab: &Lab, scenes: &Scenes, maps: &[Tensor]) -> Result<()> {
     let of = |tensor: &Tensor, index: usize| tensor.narrow(0, index, 1);
     let large = |index: usize| {
-        let picture = of(&scenes.pictures, index)?;
+        let picture = of(&scenes.images, index)?;
         let side = picture.shape()[2] * (72 / picture.shape()[2]).max(1);
         Image::from_tensor(&picture.interpolate(side, Interpolation::Nearest)?.squeeze(0)?)
     };
@@ -167,69 +152,10 @@ fn draw(lab: &Lab, scenes: &Scenes, maps: &[Tensor]) -> Result<()> {
     lab.save("attention.png", &Image::grid(&images, 6, 3)?)
 }
 
-/// Pictures of a digit among pieces of others.
-struct Scenes {
-    /// `[N, 1, S, S]`, 0 to 1.
-    pictures: Tensor,
-    labels: Tensor,
-    /// Top and left of each digit, and the size of all.
-    corners: Vec<[usize; 2]>,
-    digit: usize,
-}
-
-impl Scenes {
-    fn new(digits: &Pictures, count: usize, rng: &mut Rng) -> Result<Scenes> {
-        // Digits of MNIST are halved, so that 14 or 8 pixels stand in 36 or 18.
-        let draw = |rng: &mut Rng| {
-            let (image, label) = digits.get(rng.below(digits.len()), rng)?;
-            let half = if image.height() > 16 { image.height() / 2 } else { image.height() };
-            let pixels = image.to_tensor().unsqueeze(0)?.adaptive_avg_pool2d(half)?;
-            Ok::<_, Error>((pixels.to_vec::<f32>()?, half, label))
-        };
-        let (mut values, mut labels, mut corners) = (vec![], vec![], vec![]);
-        let digit = draw(rng)?.1;
-        let size = 3 * digit - 6;
-        for _ in 0..count {
-            let mut picture = vec![0f32; size * size];
-            let mut paste = |pixels: &[f32], part: usize, [top, left]: [usize; 2]| {
-                for (row, column) in (0..part).flat_map(|row| (0..part).map(move |column| (row, column))) {
-                    let place = &mut picture[(top + row) * size + left + column];
-                    *place = place.max(pixels[row * digit + column]);
-                }
-            };
-            let corner = |part: usize, rng: &mut Rng| [(); 2].map(|()| rng.below(size - part + 1));
-            for _ in 0..digit / 3 {
-                let (pixels, ..) = draw(rng)?;
-                // The middle of a digit, half its size.
-                let start = digit / 4 * (digit + 1);
-                paste(&pixels[start..], digit / 2, corner(digit / 2, rng));
-            }
-            let (pixels, _, label) = draw(rng)?;
-            let at = corner(digit, rng);
-            paste(&pixels, digit, at);
-            values.extend(picture);
-            labels.push(label);
-            corners.push(at);
-        }
-        Ok(Scenes {
-            pictures: Tensor::from_vec(values, [count, 1, size, size])?,
-            labels: Tensor::from_vec(labels, [count])?,
-            corners,
-            digit,
-        })
-    }
-
-    /// Returns the mean factor on the digits, divided by that beside them.
-    fn on_and_beside(&self, maps: &Tensor) -> Result<f64> {
-        let (&[count, _, h, w], size) = (maps.shape(), self.pictures.shape()[2]) else { unreachable!("maps are [N, 1, h, w]") };
-        let (mut on, mut beside) = (Mean::default(), Mean::default());
-        for (i, &factor) in maps.to_vec::<f32>()?.iter().enumerate() {
-            let [top, left] = self.corners[i / (h * w)];
-            let [y, x] = [i / w % h * size / h, i % w * size / w];
-            let inside = (top..top + self.digit).contains(&y) && (left..left + self.digit).contains(&x);
-            if inside { &mut on } else { &mut beside }.update(f64::from(factor), 1);
-        }
-        debug_assert!(count <= self.corners.len());
-        Ok(on.value() / beside.value())
-    }
+/// Returns the mean factor in the squares of the digits, divided by that beside them.
+fn on_and_beside(scenes: &Scenes, maps: &Tensor) -> Result<f64> {
+    let squares = scenes.squares.narrow(0, 0, maps.size(0)?)?;
+    let maps = maps.interpolate([squares.size(2)?, squares.size(3)?], Interpolation::Nearest)?;
+    let mean = |weights: &Tensor| Ok::<_, Error>(f64::from(maps.mul(weights)?.sum(..)?.div(&weights.sum(..)?)?.item::<f32>()?));
+    Ok(mean(&squares)? / mean(&squares.neg().add_scalar(1.0))?)
 }

@@ -14,11 +14,11 @@
 //! maximum pooling above and mean pooling below.
 
 use convnet::autograd::Gradients;
-use convnet::data::{ColorMap, Image, Resize, ResizeFilter, Rng};
+use convnet::data::{Image, Rng};
 use convnet::ops::{Conv2dOptions, Pool2dOptions};
 use convnet::{Error, Result, Tensor};
 
-use super::lab::{Experiment, Lab, ensure, table};
+use super::lab::{Experiment, Lab, ensure, signed, table};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "backpropagation", claim: "δ worked out by hand, layer by layer, is what autograd computes", run };
@@ -59,10 +59,6 @@ fn numbers(rng: &mut Rng, count: usize) -> Vec<f64> {
     (0..count).map(|_| rng.uniform(-1.0, 1.0)).collect()
 }
 
-fn sigmoid(z: f64) -> f64 {
-    1.0 / (1.0 + (-z).exp())
-}
-
 /// Multiplies a matrix of rows of `x.len()` numbers with `x`.
 fn product(w: &[f64], x: &[f64]) -> Vec<f64> {
     w.chunks(x.len()).map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect()
@@ -85,10 +81,11 @@ fn dense(rng: &mut Rng, compare: &mut Compare) -> Result<()> {
     let (w1, b1, w2, b2) = (numbers(rng, 20), numbers(rng, 5), numbers(rng, 15), numbers(rng, 3));
 
     // Forward.
+    let sigmoid = |z: &f64| 1.0 / (1.0 + (-z).exp());
     let z1: Vec<f64> = product(&w1, &x).iter().zip(&b1).map(|(z, b)| z + b).collect();
-    let a1: Vec<f64> = z1.iter().map(|&z| sigmoid(z)).collect();
+    let a1: Vec<f64> = z1.iter().map(sigmoid).collect();
     let z2: Vec<f64> = product(&w2, &a1).iter().zip(&b2).map(|(z, b)| z + b).collect();
-    let a2: Vec<f64> = z2.iter().map(|&z| sigmoid(z)).collect();
+    let a2: Vec<f64> = z2.iter().map(sigmoid).collect();
     // Backward: the derivative of σ is σ(1 − σ).
     let delta2: Vec<f64> = a2.iter().zip(&target).map(|(a, t)| (a - t) * a * (1.0 - a)).collect();
     let delta1: Vec<f64> = transposed_product(&w2, &delta2).iter().zip(&a1).map(|(back, a)| back * a * (1.0 - a)).collect();
@@ -192,19 +189,13 @@ fn convolution(rng: &mut Rng, pooling: Pooling, compare: &mut Compare) -> Result
     ] {
         compare(&format!("{name}: {part}"), by_hand, gradient(&gradients, tensor)?)?;
     }
-    [(&x, SIDE), (&delta_pooled, POOLED), (&delta, OUT), (&picture, SIDE)].into_iter().map(|(values, side)| heat(values, side)).collect()
+    [(&x, SIDE), (&delta_pooled, POOLED), (&delta, OUT), (&picture, SIDE)]
+        .into_iter()
+        .map(|(values, side)| signed(values, side, 160))
+        .collect()
 }
 
 /// Returns all rows and columns of a square.
 fn places(side: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..side * side).map(move |i| (i / side, i % side))
-}
-
-/// Paints a map, 0 in the middle of the colours.
-fn heat(values: &[f64], side: usize) -> Result<Image> {
-    let largest = values.iter().fold(1e-12f64, |largest, value| largest.max(value.abs()));
-    let colors = values.iter().flat_map(|value| ColorMap::Viridis.color(0.5 + 0.5 * value / largest)).collect();
-    let mut image = Image::from_bytes([3, side, side], colors)?;
-    image.apply(&Resize::new(160).interpolation(ResizeFilter::Nearest))?;
-    Ok(image)
 }

@@ -30,7 +30,7 @@ use convnet::optim::{Optimizer, Sgd};
 use convnet::{Result, Tensor, manual_seed, no_grad};
 use std::sync::Arc;
 
-use super::lab::{Experiment, Lab, Pictures, ensure, say, shuffled, table, tensors};
+use super::lab::{Experiment, Lab, Pictures, ensure, plus_minus, say, shuffled, spread, table, tensors};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "degradation", claim: "56 plain layers train worse than 20; with shortcuts they do not", run };
@@ -99,53 +99,56 @@ fn data(lab: &Lab) -> Result<(Tensor, Tensor, &'static str)> {
 
 fn run(lab: &Lab) -> Result<String> {
     let (images, labels, name) = data(lab)?;
-    let epochs = lab.pick(4, 10);
-    let mut head = ["epoch"].map(String::from).to_vec();
-    let mut errors: Vec<Vec<f64>> = vec![];
+    let (epochs, seeds) = lab.pick((4, 1), (10, 3));
     let mut by_layer = Chart::new("Gradient by layer before training").x("part of the depth").y("norm of the weight's gradient").log_y();
-    let mut maps = vec![];
-    for candidate in &CANDIDATES {
-        manual_seed(lab.seed);
-        let net = network(candidate)?;
-        let probe = images.narrow(0, 0, 128)?;
-        let gradients = net.forward(&probe)?.cross_entropy(&labels.narrow(0, 0, 128)?)?.backward()?;
-        let of_convolutions: Vec<f64> = net
-            .named_gradients(&gradients)
-            .into_iter()
-            .filter(|(_, gradient)| gradient.ndim() == 4)
-            .map(|(_, gradient)| Ok(f64::from(gradient.norm(2.0, ..)?.item::<f32>()?)))
-            .collect::<Result<_>>()?;
-        let depth = of_convolutions.len() as f64;
-        by_layer = by_layer.curve(candidate.name, (1..).map(|i| f64::from(i) / depth).zip(of_convolutions));
-
-        errors.push(train(&net, &images, &labels, epochs)?);
-        head.push(candidate.name.to_string());
-        if candidate.deep {
-            let count = lab.pick(64, 128);
-            maps.push(surface(candidate.name, &net, &images.narrow(0, 0, count)?, &labels.narrow(0, 0, count)?, lab.pick(5, 11))?);
-        }
-    }
-    let mut rows: Vec<[String; 5]> = vec![std::array::from_fn(|i| head[i].clone())];
-    let row = |epoch: usize| std::array::from_fn(|i| if i == 0 { (epoch + 1).to_string() } else { format!("{:.3}", errors[i - 1][epoch]) });
-    rows.extend((0..epochs).map(row));
-    say(format_args!("training error by epoch, {} pictures of {name}, one seed", labels.numel()));
-    table(&rows);
     let mut by_epoch = Chart::new(format!("Training error, {} pictures of {name}", labels.numel())).x("epoch").y("error");
-    for (candidate, errors) in CANDIDATES.iter().zip(&errors) {
-        by_epoch = by_epoch.curve(candidate.name, (1..).map(f64::from).zip(errors.iter().copied()));
+    let mut rows: Vec<[String; 5]> = vec![["epoch"; 5].map(String::from)];
+    rows.extend((1..=epochs).map(|epoch| std::array::from_fn(|_| epoch.to_string())));
+    let (mut maps, mut last) = (vec![], vec![]);
+    for (column, candidate) in (1..).zip(&CANDIDATES) {
+        let mut errors = vec![vec![]; epochs];
+        for seed in lab.seed..lab.seed + seeds {
+            manual_seed(seed);
+            let net = network(candidate)?;
+            let before = gradients(&net, &images.narrow(0, 0, 128)?, &labels.narrow(0, 0, 128)?)?;
+            let of_epochs = train(&net, &images, &labels, epochs)?;
+            errors.iter_mut().zip(of_epochs).for_each(|(errors, error)| errors.push(error));
+            if seed == lab.seed {
+                by_layer = by_layer.curve(candidate.name, before);
+            }
+            if seed == lab.seed && candidate.deep {
+                let count = lab.pick(64, 128);
+                maps.push(surface(candidate.name, &net, &images.narrow(0, 0, count)?, &labels.narrow(0, 0, count)?, lab.pick(5, 11))?);
+            }
+        }
+        rows[0][column] = candidate.name.to_string();
+        rows[1..].iter_mut().zip(&errors).for_each(|(row, errors)| row[column] = plus_minus(errors));
+        let bounds = |errors: &Vec<f64>| (spread(errors).0 - spread(errors).1, spread(errors).0, spread(errors).0 + spread(errors).1);
+        let points = || (1..).map(f64::from).zip(errors.iter().map(bounds));
+        by_epoch = by_epoch.band(candidate.name, points().map(|(epoch, (low, _, high))| (epoch, low, high)));
+        by_epoch = by_epoch.curve(candidate.name, points().map(|(epoch, (_, mean, _))| (epoch, mean)));
+        last.push(spread(&errors[epochs - 1]).0);
     }
+    say(format_args!("training error by epoch, {} pictures of {name}, {seeds} seed(s)", labels.numel()));
+    table(&rows);
     lab.chart("degradation.svg", Chart::panels(&[by_epoch, by_layer], 1))?;
     let [(plain, plain_rise), (residual, residual_rise)] = [maps.remove(0), maps.remove(0)];
     lab.chart("degradation_surface.svg", Chart::panels(&[plain, residual], 2))?;
     say(format_args!("rise of the loss at a distance of 0.5: plain {plain_rise:.2}, residual {residual_rise:.2}"));
 
-    let last = |i: usize| errors[i][epochs - 1];
-    ensure(last(1) > last(0), format_args!("56 plain layers end at {:.3}, 20 at {:.3}", last(1), last(0)))?;
-    ensure(
-        last(1) > last(3) + lab.pick(-0.05, 0.02),
-        format_args!("56 layers end at {:.3} without shortcuts, {:.3} with them", last(1), last(3)),
-    )?;
-    Ok(format!("training error of 20 and 56 layers: plain {:.3} and {:.3}, residual {:.3} and {:.3}", last(0), last(1), last(2), last(3)))
+    let [shallow_plain, plain, shallow, residual] = [0, 1, 2, 3].map(|i| last[i]);
+    ensure(plain > shallow_plain, format_args!("56 plain layers end at {plain:.3}, 20 at {shallow_plain:.3}"))?;
+    let least = residual + lab.pick(-0.05, 0.02);
+    ensure(plain > least, format_args!("56 layers end at {plain:.3} without shortcuts, {residual:.3} with them"))?;
+    Ok(format!("training error of 20 and 56 layers: plain {shallow_plain:.3} and {plain:.3}, residual {shallow:.3} and {residual:.3}"))
+}
+
+/// Returns the norm of the gradient of each convolution's weight, by the part of the depth.
+fn gradients(net: &CifarResNet, images: &Tensor, labels: &Tensor) -> Result<Vec<(f64, f64)>> {
+    let gradients = net.forward(images)?.cross_entropy(labels)?.backward()?;
+    let convolutions: Vec<_> = net.named_gradients(&gradients).into_iter().filter(|(_, gradient)| gradient.ndim() == 4).collect();
+    let part = |i: usize| (i + 1) as f64 / convolutions.len() as f64;
+    convolutions.iter().enumerate().map(|(i, (_, gradient))| Ok((part(i), f64::from(gradient.norm(2.0, ..)?.item::<f32>()?)))).collect()
 }
 
 /// Trains by momentum SGD with a falling rate; returns the error by epoch, counted while training.
@@ -206,38 +209,6 @@ fn surface(name: &str, net: &CifarResNet, images: &Tensor, labels: &Tensor, side
     let rise = sides.iter().map(|&(x, y)| loss(x, y)).sum::<Result<f64>>()? / 4.0 - loss(0.0, 0.0)?;
     let mut chart = Chart::new(format!("Loss around {name}")).x("first direction").y("second direction");
     chart = chart.x_range(-1.0, 1.0).y_range(-1.0, 1.0);
-    for level in [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 8.0] {
-        for segment in contour(&values, level) {
-            chart = chart.curve(
-                format!("loss {level}"),
-                segment.map(|(x, y)| (2.0 * x / (side - 1) as f64 - 1.0, 2.0 * y / (side - 1) as f64 - 1.0)),
-            );
-        }
-    }
-    Ok((chart, rise))
-}
-
-/// Returns the segments of a contour line, in steps of the grid: in each of the two triangles of a
-/// cell, the line between the two edges on which the values pass the level.
-fn contour(values: &[Vec<f64>], level: f64) -> Vec<[(f64, f64); 2]> {
-    let mut segments = vec![];
-    for i in 0..values.len() - 1 {
-        for j in 0..values.len() - 1 {
-            let corner = |di: usize, dj: usize| ((j + dj) as f64, (i + di) as f64, values[i + di][j + dj]);
-            for triangle in [[corner(0, 0), corner(0, 1), corner(1, 1)], [corner(0, 0), corner(1, 0), corner(1, 1)]] {
-                let crossing = |from: usize, to: usize| {
-                    let ((x, y, v), (x2, y2, v2)) = (triangle[from], triangle[to]);
-                    ((v < level) != (v2 < level)).then(|| {
-                        let part = (level - v) / (v2 - v);
-                        (x + part * (x2 - x), y + part * (y2 - y))
-                    })
-                };
-                let points: Vec<_> = [(0, 1), (1, 2), (0, 2)].into_iter().filter_map(|(from, to)| crossing(from, to)).collect();
-                if let [first, second] = points[..] {
-                    segments.push([first, second]);
-                }
-            }
-        }
-    }
-    segments
+    let levels = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 8.0];
+    Ok((chart.contours("loss", &values, (-1.0, 1.0), (-1.0, 1.0), levels), rise))
 }

@@ -18,6 +18,8 @@
 //! photograph the best need not be the face: a round badge on a suit resembles one too. The table
 //! therefore gives the place of the face among the boxes kept, which is 1 where it is the best.
 
+mod made;
+
 use convnet::data::{Grayscale, Image, ImageFolder, Resize, Rng};
 use convnet::ops::{box_iou, nms};
 use convnet::prelude::*;
@@ -219,7 +221,7 @@ fn run(lab: &Lab) -> Result<String> {
             }
             (Examples { faces: patches[..100].to_vec(), others, without }, scene)
         }
-        _ => (made_examples(lab.seed)?, made_scene(lab.seed + 1, true)?),
+        _ => (made::examples(lab.seed)?, made::scene(lab.seed + 1, true)?),
     };
     let shown = |place: Option<usize>| place.map_or("none".to_string(), |place| place.to_string());
     let (mut overlaps, mut places) = (vec![], vec![]);
@@ -238,10 +240,8 @@ fn run(lab: &Lab) -> Result<String> {
         places.push(place);
         rows.push([seed.to_string(), scores.numel().to_string(), found.len().to_string(), format!("{best:.2}"), shown(place)]);
         if seed == 0 {
-            let mut picture = scene.picture.to_bytes();
-            found.iter().skip(1).for_each(|sides| outline(&mut picture, *sides, 1, [255, 220, 0]));
-            outline(&mut picture, found[0], 4, [0, 255, 60]);
-            lab.save("faces.png", &picture)?;
+            let picture = scene.picture.draw_boxes(&kept, [255, 220, 0], 1)?;
+            lab.save("faces.png", &picture.draw_boxes(&kept.narrow(0, 0, 1)?, [0, 255, 60], 4)?)?;
         }
     }
     say("");
@@ -257,76 +257,4 @@ fn run(lab: &Lab) -> Result<String> {
         overlaps.len(),
         percent(&overlaps)
     ))
-}
-
-/// Draws the sides of a box in a coloured picture of bytes.
-fn outline(picture: &mut Image, sides: [f32; 4], thickness: usize, color: [u8; 3]) {
-    let [height, width] = picture.size();
-    let [left, top, right, bottom] = sides.map(|side| side.max(0.0) as usize);
-    let Some(bytes) = picture.bytes_mut() else { return };
-    for y in top..bottom.min(height) {
-        for x in left..right.min(width) {
-            let inside = (x - left).min(y - top).min(right - 1 - x).min(bottom - 1 - y);
-            if inside < thickness {
-                bytes[(y * width + x) * 3..][..3].copy_from_slice(&color);
-            }
-        }
-    }
-}
-
-/// Draws a face, an ellipse with eyes and a mouth, or with `is_face` false the same parts in other
-/// places, into a picture of one channel.
-fn draw(pixels: &mut [f32], width: usize, [left, top, size]: [f64; 3], is_face: bool, rng: &mut Rng) {
-    let mut ellipse = |x: f64, y: f64, a: f64, b: f64, value: f64| {
-        let [cx, cy, a, b] = [left + x * size, top + y * size, a * size, b * size];
-        for (at, pixel) in pixels.iter_mut().enumerate() {
-            let (dx, dy) = (((at % width) as f64 + 0.5 - cx) / a, ((at / width) as f64 + 0.5 - cy) / b);
-            if dx * dx + dy * dy < 1.0 {
-                *pixel = value as f32;
-            }
-        }
-    };
-    let (skin, dark) = (rng.uniform(0.6, 0.95), rng.uniform(0.0, 0.3));
-    let mut place =
-        |x: f64, y: f64| if is_face { [x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03)] } else { [rng.unit(), rng.unit()] };
-    let [middle, eye, other, mouth] = [place(0.5, 0.5), place(0.34, 0.4), place(0.66, 0.4), place(0.5, 0.74)];
-    ellipse(middle[0], middle[1], 0.4, 0.47, skin);
-    ellipse(eye[0], eye[1], 0.09, 0.06, dark);
-    ellipse(other[0], other[1], 0.09, 0.06, dark);
-    ellipse(mouth[0], mouth[1], 0.17, 0.06, dark);
-}
-
-fn noise(pixels: &mut [f32], rng: &mut Rng) {
-    pixels.iter_mut().for_each(|pixel| *pixel = (*pixel + 0.04 * rng.normal() as f32).clamp(0.0, 1.0));
-}
-
-/// Makes drawn faces, and patches of the same parts in disorder.
-fn made_examples(seed: u64) -> Result<Examples> {
-    let made = |is_face: bool, index: u64| {
-        let mut rng = Rng::for_sample(seed, u64::from(is_face), index);
-        let mut pixels = vec![rng.uniform(0.1, 0.6) as f32; PATCH * PATCH];
-        draw(&mut pixels, PATCH, [0.0, 0.0, PATCH as f64], is_face, &mut rng);
-        noise(&mut pixels, &mut rng);
-        pixels
-    };
-    let without = (0..3).map(|index| made_scene(seed + 10 + index, false).map(|scene| scene.picture)).collect::<Result<_>>()?;
-    Ok(Examples { faces: (0..100).map(|i| made(true, i)).collect(), others: (0..100).map(|i| made(false, i)).collect(), without })
-}
-
-/// Makes a picture of disorder, with a face of 60 pixels if wanted.
-fn made_scene(seed: u64, with_face: bool) -> Result<Scene> {
-    let (side, mut rng) = (160, Rng::new(seed));
-    let mut pixels = vec![0.35; side * side];
-    for _ in 0..12 {
-        let at = [rng.uniform(-20.0, 140.0), rng.uniform(-20.0, 140.0), rng.uniform(25.0, 60.0)];
-        draw(&mut pixels, side, at, false, &mut rng);
-    }
-    let [left, top] = [rng.uniform(10.0, 90.0), rng.uniform(10.0, 90.0)];
-    if with_face {
-        draw(&mut pixels, side, [left, top, 60.0], true, &mut rng);
-    }
-    noise(&mut pixels, &mut rng);
-    let colored = pixels.iter().flat_map(|&pixel| [pixel; 3]).collect();
-    let face = [left, top, left + 60.0, top + 60.0].map(|side| side as f32);
-    Ok(Scene { picture: Image::from_floats([3, side, side], colored)?, face })
 }

@@ -16,6 +16,8 @@
 //! differences between methods are larger than the spread of ten starts, which is the smallest
 //! difference that a single run can show.
 
+mod rare;
+
 use std::sync::Arc;
 
 use convnet::chart::Chart;
@@ -26,7 +28,7 @@ use convnet::optim::{Optimizer, Sgd};
 use convnet::train::EarlyStopping;
 use convnet::{Result, Tensor, manual_seed, no_grad};
 
-use super::lab::{DigitData, Experiment, Lab, accuracy_of, ensure, say, spread, table, tensors};
+use super::lab::{DigitData, Experiment, Lab, accuracy_of, ensure, plus_minus, say, spread, table, tensors};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "generalisation", claim: "augmentation helps a small training set most; one run is one draw", run };
@@ -133,17 +135,13 @@ impl Study {
 
 fn run(lab: &Lab) -> Result<String> {
     let digits = lab.digits()?;
-    let (few, of_class, seeds) = (lab.pick(100, 200), lab.pick(60, 200), lab.pick(2, 3));
+    let (few, of_class, seeds) = (lab.pick(100, 200), lab.pick(60, 100), lab.pick(2, 3));
     let order: Vec<usize> = RandomSampler::new(digits.train.len()).indices(&mut Rng::new(lab.seed))?;
     let (small, validation, rest) = (&order[..few], &order[few..few + lab.pick(200, 1000)], &order[few + lab.pick(200, 1000)..]);
     let validation = tensors(&digits.train, validation.iter().copied(), normalise())?;
     let test = tensors(&digits.test, 0..lab.pick(359, 5000).min(digits.test.len()), normalise())?;
-    let study = Study { digits, validation, test, epochs: lab.pick(40, 60) };
+    let study = Study { digits, validation, test, epochs: lab.pick(40, 50) };
     let seeds = lab.seed..lab.seed + seeds;
-    let cell = |values: &[f64]| {
-        let (mean, deviation) = spread(values);
-        format!("{mean:.3} ± {deviation:.3}")
-    };
 
     say(format_args!("{few} of {} for training, {} epochs, {} starts", study.digits.name, study.epochs, seeds.end - seeds.start));
     let methods = [
@@ -159,14 +157,14 @@ fn run(lab: &Lab) -> Result<String> {
     let mut tests = vec![];
     for (name, recipe) in methods {
         let [training, test] = study.repeat(small, recipe, seeds.clone())?;
-        rows.push([name.to_string(), cell(&training), cell(&test)]);
+        rows.push([name.to_string(), plus_minus(&training), plus_minus(&test)]);
         tests.push((name, spread(&test)));
     }
     table(&rows);
     let mut accuracies = Chart::new(format!("Test accuracy after training on {few} digits")).x("method").y("accuracy");
     accuracies = accuracies.y_range(0.5, 1.0).bars("", tests.iter().map(|(name, (mean, _))| (*name, *mean)));
 
-    let rare = rare_classes(&study, rest, of_class, seeds.clone())?;
+    let rare = rare::rare_classes(&study, rest, of_class, seeds.clone())?;
     let starts = study.repeat(small, PLAIN, lab.seed..lab.seed + lab.pick(4, 10))?[1].clone();
     let (mean, deviation) = spread(&starts);
     let [least, most] = [starts.iter().copied().fold(f64::INFINITY, f64::min), starts.iter().copied().fold(0.0, f64::max)];
@@ -178,54 +176,7 @@ fn run(lab: &Lab) -> Result<String> {
     let [nothing, augmented] = [tests[0].1.0, tests[3].1.0];
     ensure(augmented > nothing - lab.pick(0.2, 0.0), format_args!("{augmented:.3} with augmentation, {nothing:.3} without"))?;
     ensure(most > least, "ten starts give one result")?;
-    ensure(
-        rare[1].max(rare[2]) > rare[0],
-        format_args!("rare classes: {:.3} without a remedy, {:.3} and {:.3} with", rare[0], rare[1], rare[2]),
-    )?;
+    let [none, loss, sampler] = rare;
+    ensure(loss.max(sampler) > none, format_args!("rare classes: {none:.3} without a remedy, {loss:.3} and {sampler:.3} with"))?;
     Ok(format!("test accuracy {nothing:.3} with nothing, {augmented:.3} with augmentation; starts from {least:.3} to {most:.3}"))
-}
-
-/// Trains on classes 5 to 9 with a twentieth of the pictures of the others; returns the accuracy on
-/// the rare ones with no remedy, weights in the loss, and a weighted sampler.
-fn rare_classes(study: &Study, order: &[usize], of_class: usize, seeds: std::ops::Range<u64>) -> Result<[f64; 3]> {
-    let mut counts = [0; 10];
-    let mut unequal = vec![];
-    for &index in order {
-        let (_, label) = study.digits.train.get(index, &mut Rng::new(0))?;
-        let class = label as usize;
-        if counts[class] < if class < 5 { of_class } else { of_class / 20 } {
-            counts[class] += 1;
-            unequal.push(index);
-        }
-        if unequal.len() == 5 * (of_class + of_class / 20) {
-            break;
-        }
-    }
-    say(format_args!("\n{of_class} digits each of 0 to 4, {} each of 5 to 9: test accuracy", of_class / 20));
-    let labels = study.test.1.to_vec::<i64>()?;
-    let mut rows = vec![["remedy", "0 to 4", "5 to 9", "mean of both"].map(String::from)];
-    let mut rare = [0.0; 3];
-    for (i, (name, balance)) in
-        [("none", Balance::None), ("weights in the loss", Balance::Loss), ("weighted sampler", Balance::Sampler)].into_iter().enumerate()
-    {
-        let mut sides = [vec![], vec![]];
-        for seed in seeds.clone() {
-            let (_, net) = study.train(&unequal, Recipe { balance, ..PLAIN }, seed)?;
-            for (side, results) in sides.iter_mut().enumerate() {
-                let chosen: Vec<i64> = (0..).zip(&labels).filter(|(_, label)| (**label >= 5) == (side == 1)).map(|(i, _)| i).collect();
-                let chosen = Tensor::from_vec(chosen.clone(), [chosen.len()])?;
-                results.push(accuracy_of(&net, &study.test.0.index_select(0, &chosen)?, &study.test.1.index_select(0, &chosen)?)?);
-            }
-        }
-        let [(common, a), (few, b)] = [spread(&sides[0]), spread(&sides[1])];
-        rows.push([
-            name.to_string(),
-            format!("{common:.3} ± {a:.3}"),
-            format!("{few:.3} ± {b:.3}"),
-            format!("{:.3}", (common + few) / 2.0),
-        ]);
-        rare[i] = few;
-    }
-    table(&rows);
-    Ok(rare)
 }

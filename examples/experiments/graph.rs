@@ -16,7 +16,7 @@
 use convnet::chart::Chart;
 use convnet::prelude::*;
 
-use super::lab::{Experiment, Lab, ensure, spread, table};
+use super::lab::{Experiment, Lab, ensure, plus_minus, spread, table};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "graph", claim: "a graph convolution predicts how a karate club of 34 splits, from two labels", run };
@@ -79,10 +79,9 @@ fn run(lab: &Lab) -> Result<String> {
                 lab.chart("graph.svg", Chart::panels(&charts, 2).title("The karate club before the last layer"))?;
             }
         }
-        let (mean, deviation) = spread(&accuracies);
         let [least, most] = [f64::min, f64::max].map(|of| accuracies.iter().copied().reduce(of).unwrap_or(f64::NAN));
-        rows.push([name.into(), format!("{mean:.3} ± {deviation:.3}"), format!("{least:.3}"), format!("{most:.3}")]);
-        means[i] = mean;
+        rows.push([name.into(), plus_minus(&accuracies), format!("{least:.3}"), format!("{most:.3}")]);
+        means[i] = spread(&accuracies).0;
     }
     table(&rows);
     ensure(means[0] > 0.8, "the labels do not spread along the friendships")?;

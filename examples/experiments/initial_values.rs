@@ -27,7 +27,7 @@ use convnet::nn::{BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, Module, Modul
 use convnet::optim::{Optimizer, Sgd};
 use convnet::{DType, Error, Result, Tensor, inspect, manual_seed};
 
-use super::lab::{Experiment, Lab, accuracy_of, ensure, say, shuffled, spread, table, tensors};
+use super::lab::{Experiment, Lab, accuracy_of, ensure, plus_minus, say, shuffled, spread, table, tensors};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "initial_values", claim: "batch normalisation repairs a start of any size, but not one of zeros", run };
@@ -94,9 +94,8 @@ fn run(lab: &Lab) -> Result<String> {
                 }
                 results.push(accuracy_of(&net, &test_images, &test_labels)?);
             }
-            let (mean, deviation) = spread(&results);
-            means[i][j] = mean;
-            cells.push(format!("{mean:.3} ± {deviation:.3}"));
+            means[i][j] = spread(&results).0;
+            cells.push(plus_minus(&results));
         }
         let [a, b, c] = std::array::from_fn(|j| cells[j].clone());
         rows.push([start.to_string(), a, b, c]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use convnet::chart::Panels;
-use convnet::data::{Batch, ColorMap, DataLoader, Dataset, Digits, Image, Mnist, Rng, Subset, Transform};
+use convnet::data::{Batch, ColorMap, DataLoader, Dataset, Digits, Image, Mnist, Resize, ResizeFilter, Rng, Subset, Transform};
 use convnet::nn::Module;
 use convnet::ops::Interpolation;
 use convnet::optim::{Adam, LrSchedule, OneCycleLr, Optimizer, Sgd};
@@ -146,6 +146,23 @@ pub fn tensors(
     Ok((images, labels))
 }
 
+/// Returns the first pictures of each class, in this order, as many as `counts` says. Fewer if there
+/// are no more.
+pub fn of_each_class(pictures: &Pictures, order: &[usize], mut counts: [usize; 10]) -> Result<Vec<usize>> {
+    let (mut rng, mut chosen) = (Rng::new(0), vec![]);
+    for &index in order {
+        if counts == [0; 10] {
+            break;
+        }
+        let left = &mut counts[pictures.get(index, &mut rng)?.1 as usize];
+        if *left > 0 {
+            *left -= 1;
+            chosen.push(index);
+        }
+    }
+    Ok(chosen)
+}
+
 /// Returns an epoch of shuffled minibatches, drawn by this thread's generator.
 pub fn shuffled(images: &Tensor, labels: &Tensor, size: usize) -> Result<Vec<(Tensor, Tensor)>> {
     let order = Tensor::rand([labels.numel()]).argsort(0, false)?;
@@ -243,6 +260,21 @@ pub fn predict(net: &dyn Module, x: &Tensor) -> Result<Tensor> {
 pub fn enlarged(map: &Tensor, colors: ColorMap, factor: usize) -> Result<Image> {
     let size = [map.size(1)? * factor, map.size(2)? * factor];
     colors.paint(&map.unsqueeze(0)?.interpolate(size, Interpolation::Nearest)?.squeeze([0, 1])?)
+}
+
+/// Paints numbers of a square map, 0 in the middle of the colours.
+pub fn signed(values: &[f64], side: usize, pixels: usize) -> Result<Image> {
+    let largest = values.iter().fold(1e-12f64, |largest, value| largest.max(value.abs()));
+    let colors = values.iter().flat_map(|value| ColorMap::Viridis.color(0.5 + 0.5 * value / largest)).collect();
+    let mut image = Image::from_bytes([3, side, side], colors)?;
+    image.apply(&Resize::new(pixels).interpolation(ResizeFilter::Nearest))?;
+    Ok(image)
+}
+
+/// Formats mean and deviation, with three places.
+pub fn plus_minus(values: &[f64]) -> String {
+    let (mean, deviation) = spread(values);
+    if values.len() == 1 { format!("{mean:.3}") } else { format!("{mean:.3} ± {deviation:.3}") }
 }
 
 /// Formats mean and deviation in percent.

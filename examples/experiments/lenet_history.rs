@@ -40,8 +40,8 @@ fn loss(name: &str, y: &Tensor, labels: &Tensor) -> Result<Tensor> {
 
 fn run(lab: &Lab) -> Result<String> {
     let data = lab.digits()?;
-    let (seeds, epochs) = (lab.pick(1, 3), lab.pick(16, 4));
-    let (train, test) = (lab.pick(1000, 60_000).min(data.train.len()), lab.pick(359, 10_000).min(data.test.len()));
+    let (seeds, epochs) = lab.pick((1, 16), (3, 5));
+    let (train, test) = (lab.pick(1000, 20_000).min(data.train.len()), lab.pick(359, 10_000).min(data.test.len()));
     let mut rows = vec![["network", "test error, %", "deviation", "parameters", "multiply-adds", "seconds"].map(String::from)];
     let mut bars = [vec![], vec![], vec![]];
     let mut codes = vec![];

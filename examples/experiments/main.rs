@@ -13,6 +13,7 @@ mod approximation;
 mod architecture_search;
 mod attention;
 mod backpropagation;
+mod clutter;
 #[path = "../common/mod.rs"]
 mod common;
 mod correlation;

@@ -108,7 +108,7 @@ fn read(net: &Reader, lines: &Lines) -> Result<([f64; 2], Vec<Vec<i64>>)> {
 
 fn run(lab: &Lab) -> Result<String> {
     let data = lab.digits()?;
-    let (training, testing) = lab.pick((1500, 200), (6000, 1000));
+    let (training, testing) = lab.pick((1500, 200), (4000, 500));
     let [inked, unseen] = [glyphs(&data.train, 60_000)?, glyphs(&data.test, 10_000)?];
     let train = lines(&inked, data.size, training, [3, 6], lab.seed)?;
     let test = lines(&unseen, data.size, testing, [3, 6], lab.seed + 1)?;

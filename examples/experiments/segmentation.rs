@@ -13,20 +13,18 @@
 //! In the picture, each row has a scene, the true digit, the one found without shortcuts and the
 //! one found with them. What shortcuts add is the outline.
 
-use convnet::data::{ColorMap, Image, Rng};
+use convnet::data::{ColorMap, Image};
 use convnet::models::{UNet, UNetOptions, unet};
 use convnet::prelude::*;
 
-use super::lab::{Experiment, Glyph, Lab, enlarged, ensure, fit_by, glyphs, percent, predict, spread, table};
+use super::clutter::{BRIGHT, Clutter};
+use super::lab::{Experiment, Lab, enlarged, ensure, fit_by, glyphs, percent, predict, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "segmentation",
     claim: "a U-Net separates a digit from strokes like its own, and owes its outline to the shortcuts",
     run,
 };
-
-/// A pixel at least this bright belongs to a stroke.
-const BRIGHT: f32 = 0.3;
 
 /// A U-Net whose shortcuts carry zeros.
 struct WithoutShortcuts {
@@ -48,45 +46,6 @@ impl Module for WithoutShortcuts {
     visit_fields!(net);
 }
 
-struct Scenes {
-    /// `[N, 1, 2s, 2s]` with digits of `s` pixels.
-    images: Tensor,
-    /// 1 where the digit is, `[N, 2s, 2s]`.
-    masks: Tensor,
-}
-
-/// Draws a part of a picture into a canvas that is twice as wide.
-fn paste(canvas: &mut [f32], glyph: &[f32], size: usize, [from, to]: [[usize; 2]; 2], side: usize) {
-    for row in 0..side {
-        for column in 0..side {
-            let pixel = &mut canvas[(to[0] + row) * 2 * size + to[1] + column];
-            *pixel = pixel.max(glyph[(from[0] + row) * size + from[1] + column]);
-        }
-    }
-}
-
-fn scenes(digits: &[Glyph], size: usize, count: usize, seed: u64) -> Result<Scenes> {
-    let (side, piece) = (2 * size, size / 2);
-    let (mut images, mut masks) = (vec![], vec![]);
-    for scene in 0..count {
-        let mut rng = Rng::for_sample(seed, 0, scene as u64);
-        let mut canvas = vec![0.0; side * side];
-        for _ in 0..10 {
-            let (other, _) = &digits[rng.below(digits.len())];
-            let [from, to] = [[size; 2], [side; 2]].map(|most| most.map(|most| rng.below(most - piece + 1)));
-            paste(&mut canvas, other, size, [from, to], piece);
-        }
-        let (digit, _) = &digits[rng.below(digits.len())];
-        let at = [rng.below(size + 1), rng.below(size + 1)];
-        paste(&mut canvas, digit, size, [[0, 0], at], size);
-        let mut mask = vec![0.0; side * side];
-        paste(&mut mask, digit, size, [[0, 0], at], size);
-        masks.extend(mask.iter().map(|&x| i64::from(x >= BRIGHT)));
-        images.extend(canvas);
-    }
-    Ok(Scenes { images: Tensor::from_vec(images, [count, 1, side, side])?, masks: Tensor::from_vec(masks, [count, side, side])? })
-}
-
 /// Returns the pixels in both masks over those in either.
 fn overlap(found: &Tensor, truth: &Tensor) -> Result<f64> {
     let (found, truth) = (found.to_vec::<i64>()?, truth.to_vec::<i64>()?);
@@ -96,10 +55,11 @@ fn overlap(found: &Tensor, truth: &Tensor) -> Result<f64> {
 
 fn run(lab: &Lab) -> Result<String> {
     let data = lab.digits()?;
-    let (training, testing) = lab.pick((1000, 200), (4000, 500));
+    let (training, testing) = lab.pick((1000, 200), (2500, 500));
     let (width, depth) = (lab.pick(6, 8), if data.size == 8 { 2 } else { 3 });
-    let train = scenes(&glyphs(&data.train, 20_000)?, data.size, training, lab.seed)?;
-    let test = scenes(&glyphs(&data.test, 5_000)?, data.size, testing, lab.seed + 1)?;
+    let clutter = Clutter { digit: data.size, side: 2 * data.size, pieces: 10 };
+    let train = clutter.scenes(&glyphs(&data.train, 20_000)?, training, lab.seed)?;
+    let test = clutter.scenes(&glyphs(&data.test, 5_000)?, testing, lab.seed + 1)?;
     let seeds = lab.pick(1, 3);
 
     let bright = test.images.ge_scalar(f64::from(BRIGHT))?.to_dtype(DType::I64)?.squeeze(1)?;

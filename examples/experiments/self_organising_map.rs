@@ -24,7 +24,7 @@ mod hopfield;
 use convnet::data::{ColorMap, Image, Resize, ResizeFilter, Rng};
 use convnet::prelude::*;
 
-use super::lab::{Experiment, Lab, batch, ensure, first, say, spread, table};
+use super::lab::{Experiment, Lab, batch, ensure, first, plus_minus, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "self_organising_map",
@@ -56,9 +56,8 @@ fn run(lab: &Lab) -> Result<String> {
             draw(lab, &map, digits.size)?;
         }
     }
-    let cell = |values: &[f64]| format!("{:.3} ± {:.3}", spread(values).0, spread(values).1);
     for (i, name) in ["Kohonen's map", "k-means"].into_iter().enumerate() {
-        rows.push([name.into(), cell(&errors[2 * i]), cell(&errors[2 * i + 1]), cell(&accuracies[i])]);
+        rows.push([name.into(), plus_minus(&errors[2 * i]), plus_minus(&errors[2 * i + 1]), plus_minus(&accuracies[i])]);
     }
     say(format_args!("{}: {} to train on, {} to test on, {SIDE}×{SIDE} units, three seeds", digits.name, x.shape()[0], seen.shape()[0]));
     table(&rows);

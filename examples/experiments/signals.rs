@@ -31,7 +31,7 @@ use convnet::prelude::*;
 use convnet::train::accuracy;
 use convnet::train::metrics::rmse;
 
-use super::lab::{Experiment, Lab, ensure, say, spread, table};
+use super::lab::{Experiment, Lab, ensure, plus_minus, predict, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "signals",
@@ -61,21 +61,21 @@ fn run(lab: &Lab) -> Result<String> {
         None => vec![made(lab.seed)?],
     };
     let seeds = lab.pick(1, 3);
-    let mut rows = vec![["data", "training", "test", "length", "accuracy", "±"].map(String::from)];
+    let mut rows = vec![["data", "training", "test", "length", "accuracy"].map(String::from)];
     let mut figures = vec![];
     let mut failures = vec![];
     for (i, task) in tasks.iter().enumerate() {
         let mut accuracies = vec![];
         for seed in 0..seeds {
             let model = trained(lab, task, 2, seed)?;
-            accuracies.push(accuracy(&predicted(&model, &task.test[0])?, &task.test[1])?);
+            accuracies.push(accuracy(&predict(&model, &task.test[0])?, &task.test[1])?);
             if i == 0 && seed == 0 {
                 draw(lab, &model, task)?;
             }
         }
-        let ((mean, deviation), shape) = (spread(&accuracies), task.test[0].shape());
+        let ((mean, _), shape) = (spread(&accuracies), task.test[0].shape());
         let [train, test, length] = [task.train[0].shape()[0], shape[0], shape[2]].map(|n| n.to_string());
-        rows.push([task.name.to_string(), train, test, length, format!("{mean:.4}"), format!("{deviation:.4}")]);
+        rows.push([task.name.to_string(), train, test, length, plus_minus(&accuracies)]);
         figures.push(format!("{} {mean:.4}", task.name));
         if mean < task.bound {
             failures.push(format!("the accuracy on {} is {mean:.4}, expected at least {}", task.name, task.bound));
@@ -134,10 +134,6 @@ fn trained(lab: &Lab, task: &Task, outputs: usize, seed: u64) -> Result<SignalFc
     Ok(model)
 }
 
-fn predicted(model: &SignalFcn, series: &Tensor) -> Result<Tensor> {
-    no_grad(|| model.forward(series))
-}
-
 /// Predicts Covid3Month's numbers and returns the figure: the error beside the mean predictor's.
 fn regression(lab: &Lab, dir: &Path, seeds: u64) -> Result<String> {
     let part = |part: &str| {
@@ -158,7 +154,7 @@ fn regression(lab: &Lab, dir: &Path, seeds: u64) -> Result<String> {
     let mut errors = vec![];
     for seed in 0..seeds {
         let model = trained(lab, &task, 1, seed)?;
-        let found = predicted(&model, &task.test[0])?.squeeze(1)?.mul(&deviation)?.add(&mean)?;
+        let found = predict(&model, &task.test[0])?.squeeze(1)?.mul(&deviation)?.add(&mean)?;
         errors.push(rmse(&found, &task.test[1])?);
     }
     let (error, deviation) = spread(&errors);
@@ -176,7 +172,7 @@ fn regression(lab: &Lab, dir: &Path, seeds: u64) -> Result<String> {
 fn draw(lab: &Lab, model: &SignalFcn, task: &Task) -> Result<()> {
     let [series, labels] = &task.test;
     let maps = no_grad(|| model.class_maps(series))?;
-    let found = predicted(model, series)?.argmax(1)?.to_vec::<i64>()?;
+    let found = predict(model, series)?.argmax(1)?.to_vec::<i64>()?;
     let labels = labels.to_vec::<i64>()?;
     let mut charts = vec![];
     for class in [0, 1] {
@@ -197,6 +193,5 @@ fn draw(lab: &Lab, model: &SignalFcn, task: &Task) -> Result<()> {
             );
         }
     }
-    lab.chart("signals.svg", Chart::panels(&charts, 2))?;
-    Ok(())
+    lab.chart("signals.svg", Chart::panels(&charts, 2))
 }

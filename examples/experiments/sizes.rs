@@ -15,7 +15,7 @@ use convnet::data::{BucketSampler, DataLoader, Dataset, Image, Pad, Resize, Rng}
 use convnet::nn::{AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential, SpatialPyramidPooling};
 use convnet::{Result, manual_seed};
 
-use super::lab::{Experiment, Lab, Pictures, accuracy, ensure, first, fit, say, spread, table};
+use super::lab::{Experiment, Lab, Pictures, accuracy, ensure, first, fit, plus_minus, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "sizes",
@@ -82,8 +82,8 @@ const WAYS: [(&str, Head, Batching); 5] = [
 
 fn run(lab: &Lab) -> Result<String> {
     let digits = lab.digits()?;
-    let train = first(&digits.train, lab.pick(600, 3000))?;
-    let test = first(&digits.test, lab.pick(200, 500))?;
+    let train = first(&digits.train, lab.pick(600, 2000))?;
+    let test = first(&digits.test, lab.pick(100, 500))?;
     let (seeds, epochs) = (lab.pick(1, 3), lab.pick(7, 5));
     say(format_args!("{}: {} pictures to train on, {} to test on at each size, {seeds} seeds\n", digits.name, train.len(), test.len()));
 
@@ -106,11 +106,10 @@ fn run(lab: &Lab) -> Result<String> {
         let by_size: Vec<(f64, f64)> = results.iter().map(|result| spread(result)).collect();
         let by_seed: Vec<f64> =
             (0..seeds as usize).map(|i| results[KNOWN].iter().map(|result| result[i]).sum::<f64>() / KNOWN.len() as f64).collect();
-        let (mean, deviation) = spread(&by_seed);
-        means.push(mean);
+        means.push(spread(&by_seed).0);
         chart = chart.curve(name, SIZES.iter().zip(&by_size).map(|(&size, &(mean, _))| (size as f64, mean)));
         let cells = by_size.iter().map(|(mean, _)| format!("{mean:.3}"));
-        let cells: Vec<String> = [name.to_string()].into_iter().chain(cells).chain([format!("{mean:.4} ± {deviation:.4}")]).collect();
+        let cells: Vec<String> = [name.to_string()].into_iter().chain(cells).chain([plus_minus(&by_seed)]).collect();
         rows.extend(<[String; 9]>::try_from(cells));
     }
     table(&rows);

@@ -19,16 +19,17 @@
 //! which part, and the words and phrases to which the kernels answer most, printed at the end. No
 //! one told the network which words matter.
 
+mod reviews;
+
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
 
 use convnet::chart::Chart;
-use convnet::data::{BucketSampler, DataLoader, Dataset, Rng, Sequence, Subset, stratified_k_folds};
+use convnet::data::{BucketSampler, DataLoader, Sequence, Subset, stratified_k_folds};
 use convnet::models::{TextCnn, TextCnnOptions, text_cnn};
 use convnet::nn::init;
 use convnet::prelude::*;
 use convnet::train::{Ema, Mean, WeightAverage, accuracy, with_average};
+use reviews::Reviews;
 
 use super::lab::{Experiment, Lab, ensure, say, spread, table};
 
@@ -47,14 +48,13 @@ fn run(lab: &Lab) -> Result<String> {
     say(format_args!("{count} sentences, {words} words that occur at least twice\n"));
 
     let folds = stratified_k_folds(reviews.clone(), &reviews.labels, 10, lab.seed)?;
-    let mut rows = vec![["fold", "training", "test"].map(String::from)];
     let mut last = vec![];
     let mut model = None;
     let mut curves: Vec<[Vec<f64>; 2]> = vec![];
     for (fold, (train, test)) in folds.into_iter().enumerate().take(lab.pick(3, 10)) {
         let (trained, epochs) = train_on(lab, &train, &test, words, fold as u64)?;
         let [of_training, of_test] = epochs[epochs.len() - 1];
-        rows.push([fold.to_string(), format!("{of_training:.3}"), format!("{of_test:.3}")]);
+        say(format_args!("fold {fold}: accuracy {of_training:.3} in training, {of_test:.3} in the test"));
         last.push(of_test);
         curves.resize(epochs.len(), Default::default());
         for (by_fold, accuracies) in curves.iter_mut().zip(epochs) {
@@ -62,7 +62,6 @@ fn run(lab: &Lab) -> Result<String> {
         }
         model = Some(trained);
     }
-    table(&rows);
     if let Some(model) = model {
         say("\nphrases to which a kernel answers most, times its weight for praise less that for blame:\n");
         phrases(&model, &reviews, lab.pick(200, 2000))?;
@@ -150,75 +149,4 @@ fn phrases(model: &TextCnn, reviews: &Reviews, count: usize) -> Result<()> {
     let rows = rows.map(|(phrase, score)| [phrase.clone(), format!("{score:+.2}")]);
     table(&[["phrase", "score"].map(String::from)].into_iter().chain(rows).collect::<Vec<_>>());
     Ok(())
-}
-
-/// Sentences as numbers of words, with their classes: 1 for praise.
-#[derive(Clone)]
-struct Reviews {
-    sentences: Vec<Vec<i64>>,
-    labels: Vec<i64>,
-    /// By number; number 0 fills up short sentences, 1 stands for words that occur once.
-    words: Vec<String>,
-}
-
-impl Reviews {
-    /// Reads `rt-polarity.neg` and `rt-polarity.pos`, a sentence in a line, in Latin-1.
-    fn read(dir: &Path) -> Result<Reviews> {
-        let mut texts = vec![];
-        for (label, file) in [(0, "rt-polarity.neg"), (1, "rt-polarity.pos")] {
-            let path = dir.join(file);
-            let bytes = fs::read(&path).map_err(|source| Error::Io { path, source })?;
-            let text: String = bytes.into_iter().map(char::from).collect();
-            texts.extend(text.lines().filter(|line| !line.trim().is_empty()).map(|line| (line.to_string(), label)));
-        }
-        Ok(Reviews::new(&texts))
-    }
-
-    /// Makes sentences in which "not" turns the meaning.
-    fn made(count: usize, seed: u64) -> Reviews {
-        const OTHERS: [&str; 12] = ["the", "film", "is", "a", "story", "of", "two", "men", "and", "very", "long", "today"];
-        let mut rng = Rng::new(seed);
-        let mut sentence = |i: usize| {
-            let (praise, not) = (i.is_multiple_of(2), rng.below(2) == 1);
-            let mut words: Vec<&str> = (0..4 + rng.below(12)).map(|_| OTHERS[rng.below(OTHERS.len())]).collect();
-            let at = rng.below(words.len());
-            words.insert(at, if praise == not { "bad" } else { "good" });
-            if not {
-                words.insert(at, "not");
-            }
-            (words.join(" "), i64::from(praise))
-        };
-        Reviews::new(&(0..count).map(&mut sentence).collect::<Vec<_>>())
-    }
-
-    fn new(texts: &[(String, i64)]) -> Reviews {
-        let mut counts = HashMap::<&str, usize>::new();
-        texts.iter().flat_map(|(text, _)| text.split_whitespace()).for_each(|word| *counts.entry(word).or_default() += 1);
-        let mut frequent: Vec<&str> = counts.into_iter().filter(|&(_, count)| count >= 2).map(|(word, _)| word).collect();
-        frequent.sort_unstable();
-        let words: Vec<String> = ["", "?"].iter().chain(&frequent).map(|word| word.to_string()).collect();
-        let numbers: HashMap<&str, i64> = words.iter().map(String::as_str).zip(0..).collect();
-        // Kernels also see the ends: two places of filling on each side.
-        let sentence = |text: &String| {
-            let words = text.split_whitespace().map(|word| numbers.get(word).copied().unwrap_or(1));
-            [0, 0].into_iter().chain(words).chain([0, 0]).collect()
-        };
-        Reviews {
-            sentences: texts.iter().map(|(text, _)| sentence(text)).collect(),
-            labels: texts.iter().map(|&(_, label)| label).collect(),
-            words: words.clone(),
-        }
-    }
-}
-
-impl Dataset for Reviews {
-    type Sample = (Sequence<i64>, i64);
-
-    fn len(&self) -> usize {
-        self.sentences.len()
-    }
-
-    fn get(&self, index: usize, _: &mut Rng) -> Result<Self::Sample> {
-        Ok((Sequence(self.sentences[index].clone()), self.labels[index]))
-    }
 }

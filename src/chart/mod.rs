@@ -5,6 +5,7 @@
 //! run ([`HtmlReport`](crate::train::HtmlReport)) draws its curves by the same code.
 
 mod axis;
+mod contours;
 mod draw;
 mod file;
 mod text;

@@ -1,4 +1,4 @@
-//! Pictures made of others: grids, colour maps, overlays.
+//! Pictures made of others: grids, colour maps, overlays, outlines of boxes.
 
 use super::Image;
 use super::image::try_filled;
@@ -175,6 +175,51 @@ impl Image {
         }
         Image::from_bytes([3, size[0], size[1]], bytes)
     }
+
+    /// Draws the outlines of boxes `[N, 4]`, as left, top, right and bottom in pixels, into a
+    /// coloured copy of the picture, as torchvision's `draw_bounding_boxes` does: lines of this
+    /// width lie inside of the box, and what is outside of the picture is cut.
+    ///
+    /// ```
+    /// use convnet::{Tensor, data::Image};
+    ///
+    /// let boxes = Tensor::from_vec(vec![2f32, 1.0, 8.0, 5.0], [1, 4])?;
+    /// let picture = Image::new(1, 6, 10)?.draw_boxes(&boxes, [255, 220, 0], 1)?;
+    /// assert_eq!(picture.shape(), [3, 6, 10]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the boxes are `[N, 4]`, [`Error::Argument`] when the picture has
+    /// neither one nor three channels.
+    pub fn draw_boxes(&self, boxes: &Tensor, color: [u8; 3], width: usize) -> Result<Image> {
+        const OP: &str = "draw_boxes";
+        if !matches!(boxes.shape(), [_, 4]) {
+            return Err(Error::shape(OP, format!("expected boxes [N, 4], got shape {:?}", boxes.shape())));
+        }
+        if !matches!(self.channels(), 1 | 3) {
+            return Err(Error::argument(OP, format!("expected a picture of one or three channels, got {}", self.channels())));
+        }
+        let [rows, columns] = self.size();
+        let mut bytes = try_filled([3, rows, columns], 0u8)?;
+        let picture = self.to_bytes();
+        let pixels = picture.bytes().unwrap_or_default().chunks_exact(self.channels());
+        for (to, from) in bytes.chunks_exact_mut(3).zip(pixels) {
+            to.iter_mut().zip(from.iter().cycle()).for_each(|(to, &from)| *to = from);
+        }
+        for sides in boxes.detach().to_dtype(DType::F64)?.to_vec::<f64>()?.chunks_exact(4) {
+            let side = |i: usize, most: usize| (sides[i].round().max(0.0) as usize).min(most);
+            let (left, top, right, bottom) = (side(0, columns), side(1, rows), side(2, columns), side(3, rows));
+            for y in top..bottom {
+                let edge = (y - top).min(bottom - 1 - y) < width;
+                let line = &mut bytes[3 * y * columns..3 * (y + 1) * columns];
+                for x in (left..right).filter(|x| edge || (x - left).min(right - 1 - x) < width) {
+                    line[3 * x..3 * (x + 1)].copy_from_slice(&color);
+                }
+            }
+        }
+        Image::from_bytes([3, rows, columns], bytes)
+    }
 }
 
 #[cfg(test)]
@@ -233,5 +278,21 @@ mod tests {
         assert_eq!(picture.overlay_with(&heat, ColorMap::Turbo, 0.0).unwrap().bytes().unwrap()[3..6], [100; 3]);
         assert!(picture.overlay(&Tensor::ones([2])).is_err() && picture.overlay(&Tensor::ones([0, 2])).is_err());
         assert!(picture.overlay_with(&heat, ColorMap::Gray, f64::NAN).is_err());
+    }
+
+    #[test]
+    fn outlines_of_boxes_lie_inside_and_are_cut_at_the_picture() {
+        let picture = Image::from_bytes([1, 4, 6], vec![9; 24]).unwrap();
+        let boxes = Tensor::from_vec(vec![1f32, 0.4, 5.0, 4.0, -3.0, 3.0, 1.0, 99.0, 5.0, 1.0, 5.0, f32::NAN], [3, 4]).unwrap();
+        let drawn = picture.draw_boxes(&boxes, [200, 1, 2], 1).unwrap();
+        assert_eq!(drawn.shape(), [3, 4, 6]);
+        let pixels: Vec<&[u8]> = drawn.bytes().unwrap().chunks(3).collect();
+        let lines: Vec<String> = pixels.chunks(6).map(|line| line.iter().map(|p| if p[0] == 200 { '#' } else { '.' }).collect()).collect();
+        assert_eq!(lines, [".####.", ".#..#.", ".#..#.", "#####."]);
+        assert!(pixels.iter().all(|pixel| [[200, 1, 2], [9; 3]].iter().any(|color| color == pixel)));
+        let thick = picture.draw_boxes(&boxes.narrow(0, 0, 1).unwrap(), [200, 1, 2], 9).unwrap();
+        assert_eq!(thick.bytes().unwrap().chunks(3).filter(|pixel| pixel[0] == 200).count(), 16);
+        assert!(picture.draw_boxes(&Tensor::ones([4]), [0; 3], 1).is_err());
+        assert!(Image::new(2, 1, 1).unwrap().draw_boxes(&boxes, [0; 3], 1).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use convnet::data::{Batch, Image, Resize, ResizeFilter, Rng};
 use convnet::prelude::*;
 
-use crate::lab::{Lab, ensure, say, spread, table};
+use crate::lab::{Lab, ensure, plus_minus, say, spread, table};
 
 /// How a picture is damaged: a share of its pixels is inverted, or its lower half erased.
 const DAMAGES: [(&str, f64); 5] =
@@ -29,8 +29,7 @@ pub fn complete(lab: &Lab, digits: &Batch) -> Result<String> {
     }
     let mut rows = vec![["Hopfield, 10 digits, 5 seeds", "pixels right before", "Hebb's rule", "projection rule"].map(String::from)];
     for ((name, _), right) in DAMAGES.iter().zip(&right) {
-        let cell = |values: &[f64]| format!("{:.3} ± {:.3}", spread(values).0, spread(values).1);
-        rows.push([name.to_string(), cell(&right[0]), cell(&right[1]), cell(&right[2])]);
+        rows.push([name.to_string(), plus_minus(&right[0]), plus_minus(&right[1]), plus_minus(&right[2])]);
     }
     say("");
     table(&rows);
