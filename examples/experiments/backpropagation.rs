@@ -109,7 +109,7 @@ fn dense(rng: &mut Rng, compare: &mut Compare) -> Result<()> {
     Ok(())
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Pooling {
     Max,
     Mean,
@@ -178,7 +178,6 @@ fn convolution(rng: &mut Rng, pooling: Pooling, compare: &mut Compare) -> Result
     maps.retain_grad();
     let loss = maps.flatten(1, -1)?.matmul(&tv.transpose(0, 1)?)?.cross_entropy(&Tensor::from_vec(vec![0i64], [1])?)?;
     let gradients = loss.backward()?;
-    let name = if pooling == Pooling::Max { "max pooling" } else { "mean pooling" };
     for (part, by_hand, tensor) in [
         ("∂V = (p − t)aᵀ", &outer(&delta_logits, &pooled), &tv),
         ("δ of the pooled maps", &delta_pooled, &maps),
@@ -187,7 +186,7 @@ fn convolution(rng: &mut Rng, pooling: Pooling, compare: &mut Compare) -> Result
         ("∂b = Σδ", &vec![delta.iter().sum()], &tb),
         ("∂x = δ ∗ turned w", &picture, &tx),
     ] {
-        compare(&format!("{name}: {part}"), by_hand, gradient(&gradients, tensor)?)?;
+        compare(&format!("{pooling:?} pooling: {part}"), by_hand, gradient(&gradients, tensor)?)?;
     }
     [(&x, SIDE), (&delta_pooled, POOLED), (&delta, OUT), (&picture, SIDE)]
         .into_iter()

@@ -18,14 +18,18 @@
 //! photograph the best need not be the face: a round badge on a suit resembles one too. The table
 //! therefore gives the place of the face among the boxes kept, which is 1 where it is the best.
 
+mod classifier;
 mod made;
+mod search;
 
+use classifier::Classifier;
 use convnet::data::{Grayscale, Image, ImageFolder, Resize, Rng};
 use convnet::ops::{box_iou, nms};
 use convnet::prelude::*;
 use convnet::weights;
+use search::{patch, search, supported};
 
-use super::lab::{Experiment, Lab, ensure, fit_by, percent, predict, say, table};
+use super::lab::{Experiment, Lab, ensure, fit_by, percent, say, table};
 
 pub const EXPERIMENT: Experiment =
     Experiment { name: "faces", claim: "a classifier of patches becomes a detector when its dense layer becomes a convolution", run };
@@ -48,43 +52,6 @@ struct Examples {
     faces: Vec<Vec<f32>>,
     others: Vec<Vec<f32>>,
     without: Vec<Image>,
-}
-
-/// A classifier of patches.
-struct Classifier {
-    convolutions: Sequential,
-    dropout: Dropout,
-    dense: Linear,
-}
-
-impl Classifier {
-    fn new() -> Classifier {
-        let block = |from, to, kernel| {
-            Sequential::new().push(Conv2d::new(from, to, kernel)).push(BatchNorm2d::new(to)).push(ReLU).push(MaxPool2d::new(2))
-        };
-        let convolutions = block(1, 16, 5).push(block(16, 32, 3)); // [N, 16, 10, 10], [N, 32, 4, 4]
-        Classifier { convolutions, dropout: Dropout::new(0.5), dense: Linear::new(32 * 4 * 4, 2) }
-    }
-
-    /// Makes the dense layer a convolution over maps of 4×4: its weights already have that order.
-    fn into_detector(self) -> Result<Sequential> {
-        let conv = Conv2d::new(32, 2, 4);
-        conv.weight.set(&self.dense.weight.tensor().detach().reshape([2, 32, 4, 4])?)?;
-        if let (Some(to), Some(from)) = (&conv.bias, &self.dense.bias) {
-            to.set(&from.tensor().detach())?;
-        }
-        let detector = Sequential::new().push(self.convolutions).push(conv);
-        detector.eval();
-        Ok(detector)
-    }
-}
-
-impl Module for Classifier {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply(&self.convolutions)?.flatten(1, -1)?.apply(&self.dropout)?.apply(&self.dense)
-    }
-
-    visit_fields!(convolutions, dropout, dense);
 }
 
 /// Returns a patch flipped, shifted by up to two pixels, and with another contrast and brightness.
@@ -117,52 +84,6 @@ fn train(examples: &Examples, each: usize, seed: u64) -> Result<Classifier> {
         net.forward(&pixels.index_select(0, batch)?)?.cross_entropy(&labels.index_select(0, batch)?)
     })?;
     Ok(net)
-}
-
-/// Searches a picture at all scales; returns boxes and log-odds of a face of all above 0, at most
-/// 2,000.
-fn search(net: &Sequential, picture: &Image) -> Result<(Tensor, Tensor)> {
-    let (mut boxes, mut scores) = (vec![], vec![]);
-    let mut scale = 0.6;
-    loop {
-        let size = picture.size().map(|side| (side as f64 * scale).round() as usize);
-        if size.iter().any(|&side| side < PATCH) {
-            break;
-        }
-        let mut scaled = picture.clone();
-        scaled.apply(&Grayscale)?.apply(&Resize::new(size))?;
-        let maps = predict(net, &scaled.to_tensor().unsqueeze(0)?)?;
-        let odds = maps.narrow(1, 1, 1)?.sub(&maps.narrow(1, 0, 1)?)?;
-        let width = odds.size(3)?;
-        for (at, odds) in odds.to_vec::<f32>()?.into_iter().enumerate().filter(|(_, odds)| *odds > 0.0) {
-            let [left, top] = [at % width, at / width].map(|place| (STRIDE * place) as f32 / scale as f32);
-            let side = PATCH as f32 / scale as f32;
-            boxes.extend([left, top, left + side, top + side]);
-            scores.push(odds);
-        }
-        scale /= 1.15;
-    }
-    let count = scores.len();
-    let (boxes, scores) = (Tensor::from_vec(boxes, [count, 4])?, Tensor::from_vec(scores, [count])?);
-    let best = scores.topk(count.min(2000), 0)?.1;
-    Ok((boxes.index_select(0, &best)?, scores.index_select(0, &best)?))
-}
-
-/// Returns the part of a picture in a box as a patch.
-fn patch(picture: &Image, sides: &[f32]) -> Result<Vec<f32>> {
-    let [left, top, right, bottom] = [0, 1, 2, 3].map(|side| sides[side].round().max(0.0) as usize);
-    let (right, bottom) = (right.min(picture.width()), bottom.min(picture.height()));
-    let part = picture.to_tensor().narrow(1, top, bottom - top)?.narrow(2, left, right - left)?;
-    let mut part = Image::from_tensor(&part)?;
-    part.apply(&Grayscale)?.apply(&Resize::new(PATCH))?;
-    Ok(part.pixels().into_owned())
-}
-
-/// Returns for each box the sum of the scores of those that it overlaps by more than a half: a face
-/// is found at several places and scales around its own, what only resembles one at fewer.
-fn supported(boxes: &Tensor, scores: &Tensor) -> Result<Tensor> {
-    let near = box_iou(boxes, boxes)?.gt_scalar(0.5)?.to_dtype(DType::F32)?;
-    near.matmul(&scores.unsqueeze(1)?)?.squeeze(1)
 }
 
 /// Returns pictures of things and animals as patches.

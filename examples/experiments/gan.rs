@@ -80,13 +80,13 @@ fn batches(digits: impl Dataset<Sample = (Image, i64)> + 'static, batch: usize, 
 fn invent(lab: &Lab, digits: &DigitData) -> Result<f64> {
     let count = digits.train.len().min(20_000);
     let train = Subset::shared(digits.train.clone(), 0..count)?;
-    let mut gan = Gan::new(digits.size, lab.pick(32, 16))?;
-    let loader = batches(train.clone(), 64, lab.seed);
+    let mut gan = Gan::new(digits.size, lab.pick(32, 24))?;
+    let loader = batches(train.clone(), lab.pick(64, 32), lab.seed);
     // Two of each class.
     let labels = Tensor::from_vec((0..20).map(|i| i / 2).collect::<Vec<i64>>(), [20])?;
     let noise = gan.noise(20);
     let mut rows = vec![drawn(&gan, &noise, &labels)?];
-    for epoch in 0..lab.pick(40, 5) {
+    for epoch in 0..lab.pick(40, 7) {
         for batch in loader.epoch(epoch) {
             let Batch { images, labels } = batch?;
             gan.step(&images, &labels)?;
@@ -118,8 +118,8 @@ fn enlarge(lab: &Lab, digits: &DigitData, seed: u64) -> Result<[f64; 2]> {
     let order = RandomSampler::new(digits.train.len()).indices(&mut Rng::new(seed))?;
     let few = Subset::shared(digits.train.clone(), of_each_class(&digits.train, &order, [lab.pick(20, 50); CLASSES])?)?;
     let mut gan = Gan::new(digits.size, lab.pick(32, 16))?;
-    let loader = batches(few, 50, seed);
-    for epoch in 0..lab.pick(30, 50) {
+    let loader = batches(few, lab.pick(50, 20), seed);
+    for epoch in 0..lab.pick(30, 60) {
         for batch in loader.epoch(epoch) {
             let Batch { images, labels } = batch?;
             gan.step(&images, &labels)?;
@@ -131,7 +131,7 @@ fn enlarge(lab: &Lab, digits: &DigitData, seed: u64) -> Result<[f64; 2]> {
         // The same first weights for both.
         manual_seed(seed);
         let classifier = classifier(digits.size);
-        train_classifier(&classifier, &loader, lab.pick(30, 50), samples)?;
+        train_classifier(&classifier, &loader, lab.pick(30, 40), samples)?;
         *accuracy = tested(&classifier, &digits.test)?;
     }
     Ok(accuracies)

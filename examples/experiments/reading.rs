@@ -129,7 +129,7 @@ fn run(lab: &Lab) -> Result<String> {
             let options = CtcOptions { blank: BLANK, ..Default::default() };
             scores.ctc_loss_with(&Tensor::from_vec(targets, [total])?, &steps, &lengths, &options)
         };
-        fit_by(&net, training, lab.pick(6, 4), 32, 0.01, lab.seed + seed, loss)?;
+        fit_by(&net, training, 6, lab.pick(32, 16), lab.pick(0.01, 0.005), lab.seed + seed, loss)?;
         let ([right, wrong], found) = read(&net, &test)?;
         let ([right_long, wrong_long], _) = read(&net, &long)?;
         figures.iter_mut().zip([right, wrong, right_long, wrong_long]).for_each(|(all, figure)| all.push(figure));
