@@ -86,12 +86,12 @@ fn invent(lab: &Lab, digits: &DigitData) -> Result<f64> {
     let labels = Tensor::from_vec((0..20).map(|i| i / 2).collect::<Vec<i64>>(), [20])?;
     let noise = gan.noise(20);
     let mut rows = vec![drawn(&gan, &noise, &labels)?];
-    for epoch in 0..lab.pick(40, 7) {
+    for epoch in 0..lab.pick(48, 7) {
         for batch in loader.epoch(epoch) {
             let Batch { images, labels } = batch?;
             gan.step(&images, &labels)?;
         }
-        if !lab.quick || epoch % 10 == 9 {
+        if !lab.quick || epoch % 12 == 11 {
             rows.push(drawn(&gan, &noise, &labels)?);
         }
     }
@@ -119,7 +119,7 @@ fn enlarge(lab: &Lab, digits: &DigitData, seed: u64) -> Result<[f64; 2]> {
     let few = Subset::shared(digits.train.clone(), of_each_class(&digits.train, &order, [lab.pick(20, 50); CLASSES])?)?;
     let mut gan = Gan::new(digits.size, lab.pick(32, 16))?;
     let loader = batches(few, lab.pick(50, 20), seed);
-    for epoch in 0..lab.pick(30, 60) {
+    for epoch in 0..lab.pick(40, 60) {
         for batch in loader.epoch(epoch) {
             let Batch { images, labels } = batch?;
             gan.step(&images, &labels)?;

@@ -135,12 +135,12 @@ impl Study {
 
 fn run(lab: &Lab) -> Result<String> {
     let digits = lab.digits()?;
-    let (few, of_class, seeds) = (lab.pick(100, 200), lab.pick(60, 100), lab.pick(2, 3));
+    let (few, of_class, seeds) = (lab.pick(100, 200), lab.pick(60, 200), lab.pick(2, 3));
     let order: Vec<usize> = RandomSampler::new(digits.train.len()).indices(&mut Rng::new(lab.seed))?;
     let (small, validation, rest) = (&order[..few], &order[few..few + lab.pick(200, 1000)], &order[few + lab.pick(200, 1000)..]);
     let validation = tensors(&digits.train, validation.iter().copied(), normalise())?;
     let test = tensors(&digits.test, 0..lab.pick(359, 5000).min(digits.test.len()), normalise())?;
-    let study = Study { digits, validation, test, epochs: lab.pick(40, 50) };
+    let study = Study { digits, validation, test, epochs: lab.pick(40, 60) };
     let seeds = lab.seed..lab.seed + seeds;
 
     say(format_args!("{few} of {} for training, {} epochs, {} starts", study.digits.name, study.epochs, seeds.end - seeds.start));
