@@ -12,10 +12,20 @@
 //! cargo run --release --example workload -- --op "conv2d in=64 out=64 k=3 s=1 p=1 g=1" --batch 16 --size 56 --mode backward
 //! ```
 //!
-//! For these it prints `ready` when warm. Then, for each line `N` on standard input, it runs N
+//! With `--distributed` it trains the model for a number of steps on the ranks that `mpirun` started
+//! and prints their time, what they sent, and a digest of the parameters:
+//!
+//! ```sh
+//! cargo build --release --features mpi --example workload
+//! mpirun -n 2 target/release/examples/workload --model resnet18 --batch 16 --distributed --threads 1
+//! ```
+//!
+//! For the models and operations above it prints `ready` when warm. Then, for each line `N` on standard input, it runs N
 //! steps and prints the seconds they took. At the end of input it prints one JSON line with the
 //! peak resident memory.
 
+#[cfg(feature = "mpi")]
+mod distributed;
 mod model;
 mod operation;
 mod peak;
@@ -71,6 +81,22 @@ struct Options {
     /// chrome://tracing or Perfetto
     #[arg(long, num_args = 0..=1, value_name = "TRACE.json", requires = "subject")]
     profile: Option<Option<PathBuf>>,
+    /// Train on the ranks that `mpirun` started
+    #[cfg(feature = "mpi")]
+    #[arg(long, requires = "model", conflicts_with_all = ["mode", "explain", "profile", "scaling"])]
+    distributed: bool,
+    /// Timed steps with `--distributed`
+    #[cfg(feature = "mpi")]
+    #[arg(long, default_value_t = 50, requires = "distributed")]
+    steps: usize,
+    /// Parts of a batch with `--distributed`, a power of two
+    #[cfg(feature = "mpi")]
+    #[arg(long, default_value_t = 8, requires = "distributed")]
+    shards: usize,
+    /// Add gradients in the order that MPI prefers; the bits depend on the number of ranks
+    #[cfg(feature = "mpi")]
+    #[arg(long, requires = "distributed")]
+    any_order: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -104,6 +130,10 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Fallible<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(0);
+    #[cfg(feature = "mpi")]
+    if let (Some(name), true) = (&options.model, options.distributed) {
+        return distributed::print(name, options);
+    }
     let mut step = match (&options.model, &options.op) {
         (name, _) if options.scaling => return scaling::print(name.as_deref().unwrap_or("resnet18")),
         (Some(name), _) => model_step(name, options)?,

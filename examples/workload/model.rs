@@ -81,12 +81,15 @@ impl Subject {
     /// A forward pass, cross-entropy, the backward pass, and SGD with momentum 0.9 and weight decay
     /// 1e-4.
     pub fn training(self) -> Result<impl FnMut() -> Result<()>> {
-        let Subject { model, images, classes } = self;
+        let (model, images, labels) = self.into_parts()?;
         model.train();
-        let batch = images.shape()[0];
-        let labels: Vec<i64> = (0..batch).map(|i| (i * 7919 % classes.max(1)) as i64).collect();
-        let labels = Tensor::from_vec(labels, [batch])?;
         let mut optimizer = Sgd::new(model.parameters(), 1e-3).momentum(0.9).weight_decay(1e-4);
         Ok(move || optimizer.step(&model.forward(&images)?.cross_entropy(&labels)?.backward()?))
+    }
+    /// The model, the images and a class for each.
+    pub fn into_parts(self) -> Result<(Box<dyn Module>, Tensor, Tensor)> {
+        let batch = self.images.shape()[0];
+        let labels: Vec<i64> = (0..batch).map(|i| (i * 7919 % self.classes.max(1)) as i64).collect();
+        Ok((self.model, self.images, Tensor::from_vec(labels, [batch])?))
     }
 }
