@@ -107,24 +107,64 @@ impl Image {
     /// and 1 to 65,535 rows and columns.
     #[cfg(feature = "image")]
     pub fn encode_jpeg(&self, quality: u8) -> Result<Vec<u8>> {
-        use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+        use jpeg_encoder::{Encoder, SamplingFactor};
 
         if !(1..=100).contains(&quality) {
             return Err(Error::argument("encode_jpeg", format!("the quality is 1 to 100, got {quality}")));
         }
         let unfit = |wanted: &str| Error::shape("encode_jpeg", format!("JPEG files have {wanted}, the image is {:?}", self.shape()));
-        let colour = match self.channels() {
-            1 => ColorType::Luma,
-            3 => ColorType::Rgb,
-            _ => return Err(unfit("1 or 3 channels")),
-        };
+        if ![1, 3].contains(&self.channels()) {
+            return Err(unfit("1 or 3 channels"));
+        }
         let [height, width] = self.size().map(|size| u16::try_from(size).ok().filter(|&size| size > 0));
         let (Some(width), Some(height)) = (width, height) else { return Err(unfit("1 to 65535 rows and columns")) };
         let mut file = Vec::new();
         let mut encoder = Encoder::new(&mut file, quality);
         encoder.set_sampling_factor(if quality > 90 { SamplingFactor::R_4_4_4 } else { SamplingFactor::R_4_2_0 });
-        encoder.encode(self.to_bytes().bytes().unwrap_or_default(), width, height, colour).map_err(Error::other)?;
+        let picture = self.to_bytes();
+        let pixels = Pixels { bytes: picture.bytes().unwrap_or_default(), channels: self.channels(), width, height };
+        encoder.encode_image(pixels).map_err(Error::other)?;
         Ok(file)
+    }
+}
+
+/// The rows of a picture of one or three channels, for `jpeg-encoder`. The buffers that come with
+/// it would have the encoder compiled nine times, for as many orders of colours.
+#[cfg(feature = "image")]
+struct Pixels<'a> {
+    bytes: &'a [u8],
+    channels: usize,
+    width: u16,
+    height: u16,
+}
+
+#[cfg(feature = "image")]
+impl jpeg_encoder::ImageBuffer for Pixels<'_> {
+    fn get_jpeg_color_type(&self) -> jpeg_encoder::JpegColorType {
+        if self.channels == 1 { jpeg_encoder::JpegColorType::Luma } else { jpeg_encoder::JpegColorType::Ycbcr }
+    }
+
+    fn width(&self) -> u16 {
+        self.width
+    }
+
+    fn height(&self) -> u16 {
+        self.height
+    }
+
+    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
+        let length = usize::from(self.width) * self.channels;
+        let row = &self.bytes[usize::from(y) * length..][..length];
+        if self.channels == 1 {
+            buffers[0].extend_from_slice(row);
+            return;
+        }
+        for &[red, green, blue] in row.as_chunks().0 {
+            let (luma, blue_difference, red_difference) = jpeg_encoder::rgb_to_ycbcr(red, green, blue);
+            buffers[0].push(luma);
+            buffers[1].push(blue_difference);
+            buffers[2].push(red_difference);
+        }
     }
 }
 

@@ -99,28 +99,37 @@ impl LayerPath {
     /// # Errors
     /// Those of `body`, inside an [`Error::Layer`] unless they are one already.
     pub fn scope<L: Layer + ?Sized>(&self, layer: &L, x: &Tensor, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let profiled = if hooks::is_on() { self.get().and_then(hooks::enter) } else { None };
-        let watched = if watch::is_on() { self.get().and_then(|path| watch::open(&path)) } else { None };
+        // This is compiled for each layer, what is rare only once.
+        let observed = if hooks::is_on() || is_observed() { Some(self.enter()) } else { None };
         let result = body();
-        drop(profiled);
-        if watched.is_some() || TRACING.get() || result.is_err() {
-            let y = self.report(&|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result)?;
-            return match watched {
-                Some(watched) => watch::close(watched, y),
-                None => Ok(y),
-            };
+        if observed.is_none() && result.is_ok() {
+            return result;
         }
-        result
+        self.leave(observed, &|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result)
     }
 
+    /// Reports the start of a call to profiles and watchers.
     #[cold]
-    fn report(
+    fn enter(&self) -> Box<Observed> {
+        let profiled = if hooks::is_on() { self.get().and_then(hooks::enter) } else { None };
+        let watched = if watch::is_on() { self.get().and_then(|path| watch::open(&path)) } else { None };
+        Box::new(Observed { profiled, watched })
+    }
+
+    /// Reports the end of a call and its result.
+    #[cold]
+    fn leave(
         &self,
+        observed: Option<Box<Observed>>,
         describe: &dyn Fn() -> String,
         multiply_adds: &dyn Fn(&[usize], &[usize]) -> u64,
         x: &Tensor,
         result: Result<Tensor>,
     ) -> Result<Tensor> {
+        let watched = observed.and_then(|observed| {
+            drop(observed.profiled);
+            observed.watched
+        });
         let y = result.map_err(|error| self.locate(error, false, describe()))?;
         TRACE.with_borrow_mut(|trace| {
             if let Some(trace) = trace {
@@ -128,13 +137,23 @@ impl LayerPath {
                 trace.calls.push(Call { path: self.path(), layer: describe(), output: y.clone(), multiply_adds });
             }
         });
-        Ok(y)
+        match watched {
+            Some(watched) => watch::close(watched, y),
+            None => Ok(y),
+        }
     }
 
     /// Adds this path to an error that has none yet.
     pub(crate) fn locate(&self, error: Error, is_block: bool, layer: String) -> Error {
         located(error, self.path(), is_block, layer)
     }
+}
+
+/// What is told about a layer's call while it runs.
+struct Observed {
+    // Reports the end of the call to profiles when it is dropped.
+    profiled: Option<hooks::Leave>,
+    watched: Option<watch::Open>,
 }
 
 /// Adds the path of a layer or block to an error, unless it already has that of one inside.
