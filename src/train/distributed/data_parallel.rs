@@ -67,8 +67,8 @@ impl<'g> Distributed<'g> {
     }
 
     /// Gives up equal bits at different numbers of ranks: each rank computes its part of a batch at
-    /// once, and the transport adds in the order that it prefers (`MPI_Allreduce`). Any number of
-    /// ranks may take part.
+    /// once, and the transport adds in the order that it prefers (`MPI_Iallreduce`). Any number of
+    /// ranks may take part. The error for a rank that hangs does not tell which one it is.
     #[must_use]
     pub fn in_any_order(mut self) -> Distributed<'g> {
         self.by_tree = false;

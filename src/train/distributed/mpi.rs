@@ -8,7 +8,7 @@ use mpi::request;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 
-use super::transport::{Transport, failed, silent, unfit};
+use super::transport::{Transport, failed, silent, stuck, unfit};
 use crate::error::{Error, Result};
 
 /// The tag of what ranks exchange.
@@ -55,7 +55,6 @@ impl Mpi {
 
     fn exchange_part(&self, to: usize, sent: &[u8], from: usize, received: &mut [u8]) -> Result<()> {
         let expected = received.len();
-        let start = Instant::now();
         request::scope(|scope| {
             let mut send = (!sent.is_empty()).then(|| self.world.process_at_rank(to as i32).immediate_send_with_tag(scope, sent, DATA));
             let mut receive = match expected {
@@ -63,9 +62,9 @@ impl Mpi {
                 _ => Some(self.world.process_at_rank(from as i32).immediate_receive_into_with_tag(scope, received, DATA)),
             };
             let mut result = Ok(());
-            for round in 0u64.. {
-                send = send.and_then(|request| request.test().err());
-                receive = receive.and_then(|request| match request.test() {
+            let ended = self.poll(&mut || {
+                send = send.take().and_then(|request| request.test().err());
+                receive = receive.take().and_then(|request| match request.test() {
                     Ok(status) => {
                         let length = status.count(u8::equivalent_datatype()) as usize;
                         if length != expected {
@@ -75,34 +74,72 @@ impl Mpi {
                     }
                     Err(request) => Some(request),
                 });
-                if send.is_none() && receive.is_none() {
-                    return result;
-                }
-                if round % 64 == 63 {
-                    if let Some(error) = self.failure() {
-                        if send.is_some() {
-                            self.abort(&error);
-                        }
-                        if let Some(request) = receive {
-                            request.cancel();
-                            request.wait_without_status();
-                        }
-                        return Err(error);
+                send.is_none() && receive.is_none()
+            });
+            match ended {
+                Ok(()) => result,
+                Err(Interrupted::Late) => self.abort(&silent(if receive.is_some() { from } else { to }, self.limit)),
+                Err(Interrupted::Failed(error)) if send.is_some() => self.abort(&error),
+                Err(Interrupted::Failed(error)) => {
+                    if let Some(request) = receive {
+                        request.cancel();
+                        request.wait_without_status();
                     }
-                    if start.elapsed() > self.limit {
-                        self.abort(&silent(if receive.is_some() { from } else { to }, self.limit));
-                    }
-                }
-                // Several ranks may share a core.
-                match round {
-                    0..64 => std::hint::spin_loop(),
-                    64..4096 => std::thread::yield_now(),
-                    _ => std::thread::sleep(Duration::from_micros(20)),
+                    Err(error)
                 }
             }
-            result
         })
     }
+
+    fn sum_part(&self, values: &mut [f32]) {
+        let own = values.to_vec();
+        request::scope(|scope| {
+            let mut sum = Some(self.world.immediate_all_reduce_into(scope, &own[..], values, SystemOperation::sum()));
+            let ended = self.poll(&mut || {
+                sum = sum.take().and_then(|request| request.test().err());
+                sum.is_none()
+            });
+            match ended {
+                Ok(()) => {}
+                Err(Interrupted::Failed(error)) => self.abort(&error),
+                Err(Interrupted::Late) => self.abort(&stuck(self.limit)),
+            }
+        });
+    }
+
+    /// Asks again and again whether something has ended, until it has, or another rank tells of its
+    /// failure, or the time is up.
+    fn poll(&self, has_ended: &mut dyn FnMut() -> bool) -> std::result::Result<(), Interrupted> {
+        let start = Instant::now();
+        for round in 0u64.. {
+            if has_ended() {
+                break;
+            }
+            if round % 64 == 63 {
+                if let Some(error) = self.failure() {
+                    return Err(Interrupted::Failed(error));
+                }
+                if start.elapsed() > self.limit {
+                    return Err(Interrupted::Late);
+                }
+            }
+            // Several ranks may share a core.
+            match round {
+                0..64 => std::hint::spin_loop(),
+                64..1024 => std::thread::yield_now(),
+                _ => std::thread::sleep(Duration::from_micros(20)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why messages are waited for no longer.
+enum Interrupted {
+    /// Another rank has failed.
+    Failed(Error),
+    /// The time limit has passed.
+    Late,
 }
 
 impl Transport for Mpi {
@@ -129,8 +166,7 @@ impl Transport for Mpi {
 
     fn sum_in_any_order(&mut self, values: &mut [f32]) -> Result<bool> {
         for part in values.chunks_mut(LARGEST / size_of::<f32>()) {
-            let own = part.to_vec();
-            self.world.all_reduce_into(&own[..], part, SystemOperation::sum());
+            self.sum_part(part);
         }
         Ok(true)
     }

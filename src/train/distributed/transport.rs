@@ -116,6 +116,16 @@ pub(super) fn silent(rank: usize, limit: Duration) -> Error {
     Error::Training(format!("rank {rank} has sent nothing for {limit:.0} s: it hangs, or is slower than the time limit allows"))
 }
 
+/// The error for a sum of all ranks that has not ended in time.
+#[cfg(feature = "mpi")]
+pub(super) fn stuck(limit: Duration) -> Error {
+    let limit = limit.as_secs_f64();
+    Error::Training(format!(
+        "a sum over all ranks has not ended within {limit:.0} s: a rank hangs, or is slower than the time limit allows \
+         (sums in a fixed order tell which)"
+    ))
+}
+
 /// The error for a message of the wrong length.
 pub(super) fn unfit(rank: usize, length: usize, expected: usize) -> Error {
     Error::Training(format!("rank {rank} has sent {length} bytes where {expected} were expected: it runs another program or other options"))
