@@ -3,7 +3,7 @@
 
     cargo build --release --features mpi --example workload
     python3 benches/distributed.py --ranks 2 --model cifar_resnet20 --batch 128
-    sudo python3 benches/distributed.py --ranks 4 --model resnet50 --batch 16 --size 112 --steps 5 --link 1gbit 50ms
+    sudo python3 benches/distributed.py --ranks 4 --model resnet50 --batch 16 --size 112 --steps 5 --link 1gbit 500ms
     python3 benches/distributed.py --paper 900 1800 0.05 0.9 125
 
 The ranks are processes of one machine, with one thread each. With `--link RATE LATENCY` they live in two network namespaces, half of them in each,
@@ -145,7 +145,7 @@ def compare(options):
         row += f"  {median:.2f} [{first:.2f}, {third:.2f}]"
         if way != "pytorch":
             _, _, sent, messages, waited, digest, small, large = last[way]
-            hidden = 1 - float(waited) / max(float(messages), 1e-9)
+            hidden = max(0, 1 - float(waited) / max(float(messages), 1e-9))
             row += f"  sent {sent} MB, messages {messages} ms, waited for {waited} ms, hidden {hidden:.0%}, parameters {digest}, sums of 16 bytes {small} ms, of 4 MiB {large} ms"
         print(row, flush=True)
 

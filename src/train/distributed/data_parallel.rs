@@ -17,9 +17,6 @@ use crate::train::{Checkpoint, Mean, Step, number_of};
 /// The number of shards of a batch unless another is set.
 const SHARDS: usize = 8;
 
-/// The size in bytes at which a bucket of gradients is closed.
-const BUCKET: usize = 4 << 20;
-
 /// How the ranks of a group train together; for
 /// [`Trainer::distributed`](crate::train::Trainer::distributed) and [`DataParallel`].
 ///
@@ -48,14 +45,14 @@ pub struct Distributed<'g> {
     shards: usize,
     by_tree: bool,
     average_every: Option<u64>,
-    bucket_bytes: usize,
+    bucket_bytes: Option<usize>,
     synchronize: bool,
 }
 
 impl<'g> Distributed<'g> {
     /// Makes the settings: 8 shards, sums in a fixed order, a sum in each step.
     pub fn new(group: &'g Group) -> Distributed<'g> {
-        Distributed { group, shards: SHARDS, by_tree: true, average_every: None, bucket_bytes: BUCKET, synchronize: false }
+        Distributed { group, shards: SHARDS, by_tree: true, average_every: None, bucket_bytes: None, synchronize: false }
     }
 
     /// Sets the number of shards into which each batch is cut, a power of two. Ranks that divide it
@@ -85,11 +82,11 @@ impl<'g> Distributed<'g> {
         self
     }
 
-    /// Sets the size of the messages of gradients, 4 MiB by default: small ones are sent earlier,
-    /// large ones cost less.
+    /// Sets the size of the messages of gradients, by default an eighth of them all, but at least
+    /// 256 KiB and at most 4 MiB: small ones are sent earlier, large ones cost less.
     #[must_use]
     pub fn bucket_bytes(mut self, bytes: usize) -> Distributed<'g> {
-        self.bucket_bytes = bytes;
+        self.bucket_bytes = Some(bytes);
         self
     }
 

@@ -75,6 +75,15 @@ impl<T: Term> TreeSum<T> {
     }
 }
 
+/// The number of buckets that gradients are cut into unless their size is set.
+const BUCKETS: usize = 8;
+
+/// The least bytes of a bucket unless its size is set: smaller ones take little more than latency.
+const SMALLEST: usize = 256 << 10;
+
+/// The most bytes at which a bucket is closed unless its size is set.
+const LARGEST: usize = 4 << 20;
+
 /// Parameters of one type whose gradients are sent together.
 struct Bucket {
     dtype: DType,
@@ -103,14 +112,20 @@ pub(super) struct GradientSum<'g> {
 
 impl<'g> GradientSum<'g> {
     /// Makes the sum of `shards` shards of this rank. Buckets are closed once they have
-    /// `bucket_bytes`; the last parameters come first, as in a backward pass.
+    /// `bucket_bytes`, by default so many that most of them are sent before the backward pass ends;
+    /// the last parameters come first, as in a backward pass.
     pub(super) fn new(
         group: Option<&'g Group>,
         by_tree: bool,
         parameters: Vec<Parameter>,
         shards: usize,
-        bucket_bytes: usize,
+        bucket_bytes: Option<usize>,
     ) -> GradientSum<'g> {
+        let size = |parameter: &Parameter| parameter.numel() * parameter.dtype().size();
+        let bucket_bytes = bucket_bytes.unwrap_or_else(|| {
+            let all: usize = parameters.iter().map(size).sum();
+            (all / BUCKETS).clamp(SMALLEST, LARGEST)
+        });
         let mut buckets: Vec<Bucket> = Vec::new();
         let (mut bucket_of, mut bytes) = (vec![0; parameters.len()], 0);
         for (index, parameter) in parameters.iter().enumerate().rev() {
@@ -119,7 +134,7 @@ impl<'g> GradientSum<'g> {
                 buckets.push(Bucket { dtype, parameters: Vec::new(), open: 0, pending: None });
                 bytes = 0;
             }
-            bytes += parameter.numel() * dtype.size();
+            bytes += size(parameter);
             bucket_of[index] = buckets.len() - 1;
             if let Some(last) = buckets.last_mut() {
                 last.parameters.push(index);
