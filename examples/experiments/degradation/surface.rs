@@ -2,7 +2,7 @@
 
 use convnet::chart::Chart;
 use convnet::models::CifarResNet;
-use convnet::nn::{Module, ModuleExt};
+use convnet::nn::Module;
 use convnet::{Result, Tensor, no_grad};
 
 /// Draws contours of the loss in the square of ±1 along two directions, and returns how much larger
