@@ -344,7 +344,10 @@ fn run_that_cannot_go_on_says_why_and_loses_nothing() {
     let other = Sequential::new().push(Flatten).push(Linear::new(64, 10));
     let before = other.state_dict();
     let message = error(run(&other, &train, 0));
-    assert!(message.contains("state dict") && other.state_dict().difference(&before).unwrap().is_empty(), "{message}");
+    assert!(
+        message.contains("of another model; build the model of that run") && other.state_dict().difference(&before).unwrap().is_empty(),
+        "{message}"
+    );
 
     let path = Checkpoints::in_dir(dir.path()).path(23);
     let whole = fs::read(&path).unwrap();

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, Parser};
+use convnet::Context as _;
+use convnet::autograd::Gradients;
+use convnet::train::{Callback, RunState};
 use toml::{Table, Value};
 
 /// The name of the file with a run's options in its directory.
@@ -44,11 +47,27 @@ pub fn parse_with<P: Parser>(defaults: &[&str]) -> (P, Table) {
     result.unwrap_or_else(|error: clap::Error| error.exit())
 }
 
-/// Writes the options of a run into its directory.
+/// Writes the options of a run into its directory: beside the old file, which a full disk leaves as
+/// it is.
 pub fn save(dir: &Path, options: &Table) -> convnet::Result<()> {
     let path = dir.join(CONFIG);
-    let write = || fs::create_dir_all(dir).and_then(|()| fs::write(&path, options.to_string()));
-    write().map_err(|source| convnet::Error::Io { path: path.clone(), source })
+    let new = dir.join(format!("{CONFIG}.new"));
+    let write = || fs::create_dir_all(dir).and_then(|()| fs::write(&new, options.to_string())).and_then(|()| fs::rename(&new, &path));
+    let written = write().inspect_err(|_| drop(fs::remove_file(&new)));
+    written.map_err(|source| convnet::Error::Io { path: path.clone(), source }).context(UNWRITABLE)
+}
+
+/// Advice for directories of runs.
+pub const UNWRITABLE: &str = "--out has to be a directory that this user may write to, on a disk with room";
+
+/// Writes the options of a run that goes on, once it does: after an error in the options themselves
+/// the directory has those that its checkpoints belong to.
+pub struct SaveOnce<'a>(pub Option<(&'a Path, &'a Table)>);
+
+impl Callback for SaveOnce<'_> {
+    fn before_step(&mut self, _: &mut RunState<'_>, _: &mut Gradients) -> convnet::Result<()> {
+        self.0.take().map_or(Ok(()), |(dir, options)| save(dir, options))
+    }
 }
 
 /// Puts defaults and the options of files before those of the command line, which override them.

@@ -18,9 +18,26 @@ pub fn run(program: impl FnOnce() -> convnet::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
+            if is_about_a_sample(&error) {
+                eprintln!("`--broken skip` leaves out pictures that cannot be read, `--broken replace` takes others instead");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns whether a sample is the cause of an error.
+fn is_about_a_sample(error: &convnet::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        // A source in a box is found as the box.
+        let known = error.downcast_ref::<convnet::Error>().or_else(|| error.downcast_ref::<Box<convnet::Error>>().map(|error| &**error));
+        if let Some(convnet::Error::Sample { .. }) = known {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Prints a line. A closed pipe at the other end is no reason to stop.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use convnet::nn::{Module, ModuleExt, StateDict};
 use convnet::train::Checkpoint;
-use convnet::{Result, models, weights};
+use convnet::{Context as _, Result, models, weights};
 
 /// Builds a registered model.
 pub fn create(name: &str, classes: usize) -> Result<Box<dyn Module>> {
@@ -32,5 +32,7 @@ pub fn read_weights(path: &Path) -> Result<StateDict> {
 
 /// Loads weights into a model that has the same shapes.
 pub fn load(model: &dyn Module, path: &Path) -> Result<()> {
-    model.load_state_dict(&read_weights(path)?).map(|_| ())
+    let state = read_weights(path)?;
+    let context = || format!("{} has the weights of another model, or for other classes", path.display());
+    model.load_state_dict(&state).map(|_| ()).with_context(context)
 }

@@ -25,7 +25,7 @@ use convnet::ops::CrossEntropyOptions;
 use convnet::train::{
     Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
 };
-use convnet::{Error, Result};
+use convnet::{Context as _, Error, Result};
 use options::Options;
 
 fn main() -> ExitCode {
@@ -105,7 +105,11 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
         trainer = trainer.checkpoints(checkpoints.clone());
     }
     if let (Some(dir), true) = (&options.out, first) {
-        config::save(dir, table)?;
+        if options.resume {
+            trainer = trainer.callback(config::SaveOnce(Some((dir, table))));
+        } else {
+            config::save(dir, table)?;
+        }
         let mut board = TensorBoard::in_dir(dir);
         if !options.resume {
             let target = options.data.target(input)?;
@@ -166,7 +170,7 @@ fn checkpoints(options: &Options) -> Result<Option<Checkpoints>> {
     if run.keep_best {
         checkpoints = checkpoints.keep_best(&run.monitor);
     }
-    if !options.resume && !checkpoints.steps()?.is_empty() {
+    if !options.resume && !checkpoints.steps().context(config::UNWRITABLE)?.is_empty() {
         let message = format!("{} has the checkpoints of a run: --resume goes on from them, another --out begins anew", dir.display());
         return Err(Error::msg(message));
     }

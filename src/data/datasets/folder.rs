@@ -178,7 +178,10 @@ impl ImageFolderOptions {
         }
         if !empty.is_empty() && !self.allow_empty {
             let wanted = if self.is_valid_file.is_some() { "file that `is_valid_file` accepts" } else { ".jpg, .jpeg or .png file" };
-            let message = format!("no {wanted} for the classes {}; `allow_empty` of `ImageFolder::options` keeps them", empty.join(", "));
+            let message = format!(
+                "no {wanted} for the classes {}; remove their folders, or keep the classes by `allow_empty` of `ImageFolder::options`",
+                empty.join(", ")
+            );
             return Err(Error::format(root, message));
         }
         Ok(ImageFolder { classes: classes.into_iter().map(|(name, _)| name).collect(), samples, upright: self.upright })

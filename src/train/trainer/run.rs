@@ -539,7 +539,8 @@ where
                 return Err(Error::Training(message));
             }
         }
-        self.trainer.model.load_state_dict(&checkpoint.section("model")?)?;
+        let another = "it is of another model; build the model of that run, or choose another directory";
+        self.trainer.model.load_state_dict(&checkpoint.section("model")?).context(another)?;
         let optimizer = &mut self.trainer.optimizer;
         optimizer.load_state(&checkpoint.section("optimizer")?.into_iter().collect())?;
         if let Some((scheduler, _)) = &mut self.scheduler {
