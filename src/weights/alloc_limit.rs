@@ -1,8 +1,5 @@
 //! A limit on the memory that a file makes this process allocate.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
-
 use crate::error::short;
 
 /// A result whose error lacks the path, which the caller adds.
@@ -22,13 +19,20 @@ const CONSTANT: usize = 64 << 20;
 pub(crate) struct AllocLimit {
     left: usize,
     file: usize,
-    beside: HashSet<PathBuf>,
+    /// The other files whose bytes have been granted.
+    #[cfg(feature = "onnx")]
+    beside: std::collections::HashSet<std::path::PathBuf>,
 }
 
 impl AllocLimit {
     /// Makes the limit for a file of this many bytes.
     pub(crate) fn new(file: usize) -> AllocLimit {
-        AllocLimit { left: file.saturating_mul(PER_BYTE).saturating_add(CONSTANT), file, beside: HashSet::new() }
+        AllocLimit {
+            left: file.saturating_mul(PER_BYTE).saturating_add(CONSTANT),
+            file,
+            #[cfg(feature = "onnx")]
+            beside: Default::default(),
+        }
     }
 
     /// Takes bytes from the limit; fails when less is left.
@@ -44,7 +48,7 @@ impl AllocLimit {
 
     /// Adds what another file of this many bytes justifies, however often it is read.
     #[cfg(feature = "onnx")]
-    pub(crate) fn add_file(&mut self, path: PathBuf, length: u64) {
+    pub(crate) fn add_file(&mut self, path: std::path::PathBuf, length: u64) {
         if self.beside.insert(path) {
             self.left = self.left.saturating_add(usize::try_from(length).unwrap_or(usize::MAX).saturating_mul(PER_BYTE));
         }
