@@ -150,7 +150,7 @@ fn run(lab: &Lab) -> Result<String> {
         ["lines of 12".to_string(), percent(right_long), percent(wrong_long)],
     ]);
     lab.save("reading.png", &Image::grid(&sheet, 2, 4)?)?;
-    let bound = lab.pick(0.5, 0.9);
+    let bound = lab.pick(0.5, 0.8);
     ensure(spread(right).0 > bound, format_args!("{} of the lines were read, less than {bound}", percent(right)))?;
     ensure(spread(wrong_long).0 < lab.pick(0.3, 0.1), format_args!("{} of the digits of long lines were wrong", percent(wrong_long)))?;
     Ok(format!("{} of lines read in full, {} of lines twice as long", percent(right), percent(right_long)))
