@@ -164,13 +164,10 @@ impl Image {
         }
         let heat = Tensor::from_vec(between_0_and_1(heat)?, [1, 1, h, w])?;
         let heat = no_grad(|| heat.interpolate(size, Interpolation::Bilinear { align_corners: false }))?.to_vec::<f64>()?;
-        let picture = self.to_bytes();
-        let pixels = picture.bytes().unwrap_or_default().chunks_exact(self.channels());
-        let mut bytes = try_filled([3, size[0], size[1]], 0u8)?;
-        for ((to, from), value) in bytes.chunks_exact_mut(3).zip(pixels).zip(heat) {
-            let blended = from.iter().cycle().zip(colors.color(value));
-            for (to, (&from, color)) in to.iter_mut().zip(blended) {
-                *to = (f64::from(from) * (1.0 - opacity) + f64::from(color) * opacity).round() as u8;
+        let mut bytes = self.coloured()?;
+        for (pixel, value) in bytes.chunks_exact_mut(3).zip(heat) {
+            for (byte, color) in pixel.iter_mut().zip(colors.color(value)) {
+                *byte = (f64::from(*byte) * (1.0 - opacity) + f64::from(color) * opacity).round() as u8;
             }
         }
         Image::from_bytes([3, size[0], size[1]], bytes)
@@ -201,12 +198,7 @@ impl Image {
             return Err(Error::argument(OP, format!("expected a picture of one or three channels, got {}", self.channels())));
         }
         let [rows, columns] = self.size();
-        let mut bytes = try_filled([3, rows, columns], 0u8)?;
-        let picture = self.to_bytes();
-        let pixels = picture.bytes().unwrap_or_default().chunks_exact(self.channels());
-        for (to, from) in bytes.chunks_exact_mut(3).zip(pixels) {
-            to.iter_mut().zip(from.iter().cycle()).for_each(|(to, &from)| *to = from);
-        }
+        let mut bytes = self.coloured()?;
         for sides in boxes.detach().to_dtype(DType::F64)?.to_vec::<f64>()?.chunks_exact(4) {
             let side = |i: usize, most: usize| (sides[i].round().max(0.0) as usize).min(most);
             let (left, top, right, bottom) = (side(0, columns), side(1, rows), side(2, columns), side(3, rows));
@@ -219,6 +211,17 @@ impl Image {
             }
         }
         Image::from_bytes([3, rows, columns], bytes)
+    }
+
+    /// Returns the three bytes of each pixel of a picture of one or three channels.
+    fn coloured(&self) -> Result<Vec<u8>> {
+        let mut bytes = try_filled([3, self.height(), self.width()], 0u8)?;
+        let picture = self.to_bytes();
+        let pixels = picture.bytes().unwrap_or_default().chunks_exact(self.channels());
+        for (to, from) in bytes.chunks_exact_mut(3).zip(pixels) {
+            to.iter_mut().zip(from.iter().cycle()).for_each(|(to, &from)| *to = from);
+        }
+        Ok(bytes)
     }
 }
 

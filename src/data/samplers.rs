@@ -215,9 +215,7 @@ impl WeightedSampler {
         }
         WeightedSampler::new(labels.iter().map(|label| 1.0 / counts[label] as f64), labels.len())
     }
-}
 
-impl WeightedSampler {
     /// Returns the sum of the weights.
     fn total(&self) -> Result<f64> {
         if let Some((index, weight)) = self.invalid {

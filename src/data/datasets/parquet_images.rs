@@ -276,7 +276,6 @@ impl Source {
     }
 
     fn labels(&self, group: usize) -> Result<Labels> {
-        let all = |labels: Vec<Option<i64>>| labels.into_iter().collect::<Option<Vec<i64>>>();
         let none = || Error::format(&self.path, format!("a row of row group {group} has no label"));
         let kind = self.metadata.file_metadata().schema_descr().column(self.label).physical_type();
         if kind == parquet::basic::Type::BYTE_ARRAY {
@@ -291,7 +290,7 @@ impl Source {
             ColumnReader::Int64ColumnReader(reader) => values(reader, rows),
             _ => Err(ParquetError::General("the labels are neither whole numbers nor names".into())),
         })?;
-        all(labels).map(Labels::Numbers).ok_or_else(none)
+        labels.into_iter().collect::<Option<_>>().map(Labels::Numbers).ok_or_else(none)
     }
 }
 

@@ -108,12 +108,10 @@ impl LayerPath {
         self.leave(observed, &|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result)
     }
 
-    /// Reports the start of a call to profiles and watchers.
+    /// Reports the start of a call.
     #[cold]
     fn enter(&self) -> Box<Observed> {
-        let profiled = if hooks::is_on() { self.get().and_then(hooks::enter) } else { None };
-        let watched = if watch::is_on() { self.get().and_then(|path| watch::open(&path)) } else { None };
-        Box::new(Observed { profiled, watched })
+        Box::new(Observed::begin(self.get()))
     }
 
     /// Reports the end of a call and its result.
@@ -126,21 +124,12 @@ impl LayerPath {
         x: &Tensor,
         result: Result<Tensor>,
     ) -> Result<Tensor> {
-        let watched = observed.and_then(|observed| {
-            drop(observed.profiled);
-            observed.watched
-        });
-        let y = result.map_err(|error| self.locate(error, false, describe()))?;
-        TRACE.with_borrow_mut(|trace| {
-            if let Some(trace) = trace {
-                let multiply_adds = multiply_adds(x.shape(), y.shape());
-                trace.calls.push(Call { path: self.path(), layer: describe(), output: y.clone(), multiply_adds });
-            }
-        });
-        match watched {
-            Some(watched) => watch::close(watched, y),
-            None => Ok(y),
-        }
+        let result = result.map_err(|error| self.locate(error, false, describe()));
+        let Some(observed) = observed else { return result };
+        observed.end(result, |trace, y| {
+            let multiply_adds = multiply_adds(x.shape(), y.shape());
+            trace.calls.push(Call { path: self.path(), layer: describe(), output: y.clone(), multiply_adds });
+        })
     }
 
     /// Adds this path to an error that has none yet.
@@ -149,11 +138,35 @@ impl LayerPath {
     }
 }
 
-/// What is told about a layer's call while it runs.
+/// A layer or block that runs while profiles, watchers or traces observe it.
 struct Observed {
-    // Reports the end of the call to profiles when it is dropped.
+    // Reports the end to profiles when it is dropped.
     profiled: Option<hooks::Leave>,
     watched: Option<watch::Open>,
+}
+
+impl Observed {
+    /// Reports the start to profiles and watchers, if the path is known.
+    fn begin(path: Option<Arc<str>>) -> Observed {
+        let profiled = if hooks::is_on() { path.clone().and_then(hooks::enter) } else { None };
+        let watched = if watch::is_on() { path.as_deref().and_then(watch::open) } else { None };
+        Observed { profiled, watched }
+    }
+
+    /// Reports the end to profiles and the result to watchers; `note` adds it to a trace.
+    fn end(self, result: Result<Tensor>, note: impl FnOnce(&mut Trace, &Tensor)) -> Result<Tensor> {
+        drop(self.profiled);
+        let y = result?;
+        TRACE.with_borrow_mut(|trace| {
+            if let Some(trace) = trace {
+                note(trace, &y);
+            }
+        });
+        match self.watched {
+            Some(watched) => watch::close(watched, y),
+            None => Ok(y),
+        }
+    }
 }
 
 /// Adds the path of a layer or block to an error, unless it already has that of one inside.
@@ -234,40 +247,24 @@ pub(crate) fn block_at<M: Module + ?Sized>(path: Option<&LayerPath>, module: &M,
 
 /// A block whose path is known, while it runs observed.
 struct Place {
-    path: String,
-    // Reports the end of the block to profiles when it is dropped.
-    profiled: Option<hooks::Leave>,
-    watched: Option<watch::Open>,
+    path: Arc<str>,
+    observed: Observed,
 }
 
-/// Reports the start of a block to profiles and watchers.
+/// Reports the start of a block.
 #[cold]
 fn enter(path: Option<&LayerPath>, module: &dyn Module) -> Option<Place> {
-    let path = Visitor::find_path(module).or_else(|| Some(path?.get()?.to_string()))?;
-    let profiled = if hooks::is_on() { hooks::enter(path.as_str().into()) } else { None };
-    let watched = if watch::is_on() { watch::open(&path) } else { None };
-    Some(Place { path, profiled, watched })
+    let path: Arc<str> = Visitor::find_path(module).map(Arc::from).or_else(|| path?.get())?;
+    Some(Place { observed: Observed::begin(Some(Arc::clone(&path))), path })
 }
 
-/// Reports the end of a block to profiles and its result to traces and watchers, and adds its path
-/// to an error.
+/// Reports the end of a block, and adds its path to an error.
 #[cold]
 fn leave(module: &dyn Module, place: Option<Place>, result: Result<Tensor>) -> Result<Tensor> {
-    let mut result = result;
-    if let Some(Place { path, profiled, watched }) = place {
-        drop(profiled);
-        if let Ok(y) = &result {
-            TRACE.with_borrow_mut(|trace| {
-                if let Some(trace) = trace {
-                    trace.blocks.insert(path, y.shape().to_vec());
-                }
-            });
-        }
-        result = match (watched, result) {
-            (Some(watched), Ok(y)) => watch::close(watched, y),
-            (_, result) => result,
-        };
-    }
+    let result = match place {
+        Some(Place { path, observed }) => observed.end(result, |trace, y| drop(trace.blocks.insert(path.to_string(), y.shape().to_vec()))),
+        None => result,
+    };
     result.map_err(|error| locate_block(module, error))
 }
 
