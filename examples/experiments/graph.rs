@@ -3,7 +3,8 @@
 //! A convolution sums a pixel's neighbours with shared weights. Kipf and Welling (*Semi-Supervised
 //! Classification with Graph Convolutional Networks*, 2017) do the same where neighbours are those
 //! of a graph: `H' = tanh(D^-½ (A + I) D^-½ · H · W)`, with the matrix `A` of edges and the numbers
-//! of neighbours on the diagonal of `D`. No features of the members are needed: `H` starts as the identity.
+//! of neighbours on the diagonal of `D`. No features of the members are needed: `H` starts as the
+//! identity.
 //!
 //! The 34 members of a karate club (Zachary, 1977) split after a conflict between the instructor,
 //! member 1, and the president, member 34. What is claimed: with the two names labelled and no

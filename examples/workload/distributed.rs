@@ -15,8 +15,8 @@ use crate::{Fallible, Options, median};
 /// Steps before the ones that are timed.
 const WARM_UP: usize = 3;
 
-/// The numbers of 8 bytes in the messages that gradients are usually sent in.
-const MEBIBYTES_4: usize = (4 << 20) / 8;
+/// How many numbers of 8 bytes take 4 MiB, the largest message of gradients.
+const LARGE: usize = (4 << 20) / 8;
 
 /// Trains a model and prints one line on rank 0.
 pub fn print(name: &str, options: &Options) -> Fallible<()> {
@@ -47,7 +47,7 @@ pub fn print(name: &str, options: &Options) -> Fallible<()> {
     }
 
     let after = group.traffic();
-    let [small, large] = [sum_seconds(&group, 2)?, sum_seconds(&group, MEBIBYTES_4)?];
+    let [small, large] = [sum_seconds(&group, 2)?, sum_seconds(&group, LARGE)?];
     if group.is_first() {
         let each = |total: Duration| 1e3 * total.as_secs_f64() / options.steps as f64;
         let fastest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
@@ -69,7 +69,7 @@ pub fn print(name: &str, options: &Options) -> Fallible<()> {
     Ok(())
 }
 
-/// The median time of a sum over all ranks of so many numbers of 8 bytes.
+/// The median time of a sum over all ranks of `count` numbers of 8 bytes.
 fn sum_seconds(group: &Group, count: usize) -> convnet::Result<f64> {
     let mut seconds = Vec::new();
     for _ in 0..9 {

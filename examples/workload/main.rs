@@ -12,17 +12,17 @@
 //! cargo run --release --example workload -- --op "conv2d in=64 out=64 k=3 s=1 p=1 g=1" --batch 16 --size 56 --mode backward
 //! ```
 //!
-//! With `--distributed` it trains the model for a number of steps on the ranks that `mpirun` started
-//! and prints their time, what they sent, and a digest of the parameters:
+//! With `--distributed` it trains the model for a number of steps on the ranks that `mpirun`
+//! started, and prints their time, what they sent, and a digest of the parameters:
 //!
 //! ```sh
 //! cargo build --release --features mpi --example workload
 //! mpirun -n 2 target/release/examples/workload --model resnet18 --batch 16 --distributed --threads 1
 //! ```
 //!
-//! For the models and operations above it prints `ready` when warm. Then, for each line `N` on standard input, it runs N
-//! steps and prints the seconds they took. At the end of input it prints one JSON line with the
-//! peak resident memory.
+//! For the models and operations above it prints `ready` when warm. Then, for each line `N` on
+//! standard input, it runs N steps and prints the seconds they took. At the end of input it prints
+//! one JSON line with the peak resident memory.
 
 #[cfg(feature = "mpi")]
 mod distributed;

@@ -86,6 +86,7 @@ impl Subject {
         let mut optimizer = Sgd::new(model.parameters(), 1e-3).momentum(0.9).weight_decay(1e-4);
         Ok(move || optimizer.step(&model.forward(&images)?.cross_entropy(&labels)?.backward()?))
     }
+
     /// The model, the images and a class for each.
     pub fn into_parts(self) -> Result<(Box<dyn Module>, Tensor, Tensor)> {
         let batch = self.images.shape()[0];

@@ -249,8 +249,9 @@ impl Tensor {
         batched(self, 4, |x| Ok(x.conv2d_with(weight, bias, options, false)?.0))
     }
 
-    /// Computes [`conv2d`](Tensor::conv2d) of a batch and, when a [batch normalisation](Tensor::batch_norm_of)
-    /// needs them, the moments of the result's channels, in the same pass where the algorithm can.
+    /// Computes [`conv2d`](Tensor::conv2d) of a batch and, when a [batch
+    /// normalisation](Tensor::batch_norm_of) needs them, the moments of the result's channels, in
+    /// the same pass where the algorithm can.
     /// The moments are `None` when no elements are computed.
     ///
     /// # Errors

@@ -148,7 +148,7 @@ fn samplers_draw_what_they_promise() {
 
 #[test]
 fn number_of_batches_is_known_without_drawing_an_epoch() {
-    // So many samples that their order does not fit into memory.
+    // The order of these samples does not fit into memory.
     let endless = DataLoader::new(Made(usize::MAX, |i| Ok(i as i64)), 1000);
     assert_eq!([endless.len(), endless.clone().shuffle(1).drop_last(true).len()], [usize::MAX.div_ceil(1000), usize::MAX / 1000]);
     let labels: Vec<i64> = (0..23).map(|i| i % 3).collect();

@@ -1,5 +1,5 @@
-//! The pages of a column of a Parquet file, whose headers are checked before the crate `parquet` acts
-//! on them: it reserves the memory that they claim.
+//! The pages of a column of a Parquet file, whose headers are checked before the crate `parquet`
+//! acts on them: it reserves the memory that they claim.
 //!
 //! Read are the encodings and the compression that writers use by default. Others take more memory
 //! than any header says: a gzip stream of a page may unfold to any length, the delta encodings of
@@ -46,7 +46,7 @@ struct Left {
 }
 
 impl Pages {
-    /// Checks where a column of so many rows is.
+    /// Checks where a column of `rows` rows is.
     pub(super) fn new(file: File, chunk: &ColumnChunkMetaData, rows: usize) -> Result<Pages> {
         if !matches!(chunk.compression(), Compression::UNCOMPRESSED | Compression::SNAPPY) {
             let message = format!("the compression {} is not read; write the file with Snappy or without compression", chunk.compression());

@@ -112,8 +112,8 @@ pub(super) struct GradientSum<'g> {
 
 impl<'g> GradientSum<'g> {
     /// Makes the sum of `shards` shards of this rank. Buckets are closed once they have
-    /// `bucket_bytes`, by default so many that most of them are sent before the backward pass ends;
-    /// the last parameters come first, as in a backward pass.
+    /// `bucket_bytes`, by default a size with which most of them are sent before the backward pass
+    /// ends; the last parameters come first, as in a backward pass.
     pub(super) fn new(
         group: Option<&'g Group>,
         by_tree: bool,
