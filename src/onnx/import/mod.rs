@@ -207,6 +207,9 @@ fn cost(node: &Node, inputs: &[Option<Value>], outputs: &[Value]) -> usize {
         "MatMul" | "Gemm" | "MatMulInteger" | "QLinearMatMul" => shape(0).iter().copied().max().unwrap_or(1),
         "Conv" | "ConvInteger" => shape(1).iter().skip(1).product(),
         "ConvTranspose" => shape(1).iter().product(),
+        // More than two operands make tensors on the way, of any size.
+        "Einsum" if inputs.len() > 2 => usize::MAX,
+        "Einsum" => shape(0).iter().product(),
         "QLinearConv" => shape(3).iter().skip(1).product(),
         // Boxes compare with each other, and a window may be as large as the map.
         "NonMaxSuppression" | "MaxPool" | "AveragePool" | "LpPool" | "LRN" => read,

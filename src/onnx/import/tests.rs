@@ -176,6 +176,53 @@ fn nodes_in_any_order_and_functions_run() {
 }
 
 #[test]
+fn sums_over_labels_are_products_of_matrices() {
+    let equation = |text: &str, inputs: &[&str]| {
+        let attribute = AttributeProto {
+            name: "equation".into(),
+            r#type: AttributeType::String as i32,
+            s: text.as_bytes().to_vec().into(),
+            ..Default::default()
+        };
+        model(
+            vec![NodeProto { attribute: vec![attribute], ..node("Einsum", inputs, &["y"]) }],
+            vec![floats("v", &[3], &[1.0, -2.0, 0.5])],
+            "y",
+        )
+    };
+    let run = |text: &str, inputs: &[&str], shape: &[usize]| {
+        let x = Tensor::from_vec((0..shape.iter().product()).map(|i: usize| i as f32).collect(), shape).unwrap();
+        let y = read(&equation(text, inputs)).unwrap().forward(&x)?;
+        Ok::<_, crate::Error>((y.shape().to_vec(), y.to_vec::<f32>().unwrap()))
+    };
+    // Computed by `torch.einsum`.
+    let cases: &[(&str, &[&str], &[usize], &[usize], &[f32])] = &[
+        ("ij,j->i", &["x", "v"], &[2, 3], &[2], &[-1.0, -2.5]),
+        ("b i j , b j k -> b k i", &["x", "x"], &[1, 2, 2], &[1, 2, 2], &[2.0, 6.0, 3.0, 11.0]),
+        ("...ii->...i", &["x"], &[2, 2, 2], &[2, 2], &[0.0, 3.0, 4.0, 7.0]),
+        ("ij,...k,k", &["x", "v", "v"], &[1, 2], &[1, 2], &[0.0, 5.25]),
+        ("...k,...k->k", &["x", "v"], &[2, 3], &[3], &[3.0, -10.0, 3.5]),
+        ("i,j,k->ki", &["x", "v", "v"], &[2], &[3, 2], &[0.0, -0.5, 0.0, 1.0, 0.0, -0.25]),
+    ];
+    for &(text, inputs, shape, expected, values) in cases {
+        assert_eq!(run(text, inputs, shape).unwrap(), (expected.to_vec(), values.to_vec()), "{text}");
+    }
+    for (text, inputs) in [
+        ("ij", &["x", "x"][..]),
+        ("ijk->i", &["x"]),
+        ("ij->ik", &["x"]),
+        ("ij->ii", &["x"]),
+        ("ii->i", &["x"]),
+        ("ij,ji->i", &["x", "x"]),
+        ("i1->i", &["x"]),
+        ("......->", &["x"]),
+        ("", &["x"]),
+    ] {
+        assert!(run(text, inputs, &[2, 3]).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn an_error_names_the_sizes_that_a_file_was_written_for() {
     let mut fixed = model(vec![node("Reshape", &["x", "s"], &["y"])], vec![ints("s", &[1, 4])], "y");
     let dim = [1, 2, 2].map(|size| Dimension { value: Some(dimension::Value::DimValue(size)), ..Default::default() }).to_vec();

@@ -1,6 +1,7 @@
 //! The operators of ONNX, as tables of names and functions.
 
 mod conv;
+mod einsum;
 mod elementwise;
 mod indexing;
 mod normalisation;
@@ -43,6 +44,7 @@ const TABLES: &[Table] = &[
     shape::TABLE,
     indexing::TABLE,
     conv::TABLE,
+    einsum::TABLE,
     pool::TABLE,
     normalisation::TABLE,
     resize::TABLE,
