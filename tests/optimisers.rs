@@ -135,7 +135,7 @@ fn optimizer(name: &str, problem: &Problem) -> (Box<dyn Optimizer>, bool) {
         "rmsprop_momentum" => Box::new(RmsProp::new(p, 0.001).momentum(0.9).weight_decay(1e-3)),
         "rmsprop_all" => Box::new(RmsProp::new(p, 0.001).alpha(0.9).epsilon(1e-3).momentum(0.8).centered(true)),
         "adagrad" => Box::new(Adagrad::new(p, 0.1)),
-        "adagrad_all" => Box::new(Adagrad::new(p, 0.2).lr_decay(0.05).weight_decay(0.01).initial_accumulator(0.3).epsilon(1e-6)),
+        "adagrad_all" => Box::new(Adagrad::new(p, 0.2).learning_rate_decay(0.05).weight_decay(0.01).initial_accumulator(0.3).epsilon(1e-6)),
         "adagrad_groups" => two_groups(problem, |weights, others| {
             let adagrad = Adagrad::new(weights, 0.1).weight_decay(0.01);
             Box::new(adagrad.group(others, |o| (o.learning_rate, o.learning_rate_decay) = (0.02, 0.1)))
@@ -367,7 +367,7 @@ fn options_out_of_range_are_errors_of_the_step() {
         check("trust coefficient", &|p| Box::new(Lars::new(p, 0.1).trust_coefficient(bad)));
         check("dampening", &|p| Box::new(Lars::new(p, 0.1).momentum(0.9).dampening(bad)));
         check("dampening", &|p| Box::new(Sgd::new(p, 0.1).momentum(0.9).dampening(bad)));
-        check("decay", &|p| Box::new(Adagrad::new(p, 0.1).lr_decay(bad)));
+        check("decay", &|p| Box::new(Adagrad::new(p, 0.1).learning_rate_decay(bad)));
         check("initial accumulator", &|p| Box::new(Adagrad::new(p, 0.1).initial_accumulator(bad)));
     }
     check("nesterov", &|p| Box::new(Sgd::new(p, 0.1).nesterov(true)));

@@ -2,11 +2,10 @@
 
 use super::check_range;
 use super::param_groups::GroupedOptimizer;
-use super::update_rule::{MAX_SLOTS, Progress, UpdateRule};
+use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, options};
 use crate::error::Result;
 use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;
-use crate::nn::Parameter;
 
 /// Adagrad (Duchi et al., 2011), as PyTorch's: the gradient is divided by the root of the sum of
 /// all its squares so far, plus epsilon.
@@ -14,52 +13,20 @@ use crate::nn::Parameter;
 /// Step `t` (from 1) has the learning rate `learning_rate / (1 + (t - 1) · learning_rate_decay)`.
 pub type Adagrad = GroupedOptimizer<AdagradOptions>;
 
-/// The options of [`Adagrad`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdagradOptions {
-    /// The learning rate, at least 0.
-    pub learning_rate: f64,
-    /// The rate at which the learning rate falls, at least 0; 0 by default.
-    pub learning_rate_decay: f64,
-    /// The factor of the L2 penalty, at least 0; 0 by default.
-    pub weight_decay: f64,
-    /// The initial value of the sums, at least 0; 0 by default. It is used at the first gradient of
-    /// a parameter.
-    pub initial_accumulator: f64,
-    /// Keeps the denominator from zero; 1e-10 by default.
-    pub epsilon: f64,
-}
-
-impl Adagrad {
+options! {
+    /// The options of [`Adagrad`].
+    AdagradOptions
     /// Makes an optimiser on one group of parameters.
-    pub fn new(parameters: impl IntoIterator<Item = Parameter>, learning_rate: f64) -> Adagrad {
-        let (learning_rate_decay, weight_decay, initial_accumulator, epsilon) = (0.0, 0.0, 0.0, 1e-10);
-        let options = AdagradOptions { learning_rate, learning_rate_decay, weight_decay, initial_accumulator, epsilon };
-        GroupedOptimizer::with_options(parameters, options)
-    }
-
-    /// Sets how fast the learning rate falls.
-    #[must_use]
-    pub fn lr_decay(self, decay: f64) -> Adagrad {
-        self.set(|options| options.learning_rate_decay = decay)
-    }
-
-    /// Sets the weight decay.
-    #[must_use]
-    pub fn weight_decay(self, weight_decay: f64) -> Adagrad {
-        self.set(|options| options.weight_decay = weight_decay)
-    }
-
-    /// Sets the initial value of the sums.
-    #[must_use]
-    pub fn initial_accumulator(self, value: f64) -> Adagrad {
-        self.set(|options| options.initial_accumulator = value)
-    }
-
-    /// Sets epsilon.
-    #[must_use]
-    pub fn epsilon(self, epsilon: f64) -> Adagrad {
-        self.set(|options| options.epsilon = epsilon)
+    new {
+        /// The rate at which the learning rate falls, at least 0; 0 by default.
+        learning_rate_decay: f64 = 0.0,
+        /// The factor of the L2 penalty, at least 0; 0 by default.
+        weight_decay: f64 = 0.0,
+        /// The initial value of the sums, at least 0; 0 by default. It is used at the first
+        /// gradient of a parameter.
+        initial_accumulator: f64 = 0.0,
+        /// Keeps the denominator from zero; 1e-10 by default.
+        epsilon: f64 = 1e-10,
     }
 }
 
@@ -81,22 +48,6 @@ impl UpdateRule for AdagradOptions {
 
     fn initial(&self) -> f64 {
         self.initial_accumulator
-    }
-
-    fn learning_rate(&mut self) -> &mut f64 {
-        &mut self.learning_rate
-    }
-
-    fn momentum(&mut self) -> Option<&mut f64> {
-        None
-    }
-
-    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
-        visitor("learning_rate", &mut self.learning_rate);
-        visitor("learning_rate_decay", &mut self.learning_rate_decay);
-        visitor("weight_decay", &mut self.weight_decay);
-        visitor("initial_accumulator", &mut self.initial_accumulator);
-        visitor("epsilon", &mut self.epsilon);
     }
 
     fn update<T: Real>(

@@ -5,6 +5,84 @@ use std::fmt;
 use crate::error::Result;
 use crate::kernels::runtime::simd::Real;
 
+/// Declares the options of an optimiser: the struct, `new` with the defaults, a setter for each
+/// option, and [`Options`], so that none of them can be forgotten.
+///
+/// Options are numbers, flags (`bool`) and the two betas (`[f64; 2]`). The docs of an option are
+/// those of its field and of its setter. Some optimisers come in two forms, by a constant flag.
+macro_rules! options {
+    (
+        $(#[$of_struct:meta])*
+        $options:ident $(<const $form:ident>)?
+        $(#[$of_new:meta])*
+        new {
+            $($(#[$doc:meta])* $name:ident: $kind:tt = $default:expr,)*
+        }
+    ) => {
+        $(#[$of_struct])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $options $(<const $form: bool>)? {
+            /// The learning rate, at least 0.
+            pub learning_rate: f64,
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+
+        impl $(<const $form: bool>)? $crate::optim::GroupedOptimizer<$options $(<$form>)?> {
+            $(#[$of_new])*
+            pub fn new(parameters: impl IntoIterator<Item = $crate::nn::Parameter>, learning_rate: f64) -> Self {
+                Self::with_options(parameters, $options { learning_rate, $($name: $default,)* })
+            }
+
+            $($crate::optim::update_rule::options! { @setter $(#[$doc])* $name $kind })*
+        }
+
+        impl $(<const $form: bool>)? $crate::optim::update_rule::Options for $options $(<$form>)? {
+            fn learning_rate(&mut self) -> &mut f64 {
+                &mut self.learning_rate
+            }
+
+            fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
+                visitor("learning_rate", &mut self.learning_rate);
+                $($crate::optim::update_rule::options! { @visit self visitor $name $kind })*
+            }
+        }
+    };
+
+    (@setter $(#[$doc:meta])* $name:ident [f64; 2]) => {
+        #[doc = concat!("Sets `", stringify!($name), "`.")]
+        #[doc = ""]
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(self, first: f64, second: f64) -> Self {
+            self.set(|options| options.$name = [first, second])
+        }
+    };
+    (@setter $(#[$doc:meta])* $name:ident $kind:tt) => {
+        #[doc = concat!("Sets `", stringify!($name), "`.")]
+        #[doc = ""]
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(self, $name: $kind) -> Self {
+            self.set(|options| options.$name = $name)
+        }
+    };
+
+    (@visit $self:ident $visitor:ident $name:ident f64) => {
+        $visitor(stringify!($name), &mut $self.$name);
+    };
+    (@visit $self:ident $visitor:ident $name:ident bool) => {
+        let mut value = f64::from(u8::from($self.$name));
+        $visitor(stringify!($name), &mut value);
+        $self.$name = value != 0.0;
+    };
+    (@visit $self:ident $visitor:ident betas [f64; 2]) => {
+        $visitor("beta1", &mut $self.betas[0]);
+        $visitor("beta2", &mut $self.betas[1]);
+    };
+}
+
+pub(crate) use options;
+
 /// The largest number of state tensors of a parameter.
 pub(crate) const MAX_SLOTS: usize = 3;
 
@@ -20,8 +98,16 @@ pub struct Progress {
     pub(crate) clip: f64,
 }
 
-/// The options of an optimiser, and its update with them.
-pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
+/// The options of an optimiser as numbers with names; implemented by the macro [`options`].
+pub trait Options {
+    /// Returns the learning rate.
+    fn learning_rate(&mut self) -> &mut f64;
+    /// Calls the visitor with each option and its name; flags are 0 and 1.
+    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64));
+}
+
+/// The update of an optimiser with its options.
+pub trait UpdateRule: Options + Clone + Send + fmt::Debug + 'static {
     /// The optimiser's name in messages and snapshots.
     const NAME: &'static str;
     /// Names of the state tensors.
@@ -42,22 +128,13 @@ pub trait UpdateRule: Clone + Send + fmt::Debug + 'static {
     fn max_norm(&self) -> f64 {
         f64::INFINITY
     }
-    /// Returns the learning rate.
-    fn learning_rate(&mut self) -> &mut f64;
     /// Returns the momentum or its counterpart.
-    fn momentum(&mut self) -> Option<&mut f64>;
-    /// Calls the visitor with each option and its name; flags are 0 and 1.
-    fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64));
+    fn momentum(&mut self) -> Option<&mut f64> {
+        None
+    }
     /// Updates one parameter in place; state tensors that are not needed are empty.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when memory cannot hold temporary data.
     fn update<T: Real>(&self, progress: &mut Progress, parameter: &mut [T], gradient: &[T], state: [&mut [T]; MAX_SLOTS]) -> Result<()>;
-}
-
-/// Calls the visitor with a flag as a number; for [`UpdateRule::visit`].
-pub(crate) fn visit_flag(name: &'static str, flag: &mut bool, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
-    let mut value = f64::from(u8::from(*flag));
-    visitor(name, &mut value);
-    *flag = value != 0.0;
 }
