@@ -1,9 +1,9 @@
 //! The random generator of datasets and transforms.
 
+use rand::rngs::ChaCha8Rng;
 use rand::{Rng as _, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
-use crate::tensor::rng::{below, fill_normal, unit, with_generator_at};
+use crate::tensor::rng::{below, copy_of, fill_normal, unit, with_generator_at};
 
 /// The use of a generator, which keeps the streams of one seed apart.
 #[derive(Clone, Copy)]
@@ -20,9 +20,15 @@ pub(crate) enum Purpose {
 ///
 /// The loader gives each sample a separate generator, so that datasets and transforms that draw
 /// from nothing else are deterministic.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rng {
     generator: ChaCha8Rng,
+}
+
+impl Clone for Rng {
+    fn clone(&self) -> Rng {
+        Rng { generator: copy_of(&self.generator) }
+    }
 }
 
 impl Rng {

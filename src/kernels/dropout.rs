@@ -1,7 +1,7 @@
 //! Random masks for dropout.
 
+use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use super::runtime::parallel;
 

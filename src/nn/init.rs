@@ -17,7 +17,7 @@
 //! draws none.
 
 use rand::Rng;
-use rand_chacha::ChaCha8Rng;
+use rand::rngs::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::nn::{Item, Module, Parameter, Visitor};

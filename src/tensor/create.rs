@@ -1,5 +1,7 @@
 //! Functions that make tensors.
 
+use rand::rngs::ChaCha8Rng;
+
 use super::shape::{numel, try_numel};
 use super::storage::Storage;
 use super::{DType, Element, MemoryFormat, Tensor, rng, with_dtype};
@@ -112,7 +114,7 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn random(shape: &[usize], fill: fn(&mut rand_chacha::ChaCha8Rng, &mut [f64])) -> Tensor {
+    fn random(shape: &[usize], fill: fn(&mut ChaCha8Rng, &mut [f64])) -> Tensor {
         let mut buffer = [0.0; 256];
         or_panic(Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
             rng::with_generator(|generator| {
