@@ -4,6 +4,7 @@
 //! Each part works alone in a loop written by hand.
 
 mod average;
+mod batch_norm;
 mod callback;
 pub mod checkpoint;
 mod distributed;
@@ -14,7 +15,8 @@ pub mod metrics;
 mod report;
 mod trainer;
 
-pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, update_batch_norm, with_average};
+pub use average::{AverageRule, Averaged, Ema, EmaRule, Swa, SwaRule, WeightAverage, with_average};
+pub use batch_norm::update_batch_norm;
 pub use callback::{Callback, MetricValues, RunState};
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use distributed::{DataParallel, Distributed, Group, ParallelEpoch, Traffic, Transport};

@@ -15,7 +15,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::nn::{Module, ModuleExt, StateDict};
 use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
 use crate::tensor::Tensor;
-use crate::train::average::with_new_statistics;
+use crate::train::batch_norm::with_new_statistics;
 use crate::train::callback::no_such_metric;
 use crate::train::{Checkpoint, DataParallel, LogValue, Mean, MetricValues, RunState, number_of, with_average};
 
