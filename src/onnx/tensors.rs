@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use super::element::{ElementType, Value, float8};
+use super::element::{ElementType, Value, small_float};
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataLocation;
 use crate::tensor::Tensor;
@@ -78,12 +78,12 @@ fn raw(element: ElementType, shape: Vec<usize>, bytes: &[u8], limit: &mut AllocL
         Bool => StoredDType::Bool,
         _ => {
             limit.take(count.saturating_mul(8))?;
+            let (bits, per_byte) = (element.bits() as usize, 8 / element.bits() as usize);
+            let part = |i: usize| bytes[i / per_byte] >> (bits * (i % per_byte)) & (u8::MAX >> (8 - bits));
             let tensor = if element.is_float() {
-                Tensor::from_vec(bytes.iter().map(|&byte| float8(element, byte)).collect(), &shape)
+                Tensor::from_vec((0..count).map(|i| small_float(element, part(i))).collect(), &shape)
             } else {
-                let per_byte = 8 / element.bits() as usize;
-                let part = |i: usize| element.wrap(i64::from(bytes[i / per_byte] >> (element.bits() as usize * (i % per_byte))));
-                Tensor::from_vec((0..count).map(part).collect::<Vec<i64>>(), &shape)
+                Tensor::from_vec((0..count).map(|i| element.wrap(i64::from(part(i)))).collect::<Vec<i64>>(), &shape)
             };
             return tensor.map(|tensor| Value { tensor, element }).map_err(|error| error.to_string());
         }

@@ -2,8 +2,8 @@
 
 use super::Operator::{Binary, General, Test, Unary};
 use super::{Table, as_float, signed};
-use crate::error::{Error, Result};
-use crate::onnx::element::{ElementType, Value};
+use crate::error::Result;
+use crate::onnx::element::{ElementType, Value, power_of_two, rounded};
 use crate::onnx::import::node::Call;
 use crate::tensor::compute::zip_with;
 use crate::tensor::{DType, Tensor};
@@ -64,7 +64,7 @@ pub(super) const TABLE: Table = &[
     ("Identity", General(identity)),
     ("Dropout", General(dropout)),
     ("Cast", General(cast)),
-    ("CastLike", General(|call| call.one(converted(call.value(0)?, call.value(1)?.element)?, call.value(1)?.element))),
+    ("CastLike", General(|call| convert_to(call, call.value(1)?.element))),
 ];
 
 /// Divides; integers towards zero, where the quotient by zero is zero.
@@ -223,36 +223,42 @@ fn dropout(call: &Call<'_>) -> Result<Vec<Value>> {
 fn cast(call: &Call<'_>) -> Result<Vec<Value>> {
     let code = i32::try_from(call.node.int("to", 0)?).unwrap_or(0);
     let element = ElementType::of_code(code).map_err(|message| call.node.error(message))?;
-    Ok(vec![Value { tensor: converted(call.value(0)?, element)?, element }])
+    convert_to(call, element)
+}
+
+/// Converts the first input as the attributes say.
+fn convert_to(call: &Call<'_>, element: ElementType) -> Result<Vec<Value>> {
+    let (node, x) = (call.node, call.value(0)?);
+    let saturate = node.flag("saturate", true)?;
+    let tensor = match element {
+        ElementType::Float8E8m0 if x.element != element => {
+            let mode = node.text("round_mode", "up")?;
+            if !["up", "down", "nearest"].contains(&mode) {
+                return Err(node.error(format!("round_mode {mode:?} is not known")));
+            }
+            rounded_by(x, |number| power_of_two(number, mode, saturate))?
+        }
+        _ => converted(x, element, saturate)?,
+    };
+    Ok(vec![Value { tensor, element }])
 }
 
 /// Converts to another element type: towards zero for integers, to the nearest for floating point
-/// of 16 bits.
-pub(super) fn converted(value: &Value, element: ElementType) -> Result<Tensor> {
+/// of less than 32 bits, where too large numbers of less than 16 bits become the greatest one with
+/// `saturate`.
+pub(super) fn converted(value: &Value, element: ElementType, saturate: bool) -> Result<Tensor> {
     let x = &value.tensor;
     match element {
         ElementType::Bool => x.ne_scalar(0.0),
-        // Numbers that are not rounded would be wrong.
-        ElementType::Float8E4m3fn | ElementType::Float8E4m3fnuz | ElementType::Float8E5m2 | ElementType::Float8E5m2fnuz
-            if value.element != element =>
-        {
-            Err(Error::argument("cast", format!("conversion to {} is not supported; floating point of 16 to 64 bits is", element.name())))
-        }
-        ElementType::Float16 | ElementType::Bfloat16 if value.element != element => {
-            let [bits, least] = if element == ElementType::Float16 { [10, -14] } else { [7, -126] };
-            let greatest = if element == ElementType::Float16 { 65504.0 } else { f64::from(f32::from_bits(0x7f7f_0000)) };
-            let rounded = |x: f64| {
-                if x == 0.0 || !x.is_finite() {
-                    return x as f32;
-                }
-                let exponent = (x.abs().log2().floor() as i32).max(least);
-                let step = 2f64.powi(exponent - bits);
-                let y = (x / step).round_ties_even() * step;
-                if y.abs() > greatest { (y.signum() * f64::INFINITY) as f32 } else { y as f32 }
-            };
-            Tensor::from_vec(value.floats()?.into_iter().map(rounded).collect::<Vec<f32>>(), x.shape())
+        _ if element.is_float() && element.bits() < 32 && value.element != element => {
+            rounded_by(value, |number| rounded(element, number, saturate))
         }
         _ if element.is_float() => x.to_dtype(element.dtype()),
         _ => Ok(Value::of(x.to_dtype(DType::I64)?, element)?.tensor),
     }
+}
+
+/// Rounds each element to a number that is exact in `f32`.
+fn rounded_by(value: &Value, round: impl Fn(f64) -> f64) -> Result<Tensor> {
+    Tensor::from_vec(value.floats()?.into_iter().map(|x| round(x) as f32).collect::<Vec<f32>>(), value.tensor.shape())
 }

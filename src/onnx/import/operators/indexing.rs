@@ -144,7 +144,10 @@ fn scatter_nd(call: &Call<'_>) -> Result<Vec<Value>> {
             flat.scatter(0, &index, &updates)?
         }
         "add" => flat.index_add(0, &rows, &updates)?,
-        other => return Err(call.node.error(format!("reduction {other:?} is not supported; none and add are"))),
+        other => {
+            let places = rows.to_vec::<i64>()?.into_iter().flat_map(|row| row * inner..(row + 1) * inner);
+            combined(call, &flat, places, &updates, other)?
+        }
     };
     call.like_first(y.reshape(dims)?)
 }
@@ -156,8 +159,52 @@ fn scatter_elements(call: &Call<'_>) -> Result<Vec<Value>> {
     match call.node.text("reduction", "none")? {
         "none" => call.like_first(x.scatter(axis as i64, &index, &updates)?),
         "add" => call.like_first(x.scatter_add(axis as i64, &index, &updates)?),
-        other => Err(call.node.error(format!("reduction {other:?} is not supported; none and add are"))),
+        other => {
+            let (shape, among) = (x.shape(), index.shape());
+            let fits = shape.len() == among.len() && (0..shape.len()).all(|dim| dim == axis || among[dim] <= shape[dim]);
+            if !fits || updates.shape() != among {
+                return Err(call.node.error(format!("indices {among:?} and updates {:?} do not fit {shape:?}", updates.shape())));
+            }
+            let place = |(at, row): (usize, i64)| {
+                let (mut rest, mut place, mut step) = (at, 0, 1);
+                for dim in (0..shape.len()).rev() {
+                    place += step * if dim == axis { row as usize } else { rest % among[dim] };
+                    (rest, step) = (rest / among[dim], step * shape[dim]);
+                }
+                place as i64
+            };
+            call.like_first(combined(call, &x, index.to_vec::<i64>()?.into_iter().enumerate().map(place), &updates, other)?)
+        }
     }
+}
+
+/// Combines updates with the elements at their places, one after the other, by a reduction that has
+/// no gradient here.
+fn combined(call: &Call<'_>, x: &Tensor, places: impl Iterator<Item = i64>, updates: &Tensor, reduction: &str) -> Result<Tensor> {
+    if x.requires_grad() || updates.requires_grad() {
+        return Err(call.node.error(format!("reduction {reduction:?} has no gradient; run it under no_grad")));
+    }
+    let unknown = || call.node.error(format!("reduction {reduction:?} is not known"));
+    if x.dtype().is_float() {
+        let f: fn(f64, f64) -> f64 = match reduction {
+            "mul" => |a, b| a * b,
+            "max" => |a, b| if a >= b || a.is_nan() { a } else { b },
+            "min" => |a, b| if a <= b || a.is_nan() { a } else { b },
+            _ => return Err(unknown()),
+        };
+        let (mut values, updates) = (x.to_dtype(DType::F64)?.to_vec::<f64>()?, updates.to_dtype(DType::F64)?.to_vec::<f64>()?);
+        places.zip(updates).for_each(|(at, update)| values[at as usize] = f(values[at as usize], update));
+        return Tensor::from_vec(values, x.shape())?.to_dtype(x.dtype());
+    }
+    let f: fn(i64, i64) -> i64 = match reduction {
+        "mul" => i64::wrapping_mul,
+        "max" => Ord::max,
+        "min" => Ord::min,
+        _ => return Err(unknown()),
+    };
+    let (mut values, updates) = (x.to_vec::<i64>()?, updates.to_vec::<i64>()?);
+    places.zip(updates).for_each(|(at, update)| values[at as usize] = f(values[at as usize], update));
+    Tensor::from_vec(values, x.shape())
 }
 
 fn non_zero(call: &Call<'_>) -> Result<Vec<Value>> {

@@ -4,10 +4,10 @@ use super::Operator::{General, Unary};
 use super::conv::{ConvOptions, padded};
 use super::{Table, as_float};
 use crate::error::Result;
-use crate::onnx::element::Value;
+use crate::onnx::element::{ElementType, Value};
 use crate::onnx::import::node::Call;
 use crate::ops::{Conv2dOptions, Pool2dOptions};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 pub(super) const TABLE: Table = &[
     ("MaxPool", General(max_pool)),
@@ -87,6 +87,33 @@ impl Sliding {
         padded(x, [top, left, bottom + self.beyond[0], right + self.beyond[1]], value)
     }
 
+    /// Returns where in the input the maximum `y` of each window is, the first one of several: the
+    /// number of the element with rows one after the other, or columns.
+    fn places(&self, y: &Tensor, by_columns: bool) -> Result<Tensor> {
+        let (&[.., h, w], &[.., rows, columns]) = (self.x.shape(), y.shape()) else { return Ok(y.clone()) };
+        let ConvOptions { kernel, stride, dilation, .. } = self.options;
+        let x = self.x.to_dtype(DType::F64)?.to_vec::<f64>()?;
+        // The positions of a window that are inside the map, along one dimension.
+        let inside = |axis: usize, at: usize, size: usize| {
+            let start = self.pads[axis].saturating_sub(at * stride[axis]).div_ceil(dilation[axis].max(1));
+            let place = move |step: usize| at * stride[axis] + step * dilation[axis] - self.pads[axis];
+            (start..kernel[axis]).map(place).take_while(move |&place| place < size)
+        };
+        let mut places = Vec::with_capacity(y.numel());
+        for (channel, map) in x.chunks_exact((h * w).max(1)).enumerate() {
+            for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                let mut best = (f64::NEG_INFINITY, 0);
+                for (i, j) in inside(0, row, h).flat_map(|i| inside(1, column, w).map(move |j| (i, j))) {
+                    if map[i * w + j] > best.0 {
+                        best = (map[i * w + j], if by_columns { j * h + i } else { i * w + j });
+                    }
+                }
+                places.push((channel * h * w + best.1) as i64);
+            }
+        }
+        Tensor::from_vec(places, y.shape())
+    }
+
     /// Sums each window of padded maps.
     fn sums(&self, x: &Tensor) -> Result<Tensor> {
         let channels = x.shape()[1];
@@ -97,9 +124,6 @@ impl Sliding {
 }
 
 fn max_pool(call: &Call<'_>) -> Result<Vec<Value>> {
-    if call.wants(1) {
-        return Err(call.node.error("the positions of the maxima (its second output) are not supported"));
-    }
     let window = Sliding::new(call)?;
     let y = match window.direct() {
         Some(options) => window.x.max_pool2d(window.options.kernel, options)?,
@@ -109,8 +133,13 @@ fn max_pool(call: &Call<'_>) -> Result<Vec<Value>> {
             window.whole(&window.x, f64::NEG_INFINITY)?.max_pool2d(kernel, plain)?
         }
     };
+    let places = if call.wants(1) { Some(window.places(&y, call.node.flag("storage_order", false)?)?) } else { None };
     let y = window.options.to_own(y)?;
-    call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(crate::DType::I64)? })
+    let mut values = call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })?;
+    if let Some(places) = places {
+        values.push(Value { tensor: window.options.to_own(places)?, element: ElementType::Int64 });
+    }
+    Ok(values)
 }
 
 fn average_pool(call: &Call<'_>) -> Result<Vec<Value>> {

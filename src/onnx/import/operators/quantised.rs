@@ -63,11 +63,17 @@ fn quantise(call: &Call<'_>) -> Result<Vec<Value>> {
         (None, code) => ElementType::of_code(code).map_err(|message| call.node.error(message))?,
     };
     let zero = call.optional_tensor(2).map(|zero| beside(call, &x.tensor, zero)).transpose()?;
+    let saturate = call.node.flag("saturate", true)?;
     // The quotient is taken in the input's type, as other runtimes do, so that halves round alike.
     let scaled = match x.element.is_float() {
         true => x.tensor.div(&scale.to_dtype(x.tensor.dtype())?)?.to_dtype(DType::F64)?,
         false => x.tensor.to_dtype(DType::F64)?.div(&scale)?,
     };
+    if element.is_small_float() {
+        // Their zero point is zero.
+        let quotient = Value { tensor: scaled, element: ElementType::Float64 };
+        return Ok(vec![Value { tensor: converted(&quotient, element, saturate)?, element }]);
+    }
     to_integers(call, &scaled, zero.as_ref(), element)
 }
 
@@ -87,7 +93,7 @@ fn dequantise(call: &Call<'_>) -> Result<Vec<Value>> {
     let y = numbers(call, call.tensor(0)?, call.optional_tensor(1), call.optional_tensor(2))?;
     let y = Value::of(y, call.value(1)?.element)?;
     let tensor = if y.element == ElementType::Float16 {
-        converted(&Value { element: ElementType::Float32, ..y.clone() }, y.element)?
+        converted(&Value { element: ElementType::Float32, ..y.clone() }, y.element, true)?
     } else {
         y.tensor
     };

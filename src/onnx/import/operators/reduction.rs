@@ -46,10 +46,32 @@ pub(super) fn reduce(call: &Call<'_>, f: fn(&Tensor, &[i64]) -> Result<Tensor>) 
     // Sums of integers are exact in f64 up to 2⁵³; sums, minima and maxima are taken as they are.
     let exact = matches!(call.node.op.as_str(), "ReduceSum" | "ReduceMax" | "ReduceMin");
     let operand = if exact { signed(x)? } else { as_float(&x.tensor)? };
+    if let Some(extreme) = of_nothing(call, &operand, &axes)? {
+        let kept = call.node.flag("keepdims", true)?;
+        return call.one(if kept { extreme } else { extreme.squeeze(dims.as_slice())? }, x.element);
+    }
     let y =
         if dims.is_empty() { f(&operand.unsqueeze(0)?, &[0])?.reshape(super::elementwise::sizes(&operand))? } else { f(&operand, &dims)? };
     let y = if call.node.flag("keepdims", true)? { y } else { y.squeeze(dims.as_slice())? };
     call.one(if x.element.is_float() { y } else { y.to_dtype(DType::I64)? }, x.element)
+}
+
+/// Returns the maximum or minimum of no elements: the least or the greatest number of the type.
+fn of_nothing(call: &Call<'_>, x: &Tensor, axes: &[usize]) -> Result<Option<Tensor>> {
+    let end = match call.node.op.as_str() {
+        "ReduceMax" => 0,
+        "ReduceMin" => 1,
+        _ => return Ok(None),
+    };
+    if axes.iter().all(|&axis| x.shape()[axis] > 0) {
+        return Ok(None);
+    }
+    let shape: Vec<usize> = (0..x.ndim()).map(|axis| if axes.contains(&axis) { 1 } else { x.shape()[axis] }).collect();
+    match call.value(0)?.element.range() {
+        Some(range) => Tensor::scalar(range[end]).expand(shape),
+        None => Tensor::try_full(shape, [f64::NEG_INFINITY, f64::INFINITY][end], x.dtype()),
+    }
+    .map(Some)
 }
 
 /// Returns the position of the smallest element of `key(x)`.
