@@ -59,6 +59,8 @@ const SUFFIX: &str = ".convnet";
 pub struct TensorBoard {
     dir: PathBuf,
     file: Option<RecordFile>,
+    /// The message of the graph, which a log that begins anew has too.
+    graph: Option<Vec<u8>>,
     /// The time in seconds since 1970.
     clock: fn() -> f64,
 }
@@ -66,11 +68,12 @@ pub struct TensorBoard {
 impl TensorBoard {
     /// Logs into this folder, which is created with the first values.
     pub fn in_dir(dir: impl Into<PathBuf>) -> TensorBoard {
-        TensorBoard { dir: dir.into(), file: None, clock: seconds_since_1970 }
+        TensorBoard { dir: dir.into(), file: None, graph: None, clock: seconds_since_1970 }
     }
 
     /// Writes the graph of a model for inputs of this shape: its layers by path, the operations
-    /// between them, and the shapes on the edges. Nothing is computed.
+    /// between them, and the shapes on the edges. Nothing is computed. The graph stays when a
+    /// [`Trainer`](crate::train::Trainer) begins the log anew.
     ///
     /// # Errors
     /// The model's error when it does not accept the shape; when the log cannot be written.
@@ -81,7 +84,8 @@ impl TensorBoard {
         }
         // Without the version of its producer, TensorBoard takes a graph for one of 2015.
         let definition = definition.message(4, Message::new().integer(1, 22));
-        self.write(self.event(0).bytes(4, definition.into_bytes()))
+        let definition = self.graph.insert(definition.into_bytes()).clone();
+        self.write(self.event(0).bytes(4, definition))
     }
 
     fn event(&self, step: u64) -> Message {
@@ -163,6 +167,8 @@ impl Logger for TensorBoard {
             // Makes a TensorBoard that is running discard later steps as well.
             let start = self.event(step.saturating_add(1)).message(7, Message::new().integer(1, 1));
             file.append(&framed(&start.into_bytes()))?;
+        } else if let Some(graph) = &self.graph {
+            file.append(&framed(&self.event(0).bytes(4, graph).into_bytes()))?;
         }
         self.file = Some(file);
         Ok(())

@@ -1,9 +1,12 @@
 use super::*;
 
+use crate::data::{Batch, DataLoader, Digits};
 use crate::models::{cifar_resnet20, resnet18};
 use crate::nn::inspect::graph::{self, GraphNode};
 use crate::nn::{Conv2d, Flatten, Linear, ReLU, Sequential};
+use crate::optim::Sgd;
 use crate::tensor::Tensor;
+use crate::train::{Checkpoints, Step, Trainer};
 
 /// What TensorBoard reads in this file, `tests/fixtures/event_files.py` checks.
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/event_files/events.out.tfevents.1700000000.1.convnet");
@@ -79,6 +82,31 @@ fn graph_of_a_model_is_one_event_and_a_wrong_shape_writes_nothing() {
     let contains = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(contains("layer2/0/conv1") && contains("Conv2d 16→32") && contains("_output_shapes"));
     assert_eq!(steps_in(&file_in(&dir.path().join("run"))), [0, 0]);
+}
+
+#[test]
+fn run_that_begins_anew_has_the_graph_and_no_earlier_step() {
+    let dir = tempfile::tempdir().unwrap();
+    TensorBoard::in_dir(dir.path()).log(9, &[("loss", LogValue::Scalar(0.5))]).unwrap();
+    let model = Sequential::new().push(Flatten).push_named("fc", Linear::new(64, 10));
+    let run = |steps, resume: bool, dir: &Path| {
+        let mut board = TensorBoard::in_dir(dir);
+        if !resume {
+            board.graph(&model, [1, 1, 8, 8]).unwrap();
+        }
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).steps(steps).log_every(1).progress(false);
+        let trainer = trainer.log(board).checkpoints(Checkpoints::in_dir(dir.join("checkpoints"))).resume(resume);
+        let step = |model: &Sequential, Batch { images, labels }: &Batch| Ok(Step::new(model.forward(images)?.cross_entropy(labels)?));
+        trainer.fit(&DataLoader::new(Digits::train(), 64), None, step).unwrap();
+        let files = TensorBoard::in_dir(dir).files().unwrap();
+        files.iter().flat_map(|path| fs::read(path).unwrap()).collect::<Vec<u8>>()
+    };
+    let count = |bytes: &[u8], text: &str| bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count();
+    let bytes = run(2, false, dir.path());
+    assert_eq!(count(&bytes, "Linear 64"), 1);
+    assert_eq!(steps_in(&file_in(dir.path())), [0, 0, 1, 2, 2], "version, graph, the steps, the end of the run");
+    // A run that goes on keeps the graph of the process before.
+    assert_eq!(count(&run(3, true, dir.path()), "Linear 64"), 1);
 }
 
 #[test]
