@@ -158,7 +158,9 @@ impl CutMix {
 
 /// Returns labels as probabilities `[B, K]`, `f32`.
 fn probabilities(op: &'static str, labels: &Tensor, classes: usize, images: &[usize]) -> Result<Tensor> {
-    let count = images.first().copied().unwrap_or(0);
+    let Some(&count) = images.first() else {
+        return Err(Error::shape(op, "expected images [B, …], got a tensor without dimensions"));
+    };
     match *labels.shape() {
         [samples] if samples == count => {
             if labels.dtype() != DType::I64 {

@@ -440,6 +440,9 @@ fn mixtures_name_what_does_not_fit() {
     };
     says(MixUp::new(0.0, 4).apply(batch(), &mut Rng::new(0)), "alpha must be positive and finite, got 0");
     says(CutMix::new(f64::NAN, 4).apply(batch(), &mut Rng::new(0)), "got NaN");
+    let scalar = || Batch { images: Tensor::scalar(0f32), labels: Tensor::from_vec(Vec::<i64>::new(), [0]).unwrap() };
+    says(MixUp::new(1.0, 4).apply(scalar(), &mut Rng::new(0)), "expected images [B, …], got a tensor without dimensions");
+    says(CutMix::new(1.0, 4).apply(scalar(), &mut Rng::new(0)), "expected images [B, …], got a tensor without dimensions");
     says(MixUp::new(1.0, 3).apply(batch(), &mut Rng::new(0)), "label 3 is outside 0..3");
     let with = |labels: Tensor| CutMix::new(1.0, 4).apply(Batch { labels, ..batch() }, &mut Rng::new(0));
     says(with(Tensor::zeros([4, 3])), "4 images and 4 classes want labels [4] or [4, 4], got [4, 3]");
