@@ -14,6 +14,7 @@ pub(crate) enum Purpose {
     Batches = 4,
     Splits = 5,
     Steps = 6,
+    BatchTensors = 7,
 }
 
 /// A source of random numbers whose stream is stable between releases and machines (ChaCha8).
@@ -50,7 +51,13 @@ impl Rng {
         with_generator_at(&Rng::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
     }
 
-    /// Runs `body` with a generator of a batch in place of the thread's, from which dropout and
+    /// Runs `body` with a generator of a batch that is being made in place of the thread's, from
+    /// which `Tensor::randn` and its like draw.
+    pub(crate) fn tensors_of_new_batch<R>(seed: u64, epoch: u64, batch: u64, body: impl FnOnce() -> R) -> R {
+        with_generator_at(&Rng::keyed(Purpose::BatchTensors, seed, epoch, batch).generator, body)
+    }
+
+    /// Runs `body` with a generator of a step in place of the thread's, from which dropout and
     /// `Tensor::randn` and its like draw.
     pub(crate) fn tensors_of_batch<R>(seed: u64, epoch: u64, batch: u64, body: impl FnOnce() -> R) -> R {
         with_generator_at(&Rng::keyed(Purpose::Steps, seed, epoch, batch).generator, body)

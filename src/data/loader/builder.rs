@@ -59,6 +59,7 @@ impl<S: Collate> BatchBuilder<S> {
             }
             Ok(Some(batch))
         };
+        let finish = || Rng::tensors_of_new_batch(self.seed, self.epoch, number as u64, finish);
         catching(finish).with_context(|| format!("batch {number} of samples {}", shortened(indices)))
     }
 
