@@ -290,9 +290,12 @@ impl Sampler for StratifiedSampler {
     }
 }
 
-/// One process's share of another sampler's samples (PyTorch's `DistributedSampler`): process
-/// `rank` of `world` takes every `world`th. The order is repeated from its start until all shares
-/// are of one size.
+/// One process's share of another sampler's batches: process `rank` of `world` takes every
+/// `world`th. They are repeated from the first one on until all processes have the same number.
+///
+/// What the other sampler makes of a batch holds for each share, such as the one size of a
+/// [`BucketSampler`]'s. Its [`indices`](Sampler::indices), in the same way every `world`th of the
+/// other's, are those of PyTorch's `DistributedSampler`.
 pub struct DistributedSampler {
     inner: Box<dyn Sampler>,
     rank: usize,
@@ -304,6 +307,14 @@ impl DistributedSampler {
     pub fn new(inner: impl Sampler + 'static, rank: usize, world: usize) -> DistributedSampler {
         DistributedSampler { inner: Box::new(inner), rank, world }
     }
+
+    fn check_rank(&self) -> Result<()> {
+        if self.rank < self.world {
+            return Ok(());
+        }
+        let message = format!("there is no rank {} among {}; ranks count from 0", self.rank, self.world);
+        Err(Error::argument("distributed sampler", message))
+    }
 }
 
 impl fmt::Debug for DistributedSampler {
@@ -314,17 +325,30 @@ impl fmt::Debug for DistributedSampler {
 
 impl Sampler for DistributedSampler {
     fn indices(&self, rng: &mut Rng) -> Result<Vec<usize>> {
-        if self.rank >= self.world {
-            let message = format!("there is no rank {} among {}; ranks count from 0", self.rank, self.world);
-            return Err(Error::argument("distributed sampler", message));
-        }
+        self.check_rank()?;
         let order = self.inner.indices(rng)?;
         let share = order.len().div_ceil(self.world);
         Ok(order.iter().cycle().skip(self.rank).step_by(self.world).take(share).copied().collect())
     }
 
+    fn batches(&self, batch: usize, drop_last: bool, rng: &mut Rng) -> Result<Batches> {
+        self.check_rank()?;
+        let all = self.inner.batches(batch, drop_last, rng)?;
+        let mut share = Batches::default();
+        for position in 0..all.len().div_ceil(self.world) {
+            let number = (position * self.world + self.rank) % all.len();
+            share.push(all.get(number).iter().copied());
+        }
+        Ok(share)
+    }
+
     fn samples(&self) -> Option<usize> {
         self.inner.samples().filter(|_| self.rank < self.world).map(|samples| samples.div_ceil(self.world))
+    }
+
+    fn num_batches(&self, batch: usize, drop_last: bool) -> Option<usize> {
+        let batches = self.inner.num_batches(batch, drop_last).filter(|_| self.rank < self.world);
+        batches.map(|batches| batches.div_ceil(self.world))
     }
 }
 

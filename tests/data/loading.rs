@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use convnet::data::{
-    Batch, Boxes, BucketSampler, CenterCrop, Collate, DataLoader, Dataset, DistributedSampler, Image, KeyPoints, Mask, Normalize, OnError,
-    RandomSampler, Resize, Rng, Sampler, Sequence, Sequences, SequentialSampler, StratifiedSampler, WeightedSampler,
+    Batch, Batches, Boxes, BucketSampler, CenterCrop, Collate, DataLoader, Dataset, DistributedSampler, Image, KeyPoints, Mask, Normalize,
+    OnError, RandomSampler, Resize, Rng, Sampler, Sequence, Sequences, SequentialSampler, StratifiedSampler, WeightedSampler,
 };
 use convnet::{DType, Error, Result, Tensor};
 
@@ -147,6 +147,32 @@ fn samplers_draw_what_they_promise() {
 }
 
 #[test]
+fn processes_share_out_the_batches_that_the_inner_sampler_makes() {
+    let labels: Vec<i64> = (0..90).map(|i| i64::from(i % 3 == 0)).collect();
+    fn batches_of<S: Sampler + 'static>(inner: impl Fn() -> S, size: usize, world: usize) -> Vec<Vec<Vec<usize>>> {
+        let drawn = |rank| DistributedSampler::new(inner(), rank, world).batches(size, false, &mut Rng::new(5)).unwrap();
+        let lists = |batches: Batches| (0..batches.len()).map(|number| batches.get(number).to_vec()).collect();
+        (0..world).map(drawn).map(lists).collect()
+    }
+    // 60 samples of one size are 9 batches of 7, 30 of the other are 5: the 14 batches are 5 for each
+    // of three processes, of which the first process's first one is repeated at the last process.
+    let ranks = batches_of(|| BucketSampler::new(labels.iter()), 7, 3);
+    assert_eq!(ranks.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5, 5]);
+    assert!(ranks.iter().flatten().all(|batch| batch.iter().all(|&i| labels[i] == labels[batch[0]])), "a batch has one size");
+    assert_eq!(ranks[2][4], ranks[0][0]);
+    let mut seen = vec![0; 90];
+    (0..14).for_each(|number| ranks[number % 3][number / 3].iter().for_each(|&i| seen[i] += 1));
+    assert_eq!(seen, [1; 90]);
+
+    let ranks = batches_of(|| StratifiedSampler::new(&labels), 9, 2);
+    assert_eq!(ranks.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5]);
+    let rare = |batch: &Vec<usize>| batch.iter().filter(|&&i| labels[i] == 1).count();
+    assert!(ranks.iter().flatten().all(|batch| (2..=4).contains(&rare(batch))), "3 of a class of which there are a third");
+    assert!(DistributedSampler::new(SequentialSampler::new(4), 3, 3).batches(2, false, &mut Rng::new(0)).is_err());
+    assert!(DistributedSampler::new(SequentialSampler::new(0), 0, 3).batches(2, false, &mut Rng::new(0)).unwrap().is_empty());
+}
+
+#[test]
 fn number_of_batches_is_known_without_drawing_an_epoch() {
     // The order of these samples does not fit into memory.
     let endless = DataLoader::new(Made(usize::MAX, |i| Ok(i as i64)), 1000);
@@ -216,4 +242,26 @@ fn change_of_a_batch_draws_the_same_with_any_number_of_workers() {
         DataLoader::new(Made(9, |i| Ok(i as i64)), 2).workers(workers).transform_batch(noisy).epoch(1).map(Result::unwrap).collect()
     };
     assert!(run(0) == run(3) && run(0).len() == 5);
+}
+
+#[test]
+fn random_tensors_of_a_batch_are_the_same_with_any_number_of_workers_and_after_a_resumption() {
+    /// A sample whose batch is a random tensor and its size.
+    struct Noise;
+    impl Collate for Noise {
+        type Batch = Tensor;
+
+        fn collate(samples: Vec<Noise>) -> Result<Tensor> {
+            Ok(Tensor::rand([samples.len()]))
+        }
+    }
+    let noisy = |batch: Tensor, _: &mut Rng| batch.add(&Tensor::randn(batch.shape()));
+    let run = |workers, seed, epoch, start| -> Vec<Tensor> {
+        convnet::manual_seed(workers as u64 + start as u64); // The thread's own generator has no part in it.
+        let loader = DataLoader::new(Made(8, |_| Ok(Noise)), 2).seed(seed).workers(workers).transform_batch(noisy);
+        loader.epoch_from(epoch, start).map(Result::unwrap).collect()
+    };
+    let all = run(0, 1, 1, 0);
+    assert!(all == run(2, 1, 1, 0) && all[2..] == run(0, 1, 1, 2) && all[2..] == run(2, 1, 1, 2));
+    assert!(all[0] != all[1] && all[0] != run(0, 1, 2, 0)[0] && all[0] != run(0, 2, 1, 0)[0], "each batch draws its own");
 }
