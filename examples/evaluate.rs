@@ -6,6 +6,13 @@
 //! cargo run --release --example evaluate -- --run runs/digits      # its best checkpoint on its validation data
 //! cargo run --release --example evaluate -- --model resnet18 --weights resnet18-f37072fd.pth --dataset folder --data imagenet/val
 //! ```
+//!
+//! Without a test set, a folder or a list is evaluated as a whole, or with `--run` the part that the
+//! run validated on.
+//!
+//! ```sh
+//! cargo run --release --example evaluate -- --run runs/flowers --data more/flowers
+//! ```
 
 #[path = "common/mod.rs"]
 mod common;
@@ -65,7 +72,9 @@ fn main() -> ExitCode {
 fn evaluate(options: &Options) -> Result<()> {
     convnet::set_num_threads(options.threads)?;
     let path = weights(options)?;
-    let splits = options.data.open()?;
+    // The pictures that a run validated on, unless they are of another dataset.
+    let of_run = options.run.is_some() && !config::is_given("--data");
+    let splits = if of_run { options.data.open()? } else { options.data.open_to_evaluate()? };
     let (names, classes) = (&splits.classes, splits.classes.len());
     let model = model::create(&options.model, classes)?;
     model::load(&model, &path)?;

@@ -26,8 +26,8 @@ pub struct AugmentOptions {
     #[arg(long, value_name = "SHARE")]
     pub random_resized_crop: Option<f64>,
     /// Pad by this many pixels, then crop at random
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
-    pub crop_padding: usize,
+    #[arg(long, value_name = "PIXELS", conflicts_with = "random_resized_crop")]
+    pub crop_padding: Option<usize>,
     /// Probability of a flip from left to right
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub flip: f64,
@@ -40,8 +40,8 @@ pub struct AugmentOptions {
     /// Policy of changes of many kinds
     #[arg(long, value_enum)]
     pub policy: Option<Policy>,
-    /// Number of changes and magnitude (0 to 30) of RandAugment
-    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "N,M", default_value = "2,9")]
+    /// Number of changes and magnitude (0 to 30) of --policy randaugment [default: 2,9]
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "N,M", requires = "policy")]
     pub randaugment: Vec<usize>,
     /// Largest changes of brightness, contrast, saturation and hue
     #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "B,C,S,H")]
@@ -95,10 +95,9 @@ impl AugmentOptions {
             Some(share) => loader.transform(RandomResizedCrop::new(size).scale([share, 1.0])),
             None => {
                 let loader = loader.transform(Resize::shorter(target.shorter));
-                if self.crop_padding == 0 && target.shorter == target.size {
-                    loader.transform(CenterCrop::new(size))
-                } else {
-                    loader.transform(RandomCrop::new(size).padding(self.crop_padding))
+                match self.crop_padding.unwrap_or(0) {
+                    0 if target.shorter == target.size => loader.transform(CenterCrop::new(size)),
+                    padding => loader.transform(RandomCrop::new(size).padding(padding)),
                 }
             }
         };
@@ -111,9 +110,13 @@ impl AugmentOptions {
         if self.rotation > 0.0 {
             loader = loader.transform(RandomRotation::new(self.rotation));
         }
+        if !self.randaugment.is_empty() && self.policy != Some(Policy::Randaugment) {
+            return Err(Error::msg("--randaugment is about --policy randaugment, and the policy is another one"));
+        }
         loader = match self.policy {
             None => loader,
             Some(Policy::Randaugment) => match self.randaugment[..] {
+                [] => loader.transform(RandAugment::new()),
                 [count, magnitude] => loader.transform(RandAugment::new().num_ops(count).magnitude(magnitude)),
                 _ => return Err(Error::msg("--randaugment wants the number of changes and their magnitude: 2,9")),
             },

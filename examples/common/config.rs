@@ -10,12 +10,13 @@
 //! lr = 0.1
 //! ```
 
+use std::any::TypeId;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Command, Parser};
+use clap::{Arg, ArgMatches, Command, Parser};
 use convnet::Context as _;
 use convnet::autograd::Gradients;
 use convnet::train::{Callback, RunState};
@@ -37,14 +38,16 @@ pub fn parse<P: Parser>() -> (P, Table) {
 
 /// Parses the options of a program with other defaults, `--name=value`.
 pub fn parse_with<P: Parser>(defaults: &[&str]) -> (P, Table) {
-    let command = P::command().args_override_self(true);
     let given: Vec<OsString> = std::env::args_os().collect();
-    let result = arguments(&command, defaults, &given).and_then(|arguments| {
-        let matches = command.clone().try_get_matches_from(arguments)?;
-        let options = P::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))?;
-        Ok((options, effective(&command, &matches)))
-    });
-    result.unwrap_or_else(|error: clap::Error| error.exit())
+    parse_from(defaults, &given).unwrap_or_else(|error| error.exit())
+}
+
+/// Parses options, of which the first one is the program's name.
+pub fn parse_from<P: Parser>(defaults: &[&str], given: &[OsString]) -> Result<(P, Table), clap::Error> {
+    let command = P::command().args_override_self(true);
+    let matches = command.clone().try_get_matches_from(arguments(&command, defaults, given)?)?;
+    let options = P::from_arg_matches(&matches).map_err(|error| error.format(&mut command.clone()))?;
+    Ok((options, effective(&command, &matches)))
 }
 
 /// Writes the options of a run into its directory: beside the old file, which a full disk leaves as
@@ -90,6 +93,11 @@ fn arguments(command: &Command, defaults: &[&str], given: &[OsString]) -> Result
     Ok(arguments)
 }
 
+/// Returns whether the command line has an option.
+pub fn is_given(name: &str) -> bool {
+    value_of(&std::env::args_os().collect::<Vec<_>>(), name).is_some()
+}
+
 /// Returns the value of `--name value` or `--name=value`.
 fn value_of(given: &[OsString], name: &str) -> Option<PathBuf> {
     given.iter().enumerate().find_map(|(i, argument)| match argument.to_str()?.strip_prefix(name)? {
@@ -130,11 +138,22 @@ fn effective(command: &Command, matches: &ArgMatches) -> Table {
         let Some(name) = argument.get_long().filter(|name| !NOT_OF_THE_RUN.contains(name)) else { continue };
         if let Ok(Some(values)) = matches.try_get_raw(argument.get_id().as_str()) {
             let text = values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
-            // Numbers and truth values without quotes.
-            let value = text.parse::<i64>().map(Value::Integer).or_else(|_| text.parse().map(Value::Float));
-            let value = value.or_else(|_| text.parse().map(Value::Boolean)).unwrap_or(Value::String(text));
-            options.insert(name.to_string(), value);
+            options.insert(name.to_string(), value_in_file(argument, text));
         }
     }
     options
+}
+
+/// Returns the value of an option for a file: numbers and truth values without quotes, and as they
+/// are the texts that only look like them, such as a directory `007`.
+fn value_in_file(argument: &Arg, text: String) -> Value {
+    let declared = argument.get_value_parser().type_id();
+    let is_integer = [TypeId::of::<u64>(), TypeId::of::<u32>(), TypeId::of::<usize>()].into_iter().any(|integer| declared == integer);
+    let value = match text.as_str() {
+        text if is_integer => text.parse().map(Value::Integer).ok(),
+        text if declared == TypeId::of::<f64>() => text.parse().map(Value::Float).ok(),
+        text if declared == TypeId::of::<bool>() => text.parse().map(Value::Boolean).ok(),
+        _ => None,
+    };
+    value.unwrap_or(Value::String(text))
 }

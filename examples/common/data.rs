@@ -50,18 +50,18 @@ pub struct DataOptions {
     /// Folder or CSV file to validate on [default: `valid`, `val` or `test` beside `train`]
     #[arg(long, value_name = "PATH")]
     pub valid_data: Option<PathBuf>,
-    /// Share of each class's training pictures to validate on instead of the test set [default: 0,
-    /// or 0.1 where there is no test set]
+    /// Share of each class's training pictures to validate on instead of the test set [default: 0;
+    /// where there is no test set, 0.1 for training and all pictures for `evaluate`]
     #[arg(long, value_name = "SHARE")]
     pub valid_share: Option<f64>,
-    /// Train on the first pictures only, in a random order
+    /// Train on this many pictures only: a random part, in which classes have their shares
     #[arg(long, value_name = "PICTURES")]
     pub limit: Option<usize>,
     /// Height and width of the network's input [default: the model's]
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
-    /// Length of the shorter side before the crop to the input's size [default: the size, or 8/7 of
-    /// it from 128 on]
+    /// Length of the shorter side before the crop to the input's size, with --random-resized-crop of
+    /// pictures to validate on only [default: the size, or 8/7 of it from 128 on]
     #[arg(long, value_name = "PIXELS")]
     pub resize: Option<usize>,
     /// Mean of the channels, for the normalisation [default: the dataset's]
@@ -97,8 +97,20 @@ pub struct Splits {
 type Labelled = (Pictures, Vec<i64>);
 
 impl DataOptions {
-    /// Opens the dataset.
+    /// Opens the dataset, to train on it.
     pub fn open(&self) -> Result<Splits> {
+        self.splits(Some(0.1))
+    }
+
+    /// Opens the dataset, to evaluate on all its pictures where nothing says which of them are to
+    /// validate on.
+    pub fn open_to_evaluate(&self) -> Result<Splits> {
+        self.splits(None)
+    }
+
+    /// Opens a dataset. Without a test set, this share of its pictures is to validate on; `None`
+    /// for all, which are to train on as well.
+    fn splits(&self, without_test_set: Option<f64>) -> Result<Splits> {
         let path = || self.data.clone().ok_or_else(|| Error::msg("--data is missing: the directory of the dataset"));
         macro_rules! published {
             ($dataset:ident, $dir:expr) => {{
@@ -131,11 +143,12 @@ impl DataOptions {
             let message = format!("the classes to train on are {classes:?}, those to validate on {:?}", valid.classes());
             return Err(Error::msg(message));
         }
-        let share = self.valid_share.unwrap_or(if valid.is_some() { 0.0 } else { 0.1 });
-        let (train, labels, valid) = match valid {
-            Some((valid, _)) if share == 0.0 => (train.0, train.1, valid),
-            _ => {
-                let (pictures, labels) = train;
+        let (pictures, labels) = train;
+        let share = self.valid_share.or(if valid.is_some() { Some(0.0) } else { without_test_set });
+        let (train, labels, valid) = match (valid, share) {
+            (Some((valid, _)), Some(0.0)) => (pictures, labels, valid),
+            (_, None) => (Arc::clone(&pictures), labels, pictures),
+            (_, Some(share)) => {
                 let (train, valid) = stratified_split(pictures, &labels, [1.0 - share, share], self.seed)?;
                 let labels = train.indices().iter().map(|&index| labels[index]).collect();
                 (Arc::new(train) as Pictures, labels, Arc::new(valid) as Pictures)

@@ -17,6 +17,16 @@ pub fn group() -> Result<Group> {
     Err(convnet::Error::msg("--distributed wants a program that was built with MPI: `cargo run --release --features mpi --example train`"))
 }
 
+/// Runs `body`, and tells the other processes of its error: data that one machine lacks end the run
+/// on all, which would wait for that one.
+pub fn together(group: Option<&Group>, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    body().inspect_err(|error| {
+        if let Some(group) = group {
+            group.fail(error.to_string());
+        }
+    })
+}
+
 /// Returns how the processes train together.
 pub fn settings<'g>(group: &'g Group, options: &RunOptions) -> Distributed<'g> {
     let mut distributed = Distributed::new(group).shards(options.shards);

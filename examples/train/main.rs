@@ -23,21 +23,23 @@ use common::{config, model, say, schedule};
 use convnet::data::Batch;
 use convnet::ops::CrossEntropyOptions;
 use convnet::train::{
-    Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
+    Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Group, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
 };
 use convnet::{Context as _, Error, Result};
 use options::Options;
 
 fn main() -> ExitCode {
     let (options, table) = config::parse::<Options>();
-    common::run(|| train(&options, &table))
+    common::run(|| {
+        let group = if options.run.distributed { Some(distributed::group()?) } else { None };
+        distributed::together(group.as_ref(), || train(&options, &table, group.as_ref()))
+    })
 }
 
-fn train(options: &Options, table: &toml::Table) -> Result<()> {
+fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Result<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(options.data.seed);
-    let group = if options.run.distributed { Some(distributed::group()?) } else { None };
-    let first = group.as_ref().is_none_or(|group| group.is_first());
+    let first = group.is_none_or(|group| group.is_first());
     // Only one of several processes speaks and writes.
     let say = |line: std::fmt::Arguments<'_>| {
         if first {
@@ -64,12 +66,11 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
     let (run, optimizer) = (&options.run, options.optimizer.build(&model)?);
     let maximize = !run.monitor.contains("loss");
     let steps_of_epoch = train.len().div_ceil(run.accumulate.max(1)).max(1) as u64;
-    let steps = run.steps.unwrap_or(u64::MAX).min(run.epochs.saturating_mul(steps_of_epoch));
+    let steps = run.total_steps(steps_of_epoch);
     let total = if options.schedule.every() == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) };
     let schedule = options.schedule.build(total, schedule::Run::of(&optimizer, maximize));
     let mut trainer = Trainer::new(&model, optimizer)
         .schedule(schedule, options.schedule.every())
-        .epochs(run.epochs)
         .accumulate(run.accumulate)
         .update_batch_norm(run.update_batch_norm)
         .log_every(run.log_every)
@@ -78,6 +79,9 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
         .stop_on_ctrl_c();
     if options.schedule.schedule == schedule::Shape::Plateau {
         trainer = trainer.schedule_metric(&run.monitor);
+    }
+    if let Some(epochs) = run.epochs() {
+        trainer = trainer.epochs(epochs);
     }
     if let Some(steps) = run.steps {
         trainer = trainer.steps(steps);
@@ -92,13 +96,13 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
         trainer = trainer.average(Ema::new(decay).warmup());
     }
     if let Some(epoch) = run.swa_from {
-        trainer = trainer.average(Swa::new()).average_every(Every::Epoch, epoch);
+        trainer = trainer.average(Swa::new()).average_every(Every::Epoch, epoch - 1);
     }
     if let Some(patience) = run.patience {
         let stopping = EarlyStopping::on(&run.monitor).patience(patience);
         trainer = trainer.callback(if maximize { stopping.maximize() } else { stopping });
     }
-    if let Some(group) = &group {
+    if let Some(group) = group {
         trainer = trainer.distributed(distributed::settings(group, &options.run));
     }
     if let Some(checkpoints) = &checkpoints {
@@ -147,7 +151,7 @@ fn train(options: &Options, table: &toml::Table) -> Result<()> {
         let value = Checkpoint::load(&best)?.section("best")?.get("value").map(|value| value.item::<f64>()).transpose()?;
         say(format_args!("best {}: {:.4} in {}", run.monitor, value.unwrap_or(f64::NAN), best.display()));
     }
-    if let Some(group) = &group {
+    if let Some(group) = group {
         say(format_args!("{}", distributed::summary(group)));
     }
     let last = report.last().and_then(|metrics| metrics.get("valid/accuracy"));

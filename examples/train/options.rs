@@ -47,9 +47,9 @@ pub struct Options {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Training")]
 pub struct RunOptions {
-    /// Passes over the training pictures
-    #[arg(long, default_value_t = 15)]
-    pub epochs: u64,
+    /// Passes over the training pictures [default: 15, or as many as --steps takes]
+    #[arg(long)]
+    pub epochs: Option<u64>,
     /// End after this many steps of the optimiser
     #[arg(long)]
     pub steps: Option<u64>,
@@ -65,14 +65,19 @@ pub struct RunOptions {
     /// Limit of each element of the gradients
     #[arg(long)]
     pub clip_value: Option<f64>,
-    /// Validate the exponential average of the weights with this decay
-    #[arg(long, value_name = "DECAY", conflicts_with = "swa_from")]
+    /// Validate the exponential average of the weights with this decay, which is lower in the first
+    /// steps: the n-th has `1 - (1 + n)^(-2/3)` at most
+    #[arg(long, value_name = "DECAY", group = "average")]
     pub ema: Option<f64>,
-    /// Validate the equal average of the weights after each epoch from this one on
-    #[arg(long, value_name = "EPOCH")]
+    /// Validate the equal average of the weights after each epoch from this one on; the first is 1
+    #[arg(long, value_name = "EPOCH", group = "average", value_parser = clap::value_parser!(u64).range(1..))]
     pub swa_from: Option<u64>,
-    /// Take the statistics of batch normalisations anew for averaged weights
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    /// Take the statistics of batch normalisations anew for the weights that --ema or --swa-from
+    /// averages
+    #[arg(
+        long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        requires_if("true", "average"),
+    )]
     pub update_batch_norm: bool,
     /// Metric of the best checkpoint, early stopping and a plateau; one with `loss` in its name is
     /// better when it is lower
@@ -115,4 +120,17 @@ pub struct RunOptions {
     /// step, for slow networks
     #[arg(long, value_name = "STEPS")]
     pub average_every: Option<u64>,
+}
+
+impl RunOptions {
+    /// Returns the limit of epochs; `None` when steps alone limit the run.
+    pub fn epochs(&self) -> Option<u64> {
+        self.epochs.or(if self.steps.is_none() { Some(15) } else { None })
+    }
+
+    /// Returns the number of steps of a run whose epochs have this many.
+    pub fn total_steps(&self, steps_of_epoch: u64) -> u64 {
+        let of_epochs = self.epochs().map(|epochs| epochs.saturating_mul(steps_of_epoch));
+        [of_epochs, self.steps].into_iter().flatten().min().unwrap_or(0)
+    }
 }

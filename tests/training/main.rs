@@ -1,7 +1,21 @@
 //! Training from the data to the accuracy.
 
+// Parts of the examples, of which not all is used here.
+#[cfg(feature = "image")]
+#[path = "../../examples/common/mod.rs"]
+mod common;
+#[cfg(feature = "image")]
+#[path = "../../examples/train/distributed.rs"]
+#[allow(dead_code)]
+mod distributed;
+#[cfg(feature = "image")]
+mod examples;
 mod lenet_cifar;
 mod metrics;
+#[cfg(feature = "image")]
+#[path = "../../examples/train/options.rs"]
+#[allow(dead_code)]
+mod options;
 
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
 use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
