@@ -94,7 +94,7 @@ fn within<R>(scope: Scope, body: impl FnOnce() -> R) -> (R, Scope) {
     }
     let mut restore = Restore(Some(SCOPE.replace(scope)));
     let result = body();
-    let scope = SCOPE.replace(restore.0.take().expect("nobody restored it yet"));
+    let scope = SCOPE.replace(restore.0.take().expect("not restored yet"));
     (result, scope)
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{checkpoint, is_grad_enabled, new_node, no_grad, owning};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::profiling::hooks;
 use crate::tensor::Tensor;
 use crate::tensor::meta::{NodeExtent, is_meta};
 use crate::tensor::node::{BackwardFn, Edge, Node};
+use crate::tensor::shape::broadcast_shapes;
 
 /// A differentiable operation whose forward and backward pass the user defines.
 ///
@@ -81,7 +82,7 @@ impl CustomOp {
     ///
     /// # Errors
     /// Returns the errors of `forward`. The backward pass returns those of the closure, and
-    /// [`Error::Backward`](crate::Error::Backward) when a gradient does not have such a shape or
+    /// [`Error::Backward`] when a gradient does not have such a shape or
     /// dtype.
     pub fn apply<const N: usize, B>(self, inputs: [&Tensor; N], forward: impl FnOnce([Tensor; N]) -> Result<(Tensor, B)>) -> Result<Tensor>
     where
@@ -95,7 +96,13 @@ impl CustomOp {
             return Ok(y);
         }
         let node = checkpoint::meet(&inputs).unwrap_or_else(|| {
-            new_node(self.name, &inputs, &|| self.extent(), (!is_meta()).then(|| owning(move |grad, wanted| backward(&grad, wanted))))
+            let shapes = inputs.map(|input| input.shape().to_vec());
+            let rule = move |grad: Tensor, wanted| {
+                let gradients = backward(&grad, wanted)?;
+                self.check(&gradients, &shapes)?;
+                Ok(gradients)
+            };
+            new_node(self.name, &inputs, &|| self.extent(), (!is_meta()).then(|| owning(rule)))
         });
         Ok(y.with_node(Some(node)))
     }
@@ -134,7 +141,7 @@ impl CustomOp {
     ///
     /// # Errors
     /// Returns the errors of `forward`. The backward pass returns those of the closure, and
-    /// [`Error::Backward`](crate::Error::Backward) when a gradient does not fit its input or when
+    /// [`Error::Backward`] when a gradient does not fit its input or when
     /// the closure returns another number of gradients than there are inputs.
     pub fn apply_many<B>(self, inputs: &[&Tensor], forward: impl FnOnce(&[Tensor]) -> Result<(Vec<Tensor>, B)>) -> Result<Vec<Tensor>>
     where
@@ -149,9 +156,15 @@ impl CustomOp {
             return Ok(outputs.collect());
         }
         let placeholder = checkpoint::meet(inputs);
+        let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
+        let rule = move |grads: &[Option<Tensor>], wanted: &[bool]| {
+            let gradients = backward(grads, wanted)?;
+            self.check(&gradients, &shapes)?;
+            Ok(gradients)
+        };
         let joint = placeholder
             .is_none()
-            .then(|| new_node(self.name, inputs, &|| self.extent(), (!is_meta()).then(|| BackwardFn::Joint(Box::new(backward)))));
+            .then(|| new_node(self.name, inputs, &|| self.extent(), (!is_meta()).then(|| BackwardFn::Joint(Box::new(rule)))));
         let of = outputs.len();
         let with_node = |(index, y): (usize, Tensor)| {
             if !y.dtype().is_float() {
@@ -168,6 +181,20 @@ impl CustomOp {
             y.with_node(node.or_else(|| placeholder.clone()))
         };
         Ok(outputs.enumerate().map(with_node).collect())
+    }
+
+    /// Checks that each gradient has its input's shape, or one to which that broadcasts. The crate's
+    /// own rules may also return size 1 along dimensions in which a gradient is constant.
+    fn check(self, gradients: &[Option<Tensor>], shapes: &[Vec<usize>]) -> Result<()> {
+        for (index, (gradient, shape)) in gradients.iter().zip(shapes).enumerate() {
+            let Some(got) = gradient.as_ref().map(Tensor::shape) else { continue };
+            if !broadcast_shapes(self.name, shape, got).is_ok_and(|common| common == got) {
+                let message =
+                    format!("{}: backward returned a gradient of shape {got:?}, expected {shape:?}, for input {index}", self.name);
+                return Err(Error::Backward(message));
+            }
+        }
+        Ok(())
     }
 
     fn extent(self) -> NodeExtent {
@@ -294,6 +321,8 @@ mod tests {
         assert!(message(vec![]).contains("wrong: backward returned 0 gradients for 1 inputs"), "{}", message(vec![]));
         let text = message(vec![Some(Tensor::ones([2]))]);
         assert!(text.contains("wrong: backward returned a gradient of shape [2], expected [3], for input 0"), "{text}");
+        let text = message(vec![Some(Tensor::ones([1]))]);
+        assert!(text.contains("wrong: backward returned a gradient of shape [1], expected [3], for input 0"), "{text}");
         assert!(message(vec![Some(Tensor::arange(3))]).contains("a gradient of i64"));
         assert!(gives(vec![None]).unwrap().get(&x).is_none());
         assert!(gives(vec![Some(Tensor::ones([2, 3]))]).unwrap().get(&x).unwrap().to_vec::<f64>().unwrap() == [2.0; 3]);

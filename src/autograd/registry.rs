@@ -33,6 +33,7 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("add_scalar", Pointwise),
     ("avg_pool2d", Window),
     ("batch_norm", Pointwise),
+    ("binary_cross_entropy", Global),
     ("binary_cross_entropy_with_logits", Global),
     ("cat", Window),
     ("ceil", Pointwise),

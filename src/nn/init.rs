@@ -180,7 +180,11 @@ fn checked<'a>(op: &'static str, shape: &'a [usize]) -> Result<&'a [usize]> {
 
 fn draw_uniform(generator: &mut ChaCha8Rng, shape: &[usize], low: f64, high: f64) -> Result<Tensor> {
     Tensor::build(shape, MemoryFormat::RowMajor, |out: &mut [f32]| {
-        out.iter_mut().for_each(|x| *x = (low + (high - low) * short_unit(generator)) as f32);
+        out.iter_mut().for_each(|x| {
+            let drawn = (low + (high - low) * short_unit(generator)) as f32;
+            // Rounding may reach the upper bound.
+            *x = if f64::from(drawn) >= high && low < high { drawn.next_down() } else { drawn };
+        });
     })
 }
 

@@ -209,10 +209,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn softplus_with(&self, beta: f64, threshold: f64) -> Result<Tensor> {
-        let x = self.mul_scalar(beta);
+        let x = self.try_mul_scalar(beta)?;
         // `maximum` gives equal elements half of the gradient each: the slope at 0 is 1/2.
         let positive = x.maximum(&Tensor::try_full([], 0.0, x.dtype())?)?;
-        let smooth = positive.add(&x.abs().neg().exp()?.log1p()?)?.div_scalar(beta);
+        let smooth = positive.add(&x.try_abs()?.try_neg()?.exp()?.log1p()?)?.try_div_scalar(beta)?;
         x.detach().gt_scalar(threshold)?.where_(self, &smooth)
     }
 
@@ -224,7 +224,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn logsigmoid(&self) -> Result<Tensor> {
-        Ok(self.neg().softplus_with(1.0, f64::INFINITY)?.neg())
+        self.try_neg()?.softplus_with(1.0, f64::INFINITY)?.try_neg()
     }
 
     /// Applies the scaled exponential linear unit (Klambauer et al., 2017): 1.0507 times
@@ -236,7 +236,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn selu(&self) -> Result<Tensor> {
-        Ok(self.elu(1.673_263_242_354_377_2)?.mul_scalar(1.050_700_987_355_480_5))
+        self.elu(1.673_263_242_354_377_2)?.try_mul_scalar(1.050_700_987_355_480_5)
     }
 
     /// Applies the continuously differentiable exponential linear unit (Barron, 2017): `x` above 0,
@@ -248,7 +248,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] unless the tensor is floating point.
     pub fn celu(&self, alpha: f64) -> Result<Tensor> {
-        Ok(self.div_scalar(alpha).elu(1.0)?.mul_scalar(alpha))
+        self.try_div_scalar(alpha)?.elu(1.0)?.try_mul_scalar(alpha)
     }
 
     /// Applies the gated linear unit (Dauphin et al., 2016): the first half of a dimension times the

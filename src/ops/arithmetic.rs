@@ -190,7 +190,7 @@ impl Tensor {
     }
 
     /// Computes [`neg`](Tensor::neg), with an error when memory cannot hold the result.
-    fn try_neg(&self) -> Result<Tensor> {
+    pub(crate) fn try_neg(&self) -> Result<Tensor> {
         let _op = operation("neg");
         // Multiplies by -1, which is 255 in u8; subtracting from 0 would lose the sign of 0.
         let y = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| x.times(T::default().minus(1 as T)))?);
@@ -383,9 +383,13 @@ macro_rules! operator {
 /// number that is not whole makes integers f32.
 #[track_caller]
 fn constant(value: f64, other: &Tensor) -> Tensor {
+    // Whole numbers wrap in the integers' arithmetic, as in `add_scalar`.
     let whole = value as i64 as f64 == value;
-    let dtype = if other.dtype().is_float() || !whole { other.dtype().max(DType::F32) } else { DType::I64 };
-    or_panic(Tensor::scalar(value).cast(dtype))
+    match other.dtype() {
+        dtype if dtype.is_float() => or_panic(Tensor::scalar(value).cast(dtype)),
+        dtype if whole => or_panic(Tensor::scalar(value as i64).cast(dtype)),
+        _ => or_panic(Tensor::scalar(value).cast(DType::F32)),
+    }
 }
 
 operator! {

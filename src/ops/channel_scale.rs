@@ -27,9 +27,9 @@ impl Tensor {
         if let Some(rows) = fits.then(|| repeated_rows(&self, &self, gate)).flatten()
             && self.is_unique()
         {
-            let _op = operation("gate");
+            let _op = operation("channel_scale");
             self = self.with_node(None);
-            with_float!(self.dtype(), "gate", T => {
+            with_float!(self.dtype(), "channel_scale", T => {
                 let epilogue = Epilogue { residual: residual.map(|residual| residual.data()), activation, ..Default::default() };
                 kernels::elementwise::channel_scale::gate(rows, self.make_mut::<T>()?, gate.data(), epilogue);
             });

@@ -69,7 +69,7 @@ impl GrowingMaps {
         let new = new.to_format(MemoryFormat::ChannelsLast)?;
         let (pitch, used) = (self.maps.shape()[1], self.used);
         with_float!(new.dtype(), OP, T => {
-            let maps = self.maps.data_mut::<T>().expect("nobody has seen the maps yet");
+            let maps = self.maps.data_mut::<T>().expect("the buffer is not shared");
             concat_buffer::put(maps, pitch, used, new.data(), added);
         });
         self.used += added;

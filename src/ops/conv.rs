@@ -175,7 +175,7 @@ impl ConvCall {
     /// Reports to the profiler which pass is computed, whether with weights prepared earlier
     /// (`kept`) or for this call, and the number of multiply-adds, which is the same for every
     /// pass.
-    pub(super) fn tell(&self, pass: ConvPass, kept: bool, dtype: DType) {
+    pub(super) fn report(&self, pass: ConvPass, kept: bool, dtype: DType) {
         let ConvCall { op, geometry, algorithm: asked } = *self;
         convolution(|| {
             let of_one = [geometry.group_in(), geometry.taps()];
@@ -193,7 +193,7 @@ impl ConvCall {
         bias: Option<&Tensor>,
         wants_moments: bool,
     ) -> Result<(Tensor, Option<Moments>)> {
-        self.tell(ConvPass::Forward, false, x.dtype());
+        self.report(ConvPass::Forward, false, x.dtype());
         let (x, weight) = (x.to_format(MemoryFormat::ChannelsLast)?, weight.to_format(MemoryFormat::RowMajor)?);
         let mut moments = None;
         let y = with_float!(x.dtype(), self.op, T => Tensor::build(&self.output_shape(), MemoryFormat::ChannelsLast, |y: &mut [T]| {
@@ -207,7 +207,7 @@ impl ConvCall {
     }
 
     pub(super) fn input_gradient(&self, dy: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.tell(ConvPass::InputGradient, false, dy.dtype());
+        self.report(ConvPass::InputGradient, false, dy.dtype());
         let (dy, weight) = (dy.to_format(MemoryFormat::ChannelsLast)?, weight.to_format(MemoryFormat::RowMajor)?);
         Ok(with_float!(dy.dtype(), self.op, T => Tensor::build(&self.input_shape(), MemoryFormat::ChannelsLast, |dx: &mut [T]| {
             conv::input_gradient(self.algorithm, &self.geometry, dy.data(), weight.data(), bias.map(|bias| bias.data()), dx);
@@ -215,7 +215,7 @@ impl ConvCall {
     }
 
     pub(super) fn weight_gradient(&self, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
-        self.tell(ConvPass::WeightGradient, false, x.dtype());
+        self.report(ConvPass::WeightGradient, false, x.dtype());
         let (x, dy) = (x.to_format(MemoryFormat::ChannelsLast)?, dy.to_format(MemoryFormat::ChannelsLast)?);
         Ok(with_float!(x.dtype(), self.op, T => Tensor::build(shape, MemoryFormat::RowMajor, |dw: &mut [T]| {
             conv::weight_gradient(self.algorithm, &self.geometry, x.data(), dy.data(), dw);

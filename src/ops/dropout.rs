@@ -20,10 +20,12 @@ fn drop_at_random(op: &'static str, x: &Tensor, p: f64, mask_shape: &[usize]) ->
     if p == 0.0 || x.numel() == 0 {
         return Ok(x.clone());
     }
-    let mut key = [0; 32];
-    with_generator(|generator| generator.fill_bytes(&mut key));
     // The mask is drawn in logical order, so that the memory format does not matter.
-    let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| mask(key, p, out))?;
+    let kept = Tensor::build(mask_shape, MemoryFormat::RowMajor, |out: &mut [u8]| {
+        let mut key = [0; 32];
+        with_generator(|generator| generator.fill_bytes(&mut key));
+        mask(key, p, out);
+    })?;
     let kept = if mask_shape == x.shape() { kept.to_format(x.memory_format())? } else { kept };
     let scale = if p == 1.0 { 0.0 } else { 1.0 / (1.0 - p) };
     // A product instead of a selection, so that NaN stays NaN.

@@ -82,7 +82,7 @@ impl PreparedConv2d {
     /// residual has the result's shape and dtype.
     pub(crate) fn run(&self, x: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         let _op = operation(self.pass.op);
-        self.pass.tell(ConvPass::Forward, true, x.dtype());
+        self.pass.report(ConvPass::Forward, true, x.dtype());
         match &self.kernel {
             Kernel::F32(weights) => weights.run(&self.output_shape(), x, residual, activation),
             Kernel::F64(weights) => weights.run(&self.output_shape(), x, residual, activation),

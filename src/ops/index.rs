@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::slice_concat::outer_axis_inner;
 use crate::error::{Error, Result};
 use crate::kernels::copy;
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
 use crate::tensor::meta::InputExtent;
-use crate::tensor::shape::{Index, resolve_dim, strides, try_numel};
+use crate::tensor::shape::{Index, outer_axis_inner, resolve_dim, strides, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor, with_dtype};
 
 /// Returns indices as positions within a dimension of `size`; negative indices are errors, as in

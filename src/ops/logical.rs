@@ -8,7 +8,8 @@ use crate::tensor::{DType, Dims, Tensor};
 pub enum Operand<'a> {
     /// A tensor.
     Tensor(&'a Tensor),
-    /// A number, which takes the dtype of the other operand where that can hold it.
+    /// A number, which takes the dtype of the other operand where that can hold it exactly or is
+    /// floating point; else it is f32.
     Scalar(f64),
 }
 
@@ -32,7 +33,7 @@ impl Operand<'_> {
             Operand::Scalar(value) => value,
         };
         let dtype = match other {
-            Operand::Tensor(other) if other.dtype().is_float() || value.fract() == 0.0 => other.dtype(),
+            Operand::Tensor(other) if other.dtype().holds(value) => other.dtype(),
             _ => DType::F32,
         };
         Tensor::try_full([], value, dtype)
@@ -59,7 +60,7 @@ impl Tensor {
     /// # Errors
     /// None so far: a `Result` for uniformity with [`eq`](Tensor::eq).
     pub fn isfinite(&self) -> Result<Tensor> {
-        self.abs().lt_scalar(f64::INFINITY)
+        self.try_abs()?.lt_scalar(f64::INFINITY)
     }
 
     /// Returns 1 where any element over dimensions is not 0, else 0, as u8; 0 over no elements.
@@ -86,7 +87,8 @@ impl Tensor {
         self.eq_scalar(0.0)?.sum(dims)?.eq_scalar(0.0)
     }
 
-    /// Replaces the elements where `mask` is not 0 by a value.
+    /// Replaces the elements where `mask` is not 0 by a value. Integers become f32 for a value that
+    /// their type does not hold.
     ///
     /// # Shape
     /// The common shape of both, broadcast as NumPy does.

@@ -68,11 +68,15 @@ impl Tensor {
     /// Any; the result has the input's shape, dtype and memory format.
     #[track_caller]
     pub fn abs(&self) -> Tensor {
+        or_panic(self.try_abs())
+    }
+
+    /// Computes [`abs`](Tensor::abs), with an error when memory cannot hold the result.
+    pub(crate) fn try_abs(&self) -> Result<Tensor> {
         if self.dtype().is_float() {
-            return or_panic(pointwise(self, Abs));
+            return pointwise(self, Abs);
         }
-        let magnitude = with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default().minus(x) } else { x }));
-        or_panic(magnitude)
+        with_dtype!(self.dtype(), T => map_with(self, 1, |x: T| if x < T::default() { T::default().minus(x) } else { x }))
     }
 
     /// Computes `eˣ`.

@@ -7,8 +7,7 @@ use crate::kernels::runtime::simd::{Real, Scalar};
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
 use crate::tensor::compute::{map, reduce_with, zip, zip_with};
-use crate::tensor::create::outer_axis_inner;
-use crate::tensor::shape::{physical, resolve_dims};
+use crate::tensor::shape::{outer_axis_inner, resolve_dims};
 use crate::tensor::{DType, Dims, MemoryFormat, Tensor, with_dtype, with_float};
 
 /// Removes the reduced dimensions, which have size 1, from a reduced tensor.
@@ -202,14 +201,8 @@ impl Tensor {
         // Over all dimensions, positions count in row-major order.
         let x = if all { self.to_format(MemoryFormat::RowMajor)? } else { self.detach() };
         let format = x.memory_format();
-        let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(axis, &n)| (n, axes.contains(&axis))).collect();
-        let (sizes, reduced): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();
-        let view = match reduced.iter().position(|&reduced| reduced) {
-            _ if self.numel() == 0 => [0; 3],
-            Some(axis) if !all => outer_axis_inner(&sizes, axis),
-            _ => [1, self.numel(), 1],
-        };
-        let kept: Vec<usize> = marked.iter().map(|&(n, reduced)| if reduced { 1 } else { n }).collect();
+        let view = if all { [1, self.numel(), 1] } else { outer_axis_inner(x.shape(), format, axes[0]) };
+        let kept: Vec<usize> = x.shape().iter().enumerate().map(|(axis, &n)| if axes.contains(&axis) { 1 } else { n }).collect();
         let kept = Tensor::build(&kept, format, |y: &mut [i64]| {
             with_dtype!(x.dtype(), T => match which {
                 Extremum::Max => position(view, x.data::<T>(), y, |x, best| x > best),

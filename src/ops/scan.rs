@@ -5,8 +5,7 @@ use num_traits::One;
 use crate::error::Result;
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
-use crate::tensor::create::outer_axis_inner;
-use crate::tensor::shape::{resolve_dim, resolve_dims};
+use crate::tensor::shape::{outer_axis_inner, resolve_dim, resolve_dims};
 use crate::tensor::{DType, Dim, Dims, Element, MemoryFormat, Tensor, with_dtype, with_float};
 
 /// Adds up the elements of each lane of `[outer, n, inner]`, from its start or from its end.
@@ -26,7 +25,7 @@ fn add_up<T: Element>([_, size, inner]: [usize; 3], from_end: bool, data: &mut [
 
 fn cumulated(x: &Tensor, axis: usize, from_end: bool) -> Result<Tensor> {
     let x = x.to_format(MemoryFormat::RowMajor)?;
-    let lanes = outer_axis_inner(x.shape(), axis);
+    let lanes = outer_axis_inner(x.shape(), MemoryFormat::RowMajor, axis);
     with_dtype!(x.dtype(), T => Tensor::build(x.shape(), MemoryFormat::RowMajor, |y: &mut [T]| {
         y.copy_from_slice(x.data());
         add_up(lanes, from_end, y);
@@ -138,7 +137,7 @@ impl Tensor {
         let observed = operation("prod");
         observed.details(|| Details::new().ints("axes", &[axis]).flag("keepdim", true));
         let x = self.to_format(MemoryFormat::RowMajor)?;
-        let lanes = outer_axis_inner(x.shape(), axis);
+        let lanes = outer_axis_inner(x.shape(), MemoryFormat::RowMajor, axis);
         let mut shape = x.shape().to_vec();
         shape[axis] = 1;
         let y = with_dtype!(x.dtype(), T => {

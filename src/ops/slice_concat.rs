@@ -9,23 +9,8 @@ use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
 use crate::tensor::meta::InputExtent;
-use crate::tensor::shape::{Index, numel, physical, resolve_dim, resolve_dims, resolve_size, try_numel};
+use crate::tensor::shape::{Index, numel, outer_axis_inner, resolve_dim, resolve_dims, resolve_size, try_numel};
 use crate::tensor::{DType, Dim, Dims, MemoryFormat, Tensor, with_dtype};
-
-/// Returns a tensor's memory as `[outer, size, inner]` around one of its dimensions.
-pub(crate) fn outer_axis_inner(shape: &[usize], format: MemoryFormat, axis: usize) -> [usize; 3] {
-    if shape.contains(&0) {
-        return [0, shape[axis], 0];
-    }
-    let dims = physical(shape, format);
-    let at = position(shape.len(), format, axis);
-    [numel(&dims[..at]), dims[at], numel(&dims[at + 1..])]
-}
-
-/// Returns the index of a dimension in memory order.
-fn position(rank: usize, format: MemoryFormat, axis: usize) -> usize {
-    if format == MemoryFormat::ChannelsLast && rank == 4 { [0, 3, 1, 2][axis] } else { axis }
-}
 
 /// Returns a part of one dimension, in the tensor's memory format, without history.
 fn cut(x: &Tensor, axis: usize, start: usize, length: usize) -> Result<Tensor> {

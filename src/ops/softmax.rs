@@ -4,9 +4,8 @@ use crate::error::Result;
 use crate::kernels::softmax::{self, Kind};
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
-use crate::tensor::create::outer_axis_inner;
 use crate::tensor::meta::InputExtent;
-use crate::tensor::shape::{physical, resolve_dim};
+use crate::tensor::shape::{outer_axis_inner, resolve_dim};
 use crate::tensor::{Dim, Tensor, with_float};
 
 /// Computes softmax or log-softmax over one dimension; the backward pass needs only the output.
@@ -16,13 +15,7 @@ fn normalise(op: &'static str, kind: Kind, x: &Tensor, dim: impl Dim) -> Result<
     let axis = resolve_dim(op, dim, x.ndim())?;
     observed.details(|| Details::new().int("axis", axis));
     let format = x.memory_format();
-    let marked: Vec<(usize, bool)> = x.shape().iter().enumerate().map(|(i, &n)| (n, i == axis)).collect();
-    let (sizes, chosen): (Vec<usize>, Vec<bool>) = physical(&marked, format).into_iter().unzip();
-    let view = match chosen.iter().position(|&chosen| chosen) {
-        _ if x.numel() == 0 => [0; 3],
-        Some(axis) => outer_axis_inner(&sizes, axis),
-        None => [1; 3],
-    };
+    let view = if x.ndim() == 0 { [1; 3] } else { outer_axis_inner(x.shape(), format, axis) };
     let y = with_float!(x.dtype(), op, T => Tensor::build(x.shape(), format, |y: &mut [T]| softmax::forward(kind, view, x.data(), y))?);
     let kept = x.is_recorded().then(|| y.detach());
     Ok(y.record_window(

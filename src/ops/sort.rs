@@ -5,8 +5,7 @@ use std::cmp::Ordering;
 use crate::error::{Error, Result};
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
-use crate::tensor::create::outer_axis_inner;
-use crate::tensor::shape::resolve_dim;
+use crate::tensor::shape::{outer_axis_inner, resolve_dim};
 use crate::tensor::{Dim, Element, MemoryFormat, Tensor, with_dtype};
 
 /// Compares with NaN as the greatest value, as PyTorch does.
@@ -62,7 +61,7 @@ impl Tensor {
             return Ok(Tensor::scalar(0i64));
         }
         let x = self.to_format(MemoryFormat::RowMajor)?;
-        let lanes = outer_axis_inner(x.shape(), axis);
+        let lanes = outer_axis_inner(x.shape(), MemoryFormat::RowMajor, axis);
         let positions = Tensor::build(x.shape(), MemoryFormat::RowMajor, |out: &mut [i64]| {
             with_dtype!(x.dtype(), T => sorted_positions(x.data::<T>(), lanes, descending, out));
         })?;

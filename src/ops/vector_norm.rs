@@ -31,16 +31,19 @@ impl Tensor {
             return self.ne_scalar(0.0)?.to_dtype(self.dtype())?.sum(dims);
         }
         if p == 1.0 {
-            return self.abs().sum(dims);
+            return self.try_abs()?.sum(dims);
         }
         if p.is_infinite() {
-            return self.abs().max(dims);
+            return self.try_abs()?.max(dims);
         }
-        let powers = if p == 2.0 { self.square()? } else { self.abs().pow(p)? };
-        let sum = powers.sum(dims)?;
-        // The root has no derivative at 0: it is taken of 1 there.
-        let is_zero = sum.eq_scalar(0.0)?;
-        is_zero.where_(0.0, &is_zero.where_(1.0, &sum)?.pow(1.0 / p)?)
+        let powers = if p == 2.0 { self.square()? } else { self.try_abs()?.pow(p)? };
+        powers.sum(dims)?.root_or_zero(p)
+    }
+
+    /// Computes `x^(1/p)` with a gradient of 0 where `x` is 0 and the root has no derivative.
+    fn root_or_zero(&self, p: f64) -> Result<Tensor> {
+        let is_zero = self.eq_scalar(0.0)?;
+        is_zero.where_(0.0, &is_zero.where_(1.0, self)?.pow(1.0 / p)?)
     }
 
     /// Divides by the `p`-norm along a dimension, or by `eps` where that is greater
@@ -77,7 +80,7 @@ impl Tensor {
     }
 
     /// Computes the unbiased standard deviation over dimensions, the root of
-    /// [`var`](Tensor::var).
+    /// [`var`](Tensor::var). The gradient of equal elements is 0.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
@@ -86,11 +89,11 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
     /// unless the tensor is floating point.
     pub fn std(&self, dims: impl Dims) -> Result<Tensor> {
-        self.var(dims)?.sqrt()
+        self.var(dims)?.root_or_zero(2.0)
     }
 
     /// Computes the standard deviation over dimensions with a given correction, the root of
-    /// [`var_with`](Tensor::var_with).
+    /// [`var_with`](Tensor::var_with). The gradient of equal elements is 0.
     ///
     /// # Shape
     /// As [`sum`](Tensor::sum).
@@ -99,6 +102,6 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
     /// unless the tensor is floating point.
     pub fn std_with(&self, dims: impl Dims, correction: usize, keepdim: bool) -> Result<Tensor> {
-        self.var_with(dims, correction, keepdim)?.sqrt()
+        self.var_with(dims, correction, keepdim)?.root_or_zero(2.0)
     }
 }

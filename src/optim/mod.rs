@@ -66,7 +66,8 @@ pub trait Optimizer: Send {
     /// their values and state. At least one must have a gradient.
     ///
     /// Options are checked here, since setters cannot fail. An error leaves all parameters and
-    /// state unchanged.
+    /// state unchanged, except one of memory in the middle of a step: then the parameters before
+    /// have made it.
     ///
     /// # Errors
     /// [`Error::Argument`] for options out of range, for a parameter that is in two groups and when

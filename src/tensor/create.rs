@@ -2,7 +2,7 @@
 
 use rand::rngs::ChaCha8Rng;
 
-use super::shape::{numel, try_numel};
+use super::shape::try_numel;
 use super::storage::Storage;
 use super::{DType, Element, MemoryFormat, Tensor, rng, with_dtype};
 use crate::error::{Error, Result};
@@ -88,11 +88,13 @@ impl Tensor {
 
     /// Draws standard normal numbers from this thread's generator, `f32`; see
     /// [`manual_seed`](crate::manual_seed).
+    #[track_caller]
     pub fn randn(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::random(shape.as_ref(), rng::fill_normal)
     }
 
     /// Draws numbers uniform in `[0, 1)` from this thread's generator, `f32`.
+    #[track_caller]
     pub fn rand(shape: impl AsRef<[usize]>) -> Tensor {
         Tensor::random(shape.as_ref(), |generator, out| {
             rng::fill_uniform(generator, out);
@@ -176,10 +178,4 @@ pub(crate) fn or_panic(built: Result<Tensor>) -> Tensor {
         Ok(tensor) => tensor,
         Err(error) => panic!("{error}"),
     }
-}
-
-/// Returns the products of the sizes of `shape` before and after the dimension `axis`, as
-/// `[before, size, after]`.
-pub(crate) fn outer_axis_inner(shape: &[usize], axis: usize) -> [usize; 3] {
-    [numel(&shape[..axis]), shape[axis], numel(&shape[axis + 1..])]
 }

@@ -31,6 +31,16 @@ impl DType {
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F64)
     }
+
+    /// Returns whether a number is in the type's range and, in an integer type, exact.
+    pub(crate) fn holds(self, value: f64) -> bool {
+        match self {
+            DType::U8 => f64::from(value as u8) == value,
+            // 2^63 rounds down to the largest i64 and back up to itself.
+            DType::I64 => value as i64 as f64 == value && value < (1u64 << 63) as f64,
+            DType::F32 | DType::F64 => true,
+        }
+    }
 }
 
 impl fmt::Display for DType {

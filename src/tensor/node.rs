@@ -83,8 +83,11 @@ impl Edge {
             return Some(format!("a gradient of {}, expected f32 or f64", gradient.dtype()));
         }
         let extra = gradient.ndim().checked_sub(self.shape.len());
-        let agree = |(&got, &wanted): (&usize, &usize)| got == wanted || wanted == 1 || (got == 1 && extra == Some(0));
-        let fits = extra.is_some_and(|extra| gradient.shape()[extra..].iter().zip(&*self.shape).all(agree));
+        let fits = extra.is_some_and(|extra| {
+            let pairs = || gradient.shape()[extra..].iter().zip(&*self.shape);
+            let is_broadcast = pairs().all(|(got, wanted)| got == wanted || *wanted == 1);
+            is_broadcast || extra == 0 && pairs().all(|(got, wanted)| got == wanted || *got == 1)
+        });
         (!fits).then(|| format!("a gradient of shape {:?}, expected {:?}", gradient.shape(), self.shape))
     }
 }

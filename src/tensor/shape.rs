@@ -65,6 +65,17 @@ pub(crate) fn physical<T: Copy>(dims: &[T], format: MemoryFormat) -> Vec<T> {
     }
 }
 
+/// Returns a tensor's memory as `[outer, size, inner]` around one of its dimensions; outer and inner
+/// are 0 when it has no elements.
+pub(crate) fn outer_axis_inner(shape: &[usize], format: MemoryFormat, axis: usize) -> [usize; 3] {
+    if shape.contains(&0) {
+        return [0, shape[axis], 0];
+    }
+    let dims = physical(shape, format);
+    let at = if format == MemoryFormat::ChannelsLast && shape.len() == 4 { [0, 3, 1, 2][axis] } else { axis };
+    [numel(&dims[..at]), dims[at], numel(&dims[at + 1..])]
+}
+
 /// Returns the shape to which two operands broadcast by NumPy's rule: aligned at the last
 /// dimension, where one of two sizes may be 1.
 pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {

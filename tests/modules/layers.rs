@@ -274,3 +274,41 @@ fn initialisers_have_their_documented_spread() {
     assert!(init::kaiming_normal([3], init::Fan::In, init::Gain::Relu).unwrap_err().to_string().contains("at least 2 dimensions"));
     assert!(init::uniform([usize::MAX, 3], 0.0, 1.0).is_err());
 }
+
+#[test]
+fn uniform_numbers_stay_below_their_upper_bound() {
+    // f32 has four numbers in this interval: rounding would give the bound itself.
+    let x = init::uniform([10_000], 4_194_304.0, 4_194_306.0).unwrap();
+    assert!(values(&x).iter().all(|x| (4_194_304.0..4_194_306.0).contains(x)));
+}
+
+#[test]
+fn parts_that_were_switched_off_can_be_switched_on_again() {
+    let shapes = |module: &dyn Module| module.state_dict().iter().map(|(_, value)| value.shape().to_vec()).collect::<Vec<_>>();
+    let layers: [[Box<dyn Module>; 2]; 8] = [
+        [Box::new(Conv1d::new(4, 6, 3).bias(false).bias(true)), Box::new(Conv1d::new(4, 6, 3))],
+        [Box::new(Conv2d::new(4, 6, 3).groups(2).bias(false).bias(true)), Box::new(Conv2d::new(4, 6, 3).groups(2))],
+        [Box::new(ConvTranspose1d::new(4, 6, 3).bias(false).bias(true)), Box::new(ConvTranspose1d::new(4, 6, 3))],
+        [Box::new(ConvTranspose2d::new(4, 6, 3).bias(false).bias(true)), Box::new(ConvTranspose2d::new(4, 6, 3))],
+        [Box::new(Linear::new(4, 6).bias(false).bias(true)), Box::new(Linear::new(4, 6))],
+        [Box::new(LayerNorm::new([4]).affine(false).affine(true)), Box::new(LayerNorm::new([4]))],
+        [Box::new(GroupNorm::new(2, 4).affine(false).affine(true)), Box::new(GroupNorm::new(2, 4))],
+        [
+            Box::new(BatchNorm2d::new(4).affine(false).track_running_stats(false).affine(true).track_running_stats(true)),
+            Box::new(BatchNorm2d::new(4)),
+        ],
+    ];
+    for [again, plain] in layers {
+        assert_eq!(shapes(&*again), shapes(&*plain));
+        assert!(again.parameters().iter().all(|parameter| parameter.numel() > 0));
+    }
+}
+
+#[test]
+fn normalisations_that_memory_cannot_hold_are_errors_of_forward() {
+    let layers: [Box<dyn Module>; 3] =
+        [Box::new(LayerNorm::new([1 << 50])), Box::new(GroupNorm::new(1, 1 << 50)), Box::new(BatchNorm1d::new(1 << 50))];
+    for layer in layers {
+        assert!(layer.forward(&Tensor::zeros([0, 1 << 50])).is_err());
+    }
+}

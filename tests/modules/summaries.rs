@@ -141,3 +141,22 @@ fn lenets_summary_has_the_numbers_of_the_literature() {
     let grads = net.forward(&Tensor::randn([2, 1, 28, 28])).unwrap().cross_entropy(&Tensor::arange(2)).unwrap().backward().unwrap();
     assert!(net.parameters().iter().all(|p| grads.get(&p.tensor()).is_some_and(|g| g.shape() == p.shape())));
 }
+
+#[test]
+fn a_summary_of_statistics_and_dropout_computes_nothing_and_draws_nothing() {
+    let layers: [Box<dyn Module>; 3] =
+        [Box::new(GroupNorm::new(4, 32)), Box::new(InstanceNorm2d::new(32)), Box::new(BatchNorm2d::new(32).track_running_stats(false))];
+    // 1.2 TB of f32.
+    for layer in layers {
+        assert_eq!(layer.summary([1, 32, 100_000, 100_000]).unwrap().rows[0].output.as_deref(), Some([1, 32, 100_000, 100_000].as_slice()));
+    }
+    let draw = |summarise: bool| {
+        manual_seed(7);
+        let net = Sequential::new().push(Dropout::new(0.5)).push(Linear::new(4, 2));
+        if summarise {
+            net.summary([3, 4]).unwrap();
+        }
+        values(&Tensor::randn([3]))
+    };
+    assert_eq!(draw(true), draw(false));
+}

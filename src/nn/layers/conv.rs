@@ -145,17 +145,20 @@ impl Conv2d {
     /// Splits the channels into independent groups (default: 1). When the groups do not divide the
     /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> Conv2d {
-        let [inputs, outputs] = self.channels;
         self.options.groups = groups;
-        (self.weight, self.bias) = parameters(weight_shape(outputs, inputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
+        (self.weight, self.bias) = self.parameters(self.bias.is_some());
         self
+    }
+
+    /// Returns new weights of the layer's seed and sizes.
+    fn parameters(&self, bias: bool) -> (Parameter, Option<Parameter>) {
+        let [inputs, outputs] = self.channels;
+        parameters(weight_shape(outputs, inputs, self.options.groups, &self.kernel), outputs, self.seed, bias)
     }
 
     /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> Conv2d {
-        if !bias {
-            self.bias = None;
-        }
+        self.bias = self.parameters(bias).1;
         self
     }
 
@@ -228,7 +231,7 @@ impl Conv2d {
             if let Some(None) = values {
                 return Ok(None);
             }
-            let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+            let [bias] = Parameter::values([&self.bias])?;
             PreparedConv2d::new(x, &self.weight.try_tensor()?, bias.as_ref(), values.flatten().as_ref(), options).map(Some)
         })?;
         let joins = |y: &PreparedConv2d| shortcut.is_none_or(|s| s.shape() == y.output_shape() && s.dtype() == x.dtype());
@@ -403,18 +406,20 @@ impl Conv1d {
     /// Splits the channels into independent groups (default: 1). When the groups do not divide the
     /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> Conv1d {
-        let [inputs, outputs] = self.channels;
         self.options.groups = groups;
-        (self.weight, self.bias) =
-            parameters(weight_shape(outputs, inputs, groups, &[self.kernel]), outputs, self.seed, self.bias.is_some());
+        (self.weight, self.bias) = self.parameters(self.bias.is_some());
         self
+    }
+
+    /// Returns new weights of the layer's seed and sizes.
+    fn parameters(&self, bias: bool) -> (Parameter, Option<Parameter>) {
+        let [inputs, outputs] = self.channels;
+        parameters(weight_shape(outputs, inputs, self.options.groups, &[self.kernel]), outputs, self.seed, bias)
     }
 
     /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> Conv1d {
-        if !bias {
-            self.bias = None;
-        }
+        self.bias = self.parameters(bias).1;
         self
     }
 }
@@ -445,7 +450,7 @@ impl Module for Conv1d {
                 check("conv1d", &self.weight, x, self.channels, self.options.groups, 3)?;
                 let Conv1dOptions { stride, dilation, .. } = self.options;
                 let (x, [_, padding]) = self.padding.add("conv1d", x, [1, self.kernel], [1, stride], [1, dilation])?;
-                let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+                let [bias] = Parameter::values([&self.bias])?;
                 x.conv1d(&self.weight.try_tensor()?, bias.as_ref(), Conv1dOptions { padding, ..self.options })
             })
         })

@@ -76,17 +76,20 @@ impl ConvTranspose2d {
     /// Splits the channels into independent groups (default: 1). When the groups do not divide the
     /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> ConvTranspose2d {
-        let [inputs, outputs] = self.channels;
         self.options.groups = groups;
-        (self.weight, self.bias) = parameters(weight_shape(inputs, outputs, groups, &self.kernel), outputs, self.seed, self.bias.is_some());
+        (self.weight, self.bias) = self.parameters(self.bias.is_some());
         self
+    }
+
+    /// Returns new weights of the layer's seed and sizes.
+    fn parameters(&self, bias: bool) -> (Parameter, Option<Parameter>) {
+        let [inputs, outputs] = self.channels;
+        parameters(weight_shape(inputs, outputs, self.options.groups, &self.kernel), outputs, self.seed, bias)
     }
 
     /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> ConvTranspose2d {
-        if !bias {
-            self.bias = None;
-        }
+        self.bias = self.parameters(bias).1;
         self
     }
 }
@@ -114,7 +117,7 @@ impl Module for ConvTranspose2d {
         self.path.scope(self, x, || {
             batched(x, 4, |x| {
                 check("conv_transpose2d", &self.weight, x, self.channels, self.options.groups, 4)?;
-                let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+                let [bias] = Parameter::values([&self.bias])?;
                 x.conv_transpose2d(&self.weight.try_tensor()?, bias.as_ref(), self.options)
             })
         })
@@ -186,18 +189,20 @@ impl ConvTranspose1d {
     /// Splits the channels into independent groups (default: 1). When the groups do not divide the
     /// channels, [`forward`](Module::forward) returns an error.
     pub fn groups(mut self, groups: usize) -> ConvTranspose1d {
-        let [inputs, outputs] = self.channels;
         self.options.groups = groups;
-        (self.weight, self.bias) =
-            parameters(weight_shape(inputs, outputs, groups, &[self.kernel]), outputs, self.seed, self.bias.is_some());
+        (self.weight, self.bias) = self.parameters(self.bias.is_some());
         self
+    }
+
+    /// Returns new weights of the layer's seed and sizes.
+    fn parameters(&self, bias: bool) -> (Parameter, Option<Parameter>) {
+        let [inputs, outputs] = self.channels;
+        parameters(weight_shape(inputs, outputs, self.options.groups, &[self.kernel]), outputs, self.seed, bias)
     }
 
     /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> ConvTranspose1d {
-        if !bias {
-            self.bias = None;
-        }
+        self.bias = self.parameters(bias).1;
         self
     }
 }
@@ -227,7 +232,7 @@ impl Module for ConvTranspose1d {
             batched(x, 3, |x| {
                 check("conv_transpose1d", &self.weight, x, self.channels, self.options.groups, 3)?;
                 let weight = self.weight.try_tensor()?.unsqueeze(2)?;
-                let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+                let [bias] = Parameter::values([&self.bias])?;
                 x.unsqueeze(2)?.conv_transpose2d(&weight, bias.as_ref(), self.options)?.squeeze(2)
             })
         })

@@ -1,8 +1,8 @@
 //! Instance normalisation.
 
+use super::norm::{estimates, factors};
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, channels_hint};
-use crate::nn::init::layer_constant;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode};
 use crate::nn::module::parameter::{Buffer, Parameter};
@@ -66,11 +66,6 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
         }
     }
 
-    /// The channels, or 0 when memory cannot hold as many numbers, which `forward` reports.
-    fn held(&self) -> usize {
-        if try_numel(&[self.channels]).is_some() { self.channels } else { 0 }
-    }
-
     /// Sets the number that is added to the variance (default: 1e-5).
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
@@ -85,18 +80,14 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
 
     /// Sets whether the layer has weight and bias (default: false).
     pub fn affine(mut self, affine: bool) -> Self {
-        let constant = |value| affine.then(|| layer_constant(vec![self.held()], value));
-        (self.weight, self.bias) = (constant(1.0), constant(0.0));
+        [self.weight, self.bias] = factors(affine, &[self.channels]);
         self
     }
 
     /// Sets whether training updates running estimates, which evaluation then uses instead of the
     /// image's statistics (default: false).
     pub fn track_running_stats(mut self, track: bool) -> Self {
-        let held = self.held();
-        self.running_mean = track.then(|| Buffer::new(Tensor::zeros([held])));
-        self.running_var = track.then(|| Buffer::new(Tensor::ones([held])));
-        self.num_batches_tracked = track.then(|| Buffer::new(Tensor::scalar(0i64)));
+        [self.running_mean, self.running_var, self.num_batches_tracked] = estimates(track, self.channels);
         self
     }
 
@@ -107,12 +98,11 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
             let wanted = if SPATIAL == 2 { "[N, C, H, W] or [C, H, W]" } else { "[N, C, L] or [C, L]" };
             return Err(Error::shape(OP, format!("expected {wanted}, got shape {:?}", x.shape())));
         }
-        if x.shape()[1] != self.channels || self.held() != self.channels {
+        if x.shape()[1] != self.channels || try_numel(&[self.channels]).is_none() {
             let hint = channels_hint(x.shape(), self.channels);
             return Err(Error::shape(OP, format!("expected {} channels, got shape {:?}{hint}", self.channels, x.shape())));
         }
-        let weight = self.weight.as_ref().map(Parameter::try_tensor).transpose()?;
-        let bias = self.bias.as_ref().map(Parameter::try_tensor).transpose()?;
+        let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
         let tracked = self.running_mean.as_ref().zip(self.running_var.as_ref());
         let training = self.training.is_training();
         if let Some((mean, var)) = tracked.filter(|_| !training) {

@@ -28,6 +28,7 @@ pub struct Linear {
     /// `[out]`.
     pub bias: Option<Parameter>,
     features: [usize; 2],
+    seed: u64,
     path: LayerPath,
 }
 
@@ -40,15 +41,14 @@ impl Linear {
             weight: layer_default(sizes.to_vec(), inputs, seed, 0),
             bias: Some(layer_default(vec![sizes[0]], inputs, seed, 1)),
             features: [inputs, outputs],
+            seed,
             path: LayerPath::new(),
         }
     }
 
     /// Sets whether the layer has a bias (default: true).
     pub fn bias(mut self, bias: bool) -> Linear {
-        if !bias {
-            self.bias = None;
-        }
+        self.bias = bias.then(|| layer_default(vec![self.weight.dims()[0]], self.features[0], self.seed, 1));
         self
     }
 }
@@ -97,5 +97,5 @@ impl Module for Linear {
         })
     }
 
-    visit_fields!(layer path, weight, bias, skip features);
+    visit_fields!(layer path, weight, bias, skip(features, seed));
 }

@@ -13,6 +13,7 @@ use crate::nn::module::layer::{Layer, LayerPath, TrainingMode, is_tracing};
 use crate::nn::module::macros::stateless;
 use crate::nn::module::parameter::{Buffer, Parameter};
 use crate::ops::{Moments, RunningNorm};
+use crate::tensor::guard::with_value;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
@@ -25,14 +26,24 @@ thread_local! {
 /// Runs `body` so that the batch normalisations that run on this thread in training average all
 /// batches equally, whatever their momentum.
 pub(crate) fn average_statistics<R>(body: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            AVERAGING.set(self.0);
-        }
+    with_value(&AVERAGING, true, body)
+}
+
+/// Returns weight and bias of a normalisation, if it has them. They are empty for a shape that
+/// memory cannot hold, which `forward` reports.
+pub(super) fn factors(affine: bool, shape: &[usize]) -> [Option<Parameter>; 2] {
+    let shape = || if try_numel(shape).is_some() { shape.to_vec() } else { vec![0] };
+    [1.0, 0.0].map(|value| affine.then(|| layer_constant(shape(), value)))
+}
+
+/// Returns the running mean, variance and number of batches of a normalisation, if it has them; as
+/// [`factors`] for a size that memory cannot hold.
+pub(super) fn estimates(track: bool, channels: usize) -> [Option<Buffer>; 3] {
+    if !track {
+        return [const { None }; 3];
     }
-    let _restore = Restore(AVERAGING.replace(true));
-    body()
+    let [var, mean] = factors(true, &[channels]);
+    [mean.map(Buffer::of), var.map(Buffer::of), Some(Buffer::new(Tensor::scalar(0i64)))]
 }
 
 /// Batch normalisation of images `[N, C, H, W]`; see [`BatchNorm`].
@@ -80,20 +91,19 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
     /// Creates the layer for this many channels, with eps 1e-5, momentum 0.1, weight and bias, and
     /// running estimates.
     pub fn new(channels: usize) -> Self {
-        // `forward` reports a size that memory cannot hold.
-        let held = if try_numel(&[channels]).is_some() { channels } else { 0 };
-        BatchNorm {
-            weight: Some(layer_constant(vec![held], 1.0)),
-            bias: Some(layer_constant(vec![held], 0.0)),
-            running_mean: Some(Buffer::new(Tensor::zeros([held]))),
-            running_var: Some(Buffer::new(Tensor::ones([held]))),
-            num_batches_tracked: Some(Buffer::new(Tensor::scalar(0i64))),
+        let norm = BatchNorm {
+            weight: None,
+            bias: None,
+            running_mean: None,
+            running_var: None,
+            num_batches_tracked: None,
             channels,
             eps: 1e-5,
             momentum: Some(0.1),
             training: TrainingMode::new(),
             path: LayerPath::new(),
-        }
+        };
+        norm.affine(true).track_running_stats(true)
     }
 
     /// Sets the number that is added to the variance (default: 1e-5).
@@ -111,18 +121,14 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
 
     /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> Self {
-        if !affine {
-            (self.weight, self.bias) = (None, None);
-        }
+        [self.weight, self.bias] = factors(affine, &[self.channels]);
         self
     }
 
     /// Sets whether the layer has running estimates (default: true); without them, evaluation uses
     /// the batch's statistics too.
     pub fn track_running_stats(mut self, track: bool) -> Self {
-        if !track {
-            (self.running_mean, self.running_var, self.num_batches_tracked) = (None, None, None);
-        }
+        [self.running_mean, self.running_var, self.num_batches_tracked] = estimates(track, self.channels);
         self
     }
 
@@ -175,8 +181,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
     /// Implements `forward_fused`; runs inside the scope of the layer's path.
     fn run(&self, x: &Tensor, moments: Option<Moments>, residual: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
         self.check(x)?;
-        let weight = self.weight.as_ref().map(Parameter::tensor);
-        let bias = self.bias.as_ref().map(Parameter::tensor);
+        let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
         if let Some((mean, var)) = self.estimates() {
             let running = (mean.tensor(), var.tensor());
             let y = x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps)?;
@@ -353,10 +358,8 @@ impl LayerNorm {
     /// Creates the layer for last dimensions of this shape, with eps 1e-5, weight and bias.
     pub fn new(shape: impl AsRef<[usize]>) -> LayerNorm {
         let shape = shape.as_ref().to_vec();
-        // `forward` reports a size that memory cannot hold.
-        let held = if try_numel(&shape).is_some() { shape.clone() } else { vec![0] };
-        let (weight, bias) = (layer_constant(held.clone(), 1.0), layer_constant(held, 0.0));
-        LayerNorm { weight: Some(weight), bias: Some(bias), shape, eps: 1e-5, path: LayerPath::new() }
+        let [weight, bias] = factors(true, &shape);
+        LayerNorm { weight, bias, shape, eps: 1e-5, path: LayerPath::new() }
     }
 
     /// Sets the number that is added to the variance (default: 1e-5).
@@ -367,9 +370,7 @@ impl LayerNorm {
 
     /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> LayerNorm {
-        if !affine {
-            (self.weight, self.bias) = (None, None);
-        }
+        [self.weight, self.bias] = factors(affine, &self.shape);
         self
     }
 }
@@ -389,7 +390,7 @@ impl Module for LayerNorm {
             if !x.shape().ends_with(&self.shape) {
                 return Err(Error::shape("layer_norm", format!("expected a shape that ends with {:?}, got {:?}", self.shape, x.shape())));
             }
-            let (weight, bias) = (self.weight.as_ref().map(Parameter::tensor), self.bias.as_ref().map(Parameter::tensor));
+            let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
             x.layer_norm(&self.shape, weight.as_ref(), bias.as_ref(), self.eps)
         })
     }
@@ -427,9 +428,8 @@ impl GroupNorm {
     /// bias. When the groups do not divide the channels, [`forward`](Module::forward) returns an
     /// error.
     pub fn new(groups: usize, channels: usize) -> GroupNorm {
-        let held = if try_numel(&[channels]).is_some() { channels } else { 0 };
-        let (weight, bias) = (layer_constant(vec![held], 1.0), layer_constant(vec![held], 0.0));
-        GroupNorm { weight: Some(weight), bias: Some(bias), groups, channels, eps: 1e-5, path: LayerPath::new() }
+        let [weight, bias] = factors(true, &[channels]);
+        GroupNorm { weight, bias, groups, channels, eps: 1e-5, path: LayerPath::new() }
     }
 
     /// Sets the number that is added to the variance (default: 1e-5).
@@ -440,9 +440,7 @@ impl GroupNorm {
 
     /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> GroupNorm {
-        if !affine {
-            (self.weight, self.bias) = (None, None);
-        }
+        [self.weight, self.bias] = factors(affine, &[self.channels]);
         self
     }
 }
@@ -456,14 +454,14 @@ impl Layer for GroupNorm {
 impl Module for GroupNorm {
     /// # Errors
     /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels,
-    /// [`Error::Argument`] when the groups do not divide them, [`Error::DType`] when the input's
-    /// dtype is not the weight's.
+    /// [`Error::Argument`] when the groups do not divide them, [`Error::MixedDTypes`] when the
+    /// input's dtype is not the weight's.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             if x.ndim() < 2 || x.shape()[1] != self.channels {
                 return Err(Error::shape("group_norm", format!("expected {} channels, got shape {:?}", self.channels, x.shape())));
             }
-            let (weight, bias) = (self.weight.as_ref().map(Parameter::tensor), self.bias.as_ref().map(Parameter::tensor));
+            let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
             x.group_norm(self.groups, weight.as_ref(), bias.as_ref(), self.eps)
         })
     }

@@ -56,7 +56,7 @@ pub(super) fn normalize(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tenso
     let mean = mean_of(x)?;
     let centred = x.sub(&aligned(&mean)?)?;
     let var = mean_of(&centred.square()?)?;
-    let mut output = centred.mul(&aligned(&var.add_scalar(eps).rsqrt()?)?)?;
+    let mut output = centred.mul(&aligned(&var.try_add_scalar(eps)?.rsqrt()?)?)?;
     if let Some(weight) = weight {
         output = output.mul(&aligned(weight)?)?;
     }

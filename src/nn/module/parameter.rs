@@ -115,6 +115,15 @@ impl Parameter {
         Ok(if self.is_frozen() || CONSTANT.get() { leaf.detach() } else { leaf })
     }
 
+    /// Returns the values of parameters that a layer may lack, such as weight and bias.
+    pub(crate) fn values<const N: usize>(of: [&Option<Parameter>; N]) -> Result<[Option<Tensor>; N]> {
+        let mut values = [const { None }; N];
+        for (value, parameter) in values.iter_mut().zip(of) {
+            *value = parameter.as_ref().map(Parameter::try_tensor).transpose()?;
+        }
+        Ok(values)
+    }
+
     /// Returns the leaf under which gradients are stored, frozen or not.
     pub(crate) fn leaf(&self) -> Result<Tensor> {
         if let Value::Ready(value) = &*self.read() {
@@ -261,12 +270,28 @@ pub struct Buffer {
 impl Buffer {
     /// Creates a buffer with this initial value, of any dtype.
     pub fn new(value: Tensor) -> Buffer {
-        let inner = Parameter::new(value);
+        Buffer::of(Parameter::new(value))
+    }
+
+    /// Makes a parameter a buffer.
+    pub(crate) fn of(inner: Parameter) -> Buffer {
         inner.set_frozen(true);
         Buffer { inner }
     }
 
+    /// Returns the current value like [`tensor`](Buffer::tensor), but an error instead of a panic.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when memory cannot hold the initial value.
+    pub fn try_tensor(&self) -> Result<Tensor> {
+        self.inner.try_tensor()
+    }
+
     /// Returns the current value.
+    ///
+    /// # Panics
+    /// When memory cannot hold the initial value.
+    #[track_caller]
     pub fn tensor(&self) -> Tensor {
         self.inner.tensor()
     }
@@ -315,7 +340,7 @@ mod tests {
     #[test]
     fn lazy_value_is_computed_once_and_not_at_all_when_replaced_first() {
         let lazy = || Parameter::lazy(vec![2], |shape| Ok(Tensor::rand(shape)));
-        let (a, b) = (lazy(), Parameter::lazy(vec![2], |_| panic!("nobody asked")));
+        let (a, b) = (lazy(), Parameter::lazy(vec![2], |_| panic!("not asked for")));
         assert_eq!(a.tensor().to_vec::<f32>().unwrap(), a.tensor().to_vec::<f32>().unwrap());
         b.set(&Tensor::ones([2])).unwrap();
         assert_eq!(b.tensor().to_vec::<f32>().unwrap(), [1.0, 1.0]);

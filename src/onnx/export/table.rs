@@ -26,6 +26,7 @@ pub(super) const OPERATORS: &[(&str, Rule)] = &[
     ("add_scalar", Nodes(|call| pointwise::scalar(call, "Add"))),
     ("avg_pool2d", Nodes(windows::average_pool)),
     ("batch_norm", Nodes(norms::batch)),
+    ("binary_cross_entropy", Never(LOSS)),
     ("binary_cross_entropy_with_logits", Never(LOSS)),
     ("cat", Nodes(shapes::concat)),
     ("ceil", Nodes(|call| pointwise::unary(call, "Ceil"))),

@@ -47,37 +47,7 @@ impl Tensor {
         if delta.is_nan() || delta <= 0.0 {
             return Err(Error::argument("huber_loss", format!("delta must be positive, got {delta}")));
         }
-        Ok(self.smooth_l1_loss_with(target, delta, reduction)?.mul_scalar(delta))
-    }
-
-    /// Computes the mean cross-entropy of probabilities and targets in `[0, 1]`:
-    /// `-(t · ln x + (1 - t) · ln (1 - x))`, with logarithms of at least -100, as PyTorch does.
-    ///
-    /// Of logits, [`binary_cross_entropy_with_logits`](Tensor::binary_cross_entropy_with_logits) is
-    /// the exact form.
-    ///
-    /// # Shape
-    /// The target has the input's shape; the result is `[]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
-    /// point.
-    pub fn binary_cross_entropy(&self, target: &Tensor) -> Result<Tensor> {
-        self.binary_cross_entropy_with(target, Reduction::Mean)
-    }
-
-    /// Computes [`binary_cross_entropy`](Tensor::binary_cross_entropy) with a reduction.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
-    /// point.
-    pub fn binary_cross_entropy_with(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
-        same_shape("binary_cross_entropy", self, target)?;
-        let logarithm = |x: &Tensor| x.ln()?.clamp(-100.0, f64::INFINITY);
-        let (x, t) = (self, target.to_dtype(self.dtype())?);
-        let rest = |y: &Tensor| y.neg().add_scalar(1.0);
-        let gain = t.mul(&logarithm(x)?)?.add(&rest(&t).mul(&logarithm(&rest(x))?)?)?;
-        reduction.reduce(gain.neg())
+        self.smooth_l1_loss_with(target, delta, reduction)?.try_mul_scalar(delta)
     }
 
     /// Computes the Kullback-Leibler divergence of log-probabilities from target probabilities,
@@ -111,9 +81,9 @@ impl Tensor {
     pub fn triplet_margin_loss(&self, positive: &Tensor, negative: &Tensor, margin: f64) -> Result<Tensor> {
         let distance = |other: &Tensor| {
             same_shape("triplet_margin_loss", self, other)?;
-            self.sub(other)?.add_scalar(1e-6).norm(2.0, -1)
+            self.sub(other)?.try_add_scalar(1e-6)?.norm(2.0, -1)
         };
-        distance(positive)?.sub(&distance(negative)?)?.add_scalar(margin).relu().mean(..)
+        distance(positive)?.sub(&distance(negative)?)?.try_add_scalar(margin)?.try_relu()?.mean(..)
     }
 
     /// Computes the mean ranking loss of pairs of scores: `max(0, -y · (x₁ - x₂) + margin)`, where
@@ -128,7 +98,7 @@ impl Tensor {
     pub fn margin_ranking_loss(&self, other: &Tensor, target: &Tensor, margin: f64) -> Result<Tensor> {
         same_shape("margin_ranking_loss", self, other)?;
         same_shape("margin_ranking_loss", self, target)?;
-        let order = target.to_dtype(self.dtype())?.neg();
-        order.mul(&self.sub(other)?)?.add_scalar(margin).relu().mean(..)
+        let order = target.to_dtype(self.dtype())?.try_neg()?;
+        order.mul(&self.sub(other)?)?.try_add_scalar(margin)?.try_relu()?.mean(..)
     }
 }

@@ -1,4 +1,5 @@
-//! Losses of pairs of elements: squared, absolute and Huber's error, binary cross entropy.
+//! Losses of pairs of elements: squared, absolute and Huber's error, binary cross entropy of
+//! logits and of probabilities.
 
 use super::Reduction;
 use crate::error::{Error, Result};
@@ -8,6 +9,7 @@ use crate::kernels::runtime::allocator::catching;
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{promote, zip};
+use crate::tensor::meta::is_meta;
 use crate::tensor::shape::broadcast_shapes;
 use crate::tensor::{DType, Tensor, with_float};
 
@@ -151,6 +153,35 @@ impl Pair for Logistic {
     }
 }
 
+/// `-t · ln x - (1 - t) · ln (1 - x)` with logarithms of at least -100, and a slope that is finite
+/// at probabilities of 0 and 1, as PyTorch's.
+#[derive(Clone, Copy)]
+struct Probability;
+
+/// Returns a logarithm, or -100 where that is less.
+#[inline(always)]
+fn bounded<T: Real>(logarithm: T) -> T {
+    if logarithm < T::of(-100.0) { T::of(-100.0) } else { logarithm }
+}
+
+impl Pair for Probability {
+    const COST: usize = 48;
+
+    #[inline(always)]
+    fn loss<T: Real>(self, x: T, t: T) -> T {
+        (t - T::one()) * bounded((-x).ln_1p()) - t * bounded(x.ln())
+    }
+    #[inline(always)]
+    fn slope<T: Real>(self, x: T, t: T) -> T {
+        // The least divisor is an f32 in PyTorch, whatever the dtype.
+        (x - t) / ((T::one() - x) * x).max(T::of(f64::from(1e-12f32)))
+    }
+    #[inline(always)]
+    fn target_slope<T: Real>(self, x: T, _t: T) -> T {
+        bounded((-x).ln_1p()) - bounded(x.ln())
+    }
+}
+
 /// Computes the loss of `pair` over two tensors of one shape.
 fn pairwise(op: &'static str, x: &Tensor, target: &Tensor, pair: impl Pair, reduction: Reduction) -> Result<Tensor> {
     let _op = operation(op);
@@ -162,6 +193,7 @@ fn pairwise(op: &'static str, x: &Tensor, target: &Tensor, pair: impl Pair, redu
     let count = a.numel() as f64;
     let y = match reduction {
         Reduction::None => zip(op, &a, &b, Loss(pair))?,
+        Reduction::Sum | Reduction::Mean if is_meta() => Tensor::try_full([], 0.0, dtype)?,
         Reduction::Sum | Reduction::Mean => with_float!(dtype, op, T => {
             let sum = catching(|| sum_pairs(a.data::<T>(), b.data::<T>(), Loss(pair).cost(), |x, t| pair.loss(x, t)))?;
             Tensor::scalar((if reduction == Reduction::Mean { sum / count } else { sum }) as T)
@@ -268,6 +300,34 @@ impl Tensor {
             0.0 => pairwise("smooth_l1_loss", self, target, Absolute, reduction),
             _ => Err(Error::argument("smooth_l1_loss", format!("beta must not be negative, got {beta}"))),
         }
+    }
+
+    /// Computes the mean cross entropy of probabilities and targets in `[0, 1]`:
+    /// `-t · ln x - (1 - t) · ln (1 - x)`, with logarithms of at least -100, as PyTorch does. The
+    /// gradient `(x - t) / (x · (1 - x))` has a divisor of at least 1e-12: it is finite at
+    /// probabilities of 0 and 1.
+    ///
+    /// Of logits, [`binary_cross_entropy_with_logits`](Tensor::binary_cross_entropy_with_logits) is
+    /// the exact form.
+    ///
+    /// # Shape
+    /// As [`mse_loss_with`](Tensor::mse_loss_with).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
+    pub fn binary_cross_entropy(&self, target: &Tensor) -> Result<Tensor> {
+        self.binary_cross_entropy_with(target, Reduction::Mean)
+    }
+
+    /// Computes [`binary_cross_entropy`](Tensor::binary_cross_entropy) with a reduction.
+    ///
+    /// # Shape
+    /// As [`mse_loss_with`](Tensor::mse_loss_with).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless both are floating point.
+    pub fn binary_cross_entropy_with(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+        pairwise("binary_cross_entropy", self, target, Probability, reduction)
     }
 
     /// Computes the mean cross entropy between logits and probabilities of the positive class:

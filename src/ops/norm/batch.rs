@@ -2,7 +2,7 @@
 
 use super::{
     as_map, check_parameters, exceeds_f32, expect_statistics, forward, from_map, grad_map, gradient, gradient_sums, into_map,
-    minus_product, split_means, to_f64, values, vector, widened, zip,
+    minus_product, moments_of, split_means, to_f64, values, vector, widened, zip,
 };
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::epilogue::Activation;
@@ -200,7 +200,7 @@ impl Tensor {
         }
         let moments = match moments {
             Some(moments) => moments,
-            None => with_float!(x.dtype(), "batch_norm", T => catching(|| norm::take_moments::<T>(maps, x.data()))?),
+            None => moments_of("batch_norm", &x, maps)?,
         };
         let var: Vec<f64> = moments.m2.iter().map(|squares| squares / count.max(1) as f64).collect();
         let rstd: Vec<f64> = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();

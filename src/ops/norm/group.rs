@@ -2,15 +2,13 @@
 
 use super::{
     as_map, check_parameters, exceeds_f32, expect_statistics, forward, from_map, gradient, gradient_sums, into_map, minus_product,
-    split_means, values, vector, widened, zip,
+    moments_of, split_means, values, vector, widened, zip,
 };
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::epilogue::Activation;
-use crate::kernels::norm;
-use crate::kernels::runtime::allocator::catching;
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
-use crate::tensor::{DType, Tensor, with_float};
+use crate::tensor::{DType, Tensor};
 
 impl Tensor {
     /// Applies group normalisation: splits each image's channels into `groups` and normalises each
@@ -45,7 +43,7 @@ impl Tensor {
         expect_statistics(maps.images.max(1) * maps.channels)?;
         let width = channels / groups;
         let count = (width * maps.rows) as f64;
-        let moments = with_float!(x.dtype(), "group_norm", T => catching(|| norm::take_moments::<T>(maps, x.data()))?);
+        let moments = moments_of("group_norm", &x, maps)?;
         // Combines the channels' moments to the group's, and repeats them for each channel.
         let (mut mean, mut rstd) = (moments.mean, moments.m2);
         for (mean, rstd) in mean.chunks_exact_mut(width).zip(rstd.chunks_exact_mut(width)) {

@@ -16,6 +16,7 @@ pub use batch::BatchNormOutput;
 
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::norm::moments::Moments;
 use crate::kernels::norm::{self, Maps};
 use crate::kernels::runtime::allocator::{self, catching};
 use crate::kernels::runtime::simd::Real;
@@ -29,6 +30,15 @@ use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 fn expect_statistics(channels: usize) -> Result<()> {
     const BYTES: usize = 64;
     Ok(allocator::check(channels.saturating_mul(BYTES))?)
+}
+
+/// Returns the moments of a map; zeros in a meta run, which has shapes alone.
+fn moments_of(op: &'static str, x: &Tensor, maps: Maps) -> Result<Moments> {
+    if is_meta() {
+        let zeros = vec![0.0; maps.images * maps.channels];
+        return Ok(Moments { mean: zeros.clone(), m2: zeros });
+    }
+    Ok(with_float!(x.dtype(), op, T => catching(|| norm::take_moments::<T>(maps, x.data()))?))
 }
 
 /// Returns `[N, C, ..]` as a channels-last map, without history.

@@ -294,7 +294,7 @@ impl Member {
                 let gradient = gradient.to_format(format)?.cast(value.dtype())?;
                 let mut fresh = false;
                 for (slot, _) in slots.iter_mut().zip(options.needs()).filter(|(_, needed)| *needed) {
-                    *slot = Some(match slot.take() {
+                    *slot = Some(match slot {
                         Some(state) => state.to_format(format)?.cast(value.dtype())?,
                         None => {
                             fresh = true;
