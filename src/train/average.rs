@@ -432,7 +432,7 @@ fn blend(average: &mut Tensor, value: &Tensor, share: f64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{BatchNorm1d, Dropout, Linear, ModuleExt, Sequential};
+    use crate::nn::{BatchNorm1d, Linear, ModuleExt};
 
     /// A layer without bias whose weight `[1, 3]` is set by hand.
     fn model() -> Linear {
