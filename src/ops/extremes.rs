@@ -397,6 +397,28 @@ fn standard_deviation_of_equal_elements_has_no_gradient() {
 }
 
 #[test]
+fn dimensions_are_kept_and_counted_from_the_end() {
+    let x = Tensor::arange(6).to_dtype(DType::F32).unwrap().reshape([2, 3]).unwrap();
+    for (kept, dropped) in [
+        (x.norm_keepdim(2.0, 1), x.norm(2.0, 1)),
+        (x.norm_keepdim(f64::INFINITY, 0), x.norm(f64::INFINITY, 0)),
+        (x.std_keepdim(-1), x.std(-1)),
+        (x.any_keepdim(0), x.any(0)),
+        (x.all_keepdim(1), x.all(1)),
+    ] {
+        let (kept, dropped) = (kept.unwrap(), dropped.unwrap());
+        assert!(kept.ndim() == 2 && kept.reshape(dropped.shape()).unwrap() == dropped);
+    }
+    let (least, at) = x.min_with_index(1).unwrap();
+    assert_eq!((least.to_vec::<f32>().unwrap(), at.to_vec::<i64>().unwrap()), (vec![0.0, 3.0], vec![0, 0]));
+    assert_eq!(x.permute([-1, 0]).unwrap(), x.transpose(0, 1).unwrap());
+    assert_eq!(x.unsqueeze(0).unwrap().expand([4, -1, -1]).unwrap().shape(), [4, 2, 3]);
+    for wrong in [x.permute([0, 0]), x.permute([0]), x.permute(..), x.expand([-1, 2, 3]), x.expand([-2, 3]), x.expand([2])] {
+        assert!(wrong.is_err());
+    }
+}
+
+#[test]
 fn numbers_beside_integers_keep_the_dtype_where_it_holds_them() {
     let mask = Tensor::from_vec(vec![0u8, 1], [2]).unwrap();
     assert_eq!((1.0 - &mask).to_vec::<u8>().unwrap(), [1, 0]);

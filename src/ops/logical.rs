@@ -75,6 +75,15 @@ impl Tensor {
         self.ne_scalar(0.0)?.sum(dims)?.gt_scalar(0.0)
     }
 
+    /// Computes [`any`](Tensor::any) and keeps the dimensions, with size 1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for a dimension that does not exist or is named
+    /// twice.
+    pub fn any_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.ne_scalar(0.0)?.sum_keepdim(dims)?.gt_scalar(0.0)
+    }
+
     /// Returns 1 where all elements over dimensions are not 0, else 0, as u8; 1 over no elements.
     ///
     /// # Shape
@@ -85,6 +94,15 @@ impl Tensor {
     /// twice.
     pub fn all(&self, dims: impl Dims) -> Result<Tensor> {
         self.eq_scalar(0.0)?.sum(dims)?.eq_scalar(0.0)
+    }
+
+    /// Computes [`all`](Tensor::all) and keeps the dimensions, with size 1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for a dimension that does not exist or is named
+    /// twice.
+    pub fn all_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.eq_scalar(0.0)?.sum_keepdim(dims)?.eq_scalar(0.0)
     }
 
     /// Replaces the elements where `mask` is not 0 by a value. Integers become f32 for a value that

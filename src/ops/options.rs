@@ -31,4 +31,4 @@ macro_rules! option_setters {
     };
 }
 
-pub(super) use option_setters;
+pub(crate) use option_setters;

@@ -128,7 +128,7 @@ impl Binary for ExpDifference {
 
 /// The end of the order that a reduction selects.
 #[derive(Clone, Copy)]
-enum Extremum {
+pub(super) enum Extremum {
     Max,
     Min,
 }
@@ -149,7 +149,7 @@ impl Tensor {
         Ok(y.record(op, [self], move |grad, _wanted| Ok([Some(rule(&grad.reshape(shape.as_slice())?)?)])))
     }
 
-    fn sum_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+    pub(super) fn sum_over(&self, axes: &[usize], keepdim: bool) -> Result<Tensor> {
         let observed = operation("sum");
         observed.details(|| Details::new().ints("axes", axes).flag("keepdim", keepdim));
         let format = self.memory_format();
@@ -166,7 +166,7 @@ impl Tensor {
         Ok(y)
     }
 
-    fn extremum_over(&self, which: Extremum, axes: &[usize], keepdim: bool) -> Result<Tensor> {
+    pub(super) fn extremum_over(&self, which: Extremum, axes: &[usize], keepdim: bool) -> Result<Tensor> {
         let op = match which {
             Extremum::Max => "max",
             Extremum::Min => "min",

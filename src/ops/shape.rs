@@ -6,7 +6,7 @@ use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
 use crate::tensor::compute::repeat_to;
 use crate::tensor::meta::{InputExtent, map_size};
-use crate::tensor::shape::{broadcast_shapes, numel, resolve_dim, resolve_dims, try_numel};
+use crate::tensor::shape::{Index, broadcast_shapes, numel, resolve_dim, resolve_dims, try_numel};
 use crate::tensor::{Dim, Dims, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
 impl Tensor {
@@ -94,7 +94,8 @@ impl Tensor {
         self.reshape(shape)
     }
 
-    /// Reorders the dimensions: dimension `i` of the result is dimension `dims[i]` of the input.
+    /// Reorders the dimensions: dimension `i` of the result is dimension `dims[i]` of the input;
+    /// negative ones count from the end.
     ///
     /// # Shape
     /// The input's shape in that order; row-major. Elements are shared where they already have that
@@ -109,9 +110,13 @@ impl Tensor {
     /// assert!(Tensor::zeros([2, 3, 4]).permute([2, 0, 1])?.shape() == [4, 2, 3]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn permute(&self, dims: impl AsRef<[usize]>) -> Result<Tensor> {
+    pub fn permute(&self, dims: impl Dims) -> Result<Tensor> {
+        let indices = dims.indices().ok_or_else(|| Error::argument("permute", "`..` names no order of the dimensions"))?;
+        self.reordered(indices.into_iter().map(|dim| resolve_dim("permute", Index(dim), self.ndim())).collect::<Result<_>>()?)
+    }
+
+    fn reordered(&self, dims: Vec<usize>) -> Result<Tensor> {
         let observed = operation("permute");
-        let dims = dims.as_ref().to_vec();
         observed.details(|| Details::new().ints("order", &dims));
         let mut sorted = dims.clone();
         sorted.sort_unstable();
@@ -139,7 +144,7 @@ impl Tensor {
         if first != second {
             dims.swap(first, second);
         }
-        self.permute(dims)
+        self.reordered(dims)
     }
 
     /// Returns the same values in row-major order, like
@@ -173,14 +178,30 @@ impl Tensor {
     /// Repeats dimensions of size 1, and adds dimensions in front, until the tensor has this shape.
     ///
     /// # Shape
-    /// As given; the input's memory format when both are 4-D, else row-major.
+    /// As given, where -1 keeps the size of a dimension; the input's memory format when both are 4-D, else row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] when the tensor does not broadcast to the shape, or memory cannot hold the
     /// result.
-    pub fn expand(&self, shape: impl AsRef<[usize]>) -> Result<Tensor> {
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// assert!(Tensor::zeros([3, 1]).expand([2, -1, 4])?.shape() == [2, 3, 4]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn expand(&self, shape: impl ReshapeDims) -> Result<Tensor> {
+        let sizes = shape.sizes();
+        let kept = |axis: usize| (axis + self.ndim()).checked_sub(sizes.len()).map(|axis| self.shape()[axis]);
+        let size = |(axis, &size): (usize, &i128)| match size {
+            -1 => kept(axis).ok_or_else(|| Error::shape("expand", format!("-1 in {sizes:?} is for a dimension of {:?}", self.shape()))),
+            size => usize::try_from(size).map_err(|_| Error::shape("expand", format!("{size} is no size, in {sizes:?}"))),
+        };
+        self.expanded(&sizes.iter().enumerate().map(size).collect::<Result<Vec<usize>>>()?)
+    }
+
+    fn expanded(&self, shape: &[usize]) -> Result<Tensor> {
         let _op = operation("expand");
-        let shape = shape.as_ref();
         if !broadcast_shapes("expand", self.shape(), shape).is_ok_and(|common| common == shape) {
             return Err(Error::shape("expand", format!("shape {:?} does not broadcast to {shape:?}", self.shape())));
         }
@@ -303,17 +324,18 @@ mod tests {
     fn errors_name_what_does_not_fit() {
         let x = Tensor::zeros([2, 3]);
         assert_eq!(message(x.permute([0, 0])), "permute: [0, 0] does not name each dimension of shape [2, 3] once");
-        assert!(message(x.permute([0, 1, 2])).contains("does not name each dimension"));
+        assert_eq!(message(x.permute([0, 1, 2])), "permute: dimension 2 is outside a tensor with 2 dimensions");
+        assert!(message(x.permute([0])).contains("does not name each dimension"));
         assert_eq!(message(x.transpose(0, 2)), "transpose: dimension 2 is outside a tensor with 2 dimensions");
         assert!(message(x.squeeze(-3)).contains("squeeze: dimension -3"));
         assert!(message(x.unsqueeze(3)).contains("unsqueeze: dimension 3"));
         assert!(message(x.to_memory_format(MemoryFormat::ChannelsLast)).contains("channels-last is for 4-D tensors, got shape [2, 3]"));
         assert_eq!(message(x.expand([2, 4])), "expand: shape [2, 3] does not broadcast to [2, 4]");
         assert_eq!(message(x.expand([3])), "expand: shape [2, 3] does not broadcast to [3]");
-        assert!(message(Tensor::zeros([1]).expand([1 << 40, 1 << 40])).contains("more elements than memory can hold"));
+        assert!(message(Tensor::zeros([1]).expand([1usize << 40, 1 << 40])).contains("more elements than memory can hold"));
         assert!(message(x.reshape([4, -1])).contains("does not reshape to [4, -1]"));
         assert!(message(Tensor::zeros([1]).expand([usize::MAX, 2, 0])).contains("more elements than memory can hold"));
         assert!(message(Tensor::zeros([0]).reshape([0, usize::MAX, 2])).contains("does not reshape"));
-        assert!(Tensor::zeros([1]).expand([1 << 57, 2, 0]).unwrap().numel() == 0);
+        assert!(Tensor::zeros([1]).expand([1usize << 57, 2, 0]).unwrap().numel() == 0);
     }
 }

@@ -125,7 +125,23 @@ impl Tensor {
     /// [`Error::Argument`] for a dimension that does not exist, [`Error::Shape`] when it has size 0.
     pub fn max_with_index(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let axis = resolve_dim("max_with_index", dim, self.ndim())?;
-        let positions = self.argmax_keepdim(axis)?;
+        self.taken_along(axis, self.argmax_keepdim(axis)?)
+    }
+
+    /// Returns the least element along a dimension and its position (`torch.min(x, dim)`); of equal
+    /// elements, the first.
+    ///
+    /// # Shape
+    /// The input's without the dimension, both; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist, [`Error::Shape`] when it has size 0.
+    pub fn min_with_index(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        let axis = resolve_dim("min_with_index", dim, self.ndim())?;
+        self.taken_along(axis, self.argmin_keepdim(axis)?)
+    }
+
+    fn taken_along(&self, axis: usize, positions: Tensor) -> Result<(Tensor, Tensor)> {
         Ok((self.gather(axis, &positions)?.squeeze(axis)?, positions.squeeze(axis)?))
     }
 }

@@ -1,7 +1,8 @@
 //! Norms of vectors, what is normalised by them, and standard deviations.
 
+use super::reduction::Extremum;
 use crate::error::{Error, Result};
-use crate::tensor::shape::{broadcast_shapes, resolve_dim};
+use crate::tensor::shape::{broadcast_shapes, resolve_dim, resolve_dims};
 use crate::tensor::{Dim, Dims, Tensor};
 
 impl Tensor {
@@ -23,21 +24,34 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn norm(&self, p: f64, dims: impl Dims) -> Result<Tensor> {
+        self.norm_over(p, &resolve_dims("norm", &dims, self.ndim())?, false)
+    }
+
+    /// Computes [`norm`](Tensor::norm) and keeps the dimensions, with size 1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a `p` that is negative or not a number and for a dimension that does
+    /// not exist or is named twice, [`Error::DType`] unless the tensor is floating point.
+    pub fn norm_keepdim(&self, p: f64, dims: impl Dims) -> Result<Tensor> {
+        self.norm_over(p, &resolve_dims("norm", &dims, self.ndim())?, true)
+    }
+
+    fn norm_over(&self, p: f64, axes: &[usize], keepdim: bool) -> Result<Tensor> {
         self.expect_float("norm")?;
         if p.is_nan() || p < 0.0 {
             return Err(Error::argument("norm", format!("p must be 0 or more, got {p}")));
         }
         if p == 0.0 {
-            return self.ne_scalar(0.0)?.to_dtype(self.dtype())?.sum(dims);
+            return self.ne_scalar(0.0)?.to_dtype(self.dtype())?.sum_over(axes, keepdim);
         }
         if p == 1.0 {
-            return self.try_abs()?.sum(dims);
+            return self.try_abs()?.sum_over(axes, keepdim);
         }
         if p.is_infinite() {
-            return self.try_abs()?.max(dims);
+            return self.try_abs()?.extremum_over(Extremum::Max, axes, keepdim);
         }
         let powers = if p == 2.0 { self.square()? } else { self.try_abs()?.pow(p)? };
-        powers.sum(dims)?.root_or_zero(p)
+        powers.sum_over(axes, keepdim)?.root_or_zero(p)
     }
 
     /// Computes `x^(1/p)` with a gradient of 0 where `x` is 0 and the root has no derivative.
@@ -57,10 +71,7 @@ impl Tensor {
     /// not exist, [`Error::DType`] unless the tensor is floating point.
     pub fn normalize(&self, p: f64, dim: impl Dim, eps: f64) -> Result<Tensor> {
         let axis = resolve_dim("normalize", dim, self.ndim())?;
-        if self.ndim() == 0 {
-            return self.div(&self.norm(p, ..)?.clamp(eps, f64::INFINITY)?);
-        }
-        self.div(&self.norm(p, axis)?.unsqueeze(axis)?.clamp(eps, f64::INFINITY)?)
+        self.div(&self.norm_keepdim(p, axis)?.clamp(eps, f64::INFINITY)?)
     }
 
     /// Computes the cosine of the angle between vectors along a dimension; norms are at least `eps`
@@ -90,6 +101,15 @@ impl Tensor {
     /// unless the tensor is floating point.
     pub fn std(&self, dims: impl Dims) -> Result<Tensor> {
         self.var(dims)?.root_or_zero(2.0)
+    }
+
+    /// Computes [`std`](Tensor::std) and keeps the dimensions, with size 1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist or is named twice, [`Error::DType`]
+    /// unless the tensor is floating point.
+    pub fn std_keepdim(&self, dims: impl Dims) -> Result<Tensor> {
+        self.var_keepdim(dims)?.root_or_zero(2.0)
     }
 
     /// Computes the standard deviation over dimensions with a given correction, the root of

@@ -164,6 +164,7 @@ impl Dim for Index {
 }
 
 /// The shape that `reshape` takes: sizes, of which one may be -1, to be computed from the others.
+/// `expand` takes it too, where -1 keeps a size.
 pub trait ReshapeDims {
     #[doc(hidden)]
     fn sizes(&self) -> Vec<i128>;
@@ -181,31 +182,23 @@ macro_rules! dimension {
                 Some(vec![*self as i128])
             }
         }
-        impl<const N: usize> Dims for [$type; N] {
-            fn indices(&self) -> Option<Vec<i128>> {
-                Some(self.iter().map(|&dim| dim as i128).collect())
-            }
-        }
-        impl Dims for &[$type] {
-            fn indices(&self) -> Option<Vec<i128>> {
-                Some(self.iter().map(|&dim| dim as i128).collect())
-            }
-        }
-        impl<const N: usize> ReshapeDims for [$type; N] {
-            fn sizes(&self) -> Vec<i128> {
-                self.iter().map(|&dim| dim as i128).collect()
-            }
-        }
-        impl ReshapeDims for &[$type] {
-            fn sizes(&self) -> Vec<i128> {
-                self.iter().map(|&dim| dim as i128).collect()
-            }
-        }
-        impl ReshapeDims for Vec<$type> {
-            fn sizes(&self) -> Vec<i128> {
-                self.iter().map(|&dim| dim as i128).collect()
-            }
-        }
+        dimension!(@list [$type; N], const N: usize);
+        dimension!(@list &[$type; N], const N: usize);
+        dimension!(@list &[$type]);
+        dimension!(@list Vec<$type>);
+        dimension!(@list &Vec<$type>);
     )*};
+    (@list $list:ty $(, const $n:ident: usize)?) => {
+        impl$(<const $n: usize>)? Dims for $list {
+            fn indices(&self) -> Option<Vec<i128>> {
+                Some(self.iter().map(|&dim| dim as i128).collect())
+            }
+        }
+        impl$(<const $n: usize>)? ReshapeDims for $list {
+            fn sizes(&self) -> Vec<i128> {
+                self.iter().map(|&dim| dim as i128).collect()
+            }
+        }
+    };
 }
 dimension!(i32, i64, isize, usize);

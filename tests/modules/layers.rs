@@ -122,6 +122,10 @@ fn activations_are_those_of_tensors() {
         (Box::new(Hardsigmoid), x.hardsigmoid()),
         (Box::new(Hardswish), x.hardswish()),
         (Box::new(Mish), x.mish()),
+        (Box::new(SELU), x.selu()),
+        (Box::new(CELU::new(0.5)), x.celu(0.5)),
+        (Box::new(LogSigmoid), x.logsigmoid()),
+        (Box::new(Hardtanh::default()), x.clamp(-1.0, 1.0)),
         (Box::new(ReLU6), x.relu6()),
         (Box::new(Softplus), x.softplus()),
         (Box::new(Softmax::new(0)), x.softmax(0)),
@@ -130,6 +134,8 @@ fn activations_are_those_of_tensors() {
     for (layer, expected) in cases {
         assert_eq!(values(&layer.forward(&x).unwrap()), values(&expected.unwrap()), "{layer:?}");
     }
+    let pairs = x.narrow(0, 0, 32).unwrap().reshape([4, 8]).unwrap();
+    assert_eq!(values(&GLU::new(-1).forward(&pairs).unwrap()), values(&pairs.glu(1).unwrap()));
 }
 
 #[test]

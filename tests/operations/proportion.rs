@@ -44,7 +44,7 @@ fn results_that_memory_cannot_hold_are_errors() {
     let big = Tensor::zeros([1 << 20, 1]);
     type Case<'a> = (&'a str, &'a dyn Fn() -> Result<Tensor>);
     let cases: [Case; 13] = [
-        ("expand", &|| one.expand([1 << 40])),
+        ("expand", &|| one.expand([1usize << 40])),
         ("add", &|| big.add(&big.transpose(0, 1)?)),
         ("pad", &|| map.pad([0, 0, 0, 1 << 40], 0.0)),
         ("interpolate", &|| map.interpolate([1 << 20, 1 << 20], convnet::ops::Interpolation::Nearest)),
@@ -62,7 +62,7 @@ fn results_that_memory_cannot_hold_are_errors() {
         let error = within_reason(name, run).map(|y| y.shape().to_vec()).expect_err(name);
         assert!(matches!(cause(&error), Error::OutOfMemory { .. }), "{name}: {error}");
     }
-    let error = one.expand([1 << 40]).unwrap_err().to_string();
+    let error = one.expand([1usize << 40]).unwrap_err().to_string();
     assert!(error.starts_with("out of memory: a tensor [1099511627776] of f32: 4.0 TiB asked for with "), "{error}");
     assert!(error.ends_with(" (memory::set_limit changes it)"), "{error}");
     assert!(memory::limit() < 1 << 42, "{}", memory::limit());

@@ -31,6 +31,10 @@ plain! {
     GELU, |x| x.gelu();
     /// [`Tensor::mish`](crate::Tensor::mish) as a layer (Misra, 2019).
     Mish, |x| x.mish();
+    /// [`Tensor::selu`](crate::Tensor::selu) as a layer.
+    SELU, |x| x.selu();
+    /// [`Tensor::logsigmoid`](crate::Tensor::logsigmoid) as a layer.
+    LogSigmoid, |x| x.logsigmoid();
 }
 
 /// Returns the activation that the layer applies, if it is one that other operations can fuse.
@@ -84,6 +88,61 @@ impl ELU {
 impl Default for ELU {
     fn default() -> ELU {
         ELU::new(1.0)
+    }
+}
+
+/// [`Tensor::celu`](crate::Tensor::celu) as a layer.
+#[derive(Debug)]
+pub struct CELU {
+    alpha: f64,
+    path: LayerPath,
+}
+
+impl CELU {
+    /// Creates the layer with this limit for negative inputs; PyTorch's default is 1.
+    pub fn new(alpha: f64) -> CELU {
+        CELU { alpha, path: LayerPath::new() }
+    }
+}
+
+impl Default for CELU {
+    fn default() -> CELU {
+        CELU::new(1.0)
+    }
+}
+
+/// [`Tensor::clamp`](crate::Tensor::clamp) as a layer.
+#[derive(Debug)]
+pub struct Hardtanh {
+    range: [f64; 2],
+    path: LayerPath,
+}
+
+impl Hardtanh {
+    /// Creates the layer with these bounds; PyTorch's defaults are -1 and 1.
+    pub fn new(min: f64, max: f64) -> Hardtanh {
+        Hardtanh { range: [min, max], path: LayerPath::new() }
+    }
+}
+
+impl Default for Hardtanh {
+    fn default() -> Hardtanh {
+        Hardtanh::new(-1.0, 1.0)
+    }
+}
+
+/// [`Tensor::glu`](crate::Tensor::glu) as a layer.
+#[derive(Debug)]
+pub struct GLU {
+    dim: isize,
+    path: LayerPath,
+}
+
+impl GLU {
+    /// Creates the layer for this dimension; a negative one counts from the end. PyTorch's default
+    /// is -1.
+    pub fn new(dim: isize) -> GLU {
+        GLU { dim, path: LayerPath::new() }
     }
 }
 
@@ -141,6 +200,9 @@ impl Maxout {
 stateless! {
     LeakyReLU { slope }, |layer| format!("LeakyReLU {}", layer.slope), |x| x.leaky_relu(layer.slope);
     ELU { alpha }, |layer| format!("ELU {}", layer.alpha), |x| x.elu(layer.alpha);
+    CELU { alpha }, |layer| format!("CELU {}", layer.alpha), |x| x.celu(layer.alpha);
+    Hardtanh { range }, |layer| format!("Hardtanh {} to {}", layer.range[0], layer.range[1]), |x| x.clamp(layer.range[0], layer.range[1]);
+    GLU { dim }, |layer| format!("GLU dim {}", layer.dim), |x| x.glu(layer.dim);
     Softmax { dim }, |layer| format!("Softmax dim {}", layer.dim), |x| x.softmax(layer.dim);
     LogSoftmax { dim }, |layer| format!("LogSoftmax dim {}", layer.dim), |x| x.log_softmax(layer.dim);
     Maxout { pieces }, |layer| format!("Maxout {}", layer.pieces), |x| x.maxout(layer.pieces);

@@ -21,7 +21,8 @@ mod upsample;
 
 pub(crate) use activation::activation_of;
 pub use activation::{
-    ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, LogSoftmax, Maxout, Mish, ReLU, ReLU6, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+    CELU, ELU, GELU, GLU, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Maxout, Mish, ReLU, ReLU6, SELU, SiLU,
+    Sigmoid, Softmax, Softplus, Tanh,
 };
 pub use conv::{Conv1d, Conv2d};
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d};

@@ -4,6 +4,7 @@ use super::Reduction;
 use crate::error::{Error, Result};
 use crate::kernels::loss::{CrossEntropy, STATISTICS, Target};
 use crate::kernels::runtime::simd::Real;
+use crate::ops::options::option_setters;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::promote;
 use crate::tensor::shape::try_numel;
@@ -29,6 +30,8 @@ impl Default for CrossEntropyOptions {
     }
 }
 
+option_setters!(CrossEntropyOptions, [], weight: Option<Tensor>, ignore_index: i64, label_smoothing: f64, reduction: Reduction);
+
 /// Options of [`Tensor::nll_loss_with`].
 #[derive(Clone, Debug)]
 pub struct NllOptions {
@@ -45,6 +48,8 @@ impl Default for NllOptions {
         NllOptions { weight: None, ignore_index: -100, reduction: Reduction::Mean }
     }
 }
+
+option_setters!(NllOptions, [], weight: Option<Tensor>, ignore_index: i64, reduction: Reduction);
 
 /// A view of `[C]`, `[N, C]` or `[N, C, d1, ..]` as a matrix with a row for each sample.
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 use super::Reduction;
 use crate::error::{Error, Result};
 use crate::kernels::ctc::{Ctc, Span};
+use crate::ops::options::option_setters;
 use crate::profiling::hooks::operation;
 use crate::tensor::{DType, MemoryFormat, Tensor, with_float};
 
@@ -19,6 +20,8 @@ pub struct CtcOptions {
     /// without gradient.
     pub zero_infinity: bool,
 }
+
+option_setters!(CtcOptions, [], blank: usize, reduction: Reduction, zero_infinity: bool);
 
 /// The checked lengths and labels of a batch.
 #[derive(Clone)]

@@ -7,6 +7,7 @@ use crate::kernels::elementwise::Binary;
 use crate::kernels::loss::sum_pairs;
 use crate::kernels::runtime::allocator::catching;
 use crate::kernels::runtime::simd::Real;
+use crate::ops::options::option_setters;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{promote, zip};
 use crate::tensor::meta::is_meta;
@@ -24,6 +25,8 @@ pub struct BceOptions {
     /// How the losses of the elements are reduced.
     pub reduction: Reduction,
 }
+
+option_setters!(BceOptions, [], weight: Option<Tensor>, pos_weight: Option<Tensor>, reduction: Reduction);
 
 /// The loss of a prediction and its target.
 trait Pair: Copy + Send + Sync + 'static {
