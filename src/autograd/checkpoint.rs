@@ -26,17 +26,17 @@ use crate::tensor::rng;
 pub(super) const INSIDE: &str = "inside a checkpoint";
 
 /// Tensors with history, or leaves, that a computation used, by their nodes' numbers.
-type Met = HashMap<u64, Tensor>;
+type Used = HashMap<u64, Tensor>;
 
 /// How operations are recorded on this thread.
 enum Scope {
     /// Records every operation.
     Plain,
     /// Gives all results the placeholder, and collects the tensors that come from outside.
-    GraphOutline { placeholder: Arc<Node>, met: Met },
-    /// Records, and removes from `unmet` each tensor that the outline collected and that is used
+    GraphOutline { placeholder: Arc<Node>, used: Used },
+    /// Records, and removes from `missing` each tensor that the outline collected and that is used
     /// again.
-    Replay { unmet: Met, changed: bool },
+    Replay { missing: Used, changed: bool },
 }
 
 thread_local! {
@@ -55,23 +55,23 @@ pub fn is_recomputing() -> bool {
 
 /// Registers an operation's inputs with the scope. Returns the node for the operation's result if
 /// there is nothing to record.
-pub(super) fn meet(inputs: &[&Tensor]) -> Option<Arc<Node>> {
+pub(super) fn register(inputs: &[&Tensor]) -> Option<Arc<Node>> {
     SCOPE.with_borrow_mut(|scope| match scope {
         Scope::Plain => None,
-        Scope::GraphOutline { placeholder, met } => {
+        Scope::GraphOutline { placeholder, used } => {
             for input in inputs {
                 if let Some(node) = input.node()
                     && node.op != INSIDE
                 {
-                    met.entry(node.number).or_insert_with(|| (*input).clone());
+                    used.entry(node.number).or_insert_with(|| (*input).clone());
                 }
             }
             Some(Arc::clone(placeholder))
         }
-        Scope::Replay { unmet, changed } => {
+        Scope::Replay { missing, changed } => {
             for input in inputs {
                 if let Some(node) = input.node()
-                    && let Some(before) = unmet.remove(&node.number)
+                    && let Some(before) = missing.remove(&node.number)
                 {
                     *changed |= !before.shares_elements(input);
                 }
@@ -114,39 +114,39 @@ pub(crate) fn checkpoint(inputs: &[&Tensor], body: impl Fn(&[Tensor]) -> Result<
     let placeholder = Node::new(INSIDE, vec![], None);
     let stand_in = |input: &Tensor| input.detach().with_node(input.node().map(|_| Arc::clone(&placeholder)));
     let stand_ins: Vec<Tensor> = inputs.iter().map(stand_in).collect();
-    let outline = Scope::GraphOutline { placeholder: Arc::clone(&placeholder), met: Met::new() };
+    let outline = Scope::GraphOutline { placeholder: Arc::clone(&placeholder), used: Used::new() };
     let (output, scope) = within(outline, || {
         let output = body(&stand_ins)?;
-        meet(&[&output]);
+        register(&[&output]);
         Ok::<_, Error>(output)
     });
     drop(stand_ins);
-    let (output, Scope::GraphOutline { met, .. }) = (output?, scope) else { unreachable!("scopes nest") };
+    let (output, Scope::GraphOutline { used, .. }) = (output?, scope) else { unreachable!("scopes nest") };
     if !output.requires_grad() {
         return Ok(output);
     }
     let output = output.detach();
     // Inside another outline, the replay of that outline runs this function again.
-    let outside: Vec<&Tensor> = inputs.iter().chain(met.values()).collect();
-    if let Some(node) = meet(&outside) {
+    let outside: Vec<&Tensor> = inputs.iter().chain(used.values()).collect();
+    if let Some(node) = register(&outside) {
         return Ok(output.with_node(Some(node)));
     }
     let (shape, dtype) = (output.shape().to_vec(), output.dtype());
     let replay = move || {
-        let scope = Scope::Replay { unmet: met.clone(), changed: false };
+        let scope = Scope::Replay { missing: used.clone(), changed: false };
         let (again, scope) = recomputing(|| {
             let run = || {
                 let again = body(&inputs)?;
-                meet(&[&again]);
+                register(&[&again]);
                 Ok::<_, Error>(again)
             };
             within(scope, || enable_grad(|| rng::with_generator_at(&generator, run)))
         });
-        let (again, Scope::Replay { unmet, changed }) = (again?, scope) else { unreachable!("scopes nest") };
+        let (again, Scope::Replay { missing, changed }) = (again?, scope) else { unreachable!("scopes nest") };
         if changed {
             return Err(Error::Backward("checkpoint: a parameter has changed since the forward pass, which backward has to repeat".into()));
         }
-        if !unmet.is_empty() || !again.requires_grad() || again.shape() != shape || again.dtype() != dtype {
+        if !missing.is_empty() || !again.requires_grad() || again.shape() != shape || again.dtype() != dtype {
             let message = format!("checkpoint: the forward pass gave {dtype} {shape:?}, its repetition {again:?}, from other parameters");
             return Err(Error::Backward(format!("{message} or by other operations: both have to do the same")));
         }

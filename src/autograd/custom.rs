@@ -95,7 +95,7 @@ impl CustomOp {
         if !y.dtype().is_float() || !is_recorded(&inputs) {
             return Ok(y);
         }
-        let node = checkpoint::meet(&inputs).unwrap_or_else(|| {
+        let node = checkpoint::register(&inputs).unwrap_or_else(|| {
             let shapes = inputs.map(|input| input.shape().to_vec());
             let rule = move |grad: Tensor, wanted| {
                 let gradients = backward(&grad, wanted)?;
@@ -155,7 +155,7 @@ impl CustomOp {
         if !is_recorded(inputs) {
             return Ok(outputs.collect());
         }
-        let placeholder = checkpoint::meet(inputs);
+        let placeholder = checkpoint::register(inputs);
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
         let rule = move |grads: &[Option<Tensor>], wanted: &[bool]| {
             let gradients = backward(grads, wanted)?;

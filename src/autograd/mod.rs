@@ -201,7 +201,7 @@ impl Tensor {
         if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
             return self;
         }
-        if let Some(node) = checkpoint::meet(inputs) {
+        if let Some(node) = checkpoint::register(inputs) {
             return self.with_node(Some(node));
         }
         let rule = if is_meta() { None } else { rule() };

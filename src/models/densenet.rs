@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::nn::init::{Init, initialise};
 use crate::nn::visit_with;
 use crate::nn::{
-    Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, bn_act, checkpoint, conv_bn_relu, growing_bn_act, is_observed,
+    Activation, BatchNorm2d, Conv2d, Dropout, Linear, Module, block, bn_act, buffered_bn_act, checkpoint, conv_bn_relu, is_observed,
 };
-use crate::ops::{GrowingMaps, Pool2dOptions};
+use crate::ops::{ConcatBuffer, Pool2dOptions};
 use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
 use crate::visit_fields;
@@ -151,15 +151,15 @@ impl DenseBlock {
 
     /// Runs without a concatenation in each layer, for inference; `None` when the layers have to
     /// run one by one.
-    fn forward_growing(&self, x: &Tensor) -> Result<Option<Tensor>> {
+    fn forward_buffered(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let added: usize = self.layers.iter().map(|layer| layer.conv2.weight.shape()[0]).sum();
         let &[_, channels, _, _] = x.shape() else { return Ok(None) };
         if !x.dtype().is_float() {
             return Ok(None);
         }
-        let mut maps = GrowingMaps::new(x, channels.saturating_add(added))?;
+        let mut maps = ConcatBuffer::new(x, channels.saturating_add(added))?;
         for layer in &self.layers {
-            let Some(y) = growing_bn_act(&layer.norm1, &maps, Activation::Relu)? else { return Ok(None) };
+            let Some(y) = buffered_bn_act(&layer.norm1, &maps, Activation::Relu)? else { return Ok(None) };
             maps.push(&layer.finish(&conv_bn_relu(&layer.conv1, &layer.norm2, &y)?)?)?;
         }
         Ok(Some(maps.finish()))
@@ -171,7 +171,7 @@ impl Module for DenseBlock {
         block(self, || {
             if !is_grad_enabled()
                 && !is_meta()
-                && let Some(y) = self.forward_growing(x)?
+                && let Some(y) = self.forward_buffered(x)?
             {
                 return Ok(y);
             }

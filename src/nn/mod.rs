@@ -27,7 +27,7 @@ mod module_ext;
 pub(crate) mod state;
 
 pub use crate::ops::Activation;
-pub(crate) use containers::growing_bn_act;
+pub(crate) use containers::buffered_bn_act;
 pub use containers::{
     Checkpoint, Sequential, bn_act, checkpoint, conv_act, conv_bn, conv_bn_act, conv_bn_add_act, conv_bn_add_relu, conv_bn_relu,
     scale_add_act,

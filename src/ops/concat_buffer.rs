@@ -15,18 +15,18 @@ use crate::tensor::{MemoryFormat, Tensor, with_float};
 const OP: &str = "cat";
 
 /// Feature maps in a buffer with room for more channels; the module describes it.
-pub(crate) struct GrowingMaps {
+pub(crate) struct ConcatBuffer {
     maps: Tensor,
     used: usize,
 }
 
-impl GrowingMaps {
+impl ConcatBuffer {
     /// Starts with maps `[N, C, H, W]` and reserves room for `channels` channels in total.
     ///
     /// # Errors
     /// [`Error::Shape`] when `channels` is less than the maps have, or memory cannot hold the
     /// result; [`Error::DType`] unless the maps are floating point.
-    pub(crate) fn new(first: &Tensor, channels: usize) -> Result<GrowingMaps> {
+    pub(crate) fn new(first: &Tensor, channels: usize) -> Result<ConcatBuffer> {
         let &[n, _, h, w] = first.shape() else {
             return Err(Error::shape(OP, format!("expected [N, C, H, W], got shape {:?}", first.shape())));
         };
@@ -35,9 +35,9 @@ impl GrowingMaps {
             return Err(Error::shape(OP, format!("maps of shape {shape:?} have more elements than memory can hold")));
         }
         let maps = with_float!(first.dtype(), OP, T => Tensor::build(&shape, MemoryFormat::ChannelsLast, |_: &mut [T]| {})?);
-        let mut growing = GrowingMaps { maps, used: 0 };
-        growing.push(first)?;
-        Ok(growing)
+        let mut buffer = ConcatBuffer { maps, used: 0 };
+        buffer.push(first)?;
+        Ok(buffer)
     }
 
     /// Returns the current number of channels.

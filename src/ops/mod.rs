@@ -46,7 +46,7 @@ pub use crate::autograd::registry;
 pub use crate::kernels::elementwise::epilogue::Activation;
 pub(crate) use crate::kernels::norm::moments::Moments;
 pub(crate) use batch::batched;
-pub(crate) use concat_buffer::GrowingMaps;
+pub(crate) use concat_buffer::ConcatBuffer;
 pub(crate) use conv::algorithm;
 // torchvision's name for the overlap, and the short one.
 pub use boxes::{batched_nms, box_area, box_iou, box_iou as iou, nms};
@@ -55,7 +55,7 @@ pub use conv_transpose::ConvTranspose2dOptions;
 pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
 pub use grid_sample::{GridFilter, GridPadding, GridSampleOptions, affine_grid};
 pub use logical::Operand;
-pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, NllOptions, Reduction, ctc_greedy_decode};
+pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, NllOptions, Reduction, TripletOptions, ctc_greedy_decode};
 pub use norm::BatchNormOutput;
 pub use pad::PadMode;
 pub use pool::Pool2dOptions;

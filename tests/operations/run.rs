@@ -3,8 +3,8 @@
 use convnet::nn::Activation;
 use convnet::ops::{
     BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, GridFilter, GridPadding,
-    GridSampleOptions, Interpolation, NllOptions, Pool2dOptions, Reduction, UnfoldOptions, affine_grid, batched_nms, box_area, box_iou,
-    nms,
+    GridSampleOptions, Interpolation, NllOptions, Pool2dOptions, Reduction, TripletOptions, UnfoldOptions, affine_grid, batched_nms,
+    box_area, box_iou, nms,
 };
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
@@ -253,6 +253,11 @@ fn composed(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "binary_cross_entropy" => x.binary_cross_entropy_with(target(), reduction),
         "kl_div" => x.kl_div(target(), reduction),
         "triplet_margin_loss" => x.triplet_margin_loss(&t["other"], target(), args.number("margin")),
+        "triplet_margin_loss_with" => {
+            let options = TripletOptions::new().margin(args.number("margin")).p(args.number("p")).swap(args.get("swap").unwrap_or(false));
+            x.triplet_margin_loss_with(&t["other"], target(), &options.reduction(reduction))
+        }
+        "margin_ranking_loss_with" => x.margin_ranking_loss_with(&t["other"], target(), args.number("margin"), reduction),
         "margin_ranking_loss" => x.margin_ranking_loss(&t["other"], target(), args.number("margin")),
         _ => return None,
     })

@@ -13,7 +13,7 @@ use crate::nn::layers::conv::Conv2d;
 use crate::nn::layers::norm::{BatchNorm, BatchNorm2d};
 use crate::nn::module::Module;
 use crate::nn::module::layer::{block, is_observed};
-use crate::ops::GrowingMaps;
+use crate::ops::ConcatBuffer;
 use crate::tensor::Tensor;
 
 /// Computes `bn(conv(x))`.
@@ -124,8 +124,8 @@ pub fn scale_add_act(layer: &dyn Module, x: Tensor, shortcut: Option<&Tensor>, a
 /// be listed by a summary, or to report an error.
 ///
 /// # Errors
-/// Those of [`GrowingMaps::normalised`].
-pub(crate) fn growing_bn_act(bn: &BatchNorm2d, maps: &GrowingMaps, activation: Activation) -> Result<Option<Tensor>> {
+/// Those of [`ConcatBuffer::normalised`].
+pub(crate) fn buffered_bn_act(bn: &BatchNorm2d, maps: &ConcatBuffer, activation: Activation) -> Result<Option<Tensor>> {
     let running = if is_observed() || is_grad_enabled() { None } else { bn.running(maps.channels()) };
     let norm = running.map(|running| running.values(maps.maps().dtype())).transpose()?.flatten();
     norm.map(|norm| bn.path().scope(bn, maps.maps(), || maps.normalised(&norm, activation))).transpose()

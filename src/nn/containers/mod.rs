@@ -6,6 +6,6 @@ mod fused;
 mod sequential;
 
 pub use checkpoint::{Checkpoint, checkpoint};
-pub(crate) use fused::growing_bn_act;
+pub(crate) use fused::buffered_bn_act;
 pub use fused::{bn_act, conv_act, conv_bn, conv_bn_act, conv_bn_add_act, conv_bn_add_relu, conv_bn_relu, scale_add_act};
 pub use sequential::Sequential;

@@ -3,7 +3,32 @@
 use super::Reduction;
 use super::elementwise::same_shape;
 use crate::error::{Error, Result};
+use crate::ops::options::option_setters;
 use crate::tensor::Tensor;
+
+/// Options of [`Tensor::triplet_margin_loss_with`].
+#[derive(Clone, Copy, Debug)]
+pub struct TripletOptions {
+    /// How much nearer the positive example has to be; 1 by default.
+    pub margin: f64,
+    /// The exponent of the distances; 2 by default.
+    pub p: f64,
+    /// The number that is added to each difference; 1e-6 by default.
+    pub eps: f64,
+    /// Whether the distance between both examples counts where it is less than that to the negative
+    /// one (Balntas et al., 2016).
+    pub swap: bool,
+    /// How the losses of the anchors are reduced.
+    pub reduction: Reduction,
+}
+
+impl Default for TripletOptions {
+    fn default() -> Self {
+        TripletOptions { margin: 1.0, p: 2.0, eps: 1e-6, swap: false, reduction: Reduction::Mean }
+    }
+}
+
+option_setters!(TripletOptions, [], margin: f64, p: f64, eps: f64, swap: bool, reduction: Reduction);
 
 impl Reduction {
     /// Reduces the losses of elements or samples.
@@ -70,20 +95,36 @@ impl Tensor {
     }
 
     /// Computes the mean triplet loss of anchors: `max(0, |a - p| - |a - n| + margin)` with the
-    /// distances to a positive and a negative example (PyTorch's `triplet_margin_loss`, with
-    /// Euclidean distances, of which 1e-6 is added to each difference).
+    /// Euclidean distances to a positive and a negative example, PyTorch's `triplet_margin_loss`.
     ///
     /// # Shape
-    /// All three are `[N, D]`; the result is `[]`.
+    /// All three are `[N, D]` or `[D]`; the result is `[]`.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless all are floating point.
     pub fn triplet_margin_loss(&self, positive: &Tensor, negative: &Tensor, margin: f64) -> Result<Tensor> {
-        let distance = |other: &Tensor| {
-            same_shape("triplet_margin_loss", self, other)?;
-            self.sub(other)?.try_add_scalar(1e-6)?.norm(2.0, -1)
+        self.triplet_margin_loss_with(positive, negative, &TripletOptions::new().margin(margin))
+    }
+
+    /// Computes [`triplet_margin_loss`](Tensor::triplet_margin_loss) with options.
+    ///
+    /// # Shape
+    /// All three are `[N, D]` or `[D]`; the result is `[]`, without reduction `[N]` or `[]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ, [`Error::Argument`] for a `p` that is negative or not
+    /// a number, [`Error::DType`] unless all are floating point.
+    pub fn triplet_margin_loss_with(&self, positive: &Tensor, negative: &Tensor, options: &TripletOptions) -> Result<Tensor> {
+        let distance = |a: &Tensor, b: &Tensor| {
+            same_shape("triplet_margin_loss", a, b)?;
+            a.sub(b)?.try_add_scalar(options.eps)?.norm(options.p, -1)
         };
-        distance(positive)?.sub(&distance(negative)?)?.try_add_scalar(margin)?.try_relu()?.mean(..)
+        let mut to_negative = distance(self, negative)?;
+        if options.swap {
+            to_negative = to_negative.minimum(&distance(positive, negative)?)?;
+        }
+        let losses = distance(self, positive)?.sub(&to_negative)?.try_add_scalar(options.margin)?.try_relu()?;
+        options.reduction.reduce(losses)
     }
 
     /// Computes the mean ranking loss of pairs of scores: `max(0, -y · (x₁ - x₂) + margin)`, where
@@ -96,9 +137,18 @@ impl Tensor {
     /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless the scores are floating
     /// point.
     pub fn margin_ranking_loss(&self, other: &Tensor, target: &Tensor, margin: f64) -> Result<Tensor> {
+        self.margin_ranking_loss_with(other, target, margin, Reduction::Mean)
+    }
+
+    /// Computes [`margin_ranking_loss`](Tensor::margin_ranking_loss) with a reduction.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ, [`Error::DType`] unless the scores are floating
+    /// point.
+    pub fn margin_ranking_loss_with(&self, other: &Tensor, target: &Tensor, margin: f64, reduction: Reduction) -> Result<Tensor> {
         same_shape("margin_ranking_loss", self, other)?;
         same_shape("margin_ranking_loss", self, target)?;
         let order = target.to_dtype(self.dtype())?.try_neg()?;
-        order.mul(&self.sub(other)?)?.try_add_scalar(margin)?.try_relu()?.mean(..)
+        reduction.reduce(order.mul(&self.sub(other)?)?.try_add_scalar(margin)?.try_relu()?)
     }
 }
