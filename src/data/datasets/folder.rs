@@ -67,6 +67,14 @@ const MOST_VISITS: usize = 1000;
 const EXTENSIONS: &[&str] =
     if cfg!(feature = "image-formats") { &["jpg", "jpeg", "png", "bmp", "gif", "tif", "tiff", "webp"] } else { &["jpg", "jpeg", "png"] };
 
+/// Names the files that are samples, such as `.jpg, .jpeg or .png file`.
+fn pictures() -> String {
+    match EXTENSIONS {
+        [others @ .., last] => format!(".{} or .{last} file", others.join(", .")),
+        [] => "file".to_string(),
+    }
+}
+
 /// Returns whether a file's extension is that of a format that is read.
 pub(super) fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
@@ -134,8 +142,8 @@ impl ImageFolderOptions {
         ImageFolderOptions { allow_empty, ..self }
     }
 
-    /// Sets which files are samples, in place of those whose extension is `jpg`, `jpeg` or `png`;
-    /// called with each file's path.
+    /// Sets which files are samples, in place of those with the extension of a format that is read
+    /// (see [`ImageFolder`]); called with each file's path.
     pub fn is_valid_file(self, is_valid_file: impl Fn(&Path) -> bool + 'static) -> ImageFolderOptions {
         ImageFolderOptions { is_valid_file: Some(Box::new(is_valid_file)), ..self }
     }
@@ -177,7 +185,7 @@ impl ImageFolderOptions {
             }
         }
         if !empty.is_empty() && !self.allow_empty {
-            let wanted = if self.is_valid_file.is_some() { "file that `is_valid_file` accepts" } else { ".jpg, .jpeg or .png file" };
+            let wanted = if self.is_valid_file.is_some() { "file that `is_valid_file` accepts".to_string() } else { pictures() };
             let message = format!(
                 "no {wanted} for the classes {}; remove their folders, or keep the classes by `allow_empty` of `ImageFolder::options`",
                 empty.join(", ")
