@@ -41,3 +41,4 @@ pub use capture::{Captured, capture, features};
 pub use diagnoses::{DeadReLUs, NonFinite, UpdateRatios, dead_relus, first_non_finite, without_gradient};
 pub use histogram::{Histogram, activation_histograms, gradient_histograms, weight_histograms};
 pub use pictures::{feature_maps, kernels};
+pub(crate) use pictures::{kernel_shape, kernel_tiles};

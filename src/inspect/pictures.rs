@@ -12,10 +12,10 @@ const LARGEST: usize = 2048;
 
 /// Draws the kernels of a convolution, side by side.
 ///
-/// Kernels of three input channels are drawn in colour, one for each output channel, each scaled
-/// from its smallest weight to its largest. Others are gray: a row for each output channel, a
-/// column for each input channel of its group; 0 is mid-gray, and the largest absolute weight of
-/// the row is black or white.
+/// Kernels of three input channels are drawn in colour, those of one in gray, in a square. Others are
+/// gray too: a row for each output channel, a column for each input channel of its group. The middle
+/// between black and white is 0, and the largest absolute weight of a kernel, over its input
+/// channels, is at one end.
 ///
 /// ```
 /// use convnet::{inspect, models::resnet18};
@@ -30,35 +30,43 @@ const LARGEST: usize = 2048;
 /// [`Error::Shape`] unless the weight is `[out, in, kH, kW]` and not empty, [`Error::Argument`] when
 /// memory cannot hold the picture.
 pub fn kernels(weight: &Tensor) -> Result<Image> {
-    let &[outputs, inputs, height, width] = weight.shape() else {
-        return Err(Error::shape("kernels", format!("expected a weight [out, in, kH, kW], got shape {:?}", weight.shape())));
-    };
-    if weight.numel() == 0 {
-        return Err(Error::shape("kernels", format!("the weight is empty: {:?}", weight.shape())));
-    }
-    let values = weight.detach().to_dtype(DType::F32)?.to_vec::<f32>()?;
-    let plane = height * width;
-    let byte = |x: f32| (x * 255.0).round() as u8;
-    let (mut tiles, columns) = (vec![], if inputs == 3 { square(outputs) } else { inputs });
-    for kernel in values.chunks_exact(inputs * plane) {
-        if inputs == 3 {
-            let (low, high) = kernel.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
-            let scaled = |x: f32| byte((x - low) / (high - low).max(f32::MIN_POSITIVE));
-            let pixels = (0..plane).flat_map(|i| [0, 1, 2].map(|c| scaled(kernel[c * plane + i]))).collect();
-            tiles.push(Image::from_bytes([3, height, width], pixels)?);
-        } else {
-            let largest = kernel.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-            for slice in kernel.chunks_exact(plane) {
-                let pixels = slice.iter().map(|x| byte(0.5 + x / (2.0 * largest))).collect();
-                tiles.push(Image::from_bytes([1, height, width], pixels)?);
-            }
-        }
-    }
+    let [outputs, inputs, height, width] = kernel_shape(weight)?;
+    let tiles = kernel_tiles(weight)?;
+    let columns = if matches!(inputs, 1 | 3) { square(outputs) } else { inputs };
     let rows = tiles.len().div_ceil(columns);
     let fits = |factor: usize| rows.max(columns) * (factor * height.max(width) + 1) <= LARGEST;
     let factor = (1..=SIDE / height.max(width)).rev().find(|&factor| fits(factor)).unwrap_or(1);
     let tiles = tiles.iter().map(|tile| enlarged(tile, factor)).collect::<Result<Vec<_>>>()?;
     Image::grid(&tiles, columns, 1)
+}
+
+/// Returns the shape of a convolution's weight, `[out, in, kH, kW]`.
+pub(crate) fn kernel_shape(weight: &Tensor) -> Result<[usize; 4]> {
+    let &[outputs, inputs, height, width] = weight.shape() else {
+        return Err(Error::shape("kernels", format!("expected the weight of a convolution [out, in, kH, kW], got {:?}", weight.shape())));
+    };
+    if weight.numel() == 0 {
+        return Err(Error::shape("kernels", format!("the weight is empty: {:?}", weight.shape())));
+    }
+    Ok([outputs, inputs, height, width])
+}
+
+/// Draws each kernel of three input channels in colour, each input channel of others in gray.
+pub(crate) fn kernel_tiles(weight: &Tensor) -> Result<Vec<Image>> {
+    let [_, inputs, height, width] = kernel_shape(weight)?;
+    let values = weight.detach().to_dtype(DType::F32)?.to_vec::<f32>()?;
+    let plane = height * width;
+    let channels = if inputs == 3 { 3 } else { 1 };
+    let mut tiles = Vec::new();
+    for kernel in values.chunks_exact(inputs * plane) {
+        let largest = kernel.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
+        let byte = |x: f32| ((0.5 + 0.5 * (x / largest)) * 255.0).round() as u8;
+        for slices in kernel.chunks_exact(channels * plane) {
+            let pixels = (0..plane).flat_map(|at| (0..channels).map(move |channel| byte(slices[channel * plane + at]))).collect();
+            tiles.push(Image::from_bytes([channels, height, width], pixels)?);
+        }
+    }
+    Ok(tiles)
 }
 
 /// Draws the maps of a layer's output, side by side, each from its smallest number to its largest

@@ -6,7 +6,7 @@ use convnet::{Result, Tensor, inspect, manual_seed, models, no_grad};
 
 #[test]
 fn kernels_of_three_channels_are_drawn_in_colour_and_others_by_input() {
-    let weight = Tensor::from_vec((0..2 * 3 * 4).map(|i| i as f32).collect(), [2, 3, 2, 2]).unwrap();
+    let weight = Tensor::from_vec((-10..14).map(|i| i as f32).collect(), [2, 3, 2, 2]).unwrap();
     // A row of two kernels, each enlarged 14 times, between lines of one pixel.
     let picture = inspect::kernels(&weight).unwrap();
     assert_eq!(picture.shape(), [3, 30, 59]);
@@ -14,14 +14,15 @@ fn kernels_of_three_channels_are_drawn_in_colour_and_others_by_input() {
         let channels = picture.channels();
         picture.bytes().unwrap()[(row * picture.width() + column) * channels..][..channels].to_vec()
     };
-    // Elements 0, 4 and 8 of 0 to 11.
-    assert_eq!(pixel(&picture, 1, 1), [0, 93, 185]);
-    assert_eq!(pixel(&picture, 28, 57), [70, 162, 255]);
+    // Elements -10, -6 and -2 of -10 to 1, and 5, 9 and 13 of 2 to 13; 0 would be 127.5.
+    assert_eq!(pixel(&picture, 1, 1), [0, 51, 102]);
+    assert_eq!(pixel(&picture, 28, 57), [177, 216, 255]);
     let signed = Tensor::from_vec(vec![-2f32, 0.0, 1.0, 0.0, 0.0, 4.0], [3, 2, 1, 1]).unwrap();
     let picture = inspect::kernels(&signed).unwrap();
     assert_eq!(picture.shape(), [1, 3 * 29 + 1, 2 * 29 + 1]);
     let rows = [0, 1, 2].map(|row| [0, 1].map(|column| pixel(&picture, 29 * row + 1, 29 * column + 1)[0]));
     assert_eq!(rows, [[0, 128], [255, 128], [128, 255]]);
+    assert_eq!(inspect::kernels(&Tensor::zeros([6, 1, 5, 5])).unwrap().shape(), [1, 2 * 26 + 1, 3 * 26 + 1]);
     assert!(inspect::kernels(&Tensor::zeros([3, 2])).is_err() && inspect::kernels(&Tensor::zeros([0, 3, 2, 2])).is_err());
     assert_eq!(inspect::feature_maps(&Tensor::zeros([5, 4, 6])).unwrap().shape(), [3, 11, 22]);
     assert!(inspect::feature_maps(&Tensor::zeros([2, 5, 4, 6])).is_err());

@@ -22,6 +22,7 @@ use crate::chart::Chart;
 pub use crate::chart::Curve;
 use crate::data::Image;
 use crate::error::{Error, Result};
+use crate::inspect::{kernel_shape, kernel_tiles};
 use crate::io::write_file;
 use crate::tensor::Tensor;
 use crate::train::metrics::ConfusionMatrix;
@@ -167,9 +168,9 @@ impl HtmlReport {
         self.section(title.as_ref(), &html)
     }
 
-    /// Adds pictures of a convolution's kernels, `[O, I, H, W]`; at most 128. With three input
-    /// channels they are colours, otherwise the mean over the input channels is shown. The middle
-    /// between black and white is 0.
+    /// Adds pictures of a convolution's kernels, `[out, in, kH, kW]`; at most 128. With three input
+    /// channels they are colours, otherwise the mean over the input channels is shown, in the colours
+    /// of [`inspect::kernels`](crate::inspect::kernels).
     pub fn kernels(mut self, weight: &Tensor) -> HtmlReport {
         let html = self.part(kernel_pictures(weight));
         self.section("Kernels of the first layer", &html)
@@ -274,29 +275,19 @@ fn picture_grid(pictures: &[ReportPicture]) -> Result<String> {
 }
 
 fn kernel_pictures(weight: &Tensor) -> Result<String> {
-    let &[kernels, inputs, height, width] = weight.shape() else {
-        return Err(Error::shape("kernels", format!("expected the weight of a convolution [O, I, H, W], got {:?}", weight.shape())));
-    };
-    if kernels * inputs * height * width == 0 {
-        return Err(Error::shape("kernels", format!("the weight {:?} has no elements", weight.shape())));
-    }
-    let values = weight.to_dtype(crate::DType::F32)?.to_vec::<f32>()?;
-    let plane = height * width;
-    let channels = if inputs == 3 { 3 } else { 1 };
+    let [kernels, inputs, height, width] = kernel_shape(weight)?;
     let shown = kernels.min(MOST_KERNELS);
     let mut html = format!("<p class=\"quiet\">{shown} of {kernels} kernels of {height}×{width}");
-    html += if matches!(inputs, 1 | 3) { ".</p>" } else { ", the mean over the input channels.</p>" };
+    let mut weight = weight.detach().narrow(0, 0, shown)?;
+    if matches!(inputs, 1 | 3) {
+        html += ".</p>";
+    } else {
+        html += ", the mean over the input channels.</p>";
+        weight = weight.mean_keepdim(1)?;
+    }
     html += "<div class=\"kernels\">";
-    for (i, kernel) in values.chunks(inputs * plane).take(shown).enumerate() {
-        let value = |channel: usize, at: usize| match channels {
-            3 => kernel[channel * plane + at],
-            _ => kernel.iter().skip(at).step_by(plane).sum::<f32>() / inputs as f32,
-        };
-        let pixels: Vec<f32> =
-            (0..plane).flat_map(|at| (0..channels).map(move |channel| (channel, at))).map(|(channel, at)| value(channel, at)).collect();
-        let largest = pixels.iter().filter(|pixel| pixel.is_finite()).fold(f32::MIN_POSITIVE, |largest, pixel| largest.max(pixel.abs()));
-        let scaled = pixels.iter().map(|pixel| 0.5 + 0.5 * pixel / largest).collect();
-        html += &picture(&Image::from_floats([channels, height, width], scaled)?, &format!("kernel {i}"))?;
+    for (i, kernel) in kernel_tiles(&weight)?.iter().enumerate() {
+        html += &picture(kernel, &format!("kernel {i}"))?;
     }
     Ok(html + "</div>")
 }

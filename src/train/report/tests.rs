@@ -1,5 +1,6 @@
 use std::fs;
 
+use super::html::base64;
 use super::*;
 
 /// A name that would end every kind of element or attribute.
@@ -92,6 +93,20 @@ fn report_has_every_section_and_needs_nothing_from_outside() {
 }
 
 #[test]
+fn kernels_are_scaled_around_zero_and_averaged_over_more_than_three_channels() {
+    let html =
+        |weight: Vec<f32>, shape: [usize; 4]| HtmlReport::new("a").kernels(&Tensor::from_vec(weight, shape).unwrap()).to_html().unwrap();
+    let has = |html: &str, shape, bytes: Vec<u8>| {
+        let png = Image::from_bytes(shape, bytes).unwrap().encode_png().unwrap();
+        assert!(html.contains(&base64(&png)), "{html}");
+    };
+    let coloured = html(vec![-2.0, 0.0, 1.0, 0.0, 0.0, 4.0], [2, 3, 1, 1]);
+    has(&coloured, [3, 1, 1], vec![0, 128, 191]);
+    has(&coloured, [3, 1, 1], vec![128, 128, 255]);
+    has(&html(vec![1.0, -3.0, 1.0, 1.0], [1, 2, 1, 2]), [1, 1, 2], vec![255, 0]);
+}
+
+#[test]
 fn texts_from_outside_are_escaped_wherever_they_stand() {
     let classes = [EVIL, "b"];
     let html = full(&classes)
@@ -128,7 +143,7 @@ fn parts_that_cannot_be_shown_are_the_error_of_the_end_and_write_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("report.html");
     let error = HtmlReport::new("a").kernels(&Tensor::zeros([4, 4])).figures(&[("a", "b")]).save(&path).unwrap_err();
-    assert!(error.to_string().contains("[O, I, H, W]"), "{error}");
+    assert!(error.to_string().contains("[out, in, kH, kW]"), "{error}");
     let error = HtmlReport::new("a").pictures("b", &[ReportPicture::new(Image::new(7, 2, 2).unwrap(), "a", "b")]).save(&path).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
     assert!(!path.exists());
