@@ -7,10 +7,16 @@
 //! The model can be an ONNX file (`--features onnx`, `--model net.onnx`), which has its weights in
 //! it and, if `onnx::Export` wrote it with them, the preprocessing and the names of the classes.
 //!
-//! Weights are a `.pth` file of PyTorch, safetensors or `.npz`, with torchvision's or timm's names.
+//! Weights are a checkpoint of the example `train`, or a `.pth` file of PyTorch, safetensors or
+//! `.npz`, with torchvision's or timm's names.
 //! Pictures are JPEG or PNG files; each is resized, cropped and normalised as the model's library
 //! does it.
 
+#[path = "common/model.rs"]
+#[allow(dead_code)] // It also makes models.
+mod weights;
+
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
 use std::io::Write;
@@ -21,7 +27,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, ImageClassification, Rng};
 use convnet::nn::{Module, ModuleExt};
-use convnet::{Tensor, inspect, models, no_grad, weights};
+use convnet::{Tensor, inspect, models, no_grad};
 
 /// Classify pictures; prints the most probable classes first.
 #[derive(Parser)]
@@ -32,7 +38,7 @@ struct Options {
     /// A registered architecture, such as resnet50, or, with the feature `onnx`, an ONNX file
     #[arg(long)]
     model: String,
-    /// Weights of the architecture: .pth, .safetensors or .npz
+    /// Weights of the architecture: a checkpoint of `train`, .pth, .safetensors or .npz
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// How many classes to print for each picture
@@ -49,7 +55,7 @@ struct Options {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Write Grad-CAM of each picture's most probable class: a PNG or JPEG file, or a folder for
-    /// several pictures
+    /// several pictures, with NAME-cam.png in it for each
     #[arg(long, value_name = "OUT")]
     cam: Option<PathBuf>,
     /// Print JSON
@@ -91,11 +97,11 @@ fn run(options: Options) -> Fallible<()> {
         in_network += start.elapsed();
         found.extend(most_probable(&probabilities, options.top)?.into_iter().take(count));
     }
+    let count = found.len() as f64;
+    let (all, in_network) = (start.elapsed().as_secs_f64() / count, in_network.as_secs_f64() / count);
     if let Some(out) = &options.cam {
         write_cams(&options, &*model, &preprocessing, &found, out)?;
     }
-    let count = found.len() as f64;
-    let (all, in_network) = (start.elapsed().as_secs_f64() / count, in_network.as_secs_f64() / count);
 
     let text = if options.json {
         let pictures = options.pictures.iter().zip(&found).map(|(path, top)| {
@@ -137,6 +143,7 @@ fn write_cams(
     if options.pictures.len() > 1 {
         fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     }
+    let mut written = HashSet::new();
     for (path, top) in options.pictures.iter().zip(found) {
         let picture = Image::open(path)?;
         let mut input = picture.clone();
@@ -144,11 +151,23 @@ fn write_cams(
         let x = input.to_tensor().unsqueeze(0)?;
         let layer = inspect::last_maps(model, x.shape())?;
         let heat = inspect::grad_cam(model, &layer, &x, top.first().map(|&(class, _)| class))?;
-        let name = || format!("{}-cam.png", path.file_stem().unwrap_or_default().to_string_lossy());
-        let file = if options.pictures.len() > 1 { out.join(name()) } else { out.to_path_buf() };
+        let file = if options.pictures.len() > 1 { out.join(new_name(path, &mut written)) } else { out.to_path_buf() };
         preprocessing.view(&picture, 2)?.overlay(&heat)?.save(file)?;
     }
     Ok(())
+}
+
+/// Returns the name of a picture's Grad-CAM, with a number when the name is taken by another
+/// picture's: those of `a/cat.jpg` and `b/cat.png` are `cat-cam.png` and `cat-2-cam.png`.
+fn new_name(path: &Path, taken: &mut HashSet<String>) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut name = format!("{stem}-cam.png");
+    let mut number = 1;
+    while !taken.insert(name.clone()) {
+        number += 1;
+        name = format!("{stem}-{number}-cam.png");
+    }
+    name
 }
 
 fn read_names(path: &Path) -> Fallible<Vec<String>> {
@@ -205,7 +224,7 @@ fn load(options: &Options) -> Fallible<Network> {
     let path = options.weights.as_ref().ok_or("--weights is missing: the file with the weights of the model")?;
     let names = names.unwrap_or_else(imagenet);
     let model = models::create(&options.model, names.len())?;
-    let state = weights::rename(weights::load(path)?)?;
+    let state = weights::read_weights(path)?;
     model.load_state_dict(&state).map_err(|error| {
         let hint = if options.classes.is_none() { "\n(weights for other classes than ImageNet's need --classes)" } else { "" };
         format!("{} does not fit {} with {} classes: {error}{hint}", path.display(), options.model, names.len())

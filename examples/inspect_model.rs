@@ -9,6 +9,10 @@
 //! maps of the layer at `--path`, and Grad-CAM, Grad-CAM++, saliency and integrated gradients of the
 //! class over the part of the picture that the network sees.
 
+#[path = "common/model.rs"]
+#[allow(dead_code)] // It also makes models.
+mod weights;
+
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use convnet::data::Image;
 use convnet::nn::{Conv2d, Module, ModuleExt};
-use convnet::{Tensor, inspect, models, no_grad, weights};
+use convnet::{Tensor, inspect, models, no_grad};
 
 /// Print layers, shapes and histograms of a network; write its kernels, feature maps, and what it
 /// sees in a picture.
@@ -26,7 +30,7 @@ struct Options {
     /// A registered architecture, such as resnet50
     #[arg(long)]
     model: String,
-    /// Its weights: .pth, .safetensors or .npz [default: new ones]
+    /// Its weights: a checkpoint of `train`, .pth, .safetensors or .npz [default: new ones]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Number of classes
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Fallible<()> {
     let model = models::create(&options.model, options.classes)?;
     if let Some(file) = &options.weights {
-        let state = weights::rename(weights::load(file)?)?;
+        let state = weights::read_weights(file)?;
         model.load_state_dict(&state).map_err(|error| format!("{} does not fit {}: {error}", file.display(), options.model))?;
     }
     model.eval();

@@ -7,12 +7,15 @@ use convnet::train::{Step, Trainer, accuracy};
 
 fn main() -> Result<()> {
     convnet::manual_seed(0);
-    let mut arguments = std::env::args().skip(1);
-    let (train, valid) = match arguments.next() {
-        Some(dir) => (DataLoader::new(Cifar10::train(&dir)?, 128), DataLoader::new(Cifar10::test(&dir)?, 250)),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let epochs = match arguments.get(1).map_or(Ok(5), |epochs| epochs.parse()) {
+        Ok(epochs) if arguments.len() <= 2 => epochs,
+        _ => return Err(Error::msg("expected `lenet_cifar DIR EPOCHS`, EPOCHS a number")),
+    };
+    let (train, valid) = match arguments.first() {
+        Some(dir) => (DataLoader::new(Cifar10::train(dir)?, 128), DataLoader::new(Cifar10::test(dir)?, 250)),
         None => (DataLoader::new(Digits::train(), 128).transform(coloured), DataLoader::new(Digits::test(), 250).transform(coloured)),
     };
-    let epochs = arguments.next().and_then(|epochs| epochs.parse().ok()).unwrap_or(5);
 
     let flips = (RandomHorizontalFlip::new(0.5), RandomVerticalFlip::new(0.5));
     let augment = (flips, RandomRotation::new(10.0), Resize::new([36, 36]), RandomCrop::new([32, 32]));

@@ -5,6 +5,10 @@
 //! cargo run --release --example lenet_mnist -- --data some/dir   # MNIST from there
 //! ```
 
+#[path = "common/model.rs"]
+#[allow(dead_code)] // It also makes models.
+mod weights;
+
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -33,9 +37,9 @@ struct Options {
     /// Passes over the training set [default: 5 for MNIST, 60 for the embedded digits]
     #[arg(long)]
     epochs: Option<u64>,
-    /// Images in a step [default: 64 for MNIST, 32 for the embedded digits]
+    /// Pictures in a batch [default: 64 for MNIST, 32 for the embedded digits]
     #[arg(long)]
-    batch_size: Option<usize>,
+    batch: Option<usize>,
     /// Highest learning rate of the cycle [default: 0.1 for MNIST, 0.02 for the embedded digits]
     #[arg(long)]
     lr: Option<f64>,
@@ -48,9 +52,9 @@ struct Options {
     /// File to write the trained weights to (safetensors)
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// File with weights to start from
+    /// Weights to start from: a checkpoint of `train`, .pth, .safetensors or .npz
     #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    weights: Option<PathBuf>,
     /// Fetch MNIST into data/mnist (or --data) first
     #[cfg(feature = "download")]
     #[arg(long)]
@@ -73,14 +77,14 @@ fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.save {
         check_writable(path)?;
     }
-    let Data { train, test, batch_size, epochs, lr } = Data::find(options)?;
+    let Data { train, test, batch, epochs, lr } = Data::find(options)?;
     let train = train.shuffle(options.seed);
     let (epochs, lr) = (options.epochs.unwrap_or(epochs), options.lr.unwrap_or(lr));
 
     let model = lenet5(10);
-    say(model.summary([batch_size, 1, 28, 28])?);
-    if let Some(path) = &options.model {
-        model.load(path)?;
+    say(model.summary([batch, 1, 28, 28])?);
+    if let Some(path) = &options.weights {
+        weights::load(&model, path)?;
         say(format_args!("starting from {}", path.display()));
     }
 
@@ -140,7 +144,7 @@ fn say(line: impl Display) {
 struct Data {
     train: DataLoader,
     test: DataLoader,
-    batch_size: usize,
+    batch: usize,
     epochs: u64,
     lr: f64,
 }
@@ -168,13 +172,13 @@ impl Data {
             PLACES.join(" or "),
             PLACES[0]
         ));
-        let batch_size = options.batch_size.unwrap_or(32);
-        let loader = |digits| DataLoader::new(digits, batch_size).transform(Resize::new([28, 28]));
+        let batch = options.batch.unwrap_or(32);
+        let loader = |digits| DataLoader::new(digits, batch).transform(Resize::new([28, 28]));
         let normalize = || Normalize::new([0.3], [0.35]);
         Ok(Data {
             train: loader(Digits::train()).transform(normalize()).workers(1),
             test: loader(Digits::test()).transform(normalize()),
-            batch_size,
+            batch,
             epochs: 60,
             lr: 0.02,
         })
@@ -184,8 +188,8 @@ impl Data {
         let loader = |mnist, batch| DataLoader::new(mnist, batch).transform(Normalize::new([0.1307], [0.3081])).workers(1);
         let (train, test) = (Mnist::train(dir)?, Mnist::test(dir)?);
         say(format_args!("MNIST from {}: {} images to train on, {} to test\n", dir.display(), train.len(), test.len()));
-        let batch_size = options.batch_size.unwrap_or(64);
-        Ok(Data { train: loader(train, batch_size), test: loader(test, 250), batch_size, epochs: 5, lr: 0.1 })
+        let batch = options.batch.unwrap_or(64);
+        Ok(Data { train: loader(train, batch), test: loader(test, 250), batch, epochs: 5, lr: 0.1 })
     }
 }
 
