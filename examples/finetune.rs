@@ -97,6 +97,8 @@ fn finetune(mut options: Options) -> Result<()> {
     }
     models::replace_head(&mut model, splits.classes.len())?;
     freeze(&model, &options.freeze)?;
+    // The normalisations of frozen parts keep their running statistics in `fit`.
+    model.eval();
     let trained: usize = model.parameters().iter().filter(|parameter| !parameter.is_frozen()).map(|parameter| parameter.numel()).sum();
     say(format_args!("{}: {trained} of {} parameters are trained", options.model, model.num_parameters()));
 
@@ -106,7 +108,6 @@ fn finetune(mut options: Options) -> Result<()> {
         .epochs(options.epochs)
         .seed(options.data.seed)
         .fit(&train, &valid, |model, Batch { images, labels }| {
-            rest(model);
             let logits = model.forward(images)?;
             let classes = if labels.ndim() == 2 { labels.argmax(1)? } else { labels.clone() };
             Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, &classes)?))
@@ -146,16 +147,5 @@ fn freeze(model: &dyn Module, prefixes: &[String]) -> Result<()> {
         }
         [none] if none == "none" => Ok(()),
         prefixes => prefixes.iter().try_for_each(|prefix| model.freeze(prefix).map(|_| ())),
-    }
-}
-
-/// Puts the modules whose parameters are all frozen into evaluation mode: their normalisations use
-/// their running statistics.
-fn rest(model: &dyn Module) {
-    for (_, module) in model.named_modules() {
-        let parameters = module.parameters();
-        if !parameters.is_empty() && parameters.iter().all(|parameter| parameter.is_frozen()) {
-            module.eval();
-        }
     }
 }

@@ -311,6 +311,36 @@ fn averaged_weights_are_validated_and_left_in_the_model_with_statistics_of_their
 }
 
 #[test]
+fn frozen_parts_keep_their_statistics_in_each_epoch() {
+    let (model, (train, valid)) = (network(), loaders());
+    let statistics = |model: &Sequential| model.try_get("1").unwrap().state_dict();
+    let fit = |model: &Sequential, epochs| {
+        let trainer = Trainer::new(model, Sgd::new(model.parameters(), 0.05)).epochs(epochs).progress(false);
+        let trainer = trainer.average(Swa::new()).update_batch_norm(true);
+        let dropout = std::cell::Cell::new(0);
+        let step = |model: &Sequential, batch: &Batch| {
+            dropout.set(dropout.get() + usize::from(model.try_get("5")?.is_training()));
+            classify(model, batch)
+        };
+        trainer.fit(&train, &valid, step).unwrap();
+        dropout.get()
+    };
+    // By hand: one part is in evaluation mode, the others train.
+    model.freeze("1").unwrap();
+    model.try_get("1").unwrap().eval();
+    let before = statistics(&model);
+    assert_eq!(fit(&model, 2), 46);
+    assert!(statistics(&model).difference(&before).unwrap().is_empty() && !model.is_training());
+    // After a run all is in evaluation mode: what is not frozen trains again.
+    assert_eq!(fit(&model, 1), 23);
+    assert!(statistics(&model).difference(&before).unwrap().is_empty());
+    model.unfreeze("").unwrap();
+    // The new statistics of the average take passes of their own, before the validation and at the end.
+    assert_eq!(fit(&model, 1), 3 * 23);
+    assert!(!statistics(&model).difference(&before).unwrap().is_empty());
+}
+
+#[test]
 fn best_checkpoint_is_kept_and_old_ones_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (model, (train, valid)) = (network(), loaders());

@@ -34,7 +34,6 @@ pub use containers::{
 };
 #[cfg(test)]
 pub(crate) use inspect::check_fields;
-pub(crate) use inspect::summary::in_evaluation;
 pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
 pub use layers::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, CELU, Conv1d,
@@ -46,10 +45,10 @@ pub use layers::{
 pub(crate) use layers::{JoinSum, average_statistics, synchronized};
 pub(crate) use module::layer::is_observed;
 pub(crate) use module::macros::visit_with;
-pub(crate) use module::near_names;
 pub(crate) use module::parameter::as_constants;
 pub use module::{
     AsModule, Buffer, ChannelScale, Copier, Item, Layer, LayerPath, Module, Parameter, Parts, PartsMut, TrainingMode, Visit, Visitor, block,
 };
+pub(crate) use module::{Modes, in_evaluation, keeping_modes, near_names};
 pub use module_ext::ModuleExt;
 pub use state::{LoadReport, StateDict, StateDifference};

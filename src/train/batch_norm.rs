@@ -1,8 +1,10 @@
 //! New running statistics of batch normalisations.
 
+use std::collections::HashSet;
+
 use crate::autograd::no_grad;
 use crate::error::{Error, Result};
-use crate::nn::{Buffer, Item, Module, Visitor, average_statistics};
+use crate::nn::{Buffer, Item, Module, Visitor, average_statistics, keeping_modes};
 use crate::tensor::Tensor;
 
 /// Recomputes the running statistics of all batch normalisations as the equal average over batches
@@ -16,71 +18,59 @@ use crate::tensor::Tensor;
 /// The errors of the batches and of the model, and [`Error::Argument`] when there is no batch; then
 /// the statistics are those from before.
 pub fn update_batch_norm(model: &dyn Module, batches: impl IntoIterator<Item = Result<Tensor>>) -> Result<()> {
-    with_new_statistics(model, || {
-        let mut count = 0;
-        for batch in batches {
-            model.forward(&batch?)?;
-            count += 1;
-        }
-        Ok(count)
+    keeping_modes(model, || {
+        model.train();
+        with_new_statistics(model, || {
+            let mut count = 0;
+            for batch in batches {
+                model.forward(&batch?)?;
+                count += 1;
+            }
+            Ok(count)
+        })
     })
 }
 
-/// Runs passes through the model in training mode, without recording, that take the running
-/// statistics anew; `passes` returns their number. After an error they are those from before.
+/// Runs passes through the model, without recording, that take the running statistics of the layers
+/// in training mode anew; `passes` returns their number. After an error they are those from before.
 pub(super) fn with_new_statistics(model: &dyn Module, passes: impl FnOnce() -> Result<u64>) -> Result<()> {
     let statistics = running_statistics(model);
     if statistics.is_empty() {
         return Ok(());
     }
     let before: Vec<Tensor> = statistics.iter().map(|(_, buffer)| buffer.tensor()).collect();
-    let modes = training_modes(model);
     let outcome = no_grad(|| {
         average_statistics(|| {
             for (name, buffer) in &statistics {
                 let value = if name.ends_with("running_var") { 1.0 } else { 0.0 };
                 buffer.set(&buffer.tensor().try_full_like(value)?)?;
             }
-            model.train();
             if passes()? > 0 { Ok(()) } else { Err(Error::argument("update_batch_norm", "there are no batches to take statistics of")) }
         })
     });
-    set_training_modes(model, &modes);
     if outcome.is_err() {
         statistics.iter().zip(&before).try_for_each(|((_, buffer), value)| buffer.set(value))?;
     }
     outcome
 }
 
-/// Returns the buffers of all batch normalisations: a mean, a variance and a count below one path.
+/// Returns the buffers of all batch normalisations in training mode: a mean, a variance and a count
+/// below one path.
 fn running_statistics(model: &dyn Module) -> Vec<(String, Buffer)> {
     let buffers = model.named_buffers();
     let names = ["running_mean", "running_var", "num_batches_tracked"];
     let layer = |name: &str| names.iter().find_map(|end| name.strip_suffix(end)).map(str::to_string);
     let counted: Vec<String> = buffers.iter().filter_map(|(name, _)| name.strip_suffix(names[2]).map(str::to_string)).collect();
-    buffers.into_iter().filter(|(name, _)| layer(name).is_some_and(|layer| counted.contains(&layer))).collect()
-}
-
-/// Returns the modes of all modules, in visiting order.
-fn training_modes(model: &dyn Module) -> Vec<bool> {
-    let mut modes = vec![];
-    Visitor::walk(model, &mut |_, item| {
-        if let Item::TrainingMode(mode) = item {
-            modes.push(mode.is_training());
-        }
-    });
-    modes
-}
-
-fn set_training_modes(model: &dyn Module, modes: &[bool]) {
-    let mut modes = modes.iter();
-    Visitor::walk(model, &mut |_, item| {
+    let mut training = HashSet::new();
+    Visitor::walk(model, &mut |path, item| {
         if let Item::TrainingMode(mode) = item
-            && let Some(&training) = modes.next()
+            && mode.is_training()
         {
-            mode.set_training(training);
+            training.insert(if path.is_empty() { String::new() } else { format!("{path}.") });
         }
     });
+    let wanted = |layer: &String| counted.contains(layer) && training.contains(layer);
+    buffers.into_iter().filter(|(name, _)| layer(name).is_some_and(|layer| wanted(&layer))).collect()
 }
 
 #[cfg(test)]

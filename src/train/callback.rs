@@ -83,7 +83,7 @@ pub trait Callback: Send {
         Ok(())
     }
 
-    /// Runs after an epoch and its validation.
+    /// Runs after an epoch and its validation, with the model in evaluation mode.
     ///
     /// # Errors
     /// An error ends the run.

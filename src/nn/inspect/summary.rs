@@ -7,9 +7,9 @@ use crate::autograd::no_grad;
 use crate::error::{Error, Result};
 use crate::io::text_table::{self, grouped};
 use crate::kernels::runtime::arrays::MapEach;
-use crate::nn::module::Module;
 use crate::nn::module::layer::{Call, Trace, trace};
 use crate::nn::module::visitor::{Item, Visitor};
+use crate::nn::module::{Module, in_evaluation};
 use crate::tensor::meta;
 use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
@@ -256,32 +256,6 @@ fn flatten(nodes: &[Node], at: usize, rows: &mut Vec<SummaryRow>) {
         rows[own].multiply_adds = rows[own].multiply_adds.saturating_add(multiply_adds);
         rows[own].activation_bytes = rows[own].activation_bytes.saturating_add(activation_bytes);
     }
-}
-
-/// Runs `body` with everything inside `module` switched to evaluation, then restores the switches.
-pub(crate) fn in_evaluation<R>(module: &dyn Module, body: impl FnOnce() -> R) -> R {
-    struct Restore<'a>(&'a dyn Module, Vec<bool>);
-    impl Drop for Restore<'_> {
-        fn drop(&mut self) {
-            let mut before = self.1.iter();
-            Visitor::walk(self.0, &mut |_, item| {
-                if let Item::TrainingMode(mode) = item
-                    && let Some(&training) = before.next()
-                {
-                    mode.set_training(training);
-                }
-            });
-        }
-    }
-    let mut modes = vec![];
-    Visitor::walk(module, &mut |_, item| {
-        if let Item::TrainingMode(mode) = item {
-            modes.push(mode.is_training());
-        }
-    });
-    let _restore = Restore(module, modes);
-    module.eval();
-    body()
 }
 
 impl fmt::Display for Summary {

@@ -2,6 +2,7 @@
 
 pub(crate) mod layer;
 pub(crate) mod macros;
+mod modes;
 pub(crate) mod parameter;
 mod parts;
 mod queries;
@@ -9,6 +10,7 @@ pub(crate) mod visitor;
 mod wrappers;
 
 pub use layer::{Layer, LayerPath, TrainingMode, block};
+pub(crate) use modes::{Modes, in_evaluation, keeping_modes};
 pub use parameter::{Buffer, Parameter};
 pub use parts::{Copier, Parts, PartsMut};
 pub(crate) use queries::near_names;

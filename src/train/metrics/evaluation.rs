@@ -3,7 +3,7 @@
 use crate::autograd::no_grad;
 use crate::data::{Batch, DataLoader};
 use crate::error::{Error, Result};
-use crate::nn::Module;
+use crate::nn::{Module, in_evaluation};
 use crate::tensor::Tensor;
 use crate::train::number_of;
 
@@ -74,15 +74,13 @@ impl Metrics {
 }
 
 /// Computes cross-entropy and accuracy of a model on all batches of a loader, in evaluation mode
-/// and without recording; the model's mode is restored afterwards.
+/// and without recording; afterwards each module has its former mode.
 ///
 /// # Errors
 /// The errors of the loader and the model, and [`Error::Training`] for a loss that is not a finite
 /// number.
 pub fn evaluate<M: Module + ?Sized>(model: &M, loader: &DataLoader) -> Result<Metrics> {
-    let was_training = model.is_training();
-    model.eval();
-    let metrics = no_grad(|| {
+    let pass = || {
         let mut metrics = Metrics::default();
         for batch in loader.epoch(0) {
             let Batch { images, labels } = batch?;
@@ -90,19 +88,27 @@ pub fn evaluate<M: Module + ?Sized>(model: &M, loader: &DataLoader) -> Result<Me
             metrics.add(&logits.cross_entropy(&labels)?, &logits, &labels)?;
         }
         Ok(metrics)
-    });
-    if was_training {
-        model.train();
-    }
-    metrics
+    };
+    in_evaluation(model.as_module(), || no_grad(pass))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Digits;
+    use crate::nn::{BatchNorm2d, Dropout, Flatten, Linear, ModuleExt, Sequential};
 
     fn labels(values: &[i64]) -> Tensor {
         Tensor::from_slice(values, [values.len()]).unwrap()
+    }
+
+    #[test]
+    fn frozen_parts_stay_in_evaluation_mode() {
+        let model = Sequential::new().push(BatchNorm2d::new(1)).push(Flatten).push(Dropout::new(0.5)).push(Linear::new(64, 10));
+        let [frozen, learning] = ["0", "2"].map(|path| model.try_get(path).unwrap());
+        frozen.eval();
+        evaluate(&model, &DataLoader::new(Digits::test(), 360)).unwrap();
+        assert!(!frozen.is_training() && learning.is_training());
     }
 
     #[test]

@@ -97,6 +97,13 @@ impl Step {
 /// [`resume`](Trainer::resume), a run that was killed at any instant goes on from its last
 /// checkpoint, in the middle of an epoch too, and ends with the same bits.
 ///
+/// # Frozen parts
+/// Parts of the model that are in evaluation mode when the run starts stay in it: batch
+/// normalisations there keep their running statistics (Lightning's rule). A model that is in
+/// evaluation mode as a whole, as after another run, is put into training mode, apart from modules
+/// whose parameters are all frozen. Each epoch starts with these modes; validation and
+/// [`after_epoch`](Callback::after_epoch) run in evaluation mode.
+///
 /// # Names of metrics
 /// The means over an epoch are `train/loss`, `train/NAME`, `valid/loss`, `valid/NAME`. Logs also get
 /// `learning_rate`, and for single steps `step/loss` and `step/NAME`.

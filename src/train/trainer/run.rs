@@ -12,7 +12,7 @@ use crate::autograd::{Gradients, no_grad};
 use crate::data::samplers::Share;
 use crate::data::{Collate, DataLoader, Rng};
 use crate::error::{Context as _, Error, Result};
-use crate::nn::{Module, ModuleExt, StateDict};
+use crate::nn::{Modes, Module, ModuleExt, StateDict, in_evaluation, keeping_modes};
 use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
 use crate::tensor::Tensor;
 use crate::train::batch_norm::with_new_statistics;
@@ -24,6 +24,8 @@ type Means = BTreeMap<String, Mean>;
 
 pub(super) struct Run<'a, 'l, M: Module, S: Collate, F> {
     trainer: Trainer<'a, M>,
+    /// The modes in which the model's parts are trained.
+    modes: Modes,
     parallel: Option<DataParallel<'a, M>>,
     train: &'l DataLoader<S>,
     valid: Option<&'l DataLoader<S>>,
@@ -86,6 +88,8 @@ where
             }
             None => None,
         };
+        let model: &dyn Module = trainer.model;
+        let modes = if model.is_training() { Modes::of(model) } else { Modes::for_training(model) };
         let epochs = if trainer.steps.is_none() { Some(trainer.epochs.unwrap_or(1)) } else { trainer.epochs };
         let steps_of_epoch = batches.div_ceil(trainer.accumulate) as u64;
         let steps = [epochs.map(|epochs| epochs.saturating_mul(steps_of_epoch)), trainer.steps].into_iter().flatten().min().unwrap_or(0);
@@ -99,6 +103,7 @@ where
         Ok(Run {
             progress: Progress::new(trainer.progress, epochs),
             interrupt: Interrupt::new(trainer.ctrl_c, trainer.stop_flag.take()),
+            modes,
             trainer,
             parallel,
             train,
@@ -174,7 +179,6 @@ where
     /// Trains for the rest of an epoch together with other ranks and ends it; returns whether it
     /// was interrupted.
     fn parallel_epoch(&mut self, mut parallel: DataParallel<'a, M>) -> Result<bool> {
-        self.trainer.model.train();
         self.progress.begin(self.epoch, self.batch, self.batches);
         let mut steps = parallel.epoch_from(self.train, self.epoch, self.batch, self.trainer.seed);
         let mut interrupted = false;
@@ -211,10 +215,10 @@ where
     /// Trains for the rest of an epoch and ends it; returns whether it was interrupted.
     fn epoch(&mut self) -> Result<bool> {
         self.partial = None;
+        self.modes.set(self.trainer.model.as_module());
         if let Some(parallel) = self.parallel.take() {
             return self.parallel_epoch(parallel);
         }
-        self.trainer.model.train();
         let mut batches = self.train.epoch_from(self.epoch, self.batch);
         self.progress.begin(self.epoch, self.batch, self.batches);
         let mut pending: Option<(Gradients, usize)> = None;
@@ -383,7 +387,7 @@ where
             metrics,
             stop: &mut self.stop,
         };
-        trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_epoch(&mut state))
+        in_evaluation(trainer.model, || trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_epoch(&mut state)))
     }
 
     /// Returns whether this process writes the files of the run.
@@ -402,7 +406,7 @@ where
             return Ok(());
         }
         let (step_of, model, epoch, seed) = (&mut self.step_of, self.trainer.model, self.epoch, self.trainer.seed);
-        with_new_statistics(model, || {
+        let passes = || {
             let mut count = 0;
             for batch in self.train.epoch(epoch) {
                 let batch = batch?;
@@ -410,6 +414,10 @@ where
                 count += 1;
             }
             Ok(count)
+        };
+        keeping_modes(model, || {
+            self.modes.set(model);
+            with_new_statistics(model, passes)
         })
     }
 
@@ -426,8 +434,11 @@ where
     }
 
     fn validate(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
+        in_evaluation(self.trainer.model, || self.values_of_validation(valid))
+    }
+
+    fn values_of_validation(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
         let model = self.trainer.model;
-        model.eval();
         let mut means = Means::new();
         let share = self.parallel.as_ref().map_or(Share::ALL, DataParallel::share_of_batches);
         let mut batches = valid.share_from(0, 0, 1, share);
