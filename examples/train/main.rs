@@ -24,6 +24,7 @@ use convnet::data::Batch;
 use convnet::ops::CrossEntropyOptions;
 use convnet::train::{
     Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Group, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
+    lower_is_better,
 };
 use convnet::{Context as _, Error, Result};
 use options::Options;
@@ -64,7 +65,7 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
     ));
 
     let (run, optimizer) = (&options.run, options.optimizer.build(&model)?);
-    let maximize = !run.monitor.contains("loss");
+    let maximize = !lower_is_better(&run.monitor);
     let steps_of_epoch = train.len().div_ceil(run.accumulate.max(1)).max(1) as u64;
     let steps = run.total_steps(steps_of_epoch);
     let total = if options.schedule.every() == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) };
@@ -99,8 +100,7 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
         trainer = trainer.average(Swa::new()).average_every(Every::Epoch, epoch - 1);
     }
     if let Some(patience) = run.patience {
-        let stopping = EarlyStopping::on(&run.monitor).patience(patience);
-        trainer = trainer.callback(if maximize { stopping.maximize() } else { stopping });
+        trainer = trainer.callback(EarlyStopping::on(&run.monitor).patience(patience));
     }
     if let Some(group) = group {
         trainer = trainer.distributed(distributed::settings(group, &options.run));

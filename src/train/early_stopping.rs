@@ -3,11 +3,13 @@
 use crate::error::{Error, Result};
 use crate::nn::StateDict;
 use crate::tensor::{DType, Tensor};
+use crate::train::lower_is_better;
 
 /// Decides to stop training when a metric has not improved for some updates.
 ///
-/// An improvement is a value that is lower than the best so far by more than
-/// [`min_delta`](EarlyStopping::min_delta), or higher after [`maximize`](EarlyStopping::maximize).
+/// An improvement is a value that is better than the best so far by more than
+/// [`min_delta`](EarlyStopping::min_delta): lower or higher, as [`lower_is_better`] judges by the
+/// metric's name, unless [`minimize`](EarlyStopping::minimize) says otherwise.
 /// A value that is not a number is none. These are the rules of Keras and of Lightning.
 ///
 /// ```
@@ -23,16 +25,16 @@ pub struct EarlyStopping {
     metric: String,
     patience: u64,
     min_delta: f64,
-    maximize: bool,
+    minimize: bool,
     best: Option<f64>,
     waited: u64,
 }
 
 impl EarlyStopping {
-    /// Makes a rule for the metric of this name: lower is better, a patience of 3, any improvement
-    /// counts.
+    /// Makes a rule for the metric of this name: a patience of 3, any improvement counts.
     pub fn on(metric: impl Into<String>) -> EarlyStopping {
-        EarlyStopping { metric: metric.into(), patience: 3, min_delta: 0.0, maximize: false, best: None, waited: 0 }
+        let metric = metric.into();
+        EarlyStopping { minimize: lower_is_better(&metric), metric, patience: 3, min_delta: 0.0, best: None, waited: 0 }
     }
 
     /// Sets the number of updates in a row without an improvement after which to stop. Both 0 and 1
@@ -48,10 +50,10 @@ impl EarlyStopping {
         EarlyStopping { min_delta: min_delta.abs(), ..self }
     }
 
-    /// Treats higher values as better: an accuracy.
+    /// Sets whether lower values of the metric are better.
     #[must_use]
-    pub fn maximize(self) -> EarlyStopping {
-        EarlyStopping { maximize: true, ..self }
+    pub fn minimize(self, minimize: bool) -> EarlyStopping {
+        EarlyStopping { minimize, ..self }
     }
 
     /// Records the metric's next value; returns whether to stop.
@@ -59,8 +61,8 @@ impl EarlyStopping {
         let improves = match self.best {
             _ if value.is_nan() => false,
             None => true,
-            Some(best) if self.maximize => value - self.min_delta > best,
-            Some(best) => value + self.min_delta < best,
+            Some(best) if self.minimize => value + self.min_delta < best,
+            Some(best) => value - self.min_delta > best,
         };
         if improves {
             (self.best, self.waited) = (Some(value), 0);
@@ -132,17 +134,30 @@ mod tests {
     fn stops_after_as_many_values_without_improvement_as_the_patience() {
         let on = || EarlyStopping::on("valid/loss");
         assert_eq!(stops_at(on().patience(2), &[1.0, 0.9, 0.95, 0.8, 0.9, 0.8]), Some(5));
-        assert_eq!(stops_at(on().patience(1).maximize(), &[0.1, 0.2, 0.2]), Some(2));
+        assert_eq!(stops_at(on().patience(1).minimize(false), &[0.1, 0.2, 0.2]), Some(2));
         assert_eq!(stops_at(on().patience(2).min_delta(-0.1), &[1.0, 0.95, 0.91, 0.5]), Some(2));
-        assert_eq!(stops_at(on().patience(1).maximize().min_delta(0.1), &[0.5, 0.61, 0.7]), Some(2));
+        assert_eq!(stops_at(on().patience(1).minimize(false).min_delta(0.1), &[0.5, 0.61, 0.7]), Some(2));
         assert_eq!(stops_at(on().patience(0), &[1.0, 0.9, 0.9]), Some(2));
         assert_eq!(stops_at(on().patience(2), &[f64::NAN, 1.0, f64::NAN, f64::NAN]), Some(3));
         assert_eq!(stops_at(on().patience(2), &[f64::INFINITY, 1.0, 0.5]), None);
     }
 
     #[test]
+    fn direction_follows_from_the_name_unless_it_is_set() {
+        for lower in ["loss", "valid/loss", "valid/loss_total", "valid/CrossEntropyLoss", "top1_error", "valid/mae", "RMSE", "perplexity"] {
+            assert!(lower_is_better(lower), "{lower}");
+            assert_eq!(stops_at(EarlyStopping::on(lower).patience(1), &[0.5, 0.4, 0.6]), Some(2), "{lower}");
+        }
+        for higher in ["accuracy", "valid/accuracy", "f1", "valid/r2", "loss/accuracy", "maestro"] {
+            assert!(!lower_is_better(higher), "{higher}");
+            assert_eq!(stops_at(EarlyStopping::on(higher).patience(1), &[0.5, 0.6, 0.4]), Some(2), "{higher}");
+        }
+        assert_eq!(stops_at(EarlyStopping::on("valid/accuracy").minimize(true).patience(1), &[0.5, 0.6]), Some(1));
+    }
+
+    #[test]
     fn snapshot_continues_and_one_that_does_not_fit_is_refused() {
-        let mut stopping = EarlyStopping::on("accuracy").maximize().patience(2);
+        let mut stopping = EarlyStopping::on("accuracy").patience(2);
         let mut restored = stopping.clone();
         restored.load_state(&stopping.state()).unwrap();
         assert_eq!(restored, stopping);

@@ -23,7 +23,7 @@ pub use distributed::{DataParallel, Distributed, Group, ParallelEpoch, Traffic, 
 pub use early_stopping::EarlyStopping;
 pub use log::{CsvLog, JsonLines, LogValue, Logger, TensorBoard};
 pub use lr_range::{LrRange, LrRangeTest, lr_find};
-pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, top_k_accuracy};
+pub use metrics::{Mean, Metric, Metrics, accuracy, evaluate, lower_is_better, top_k_accuracy};
 pub use report::{Curve, HtmlReport, ReportPicture, WorstSamples};
 pub use trainer::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
 

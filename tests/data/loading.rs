@@ -225,6 +225,9 @@ fn broken_sample_fails_or_is_skipped_or_replaced_and_is_named() {
         assert_eq!(error.to_string(), "sample 1 (number 1): damaged");
         let skipping = loader.clone().on_error(OnError::Skip);
         assert_eq!(values(&skipping), [vec![0], vec![2, 3], vec![6, 7]]);
+        let mut epoch = skipping.epoch(0);
+        let counted: Vec<usize> = std::iter::from_fn(|| epoch.next().map(|batch| batch.map(|_| epoch.samples()).unwrap())).collect();
+        assert_eq!(counted, [1, 2, 2]);
         let mut names: Vec<String> = skipping.failures().iter().map(Error::to_string).collect();
         names.sort();
         assert_eq!(names, ["sample 1 (number 1): damaged", "sample 4 (number 4): damaged", "sample 5 (number 5): damaged"]);

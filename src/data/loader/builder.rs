@@ -1,6 +1,7 @@
 //! How one batch is made of samples.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,12 +20,22 @@ pub(super) struct BatchBuilder<S: Collate> {
     pub(super) batch_transforms: Vec<Arc<dyn BatchTransform<S::Batch>>>,
     pub(super) pad: Option<f32>,
     pub(super) on_error: OnError,
-    pub(super) failures: Arc<Mutex<Vec<Error>>>,
+    pub(super) failures: Failures,
     pub(super) batches: Batches,
     /// The batches that this loader makes.
     pub(super) share: Share,
     pub(super) seed: u64,
     pub(super) epoch: u64,
+}
+
+/// The first error of each sample that was skipped or replaced, by the sample's index.
+pub(super) type Failures = Arc<Mutex<BTreeMap<usize, Error>>>;
+
+/// A batch that was made.
+pub(super) struct Made<B> {
+    pub(super) batch: B,
+    /// The number of its samples, without those that were skipped.
+    pub(super) samples: usize,
 }
 
 impl<S: Collate> BatchBuilder<S> {
@@ -35,7 +46,7 @@ impl<S: Collate> BatchBuilder<S> {
 
     /// Makes the batch at a position in the share, or fails early once it is not wanted. Panics
     /// inside of datasets and transforms become errors. `None` when all its samples were skipped.
-    pub(super) fn make(&self, position: usize, wanted: impl Fn() -> bool) -> Result<Option<S::Batch>> {
+    pub(super) fn make(&self, position: usize, wanted: impl Fn() -> bool) -> Result<Option<Made<S::Batch>>> {
         let number = self.share.number(position);
         let indices = self.batches.get(number);
         let mut samples = Vec::with_capacity(indices.len());
@@ -45,7 +56,8 @@ impl<S: Collate> BatchBuilder<S> {
             }
             samples.extend(self.sample_or_substitute(index)?);
         }
-        if samples.is_empty() {
+        let count = samples.len();
+        if count == 0 {
             return Ok(None);
         }
         let finish = || {
@@ -57,7 +69,7 @@ impl<S: Collate> BatchBuilder<S> {
             for transform in &self.batch_transforms {
                 batch = transform.apply(batch, &mut rng)?;
             }
-            Ok(Some(batch))
+            Ok(Some(Made { batch, samples: count }))
         };
         let finish = || Rng::tensors_of_new_batch(self.seed, self.epoch, number as u64, finish);
         catching(finish).with_context(|| format!("batch {number} of samples {}", shortened(indices)))
@@ -74,7 +86,9 @@ impl<S: Collate> BatchBuilder<S> {
             match self.sample(index) {
                 Ok(sample) => return Ok(Some(sample)),
                 Err(error) if self.on_error == OnError::Fail => return Err(error),
-                Err(error) => self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error),
+                Err(error) => {
+                    self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_insert(error);
+                }
             }
         }
         match self.on_error {

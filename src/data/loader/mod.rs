@@ -9,9 +9,9 @@ mod pool;
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use self::builder::BatchBuilder;
+use self::builder::{BatchBuilder, Failures};
 use self::pool::Pool;
 use super::rng::Purpose;
 use super::samplers::{Batches, RandomSampler, Sampler, SequentialSampler, Share};
@@ -46,7 +46,7 @@ pub struct DataLoader<S: Collate = (Image, i64)> {
     batch_transforms: Vec<Arc<dyn BatchTransform<S::Batch>>>,
     pad: Option<f32>,
     on_error: OnError,
-    failures: Arc<Mutex<Vec<Error>>>,
+    failures: Failures,
 }
 
 impl<S: Collate> DataLoader<S> {
@@ -148,9 +148,18 @@ impl<S: Collate> DataLoader<S> {
     }
 
     /// Returns the errors of samples that were skipped or replaced since the last call, each with
-    /// the sample's index and name.
+    /// the sample's index and name, in the order of the dataset. A sample that failed several times,
+    /// as once in each epoch, has its first error. Clones of a loader share the errors.
     pub fn failures(&self) -> Vec<Error> {
-        std::mem::take(&mut self.failures.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+    }
+
+    /// Returns the number of samples that were skipped or replaced since the last call of
+    /// [`failures`](DataLoader::failures), by this loader or another one.
+    pub(crate) fn num_failures(&self, other: Option<&DataLoader<S>>) -> usize {
+        let number = |loader: &DataLoader<S>| loader.failures.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let other = other.filter(|other| !Arc::ptr_eq(&self.failures, &other.failures));
+        number(self) + other.map_or(0, number)
     }
 
     /// Returns the dataset.
@@ -247,7 +256,7 @@ impl<S: Collate> DataLoader<S> {
         let window = self.prefetch.unwrap_or(self.workers.saturating_mul(2)).max(1);
         let workers = self.workers.min(window).min(count.saturating_sub(first));
         let pool = Pool::start(&builder, workers, window, first);
-        Epoch { builder, pool, next: first.min(count), invalid }
+        Epoch { builder, pool, next: first.min(count), samples: 0, invalid }
     }
 }
 
@@ -276,6 +285,8 @@ pub struct Epoch<S: Collate = (Image, i64)> {
     /// `None` makes batches on the calling thread.
     pool: Option<Pool<S::Batch>>,
     next: usize,
+    /// The number of samples in the batch that was returned last.
+    samples: usize,
     invalid: Option<Error>,
 }
 
@@ -285,7 +296,13 @@ impl<S: Collate> Epoch<S> {
         self.next
     }
 
-    /// Returns the indices of a batch's samples in the dataset.
+    /// Returns the number of samples in the batch that was returned last, of which some may have been
+    /// [skipped](OnError::Skip); 0 before the first.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Returns the indices of a batch's samples in the dataset, of those that were skipped too.
     pub fn indices(&self, batch: usize) -> &[usize] {
         self.builder.batches.get(self.builder.share.number(batch))
     }
@@ -319,7 +336,12 @@ impl<S: Collate> Epoch<S> {
         if self.next == count {
             self.pool = None;
         }
-        Some(batch)
+        let made = match batch {
+            Ok(made) => made,
+            Err(error) => return Some(Err(error)),
+        };
+        self.samples = made.as_ref().map_or(0, |made| made.samples);
+        Some(Ok(made.map(|made| made.batch)))
     }
 }
 

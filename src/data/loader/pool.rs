@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::builder::{BatchBuilder, message_of};
+use super::builder::{BatchBuilder, Made, message_of};
 use crate::data::Collate;
 use crate::error::{Error, Result};
 
@@ -32,7 +32,7 @@ struct Shared<B> {
 
 struct State<B> {
     /// `None` for a batch none of whose samples could be read.
-    batches: BTreeMap<usize, Result<Option<B>>>,
+    batches: BTreeMap<usize, Result<Option<Made<B>>>>,
     claimed: usize,
     taken: usize,
 }
@@ -64,7 +64,7 @@ impl<B: Send + 'static> Pool<B> {
 
 impl<B> Pool<B> {
     /// Waits for a batch and returns it.
-    pub(super) fn take(&self, number: usize) -> Result<Option<B>> {
+    pub(super) fn take(&self, number: usize) -> Result<Option<Made<B>>> {
         self.shared.take(number)
     }
 }
@@ -127,7 +127,7 @@ impl<B> Shared<B> {
         }
     }
 
-    fn take(&self, number: usize) -> Result<Option<B>> {
+    fn take(&self, number: usize) -> Result<Option<Made<B>>> {
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.batches.remove(&number) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Checkpoint;
 use crate::error::{Error, Result};
 use crate::io::unwritten;
+use crate::train::lower_is_better;
 
 /// When checkpoints are written, where, and which of them are kept.
 ///
@@ -33,13 +34,15 @@ pub struct Checkpoints {
     keep_last: usize,
     pub(in crate::train) best_metric: Option<String>,
     pub(in crate::train) minimize: Option<bool>,
+    overwrite: bool,
 }
 
 impl Checkpoints {
     /// Keeps checkpoints in a directory, which is made when the first one is written: one after each
     /// epoch, the last three are kept.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Checkpoints {
-        Checkpoints { dir: dir.into(), every_steps: None, every_epochs: None, keep_last: 3, best_metric: None, minimize: None }
+        let dir = dir.into();
+        Checkpoints { dir, every_steps: None, every_epochs: None, keep_last: 3, best_metric: None, minimize: None, overwrite: false }
     }
 
     /// Writes a checkpoint after every `steps` steps of the optimiser.
@@ -60,9 +63,9 @@ impl Checkpoints {
         Checkpoints { keep_last: count.max(1), ..self }
     }
 
-    /// Keeps the checkpoint with the best value of this metric as well. Lower values are better for
-    /// names that end in `loss` or `error`, higher ones for others, unless
-    /// [`minimize`](Checkpoints::minimize) says otherwise.
+    /// Keeps the checkpoint with the best value of this metric as well. Which values are better
+    /// follows from its name ([`lower_is_better`]), unless [`minimize`](Checkpoints::minimize) says
+    /// otherwise.
     #[must_use]
     pub fn keep_best(self, metric: impl Into<String>) -> Checkpoints {
         Checkpoints { best_metric: Some(metric.into()), ..self }
@@ -72,6 +75,13 @@ impl Checkpoints {
     #[must_use]
     pub fn minimize(self, minimize: bool) -> Checkpoints {
         Checkpoints { minimize: Some(minimize), ..self }
+    }
+
+    /// Sets whether a run that starts anew removes the checkpoints of another run in the directory;
+    /// by default it is an error that there are any.
+    #[must_use]
+    pub fn overwrite(self, overwrite: bool) -> Checkpoints {
+        Checkpoints { overwrite, ..self }
     }
 
     /// Returns the directory.
@@ -100,14 +110,30 @@ impl Checkpoints {
         // run.
         let (earlier, later): (Vec<u64>, Vec<u64>) = steps.into_iter().partition(|&other| other <= step);
         let old = earlier.len().saturating_sub(self.keep_last);
-        for step in earlier[..old].iter().chain(&later) {
-            let path = self.path(*step);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(path)(error)),
-                _ => {}
-            }
+        earlier[..old].iter().chain(&later).try_for_each(|&step| remove(&self.path(step)))
+    }
+
+    /// Makes the directory ready for a run that starts anew: without checkpoints.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when there are checkpoints, which are removed only with
+    /// [`overwrite`](Checkpoints::overwrite); [`Error::Io`] when they cannot be.
+    pub(in crate::train) fn start_anew(&self) -> Result<()> {
+        let steps = self.steps().map_err(|error| unwritten("the directory of checkpoints cannot be made", error))?;
+        let best = self.best_path();
+        if self.overwrite {
+            // The best one first, the latest last: what is left after a crash is the run from before.
+            return std::iter::once(best).chain(steps.into_iter().map(|step| self.path(step))).try_for_each(|path| remove(&path));
         }
-        Ok(())
+        if steps.is_empty() && !best.exists() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has the checkpoints of a run: `resume(true)` goes on from them, `Checkpoints::overwrite(true)` removes them; or choose \
+             another directory",
+            self.dir.display()
+        );
+        Err(Error::Training(message))
     }
 
     /// Writes a checkpoint as the best one.
@@ -155,7 +181,8 @@ impl Checkpoints {
         }
     }
 
-    /// Reads the best checkpoint; `None` when there is none.
+    /// Reads the best checkpoint; `None` when there is none. What was best are its
+    /// [`validated_weights`](Checkpoint::validated_weights).
     ///
     /// # Errors
     /// When the checkpoint cannot be read.
@@ -166,8 +193,15 @@ impl Checkpoints {
 
     /// Returns whether a value of the metric is better than another.
     pub(in crate::train) fn is_better(&self, value: f64, best: f64) -> bool {
-        let name = self.best_metric.as_deref().unwrap_or_default();
-        let minimize = self.minimize.unwrap_or(name.ends_with("loss") || name.ends_with("error"));
+        let minimize = self.minimize.unwrap_or_else(|| lower_is_better(self.best_metric.as_deref().unwrap_or_default()));
         if minimize { value < best } else { value > best }
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
+        _ => Ok(()),
     }
 }

@@ -97,6 +97,22 @@ impl Checkpoint {
         Ok(tensors.filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_string(), tensor.clone()))).collect())
     }
 
+    /// Returns the weights that a [`Trainer`](crate::train::Trainer) validates, for use after the
+    /// run: the average of the weights, where the run has one, with the buffers that belong to it;
+    /// else those of the model.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] when the checkpoint has no section `model`.
+    pub fn validated_weights(&self) -> Result<StateDict> {
+        let (model, average) = (self.section("model")?, self.section("average")?);
+        if model.is_empty() {
+            return Err(Error::StateDict("the checkpoint has no section `model`; it is of another program".to_string()));
+        }
+        let averaged = |name: &str| average.get(&format!("average.{name}")).cloned();
+        let weights = model.iter().map(|(name, own)| (name.to_string(), averaged(name).unwrap_or_else(|| own.clone())));
+        Ok(weights.collect())
+    }
+
     /// Returns a note.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.notes.get(key)

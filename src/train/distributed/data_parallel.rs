@@ -215,8 +215,8 @@ pub(crate) struct Joined {
 pub struct DataParallel<'a, M: Module> {
     model: &'a M,
     distributed: Distributed<'a>,
-    /// The names of the metrics, once a step has given them.
-    names: Vec<String>,
+    /// The names of the metrics, once a step of any rank has given them.
+    names: Option<Vec<String>>,
 }
 
 impl<'a, M: Module> DataParallel<'a, M> {
@@ -234,7 +234,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
     pub(crate) fn with_settings(model: &'a M, distributed: Distributed<'a>, settings: &Value) -> Result<DataParallel<'a, M>> {
         distributed.check()?;
         distributed.agree(model.as_module(), settings)?;
-        let parallel = DataParallel { model, distributed, names: Vec::new() };
+        let parallel = DataParallel { model, distributed, names: None };
         if let Some(state) = parallel.of_first(Some(Checkpoint::new().with("model", model.state_dict())))? {
             model.load_state_dict(&state.section("model")?)?;
         }
@@ -286,12 +286,12 @@ impl<'a, M: Module> DataParallel<'a, M> {
 
     /// Averages the model's parameters and floating-point buffers over the ranks, where ranks step
     /// alone, if `step`, the number of steps so far, makes an average due; `at_end`, if steps have
-    /// been made since the last average. Returns whether any rank wants to `stop`, which ranks that
+    /// been made since the last average. Returns which of the `wishes` any rank has, which ranks that
     /// step alone learn from each other with an average.
-    pub(crate) fn average(&self, step: u64, stop: bool, at_end: bool) -> Result<bool> {
-        let Some(every) = self.distributed.average_every else { return Ok(stop) };
+    pub(crate) fn average<const N: usize>(&self, step: u64, wishes: [bool; N], at_end: bool) -> Result<[bool; N]> {
+        let Some(every) = self.distributed.average_every else { return Ok(wishes) };
         if step.is_multiple_of(every) == at_end {
-            return Ok(false);
+            return Ok([false; N]);
         }
         let share = 1.0 / self.distributed.group.world() as f64;
         let parameters = self.model.parameters();
@@ -302,7 +302,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
         for value in values.iter().filter(|value| value.dtype().is_float()) {
             flat.extend(value.to_dtype(DType::F64)?.to_vec::<f64>()?);
         }
-        flat.push(f64::from(u8::from(stop)));
+        flat.extend(wishes.map(|wish| f64::from(u8::from(wish))));
         let mut sums = self.distributed.group.sum(flat)?.into_iter();
         let mut next = |value: &Tensor| -> Result<Tensor> {
             let mean = sums.by_ref().take(value.numel()).map(|sum| sum * share).collect();
@@ -314,7 +314,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
         for (buffer, value) in buffers.iter().zip(&values[parameters.len()..]).filter(|(_, value)| value.dtype().is_float()) {
             buffer.set(&next(value)?)?;
         }
-        Ok(sums.next().is_some_and(|stops| stops > 0.0))
+        Ok(wishes.map(|_| sums.next().is_some_and(|wishes| wishes > 0.0)))
     }
 
     /// Returns what all ranks have found in batches (number, samples and values by name), by
@@ -332,6 +332,17 @@ impl<'a, M: Module> DataParallel<'a, M> {
         all.sort_by_key(|(number, ..)| *number);
         let values = |bits: Vec<(String, u64)>| bits.into_iter().map(|(name, bits)| (name, f64::from_bits(bits))).collect();
         Ok(all.into_iter().map(|(number, samples, bits)| (number, samples, values(bits))).collect())
+    }
+
+    /// Returns why the run stops, on all ranks, where ranks step alone and one may have a reason that
+    /// the others have not.
+    pub(crate) fn joined_reason(&self, reason: Option<String>) -> Result<Option<String>> {
+        if !self.distributed.is_local() {
+            return Ok(reason);
+        }
+        let reasons = self.distributed.group.gather(reason.unwrap_or_default().into_bytes())?;
+        let first = reasons.into_iter().find(|reason| !reason.is_empty());
+        Ok(first.map(|reason| String::from_utf8_lossy(&reason).into_owned()))
     }
 
     /// Returns the means of an epoch over all ranks, where each rank has its own so far.
@@ -360,8 +371,18 @@ pub struct ParallelEpoch<'p, 'a, M: Module, S: Collate> {
 
 impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
     /// See [`DataParallel::average`].
-    pub(crate) fn average(&self, step: u64, stop: bool, at_end: bool) -> Result<bool> {
-        self.parallel.average(step, stop, at_end)
+    pub(crate) fn average<const N: usize>(&self, step: u64, wishes: [bool; N]) -> Result<[bool; N]> {
+        self.parallel.average(step, wishes, false)
+    }
+
+    /// Returns the number of batches of the epoch that have been used.
+    pub(crate) fn position(&self) -> usize {
+        self.batch
+    }
+
+    /// Returns whether ranks step alone between averages.
+    pub(crate) fn is_local(&self) -> bool {
+        self.parallel.distributed.is_local()
     }
 
     /// Returns whether all batches have been used.
@@ -383,17 +404,32 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
     }
 
     /// Computes the next batch; `stop` tells the others that this rank wants to stop after it.
+    ///
+    /// Passes over batches none of whose samples could be read. A rank that steps alone gets gradients
+    /// of zero there instead, so that all ranks make the same number of steps.
     pub(crate) fn next_step(&mut self, stop: bool, mut step_of: impl FnMut(&M, &S::Batch) -> Result<Step>) -> Result<Option<Joined>> {
+        let mut any_stop = stop;
+        loop {
+            let Some(mut joined) = self.step_of_next_batch(any_stop, &mut step_of)? else { return Ok(None) };
+            any_stop |= joined.stop;
+            joined.stop = any_stop;
+            if joined.samples > 0 || self.parallel.distributed.is_local() {
+                return Ok(Some(joined));
+            }
+        }
+    }
+
+    fn step_of_next_batch(&mut self, stop: bool, step_of: &mut impl FnMut(&M, &S::Batch) -> Result<Step>) -> Result<Option<Joined>> {
         let DataParallel { model, distributed, names } = &mut *self.parallel;
         let (model, run) = (*model, self.share.run);
         if self.batches.is_finished() {
             return Ok(None);
         }
-        // All ranks know the sizes of all parts of the batch.
+        // All ranks know the sizes of all parts of the batch, but not how many samples are skipped:
+        // the sums are corrected for these in the end.
         let size = |part: usize| self.batches.indices_of_number(self.batch * self.parts + part).len();
         let first = self.share.rank * run;
-        let samples: usize = if distributed.is_local() { size(first) } else { (0..self.parts).map(size).sum() };
-        let sizes: Vec<usize> = (first..first + run).map(size).collect();
+        let expected: usize = if distributed.is_local() { size(first) } else { (0..self.parts).map(size).sum() };
 
         let group = Some(distributed.group).filter(|group| group.world() > 1 && !distributed.is_local());
         let parameters: Vec<Parameter> = model.parameters().into_iter().filter(|parameter| !parameter.is_frozen()).collect();
@@ -401,23 +437,24 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
         let mut gradients = GradientSum::new(group, distributed.by_tree, parameters, run, distributed.bucket_bytes);
         let buffers = model.buffers();
         let start: Vec<Tensor> = buffers.iter().map(Buffer::tensor).collect();
-        // Means of loss, metrics and buffers, and how many parts have a gradient of each parameter.
+        // Means of loss, metrics and buffers, the number of samples, and how many parts have a gradient
+        // of each parameter.
         let mut values = TreeSum::new();
-        for (part, size) in sizes.into_iter().enumerate() {
+        let mut own_names = names.clone();
+        for part in 0..run {
             let Some(batch) = self.batches.take_next().transpose()?.flatten() else {
                 gradients.add(None)?;
                 values.push(None)?;
                 continue;
             };
-            let scale = size as f64 / samples as f64;
+            let samples = self.batches.samples() as f64;
+            let scale = samples / expected as f64;
             // Every part starts from the statistics that the batch before left.
             buffers.iter().zip(&start).try_for_each(|(buffer, value)| buffer.set(value))?;
             let number = (self.batch * self.parts + first + part) as u64;
             let compute = || {
                 let step = step_of(model, &batch)?;
-                if names.is_empty() {
-                    *names = step.metrics().iter().map(|(name, _)| name.clone()).collect();
-                }
+                let names = own_names.get_or_insert_with(|| step.metrics().iter().map(|(name, _)| name.clone()).collect());
                 if step.metrics().len() != names.len() {
                     let message = format!("a step has {} metrics, the first one had {}", step.metrics().len(), names.len());
                     return Err(Error::Training(message));
@@ -427,22 +464,39 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
                 for buffer in &buffers {
                     of_part.extend(buffer.tensor().to_dtype(DType::F64)?.to_vec::<f64>()?.into_iter().map(|value| value * scale));
                 }
+                of_part.push(samples);
                 let given = gradients.add(Some((step.loss(), scale)))?;
                 of_part.extend(given.into_iter().map(|given| f64::from(u8::from(given))));
                 values.push(Some(of_part))
             };
             synchronized(distributed.join(), || Rng::tensors_of_batch(self.seed, self.epoch, number, compute))?;
         }
+        if names.is_none() {
+            *names = first_known(distributed.group, own_names)?;
+        }
+        let names = names.as_deref().unwrap_or_default();
         let numbers: usize = start.iter().map(Tensor::numel).sum();
-        let mut values = values.take().unwrap_or_else(|| vec![0.0; 1 + names.len() + numbers + count]);
+        let mut values = values.take().unwrap_or_else(|| vec![0.0; 1 + names.len() + numbers + 1 + count]);
         values.push(f64::from(u8::from(stop)));
         if let Some(group) = group {
             values = group.sum(values)?;
         }
-        let (means, rest) = values.split_at(1 + names.len());
-        let (mut statistics, rest) = rest.split_at(numbers);
-        let gradients = gradients.finish(|index| rest[index] > 0.0)?;
-        for (buffer, value) in buffers.iter().zip(&start) {
+        let (means, rest) = values.split_at_mut(1 + names.len());
+        let (statistics, rest) = rest.split_at_mut(numbers);
+        let (samples, rest) = (rest[0], &rest[1..]);
+        let mut gradients = gradients.finish(|index| rest[index] > 0.0)?;
+        if samples == 0.0 {
+            for parameter in model.parameters().iter().filter(|parameter| !parameter.is_frozen()) {
+                gradients.insert(&parameter.leaf()?, parameter.try_tensor()?.detach().try_full_like(0.0)?);
+            }
+            buffers.iter().zip(&start).try_for_each(|(buffer, value)| buffer.set(value))?;
+        } else if samples != expected as f64 {
+            let correction = expected as f64 / samples;
+            gradients.scale(correction);
+            means.iter_mut().chain(&mut *statistics).for_each(|value| *value *= correction);
+        }
+        let mut statistics = &*statistics;
+        for (buffer, value) in buffers.iter().zip(&start).filter(|_| samples > 0.0) {
             let (mean, others) = statistics.split_at(value.numel());
             statistics = others;
             // Counters are the same in all parts; a conversion to integers would cut off 2.9999….
@@ -452,6 +506,20 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
         }
         self.batch += 1;
         let names = std::iter::once("loss".to_string()).chain(names.iter().cloned());
-        Ok(Some(Joined { gradients, values: names.zip(means.iter().copied()).collect(), samples, stop: rest[count] > 0.0 }))
+        let values = names.zip(means.iter().copied()).collect();
+        Ok(Some(Joined { gradients, values, samples: samples as usize, stop: rest[count] > 0.0 }))
     }
+}
+
+/// Returns the names of metrics that the first rank has which has any; a rank whose samples were all
+/// skipped has none.
+fn first_known(group: &Group, own: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
+    for (rank, bytes) in group.gather(json!(own).to_string().into_bytes())?.into_iter().enumerate() {
+        let unreadable = |error| Error::Training(format!("what rank {rank} has sent are no names of metrics: {error}"));
+        let names: Option<Vec<String>> = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if names.is_some() {
+            return Ok(names);
+        }
+    }
+    Ok(None)
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{DataParallel, Distributed, Group};
-use crate::data::{Batch, DataLoader, Digits, Subset};
+use crate::data::{Batch, DataLoader, Dataset, Digits, Image, OnError, Rng, Subset};
 use crate::error::{Error, Result};
 use crate::nn::{BatchNorm2d, Conv2d, Dropout, Flatten, Linear, Module, ModuleExt, ReLU, Sequential, StateDict};
 use crate::optim::{Optimizer, Sgd};
@@ -144,6 +144,68 @@ fn gradients_of_a_loop_by_hand_are_the_mean_over_the_batch() {
     }
 }
 
+/// The first digits, some of which cannot be read.
+struct Damaged(Digits, usize, &'static [usize]);
+
+impl Dataset for Damaged {
+    type Sample = (Image, i64);
+
+    fn len(&self) -> usize {
+        self.1
+    }
+
+    fn get(&self, index: usize, rng: &mut Rng) -> Result<(Image, i64)> {
+        if self.2.contains(&index) { Err(Error::msg("damaged")) } else { self.0.get(index, rng) }
+    }
+}
+
+#[test]
+fn samples_that_are_skipped_do_not_count() {
+    // The third of eight shards, one sample of the first, and all of the second batch.
+    const DAMAGED: &[usize] = &[2, 8, 9, 10, 11, 32, 33, 34, 35];
+    let loader = || DataLoader::new(Damaged(Digits::train(), 36, DAMAGED), 32).on_error(OnError::Skip);
+    let network = || {
+        crate::manual_seed(5);
+        Sequential::new().push(Flatten).push(Linear::new(64, 10))
+    };
+    let whole = network();
+    let expected = step(&whole, &loader().epoch(0).next().unwrap().unwrap()).unwrap();
+    let loss = expected.loss().item::<f32>().unwrap();
+    Sgd::new(whole.parameters(), 0.1).step(&expected.loss().backward().unwrap()).unwrap();
+    let weights = |model: &Sequential| model.state_dict().get("1.weight").unwrap().to_vec::<f32>().unwrap();
+    let run = |group: Option<&Group>| {
+        let model = network();
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).progress(false);
+        let trainer = group.into_iter().fold(trainer, |trainer, group| trainer.distributed(Distributed::new(group)));
+        let report = trainer.fit(&loader(), &loader(), step).unwrap();
+        assert_eq!(report.steps, 1);
+        // Sums of 27 terms in another order.
+        approx::assert_abs_diff_eq!(report.last().unwrap()["train/loss"], f64::from(loss), epsilon = 1e-6);
+        approx::assert_abs_diff_eq!(weights(&model)[..], weights(&whole)[..], epsilon = 1e-6);
+        (bits(&model.state_dict()), report.epochs)
+    };
+    run(None);
+    let alone = on_ranks(1, |group| run(Some(group))).remove(0);
+    for world in [2, 4, 8] {
+        assert!(on_ranks(world, |group| run(Some(group))).into_iter().all(|ended| ended == alone), "{world} ranks");
+    }
+}
+
+#[test]
+fn ranks_that_step_alone_make_the_same_steps_when_samples_are_skipped() {
+    let ended = on_ranks(2, |group| {
+        let model = network();
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).progress(false);
+        // All samples of rank 1 in the second batch.
+        let loader = DataLoader::new(Damaged(Digits::train(), 12, &[6, 7]), 4).on_error(OnError::Skip);
+        let report = trainer.distributed(Distributed::new(group).average_every(2)).fit(&loader, None, step).unwrap();
+        // The counters of normalisations are each rank's own.
+        let parameters: StateDict = model.named_parameters().into_iter().map(|(name, parameter)| (name, parameter.tensor())).collect();
+        (report.steps, bits(&parameters))
+    });
+    assert!(ended[0].0 == 3 && ended[0] == ended[1]);
+}
+
 #[test]
 fn synchronised_normalisation_gives_the_gradients_of_the_whole_batch() {
     let network = || {
@@ -242,6 +304,55 @@ fn rank_that_fails_ends_all_with_its_message() {
     for (rank, ended) in ended.into_iter().enumerate() {
         let error = ended.unwrap_err().to_string();
         assert!(error.contains("this is step 3") && (rank == 2 || error.contains("rank 2 has failed")), "rank {rank}: {error}");
+    }
+}
+
+#[test]
+fn rank_without_batches_ends_all_at_once() {
+    let ended = on_ranks(2, |group| {
+        let model = network();
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).progress(false).distributed(Distributed::new(group));
+        let loader = if group.is_first() { digits(200) } else { DataLoader::new(Digits::test(), 1000).drop_last(true) };
+        trainer.fit(&loader, None, step).map(drop).unwrap_err().to_string()
+    });
+    for error in &ended {
+        assert!(error.contains("the loader has no batches"), "{error}");
+    }
+    assert!(ended[0].contains("rank 1 has failed"), "{}", ended[0]);
+}
+
+/// Stops from a step on.
+struct StopFrom(u64);
+
+impl crate::train::Callback for StopFrom {
+    fn after_step(&mut self, state: &mut crate::train::RunState<'_>) -> Result<()> {
+        if state.step >= self.0 {
+            state.stop(format!("step {} is enough", self.0));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn callback_that_stops_one_of_the_ranks_that_step_alone_stops_all_together() {
+    // An epoch has 7 steps. The first average after the stop is that of step 4, or at the end of the epoch.
+    for (every, steps) in [(2, 4), (4, 4), (7, 7), (10, 7)] {
+        let ended = on_ranks(2, |group| {
+            trained_by(Distributed::new(group).average_every(every), |trainer| {
+                let trainer = trainer.epochs(2);
+                if group.is_first() { trainer } else { trainer.callback(StopFrom(3)) }
+            })
+            .unwrap()
+        });
+        for (report, state) in &ended {
+            assert_eq!(
+                (&report.ending, report.steps),
+                (&Ending::Stopped("step 3 is enough".into()), steps),
+                "averages every {every} steps"
+            );
+            assert_eq!(bits(state), bits(&ended[0].1));
+            assert_eq!(report.epochs, ended[0].0.epochs);
+        }
     }
 }
 

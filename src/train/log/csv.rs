@@ -16,8 +16,9 @@ const FORMAT: Format = Format { name: "table of values by step", start: b"step,"
 /// file is then replaced atomically. Scalars and texts are written; images and histograms are left
 /// out.
 ///
-/// A file that exists is continued; the end of a row that a killed process did not complete is
-/// removed.
+/// A file that exists is continued by [`log`](Logger::log); the end of a row that a killed process
+/// did not complete is removed. A [`Trainer`](crate::train::Trainer) rewinds it first: to its checkpoint,
+/// or to nothing when the run starts anew.
 ///
 /// ```
 /// use convnet::train::{CsvLog, LogValue, Logger};

@@ -15,7 +15,9 @@ const FORMAT: Format = Format { name: "log of JSON lines", start: b"{\"step\":",
 /// strings `"NaN"`, `"Infinity"` and `"-Infinity"`, as in Protocol Buffers' JSON. Scalars and texts
 /// are written; images and histograms are left out.
 ///
-/// A file that exists is continued; a line that a killed process did not complete is removed.
+/// A file that exists is continued by [`log`](Logger::log); a line that a killed process did not
+/// complete is removed. A [`Trainer`](crate::train::Trainer) rewinds it first: to its checkpoint, or to
+/// nothing when the run starts anew.
 ///
 /// ```
 /// use convnet::train::{JsonLines, LogValue, Logger};

@@ -74,6 +74,24 @@ pub trait Metric: Send {
     fn reset(&mut self);
 }
 
+/// Returns whether lower values of a metric are better, judged by its name: if the part after the
+/// last `/` has a word that ends in `loss` or `error`, or is `mae`, `mse`, `rmse` or `perplexity`.
+///
+/// [`Checkpoints`](crate::train::Checkpoints) and [`EarlyStopping`](crate::train::EarlyStopping) go by
+/// it unless they are told otherwise.
+///
+/// ```
+/// use convnet::train::lower_is_better;
+///
+/// assert!(lower_is_better("valid/loss") && lower_is_better("valid/top5_error"));
+/// assert!(!lower_is_better("valid/accuracy") && !lower_is_better("loss/f1"));
+/// ```
+pub fn lower_is_better(metric: &str) -> bool {
+    let name = metric.rsplit('/').next().unwrap_or(metric).to_lowercase();
+    let mut words = name.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| word.ends_with("loss") || word.ends_with("error") || ["mae", "mse", "rmse", "perplexity"].contains(&word))
+}
+
 /// Returns predicted and true class of each sample (or pixel), in row-major order.
 ///
 /// `outputs` are scores `[N, C, …]`, whose largest is the prediction, or class numbers of the shape

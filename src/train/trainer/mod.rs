@@ -172,7 +172,8 @@ impl<'a, M: Module> Trainer<'a, M> {
     }
 
     /// Sets the metric that the schedule observes, for
-    /// [`ReduceLrOnPlateau`](crate::optim::ReduceLrOnPlateau) by epochs.
+    /// [`ReduceLrOnPlateau`](crate::optim::ReduceLrOnPlateau) by epochs, whose `mode` says whether higher
+    /// values are better.
     #[must_use]
     pub fn schedule_metric(mut self, metric: impl Into<String>) -> Trainer<'a, M> {
         self.schedule_metric = Some(metric.into());
@@ -237,21 +238,24 @@ impl<'a, M: Module> Trainer<'a, M> {
     }
 
     /// Sets whether the running statistics of batch normalisations are taken anew, over the training
-    /// data, for the averaged weights: before each validation, and at the end.
+    /// data of the epoch, for the averaged weights: before each validation, and at the end unless
+    /// those of the last validation are of the same average.
     #[must_use]
     pub fn update_batch_norm(mut self, update: bool) -> Trainer<'a, M> {
         self.update_batch_norm = update;
         self
     }
 
-    /// Sets where checkpoints are written, and when.
+    /// Sets where checkpoints are written, and when. A run that does not [`resume`](Trainer::resume)
+    /// wants a directory without checkpoints, unless [`Checkpoints::overwrite`] is set.
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Trainer<'a, M> {
         self.checkpoints = Some(checkpoints);
         self
     }
 
-    /// Appends a log.
+    /// Appends a log. A run that starts anew discards what the log has from an earlier run; one that
+    /// is resumed, what was logged after its checkpoint.
     #[must_use]
     pub fn log(mut self, logger: impl Logger + 'a) -> Trainer<'a, M> {
         self.loggers.push(Box::new(logger));
@@ -315,9 +319,13 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// All run the same program with the same settings. Rank 0 shows progress and writes
     /// checkpoints and logs; the others need no common file system.
     ///
-    /// Callbacks run in every process, and see the same numbers. Without
-    /// [`average_every`](Distributed::average_every) all processes have the same parameters after
-    /// each step, and a run can be resumed with another number of processes: the bits are the same.
+    /// Callbacks run in every process, and see the same numbers. All processes have the same
+    /// parameters after each step, and a run can be resumed with another number of processes: the
+    /// bits are the same.
+    ///
+    /// With [`average_every`](Distributed::average_every), `step/…` are the values of each process's
+    /// own batch, while those of an epoch are the same in all. A callback that stops the run after a
+    /// step in one process stops it in all, after the next average or at the end of the epoch.
     #[must_use]
     pub fn distributed(mut self, distributed: Distributed<'a>) -> Trainer<'a, M> {
         self.distributed = Some(distributed);
@@ -331,7 +339,8 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// The errors of the loaders, the closure and the callbacks, with the epoch and batch;
     /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not
     /// exist; [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the
-    /// checkpoint that is there; [`Error::Io`] when a checkpoint or a log cannot be written;
+    /// checkpoint that is there; [`Error::Training`] when there are checkpoints of another run and
+    /// [`resume`](Trainer::resume) is not set; [`Error::Io`] when a checkpoint or a log cannot be written;
     /// [`Error::Training`] that names the rank when another process fails, hangs or has other
     /// settings.
     pub fn fit<'v, S: Collate>(
@@ -340,12 +349,11 @@ impl<'a, M: Module> Trainer<'a, M> {
         valid: impl Into<Option<&'v DataLoader<S>>>,
         step: impl FnMut(&M, &S::Batch) -> Result<Step>,
     ) -> Result<TrainReport> {
-        let batches = train.num_batches()?;
-        if batches == 0 {
-            return Err(Error::Training("there is nothing to train on: the loader has no batches".into()));
-        }
         let group = self.distributed.map(|distributed| distributed.group());
-        let report = Run::new(self, train, valid.into(), batches, step).and_then(Run::run);
+        let report = train.num_batches().and_then(|batches| match batches {
+            0 => Err(Error::Training("there is nothing to train on: the loader has no batches".into())),
+            _ => Run::new(self, train, valid.into(), batches, step)?.run(),
+        });
         match (group, report) {
             (Some(group), Err(error)) => {
                 group.fail(error.to_string());

@@ -71,6 +71,13 @@ impl Progress {
         }
     }
 
+    /// Tells how many samples could not be read.
+    pub(super) fn end(&self, failures: usize) {
+        if self.shown && failures > 0 {
+            eprintln!("samples that could not be read: {failures} (`DataLoader::failures` returns their errors)");
+        }
+    }
+
     /// Returns the number of samples in a second since the epoch began.
     pub(super) fn rate(&self) -> f64 {
         self.samples as f64 / self.started.elapsed().as_secs_f64().max(1e-9)

@@ -44,7 +44,12 @@ pub(super) struct Run<'a, 'l, M: Module, S: Collate, F> {
     /// The epoch that the run has ended in the middle of.
     partial: Option<EpochRecord>,
     best: Option<f64>,
+    /// The number of the average's updates at which it got running statistics of its own.
+    statistics: Option<u64>,
     stop: Option<String>,
+    /// Whether a checkpoint of the last step is due. It is written once the next batch is there: the
+    /// one of an epoch's last step comes after what is logged of the epoch.
+    checkpoint_due: bool,
     started: Instant,
     /// The time before a resumption.
     seconds: f64,
@@ -119,7 +124,9 @@ where
             history: Vec::new(),
             partial: None,
             best: None,
+            statistics: None,
             stop: None,
+            checkpoint_due: false,
             started: Instant::now(),
             seconds: 0.0,
         })
@@ -134,6 +141,10 @@ where
                 }
                 None => checkpoints.latest()?,
             },
+            Some(checkpoints) if self.writes_files() => {
+                checkpoints.start_anew()?;
+                None
+            }
             _ => None,
         };
         if let Some(checkpoint) = checkpoint {
@@ -158,7 +169,9 @@ where
             self.leave_average()?;
         }
         self.trainer.model.eval();
-        Ok(TrainReport { seconds: self.seconds(), epochs: self.history, partial: self.partial, steps: self.step, ending })
+        let (seconds, failures) = (self.seconds(), self.train.num_failures(self.valid));
+        self.progress.end(failures);
+        Ok(TrainReport { seconds, epochs: self.history, partial: self.partial, steps: self.step, failures, ending })
     }
 
     /// Puts the average into the model, if there is one. After an error the model has its own
@@ -168,7 +181,8 @@ where
         let model = self.trainer.model;
         // The new statistics become a part of the average, which then takes the model's place for
         // good.
-        with_average(&mut *average, model, || self.renew_statistics())?;
+        let updates = average.updates();
+        with_average(&mut *average, model, || self.renew_statistics(updates))?;
         average.swap(model)
     }
 
@@ -181,27 +195,35 @@ where
     fn parallel_epoch(&mut self, mut parallel: DataParallel<'a, M>) -> Result<bool> {
         self.progress.begin(self.epoch, self.batch, self.batches);
         let mut steps = parallel.epoch_from(self.train, self.epoch, self.batch, self.trainer.seed);
-        let mut interrupted = false;
+        let is_local = steps.is_local();
+        let (mut interrupted, mut stopped) = (false, false);
         loop {
             let stop = self.interrupt.is_requested();
             let place = format!("epoch {}, batch {}", self.epoch, self.batch);
             let Some(joined) = steps.next_step(stop, &mut self.step_of).with_context(|| place.clone())? else { break };
             let values = add_to(&mut self.means, joined.values, joined.samples).with_context(|| place)?;
-            self.batch += 1;
+            self.batch = steps.position();
             let means = &self.means;
             self.progress.batch(joined.samples, || values_of(means, ""));
+            // The others learn of a callback's wish with the next average: they see other values of a step.
+            let stop = is_local && self.stop.is_some();
             self.update((joined.gradients, 1), &values, |step| {
-                interrupted = steps.average(step, joined.stop, false)?;
+                [interrupted, stopped] = steps.average(step, [joined.stop, stop])?;
                 Ok(())
             })?;
-            if interrupted || self.stop.is_some() || self.trainer.steps.is_some_and(|steps| self.step >= steps) {
+            stopped |= !is_local && self.stop.is_some();
+            if interrupted || stopped || self.trainer.steps.is_some_and(|steps| self.step >= steps) {
                 break;
+            }
+            if !steps.is_finished() {
+                self.write_due_checkpoint()?;
             }
         }
         let whole = steps.is_finished();
         drop(steps);
-        parallel.average(self.step, false, true)?;
+        parallel.average(self.step, [], true)?;
         self.means = parallel.joined_means(std::mem::take(&mut self.means))?;
+        self.stop = parallel.joined_reason(self.stop.take())?;
         self.parallel = Some(parallel);
         if interrupted {
             self.write_checkpoint()?;
@@ -223,6 +245,7 @@ where
         self.progress.begin(self.epoch, self.batch, self.batches);
         let mut pending: Option<(Gradients, usize)> = None;
         while let Some(batch) = batches.next() {
+            self.write_due_checkpoint()?;
             let number = batches.position() - 1;
             let place = || format!("epoch {}, batch {number}", self.epoch);
             let batch = batch.with_context(place)?;
@@ -234,7 +257,7 @@ where
             })
             .with_context(place)?;
             drop(batch);
-            let samples = batches.indices(number).len();
+            let samples = batches.samples();
             let values = add_to(&mut self.means, values_of_step(step)?, samples).with_context(place)?;
             self.batch = number + 1;
             let means = &self.means;
@@ -324,9 +347,7 @@ where
             self.log(&values)?;
         }
         let due = self.trainer.checkpoints.as_ref().and_then(|checkpoints| checkpoints.every_steps);
-        if due.is_some_and(|steps| steps > 0 && self.step.is_multiple_of(steps)) {
-            self.write_checkpoint()?;
-        }
+        self.checkpoint_due = due.is_some_and(|steps| steps > 0 && self.step.is_multiple_of(steps));
         Ok(())
     }
 
@@ -400,12 +421,15 @@ where
         self.trainer.average.as_ref().is_some_and(|average| average.updates() > 0)
     }
 
-    /// Takes the running statistics of batch normalisations anew, where that is asked for.
-    fn renew_statistics(&mut self) -> Result<()> {
-        if !self.trainer.update_batch_norm {
+    /// Takes the running statistics of batch normalisations anew for the average with this number of
+    /// updates, which is in the model, where that is asked for and it has none yet.
+    fn renew_statistics(&mut self, updates: u64) -> Result<()> {
+        if !self.trainer.update_batch_norm || self.statistics == Some(updates) {
             return Ok(());
         }
-        let (step_of, model, epoch, seed) = (&mut self.step_of, self.trainer.model, self.epoch, self.trainer.seed);
+        // Over the epoch that the average was updated in, which may be complete.
+        let epoch = if self.batch == 0 { self.epoch.saturating_sub(1) } else { self.epoch };
+        let (step_of, model, seed) = (&mut self.step_of, self.trainer.model, self.trainer.seed);
         let passes = || {
             let mut count = 0;
             for batch in self.train.epoch(epoch) {
@@ -418,15 +442,18 @@ where
         keeping_modes(model, || {
             self.modes.set(model);
             with_new_statistics(model, passes)
-        })
+        })?;
+        self.statistics = Some(updates);
+        Ok(())
     }
 
     /// Validates with the average in the model.
     fn validate_average(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
         let model = self.trainer.model;
         let Some(mut average) = self.trainer.average.take() else { return self.validate(valid) };
+        let updates = average.updates();
         let validated = with_average(&mut *average, model, || {
-            self.renew_statistics()?;
+            self.renew_statistics(updates)?;
             self.validate(valid)
         });
         self.trainer.average = Some(average);
@@ -449,7 +476,7 @@ where
             let batch = batch?;
             let step_of = &mut self.step_of;
             let step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
-            found.push((number, batches.indices(position).len(), values_of_step(step)?));
+            found.push((number, batches.samples(), values_of_step(step)?));
         }
         if let Some(parallel) = &self.parallel {
             found = parallel.gathered(found)?;
@@ -489,11 +516,17 @@ where
             (None, Some(_)) => false,
             (None, None) => true,
         };
-        if due || last { self.write_checkpoint() } else { Ok(()) }
+        if due || last || self.checkpoint_due { self.write_checkpoint() } else { Ok(()) }
+    }
+
+    /// Writes the checkpoint of the last step, if it is due.
+    fn write_due_checkpoint(&mut self) -> Result<()> {
+        if self.checkpoint_due { self.write_checkpoint() } else { Ok(()) }
     }
 
     /// Writes a checkpoint of the present position, when the run keeps any.
     fn write_checkpoint(&mut self) -> Result<()> {
+        self.checkpoint_due = false;
         // What was logged must not be lost when the run goes on from here.
         self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
         match &self.trainer.checkpoints {
@@ -529,6 +562,9 @@ where
         }
         if let Some(best) = self.best {
             checkpoint = checkpoint.with("best", [("value".to_string(), Tensor::scalar(best))]);
+        }
+        if let Some(updates) = self.statistics {
+            checkpoint = checkpoint.note("statistics", updates);
         }
         if let Some(reason) = &self.stop {
             checkpoint = checkpoint.note("stopped", reason.as_str());
@@ -580,6 +616,7 @@ where
         self.epoch = checkpoint.count("epoch")?;
         self.batch = checkpoint.count("batch")? as usize;
         self.seconds = checkpoint.get("seconds").and_then(Value::as_f64).unwrap_or(0.0);
+        self.statistics = checkpoint.get("statistics").and_then(Value::as_u64);
         self.stop = checkpoint.get("stopped").and_then(Value::as_str).map(str::to_string);
         let history = checkpoint.get("history").and_then(Value::as_array);
         self.history = history.into_iter().flatten().filter_map(EpochRecord::from_json).collect();
