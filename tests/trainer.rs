@@ -11,6 +11,7 @@ use std::{env, fs, thread};
 use convnet::data::{Batch, Dataset, Digits, Image, OnError, Rng};
 use convnet::optim::{CosineAnnealingLr, ReduceLrOnPlateau, StepLr};
 use convnet::prelude::*;
+use convnet::train::metrics::{Averaging, ClassScore, Metric};
 use convnet::train::{
     Callback, Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, LogValue, Logger, RunState, Step, Swa, TrainReport,
     Trainer, WeightAverage, accuracy, update_batch_norm,
@@ -539,6 +540,27 @@ fn means_are_those_of_the_samples_that_were_read() {
     let failures: Vec<String> = loader.failures().iter().map(ToString::to_string).collect();
     assert_eq!((report.failures, failures.len()), (3, 3), "{failures:?}");
     assert!(loader.failures().is_empty());
+}
+
+#[test]
+fn metric_of_the_validation_is_that_of_all_its_outputs() {
+    let (model, (train, valid)) = (network(), loaders());
+    let f1 = || ClassScore::f1(10).averaging(Averaging::Macro);
+    let run = |step: fn(&Sequential, &Batch) -> Result<Step>| {
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.05)).epochs(2).progress(false);
+        trainer.metric("f1", f1()).fit(&train, &valid, step)
+    };
+    let report = run(|model, Batch { images, labels }| {
+        let logits = model.forward(images)?;
+        Ok(Step::new(logits.cross_entropy(labels)?).outputs(&logits, labels))
+    });
+    let mut expected = f1();
+    for Batch { images, labels } in valid.epoch(0).map(Result::unwrap) {
+        expected.update(&no_grad(|| model.forward(&images)).unwrap(), &labels).unwrap();
+    }
+    assert_eq!(report.unwrap().last().unwrap()["valid/f1"], expected.value());
+    let message = run(classify).unwrap_err().to_string();
+    assert!(message.contains("add `.outputs(&outputs, &targets)` to the step"), "{message}");
 }
 
 /// Notes the epochs and steps that it sees.

@@ -334,6 +334,26 @@ impl<'a, M: Module> DataParallel<'a, M> {
         Ok(all.into_iter().map(|(number, samples, bits)| (number, samples, values(bits))).collect())
     }
 
+    /// Returns the outputs and targets of all ranks' batches, by number.
+    pub(crate) fn gathered_outputs(&self, own: Vec<OutputsOfBatch>) -> Result<Vec<OutputsOfBatch>> {
+        let numbers: Vec<usize> = own.iter().map(|(number, ..)| *number).collect();
+        let mut message = Checkpoint::new().note("numbers", numbers);
+        for (number, outputs, targets) in own {
+            message = message.with(&number.to_string(), [("outputs".to_string(), outputs), ("targets".to_string(), targets)]);
+        }
+        let mut all = Vec::new();
+        for (rank, bytes) in self.distributed.group.gather(message.to_bytes()?)?.into_iter().enumerate() {
+            let message = Checkpoint::from_bytes(&bytes).with_context(|| format!("the outputs that rank {rank} has sent"))?;
+            let numbers = message.get("numbers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_u64);
+            for number in numbers {
+                let of_batch = message.section(&number.to_string())?;
+                all.push((number as usize, of_batch.try_get("outputs")?.clone(), of_batch.try_get("targets")?.clone()));
+            }
+        }
+        all.sort_by_key(|(number, ..)| *number);
+        Ok(all)
+    }
+
     /// Returns why the run stops, on all ranks, where ranks step alone and one may have a reason that
     /// the others have not.
     pub(crate) fn joined_reason(&self, reason: Option<String>) -> Result<Option<String>> {
@@ -357,6 +377,9 @@ impl<'a, M: Module> DataParallel<'a, M> {
 
 /// The number of a batch, its samples, and values by name.
 type OfBatch = (usize, usize, Vec<(String, f64)>);
+
+/// The number of a batch, its outputs and its targets.
+type OutputsOfBatch = (usize, Tensor, Tensor);
 
 /// The steps of an epoch, see [`DataParallel`].
 pub struct ParallelEpoch<'p, 'a, M: Module, S: Collate> {

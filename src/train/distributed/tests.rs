@@ -11,6 +11,7 @@ use crate::data::{Batch, DataLoader, Dataset, Digits, Image, OnError, Rng, Subse
 use crate::error::{Error, Result};
 use crate::nn::{BatchNorm2d, Conv2d, Dropout, Flatten, Linear, Module, ModuleExt, ReLU, Sequential, StateDict};
 use crate::optim::{Optimizer, Sgd};
+use crate::train::metrics::ClassScore;
 use crate::train::{Checkpoints, Ending, Step, TrainReport, Trainer, accuracy};
 
 /// Runs `body` on as many ranks, with one rayon thread each, and returns what they return.
@@ -35,7 +36,7 @@ fn digits(count: usize) -> DataLoader {
 
 fn step(model: &Sequential, Batch { images, labels }: &Batch) -> Result<Step> {
     let logits = model.forward(images)?;
-    Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, labels)?))
+    Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, labels)?).outputs(&logits, labels))
 }
 
 /// Trains for an epoch of 200 digits, the last batch of which has 8, and returns the report and the
@@ -50,7 +51,8 @@ fn trained_by(
 ) -> Result<(TrainReport, StateDict)> {
     let model = network();
     let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1).momentum(0.9)).progress(false);
-    let report = change(trainer.distributed(distributed)).fit(&digits(200), &digits(50), step)?;
+    let trainer = trainer.distributed(distributed).metric("f1", ClassScore::f1(10));
+    let report = change(trainer).fit(&digits(200), &digits(50), step)?;
     Ok((report, model.state_dict()))
 }
 
@@ -64,6 +66,7 @@ fn any_number_of_ranks_gives_the_same_bits_and_metrics() {
     let run = |world| on_ranks(world, |group| trained(group, |trainer| trainer.epochs(2)).unwrap());
     let alone = run(1).remove(0);
     assert!(alone.0.epochs[1].metrics["train/loss"] < alone.0.epochs[0].metrics["train/loss"]);
+    assert!(alone.0.epochs[1].metrics["valid/f1"] > 0.0);
     for world in [2, 4, 8] {
         for (report, state) in run(world) {
             assert_eq!(report.epochs, alone.0.epochs, "{world} ranks");

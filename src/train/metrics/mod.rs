@@ -9,7 +9,7 @@
 //! | MAE, MSE, RMSE, R² | [`RegressionScore`] | [`mae`], [`rmse`], [`r2_score`] |
 //! | loss | [`Mean`] | |
 //!
-//! All but [`Mean`] are a [`Metric`]. The values are those of scikit-learn, also where a class does
+//! All but [`Mean`] are a [`Metric`], which [`Trainer::metric`](crate::train::Trainer::metric) takes. The values are those of scikit-learn, also where a class does
 //! not occur; where the two differ, the documentation says so.
 //!
 //! ```

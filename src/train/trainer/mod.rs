@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 pub use report::{Ending, EpochRecord, TrainReport};
 
 use self::run::Run;
-use super::{Callback, Checkpoints, Distributed, Logger, WeightAverage};
+use super::{Callback, Checkpoints, Distributed, Logger, Metric, WeightAverage};
 use crate::data::{Collate, DataLoader};
 use crate::error::{Context as _, Error, Result};
 use crate::nn::Module;
@@ -32,18 +32,30 @@ pub enum Every {
 pub struct Step {
     loss: Tensor,
     metrics: Vec<(String, f64)>,
+    outputs: Option<(Tensor, Tensor)>,
 }
 
 impl Step {
     /// Makes a step of a loss of one element, the mean over the batch.
     pub fn new(loss: Tensor) -> Step {
-        Step { loss, metrics: Vec::new() }
+        Step { loss, metrics: Vec::new(), outputs: None }
     }
 
     /// Adds a metric, the mean over the batch. It is averaged over the epoch and logged.
+    ///
+    /// That is right for accuracies and other means over samples. An F1 score, an IoU, an RMSE or an
+    /// area under a curve is no mean of those of batches: [`Trainer::metric`] computes it from all.
     #[must_use]
     pub fn metric(mut self, name: impl Into<String>, value: f64) -> Step {
         self.metrics.push((name.into(), value));
+        self
+    }
+
+    /// Adds what the metrics of [`Trainer::metric`] are computed from: outputs and targets in the
+    /// shapes that they take.
+    #[must_use]
+    pub fn outputs(mut self, outputs: &Tensor, targets: &Tensor) -> Step {
+        self.outputs = Some((outputs.clone(), targets.clone()));
         self
     }
 
@@ -125,6 +137,7 @@ pub struct Trainer<'a, M: Module> {
     loggers: Vec<Box<dyn Logger + 'a>>,
     log_every: u64,
     callbacks: Vec<Box<dyn Callback + 'a>>,
+    metrics: Vec<(String, Box<dyn Metric + 'a>)>,
     resume: bool,
     seed: u64,
     progress: bool,
@@ -154,6 +167,7 @@ impl<'a, M: Module> Trainer<'a, M> {
             loggers: Vec::new(),
             log_every: 50,
             callbacks: Vec::new(),
+            metrics: Vec::new(),
             resume: false,
             seed: 0,
             progress: true,
@@ -267,6 +281,33 @@ impl<'a, M: Module> Trainer<'a, M> {
     #[must_use]
     pub fn log_every(mut self, steps: u64) -> Trainer<'a, M> {
         self.log_every = steps;
+        self
+    }
+
+    /// Adds a metric of the whole validation, `valid/NAME`. It is computed from the
+    /// [`outputs`](Step::outputs) of all batches, on several ranks too.
+    ///
+    /// ```
+    /// use convnet::data::Digits;
+    /// use convnet::prelude::*;
+    /// use convnet::train::metrics::{Averaging, ClassScore};
+    /// use convnet::train::{Step, Trainer};
+    ///
+    /// let model = Sequential::new().push(Flatten).push(Linear::new(64, 10));
+    /// let train = DataLoader::new(Digits::train(), 64).shuffle(0);
+    /// let report = Trainer::new(&model, Sgd::new(model.parameters(), 0.5))
+    ///     .metric("f1", ClassScore::f1(10).averaging(Averaging::Macro))
+    ///     .progress(false)
+    ///     .fit(&train, &DataLoader::new(Digits::test(), 64), |model, Batch { images, labels }| {
+    ///         let logits = model.forward(images)?;
+    ///         Ok(Step::new(logits.cross_entropy(labels)?).outputs(&logits, labels))
+    ///     })?;
+    /// assert!(report.last().expect("an epoch")["valid/f1"] > 0.5);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn metric(mut self, name: impl Into<String>, metric: impl Metric + 'a) -> Trainer<'a, M> {
+        self.metrics.push((name.into(), Box::new(metric)));
         self
     }
 

@@ -88,6 +88,7 @@ where
                     "steps": trainer.steps,
                     "seed": trainer.seed,
                     "validation": valid.map(DataLoader::len),
+                    "metrics": trainer.metrics.iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 });
                 Some(DataParallel::with_settings(trainer.model, distributed, &settings)?)
             }
@@ -469,22 +470,46 @@ where
         let mut means = Means::new();
         let share = self.parallel.as_ref().map_or(Share::ALL, DataParallel::share_of_batches);
         let mut batches = valid.share_from(0, 0, 1, share);
-        let mut found = Vec::new();
+        self.trainer.metrics.iter_mut().for_each(|(_, metric)| metric.reset());
+        let (mut found, mut outputs) = (Vec::new(), Vec::new());
         while let Some(batch) = batches.next() {
             let position = batches.position() - 1;
             let number = share.number(position);
             let batch = batch?;
             let step_of = &mut self.step_of;
-            let step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
+            let mut step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
+            if !self.trainer.metrics.is_empty() {
+                let Some((of_batch, targets)) = step.outputs.take() else {
+                    let message = "metrics of the validation are computed from outputs: add `.outputs(&outputs, &targets)` to the step";
+                    return Err(Error::Training(message.into()));
+                };
+                if self.parallel.is_some() {
+                    outputs.push((number, of_batch, targets));
+                } else {
+                    self.add_outputs(&of_batch, &targets)?;
+                }
+            }
             found.push((number, batches.samples(), values_of_step(step)?));
         }
         if let Some(parallel) = &self.parallel {
             found = parallel.gathered(found)?;
+            if !self.trainer.metrics.is_empty() {
+                let outputs = parallel.gathered_outputs(outputs)?;
+                outputs.iter().try_for_each(|(_, outputs, targets)| self.add_outputs(outputs, targets))?;
+            }
         }
         for (_, samples, values) in found {
             add_to(&mut means, values, samples)?;
         }
-        Ok(values_of(&means, "valid/"))
+        let mut values = values_of(&means, "valid/");
+        values.extend(self.trainer.metrics.iter().map(|(name, metric)| (format!("valid/{name}"), metric.value())));
+        Ok(values)
+    }
+
+    /// Adds a batch to the metrics of the validation.
+    fn add_outputs(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<()> {
+        let mut metrics = self.trainer.metrics.iter_mut();
+        metrics.try_for_each(|(name, metric)| metric.update(outputs, targets).with_context(|| format!("metric {name}")))
     }
 
     fn log(&mut self, metrics: &MetricValues) -> Result<()> {
