@@ -10,7 +10,7 @@ The ranks are processes of one machine, with one thread each. With `--link RATE 
 joined by a link that lets RATE through in each direction and keeps packets for at most LATENCY (the limit of `tc`'s token bucket). `--batch` is the
 number of images of all ranks together.
 
-Rows: `tree 8`, equal bits at any number of ranks, from 8 shards; `tree N`, a shard for each rank; `any order`, MPI_Allreduce; `pytorch`, DDP. The
+Rows: `tree 8`, equal bits at any number of ranks, from 8 shards; `tree N`, a shard for each rank; `any order`, MPI_Iallreduce from three ranks on; `pytorch`, DDP. The
 ratio is the row's time divided by that of `any order`, round by round: the median, and the quartiles in brackets.
 
 `--paper FORWARD BACKWARD LATENCY COPIES RATE` prints what the model in docs/DISTRIBUTED.md predicts for resnet50: milliseconds of a rank's forward and

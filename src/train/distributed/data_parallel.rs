@@ -64,8 +64,8 @@ impl<'g> Distributed<'g> {
     }
 
     /// Gives up equal bits at different numbers of ranks: each rank computes its part of a batch at
-    /// once, and the transport adds in the order that it prefers (`MPI_Iallreduce`). Any number of
-    /// ranks may take part. The error for a rank that hangs does not tell which one it is.
+    /// once, and the transport adds in the order that it prefers (`MPI_Iallreduce` from three
+    /// ranks on). Any number of ranks may take part.
     #[must_use]
     pub fn in_any_order(mut self) -> Distributed<'g> {
         self.by_tree = false;

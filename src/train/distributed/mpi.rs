@@ -4,18 +4,30 @@ use std::time::{Duration, Instant};
 
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
-use mpi::request;
+use mpi::request::{self, StaticScope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 
-use super::transport::{Transport, failed, silent, stuck, unfit};
+use super::transport::{Transport, failed, silent, unfit};
 use crate::error::{Error, Result};
 
 /// The tag of what ranks exchange.
 const DATA: i32 = 1;
 
-/// The tag of the message of a rank that has failed.
-const FAILED: i32 = 2;
+/// The tag of what a rank says about itself, whose first byte says what it is.
+const NOTICE: i32 = 2;
+
+/// A rank has failed; the rest is the text of its error.
+const FAILED: u8 = 0;
+
+/// A rank has waited for the whole time limit, and asks which others wait as well.
+const ASKED: u8 = 1;
+
+/// The answer of a rank that waits, too: it is another one that hangs.
+const WAITING: u8 = 2;
+
+/// The longest time for which answers are awaited; a rank that waits answers within milliseconds.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The longest text of a failure: short messages are sent without waiting for a receiver.
 const LONGEST_TEXT: usize = 1000;
@@ -45,12 +57,30 @@ impl Mpi {
         self.world.abort(1)
     }
 
-    /// Returns the error that another rank has told, if one has.
-    fn failure(&self) -> Option<Error> {
-        let status = self.world.any_process().immediate_probe_with_tag(FAILED)?;
-        let rank = status.source_rank();
-        let (text, _) = self.world.process_at_rank(rank).receive_vec_with_tag::<u8>(FAILED);
-        Some(failed(rank as usize, &String::from_utf8_lossy(&text)))
+    /// Receives what other ranks say about themselves: returns the error of one that has failed,
+    /// answers questions, and takes ranks that wait off the list of `silent` ones.
+    fn read_notices(&self, silent: &mut Option<Vec<usize>>) -> Option<Error> {
+        while let Some(status) = self.world.any_process().immediate_probe_with_tag(NOTICE) {
+            let source = status.source_rank();
+            let (notice, _) = self.world.process_at_rank(source).receive_vec_with_tag::<u8>(NOTICE);
+            match notice.split_first() {
+                Some((&ASKED, _)) => self.tell(source, &[WAITING]),
+                Some((&WAITING, _)) => silent.iter_mut().for_each(|ranks| ranks.retain(|&rank| rank != source as usize)),
+                Some((_, text)) => return Some(failed(source as usize, &String::from_utf8_lossy(text))),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Sends a notice without waiting for its end, since the receiver may hang.
+    fn tell(&self, rank: i32, notice: &'static [u8]) {
+        std::mem::forget(self.world.process_at_rank(rank).immediate_send_with_tag(StaticScope, notice, NOTICE));
+    }
+
+    fn others(&self) -> impl Iterator<Item = i32> + use<> {
+        let own = self.world.rank();
+        (0..self.world.size()).filter(move |&rank| rank != own)
     }
 
     fn exchange_part(&self, to: usize, sent: &[u8], from: usize, received: &mut [u8]) -> Result<()> {
@@ -78,7 +108,7 @@ impl Mpi {
             });
             match ended {
                 Ok(()) => result,
-                Err(Interrupted::Late) => self.abort(&silent(if receive.is_some() { from } else { to }, self.limit)),
+                Err(Interrupted::Late(ranks)) => self.abort(&silent(&ranks, self.limit)),
                 Err(Interrupted::Failed(error)) if send.is_some() => self.abort(&error),
                 Err(Interrupted::Failed(error)) => {
                     if let Some(request) = receive {
@@ -102,25 +132,33 @@ impl Mpi {
             match ended {
                 Ok(()) => {}
                 Err(Interrupted::Failed(error)) => self.abort(&error),
-                Err(Interrupted::Late) => self.abort(&stuck(self.limit)),
+                Err(Interrupted::Late(ranks)) => self.abort(&silent(&ranks, self.limit)),
             }
         });
     }
 
     /// Asks again and again whether something has ended, until it has, or another rank tells of its
-    /// failure, or the time is up.
+    /// failure, or the time is up. Then it asks the others whether they wait as well: a rank that
+    /// hangs in its computation, or is stopped, does not answer, whichever rank is waited for.
     fn poll(&self, has_ended: &mut dyn FnMut() -> bool) -> std::result::Result<(), Interrupted> {
         let start = Instant::now();
+        let mut silent = None;
         for round in 0u64.. {
             if has_ended() {
                 break;
             }
             if round % 64 == 63 {
-                if let Some(error) = self.failure() {
+                if let Some(error) = self.read_notices(&mut silent) {
                     return Err(Interrupted::Failed(error));
                 }
-                if start.elapsed() > self.limit {
-                    return Err(Interrupted::Late);
+                let waited = start.elapsed();
+                match silent.take() {
+                    None if waited > self.limit => {
+                        self.others().for_each(|rank| self.tell(rank, &[ASKED]));
+                        silent = Some(self.others().map(|rank| rank as usize).collect());
+                    }
+                    Some(ranks) if ranks.is_empty() || waited > self.limit + GRACE.min(self.limit) => return Err(Interrupted::Late(ranks)),
+                    waiting => silent = waiting,
                 }
             }
             // Several ranks may share a core.
@@ -138,8 +176,8 @@ impl Mpi {
 enum Interrupted {
     /// Another rank has failed.
     Failed(Error),
-    /// The time limit has passed.
-    Late,
+    /// The time limit has passed; these ranks do not wait as well.
+    Late(Vec<usize>),
 }
 
 impl Transport for Mpi {
@@ -165,6 +203,11 @@ impl Transport for Mpi {
     }
 
     fn sum_in_any_order(&mut self, values: &mut [f32]) -> Result<bool> {
+        // Open MPI adds up on one of two ranks and copies the sum back. To exchange halves takes two
+        // thirds of the time over a link that works both ways.
+        if self.world() == 2 {
+            return Ok(false);
+        }
         for part in values.chunks_mut(LARGEST / size_of::<f32>()) {
             self.sum_part(part);
         }
@@ -173,8 +216,9 @@ impl Transport for Mpi {
 
     fn fail(&mut self, message: &str) {
         let text = &message.as_bytes()[..message.len().min(LONGEST_TEXT)];
-        for rank in (0..self.world.size()).filter(|&rank| rank != self.world.rank()) {
-            self.world.process_at_rank(rank).send_with_tag(text, FAILED);
+        let notice = [&[FAILED], text].concat();
+        for rank in self.others() {
+            self.world.process_at_rank(rank).send_with_tag(&notice[..], NOTICE);
         }
     }
 }

@@ -82,7 +82,7 @@ impl Transport for Threads {
             return Ok(());
         }
         let message = self.from[from].recv_timeout(self.limit).map_err(|error| match error {
-            RecvTimeoutError::Timeout => silent(from, self.limit),
+            RecvTimeoutError::Timeout => silent(&[from], self.limit),
             RecvTimeoutError::Disconnected => ended(from),
         })?;
         let message = message.map_err(|message| failed(from, &message))?;
@@ -110,20 +110,18 @@ pub(super) fn failed(rank: usize, message: &str) -> Error {
     Error::Training(format!("rank {rank} has failed: {message}"))
 }
 
-/// The error for a rank that has not answered in time.
-pub(super) fn silent(rank: usize, limit: Duration) -> Error {
+/// The error for ranks that have not answered in time.
+pub(super) fn silent(ranks: &[usize], limit: Duration) -> Error {
     let limit = limit.as_secs_f64();
-    Error::Training(format!("rank {rank} has sent nothing for {limit:.0} s: it hangs, or is slower than the time limit allows"))
-}
-
-/// The error for a sum of all ranks that has not ended in time.
-#[cfg(feature = "mpi")]
-pub(super) fn stuck(limit: Duration) -> Error {
-    let limit = limit.as_secs_f64();
-    Error::Training(format!(
-        "a sum over all ranks has not ended within {limit:.0} s: a rank hangs, or is slower than the time limit allows \
-         (sums in a fixed order tell which)"
-    ))
+    let text = match ranks {
+        [] => format!("all ranks have waited for {limit:.0} s: they run other programs or options, or a message was lost"),
+        [rank] => format!("rank {rank} has sent nothing for {limit:.0} s: it hangs, or is slower than the time limit allows"),
+        _ => {
+            let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+            format!("the ranks {ranks} have sent nothing for {limit:.0} s: they hang, or are slower than the time limit allows")
+        }
+    };
+    Error::Training(text)
 }
 
 /// The error for a message of the wrong length.
