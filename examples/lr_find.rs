@@ -31,7 +31,7 @@ struct Options {
     /// Weights to start from
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// TOML file with options, such as that of a run of `train`; those of the command line win
+    /// TOML file with options; those of the command line win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of a run of `train`, whose options are the defaults

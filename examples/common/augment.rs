@@ -25,7 +25,7 @@ pub struct AugmentOptions {
     /// Cut out a rectangle of at least this share of the area and scale it to the input's size
     #[arg(long, value_name = "SHARE")]
     pub random_resized_crop: Option<f64>,
-    /// Pad by this many pixels, then crop at random
+    /// Pad by this many pixels, then crop at random, in place of --random-resized-crop
     #[arg(long, value_name = "PIXELS", conflicts_with = "random_resized_crop")]
     pub crop_padding: Option<usize>,
     /// Probability of a flip from left to right
