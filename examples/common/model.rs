@@ -23,11 +23,7 @@ pub fn read_weights(path: &Path) -> Result<StateDict> {
     if !state.iter().any(|(name, _)| name.starts_with("optimizer.")) {
         return weights::rename(state);
     }
-    let checkpoint = Checkpoint::load(path)?;
-    let model = checkpoint.section("model")?;
-    let average = checkpoint.section("average")?;
-    let averaged = |name: &str| average.get(&format!("average.{name}")).cloned();
-    Ok(model.iter().map(|(name, value)| (name.to_string(), averaged(name).unwrap_or_else(|| value.clone()))).collect())
+    Checkpoint::load(path)?.validated_weights()
 }
 
 /// Loads weights into a model that has the same shapes.

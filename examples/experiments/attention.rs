@@ -71,7 +71,7 @@ fn run(lab: &Lab) -> Result<String> {
             manual_seed(lab.seed + seed);
             let model = network(layer);
             parameters = model.num_parameters();
-            fit_by(&model, train.labels.numel(), 2, 50, 3e-3, lab.seed + seed, |batch| {
+            fit_by(&model, train.labels.numel(), lab.pick(2, 6), 50, 3e-3, lab.seed + seed, |batch| {
                 model.forward(&train.images.index_select(0, batch)?)?.cross_entropy(&train.labels.index_select(0, batch)?)
             })?;
             accuracies.push(accuracy(&predict(&model, &test.images)?, &test.labels)?);

@@ -35,6 +35,10 @@ const CALLS: &[(&str, Call)] = &[
     ("avg_pool2d", |g| g.of(4)?.avg_pool2d(g.options(2), g.pool2d())),
     ("batch_norm", batch_norm),
     ("batch_norm_act", batch_norm_act),
+    ("binary_cross_entropy", |g| {
+        let x = g.any()?;
+        x.binary_cross_entropy_with(&g.beside(&x, x.shape())?, g.reduction())
+    }),
     ("binary_cross_entropy_with_logits", |g| {
         let x = g.any()?;
         x.binary_cross_entropy_with_logits_with(&g.beside(&x, x.shape())?, &g.bce(&x)?)
@@ -289,12 +293,12 @@ const CALLS: &[(&str, Call)] = &[
     }),
     ("topk", |g| Ok(g.any()?.topk(g.option(1), g.dim())?.0)),
     ("tril", |g| g.any()?.tril(g.option(1) as i64)),
-    ("triu", |g| g.any()?.triu(-(g.option(1) as i64))),
+    ("triu", |g| g.any()?.triu((g.option(1) as i64).wrapping_neg())),
     ("trunc", |g| g.any()?.trunc()),
     ("padding by modes", |g| {
         use convnet::ops::PadMode::*;
         let mode = g.pick(&[Constant(1.0), Reflect, Replicate, Circular]);
-        let padding: Vec<isize> = (0..2 * g.below(4)).map(|_| g.option(1) as isize - g.below(2) as isize).collect();
+        let padding: Vec<isize> = (0..2 * g.below(4)).map(|_| (g.option(1) as isize).wrapping_sub(g.below(2) as isize)).collect();
         g.any()?.pad_with(padding, mode)
     }),
     ("comparisons", |g| {

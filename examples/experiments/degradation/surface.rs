@@ -43,6 +43,6 @@ pub fn surface(name: &str, net: &CifarResNet, images: &Tensor, labels: &Tensor, 
     let rise = sides.iter().map(|&(x, y)| loss(x, y)).sum::<Result<f64>>()? / 4.0 - loss(0.0, 0.0)?;
     let mut chart = Chart::new(format!("Loss around {name}")).x("first direction").y("second direction");
     chart = chart.x_range(-1.0, 1.0).y_range(-1.0, 1.0);
-    let levels = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 8.0];
+    let levels = [0.5, 1.0, 1.5, 2.0, 2.1, 2.2, 2.5, 3.0, 4.0, 8.0];
     Ok((chart.contours("loss", &values, (-1.0, 1.0), (-1.0, 1.0), levels), rise))
 }
