@@ -1,23 +1,23 @@
 //! A run of a trainer.
 
+mod checkpoints;
+mod validation;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
-use crate::autograd::{Gradients, no_grad};
-use crate::data::samplers::Share;
+use crate::autograd::Gradients;
 use crate::data::{Collate, DataLoader, Rng};
 use crate::error::{Context as _, Error, Result};
-use crate::nn::{Modes, Module, ModuleExt, StateDict, in_evaluation, keeping_modes};
+use crate::nn::{Modes, Module, in_evaluation};
 use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
-use crate::tensor::Tensor;
-use crate::train::batch_norm::with_new_statistics;
 use crate::train::callback::no_such_metric;
-use crate::train::{Checkpoint, DataParallel, LogValue, Mean, MetricValues, RunState, number_of, with_average};
+use crate::train::{DataParallel, LogValue, Mean, MetricValues, RunState, number_of, with_average};
 
 /// Means by name of metric.
 type Means = BTreeMap<String, Mean>;
@@ -422,231 +422,10 @@ where
         self.trainer.average.as_ref().is_some_and(|average| average.updates() > 0)
     }
 
-    /// Takes the running statistics of batch normalisations anew for the average with this number of
-    /// updates, which is in the model, where that is asked for and it has none yet.
-    fn renew_statistics(&mut self, updates: u64) -> Result<()> {
-        if !self.trainer.update_batch_norm || self.statistics == Some(updates) {
-            return Ok(());
-        }
-        // Over the epoch that the average was updated in, which may be complete.
-        let epoch = if self.batch == 0 { self.epoch.saturating_sub(1) } else { self.epoch };
-        let (step_of, model, seed) = (&mut self.step_of, self.trainer.model, self.trainer.seed);
-        let passes = || {
-            let mut count = 0;
-            for batch in self.train.epoch(epoch) {
-                let batch = batch?;
-                Rng::tensors_of_batch(seed, epoch, count, || step_of(model, &batch))?;
-                count += 1;
-            }
-            Ok(count)
-        };
-        keeping_modes(model, || {
-            self.modes.set(model);
-            with_new_statistics(model, passes)
-        })?;
-        self.statistics = Some(updates);
-        Ok(())
-    }
-
-    /// Validates with the average in the model.
-    fn validate_average(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
-        let model = self.trainer.model;
-        let Some(mut average) = self.trainer.average.take() else { return self.validate(valid) };
-        let updates = average.updates();
-        let validated = with_average(&mut *average, model, || {
-            self.renew_statistics(updates)?;
-            self.validate(valid)
-        });
-        self.trainer.average = Some(average);
-        validated
-    }
-
-    fn validate(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
-        in_evaluation(self.trainer.model, || self.values_of_validation(valid))
-    }
-
-    fn values_of_validation(&mut self, valid: &DataLoader<S>) -> Result<MetricValues> {
-        let model = self.trainer.model;
-        let mut means = Means::new();
-        let share = self.parallel.as_ref().map_or(Share::ALL, DataParallel::share_of_batches);
-        let mut batches = valid.share_from(0, 0, 1, share);
-        self.trainer.metrics.iter_mut().for_each(|(_, metric)| metric.reset());
-        let (mut found, mut outputs) = (Vec::new(), Vec::new());
-        while let Some(batch) = batches.next() {
-            let position = batches.position() - 1;
-            let number = share.number(position);
-            let batch = batch?;
-            let step_of = &mut self.step_of;
-            let mut step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
-            if !self.trainer.metrics.is_empty() {
-                let Some((of_batch, targets)) = step.outputs.take() else {
-                    let message = "metrics of the validation are computed from outputs: add `.outputs(&outputs, &targets)` to the step";
-                    return Err(Error::Training(message.into()));
-                };
-                if self.parallel.is_some() {
-                    outputs.push((number, of_batch, targets));
-                } else {
-                    self.add_outputs(&of_batch, &targets)?;
-                }
-            }
-            found.push((number, batches.samples(), values_of_step(step)?));
-        }
-        if let Some(parallel) = &self.parallel {
-            found = parallel.gathered(found)?;
-            if !self.trainer.metrics.is_empty() {
-                let outputs = parallel.gathered_outputs(outputs)?;
-                outputs.iter().try_for_each(|(_, outputs, targets)| self.add_outputs(outputs, targets))?;
-            }
-        }
-        for (_, samples, values) in found {
-            add_to(&mut means, values, samples)?;
-        }
-        let mut values = values_of(&means, "valid/");
-        values.extend(self.trainer.metrics.iter().map(|(name, metric)| (format!("valid/{name}"), metric.value())));
-        Ok(values)
-    }
-
-    /// Adds a batch to the metrics of the validation.
-    fn add_outputs(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<()> {
-        let mut metrics = self.trainer.metrics.iter_mut();
-        metrics.try_for_each(|(name, metric)| metric.update(outputs, targets).with_context(|| format!("metric {name}")))
-    }
-
     fn log(&mut self, metrics: &MetricValues) -> Result<()> {
         let values: Vec<(&str, LogValue<'_>)> = metrics.iter().map(|(name, &value)| (name.as_str(), LogValue::Scalar(value))).collect();
         let step = self.step;
         self.trainer.loggers.iter_mut().try_for_each(|logger| logger.log(step, &values))
-    }
-
-    /// Writes the best checkpoint, then the one of the epoch, if they are due.
-    fn write_checkpoints_of_epoch(&mut self) -> Result<()> {
-        let Some(checkpoints) = &self.trainer.checkpoints else { return Ok(()) };
-        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.partial.as_ref().or(self.history.last())) {
-            let value = record.metrics.get(name).copied().ok_or_else(|| no_such_metric(name, &record.metrics))?;
-            let improved = !value.is_nan() && self.best.is_none_or(|best| checkpoints.is_better(value, best));
-            if improved {
-                // Before the one of the epoch: a run that is killed in between repeats the epoch.
-                self.best = Some(value);
-                if self.writes_files() {
-                    checkpoints.save_best(&self.checkpoint()?)?;
-                }
-            }
-        }
-        let last = self.partial.is_some()
-            || self.stop.is_some()
-            || Some(self.epoch) == self.epochs
-            || self.trainer.steps.is_some_and(|steps| self.step >= steps);
-        let due = match (checkpoints.every_epochs, checkpoints.every_steps) {
-            (Some(epochs), _) => epochs > 0 && self.epoch.is_multiple_of(epochs),
-            (None, Some(_)) => false,
-            (None, None) => true,
-        };
-        if due || last || self.checkpoint_due { self.write_checkpoint() } else { Ok(()) }
-    }
-
-    /// Writes the checkpoint of the last step, if it is due.
-    fn write_due_checkpoint(&mut self) -> Result<()> {
-        if self.checkpoint_due { self.write_checkpoint() } else { Ok(()) }
-    }
-
-    /// Writes a checkpoint of the present position, when the run keeps any.
-    fn write_checkpoint(&mut self) -> Result<()> {
-        self.checkpoint_due = false;
-        // What was logged must not be lost when the run goes on from here.
-        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
-        match &self.trainer.checkpoints {
-            Some(checkpoints) if self.writes_files() => checkpoints.save(self.step, &self.checkpoint()?),
-            _ => Ok(()),
-        }
-    }
-
-    fn checkpoint(&self) -> Result<Checkpoint> {
-        let mut means = StateDict::new();
-        for (name, mean) in &self.means {
-            means.insert(name, Tensor::from_vec(vec![mean.sum(), mean.weight()], [2])?);
-        }
-        let mut checkpoint = Checkpoint::new()
-            .with("model", self.trainer.model.state_dict())
-            .with("optimizer", self.trainer.optimizer.state())
-            .with("means", means)
-            .note("step", self.step)
-            .note("epoch", self.epoch)
-            .note("batch", self.batch)
-            .note("batches", self.batches)
-            .note("seed", self.trainer.seed)
-            .note("seconds", self.seconds())
-            .note("history", self.history.iter().map(EpochRecord::to_json).collect::<Vec<_>>());
-        if let Some((scheduler, _)) = &self.scheduler {
-            checkpoint = checkpoint.with("schedule", scheduler.state());
-        }
-        if let Some(average) = self.trainer.average.as_ref().filter(|average| average.updates() > 0) {
-            checkpoint = checkpoint.with("average", average.state()?);
-        }
-        for (number, callback) in self.trainer.callbacks.iter().enumerate() {
-            checkpoint = checkpoint.with(&format!("callback{number}"), callback.state());
-        }
-        if let Some(best) = self.best {
-            checkpoint = checkpoint.with("best", [("value".to_string(), Tensor::scalar(best))]);
-        }
-        if let Some(updates) = self.statistics {
-            checkpoint = checkpoint.note("statistics", updates);
-        }
-        if let Some(reason) = &self.stop {
-            checkpoint = checkpoint.note("stopped", reason.as_str());
-        }
-        if let Some(partial) = &self.partial {
-            checkpoint = checkpoint.note("partial", partial.to_json());
-        }
-        Ok(checkpoint)
-    }
-
-    /// Goes to the position of a checkpoint.
-    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        for (name, now) in [("batches", self.batches as u64), ("seed", self.trainer.seed)] {
-            let then = checkpoint.count(name)?;
-            if then != now {
-                let message = format!(
-                    "{name} was {then} and is {now}: it is a run of other data or settings; choose another directory, or remove the checkpoints"
-                );
-                return Err(Error::Training(message));
-            }
-        }
-        let another = "it is of another model; build the model of that run, or choose another directory";
-        self.trainer.model.load_state_dict(&checkpoint.section("model")?).context(another)?;
-        let optimizer = &mut self.trainer.optimizer;
-        optimizer.load_state(&checkpoint.section("optimizer")?.into_iter().collect())?;
-        if let Some((scheduler, _)) = &mut self.scheduler {
-            scheduler.load_state(&checkpoint.section("schedule")?.into_iter().collect(), &mut **optimizer)?;
-        }
-        let average = checkpoint.section("average")?;
-        if let Some(own) = &mut self.trainer.average
-            && !average.is_empty()
-        {
-            own.load_state(&average)?;
-        }
-        for (number, callback) in self.trainer.callbacks.iter_mut().enumerate() {
-            callback.load_state(&checkpoint.section(&format!("callback{number}"))?)?;
-        }
-        self.best = checkpoint.section("best")?.get("value").map(number_of).transpose()?;
-        // Of ranks that step alone, rank 0 has the means of the epoch so far: they count once.
-        let counts = self.parallel.as_ref().is_none_or(|parallel| !parallel.distributed().is_local() || parallel.is_first());
-        for (name, mean) in checkpoint.section("means")? {
-            match mean.to_vec::<f64>()?[..] {
-                [_, _] if !counts => self.means.insert(name, Mean::default()),
-                [sum, weight] => self.means.insert(name, Mean::from_parts(sum, weight)),
-                _ => return Err(Error::StateDict(format!("the mean {name} should be two numbers"))),
-            };
-        }
-        self.step = checkpoint.count("step")?;
-        self.epoch = checkpoint.count("epoch")?;
-        self.batch = checkpoint.count("batch")? as usize;
-        self.seconds = checkpoint.get("seconds").and_then(Value::as_f64).unwrap_or(0.0);
-        self.statistics = checkpoint.get("statistics").and_then(Value::as_u64);
-        self.stop = checkpoint.get("stopped").and_then(Value::as_str).map(str::to_string);
-        let history = checkpoint.get("history").and_then(Value::as_array);
-        self.history = history.into_iter().flatten().filter_map(EpochRecord::from_json).collect();
-        self.partial = checkpoint.get("partial").and_then(EpochRecord::from_json);
-        Ok(())
     }
 }
 
