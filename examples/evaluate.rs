@@ -7,8 +7,8 @@
 //! cargo run --release --example evaluate -- --model resnet18 --weights resnet18-f37072fd.pth --dataset folder --data imagenet/val
 //! ```
 //!
-//! Without a test set, a folder or a list is evaluated as a whole, or with `--run` the part that the
-//! run validated on.
+//! Without a test set, a folder or a list is evaluated as a whole, or with `--run` the part that
+//! the run validated on.
 //!
 //! ```sh
 //! cargo run --release --example evaluate -- --run runs/flowers --data more/flowers

@@ -60,8 +60,8 @@ pub struct DataOptions {
     /// Height and width of the network's input [default: the model's]
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
-    /// Length of the shorter side before the crop to the input's size, with --random-resized-crop of
-    /// pictures to validate on only [default: the size, or 8/7 of it from 128 on]
+    /// Length of the shorter side before the crop to the input's size, with --random-resized-crop
+    /// of pictures to validate on only [default: the size, or 8/7 of it from 128 on]
     #[arg(long, value_name = "PIXELS")]
     pub resize: Option<usize>,
     /// Mean of the channels, for the normalisation [default: the dataset's]

@@ -79,8 +79,8 @@ pub struct RunOptions {
         requires_if("true", "average"),
     )]
     pub update_batch_norm: bool,
-    /// Metric of the best checkpoint, early stopping and a plateau; one with `loss` in its name is
-    /// better when it is lower
+    /// Metric of the best checkpoint, early stopping and a plateau; losses and errors are better
+    /// when they are lower, as their names say
     #[arg(long, default_value = "valid/accuracy")]
     pub monitor: String,
     /// Stop when --monitor has not improved for this many epochs

@@ -8,7 +8,7 @@ use crate::profiling::hooks;
 use crate::tensor::Tensor;
 use crate::tensor::meta::{NodeExtent, is_meta};
 use crate::tensor::node::{BackwardFn, Edge, Node};
-use crate::tensor::shape::broadcast_shapes;
+use crate::tensor::shape::broadcasts_to;
 
 /// A differentiable operation whose forward and backward pass the user defines.
 ///
@@ -82,8 +82,7 @@ impl CustomOp {
     ///
     /// # Errors
     /// Returns the errors of `forward`. The backward pass returns those of the closure, and
-    /// [`Error::Backward`] when a gradient does not have such a shape or
-    /// dtype.
+    /// [`Error::Backward`] when a gradient does not have such a shape or dtype.
     pub fn apply<const N: usize, B>(self, inputs: [&Tensor; N], forward: impl FnOnce([Tensor; N]) -> Result<(Tensor, B)>) -> Result<Tensor>
     where
         B: Fn(&Tensor, [bool; N]) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
@@ -141,8 +140,8 @@ impl CustomOp {
     ///
     /// # Errors
     /// Returns the errors of `forward`. The backward pass returns those of the closure, and
-    /// [`Error::Backward`] when a gradient does not fit its input or when
-    /// the closure returns another number of gradients than there are inputs.
+    /// [`Error::Backward`] when a gradient does not fit its input or when the closure returns
+    /// another number of gradients than there are inputs.
     pub fn apply_many<B>(self, inputs: &[&Tensor], forward: impl FnOnce(&[Tensor]) -> Result<(Vec<Tensor>, B)>) -> Result<Vec<Tensor>>
     where
         B: Fn(&[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
@@ -183,12 +182,12 @@ impl CustomOp {
         Ok(outputs.enumerate().map(with_node).collect())
     }
 
-    /// Checks that each gradient has its input's shape, or one to which that broadcasts. The crate's
-    /// own rules may also return size 1 along dimensions in which a gradient is constant.
+    /// Checks that each gradient has its input's shape, or one to which that broadcasts. The
+    /// crate's own rules may also return size 1 along dimensions in which a gradient is constant.
     fn check(self, gradients: &[Option<Tensor>], shapes: &[Vec<usize>]) -> Result<()> {
         for (index, (gradient, shape)) in gradients.iter().zip(shapes).enumerate() {
             let Some(got) = gradient.as_ref().map(Tensor::shape) else { continue };
-            if !broadcast_shapes(self.name, shape, got).is_ok_and(|common| common == got) {
+            if !broadcasts_to(shape, got) {
                 let message =
                     format!("{}: backward returned a gradient of shape {got:?}, expected {shape:?}, for input {index}", self.name);
                 return Err(Error::Backward(message));

@@ -42,7 +42,7 @@ mod orientation;
 mod pixels;
 #[cfg(feature = "image")]
 mod png;
-mod rng;
+pub(crate) mod rng;
 pub(crate) mod samplers;
 mod transforms;
 

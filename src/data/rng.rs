@@ -10,10 +10,13 @@ use crate::tensor::rng::{below, copy_of, fill_normal, unit, with_generator_at};
 pub(crate) enum Purpose {
     Shuffle = 1,
     Samples = 2,
+    /// Tensors that a dataset or a transform of samples draws.
     Tensors = 3,
     Batches = 4,
     Splits = 5,
+    /// Tensors that a step of training draws.
     Steps = 6,
+    /// Tensors that are drawn while a batch is made of its samples.
     BatchTensors = 7,
 }
 
@@ -45,22 +48,10 @@ impl Rng {
         Rng::keyed(Purpose::Samples, seed, epoch, index)
     }
 
-    /// Runs `body` with a generator of the sample in place of the thread's, from which
-    /// `Tensor::randn` and its like draw.
-    pub(crate) fn tensors_of_sample<R>(seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
-        with_generator_at(&Rng::keyed(Purpose::Tensors, seed, epoch, index).generator, body)
-    }
-
-    /// Runs `body` with a generator of a batch that is being made in place of the thread's, from
-    /// which `Tensor::randn` and its like draw.
-    pub(crate) fn tensors_of_new_batch<R>(seed: u64, epoch: u64, batch: u64, body: impl FnOnce() -> R) -> R {
-        with_generator_at(&Rng::keyed(Purpose::BatchTensors, seed, epoch, batch).generator, body)
-    }
-
-    /// Runs `body` with a generator of a step in place of the thread's, from which dropout and
-    /// `Tensor::randn` and its like draw.
-    pub(crate) fn tensors_of_batch<R>(seed: u64, epoch: u64, batch: u64, body: impl FnOnce() -> R) -> R {
-        with_generator_at(&Rng::keyed(Purpose::Steps, seed, epoch, batch).generator, body)
+    /// Runs `body` with the generator of [`keyed`](Rng::keyed) in place of the thread's, from which
+    /// dropout and `Tensor::randn` and its like draw.
+    pub(crate) fn lend<R>(purpose: Purpose, seed: u64, epoch: u64, index: u64, body: impl FnOnce() -> R) -> R {
+        with_generator_at(&Rng::keyed(purpose, seed, epoch, index).generator, body)
     }
 
     /// Returns a generator whose key is made of these numbers, so that different ones give

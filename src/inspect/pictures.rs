@@ -12,9 +12,9 @@ const LARGEST: usize = 2048;
 
 /// Draws the kernels of a convolution, side by side.
 ///
-/// Kernels of three input channels are drawn in colour, those of one in gray, in a square. Others are
-/// gray too: a row for each output channel, a column for each input channel of its group. The middle
-/// between black and white is 0, and the largest absolute weight of a kernel, over its input
+/// Kernels of three input channels are drawn in colour, those of one in gray, in a square. Others
+/// are gray too: a row for each output channel, a column for each input channel of its group. The
+/// middle between black and white is 0, and the largest absolute weight of a kernel, over its input
 /// channels, is at one end.
 ///
 /// ```

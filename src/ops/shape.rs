@@ -6,7 +6,7 @@ use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
 use crate::tensor::compute::repeat_to;
 use crate::tensor::meta::{InputExtent, map_size};
-use crate::tensor::shape::{Index, broadcast_shapes, numel, resolve_dim, resolve_dims, try_numel};
+use crate::tensor::shape::{Index, broadcasts_to, numel, resolve_dim, resolve_dims, try_numel};
 use crate::tensor::{Dim, Dims, MemoryFormat, ReshapeDims, Tensor, with_dtype};
 
 impl Tensor {
@@ -178,7 +178,8 @@ impl Tensor {
     /// Repeats dimensions of size 1, and adds dimensions in front, until the tensor has this shape.
     ///
     /// # Shape
-    /// As given, where -1 keeps the size of a dimension; the input's memory format when both are 4-D, else row-major.
+    /// As given, where -1 keeps the size of a dimension; the input's memory format when both are
+    /// 4-D, else row-major.
     ///
     /// # Errors
     /// [`Error::Shape`] when the tensor does not broadcast to the shape, or memory cannot hold the
@@ -202,7 +203,7 @@ impl Tensor {
 
     fn expanded(&self, shape: &[usize]) -> Result<Tensor> {
         let _op = operation("expand");
-        if !broadcast_shapes("expand", self.shape(), shape).is_ok_and(|common| common == shape) {
+        if !broadcasts_to(self.shape(), shape) {
             return Err(Error::shape("expand", format!("shape {:?} does not broadcast to {shape:?}", self.shape())));
         }
         if try_numel(shape).is_none() {

@@ -122,7 +122,8 @@ impl Tensor {
     /// The input's without the dimension, both; row-major.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that does not exist, [`Error::Shape`] when it has size 0.
+    /// [`Error::Argument`] for a dimension that does not exist, [`Error::Shape`] when it has size
+    /// 0.
     pub fn max_with_index(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let axis = resolve_dim("max_with_index", dim, self.ndim())?;
         self.taken_along(axis, self.argmax_keepdim(axis)?)
@@ -135,7 +136,8 @@ impl Tensor {
     /// The input's without the dimension, both; row-major.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that does not exist, [`Error::Shape`] when it has size 0.
+    /// [`Error::Argument`] for a dimension that does not exist, [`Error::Shape`] when it has size
+    /// 0.
     pub fn min_with_index(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let axis = resolve_dim("min_with_index", dim, self.ndim())?;
         self.taken_along(axis, self.argmin_keepdim(axis)?)

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::meta::NodeExtent;
 use crate::error::Result;
+use crate::tensor::shape::broadcasts_to;
 use crate::tensor::{DType, Tensor};
 
 /// The function that a backward pass runs at a node.
@@ -82,12 +83,8 @@ impl Edge {
         if !gradient.dtype().is_float() {
             return Some(format!("a gradient of {}, expected f32 or f64", gradient.dtype()));
         }
-        let extra = gradient.ndim().checked_sub(self.shape.len());
-        let fits = extra.is_some_and(|extra| {
-            let pairs = || gradient.shape()[extra..].iter().zip(&*self.shape);
-            let is_broadcast = pairs().all(|(got, wanted)| got == wanted || *wanted == 1);
-            is_broadcast || extra == 0 && pairs().all(|(got, wanted)| got == wanted || *got == 1)
-        });
+        let (got, wanted) = (gradient.shape(), &*self.shape);
+        let fits = broadcasts_to(wanted, got) || got.len() == wanted.len() && broadcasts_to(got, wanted);
         (!fits).then(|| format!("a gradient of shape {:?}, expected {:?}", gradient.shape(), self.shape))
     }
 }

@@ -65,8 +65,8 @@ pub(crate) fn physical<T: Copy>(dims: &[T], format: MemoryFormat) -> Vec<T> {
     }
 }
 
-/// Returns a tensor's memory as `[outer, size, inner]` around one of its dimensions; outer and inner
-/// are 0 when it has no elements.
+/// Returns a tensor's memory as `[outer, size, inner]` around one of its dimensions; outer and
+/// inner are 0 when it has no elements.
 pub(crate) fn outer_axis_inner(shape: &[usize], format: MemoryFormat, axis: usize) -> [usize; 3] {
     if shape.contains(&0) {
         return [0, shape[axis], 0];
@@ -88,6 +88,11 @@ pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Re
             _ => Err(Error::shape(op, format!("shapes {a:?} and {b:?} do not broadcast together"))),
         })
         .collect()
+}
+
+/// Returns whether a shape broadcasts to another one, without that one being repeated as well.
+pub(crate) fn broadcasts_to(shape: &[usize], wanted: &[usize]) -> bool {
+    shape.len() <= wanted.len() && shape.iter().rev().zip(wanted.iter().rev()).all(|(&size, &wanted)| size == wanted || size == 1)
 }
 
 /// Returns how two operands with these shapes and formats are read along a result.

@@ -89,8 +89,8 @@ pub trait WeightAverage: Send {
 pub type Ema = Averaged<EmaRule>;
 
 /// The equal average of the parameters at all updates, for stochastic weight averaging (Izmailov et
-/// al., 2018); PyTorch's `AveragedModel`. [`update_batch_norm`](crate::train::update_batch_norm) gives
-/// the averaged model running statistics of the activations that the averaged weights give.
+/// al., 2018); PyTorch's `AveragedModel`. [`update_batch_norm`](crate::train::update_batch_norm)
+/// gives the averaged model running statistics of the activations that the averaged weights give.
 ///
 /// ```
 /// use convnet::prelude::*;

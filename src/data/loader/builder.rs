@@ -71,7 +71,7 @@ impl<S: Collate> BatchBuilder<S> {
             }
             Ok(Some(Made { batch, samples: count }))
         };
-        let finish = || Rng::tensors_of_new_batch(self.seed, self.epoch, number as u64, finish);
+        let finish = || Rng::lend(Purpose::BatchTensors, self.seed, self.epoch, number as u64, finish);
         catching(finish).with_context(|| format!("batch {number} of samples {}", shortened(indices)))
     }
 
@@ -111,7 +111,7 @@ impl<S: Collate> BatchBuilder<S> {
             }
             Ok(sample)
         };
-        let get = || Rng::tensors_of_sample(self.seed, self.epoch, index as u64, get);
+        let get = || Rng::lend(Purpose::Tensors, self.seed, self.epoch, index as u64, get);
         catching(get).map_err(|error| {
             let name = self.dataset.name(index);
             let name = if error.to_string().contains(&name) { String::new() } else { name };

@@ -148,8 +148,8 @@ impl<S: Collate> DataLoader<S> {
     }
 
     /// Returns the errors of samples that were skipped or replaced since the last call, each with
-    /// the sample's index and name, in the order of the dataset. A sample that failed several times,
-    /// as once in each epoch, has its first error. Clones of a loader share the errors.
+    /// the sample's index and name, in the order of the dataset. A sample that failed several
+    /// times, as once in each epoch, has its first error. Clones of a loader share the errors.
     pub fn failures(&self) -> Vec<Error> {
         std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
     }
@@ -296,8 +296,8 @@ impl<S: Collate> Epoch<S> {
         self.next
     }
 
-    /// Returns the number of samples in the batch that was returned last, of which some may have been
-    /// [skipped](OnError::Skip); 0 before the first.
+    /// Returns the number of samples in the batch that was returned last, of which some may have
+    /// been [skipped](OnError::Skip); 0 before the first.
     pub fn samples(&self) -> usize {
         self.samples
     }

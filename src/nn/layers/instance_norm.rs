@@ -106,7 +106,7 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
         let tracked = self.running_mean.as_ref().zip(self.running_var.as_ref());
         let training = self.training.is_training();
         if let Some((mean, var)) = tracked.filter(|_| !training) {
-            return x.batch_norm(Some((&mean.tensor(), &var.tensor())), weight.as_ref(), bias.as_ref(), self.eps);
+            return x.batch_norm(Some((&mean.try_tensor()?, &var.try_tensor()?)), weight.as_ref(), bias.as_ref(), self.eps);
         }
         let count: usize = x.shape()[2..].iter().product();
         if count == 1 {

@@ -183,7 +183,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         self.check(x)?;
         let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
         if let Some((mean, var)) = self.estimates() {
-            let running = (mean.tensor(), var.tensor());
+            let running = (mean.try_tensor()?, var.try_tensor()?);
             let y = x.batch_norm(Some((&running.0, &running.1)), weight.as_ref(), bias.as_ref(), self.eps)?;
             return activation.apply_to_sum(y, residual);
         }
@@ -296,8 +296,8 @@ impl Running<'_> {
         let norm = RunningNorm {
             weight: value(self.weight)?,
             bias: value(self.bias)?,
-            mean: self.mean.tensor(),
-            var: self.var.tensor(),
+            mean: self.mean.try_tensor()?,
+            var: self.var.try_tensor()?,
             eps: self.eps,
         };
         let alike = |tensor: &Tensor| tensor.dtype() == dtype;

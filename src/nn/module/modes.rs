@@ -19,9 +19,9 @@ impl Modes {
         Modes(modes)
     }
 
-    /// Returns modes for training: a layer is in training mode unless all parameters of the innermost
-    /// module around it that has any are frozen. So a frozen body of a network keeps its running
-    /// statistics, and dropout in it rests.
+    /// Returns modes for training: a layer is in training mode unless all parameters of the
+    /// innermost module around it that has any are frozen. So a frozen body of a network keeps its
+    /// running statistics, and dropout in it rests.
     pub(crate) fn for_training(module: &dyn Module) -> Modes {
         let (mut parameters, mut layers) = (vec![], vec![]);
         Visitor::walk(module, &mut |path, item| match item {

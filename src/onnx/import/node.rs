@@ -5,7 +5,7 @@ use crate::error::{Error, Result, short};
 use crate::onnx::element::{ElementType, Value};
 use crate::onnx::proto::AttributeProto;
 use crate::onnx::proto::attribute_proto::AttributeType;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// An operator with its attributes, and the numbers of the values that it reads and makes.
 #[derive(Clone)]
@@ -106,6 +106,12 @@ impl Call<'_> {
     /// Returns the result of the first input's element type.
     pub(super) fn like_first(&self, tensor: Tensor) -> Result<Vec<Value>> {
         self.one(tensor, self.value(0)?.element)
+    }
+
+    /// Returns a result of the first input's element type that was computed in floating point:
+    /// integers without their fraction.
+    pub(super) fn number_like_first(&self, y: Tensor) -> Result<Vec<Value>> {
+        self.like_first(if self.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })
     }
 
     pub(super) fn one(&self, tensor: Tensor, element: ElementType) -> Result<Vec<Value>> {

@@ -32,7 +32,7 @@ option_setters!(TripletOptions, [], margin: f64, p: f64, eps: f64, swap: bool, r
 
 impl Reduction {
     /// Reduces the losses of elements or samples.
-    fn reduce(self, losses: Tensor) -> Result<Tensor> {
+    pub(super) fn reduce(self, losses: Tensor) -> Result<Tensor> {
         match self {
             Reduction::Mean => losses.mean(..),
             Reduction::Sum => losses.sum(..),
@@ -112,8 +112,8 @@ impl Tensor {
     /// All three are `[N, D]` or `[D]`; the result is `[]`, without reduction `[N]` or `[]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the shapes differ, [`Error::Argument`] for a `p` that is negative or not
-    /// a number, [`Error::DType`] unless all are floating point.
+    /// [`Error::Shape`] when the shapes differ, [`Error::Argument`] for a `p` that is negative or
+    /// not a number, [`Error::DType`] unless all are floating point.
     pub fn triplet_margin_loss_with(&self, positive: &Tensor, negative: &Tensor, options: &TripletOptions) -> Result<Tensor> {
         let distance = |a: &Tensor, b: &Tensor| {
             same_shape("triplet_margin_loss", a, b)?;

@@ -11,7 +11,7 @@ use crate::ops::options::option_setters;
 use crate::profiling::hooks::operation;
 use crate::tensor::compute::{promote, zip};
 use crate::tensor::meta::is_meta;
-use crate::tensor::shape::broadcast_shapes;
+use crate::tensor::shape::broadcasts_to;
 use crate::tensor::{DType, Tensor, with_float};
 
 /// Options of [`Tensor::binary_cross_entropy_with_logits_with`].
@@ -362,7 +362,7 @@ impl Tensor {
         for (name, weight) in [("weight", &options.weight), ("pos_weight", &options.pos_weight)] {
             let Some(weight) = weight else { continue };
             weight.expect_float(OP)?;
-            if !broadcast_shapes(OP, weight.shape(), self.shape()).is_ok_and(|common| common == self.shape()) {
+            if !broadcasts_to(weight.shape(), self.shape()) {
                 let message = format!("{name} of shape {:?} does not broadcast to input {:?}", weight.shape(), self.shape());
                 return Err(Error::shape(OP, message));
             }
@@ -384,10 +384,6 @@ impl Tensor {
         if let Some(weight) = &options.weight {
             y = y.mul(weight)?;
         }
-        match options.reduction {
-            Reduction::None => Ok(y),
-            Reduction::Sum => y.sum(..),
-            Reduction::Mean => y.mean(..),
-        }
+        options.reduction.reduce(y)
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::gradients::{GradientSum, TreeSum};
 use super::group::Group;
 use crate::autograd::Gradients;
+use crate::data::rng::Purpose;
 use crate::data::samplers::Share;
 use crate::data::{Collate, DataLoader, Epoch, Rng};
 use crate::error::{Context as _, Error, Result};
@@ -286,8 +287,8 @@ impl<'a, M: Module> DataParallel<'a, M> {
 
     /// Averages the model's parameters and floating-point buffers over the ranks, where ranks step
     /// alone, if `step`, the number of steps so far, makes an average due; `at_end`, if steps have
-    /// been made since the last average. Returns which of the `wishes` any rank has, which ranks that
-    /// step alone learn from each other with an average.
+    /// been made since the last average. Returns which of the `wishes` any rank has, which ranks
+    /// that step alone learn from each other with an average.
     pub(crate) fn average<const N: usize>(&self, step: u64, wishes: [bool; N], at_end: bool) -> Result<[bool; N]> {
         let Some(every) = self.distributed.average_every else { return Ok(wishes) };
         if step.is_multiple_of(every) == at_end {
@@ -354,8 +355,8 @@ impl<'a, M: Module> DataParallel<'a, M> {
         Ok(all)
     }
 
-    /// Returns why the run stops, on all ranks, where ranks step alone and one may have a reason that
-    /// the others have not.
+    /// Returns why the run stops, on all ranks, where ranks step alone and one may have a reason
+    /// that the others have not.
     pub(crate) fn joined_reason(&self, reason: Option<String>) -> Result<Option<String>> {
         if !self.distributed.is_local() {
             return Ok(reason);
@@ -428,8 +429,8 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
 
     /// Computes the next batch; `stop` tells the others that this rank wants to stop after it.
     ///
-    /// Passes over batches none of whose samples could be read. A rank that steps alone gets gradients
-    /// of zero there instead, so that all ranks make the same number of steps.
+    /// Passes over batches none of whose samples could be read. A rank that steps alone gets
+    /// gradients of zero there instead, so that all ranks make the same number of steps.
     pub(crate) fn next_step(&mut self, stop: bool, mut step_of: impl FnMut(&M, &S::Batch) -> Result<Step>) -> Result<Option<Joined>> {
         let mut any_stop = stop;
         loop {
@@ -492,7 +493,7 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
                 of_part.extend(given.into_iter().map(|given| f64::from(u8::from(given))));
                 values.push(Some(of_part))
             };
-            synchronized(distributed.join(), || Rng::tensors_of_batch(self.seed, self.epoch, number, compute))?;
+            synchronized(distributed.join(), || Rng::lend(Purpose::Steps, self.seed, self.epoch, number, compute))?;
         }
         if names.is_none() {
             *names = first_known(distributed.group, own_names)?;
@@ -534,8 +535,8 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
     }
 }
 
-/// Returns the names of metrics that the first rank has which has any; a rank whose samples were all
-/// skipped has none.
+/// Returns the names of metrics that the first rank has which has any; a rank whose samples were
+/// all skipped has none.
 fn first_known(group: &Group, own: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
     for (rank, bytes) in group.gather(json!(own).to_string().into_bytes())?.into_iter().enumerate() {
         let unreadable = |error| Error::Training(format!("what rank {rank} has sent are no names of metrics: {error}"));

@@ -17,8 +17,8 @@ const FORMAT: Format = Format { name: "table of values by step", start: b"step,"
 /// out.
 ///
 /// A file that exists is continued by [`log`](Logger::log); the end of a row that a killed process
-/// did not complete is removed. A [`Trainer`](crate::train::Trainer) rewinds it first: to its checkpoint,
-/// or to nothing when the run starts anew.
+/// did not complete is removed. A [`Trainer`](crate::train::Trainer) rewinds it first: to its
+/// checkpoint, or to nothing when the run starts anew.
 ///
 /// ```
 /// use convnet::train::{CsvLog, LogValue, Logger};

@@ -16,8 +16,8 @@ const FORMAT: Format = Format { name: "log of JSON lines", start: b"{\"step\":",
 /// are written; images and histograms are left out.
 ///
 /// A file that exists is continued by [`log`](Logger::log); a line that a killed process did not
-/// complete is removed. A [`Trainer`](crate::train::Trainer) rewinds it first: to its checkpoint, or to
-/// nothing when the run starts anew.
+/// complete is removed. A [`Trainer`](crate::train::Trainer) rewinds it first: to its checkpoint,
+/// or to nothing when the run starts anew.
 ///
 /// ```
 /// use convnet::train::{JsonLines, LogValue, Logger};

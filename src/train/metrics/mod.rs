@@ -9,8 +9,9 @@
 //! | MAE, MSE, RMSE, R² | [`RegressionScore`] | [`mae`], [`rmse`], [`r2_score`] |
 //! | loss | [`Mean`] | |
 //!
-//! All but [`Mean`] are a [`Metric`], which [`Trainer::metric`](crate::train::Trainer::metric) takes. The values are those of scikit-learn, also where a class does
-//! not occur; where the two differ, the documentation says so.
+//! All but [`Mean`] are a [`Metric`], which [`Trainer::metric`](crate::train::Trainer::metric)
+//! takes. The values are those of scikit-learn, also where a class does not occur; where the two
+//! differ, the documentation says so.
 //!
 //! ```
 //! use convnet::Tensor;
@@ -77,8 +78,8 @@ pub trait Metric: Send {
 /// Returns whether lower values of a metric are better, judged by its name: if the part after the
 /// last `/` has a word that ends in `loss` or `error`, or is `mae`, `mse`, `rmse` or `perplexity`.
 ///
-/// [`Checkpoints`](crate::train::Checkpoints) and [`EarlyStopping`](crate::train::EarlyStopping) go by
-/// it unless they are told otherwise.
+/// [`Checkpoints`](crate::train::Checkpoints) and [`EarlyStopping`](crate::train::EarlyStopping) go
+/// by it unless they are told otherwise.
 ///
 /// ```
 /// use convnet::train::lower_is_better;

@@ -169,8 +169,8 @@ impl HtmlReport {
     }
 
     /// Adds pictures of a convolution's kernels, `[out, in, kH, kW]`; at most 128. With three input
-    /// channels they are colours, otherwise the mean over the input channels is shown, in the colours
-    /// of [`inspect::kernels`](crate::inspect::kernels).
+    /// channels they are colours, otherwise the mean over the input channels is shown, in the
+    /// colours of [`inspect::kernels`](crate::inspect::kernels).
     pub fn kernels(mut self, weight: &Tensor) -> HtmlReport {
         let html = self.part(kernel_pictures(weight));
         self.section("Kernels of the first layer", &html)

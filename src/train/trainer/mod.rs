@@ -43,8 +43,9 @@ impl Step {
 
     /// Adds a metric, the mean over the batch. It is averaged over the epoch and logged.
     ///
-    /// That is right for accuracies and other means over samples. An F1 score, an IoU, an RMSE or an
-    /// area under a curve is no mean of those of batches: [`Trainer::metric`] computes it from all.
+    /// That is right for accuracies and other means over samples. An F1 score, an IoU, an RMSE or
+    /// an area under a curve is no mean of those of batches: [`Trainer::metric`] computes it from
+    /// all.
     #[must_use]
     pub fn metric(mut self, name: impl Into<String>, value: f64) -> Step {
         self.metrics.push((name.into(), value));
@@ -186,8 +187,8 @@ impl<'a, M: Module> Trainer<'a, M> {
     }
 
     /// Sets the metric that the schedule observes, for
-    /// [`ReduceLrOnPlateau`](crate::optim::ReduceLrOnPlateau) by epochs, whose `mode` says whether higher
-    /// values are better.
+    /// [`ReduceLrOnPlateau`](crate::optim::ReduceLrOnPlateau) by epochs, whose `mode` says whether
+    /// higher values are better.
     #[must_use]
     pub fn schedule_metric(mut self, metric: impl Into<String>) -> Trainer<'a, M> {
         self.schedule_metric = Some(metric.into());
@@ -260,16 +261,17 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// Sets where checkpoints are written, and when. A run that does not [`resume`](Trainer::resume)
-    /// wants a directory without checkpoints, unless [`Checkpoints::overwrite`] is set.
+    /// Sets where checkpoints are written, and when. A run that does not
+    /// [`resume`](Trainer::resume) wants a directory without checkpoints, unless
+    /// [`Checkpoints::overwrite`] is set.
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Trainer<'a, M> {
         self.checkpoints = Some(checkpoints);
         self
     }
 
-    /// Appends a log. A run that starts anew discards what the log has from an earlier run; one that
-    /// is resumed, what was logged after its checkpoint.
+    /// Appends a log. A run that starts anew discards what the log has from an earlier run; one
+    /// that is resumed, what was logged after its checkpoint.
     #[must_use]
     pub fn log(mut self, logger: impl Logger + 'a) -> Trainer<'a, M> {
         self.loggers.push(Box::new(logger));
@@ -364,9 +366,10 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// parameters after each step, and a run can be resumed with another number of processes: the
     /// bits are the same.
     ///
-    /// With [`average_every`](Distributed::average_every), `step/…` are the values of each process's
-    /// own batch, while those of an epoch are the same in all. A callback that stops the run after a
-    /// step in one process stops it in all, after the next average or at the end of the epoch.
+    /// With [`average_every`](Distributed::average_every), `step/…` are the values of each
+    /// process's own batch, while those of an epoch are the same in all. A callback that stops the
+    /// run after a step in one process stops it in all, after the next average or at the end of the
+    /// epoch.
     #[must_use]
     pub fn distributed(mut self, distributed: Distributed<'a>) -> Trainer<'a, M> {
         self.distributed = Some(distributed);
@@ -381,9 +384,9 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not
     /// exist; [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the
     /// checkpoint that is there; [`Error::Training`] when there are checkpoints of another run and
-    /// [`resume`](Trainer::resume) is not set; [`Error::Io`] when a checkpoint or a log cannot be written;
-    /// [`Error::Training`] that names the rank when another process fails, hangs or has other
-    /// settings.
+    /// [`resume`](Trainer::resume) is not set; [`Error::Io`] when a checkpoint or a log cannot be
+    /// written; [`Error::Training`] that names the rank when another process fails, hangs or has
+    /// other settings.
     pub fn fit<'v, S: Collate>(
         self,
         train: &DataLoader<S>,

@@ -71,7 +71,7 @@ impl Progress {
         }
     }
 
-    /// Tells how many samples could not be read.
+    /// Prints how many samples could not be read.
     pub(super) fn end(&self, failures: usize) {
         if self.shown && failures > 0 {
             eprintln!("samples that could not be read: {failures} (`DataLoader::failures` returns their errors)");

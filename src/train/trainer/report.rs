@@ -71,9 +71,9 @@ pub struct TrainReport {
     pub steps: u64,
     /// The time that the run took, in seconds, with that before a resumption.
     pub seconds: f64,
-    /// The number of samples that could not be read, in training and validation: the loaders skipped
-    /// or replaced them ([`DataLoader::on_error`]). [`DataLoader::failures`] of each loader returns
-    /// their errors. On several ranks, those of this rank; after a resumption, those since.
+    /// The number of samples that could not be read, in training and validation: the loaders
+    /// skipped or replaced them ([`DataLoader::on_error`]). [`DataLoader::failures`] of each loader
+    /// returns their errors. On several ranks, those of this rank; after a resumption, those since.
     ///
     /// [`DataLoader::on_error`]: crate::data::DataLoader::on_error
     /// [`DataLoader::failures`]: crate::data::DataLoader::failures

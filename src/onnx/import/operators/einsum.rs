@@ -5,7 +5,7 @@ use super::{Table, as_float};
 use crate::error::Result;
 use crate::onnx::element::Value;
 use crate::onnx::import::node::{Call, Node};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 pub(super) const TABLE: Table = &[("Einsum", General(einsum))];
 
@@ -90,7 +90,7 @@ fn einsum(call: &Call<'_>) -> Result<Vec<Value>> {
     for term in &mut terms {
         let repeated = |&at: &usize| term.x.shape()[at] == 1 && size(term.labels[at]) != 1;
         let dims: Vec<usize> = (0..term.labels.len()).filter(repeated).collect();
-        term.x = term.x.squeeze(indices(&dims).as_slice())?;
+        term.x = term.x.squeeze(&dims[..])?;
         term.labels = (0..term.labels.len()).filter(|at| !dims.contains(at)).map(|at| term.labels[at]).collect();
     }
     let mut terms = terms.into_iter();
@@ -101,11 +101,7 @@ fn einsum(call: &Call<'_>) -> Result<Vec<Value>> {
     }
     let whole = summed(whole, |label| result.contains(label))?;
     let y = arranged(&whole, &result)?;
-    call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })
-}
-
-fn indices(dims: &[usize]) -> Vec<i64> {
-    dims.iter().map(|&dim| dim as i64).collect()
+    call.number_like_first(y)
 }
 
 /// Keeps the elements whose positions along dimensions of the same label are the same.
@@ -121,7 +117,7 @@ fn diagonal(node: &Node, mut term: Term) -> Result<Term> {
         let label = term.labels[first];
         let labels: Vec<Label> = order.iter().map(|&at| term.labels[at]).chain([label]).collect();
         order.extend([first, second]);
-        let flat = term.x.permute(&order)?.reshape([indices(&kept), vec![(n * n) as i64]].concat())?;
+        let flat = term.x.permute(&order)?.reshape([kept, vec![n * n]].concat())?;
         let places: Vec<i64> = (0..n).map(|at| (at * (n + 1)) as i64).collect();
         term = Term { x: flat.index_select(-1, &Tensor::from_vec(places, [n])?)?, labels };
     }
@@ -134,11 +130,12 @@ fn summed(term: Term, needed: impl Fn(&Label) -> bool) -> Result<Term> {
     if dims.is_empty() {
         return Ok(term);
     }
-    let x = term.x.sum(indices(&dims).as_slice())?;
+    let x = term.x.sum(&dims[..])?;
     Ok(Term { x, labels: term.labels.into_iter().filter(needed).collect() })
 }
 
-/// Returns the tensor with its dimensions in the order of these labels, which are those of the term.
+/// Returns the tensor with its dimensions in the order of these labels, which are all of the
+/// term's.
 fn arranged(term: &Term, order: &[Label]) -> Result<Tensor> {
     let places: Vec<usize> = order.iter().filter_map(|label| term.labels.iter().position(|other| other == label)).collect();
     term.x.permute(places)

@@ -105,7 +105,7 @@ fn pow(call: &Call<'_>) -> Result<Vec<Value>> {
     } else {
         base.pow_by(&exponent.to_dtype(base.dtype())?)?
     };
-    call.like_first(if x.dtype().is_float() { y } else { y.to_dtype(DType::I64)? })
+    call.number_like_first(y)
 }
 
 fn modulo(call: &Call<'_>) -> Result<Vec<Value>> {

@@ -6,7 +6,7 @@ use super::elementwise::sizes;
 use crate::error::Result;
 use crate::onnx::element::{ElementType, Value};
 use crate::onnx::import::node::Call;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Element, Tensor};
 
 pub(super) const TABLE: Table = &[
     ("Slice", General(slice)),
@@ -184,25 +184,29 @@ fn combined(call: &Call<'_>, x: &Tensor, places: impl Iterator<Item = i64>, upda
     if x.requires_grad() || updates.requires_grad() {
         return Err(call.node.error(format!("reduction {reduction:?} has no gradient; run it under no_grad")));
     }
-    let unknown = || call.node.error(format!("reduction {reduction:?} is not known"));
-    if x.dtype().is_float() {
-        let f: fn(f64, f64) -> f64 = match reduction {
-            "mul" => |a, b| a * b,
-            "max" => |a, b| if a >= b || a.is_nan() { a } else { b },
-            "min" => |a, b| if a <= b || a.is_nan() { a } else { b },
-            _ => return Err(unknown()),
+    let y = if x.dtype().is_float() {
+        let f: Option<fn(f64, f64) -> f64> = match reduction {
+            "mul" => Some(|a, b| a * b),
+            "max" => Some(|a, b| if a >= b || a.is_nan() { a } else { b }),
+            "min" => Some(|a, b| if a <= b || a.is_nan() { a } else { b }),
+            _ => None,
         };
-        let (mut values, updates) = (x.to_dtype(DType::F64)?.to_vec::<f64>()?, updates.to_dtype(DType::F64)?.to_vec::<f64>()?);
-        places.zip(updates).for_each(|(at, update)| values[at as usize] = f(values[at as usize], update));
-        return Tensor::from_vec(values, x.shape())?.to_dtype(x.dtype());
-    }
-    let f: fn(i64, i64) -> i64 = match reduction {
-        "mul" => i64::wrapping_mul,
-        "max" => Ord::max,
-        "min" => Ord::min,
-        _ => return Err(unknown()),
+        f.map(|f| folded(&x.to_dtype(DType::F64)?, places, &updates.to_dtype(DType::F64)?, f))
+    } else {
+        let f: Option<fn(i64, i64) -> i64> = match reduction {
+            "mul" => Some(i64::wrapping_mul),
+            "max" => Some(Ord::max),
+            "min" => Some(Ord::min),
+            _ => None,
+        };
+        f.map(|f| folded(x, places, updates, f))
     };
-    let (mut values, updates) = (x.to_vec::<i64>()?, updates.to_vec::<i64>()?);
+    y.ok_or_else(|| call.node.error(format!("reduction {reduction:?} is not known")))??.to_dtype(x.dtype())
+}
+
+/// Applies `f` to the element at each place and its update, in order.
+fn folded<T: Element>(x: &Tensor, places: impl Iterator<Item = i64>, updates: &Tensor, f: fn(T, T) -> T) -> Result<Tensor> {
+    let (mut values, updates) = (x.to_vec::<T>()?, updates.to_vec::<T>()?);
     places.zip(updates).for_each(|(at, update)| values[at as usize] = f(values[at as usize], update));
     Tensor::from_vec(values, x.shape())
 }

@@ -135,7 +135,7 @@ fn max_pool(call: &Call<'_>) -> Result<Vec<Value>> {
     };
     let places = if call.wants(1) { Some(window.places(&y, call.node.flag("storage_order", false)?)?) } else { None };
     let y = window.options.to_own(y)?;
-    let mut values = call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })?;
+    let mut values = call.number_like_first(y)?;
     if let Some(places) = places {
         values.push(Value { tensor: window.options.to_own(places)?, element: ElementType::Int64 });
     }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::onnx::element::Value;
 use crate::onnx::import::node::Call;
 use crate::ops::{Coordinates, GridFilter, GridPadding, GridSampleOptions, ResampleFilter, ResampleOptions, Rounding};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 pub(super) const TABLE: Table = &[("GridSample", General(grid_sample)), ("Resize", General(resize)), ("Upsample", General(resize))];
 
@@ -228,7 +228,7 @@ fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
         Some(options) => x.resample([shape[2], shape[3]], options)?,
         None => all.iter().try_fold(x, |x, axis| attributes.along(&x, axis))?,
     };
-    call.like_first(if call.value(0)?.element.is_float() { y } else { y.to_dtype(DType::I64)? })
+    call.number_like_first(y)
 }
 
 /// Returns the options of [`Tensor::resample`] that compute the same, if there are some: for

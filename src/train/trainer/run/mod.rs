@@ -12,6 +12,7 @@ use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
 use crate::autograd::Gradients;
+use crate::data::rng::Purpose;
 use crate::data::{Collate, DataLoader, Rng};
 use crate::error::{Context as _, Error, Result};
 use crate::nn::{Modes, Module, in_evaluation};
@@ -44,11 +45,11 @@ pub(super) struct Run<'a, 'l, M: Module, S: Collate, F> {
     /// The epoch that the run has ended in the middle of.
     partial: Option<EpochRecord>,
     best: Option<f64>,
-    /// The number of the average's updates at which it got running statistics of its own.
+    /// The number of the average's updates when running statistics were last taken for it.
     statistics: Option<u64>,
     stop: Option<String>,
-    /// Whether a checkpoint of the last step is due. It is written once the next batch is there: the
-    /// one of an epoch's last step comes after what is logged of the epoch.
+    /// Whether a checkpoint of the last step is due. It is written once the next batch is there:
+    /// the one of an epoch's last step comes after what is logged of the epoch.
     checkpoint_due: bool,
     started: Instant,
     /// The time before a resumption.
@@ -251,7 +252,7 @@ where
             let place = || format!("epoch {}, batch {number}", self.epoch);
             let batch = batch.with_context(place)?;
             let (step_of, model) = (&mut self.step_of, self.trainer.model);
-            let (step, gradients) = Rng::tensors_of_batch(self.trainer.seed, self.epoch, number as u64, || {
+            let (step, gradients) = Rng::lend(Purpose::Steps, self.trainer.seed, self.epoch, number as u64, || {
                 let step = step_of(model, &batch)?;
                 let gradients = step.loss.backward()?;
                 Ok::<_, Error>((step, gradients))

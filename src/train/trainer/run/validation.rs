@@ -2,6 +2,7 @@
 
 use super::{Means, Run, add_to, values_of, values_of_step};
 use crate::autograd::no_grad;
+use crate::data::rng::Purpose;
 use crate::data::samplers::Share;
 use crate::data::{Collate, DataLoader, Rng};
 use crate::error::{Context as _, Error, Result};
@@ -17,8 +18,8 @@ where
     S: Collate,
     F: FnMut(&M, &S::Batch) -> Result<Step>,
 {
-    /// Takes the running statistics of batch normalisations anew for the average with this number of
-    /// updates, which is in the model, where that is asked for and it has none yet.
+    /// Takes the running statistics of batch normalisations anew for the average with this number
+    /// of updates, which is in the model, where that is asked for and it has none yet.
     pub(super) fn renew_statistics(&mut self, updates: u64) -> Result<()> {
         if !self.trainer.update_batch_norm || self.statistics == Some(updates) {
             return Ok(());
@@ -30,7 +31,7 @@ where
             let mut count = 0;
             for batch in self.train.epoch(epoch) {
                 let batch = batch?;
-                Rng::tensors_of_batch(seed, epoch, count, || step_of(model, &batch))?;
+                Rng::lend(Purpose::Steps, seed, epoch, count, || step_of(model, &batch))?;
                 count += 1;
             }
             Ok(count)
@@ -72,7 +73,7 @@ where
             let number = share.number(position);
             let batch = batch?;
             let step_of = &mut self.step_of;
-            let mut step = Rng::tensors_of_batch(self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
+            let mut step = Rng::lend(Purpose::Steps, self.trainer.seed, u64::MAX, number as u64, || no_grad(|| step_of(model, &batch)))?;
             if !self.trainer.metrics.is_empty() {
                 let Some((of_batch, targets)) = step.outputs.take() else {
                     let message = "metrics of the validation are computed from outputs: add `.outputs(&outputs, &targets)` to the step";
