@@ -138,7 +138,7 @@ impl Layout {
         let Some(axes) = &self.axes else {
             let _ = writeln!(
                 svg,
-                "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">There are no finite values.</text></g>",
+                "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">There are no values to draw.</text></g>",
                 head + plot / 2.0
             );
             return;

@@ -248,7 +248,7 @@ fn line_chart(title: &str, x_label: &str, curves: &[Curve]) -> String {
     let chart = Chart::new(title).x(x_label);
     let chart = curves.iter().fold(chart, |chart, curve| chart.curve(&curve.name, curve.points.iter().copied()));
     let Some(svg) = chart.to_element() else {
-        return "<p class=\"quiet\">There are no finite values.</p>".to_string();
+        return "<p class=\"quiet\">There are no values to draw.</p>".to_string();
     };
     let mut html = "<ul class=\"legend\">".to_string();
     for (name, sample) in chart.samples() {

@@ -155,7 +155,7 @@ fn parts_that_cannot_be_shown_are_the_error_of_the_end_and_write_nothing() {
 #[test]
 fn curve_without_finite_values_is_a_sentence() {
     let html = HtmlReport::new("a").curves("loss", "step", &[Curve::new("a", [(0.0, f64::NAN)])]).to_html().unwrap();
-    assert!(html.contains("There are no finite values.") && !html.contains("<svg"));
+    assert!(html.contains("There are no values to draw.") && !html.contains("<svg"));
 }
 
 #[test]
