@@ -131,8 +131,8 @@ fn run(options: Options) -> Fallible<()> {
     Ok(())
 }
 
-/// Writes, for each picture, the part that the network sees with the places that speak for its most
-/// probable class.
+/// Writes, for each picture, the part that the network sees with the places that raise the score of
+/// its most probable class.
 fn write_cams(
     options: &Options,
     model: &dyn Module,

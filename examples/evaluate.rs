@@ -42,7 +42,8 @@ struct Options {
     /// A registered architecture
     #[arg(long, default_value = "lenet5")]
     model: String,
-    /// A checkpoint, .pth, .safetensors or .npz [default: the best checkpoint of --run, or its last]
+    /// A checkpoint, .pth, .safetensors or .npz [default: the best checkpoint of --run, or its
+    /// last]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// The k of the top-k accuracy

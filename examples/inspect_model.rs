@@ -6,8 +6,8 @@
 //!
 //! Prints the layers with shapes and costs, and histograms of weights, activations and gradients.
 //! With `--image`, writes to the folder `--out`: the kernels of the first convolution, the feature
-//! maps of the layer at `--path`, and Grad-CAM, Grad-CAM++, saliency and integrated gradients of the
-//! class over the part of the picture that the network sees.
+//! maps of the layer at `--path`, and Grad-CAM, Grad-CAM++, saliency and integrated gradients of
+//! the class over the part of the picture that the network sees.
 
 #[path = "common/model.rs"]
 #[allow(dead_code)] // It also makes models.

@@ -1,6 +1,33 @@
 //! Convolutional networks on the CPU: tensors with reverse-mode autograd, the operations of CNNs, a
 //! layer API, classic architectures, and tools to train them.
 //!
+//! ```
+//! use convnet::prelude::*;
+//!
+//! let net = Sequential::new().push(Conv2d::new(1, 8, 3)).push(ReLU).push(Flatten).push(Linear::new(8 * 6 * 6, 10));
+//! let (images, labels) = (Tensor::randn([4, 1, 8, 8]), Tensor::from_vec(vec![0i64, 1, 2, 3], [4])?);
+//! let mut optimizer = Sgd::new(net.parameters(), 0.1).momentum(0.9);
+//! optimizer.step(&net.forward(&images)?.cross_entropy(&labels)?.backward()?)?;
+//! # Ok::<(), convnet::Error>(())
+//! ```
+//!
+//! The [`guide`] teaches the crate in about an hour; [`guide::coming_from_pytorch`] has a table of
+//! PyTorch's names. Layers are in [`nn`], optimisers in [`optim`], datasets and transforms in
+//! [`data`], architectures in [`models`], pretrained weights in [`weights`], the trainer in
+//! [`train`].
+//!
+//! # Features
+//!
+//! `image` (JPEG and PNG files) and `progress` (progress bars, Ctrl-C) are on by default;
+//! `image-formats` (BMP, GIF, TIFF, WebP), `download`, `hub` (weights from the Hugging Face hub),
+//! `onnx`, `parquet` and `mpi` (training on several machines) are not.
+//!
+//! # Builds without optimisation
+//!
+//! Without optimisation kernels are about a hundred times slower. A program that depends on this
+//! crate can optimise it in its dev profile: `opt-level = 3` under `[profile.dev.package."*"]` in
+//! its `Cargo.toml`.
+//!
 //! # What returns a `Result`
 //!
 //! A function returns [`Result`] when an argument, the content of a tensor or of a file, or the

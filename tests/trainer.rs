@@ -335,7 +335,8 @@ fn frozen_parts_keep_their_statistics_in_each_epoch() {
     assert_eq!(fit(&model, 1), 23);
     assert!(statistics(&model).difference(&before).unwrap().is_empty());
     model.unfreeze("").unwrap();
-    // The new statistics of the average take a pass of their own before the validation, which is the last one.
+    // The new statistics of the average take a pass of their own before the validation, which is
+    // the last one.
     assert_eq!(fit(&model, 1), 2 * 23);
     assert!(!statistics(&model).difference(&before).unwrap().is_empty());
 }

@@ -43,8 +43,8 @@ pub struct DataOptions {
     /// Dataset
     #[arg(long, value_enum, default_value = "digits")]
     pub dataset: Source,
-    /// Directory or archive of the dataset; the CSV file; of a folder, the one that has the folders of the
-    /// classes, or that has `train` and `valid` (or `val`, `test`) with these
+    /// Directory or archive of the dataset; the CSV file; of a folder, the one that has the folders
+    /// of the classes, or that has `train` and `valid` (or `val`, `test`) with these
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Folder or CSV file to validate on [default: `valid`, `val` or `test` beside `train`]

@@ -16,8 +16,8 @@ pub fn input(name: &str) -> Result<[usize; 3]> {
     Ok(models::info(name)?.input)
 }
 
-/// Reads weights: a checkpoint of a run, whose averaged weights are taken when it has any; or a file
-/// of PyTorch, safetensors or NumPy, with torchvision's or timm's names.
+/// Reads weights: a checkpoint of a run, whose averaged weights are taken when it has any; or a
+/// file of PyTorch, safetensors or NumPy, with torchvision's or timm's names.
 pub fn read_weights(path: &Path) -> Result<StateDict> {
     let state = weights::load(path)?;
     if !state.iter().any(|(name, _)| name.starts_with("optimizer.")) {

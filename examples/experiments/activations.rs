@@ -1,10 +1,11 @@
 //! Activation functions: what they do to a gradient on its way through many layers.
 //!
 //! The claims. A sigmoid's slope is at most 1/4, so a gradient loses most of its size in each layer
-//! (Hochreiter, 1991; Glorot and Bengio, 2010). Xavier's start keeps signals at their size in
-//! layers without curvature and fits tanh; half of ReLU's inputs are lost, which Kaiming's start
-//! makes up for with weights larger by √2 (He et al., 2015). A ReLU whose inputs are all negative
-//! gets no gradient and stays so: it is dead, and large learning rates kill (Maas et al., 2013).
+//! (Hochreiter, 1991; Glorot and Bengio, 2010). Xavier's initialisation keeps signals at their size
+//! in layers without curvature and fits tanh; half of ReLU's inputs are lost, which Kaiming's
+//! initialisation makes up for with weights larger by √2 (He et al., 2015). A ReLU whose inputs are
+//! all negative gets no gradient and stays so: it is dead, and large learning rates kill (Maas et
+//! al., 2013).
 //!
 //! The program draws every activation with its slope, computed by autograd. Then it sends a random
 //! gradient backward through 4 to 32 dense layers without any training, and compares what arrives
@@ -24,8 +25,11 @@ use convnet::{DType, Result, Tensor, inspect, manual_seed};
 
 use super::lab::{Experiment, Lab, ensure, plus_minus, say, shuffled, spread, table, tensors};
 
-pub const EXPERIMENT: Experiment =
-    Experiment { name: "activations", claim: "a sigmoid loses the gradient of 32 layers, a ReLU from Kaiming's start keeps it", run };
+pub const EXPERIMENT: Experiment = Experiment {
+    name: "activations",
+    claim: "a sigmoid loses the gradient of 32 layers, a ReLU from Kaiming's initialisation keeps it",
+    run,
+};
 
 type Function = fn(&Tensor) -> Result<Tensor>;
 
@@ -38,7 +42,7 @@ const DEEP: &[(&str, Function, usize)] = &[
     ("maxout", |x| x.maxout(2), 2),
 ];
 const DEPTHS: [usize; 4] = [4, 8, 16, 32];
-const STARTS: [&str; 2] = ["Xavier", "Kaiming"];
+const INITIALISATIONS: [&str; 2] = ["Xavier", "Kaiming"];
 
 fn run(lab: &Lab) -> Result<String> {
     curves::curves(lab)?;
@@ -46,19 +50,19 @@ fn run(lab: &Lab) -> Result<String> {
     charts.push(dead(lab)?);
     lab.chart("activations.svg", Chart::panels(&charts, 1))?;
     ensure(sigmoid < 1e-12, format_args!("{sigmoid:.1e} of a gradient passes 32 sigmoids"))?;
-    ensure((0.1..10.0).contains(&relu), format_args!("{relu:.2} of a gradient passes 32 ReLUs from Kaiming's start"))?;
-    Ok(format!("through 32 layers from Kaiming's start, {sigmoid:.0e} of a gradient passes sigmoids, {relu:.2} passes ReLUs"))
+    ensure((0.1..10.0).contains(&relu), format_args!("{relu:.2} of a gradient passes 32 ReLUs from Kaiming's initialisation"))?;
+    Ok(format!("through 32 layers from Kaiming's initialisation, {sigmoid:.0e} of a gradient passes sigmoids, {relu:.2} passes ReLUs"))
 }
 
 /// Returns the norm of the loss's gradient by the output of each layer, divided by that of the
 /// last.
-fn gradient_norms(f: Function, pieces: usize, start: usize, depth: usize, width: usize) -> Result<Vec<f64>> {
+fn gradient_norms(f: Function, pieces: usize, initialisation: usize, depth: usize, width: usize) -> Result<Vec<f64>> {
     let mut h = Tensor::randn([64, width]).to_dtype(DType::F64)?;
     let mut outputs = vec![];
     for _ in 0..depth {
         let shape = [pieces * width, width];
         let xavier = || init::xavier_normal(shape, init::Gain::Linear);
-        let weight = if start == 0 { xavier()? } else { init::kaiming_normal(shape, init::Fan::In, init::Gain::Relu)? };
+        let weight = if initialisation == 0 { xavier()? } else { init::kaiming_normal(shape, init::Fan::In, init::Gain::Relu)? };
         h = f(&h.linear(&weight.to_dtype(DType::F64)?.with_grad(), None)?)?;
         h.retain_grad();
         outputs.push(h.clone());
@@ -71,13 +75,13 @@ fn gradient_norms(f: Function, pieces: usize, start: usize, depth: usize, width:
 }
 
 /// Measures gradients by depth. Returns charts by layer, and what passes 32 layers of sigmoids and
-/// of ReLUs from Kaiming's start.
+/// of ReLUs from Kaiming's initialisation.
 fn depth(lab: &Lab) -> Result<(Vec<Chart>, f64, f64)> {
     let (width, seeds) = (lab.pick(32, 128), 3);
-    let mut rows = vec![["activation", "start", "4 layers", "8", "16", "32"].map(String::from)];
+    let mut rows = vec![["activation", "initialisation", "4 layers", "8", "16", "32"].map(String::from)];
     let (mut charts, mut figures) = (vec![], vec![]);
-    for (start, name_of_start) in STARTS.iter().enumerate() {
-        let title = format!("Gradient by layer, 32 layers, {name_of_start}'s start");
+    for (index, initialisation) in INITIALISATIONS.iter().enumerate() {
+        let title = format!("Gradient by layer, 32 layers, {initialisation}");
         let mut chart = Chart::new(title).x("layer").y("norm, last layer = 1").log_y().y_range(1e-25, 1e5);
         for (name, f, pieces) in DEEP {
             let mut cells = vec![];
@@ -86,24 +90,26 @@ fn depth(lab: &Lab) -> Result<(Vec<Chart>, f64, f64)> {
                 let mut logarithms = vec![0.0; depth];
                 for seed in 0..seeds {
                     manual_seed(lab.seed + seed);
-                    let norms = gradient_norms(*f, *pieces, start, depth, width)?;
+                    let norms = gradient_norms(*f, *pieces, index, depth, width)?;
                     logarithms.iter_mut().zip(norms).for_each(|(sum, norm)| *sum += norm.max(1e-300).ln() / seeds as f64);
                 }
                 let passes = logarithms[0].exp();
                 cells.push(format!("{passes:.1e}"));
                 if depth == 32 {
                     chart = chart.curve(*name, (1..).map(f64::from).zip(logarithms.iter().map(|l| l.exp())));
-                    figures.push((*name_of_start, *name, passes));
+                    figures.push((*initialisation, *name, passes));
                 }
             }
             let [a, b, c, d] = std::array::from_fn(|i| cells[i].clone());
-            rows.push([name.to_string(), name_of_start.to_string(), a, b, c, d]);
+            rows.push([name.to_string(), initialisation.to_string(), a, b, c, d]);
         }
         charts.push(chart);
     }
     say("gradient behind the first layer, as a part of that behind the last (geometric mean of 3 seeds)");
     table(&rows);
-    let of = |name: &str| figures.iter().find(|(start, n, _)| (*start, *n) == ("Kaiming", name)).map_or(f64::NAN, |figure| figure.2);
+    let of = |name: &str| {
+        figures.iter().find(|(initialisation, n, _)| (*initialisation, *n) == ("Kaiming", name)).map_or(f64::NAN, |figure| figure.2)
+    };
     Ok((charts, of("sigmoid"), of("relu")))
 }
 

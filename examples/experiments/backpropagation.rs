@@ -5,8 +5,8 @@
 //! transposed weights, δ₁ = W₂ᵀδ₂ ∘ σ'(z₁), and a weight's gradient is δ times what the weight was
 //! multiplied with. A convolution is the same with shared weights: its gradient adds δ times the
 //! picture over all places, which is a correlation of the picture with δ, and δ reaches the picture
-//! through the kernel turned by 180 degrees. Mean pooling hands every pixel of a window its share,
-//! maximum pooling hands all of it to the winner.
+//! through the flipped kernel. Mean pooling hands every pixel of a window its share, maximum
+//! pooling hands all of it to the winner.
 //!
 //! The functions below use loops over plain numbers and nothing of the crate. Each derivative is
 //! compared with autograd's, in double precision; the largest difference has to be below 1e-12.
@@ -158,7 +158,7 @@ fn convolution(rng: &mut Rng, pooling: Pooling, compare: &mut Compare) -> Result
     // Each weight met a pixel at every place: the correlation of the picture with δ.
     let weight: Vec<f64> =
         places(KERNEL).map(|(i, j)| places(OUT).map(|(r, c)| delta[r * OUT + c] * x[(r + i) * SIDE + c + j]).sum()).collect();
-    // Each pixel went to the places around it: δ with a border of zeros, with the kernel turned.
+    // Each pixel went to the places around it: δ with a border of zeros, with the kernel flipped.
     let picture: Vec<f64> = places(SIDE)
         .map(|(r, c)| {
             let inside = places(KERNEL).filter(|&(i, j)| r >= i && c >= j && r - i < OUT && c - j < OUT);
@@ -184,7 +184,7 @@ fn convolution(rng: &mut Rng, pooling: Pooling, compare: &mut Compare) -> Result
         ("δ of the convolution", &delta, &sums),
         ("∂w = x ⋆ δ", &weight, &tw),
         ("∂b = Σδ", &vec![delta.iter().sum()], &tb),
-        ("∂x = δ ∗ turned w", &picture, &tx),
+        ("∂x = δ ∗ flipped w", &picture, &tx),
     ] {
         compare(&format!("{pooling:?} pooling: {part}"), by_hand, gradient(&gradients, tensor)?)?;
     }

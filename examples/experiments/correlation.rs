@@ -2,9 +2,8 @@
 //!
 //! A convolution layer slides a kernel over a picture; at each place it multiplies what lies below,
 //! number by number, and adds. The worked example of *Dive into Deep Learning* (Zhang et al.,
-//! chapter 7.2) starts with 0·0 + 1·1 + 3·2 + 4·3 = 19. What mathematics calls convolution turns
-//! the kernel by 180 degrees first; all libraries leave that out, since a learned kernel can as
-//! well be learned turned.
+//! chapter 7.2) starts with 0·0 + 1·1 + 3·2 + 4·3 = 19. What mathematics calls convolution flips
+//! the kernel first; all libraries leave that out, since a kernel can be learned flipped as well.
 //!
 //! The table compares the crate's operations with numbers that are computed by hand or taken from
 //! a source: padding, stride, several channels, 1×1 kernels, pooling, the edge between bright and
@@ -67,7 +66,7 @@ fn worked_examples() -> Result<Vec<Check>> {
     let plain = Conv2dOptions::default();
     let x = grid(&[0, 1, 2, 3, 4, 5, 6, 7, 8], 1, 3)?;
     let kernel = grid(&[0, 1, 2, 3], 1, 2)?;
-    let turned = kernel.flip([2, 3])?;
+    let flipped = kernel.flip([2, 3])?;
     // The same numbers raised by 1, as a second channel.
     let two = Tensor::cat(&[&x, &(&x + 1.0)], 1)?;
     let two_kernels = Tensor::cat(&[&kernel, &(&kernel + 1.0)], 1)?;
@@ -81,7 +80,7 @@ fn worked_examples() -> Result<Vec<Check>> {
 
     Ok(vec![
         ("2×2 kernel on 3×3", vec![19.0, 25.0, 37.0, 43.0], convolved(&x, &kernel, plain)?),
-        ("kernel turned: convolution", vec![5.0, 11.0, 23.0, 29.0], convolved(&x, &turned, plain)?),
+        ("kernel flipped: convolution", vec![5.0, 11.0, 23.0, 29.0], convolved(&x, &flipped, plain)?),
         (
             "padding 1: 4×4 values",
             [0.0, 3.0, 8.0, 4.0, 9.0, 19.0, 25.0, 10.0, 21.0, 37.0, 43.0, 16.0, 6.0, 7.0, 8.0, 0.0].to_vec(),

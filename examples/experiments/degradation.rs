@@ -9,11 +9,11 @@
 //! shortcuts the surface around a deep network is rough, with them it is smooth.
 //!
 //! The program trains plain and residual networks of 20 and 56 layers on the same pictures, halved
-//! to 16×16 so that three seeds take minutes. It draws training errors by epoch, the gradient's norm
-//! by layer before training, and the loss of the two deep networks around their final weights along
-//! two random directions. Each filter of a direction has the norm of the filter that it is added to,
-//! so that maps of networks of different scale can be compared; biases and normalisation stay as
-//! they are.
+//! to 16×16 so that three seeds take minutes. It draws training errors by epoch, the gradient's
+//! norm by layer before training, and the loss of the two deep networks around their final weights
+//! along two random directions. Each filter of a direction has the norm of the filter that it is
+//! added to, so that maps of networks of different scale can be compared; biases and normalisation
+//! stay as they are.
 //!
 //! The plain network is the library's residual network with every block replaced by its two
 //! convolutions alone, of the same size and from the same distribution of initial weights.

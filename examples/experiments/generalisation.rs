@@ -5,15 +5,15 @@
 //! (Simard et al., 2003) and stopping early (Prechelt, 1998) narrow the gap. Small batches
 //! generalise better than large ones (Keskar et al., 2017). Classes that are rare in training are
 //! recognised badly, unless their losses count more or their pictures are drawn more often. And
-//! every figure is one draw: ten starts give ten results.
+//! every figure is one draw: ten runs give ten results.
 //!
 //! The program has three sets of digits: a small one for training; one for validation, which
 //! chooses when to stop and nothing else; and one for testing, which is looked at once, at the end.
 //! It trains the same network in all experiments and prints the mean and deviation of several
-//! starts.
+//! seeds.
 //!
 //! What to look at: the difference between the columns for training and testing, and whether the
-//! differences between methods are larger than the spread of ten starts, which is the smallest
+//! differences between methods are larger than the spread of ten runs, which is the smallest
 //! difference that a single run can show.
 
 mod rare;
@@ -122,7 +122,7 @@ impl Study {
         Ok(([accuracy_of(&net, &images, &labels)?, accuracy_of(&net, &self.test.0, &self.test.1)?], net))
     }
 
-    /// Trains from several starts; returns accuracies in training and testing.
+    /// Trains with several seeds; returns accuracies in training and testing.
     fn repeat(&self, indices: &[usize], recipe: Recipe, seeds: std::ops::Range<u64>) -> Result<[Vec<f64>; 2]> {
         let mut results = [vec![], vec![]];
         for seed in seeds {
@@ -143,7 +143,7 @@ fn run(lab: &Lab) -> Result<String> {
     let study = Study { digits, validation, test, epochs: lab.pick(40, 60) };
     let seeds = lab.seed..lab.seed + seeds;
 
-    say(format_args!("{few} of {} for training, {} epochs, {} starts", study.digits.name, study.epochs, seeds.end - seeds.start));
+    say(format_args!("{few} of {} for training, {} epochs, {} seeds", study.digits.name, study.epochs, seeds.end - seeds.start));
     let methods = [
         ("nothing", PLAIN),
         ("weight decay 0.01", Recipe { weight_decay: 0.01, ..PLAIN }),
@@ -165,18 +165,18 @@ fn run(lab: &Lab) -> Result<String> {
     accuracies = accuracies.y_range(0.5, 1.0).bars("", tests.iter().map(|(name, (mean, _))| (*name, *mean)));
 
     let rare = rare::rare_classes(&study, rest, of_class, seeds.clone())?;
-    let starts = study.repeat(small, PLAIN, lab.seed..lab.seed + lab.pick(4, 10))?[1].clone();
-    let (mean, deviation) = spread(&starts);
-    let [least, most] = [starts.iter().copied().fold(f64::INFINITY, f64::min), starts.iter().copied().fold(0.0, f64::max)];
-    say(format_args!("\n{} starts: {least:.3} to {most:.3}, mean {mean:.3}, deviation {deviation:.3}", starts.len()));
-    let dots = Chart::new("Results of starts that differ in nothing else").x("start").y("test accuracy");
-    let dots = dots.points("start", (1..).map(f64::from).zip(starts.iter().copied())).horizontal("mean", mean);
+    let runs = study.repeat(small, PLAIN, lab.seed..lab.seed + lab.pick(4, 10))?[1].clone();
+    let (mean, deviation) = spread(&runs);
+    let [least, most] = [runs.iter().copied().fold(f64::INFINITY, f64::min), runs.iter().copied().fold(0.0, f64::max)];
+    say(format_args!("\n{} runs: {least:.3} to {most:.3}, mean {mean:.3}, deviation {deviation:.3}", runs.len()));
+    let dots = Chart::new("Results of runs that differ in nothing else").x("run").y("test accuracy");
+    let dots = dots.points("run", (1..).map(f64::from).zip(runs.iter().copied())).horizontal("mean", mean);
     lab.chart("generalisation.svg", Chart::panels(&[accuracies, dots], 1))?;
 
     let [nothing, augmented] = [tests[0].1.0, tests[3].1.0];
     ensure(augmented > nothing - lab.pick(0.2, 0.0), format_args!("{augmented:.3} with augmentation, {nothing:.3} without"))?;
-    ensure(most > least, "ten starts give one result")?;
+    ensure(most > least, "ten runs give one result")?;
     let [none, loss, sampler] = rare;
     ensure(loss.max(sampler) > none, format_args!("rare classes: {none:.3} without a remedy, {loss:.3} and {sampler:.3} with"))?;
-    Ok(format!("test accuracy {nothing:.3} with nothing, {augmented:.3} with augmentation; starts from {least:.3} to {most:.3}"))
+    Ok(format!("test accuracy {nothing:.3} with nothing, {augmented:.3} with augmentation; runs from {least:.3} to {most:.3}"))
 }

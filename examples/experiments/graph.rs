@@ -11,7 +11,7 @@
 //! other, the network says of each other member whom he followed, since labels spread along the
 //! friendships. Without edges (`A = 0`) nothing spreads, which is the control.
 //!
-//! Look at: accuracy over ten starts with and without edges, and the picture, the two numbers
+//! Look at: accuracy over ten runs with and without edges, and the picture, the two numbers
 //! before the last layer by epoch. The structure is there before any training; two labels turn it.
 
 use convnet::chart::Chart;
@@ -58,14 +58,14 @@ const FRIENDS: [(usize, &[usize]); 26] = [
 const OFFICERS: [usize; 17] = [10, 15, 16, 19, 21, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34];
 
 fn run(lab: &Lab) -> Result<String> {
-    let (starts, epochs) = (lab.pick(3, 10), 300);
+    let (runs, epochs) = (lab.pick(3, 10), 300);
     let sides = Tensor::from_vec((1..=MEMBERS).map(|member| i64::from(OFFICERS.contains(&member))).collect(), [MEMBERS])?;
     let mut rows = vec![["network", "accuracy on the other 32", "least", "most"].map(String::from)];
     let mut means = [0.0; 2];
     for (i, name) in ["with the 78 friendships", "without"].into_iter().enumerate() {
         let adjacency = normalised(i == 0)?;
         let mut accuracies = Vec::new();
-        for seed in lab.seed..lab.seed + starts {
+        for seed in lab.seed..lab.seed + runs {
             convnet::manual_seed(seed);
             let network = Network::new(&adjacency);
             let mut charts = Vec::new();
@@ -87,7 +87,7 @@ fn run(lab: &Lab) -> Result<String> {
     table(&rows);
     ensure(means[0] > 0.8, "the labels do not spread along the friendships")?;
     ensure(means[1] < 0.7, "members without friends are told apart")?;
-    Ok(format!("accuracy {:.3} from two labels, {starts} starts; without the friendships {:.3}", means[0], means[1]))
+    Ok(format!("accuracy {:.3} from two labels, {runs} runs; without the friendships {:.3}", means[0], means[1]))
 }
 
 /// `D^-½ (A + I) D^-½`, `[34, 34]`.
@@ -127,11 +127,11 @@ struct Network {
 impl Network {
     fn new(adjacency: &Tensor) -> Network {
         let layer = |inputs, outputs| {
-            // The start of Glorot and Bengio (2010), as in the paper.
+            // The initialisation of Glorot and Bengio (2010), as in the paper.
             let linear = Linear::new(inputs, outputs).bias(false);
             let bound = (6.0 / (inputs + outputs) as f64).sqrt();
-            let start = Tensor::rand([outputs, inputs]).mul_scalar(2.0 * bound).sub_scalar(bound);
-            linear.weight.set(&start).map(|()| GraphConv { linear, adjacency: adjacency.clone() })
+            let first = Tensor::rand([outputs, inputs]).mul_scalar(2.0 * bound).sub_scalar(bound);
+            linear.weight.set(&first).map(|()| GraphConv { linear, adjacency: adjacency.clone() })
         };
         let layers = [(MEMBERS, 4), (4, 4), (4, 2)].into_iter().filter_map(|(inputs, outputs)| layer(inputs, outputs).ok()).collect();
         Network { layers, classifier: Linear::new(2, 2) }

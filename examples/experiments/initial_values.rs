@@ -1,4 +1,4 @@
-//! Initial values: bad starts, and what normalisation does to them.
+//! Initial values: bad ones, and what normalisation does to them.
 //!
 //! The claims. Weights that are too small or too large make signals and gradients vanish or
 //! explode, and equal weights never become different (Glorot and Bengio, 2010; He et al., 2015).
@@ -7,14 +7,14 @@
 //! 2015), because it divides by whatever size they give.
 //!
 //! The program trains one small convolutional network on digits with pixels from 0 to 255 from five
-//! starts, in three forms: plain, with a normalisation layer in front, and with batch normalisation
-//! behind each convolution. Every form gets the same number of steps.
+//! initialisations, in three forms: plain, with a normalisation layer in front, and with batch
+//! normalisation behind each convolution. Every form gets the same number of steps.
 //!
 //! The second part lets numbers overflow: weights of ten million multiply the signal in each layer
 //! until f32 has no number for it. `inspect::first_non_finite` names the layer; the same network in
 //! f64, whose numbers reach further, says which layer it has to be.
 //!
-//! Biases of convolutions and of the classifier keep their random start in all five, and the
+//! Biases of convolutions and of the classifier keep their random values in all five, and the
 //! classifier its size in those of another size: no normalisation follows it.
 //!
 //! What to look at: the rows of convolutions a hundred times too small or too large, which batch
@@ -30,12 +30,12 @@ use convnet::{DType, Error, Result, Tensor, inspect, manual_seed};
 use super::lab::{Experiment, Lab, accuracy_of, ensure, plus_minus, say, shuffled, spread, table, tensors};
 
 pub const EXPERIMENT: Experiment =
-    Experiment { name: "initial_values", claim: "batch normalisation repairs a start of any size, but not one of zeros", run };
+    Experiment { name: "initial_values", claim: "batch normalisation repairs initial values of any size, but not one of zeros", run };
 
-const STARTS: [&str; 5] = ["Kaiming", "Kaiming / 100", "Kaiming · 100", "all 0.01", "all zero"];
+const INITIALISATIONS: [&str; 5] = ["Kaiming", "Kaiming / 100", "Kaiming · 100", "all 0.01", "all zero"];
 const FORMS: [&str; 3] = ["plain", "normalised input", "batch normalisation"];
 
-fn network(form: &str, start: &str, size: usize) -> Result<Sequential> {
+fn network(form: &str, initialisation: &str, size: usize) -> Result<Sequential> {
     let mut net = Sequential::new();
     if form == "normalised input" {
         net = net.push(BatchNorm2d::new(1));
@@ -55,7 +55,7 @@ fn network(form: &str, start: &str, size: usize) -> Result<Sequential> {
         let kaiming = init::kaiming_normal(parameter.shape(), init::Fan::In, init::Gain::Relu)?;
         // No normalisation follows the classifier, so its size stays.
         let convolution = parameter.shape().len() == 4;
-        parameter.set(&match start {
+        parameter.set(&match initialisation {
             "Kaiming / 100" if convolution => kaiming.div_scalar(100.0),
             "Kaiming · 100" if convolution => kaiming.mul_scalar(100.0),
             "all 0.01" => init::constant(parameter.shape(), 0.01)?,
@@ -73,16 +73,16 @@ fn run(lab: &Lab) -> Result<String> {
     let raw = || Normalize::new([0.0], [1.0 / 255.0]);
     let (images, labels) = tensors(&data.train, 0..limit, raw())?;
     let (test_images, test_labels) = tensors(&data.test, 0..lab.pick(300, 2000).min(data.test.len()), raw())?;
-    let mut rows = vec![["start", "plain", "normalised input", "batch normalisation"].map(String::from)];
+    let mut rows = vec![["initialisation", "plain", "normalised input", "batch normalisation"].map(String::from)];
     let mut means = [[0.0; 3]; 5];
-    let mut chart = Chart::new("Test accuracy after the same number of steps").x("start").y("accuracy").y_range(0.0, 1.0);
-    for (i, start) in STARTS.iter().enumerate() {
+    let mut chart = Chart::new("Test accuracy after the same number of steps").x("initialisation").y("accuracy").y_range(0.0, 1.0);
+    for (i, initialisation) in INITIALISATIONS.iter().enumerate() {
         let mut cells = vec![];
         for (j, form) in FORMS.iter().enumerate() {
             let mut results = vec![];
             for seed in 0..lab.pick(1, 3) {
                 manual_seed(lab.seed + seed);
-                let net = network(form, start, images.shape()[2])?;
+                let net = network(form, initialisation, images.shape()[2])?;
                 let mut optimizer = Sgd::new(net.parameters(), 0.02).momentum(0.9);
                 for _ in 0..lab.pick(4, 3) {
                     for (x, y) in shuffled(&images, &labels, 32)? {
@@ -98,17 +98,17 @@ fn run(lab: &Lab) -> Result<String> {
             cells.push(plus_minus(&results));
         }
         let [a, b, c] = std::array::from_fn(|j| cells[j].clone());
-        rows.push([start.to_string(), a, b, c]);
+        rows.push([initialisation.to_string(), a, b, c]);
     }
     for (j, form) in FORMS.iter().enumerate() {
-        chart = chart.bars(*form, STARTS.iter().zip(means).map(|(start, row)| (*start, row[j])));
+        chart = chart.bars(*form, INITIALISATIONS.iter().zip(means).map(|(initialisation, row)| (*initialisation, row[j])));
     }
     say(format_args!("test accuracy, {limit} of {}, pixels from 0 to 255, momentum SGD at 0.02", data.name));
     table(&rows);
     lab.chart("initial_values.svg", chart)?;
     let named = overflow()?;
     let (worst, zero) = (means[1][2].min(means[2][2]), means[4][2]);
-    ensure(worst > lab.pick(0.6, 0.9), format_args!("with batch normalisation, a start of another size gives only {worst:.3}"))?;
+    ensure(worst > lab.pick(0.6, 0.9), format_args!("with batch normalisation, initial values of another size give only {worst:.3}"))?;
     ensure(means[4].iter().all(|&mean| mean < 0.3), "a network of zeros learns")?;
     Ok(format!("with batch normalisation, weights 100 times too small or large end at {worst:.3} or more, zeros at {zero:.3}; {named}"))
 }

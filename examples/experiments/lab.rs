@@ -146,8 +146,8 @@ pub fn tensors(
     Ok((images, labels))
 }
 
-/// Returns the first pictures of each class, in this order, as many as `counts` says. Fewer if there
-/// are no more.
+/// Returns the first pictures of each class, in this order, as many as `counts` says. Fewer if
+/// there are no more.
 pub fn of_each_class(pictures: &Pictures, order: &[usize], mut counts: [usize; 10]) -> Result<Vec<usize>> {
     let (mut rng, mut chosen) = (Rng::new(0), vec![]);
     for &index in order {

@@ -3,7 +3,7 @@
 //! The network of 1989 read zip codes with 9,760 parameters: strides, tanh, squared error (LeCun et
 //! al., 1989). LeNet-5 of 1998 has trainable subsampling, a table that says which maps a map of the
 //! third layer reads, and an output that measures the distance to a bitmap of each digit (LeCun et
-//! al., 1998); it had 0.95% errors on MNIST after 20 passes, and 0.8% with distorted digits. What
+//! al., 1998); it had 0.95 % errors on MNIST after 20 epochs, and 0.8 % with distorted digits. What
 //! carries the name today has ReLU, max pooling, all connections, and cross-entropy.
 //!
 //! The claim is that the later changes made training simpler and faster rather than the network
@@ -79,7 +79,7 @@ fn run(lab: &Lab) -> Result<String> {
         ]);
         bars.iter_mut().zip([error, info.parameters() as f64, time]).for_each(|(bars, value)| bars.push((name, value)));
     }
-    say(format_args!("{train} of {}, {epochs} passes, {seeds} seed(s)", data.name));
+    say(format_args!("{train} of {}, {epochs} epochs, {seeds} seed(s)", data.name));
     table(&rows);
     if let [codes] = &codes[..] {
         let bitmaps = (0..10).map(|class| Image::from_tensor(&codes.narrow(0, class, 1)?.reshape([1, 12, 7])?.neg().clamp(0.0, 1.0)?));

@@ -17,7 +17,7 @@
 //! narrow, anywhere; the others are left out.
 //!
 //! Since only a mean lies between the last maps and the classifier, the classifier applied to each
-//! moment says how much that moment speaks for each class (class-activation maps, Zhou et al.,
+//! moment says how much that moment raises each class's score (class-activation maps, Zhou et al.,
 //! 2015). What to look at: in `signals.svg` the map rises where drawing a gun and pointing differ,
 //! at the beginning and the end of the movement, and not where the hand rests.
 
@@ -188,7 +188,7 @@ fn draw(lab: &Lab, model: &SignalFcn, task: &Task) -> Result<()> {
                     .x("moment")
                     .y("series; map, scaled to 2")
                     .curve("series", curve(&row(series, 0)?, 1.0))
-                    .curve("speaks for this class (above 0)", curve(&map, 2.0 / largest))
+                    .curve("raises this class's score (above 0)", curve(&map, 2.0 / largest))
                     .horizontal("", 0.0),
             );
         }

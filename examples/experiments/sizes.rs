@@ -4,7 +4,7 @@
 //! it: bring all pictures to one size; take the mean of each map (global average pooling, Lin et
 //! al., 2014); or pool each map over grids of 1×1, 2×2 and 4×4 windows, which keeps where things
 //! are (spatial pyramid pooling, He et al., 2014). A batch needs pictures of one size as well:
-//! either they are filled up with black to the largest, or each batch takes its pictures from one
+//! either they are padded with black to the largest, or each batch takes its pictures from one
 //! bucket of equal sizes.
 //!
 //! The data are digits at five sizes, at random; two further sizes are for the test only, a smaller
@@ -34,7 +34,7 @@ const FIXED: usize = 28;
 struct Sized {
     pictures: Pictures,
     sizes: Vec<usize>,
-    /// Side that smaller ones are filled up to with black, at the right and lower ends.
+    /// Side that smaller ones are padded to with black, at the right and lower ends.
     least: usize,
 }
 
@@ -75,9 +75,9 @@ enum Batching {
 const WAYS: [(&str, Head, Batching); 5] = [
     ("dense layer, all resized to 28", Head::Dense, Batching::Resized),
     ("average pooling, buckets", Head::Average, Batching::Buckets),
-    ("average pooling, filled up", Head::Average, Batching::Padded),
+    ("average pooling, padded", Head::Average, Batching::Padded),
     ("pyramid pooling, buckets", Head::Pyramid, Batching::Buckets),
-    ("pyramid pooling, filled up", Head::Pyramid, Batching::Padded),
+    ("pyramid pooling, padded", Head::Pyramid, Batching::Padded),
 ];
 
 fn run(lab: &Lab) -> Result<String> {

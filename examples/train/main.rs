@@ -41,7 +41,7 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(options.data.seed);
     let first = group.is_none_or(|group| group.is_first());
-    // Only one of several processes speaks and writes.
+    // Only rank 0 prints and writes files.
     let say = |line: std::fmt::Arguments<'_>| {
         if first {
             say(line)

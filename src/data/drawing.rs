@@ -20,8 +20,8 @@ use crate::tensor::{DType, Tensor};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ColorMap {
-    /// From dark blue over green to yellow, of even contrast and legible in black and white: Matplotlib's
-    /// default.
+    /// From dark blue over green to yellow, of even contrast and legible in black and white:
+    /// Matplotlib's default.
     #[default]
     Viridis,
     /// From dark blue over green and yellow to dark red, a rainbow of even contrast (Mikhailov,
@@ -54,8 +54,8 @@ impl ColorMap {
     /// Makes a picture of a map `[H, W]`, from its smallest number to its largest.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless the tensor has two dimensions, [`Error::Argument`] when memory cannot
-    /// hold the picture.
+    /// [`Error::Shape`] unless the tensor has two dimensions, [`Error::Argument`] when memory
+    /// cannot hold the picture.
     pub fn paint(self, map: &Tensor) -> Result<Image> {
         let &[height, width] = map.shape() else {
             return Err(Error::shape("paint", format!("expected a map [H, W], got shape {:?}", map.shape())));
@@ -68,8 +68,8 @@ impl ColorMap {
     }
 }
 
-/// Returns the values scaled so that the smallest is 0 and the largest 1; all 0 when they are equal.
-/// Values that are not finite do not count, and are limited to 0 and 1.
+/// Returns the values scaled so that the smallest is 0 and the largest 1; all 0 when they are
+/// equal. Values that are not finite do not count, and are limited to 0 and 1.
 fn between_0_and_1(map: &Tensor) -> Result<Vec<f64>> {
     let values = map.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
     let finite = || values.iter().copied().filter(|x| x.is_finite());
@@ -79,9 +79,9 @@ fn between_0_and_1(map: &Tensor) -> Result<Vec<f64>> {
 }
 
 impl Image {
-    /// Arranges pictures in rows of `columns`, with `gap` black pixels around each, as torchvision's
-    /// `make_grid` does. A picture that is smaller than the largest is at the top left of its place;
-    /// gray pictures become coloured when others are.
+    /// Arranges pictures in rows of `columns`, with `gap` black pixels around each, as
+    /// torchvision's `make_grid` does. A picture that is smaller than the largest is at the top
+    /// left of its place; gray pictures become coloured when others are.
     ///
     /// ```
     /// use convnet::data::Image;

@@ -54,8 +54,8 @@ impl<B, F: Fn(B, &mut Rng) -> Result<B> + Send + Sync> BatchTransform<B> for F {
 ///
 /// # Errors
 /// Applying it gives [`Error::Argument`] when α is not positive, [`Error::Shape`] when labels are
-/// neither `[B]` nor `[B, K]`, [`Error::DType`] when they are neither `i64` class numbers nor floating
-/// point probabilities, [`Error::Value`] for a label that is not a class.
+/// neither `[B]` nor `[B, K]`, [`Error::DType`] when they are neither `i64` class numbers nor
+/// floating point probabilities, [`Error::Value`] for a label that is not a class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MixUp {
     alpha: f64,
@@ -66,8 +66,8 @@ pub struct MixUp {
 /// proportion to the areas (torchvision's `CutMix`; Yun et al., 2019).
 ///
 /// The part of an image that stays is drawn from the distribution Beta(α, α), and the place of the
-/// rectangle uniformly; both are the same for all of a batch. The rectangle is cut off at the border.
-/// Labels are as for [`MixUp`].
+/// rectangle uniformly; both are the same for all of a batch. The rectangle is cut off at the
+/// border. Labels are as for [`MixUp`].
 ///
 /// ```
 /// use convnet::data::{CutMix, DataLoader, Digits};

@@ -86,11 +86,11 @@ impl Rng {
         number[0]
     }
 
-    /// Returns numbers of sum 1 of the Dirichlet distribution with these parameters, all positive and
-    /// finite.
+    /// Returns numbers of sum 1 of the Dirichlet distribution with these parameters, all positive
+    /// and finite.
     pub(super) fn dirichlet(&mut self, parameters: &[f64]) -> Vec<f64> {
-        // In logarithms: with small parameters, all numbers of the gamma distribution may be zero in
-        // `f64`.
+        // In logarithms: with small parameters, all numbers of the gamma distribution may be zero
+        // in `f64`.
         let logs: Vec<f64> = parameters.iter().map(|&shape| self.log_gamma_variate(shape)).collect();
         let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let parts: Vec<f64> = logs.iter().map(|log| (log - largest).exp()).collect();

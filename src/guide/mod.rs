@@ -13,8 +13,9 @@
 //! | [`inspecting`] | what a network is, computes and looks at |
 //! | [`coming_from_pytorch`] | what PyTorch's names are here, and what differs |
 //!
-//! The programs of the chapters run as they stand; they are tested with the crate. Those who know
-//! PyTorch may begin with the last one.
+//! The programs of the chapters are tested with the crate. In a program of your own, some of them
+//! need `cargo add ndarray@0.17 approx@0.5 tempfile` as well. Those who know PyTorch may begin with
+//! the last chapter.
 
 /// Tensors: making them, operations, images, gradients.
 ///
@@ -29,9 +30,9 @@ pub mod tensors {}
 #[doc = include_str!("../../docs/guide/training.md")]
 ///
 /// ## Reference
-/// [`nn`](crate::nn), [`optim`](crate::optim), [`models`](crate::models), [`DataLoader`](crate::data::DataLoader),
-/// [`Trainer`](crate::train::Trainer), [`Callback`](crate::train::Callback),
-/// [`metrics`](crate::train::metrics)
+/// [`nn`](crate::nn), [`optim`](crate::optim), [`models`](crate::models),
+/// [`DataLoader`](crate::data::DataLoader), [`Trainer`](crate::train::Trainer),
+/// [`Callback`](crate::train::Callback), [`metrics`](crate::train::metrics)
 pub mod training {}
 
 /// Data: datasets, folders of pictures, samples of any type, samplers, worker threads.
@@ -39,8 +40,8 @@ pub mod training {}
 #[doc = include_str!("../../docs/guide/data.md")]
 ///
 /// ## Reference
-/// [`Dataset`](crate::data::Dataset), [`DataLoader`](crate::data::DataLoader), [`Collate`](crate::data::Collate),
-/// [`Sampler`](crate::data::Sampler), [`data`](crate::data)
+/// [`Dataset`](crate::data::Dataset), [`DataLoader`](crate::data::DataLoader),
+/// [`Collate`](crate::data::Collate), [`Sampler`](crate::data::Sampler), [`data`](crate::data)
 pub mod data {}
 
 /// Augmentation: transforms, masks and boxes that move along, mixtures of batches.
@@ -57,8 +58,10 @@ pub mod augmentation {}
 #[doc = include_str!("../../docs/guide/fine_tuning.md")]
 ///
 /// ## Reference
-/// [`models`](crate::models), [`weights`](crate::weights), [`ModuleExt::replace`](crate::nn::ModuleExt::replace),
-/// [`Module::freeze`](crate::nn::Module::freeze), [`GroupedOptimizer::group`](crate::optim::GroupedOptimizer::group)
+/// [`models`](crate::models), [`weights`](crate::weights),
+/// [`ModuleExt::replace`](crate::nn::ModuleExt::replace),
+/// [`Module::freeze`](crate::nn::Module::freeze),
+/// [`GroupedOptimizer::group`](crate::optim::GroupedOptimizer::group)
 pub mod fine_tuning {}
 
 /// Saving and resuming: weights, checkpoints, exact resumption, reading them from Python.
@@ -75,8 +78,8 @@ pub mod saving {}
 #[doc = include_str!("../../docs/guide/speed.md")]
 ///
 /// ## Reference
-/// [`set_num_threads`](crate::set_num_threads), [`profile`](crate::profile()), [`explain`](crate::explain()),
-/// [`memory`](crate::memory), [`Checkpoint`](crate::nn::Checkpoint)
+/// [`set_num_threads`](crate::set_num_threads), [`profile`](crate::profile()),
+/// [`explain`](crate::explain()), [`memory`](crate::memory), [`Checkpoint`](crate::nn::Checkpoint)
 pub mod speed {}
 
 /// Inspecting: summaries, outputs and gradients by path, maps of what a class depends on.
@@ -84,8 +87,8 @@ pub mod speed {}
 #[doc = include_str!("../../docs/guide/inspecting.md")]
 ///
 /// ## Reference
-/// [`inspect`](crate::inspect), [`Summary`](crate::nn::Summary), [`ReceptiveFields`](crate::nn::ReceptiveFields),
-/// [`Image`](crate::data::Image)
+/// [`inspect`](crate::inspect), [`Summary`](crate::nn::Summary),
+/// [`ReceptiveFields`](crate::nn::ReceptiveFields), [`Image`](crate::data::Image)
 pub mod inspecting {}
 
 /// Coming from PyTorch: what differs, and tables of names.

@@ -50,8 +50,8 @@ pub fn grad_cam<M: Module + ?Sized>(model: &M, path: &str, x: &Tensor, class: im
 /// Explanations for Deep Convolutional Networks*, 2018): [`grad_cam`] with weights that also find
 /// several objects of the class.
 ///
-/// The weight of a map `A` with gradient `G` is `Σ α · relu(G)` with `α = G² / (2 G² + G³ Σ A)`: the
-/// paper's formula for the score `exp(y)`, without the common factor `exp(y)`.
+/// The weight of a map `A` with gradient `G` is `Σ α · relu(G)` with `α = G² / (2 G² + G³ Σ A)`:
+/// the paper's formula for the score `exp(y)`, without the common factor `exp(y)`.
 ///
 /// # Shape
 /// As for [`grad_cam`].

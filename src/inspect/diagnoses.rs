@@ -130,8 +130,8 @@ pub fn without_gradient<M: Module + ?Sized>(model: &M, gradients: &Gradients) ->
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadReLUs {
-    /// The path of the layer, or of the block whose `forward` applied the rectifier; in a block, with
-    /// the number of the call: `layer1.0#2`.
+    /// The path of the layer, or of the block whose `forward` applied the rectifier; in a block,
+    /// with the number of the call: `layer1.0#2`.
     pub path: String,
     /// The number of channels: the size of dimension 1, or of the last one for outputs of one
     /// dimension.

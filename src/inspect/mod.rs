@@ -23,11 +23,11 @@
 //! [`nn::block`](crate::nn::block), or when it is in a [`Sequential`](crate::nn::Sequential) or a
 //! `Vec`.
 //!
-//! [`grad_cam`], [`grad_cam_plus_plus`], [`saliency`], [`smooth_grad`], [`integrated_gradients`] and
-//! [`occlusion`] show which parts of a picture a class depends on; [`kernels`] and [`feature_maps`]
-//! draw what a network has learned. [`weight_histograms`] and its like show distributions, and
-//! [`first_non_finite`], [`without_gradient`], [`dead_relus`] and [`UpdateRatios`] find out why
-//! training fails.
+//! [`grad_cam`], [`grad_cam_plus_plus`], [`saliency`], [`smooth_grad`], [`integrated_gradients`]
+//! and [`occlusion`] show which parts of a picture a class depends on; [`kernels`] and
+//! [`feature_maps`] draw what a network has learned. [`weight_histograms`] and its like show
+//! distributions, and [`first_non_finite`], [`without_gradient`], [`dead_relus`] and
+//! [`UpdateRatios`] find out why training fails.
 
 mod attribution;
 mod capture;

@@ -27,8 +27,8 @@ const LARGEST: usize = 2048;
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] unless the weight is `[out, in, kH, kW]` and not empty, [`Error::Argument`] when
-/// memory cannot hold the picture.
+/// [`Error::Shape`] unless the weight is `[out, in, kH, kW]` and not empty, [`Error::Argument`]
+/// when memory cannot hold the picture.
 pub fn kernels(weight: &Tensor) -> Result<Image> {
     let [outputs, inputs, height, width] = kernel_shape(weight)?;
     let tiles = kernel_tiles(weight)?;

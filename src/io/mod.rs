@@ -1,4 +1,5 @@
-//! Files below the level of formats: whole reads, atomic replacement, gzip, tar, text tables, downloads.
+//! Files below the level of formats: whole reads, atomic replacement, gzip, tar, text tables,
+//! downloads.
 
 pub(crate) mod atomic_file;
 #[cfg(feature = "download")]

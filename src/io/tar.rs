@@ -30,7 +30,8 @@ impl<R: Read> Tar<R> {
                 return Err(truncated());
             }
             self.left = 0;
-            // Not `read_exact`, whose error at the end is also that of a decoder whose stream is cut.
+            // Not `read_exact`, whose error at the end is also that of a decoder whose stream is
+            // cut.
             let mut block = Vec::with_capacity(BLOCK);
             (&mut self.inner).take(BLOCK as u64).read_to_end(&mut block)?;
             if block.is_empty() {

@@ -178,8 +178,8 @@ impl GridSample {
         self.input[0] * self.input[1] * self.channels
     }
 
-    /// Computes `y[n, i, j, ..]` from `x`, `[N, H, W, C]`, at `grid[n, i, j]`, `(x, y)` each; `size`
-    /// is the output's height and width.
+    /// Computes `y[n, i, j, ..]` from `x`, `[N, H, W, C]`, at `grid[n, i, j]`, `(x, y)` each;
+    /// `size` is the output's height and width.
     pub fn forward<T: Real>(&self, size: [usize; 2], x: &[T], grid: &[T], y: &mut [T]) {
         let work = 16 * y.len();
         parallel::chunks_mut(y, size[1] * self.channels, work, |row, y| {

@@ -3,7 +3,7 @@
 //!
 //! Three convolutions over time, without pooling between them, see the whole length at full
 //! resolution; the mean over time makes one vector of it. Series of any length are possible, and
-//! the classifier's weights, applied before the mean, say when the series speaks for a class.
+//! the classifier's weights, applied before the mean, say which moments raise a class's score.
 
 use crate::error::Result;
 use crate::nn::{BatchNorm1d, Conv1d, Linear, Module, block};

@@ -251,8 +251,8 @@ impl Tensor {
         self.try_div_scalar(alpha)?.elu(1.0)?.try_mul_scalar(alpha)
     }
 
-    /// Applies the gated linear unit (Dauphin et al., 2016): the first half of a dimension times the
-    /// sigmoid of the second.
+    /// Applies the gated linear unit (Dauphin et al., 2016): the first half of a dimension times
+    /// the sigmoid of the second.
     ///
     /// # Shape
     /// The input's shape with half the size in that dimension.

@@ -24,8 +24,8 @@ fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Resu
     index.data::<i64>().iter().enumerate().map(position).collect()
 }
 
-/// Returns the offset in memory, in a tensor of this shape and format, of the element that each index
-/// names along `axis`.
+/// Returns the offset in memory, in a tensor of this shape and format, of the element that each
+/// index names along `axis`.
 pub(super) fn offsets(op: &'static str, x: &[usize], format: MemoryFormat, axis: usize, index: &Tensor) -> Result<Vec<usize>> {
     let fits = |(at, (x, index)): (usize, (&usize, &usize))| at == axis || index <= x;
     if index.ndim() != x.len() || x.is_empty() || !x.iter().zip(index.shape()).enumerate().all(fits) {

@@ -12,8 +12,8 @@ impl Tensor {
     /// The common shape of both, broadcast as NumPy does; dtypes promote first.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast, [`Error::DType`](crate::Error::DType) unless the result is
-    /// floating point.
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes do not broadcast,
+    /// [`Error::DType`](crate::Error::DType) unless the result is floating point.
     pub fn pow_by(&self, exponent: &Tensor) -> Result<Tensor> {
         const NAME: &str = "pow_by";
         let _op = operation(NAME);

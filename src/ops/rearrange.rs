@@ -5,8 +5,8 @@ use crate::tensor::shape::{resolve_size, too_large, try_numel};
 use crate::tensor::{DType, Dim, MemoryFormat, Tensor};
 
 impl Tensor {
-    /// Moves the elements along a dimension by `shift` places; those that leave at one end come in at
-    /// the other.
+    /// Moves the elements along a dimension by `shift` places; those that leave at one end come in
+    /// at the other.
     ///
     /// # Shape
     /// The input's.
@@ -66,8 +66,8 @@ impl Tensor {
         self.reshape(apart)?.expand(repeated)?.reshape(shape)
     }
 
-    /// Keeps the elements on and below a diagonal of each matrix, and sets the others to 0. Diagonal
-    /// 0 is the main one, positive ones are above it.
+    /// Keeps the elements on and below a diagonal of each matrix, and sets the others to 0.
+    /// Diagonal 0 is the main one, positive ones are above it.
     ///
     /// # Shape
     /// The input's, of at least two dimensions.
@@ -78,8 +78,8 @@ impl Tensor {
         self.triangle("tril", |row, column| column - row <= i128::from(diagonal))
     }
 
-    /// Keeps the elements on and above a diagonal of each matrix, and sets the others to 0. Diagonal
-    /// 0 is the main one, positive ones are above it.
+    /// Keeps the elements on and above a diagonal of each matrix, and sets the others to 0.
+    /// Diagonal 0 is the main one, positive ones are above it.
     ///
     /// # Shape
     /// The input's, of at least two dimensions.
@@ -112,8 +112,8 @@ impl Tensor {
     /// The input's with a last dimension of `classes`.
     ///
     /// # Errors
-    /// [`Error::DType`] unless labels are `i64`, [`Error::Value`] for a label that is negative or not
-    /// below `classes`.
+    /// [`Error::DType`] unless labels are `i64`, [`Error::Value`] for a label that is negative or
+    /// not below `classes`.
     ///
     /// ```
     /// use convnet::Tensor;

@@ -182,8 +182,8 @@ impl Tensor {
     /// the ratio of the rounded sizes.
     ///
     /// # Shape
-    /// `[N, C, H, W]` becomes `[N, C, ⌊H · factor⌋, ⌊W · factor⌋]`; a single image `[C, H, W]` as in
-    /// [`interpolate`](Tensor::interpolate).
+    /// `[N, C, H, W]` becomes `[N, C, ⌊H · factor⌋, ⌊W · factor⌋]`; a single image `[C, H, W]` as
+    /// in [`interpolate`](Tensor::interpolate).
     ///
     /// # Errors
     /// [`Error::Argument`] for a factor that is not finite and positive, otherwise those of

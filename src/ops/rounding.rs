@@ -36,8 +36,8 @@ functions! {
     floor: Floor;
     /// Rounds up to a whole number. The gradient is 0.
     ceil: Ceil;
-    /// Rounds to the nearest whole number, and to the even one half-way between two. The gradient is
-    /// 0.
+    /// Rounds to the nearest whole number, and to the even one half-way between two. The gradient
+    /// is 0.
     round: Round;
     /// Rounds towards 0 to a whole number. The gradient is 0.
     trunc: Trunc;

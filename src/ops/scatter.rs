@@ -27,8 +27,9 @@ impl Tensor {
     /// counts.
     ///
     /// # Shape
-    /// `index`, `i64`, and `src` have one shape, with as many dimensions as the input, and no larger
-    /// than the input in dimensions other than `dim`. The result has the input's shape; row-major.
+    /// `index`, `i64`, and `src` have one shape, with as many dimensions as the input, and no
+    /// larger than the input in dimensions other than `dim`. The result has the input's shape;
+    /// row-major.
     ///
     /// # Errors
     /// [`Error::Value`] for an index out of range (negative ones too), [`Error::DType`] unless

@@ -108,8 +108,8 @@ impl Tensor {
         Ok(parts)
     }
 
-    /// Cuts a dimension into parts: of one size, where the last may be smaller, or of the sizes in a
-    /// list.
+    /// Cuts a dimension into parts: of one size, where the last may be smaller, or of the sizes in
+    /// a list.
     ///
     /// # Shape
     /// As [`narrow`](Tensor::narrow) for each part.

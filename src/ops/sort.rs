@@ -83,7 +83,8 @@ impl Tensor {
         Ok((self.gather(axis, &positions)?, positions))
     }
 
-    /// Returns the `k` greatest elements along a dimension, the greatest first, and their positions.
+    /// Returns the `k` greatest elements along a dimension, the greatest first, and their
+    /// positions.
     ///
     /// # Shape
     /// The input's with size `k` in that dimension, both; row-major.

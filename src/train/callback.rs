@@ -21,8 +21,8 @@ pub struct RunState<'a> {
     pub step: u64,
     /// The number of the epoch, from 0.
     pub epoch: u64,
-    /// After a step: the loss and the metrics of its last batch, as `step/loss`. After an epoch: the
-    /// means of training and validation.
+    /// After a step: the loss and the metrics of its last batch, as `step/loss`. After an epoch:
+    /// the means of training and validation.
     pub metrics: &'a MetricValues,
     pub(super) stop: &'a mut Option<String>,
 }

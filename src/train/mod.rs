@@ -1,5 +1,5 @@
-//! The trainer, and the parts that it is made of: metrics and evaluation, averages of weights, early
-//! stopping, the learning-rate range test, checkpoints, callbacks, logs, reports.
+//! The trainer, and the parts that it is made of: metrics and evaluation, averages of weights,
+//! early stopping, the learning-rate range test, checkpoints, callbacks, logs, reports.
 //!
 //! Each part works alone in a loop written by hand.
 

@@ -154,8 +154,9 @@ fn processes_share_out_the_batches_that_the_inner_sampler_makes() {
         let lists = |batches: Batches| (0..batches.len()).map(|number| batches.get(number).to_vec()).collect();
         (0..world).map(drawn).map(lists).collect()
     }
-    // 60 samples of one size are 9 batches of 7, 30 of the other are 5: the 14 batches are 5 for each
-    // of three processes, of which the first process's first one is repeated at the last process.
+    // 60 samples of one size are 9 batches of 7, 30 of the other are 5: the 14 batches are 5 for
+    // each of three processes, of which the first process's first one is repeated at the last
+    // process.
     let ranks = batches_of(|| BucketSampler::new(labels.iter()), 7, 3);
     assert_eq!(ranks.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5, 5]);
     assert!(ranks.iter().flatten().all(|batch| batch.iter().all(|&i| labels[i] == labels[batch[0]])), "a batch has one size");

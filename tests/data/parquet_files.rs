@@ -42,7 +42,8 @@ fn page_that_claims_too_much_and_compression_that_is_not_read_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hostile.parquet");
     let mut bytes = fs::read(PICTURES).unwrap();
-    // The first page is at 4. Uncompressed 2³¹ - 1 bytes, compressed 1, a data page of 3 plain values.
+    // The first page is at 4. Uncompressed 2³¹ - 1 bytes, compressed 1, a data page of 3 plain
+    // values.
     let header = [0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 2, 0x2c, 0x15, 6, 0x15, 0, 0x15, 6, 0x15, 6, 0, 0];
     bytes[4..4 + header.len()].copy_from_slice(&header);
     fs::write(&path, bytes).unwrap();

@@ -1,5 +1,5 @@
-//! Changes of colours against torchvision's numbers (`fixtures/transforms.py`), and the distributions
-//! of what is random.
+//! Changes of colours against torchvision's numbers (`fixtures/transforms.py`), and the
+//! distributions of what is random.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -62,8 +62,8 @@ fn fixed_changes_of_bytes_give_torchvisions_bytes() {
             let mut image = start.clone();
             image.apply(&*change(name)).unwrap();
             let (found, expected) = (image.bytes().unwrap(), expected.to_vec::<u8>().unwrap());
-            // A blur adds in another order, so that what is close to half-way may be rounded the other
-            // way.
+            // A blur adds in another order, so that what is close to half-way may be rounded the
+            // other way.
             let tolerance = u8::from(name.starts_with("blur"));
             for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
                 assert!(found.abs_diff(expected) <= tolerance, "{key}: {found} in place of {expected} at value {i}");
@@ -412,8 +412,9 @@ fn mixtures_follow_the_beta_distribution() {
             .collect();
         let mean = draws.iter().sum::<f64>() / 4000.0;
         let variance = draws.iter().map(|x| (x - 0.5).powi(2)).sum::<f64>() / 4000.0;
-        // The variance is 1 / (4 (2α + 1)). The mean's deviation is at most √(0.18 / 4000) = 0.0067, the
-        // variance's, of squares of at most 1/4, at most 0.25 / √4000 / 2 = 0.002: four of each.
+        // The variance is 1 / (4 (2α + 1)). The mean's deviation is at most √(0.18 / 4000) =
+        // 0.0067, the variance's, of squares of at most 1/4, at most 0.25 / √4000 / 2 = 0.002: four
+        // of each.
         assert!((mean - 0.5).abs() < 0.027, "{alpha}: {mean}");
         assert!((variance - 0.25 / (2.0 * alpha + 1.0)).abs() < 0.008, "{alpha}: {variance}");
     }
@@ -483,8 +484,8 @@ fn crc(image: &Image) -> u32 {
 #[test]
 fn policies_give_all_of_torchvisions_pictures_and_no_others() {
     assert_eq!([crc(&policy_picture())], possible("picture")[..]);
-    // The rarest result of AutoAugment has a probability of 0.0002, and there are some of these: not
-    // all are asked for.
+    // The rarest result of AutoAugment has a probability of 0.0002, and there are some of these:
+    // not all are asked for.
     let cases: [(&str, Box<dyn Transform>, u64, f64); 5] = [
         ("rand_augment", Box::new(RandAugment::new().num_ops(1)), 400, 1.0),
         ("trivial_augment_wide", Box::new(TrivialAugmentWide::new()), 1200, 0.6),

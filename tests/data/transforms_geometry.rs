@@ -139,8 +139,8 @@ fn masks_boxes_and_points_move_with_the_image() {
         assert_eq!(mask.size(), transform.output_size([20, 30]));
         let (&[x, y], &[left, top, right, bottom]) = (&points.0[0], &boxes.0[0]);
         assert!(left < x && x < right && top < y && y < bottom, "{boxes:?} around {points:?}");
-        // The pixel that the point is in shows the one that it was in, or a neighbour where positions
-        // are between pixels.
+        // The pixel that the point is in shows the one that it was in, or a neighbour where
+        // positions are between pixels.
         let shown = mask.classes()[y as usize * mask.size()[1] + x as usize];
         let near = (7..10).flat_map(|row| (8..11).map(move |column| row * 30 + column));
         assert!(near.into_iter().any(|position| classes[position] == shown), "{shown} at {points:?}");
@@ -290,8 +290,8 @@ fn bad_arguments_of_crops_and_borders_are_errors() {
     assert!(RandomResizedCrop::new(8).apply(&mut map(0, 5), &mut rng()).is_err());
 }
 
-/// Returns the matrix of a change of coordinates that has no perspective: what x and y do, and where
-/// the origin goes.
+/// Returns the matrix of a change of coordinates that has no perspective: what x and y do, and
+/// where the origin goes.
 fn axes(geometry: &dyn Geometry, size: [usize; 2]) -> [[f64; 2]; 3] {
     let [origin, x, y] = [[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]].map(|point| geometry.point(point, size).map(f64::from));
     let along = |end: [f64; 2]| [(end[0] - origin[0]) / 100.0, (end[1] - origin[1]) / 100.0];
@@ -378,7 +378,8 @@ fn random_perspectives_move_corners_inwards() {
         }
     }
     assert!((f64::from(count) - 2000.0).abs() < 5.0 * 1000f64.sqrt(), "{count}");
-    // Half of 201 is 100 and half of 101 is 50, and each whole number up to 40 % of it is as likely.
+    // Half of 201 is 100 and half of 101 is 50, and each whole number up to 40 % of it is as
+    // likely.
     assert_uniform(&xs, 0.0, 40.0, "moves along x");
     assert_uniform(&ys, 0.0, 20.0, "moves along y");
     let mut tiny = map(1, 1);

@@ -27,7 +27,8 @@ impl Dataset for Patterns {
     fn get(&self, index: usize, _: &mut Rng) -> Result<(Image, i64)> {
         let (sample, pattern) = (index as u64, index as u64 % 10);
         let byte = |i: u64| (number((1 << 32) + 3072 * pattern + i) >> 59) + (number((1 << 40) + 3072 * sample + i) >> 57);
-        // The bytes count by channel, row and column; an image has the channels of a pixel together.
+        // The bytes count by channel, row and column; an image has the channels of a pixel
+        // together.
         let bytes = (0..3072).map(|i| byte(i % 3 * 1024 + i / 3) as u8).collect();
         let label = if sample.is_multiple_of(4) { sample / 10 % 10 } else { pattern };
         Ok((Image::from_bytes([3, 32, 32], bytes)?, label as i64))
@@ -92,8 +93,8 @@ fn losses_in(dtype: DType) -> Vec<f64> {
 fn lenet_on_pictures_of_cifar_has_the_losses_of_pytorch_for_100_steps() {
     let fixture: serde_json::Value = serde_json::from_str(include_str!("../fixtures/lenet_cifar.json")).unwrap();
     let expected: Vec<f64> = serde_json::from_value(fixture["losses"].clone()).unwrap();
-    // Differences of rounding grow: PyTorch's own losses in f32 are up to 0.0023 off over the first 40
-    // steps, and up to 0.016 over all.
+    // Differences of rounding grow: PyTorch's own losses in f32 are up to 0.0023 off over the first
+    // 40 steps, and up to 0.016 over all.
     for (dtype, steps, bound) in [(DType::F64, 100, 1e-6), (DType::F32, 40, 5e-3)] {
         let losses = losses_in(dtype);
         assert_eq!((losses.len(), expected.len()), (100, 100));

@@ -227,8 +227,8 @@ fn pixels_of_scores_and_masks_count_and_an_ignored_label_does_not() {
     assert_close("shares", &matrix.normalized().concat(), &[2.0 / 3.0, 1.0 / 3.0, f64::NAN, f64::NAN]);
 }
 
-/// The numbers are those of `classification_report(labels, predicted, digits=4, zero_division=0)` of
-/// scikit-learn 1.9.
+/// The numbers are those of `classification_report(labels, predicted, digits=4, zero_division=0)`
+/// of scikit-learn 1.9.
 #[test]
 fn report_is_that_of_scikit_learn() {
     let (predicted, targets) = (labels(&[0, 1, 1, 0, 2, 1]), labels(&[0, 1, 2, 0, 2, 0]));

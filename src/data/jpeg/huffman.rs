@@ -327,9 +327,9 @@ impl<'a> Bits<'a> {
         signed(self.take(size), size)
     }
 
-    /// Takes a bit for each coefficient that is not zero, as `present` tells, and adds `one` to its absolute value where
-    /// the bit is 1 and it does not have that bit yet. Stops at the zero after `zeros` ones or
-    /// beyond the end, and returns its number.
+    /// Takes a bit for each coefficient that is not zero, as `present` tells, and adds `one` to its
+    /// absolute value where the bit is 1 and it does not have that bit yet. Stops at the zero after
+    /// `zeros` ones or beyond the end, and returns its number.
     #[inline]
     fn correct(&mut self, [mut k, end]: [usize; 2], one: i16, mut zeros: u32, present: u64, block: &mut [i16; 64]) -> usize {
         // A copy, which stays in registers.

@@ -115,7 +115,8 @@ impl<S: Collate> DataLoader<S> {
         self
     }
 
-    /// Appends a change of whole batches, such as [`MixUp`](super::MixUp); it runs where the batch is made.
+    /// Appends a change of whole batches, such as [`MixUp`](super::MixUp); it runs where the batch
+    /// is made.
     ///
     /// ```
     /// use convnet::data::{Batch, DataLoader, Digits, Rng};

@@ -242,8 +242,8 @@ fn gaussian(sigma: f64, radius: usize) -> Vec<f32> {
     weights.iter().map(|weight| (weight / total) as f32).collect()
 }
 
-/// Blurs along lines, mirrored at their ends: `[lines, length]` whose values are `steps[0]` apart on
-/// a line, and whose lines are `steps[1]` apart.
+/// Blurs along lines, mirrored at their ends: `[lines, length]` whose values are `steps[0]` apart
+/// on a line, and whose lines are `steps[1]` apart.
 fn blurred(values: &[f32], [lines, length]: [usize; 2], steps: [usize; 2], weights: &[f32]) -> Result<Vec<f32>> {
     let radius = weights.len() / 2;
     let mut out = try_filled([1, lines, length], 0.0)?;

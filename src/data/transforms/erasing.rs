@@ -28,8 +28,8 @@ pub struct Erase {
 }
 
 impl Erase {
-    /// Makes a transform that overwrites the rectangle with this row and column at the top left, and
-    /// this height and width, by one value, or by one for each channel. Values are those of the
+    /// Makes a transform that overwrites the rectangle with this row and column at the top left,
+    /// and this height and width, by one value, or by one for each channel. Values are those of the
     /// image: 0 to 255 for bytes.
     pub fn new(top_left: [usize; 2], size: [usize; 2], value: impl AsRef<[f32]>) -> Erase {
         Erase { top_left, size, value: value.as_ref().to_vec() }
@@ -92,8 +92,8 @@ enum Erased {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] for a probability or a part of the area outside of 0 to 1, a
-/// ratio that is not positive, empty ranges, and values that are neither one nor one for each
+/// Applying it gives [`Error::Argument`] for a probability or a part of the area outside of 0 to 1,
+/// a ratio that is not positive, empty ranges, and values that are neither one nor one for each
 /// channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RandomErasing {
@@ -122,8 +122,8 @@ impl RandomErasing {
         self
     }
 
-    /// Sets what is written: one value, or one for each channel. Values are those of the image: 0 to
-    /// 255 for bytes.
+    /// Sets what is written: one value, or one for each channel. Values are those of the image: 0
+    /// to 255 for bytes.
     pub fn value(mut self, value: impl AsRef<[f32]>) -> RandomErasing {
         self.value = Erased::Value(value.as_ref().to_vec());
         self

@@ -105,8 +105,8 @@ impl Padding {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] when the result is more than memory can hold, the fill does
-/// not fit the channels, or there is nothing to repeat in an image without pixels.
+/// Applying it gives [`Error::Argument`] when the result is more than memory can hold, the fill
+/// does not fit the channels, or there is nothing to repeat in an image without pixels.
 #[derive(Clone, Debug)]
 pub struct Pad {
     padding: Padding,

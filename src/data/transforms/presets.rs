@@ -83,8 +83,8 @@ impl ImageClassification {
         self.interpolation
     }
 
-    /// Returns what a network sees of a picture, in the picture's own colours, `scale` times as large
-    /// as the network's input: the picture to lay a heat map over, such as that of
+    /// Returns what a network sees of a picture, in the picture's own colours, `scale` times as
+    /// large as the network's input: the picture to lay a heat map over, such as that of
     /// [`grad_cam`](crate::inspect::grad_cam), whose ends are those of the part cut out.
     ///
     /// ```
@@ -96,7 +96,8 @@ impl ImageClassification {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for sizes of 0, and for a picture that is too thin.
+    /// [`Error::Argument`](crate::Error::Argument) for sizes of 0, and for a picture that is too
+    /// thin.
     pub fn view(&self, picture: &Image, scale: usize) -> Result<Image> {
         let mut seen = picture.clone();
         self.cut_out(scale, &mut [Part::Image(&mut seen)], &mut Rng::new(0))?;

@@ -37,7 +37,8 @@ fn check_range(what: &'static str, of: &str, [low, high]: [f64; 2]) -> Result<[f
     Err(Error::argument(what, format!("{of} goes from a smaller to a larger number, got [{low}, {high}]")))
 }
 
-/// Rotates by a random angle (torchvision's `RandomRotation`): uniform in a range, or one of a list.
+/// Rotates by a random angle (torchvision's `RandomRotation`): uniform in a range, or one of a
+/// list.
 ///
 /// ```
 /// use convnet::data::{RandomRotation, ResizeFilter};
@@ -216,8 +217,8 @@ impl Geometric for RandomAffine {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] when the probability or the distortion is not between 0 and
-/// 1, and for a fill that does not fit the channels.
+/// Applying it gives [`Error::Argument`] when the probability or the distortion is not between 0
+/// and 1, and for a fill that does not fit the channels.
 #[derive(Clone, Debug)]
 pub struct RandomPerspective {
     chance: f64,

@@ -96,8 +96,8 @@ impl Resize {
         Resize { size: Size::Shorter(length), max_size: None, interpolation: ResizeFilter::default() }
     }
 
-    /// Sets the most pixels that the longer side may get with [`shorter`](Resize::shorter): where it
-    /// would get more, it gets these, and the shorter side less in proportion.
+    /// Sets the most pixels that the longer side may get with [`shorter`](Resize::shorter): where
+    /// it would get more, it gets these, and the shorter side less in proportion.
     pub fn max_size(mut self, longer: usize) -> Resize {
         self.max_size = Some(longer);
         self

@@ -160,8 +160,8 @@ look_methods!(Rotate, Affine, Perspective);
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] for numbers that are not finite, a result that is more than
-/// memory can hold, and a fill that does not fit the channels.
+/// Applying it gives [`Error::Argument`] for numbers that are not finite, a result that is more
+/// than memory can hold, and a fill that does not fit the channels.
 #[derive(Clone, Debug)]
 pub struct Rotate {
     degrees: f64,

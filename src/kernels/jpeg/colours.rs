@@ -4,8 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::runtime::simd::has_avx2;
 
-// The factors 1.402 and 1.772 are reduced by 1 and by 2, and that of red in green, -0.714, is raised
-// by 1, so that they fit 16 bits.
+// The factors 1.402 and 1.772 are reduced by 1 and by 2, and that of red in green, -0.714, is
+// raised by 1, so that they fit 16 bits.
 const RED_OF_CR: i16 = 26_345;
 const GREEN_OF_CB: i16 = -22_554;
 const GREEN_OF_CR: i16 = 18_734;

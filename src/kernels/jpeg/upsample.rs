@@ -1,5 +1,5 @@
-//! Upsampling by a triangle (libjpeg's "fancy" upsampling): each new sample is three quarters of the
-//! sample that covers it and one quarter of the next nearest one.
+//! Upsampling by a triangle (libjpeg's "fancy" upsampling): each new sample is three quarters of
+//! the sample that covers it and one quarter of the next nearest one.
 
 use crate::kernels::runtime::simd::vectorize;
 

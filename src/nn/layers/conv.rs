@@ -120,8 +120,8 @@ impl Conv2d {
         self
     }
 
-    /// Sets the values of the padding (default: zeros). Padding that is not zeros, or not the same on
-    /// both sides, is an operation before the convolution.
+    /// Sets the values of the padding (default: zeros). Padding that is not zeros, or not the same
+    /// on both sides, is an operation before the convolution.
     ///
     /// ```
     /// use convnet::nn::{Conv2d, ConvPadding, Module};
@@ -190,10 +190,10 @@ impl Conv2d {
         self.path.scope(self, &x, || prepared.run(&x, shortcut, activation)).map(Some)
     }
 
-    /// Returns the running estimates of `norm` when prepared weights may serve the input `x`. Returns
-    /// `None` in three cases: when history is recorded, in which case the cached weights are dropped;
-    /// when layers are traced one by one; and when the layers have to run one by one to report what
-    /// is wrong.
+    /// Returns the running estimates of `norm` when prepared weights may serve the input `x`.
+    /// Returns `None` in three cases: when history is recorded, in which case the cached weights
+    /// are dropped; when layers are traced one by one; and when the layers have to run one by one
+    /// to report what is wrong.
     fn foldable<'n>(&self, norm: Option<&'n BatchNorm2d>, x: &Tensor, shortcut: Option<&Tensor>) -> Option<Option<Running<'n>>> {
         if x.ndim() != 4 || is_tracing() || is_meta() {
             return None;
@@ -212,8 +212,8 @@ impl Conv2d {
         Some(norm)
     }
 
-    /// Returns the prepared weights for an input like `x`, which is padded, with a normalisation that
-    /// is [foldable](Conv2d::foldable); `None` when the parts do not fit together.
+    /// Returns the prepared weights for an input like `x`, which is padded, with a normalisation
+    /// that is [foldable](Conv2d::foldable); `None` when the parts do not fit together.
     fn prepared(
         &self,
         norm: Option<Running<'_>>,

@@ -48,8 +48,8 @@ impl Embedding {
     }
 }
 
-/// Creates the table, with zeros in the row `padding`. It is empty when memory cannot hold it, which
-/// `forward` reports.
+/// Creates the table, with zeros in the row `padding`. It is empty when memory cannot hold it,
+/// which `forward` reports.
 fn table(sizes: [usize; 2], padding: Option<usize>) -> Parameter {
     let held = if try_numel(&sizes).is_some() { sizes } else { [0, 0] };
     layer_normal(held.to_vec(), move |values| {

@@ -38,8 +38,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Keeps checkpoints in a directory, which is made when the first one is written: one after each
-    /// epoch, the last three are kept.
+    /// Keeps checkpoints in a directory, which is made when the first one is written: one after
+    /// each epoch, the last three are kept.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Checkpoints {
         let dir = dir.into();
         Checkpoints { dir, every_steps: None, every_epochs: None, keep_last: 3, best_metric: None, minimize: None, overwrite: false }
@@ -122,7 +122,8 @@ impl Checkpoints {
         let steps = self.steps().map_err(|error| unwritten("the directory of checkpoints cannot be made", error))?;
         let best = self.best_path();
         if self.overwrite {
-            // The best one first, the latest last: what is left after a crash is the run from before.
+            // The best one first, the latest last: what is left after a crash is the run from
+            // before.
             return std::iter::once(best).chain(steps.into_iter().map(|step| self.path(step))).try_for_each(|path| remove(&path));
         }
         if steps.is_empty() && !best.exists() {

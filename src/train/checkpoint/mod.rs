@@ -2,9 +2,10 @@
 //!
 //! # Format
 //! A checkpoint is a safetensors file. Its tensors are named by section: `model.conv1.weight`,
-//! `optimizer.sgd.param.0.momentum_buffer`, `schedule.schedule.step`, `average.average.conv1.weight`.
-//! Its metadata has the key `convnet`, whose value is a JSON object: `version`, and what
-//! [`Checkpoint::note`] added, such as `step`, `epoch`, `batch`, `seed`. From Python:
+//! `optimizer.sgd.param.0.momentum_buffer`, `schedule.schedule.step`,
+//! `average.average.conv1.weight`. Its metadata has the key `convnet`, whose value is a JSON
+//! object: `version`, and what [`Checkpoint::note`] added, such as `step`, `epoch`, `batch`,
+//! `seed`. From Python:
 //!
 //! ```python
 //! import json

@@ -461,8 +461,8 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
         let mut gradients = GradientSum::new(group, distributed.by_tree, parameters, run, distributed.bucket_bytes);
         let buffers = model.buffers();
         let start: Vec<Tensor> = buffers.iter().map(Buffer::tensor).collect();
-        // Means of loss, metrics and buffers, the number of samples, and how many parts have a gradient
-        // of each parameter.
+        // Means of loss, metrics and buffers, the number of samples, and how many parts have a
+        // gradient of each parameter.
         let mut values = TreeSum::new();
         let mut own_names = names.clone();
         for part in 0..run {

@@ -203,8 +203,8 @@ impl Transport for Mpi {
     }
 
     fn sum_in_any_order(&mut self, values: &mut [f32]) -> Result<bool> {
-        // Open MPI adds up on one of two ranks and copies the sum back. To exchange halves takes two
-        // thirds of the time over a link that works both ways.
+        // Open MPI adds up on one of two ranks and copies the sum back. To exchange halves takes
+        // two thirds of the time over a link that works both ways.
         if self.world() == 2 {
             return Ok(false);
         }

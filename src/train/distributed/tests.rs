@@ -338,7 +338,8 @@ impl crate::train::Callback for StopFrom {
 
 #[test]
 fn callback_that_stops_one_of_the_ranks_that_step_alone_stops_all_together() {
-    // An epoch has 7 steps. The first average after the stop is that of step 4, or at the end of the epoch.
+    // An epoch has 7 steps. The first average after the stop is that of step 4, or at the end of
+    // the epoch.
     for (every, steps) in [(2, 4), (4, 4), (7, 7), (10, 7)] {
         let ended = on_ranks(2, |group| {
             trained_by(Distributed::new(group).average_every(every), |trainer| {

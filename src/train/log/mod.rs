@@ -1,7 +1,7 @@
 //! Logs of a run: values by name and step, as tables, lines of JSON and TensorBoard's event files.
 //!
-//! All of them keep whole records when the process is killed, and continue or rewind what an earlier
-//! process wrote.
+//! All of them keep whole records when the process is killed, and continue or rewind what an
+//! earlier process wrote.
 
 mod csv;
 mod json_lines;

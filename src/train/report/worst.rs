@@ -60,8 +60,8 @@ impl WorstSamples {
         WorstSamples { mean: narrow(mean.as_ref()), std: narrow(std.as_ref()), ..self }
     }
 
-    /// Adds a batch: images `[N, C, H, W]`, logits `[N, K]`, labels `[N]` of `i64`. Samples that are
-    /// classified right are passed over.
+    /// Adds a batch: images `[N, C, H, W]`, logits `[N, K]`, labels `[N]` of `i64`. Samples that
+    /// are classified right are passed over.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes do not fit each other, [`Error::DType`] for labels of

@@ -71,8 +71,8 @@ impl Step {
     }
 }
 
-/// Trains a model: epochs, validation, schedule, gradient accumulation and clipping, averages of the
-/// weights, checkpoints and exact resumption, logs, progress, callbacks.
+/// Trains a model: epochs, validation, schedule, gradient accumulation and clipping, averages of
+/// the weights, checkpoints and exact resumption, logs, progress, callbacks.
 ///
 /// What is computed from a batch is a closure from the model and the batch to a [`Step`]. It serves
 /// training, where its loss is differentiated, and validation, where nothing is recorded and the
@@ -118,8 +118,8 @@ impl Step {
 /// [`after_epoch`](Callback::after_epoch) run in evaluation mode.
 ///
 /// # Names of metrics
-/// The means over an epoch are `train/loss`, `train/NAME`, `valid/loss`, `valid/NAME`. Logs also get
-/// `learning_rate`, and for single steps `step/loss` and `step/NAME`.
+/// The means over an epoch are `train/loss`, `train/NAME`, `valid/loss`, `valid/NAME`. Logs also
+/// get `learning_rate`, and for single steps `step/loss` and `step/NAME`.
 pub struct Trainer<'a, M: Module> {
     model: &'a M,
     optimizer: Box<dyn Optimizer + 'a>,
@@ -203,8 +203,8 @@ impl<'a, M: Module> Trainer<'a, M> {
     }
 
     /// Ends the run after that many steps of the optimiser, in the middle of an epoch if need be:
-    /// the model is validated there, but what runs after an epoch (callbacks, schedule, average) does
-    /// not, and a run that is resumed with more steps goes on with the same epoch. See
+    /// the model is validated there, but what runs after an epoch (callbacks, schedule, average)
+    /// does not, and a run that is resumed with more steps goes on with the same epoch. See
     /// [`TrainReport::partial`].
     #[must_use]
     pub fn steps(mut self, steps: u64) -> Trainer<'a, M> {
@@ -252,9 +252,9 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// Sets whether the running statistics of batch normalisations are taken anew, over the training
-    /// data of the epoch, for the averaged weights: before each validation, and at the end unless
-    /// those of the last validation are of the same average.
+    /// Sets whether the running statistics of batch normalisations are taken anew, over the
+    /// training data of the epoch, for the averaged weights: before each validation, and at the end
+    /// unless those of the last validation are of the same average.
     #[must_use]
     pub fn update_batch_norm(mut self, update: bool) -> Trainer<'a, M> {
         self.update_batch_norm = update;

@@ -152,7 +152,8 @@ fn blend_bytes(bytes: &mut [u8], base: f32, factor: f32) {
     });
 }
 
-/// Moves values from `base` through themselves and beyond, within `[0, 1]`, as torchvision's tensors.
+/// Moves values from `base` through themselves and beyond, within `[0, 1]`, as torchvision's
+/// tensors.
 fn blend_floats(values: &mut [f32], base: f32, factor: f64) {
     let (factor, base) = (factor as f32, (1.0 - factor) as f32 * base);
     vectorize::<f32, _>(|| {

@@ -58,8 +58,8 @@ impl Spread {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] for negative factors, shifts of hue outside of -0.5 to 0.5,
-/// ranges that are empty, and images that have neither 1 nor 3 channels.
+/// Applying it gives [`Error::Argument`] for negative factors, shifts of hue outside of -0.5 to
+/// 0.5, ranges that are empty, and images that have neither 1 nor 3 channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColorJitter {
     brightness: Spread,

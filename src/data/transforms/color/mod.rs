@@ -1,9 +1,9 @@
 //! Changes of colours.
 //!
-//! Each comes as a transform with fixed numbers, such as [`Brightness`], and as one that draws them,
-//! such as [`ColorJitter`]. Images of bytes get the bytes that torchvision's functions give for PIL
-//! images; images of `f32` what they give for tensors of values in `[0, 1]`. Loops over bytes run
-//! over vectors, without branches.
+//! Each comes as a transform with fixed numbers, such as [`Brightness`], and as one that draws
+//! them, such as [`ColorJitter`]. Images of bytes get the bytes that torchvision's functions give
+//! for PIL images; images of `f32` what they give for tensors of values in `[0, 1]`. Loops over
+//! bytes run over vectors, without branches.
 
 mod blur;
 mod enhance;

@@ -8,11 +8,12 @@ use crate::data::transforms::{Deterministic, Transform};
 use crate::data::{Image, Rng};
 use crate::error::Result;
 
-/// Makes an image grey with a probability, and keeps its channels (torchvision's `RandomGrayscale`).
+/// Makes an image grey with a probability, and keeps its channels (torchvision's
+/// `RandomGrayscale`).
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`](crate::Error::Argument) when the probability is not between 0 and 1, or the image
-/// has neither 1 nor 3 channels.
+/// Applying it gives [`Error::Argument`](crate::Error::Argument) when the probability is not
+/// between 0 and 1, or the image has neither 1 nor 3 channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomGrayscale {
     probability: f64,

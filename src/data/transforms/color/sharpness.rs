@@ -11,9 +11,9 @@ use crate::kernels::runtime::simd::vectorize;
 
 /// Blurs or sharpens (torchvision's `adjust_sharpness`).
 ///
-/// A factor of 0 gives a smoothed image, 1 the image as it is, 2 a sharpened one. The smoothed image
-/// is the mean over 3×3 pixels, of which the middle one counts fivefold; the pixels at the border,
-/// and images of less than 3 pixels along a side, stay as they are.
+/// A factor of 0 gives a smoothed image, 1 the image as it is, 2 a sharpened one. The smoothed
+/// image is the mean over 3×3 pixels, of which the middle one counts fivefold; the pixels at the
+/// border, and images of less than 3 pixels along a side, stay as they are.
 ///
 /// ```
 /// use convnet::data::{Image, Sharpness};

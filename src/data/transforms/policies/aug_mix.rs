@@ -74,7 +74,8 @@ impl AugMix {
         self
     }
 
-    /// Sets whether brightness, colour, contrast and sharpness are among the changes; on by default.
+    /// Sets whether brightness, colour, contrast and sharpness are among the changes; on by
+    /// default.
     pub fn all_ops(mut self, all_ops: bool) -> AugMix {
         self.all_ops = all_ops;
         self
@@ -119,7 +120,8 @@ impl Transform for AugMix {
             mixture.iter_mut().zip(&*changed.pixels()).for_each(|(sum, x)| *sum += weight * (x * white));
         }
         match image.bytes_mut() {
-            // Half a thousandth covers what was lost by rounding, so that equal images mix to themselves.
+            // Half a thousandth covers what was lost by rounding, so that equal images mix to
+            // themselves.
             Some(bytes) => bytes.iter_mut().zip(mixture).for_each(|(x, sum)| *x = (sum + 0.0005) as u8),
             None => image.pixels_mut().copy_from_slice(&mixture),
         }

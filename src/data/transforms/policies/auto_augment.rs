@@ -36,7 +36,8 @@ pub enum AutoAugmentPolicy {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`](crate::Error::Argument) for images that have neither 1 nor 3 channels.
+/// Applying it gives [`Error::Argument`](crate::Error::Argument) for images that have neither 1 nor
+/// 3 channels.
 #[derive(Clone, Debug)]
 pub struct AutoAugment {
     policy: AutoAugmentPolicy,

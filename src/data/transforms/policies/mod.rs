@@ -237,7 +237,8 @@ fn check_count(op: &'static str, what: &str, count: usize) -> Result<()> {
     if count <= MOST { Ok(()) } else { Err(Error::argument(op, format!("{what} is at most {MOST}, got {count}"))) }
 }
 
-/// Applies several random changes of one magnitude (torchvision's `RandAugment`; Cubuk et al., 2019).
+/// Applies several random changes of one magnitude (torchvision's `RandAugment`; Cubuk et al.,
+/// 2019).
 ///
 /// The geometric ones move masks, boxes and key points too.
 ///
@@ -250,8 +251,8 @@ fn check_count(op: &'static str, what: &str, count: usize) -> Result<()> {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] for fewer than 2 bins, a magnitude that is none of them, more
-/// than 256 changes, and images that have neither 1 nor 3 channels.
+/// Applying it gives [`Error::Argument`] for fewer than 2 bins, a magnitude that is none of them,
+/// more than 256 changes, and images that have neither 1 nor 3 channels.
 #[derive(Clone, Debug)]
 pub struct RandAugment {
     num_ops: usize,
@@ -323,8 +324,8 @@ impl Policy for RandAugment {
 /// ```
 ///
 /// # Errors
-/// Applying it gives [`Error::Argument`] for fewer than 2 bins, and images that have neither 1 nor 3
-/// channels.
+/// Applying it gives [`Error::Argument`] for fewer than 2 bins, and images that have neither 1 nor
+/// 3 channels.
 #[derive(Clone, Debug)]
 pub struct TrivialAugmentWide {
     bins: usize,

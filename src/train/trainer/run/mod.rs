@@ -207,7 +207,8 @@ where
             self.batch = steps.position();
             let means = &self.means;
             self.progress.batch(joined.samples, || values_of(means, ""));
-            // The others learn of a callback's wish with the next average: they see other values of a step.
+            // The other ranks receive a callback's request to stop with the next average: their
+            // values differ.
             let stop = is_local && self.stop.is_some();
             self.update((joined.gradients, 1), &values, |step| {
                 [interrupted, stopped] = steps.average(step, [joined.stop, stop])?;
