@@ -34,7 +34,7 @@ def work_parser():
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int)
     parser.add_argument("--mode", default="infer")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser
 
 

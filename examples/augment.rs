@@ -8,7 +8,11 @@
 //! Each row of the sheet is a transform, whose name stands above it, under several seeds; the first
 //! column is the picture itself.
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::error::Error;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +23,7 @@ use convnet::data::{
     RandomPerspective, RandomPosterize, RandomResizedCrop, RandomRotation, RandomSolarize, RandomVerticalFlip, Resize, Rng, Transform,
     TrivialAugmentWide,
 };
+use program::say;
 
 /// Draw a picture under each transform.
 #[derive(Parser)]
@@ -27,7 +32,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Where to write the sheet, as PNG or JPEG
-    #[arg(long, value_name = "FILE", default_value = "augment.png")]
+    #[arg(long, value_name = "FILE", default_value = "out/augment.png")]
     out: PathBuf,
     /// The seed of all random numbers
     #[arg(long, default_value_t = 0)]
@@ -49,13 +54,7 @@ const GAP: usize = 4;
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(|| run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Fallible<()> {
@@ -83,13 +82,16 @@ fn run(options: &Options) -> Fallible<()> {
             pictures.push(changed);
         }
         let differing = pictures[1..].iter().filter(|changed| changed.pixels() != pictures[0].pixels()).count();
-        println!("row {:>2}: {name}, {differing} of {} pictures changed", row + 1, columns - 1);
+        say(format_args!("row {:>2}: {name}, {differing} of {} pictures changed", row + 1, columns - 1));
         sheet.extend(lettering(name, width));
         sheet.extend_from_slice(Image::grid(&pictures, columns, GAP)?.bytes().ok_or("the pictures are not of bytes")?);
     }
     let height = sheet.len() / (3 * width);
+    if let Some(folder) = options.out.parent() {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
     Image::from_bytes([3, height, width], sheet)?.save(&options.out)?;
-    println!("wrote {}", options.out.display());
+    say(format_args!("wrote {}", options.out.display()));
     Ok(())
 }
 

@@ -12,22 +12,23 @@
 //! Pictures are JPEG or PNG files; each is resized, cropped and normalised as the model's library
 //! does it.
 
-#[path = "common/model.rs"]
-#[allow(dead_code)] // It also makes models.
-mod weights;
+#[path = "common/program.rs"]
+mod program;
+#[path = "common/weights_file.rs"]
+mod weights_file;
 
 use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use convnet::data::{Batch, DataLoader, Dataset, IMAGENET_CLASSES, Image, ImageClassification, Rng};
-use convnet::nn::{Module, ModuleExt};
+use convnet::nn::Module;
 use convnet::{Tensor, inspect, models, no_grad};
+use program::say;
 
 /// Classify pictures; prints the most probable classes first.
 #[derive(Parser)]
@@ -46,8 +47,8 @@ struct Options {
     top: usize,
     /// Text file with the name of a class on each line, in the order of labels [default: those in
     /// the ONNX file, else ImageNet's 1,000]
-    #[arg(long, value_name = "FILE")]
-    classes: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", alias = "classes")]
+    labels: Option<PathBuf>,
     /// Pictures that go through the network together
     #[arg(long, default_value_t = 16)]
     batch: usize,
@@ -66,13 +67,7 @@ struct Options {
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    match run(Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(|| run(Options::parse()))
 }
 
 fn run(options: Options) -> Fallible<()> {
@@ -90,7 +85,7 @@ fn run(options: Options) -> Fallible<()> {
         let logits = no_grad(|| model.forward(&filled(images, batch_size)?))?;
         if logits.ndim() != 2 || logits.shape()[1] != names.len() {
             let message =
-                format!("{} gives {:?}, not a number for each of {} classes (--classes)", options.model, logits.shape(), names.len());
+                format!("{} gives {:?}, not a number for each of {} classes (--labels)", options.model, logits.shape(), names.len());
             return Err(message.into());
         }
         let probabilities = logits.softmax(-1)?;
@@ -126,8 +121,7 @@ fn run(options: Options) -> Fallible<()> {
         let times = format!("{:.1} ms per picture, {:.1} ms of it in the network\n", 1e3 * all, 1e3 * in_network);
         tables.chain([times]).collect::<Vec<_>>().join("\n")
     };
-    // A pipe that the reader closed, as `head` does, is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    say(text.trim_end());
     Ok(())
 }
 
@@ -201,7 +195,7 @@ fn filled(images: Tensor, size: Option<usize>) -> convnet::Result<Tensor> {
 }
 
 fn load(options: &Options) -> Fallible<Network> {
-    let names = options.classes.as_deref().map(read_names).transpose()?;
+    let names = options.labels.as_deref().map(read_names).transpose()?;
     let imagenet = || IMAGENET_CLASSES.map(String::from).to_vec();
     #[cfg(feature = "onnx")]
     if options.model.ends_with(".onnx") {
@@ -224,10 +218,9 @@ fn load(options: &Options) -> Fallible<Network> {
     let path = options.weights.as_ref().ok_or("--weights is missing: the file with the weights of the model")?;
     let names = names.unwrap_or_else(imagenet);
     let model = models::create(&options.model, names.len())?;
-    let state = weights::read_weights(path)?;
-    model.load_state_dict(&state).map_err(|error| {
-        let hint = if options.classes.is_none() { "\n(weights for other classes than ImageNet's need --classes)" } else { "" };
-        format!("{} does not fit {} with {} classes: {error}{hint}", path.display(), options.model, names.len())
+    weights_file::load(&model, path).map_err(|error| {
+        let hint = if options.labels.is_none() { "\n(weights for other classes than ImageNet's need --labels)" } else { "" };
+        format!("{error}{hint}")
     })?;
     model.eval();
     Ok(Network { model, preprocessing: models::preprocessing(&options.model)?, names, batch: None })

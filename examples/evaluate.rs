@@ -23,12 +23,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use common::data::DataOptions;
-use common::{config, model, say};
+use common::{config, say, weights_file};
 use convnet::data::Batch;
 use convnet::nn::Module;
 use convnet::train::Checkpoints;
 use convnet::train::metrics::{Accuracy, ConfusionMatrix, Mean, Metric};
-use convnet::{Error, Result, no_grad};
+use convnet::{Error, Result, models, no_grad};
 
 /// Evaluate a checkpoint or other weights on a dataset.
 #[derive(Parser, Debug)]
@@ -77,11 +77,11 @@ fn evaluate(options: &Options) -> Result<()> {
     let of_run = options.run.is_some() && !config::is_given("--data");
     let splits = if of_run { options.data.open()? } else { options.data.open_to_evaluate()? };
     let (names, classes) = (&splits.classes, splits.classes.len());
-    let model = model::create(&options.model, classes)?;
-    model::load(&model, &path)?;
+    let model = models::create(&options.model, classes)?;
+    weights_file::load(&model, &path)?;
     model.eval();
 
-    let target = options.data.target(model::input(&options.model)?)?;
+    let target = options.data.target(models::info(&options.model)?.input)?;
     let pictures = if options.on_train { splits.train } else { splits.valid };
     let loader = options.data.plain_loader(pictures, &target);
     let (mut matrix, mut top, mut loss) = (ConfusionMatrix::new(classes), Accuracy::top_k(options.top), Mean::default());

@@ -21,7 +21,7 @@ use clap::{ArgAction, Parser};
 use common::augment::AugmentOptions;
 use common::data::{DataOptions, Source};
 use common::optimizer::OptimizerOptions;
-use common::{config, model, say};
+use common::{config, say, weights_file};
 use convnet::data::{Batch, Dataset as _, IMAGENET_MEAN, IMAGENET_STD};
 use convnet::nn::{Module, ModuleExt};
 use convnet::optim::CosineAnnealingLr;
@@ -89,10 +89,10 @@ fn finetune(mut options: Options) -> Result<()> {
         (options.data.mean, options.data.std) = (IMAGENET_MEAN.to_vec(), IMAGENET_STD.to_vec());
     }
     let splits = options.data.open()?;
-    let (train, valid) = options.data.loaders(&splits, model::input(&options.model)?, &options.augment)?;
+    let (train, valid) = options.data.loaders(&splits, models::info(&options.model)?.input, &options.augment)?;
     let mut model = models::create(&options.model, options.classes)?;
     if let Some(path) = &weights {
-        model::load(&model, path)?;
+        weights_file::load(&model, path)?;
         say(format_args!("starting from {}", path.display()));
     }
     models::replace_head(&mut model, splits.classes.len())?;

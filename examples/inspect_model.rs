@@ -9,9 +9,10 @@
 //! maps of the layer at `--path`, and Grad-CAM, Grad-CAM++, saliency and integrated gradients of
 //! the class over the part of the picture that the network sees.
 
-#[path = "common/model.rs"]
-#[allow(dead_code)] // It also makes models.
-mod weights;
+#[path = "common/program.rs"]
+mod program;
+#[path = "common/weights_file.rs"]
+mod weights_file;
 
 use std::error::Error;
 use std::fs;
@@ -22,6 +23,7 @@ use clap::Parser;
 use convnet::data::Image;
 use convnet::nn::{Conv2d, Module, ModuleExt};
 use convnet::{Tensor, inspect, models, no_grad};
+use program::say;
 
 /// Print layers, shapes and histograms of a network; write its kernels, feature maps, and what it
 /// sees in a picture.
@@ -46,7 +48,7 @@ struct Options {
     #[arg(long)]
     class: Option<usize>,
     /// Folder for pictures
-    #[arg(long, value_name = "DIR", default_value = "inspected")]
+    #[arg(long, value_name = "DIR", default_value = "out/inspected")]
     out: PathBuf,
     /// Intervals of the histograms
     #[arg(long, default_value_t = 40)]
@@ -56,24 +58,17 @@ struct Options {
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(|| run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Fallible<()> {
     let model = models::create(&options.model, options.classes)?;
     if let Some(file) = &options.weights {
-        let state = weights::read_weights(file)?;
-        model.load_state_dict(&state).map_err(|error| format!("{} does not fit {}: {error}", file.display(), options.model))?;
+        weights_file::load(&model, file)?;
     }
     model.eval();
     let [channels, height, width] = models::info(&options.model)?.input;
-    println!("{}", model.summary([1, channels, height, width])?);
+    say(model.summary([1, channels, height, width])?);
     print_histograms("weights", &inspect::weight_histograms(&model, options.bins)?);
     let Some(file) = &options.image else { return Ok(()) };
 
@@ -92,13 +87,13 @@ fn run(options: &Options) -> Fallible<()> {
     let class = options.class.unwrap_or(usize::try_from(likeliest)?);
     let gradients = logits.cross_entropy(&Tensor::from_vec(vec![i64::try_from(class)?], [1])?)?.backward()?;
     print_histograms("gradients of the cross-entropy", &inspect::gradient_histograms(&model, &gradients, options.bins)?);
-    println!("class {class}; the most probable one is {likeliest}; maps of {path}");
+    say(format_args!("class {class}; the most probable one is {likeliest}; maps of {path}"));
 
     fs::create_dir_all(&options.out).map_err(|error| format!("{}: {error}", options.out.display()))?;
     let save = |name: &str, image: Image| -> Fallible<()> {
         let file = options.out.join(format!("{name}.png"));
         image.save(&file)?;
-        println!("wrote {}", file.display());
+        say(format_args!("wrote {}", file.display()));
         Ok(())
     };
     let modules = model.named_modules();
@@ -124,10 +119,10 @@ fn run(options: &Options) -> Fallible<()> {
 }
 
 fn print_histograms(title: &str, all: &[(String, inspect::Histogram)]) {
-    println!("{title}");
+    say(title);
     let longest = all.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
     for (path, histogram) in all {
-        println!("  {path:longest$} {histogram}");
+        say(format_args!("  {path:longest$} {histogram}"));
     }
-    println!();
+    say("");
 }

@@ -1,5 +1,9 @@
-//! Trains LeNet-5 with 16 and 32 channels on CIFAR-10: `lenet_cifar DIR [EPOCHS]`. Without a
-//! directory it shows the program on the digits that come with the crate.
+//! Trains LeNet-5 with 16 and 32 channels on CIFAR-10, or on the digits that come with the crate.
+//!
+//! ```sh
+//! cargo run --release --example lenet_cifar                      # the digits
+//! cargo run --release --example lenet_cifar -- data/cifar10 5    # CIFAR-10, five epochs
+//! ```
 use convnet::data::{Cifar10, Digits, IMAGENET_MEAN, IMAGENET_STD, Image, Normalize, RandomCrop};
 use convnet::data::{RandomHorizontalFlip, RandomRotation, RandomVerticalFlip, Resize, Rng};
 use convnet::prelude::*;
@@ -10,7 +14,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let epochs = match arguments.get(1).map_or(Ok(5), |epochs| epochs.parse()) {
         Ok(epochs) if arguments.len() <= 2 => epochs,
-        _ => return Err(Error::msg("expected `lenet_cifar DIR EPOCHS`, EPOCHS a number")),
+        _ => return Err(Error::msg("expected `lenet_cifar [DIR [EPOCHS]]`, EPOCHS a number")),
     };
     let (train, valid) = match arguments.first() {
         Some(dir) => (DataLoader::new(Cifar10::train(dir)?, 128), DataLoader::new(Cifar10::test(dir)?, 250)),

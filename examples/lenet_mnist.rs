@@ -5,12 +5,12 @@
 //! cargo run --release --example lenet_mnist -- --data some/dir   # MNIST from there
 //! ```
 
-#[path = "common/model.rs"]
-#[allow(dead_code)] // It also makes models.
-mod weights;
+#[path = "common/program.rs"]
+mod program;
+#[path = "common/weights_file.rs"]
+mod weights_file;
 
-use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use convnet::optim::{LrSchedule, OneCycleLr, Optimizer, Sgd};
 use convnet::train::{Metrics, evaluate};
 use convnet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use program::say;
 
 /// Where MNIST is looked for without `--data`.
 const PLACES: [&str; 2] = ["data/mnist", "data"];
@@ -62,13 +63,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(|| run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {
@@ -84,7 +79,7 @@ fn run(options: &Options) -> Result<()> {
     let model = lenet5(10);
     say(model.summary([batch, 1, 28, 28])?);
     if let Some(path) = &options.weights {
-        weights::load(&model, path)?;
+        weights_file::load(&model, path)?;
         say(format_args!("starting from {}", path.display()));
     }
 
@@ -133,11 +128,6 @@ fn run(options: &Options) -> Result<()> {
     }
     say(format_args!("\ntest accuracy: {:.4}", tested.accuracy()));
     Ok(())
-}
-
-/// Prints a line. A closed pipe at the other end is no reason to stop training.
-fn say(line: impl Display) {
-    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// What to train on, with the default number of epochs, batch size and learning rate.

@@ -8,6 +8,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,12 +16,12 @@ use clap::Parser;
 use common::augment::AugmentOptions;
 use common::data::DataOptions;
 use common::optimizer::OptimizerOptions;
-use common::{config, model, say};
-use convnet::Result;
+use common::{config, say, weights_file};
 use convnet::chart::Chart;
 use convnet::data::Batch;
 use convnet::nn::Module;
 use convnet::train::{LrRange, LrRangeTest};
+use convnet::{Context as _, Result, models};
 
 /// Find a learning rate by the range test.
 #[derive(Parser, Debug)]
@@ -50,7 +51,7 @@ struct Options {
     #[arg(long, default_value_t = 0.9)]
     smoothing: f64,
     /// SVG file to draw the loss to
-    #[arg(long, value_name = "FILE", default_value = "lr_find.svg")]
+    #[arg(long, value_name = "FILE", default_value = "out/lr_find.svg")]
     picture: PathBuf,
     /// Threads that compute; 0 for one on each core
     #[arg(long, default_value_t = 0)]
@@ -72,10 +73,10 @@ fn find(options: &Options) -> Result<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(options.data.seed);
     let splits = options.data.open()?;
-    let (train, _) = options.data.loaders(&splits, model::input(&options.model)?, &options.augment)?;
-    let model = model::create(&options.model, splits.classes.len())?;
+    let (train, _) = options.data.loaders(&splits, models::info(&options.model)?.input, &options.augment)?;
+    let model = models::create(&options.model, splits.classes.len())?;
     if let Some(path) = &options.weights {
-        model::load(&model, path)?;
+        weights_file::load(&model, path)?;
     }
     let mut optimizer = options.optimizer.build(&model)?;
     let test = LrRangeTest::new(options.from, options.to, options.points).smoothing(options.smoothing);
@@ -88,6 +89,9 @@ fn find(options: &Options) -> Result<()> {
     let every = range.rates().len().div_ceil(20);
     for ((rate, loss), smoothed) in range.rates().iter().zip(range.losses()).zip(range.smoothed()).step_by(every) {
         say(format_args!("{rate:>9.2e} {loss:>9.4} {smoothed:>9.4}"));
+    }
+    if let Some(folder) = options.picture.parent() {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     chart(&range).save(&options.picture)?;
     say(format_args!("\npicture: {}", options.picture.display()));

@@ -21,8 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn print(word: &str, mut out: impl Write) -> Result<(), Box<dyn Error>> {
+    let found: Vec<_> = models::all().iter().filter(|model| model.name.contains(word)).collect();
+    if found.is_empty() {
+        return Err(format!("no model's name contains `{word}`").into());
+    }
     writeln!(out, "{:<20}{:<12}{:>8}{:>14}{:>16}  paper", "name", "input", "classes", "parameters", "multiply-adds")?;
-    for model in models::all().iter().filter(|model| model.name.contains(word)) {
+    for model in found {
         let input = model.input.map(|size| size.to_string()).join("×");
         let [parameters, multiply_adds] = [model.parameters() as f64, model.multiply_adds()? as f64].map(|n| n / 1e6);
         writeln!(out, "{:<20}{input:<12}{:>8}{parameters:>12.2} M{multiply_adds:>14.1} M  {}", model.name, model.classes, model.paper)?;

@@ -9,7 +9,9 @@ use crate::kernels::runtime::allocator::OutOfMemory;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of this crate; each message states what was expected and what was given.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the message too, since it is what a `main` that returns this error shows.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Shapes that do not fit an operation or each other.
@@ -138,6 +140,12 @@ pub enum Error {
     /// Training that cannot continue, such as after a loss that is not a number.
     #[error("training: {0}")]
     Training(String),
+}
+
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// Converts an error about scratch memory.

@@ -4,26 +4,24 @@
 pub mod augment;
 pub mod config;
 pub mod data;
-pub mod model;
 pub mod optimizer;
+mod program;
 pub mod schedule;
+pub mod weights_file;
 
-use std::fmt::Display;
-use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Runs a program and prints its error.
+pub use program::say;
+
+/// Runs a program for training and prints its error.
 pub fn run(program: impl FnOnce() -> convnet::Result<()>) -> ExitCode {
-    match program() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            if is_about_a_sample(&error) {
+    program::run(|| {
+        program().inspect_err(|error| {
+            if is_about_a_sample(error) {
                 eprintln!("`--broken skip` leaves out pictures that cannot be read, `--broken replace` takes others instead");
             }
-            ExitCode::FAILURE
-        }
-    }
+        })
+    })
 }
 
 /// Returns whether a sample is the cause of an error.
@@ -38,9 +36,4 @@ fn is_about_a_sample(error: &convnet::Error) -> bool {
         next = error.source();
     }
     false
-}
-
-/// Prints a line. A closed pipe at the other end is no reason to stop.
-pub fn say(line: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

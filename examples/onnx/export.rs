@@ -4,9 +4,12 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use convnet::nn::{Module, ModuleExt, StateDict};
+use convnet::nn::{Module, StateDict};
 use convnet::onnx::Export;
-use convnet::{Tensor, models, no_grad, weights};
+use convnet::{Tensor, models, no_grad};
+
+use crate::program::say;
+use crate::weights_file;
 
 #[derive(Args)]
 pub struct ExportOptions {
@@ -14,7 +17,7 @@ pub struct ExportOptions {
     model: String,
     /// The file to write.
     out: PathBuf,
-    /// Weights, of any format that `weights::load` reads; without them the network is new.
+    /// Weights: a checkpoint of `train`, .pth, .safetensors or .npz; without them the network is new.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// The number of classes; without it, that of the paper's data set.
@@ -50,9 +53,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Box<dyn Error>> {
     let preprocessing = models::preprocessing(&options.model)?;
     let [channels, height, width] = preprocessing.shape();
     match &options.weights {
-        Some(path) => {
-            model.load_state_dict(&weights::load(path)?)?;
-        }
+        Some(path) => weights_file::load(&model, path)?,
         None => settle(&*model, [2, channels, height, width])?,
     }
     model.eval();
@@ -62,7 +63,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Box<dyn Error>> {
         export = export.classes(labels);
     }
     export.write(&model, &[[1, channels, height, width]], &options.out)?;
-    println!("{}: {} parameters, input [batch, {channels}, {height}, {width}]", options.out.display(), model.num_parameters());
+    say(format_args!("{}: {} parameters, input [batch, {channels}, {height}, {width}]", options.out.display(), model.num_parameters()));
     if let Some(path) = &options.sample {
         sample(&*model, [channels, height, width], options.any_size, path)?;
     }

@@ -9,10 +9,15 @@
 //! ```
 
 mod export;
+#[path = "../common/program.rs"]
+mod program;
 mod read;
+#[path = "../common/weights_file.rs"]
+mod weights_file;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use convnet::nn::ModuleExt;
@@ -44,8 +49,12 @@ enum Command {
     },
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    match Options::parse().command {
+fn main() -> ExitCode {
+    program::run(|| run(Options::parse().command))
+}
+
+fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
         Command::Export(options) => export::export(&options)?,
         Command::Table { file } => read::table(&onnx::import(file)?),
         Command::Weights { file, out } => weights::save(out, &onnx::import(file)?.state_dict())?,

@@ -7,22 +7,24 @@ use std::path::{Path, PathBuf};
 use convnet::nn::Module;
 use convnet::{DType, Tensor, no_grad, onnx, weights};
 
+use crate::program::say;
+
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
 pub fn table(network: &onnx::Network) {
-    println!("operators of version {}, written by {}", network.opset(), network.producer());
+    say(format_args!("operators of version {}, written by {}", network.opset(), network.producer()));
     let line = |kind: &str, info: &onnx::ValueInfo| {
         let sizes = |shape: &Vec<Option<usize>>| {
             let sizes: Vec<String> = shape.iter().map(|size| size.map_or("?".into(), |size| size.to_string())).collect();
             format!("[{}]", sizes.join(", "))
         };
         let element = info.element.map_or("any type", onnx::ElementType::name);
-        println!("{kind} {}: {element} {}", info.name, info.shape.as_ref().map_or("of any shape".into(), sizes));
+        say(format_args!("{kind} {}: {element} {}", info.name, info.shape.as_ref().map_or("of any shape".into(), sizes)));
     };
     network.inputs().for_each(|info| line("input", info));
     network.outputs().for_each(|info| line("output", info));
-    network.metadata().iter().for_each(|(name, value)| println!("{name}: {value}"));
-    println!("{} parameters\n\n{network}", network.num_parameters());
+    network.metadata().iter().for_each(|(name, value)| say(format_args!("{name}: {value}")));
+    say(format_args!("{} parameters\n\n{network}", network.num_parameters()));
 }
 
 /// Returns the largest difference, and the spread of the expected values: greatest minus least.
@@ -49,7 +51,7 @@ pub fn compare(file: &Path, arrays: &Path) -> Fallible<()> {
     for (i, found) in no_grad(|| network.run(&inputs))?.iter().enumerate() {
         let expected = arrays.get(&format!("y{i}")).ok_or_else(|| format!("the arrays have no y{i}"))?;
         let (largest, spread) = difference(found, expected)?;
-        println!("{} output {i} {:?}: largest difference {largest:.2e}, spread {spread:.2e}", file.display(), found.shape());
+        say(format_args!("{} output {i} {:?}: largest difference {largest:.2e}, spread {spread:.2e}", file.display(), found.shape()));
     }
     Ok(())
 }
@@ -68,10 +70,10 @@ pub fn test(folder: &Path, names: &[String]) -> Fallible<()> {
         all += 1;
         match test_one(&path) {
             Ok(()) => passed += 1,
-            Err(error) => println!("{name}: {error}"),
+            Err(error) => say(format_args!("{name}: {error}")),
         }
     }
-    println!("{passed} of {all} tests passed");
+    say(format_args!("{passed} of {all} tests passed"));
     Ok(())
 }
 

@@ -19,14 +19,14 @@ mod report;
 
 use std::process::ExitCode;
 
-use common::{config, model, say, schedule};
+use common::{config, say, schedule, weights_file};
 use convnet::data::Batch;
 use convnet::ops::CrossEntropyOptions;
 use convnet::train::{
     Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Group, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
     lower_is_better,
 };
-use convnet::{Context as _, Error, Result};
+use convnet::{Context as _, Error, Result, models};
 use options::Options;
 
 fn main() -> ExitCode {
@@ -49,11 +49,11 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
     };
     let checkpoints = checkpoints(options)?;
     let splits = options.data.open()?;
-    let input = model::input(&options.model)?;
+    let input = models::info(&options.model)?.input;
     let (train, valid) = options.data.loaders(&splits, input, &options.augment)?;
-    let model = model::create(&options.model, splits.classes.len())?;
+    let model = models::create(&options.model, splits.classes.len())?;
     if let Some(path) = &options.weights {
-        model::load(&model, path)?;
+        weights_file::load(&model, path)?;
     }
     say(format_args!(
         "{}: {} parameters; {} pictures of {} classes to train on, {} to validate on",

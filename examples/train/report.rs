@@ -19,7 +19,7 @@ pub fn write(
     (model, splits, valid): (&dyn Module, &Splits, &DataLoader),
     report: &TrainReport,
 ) -> Result<()> {
-    let target = options.data.target(super::model::input(&options.model)?)?;
+    let target = options.data.target(convnet::models::info(&options.model)?.input)?;
     let mut matrix = ConfusionMatrix::new(splits.classes.len());
     let mut worst = WorstSamples::new(32).normalized(&target.mean, &target.std);
     for batch in valid.epoch(0) {

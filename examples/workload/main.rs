@@ -68,8 +68,8 @@ struct Options {
     /// What a step is
     #[arg(long, value_enum, default_value_t = Mode::Infer, requires = "subject")]
     mode: Mode,
-    /// Threads that compute
-    #[arg(long, default_value_t = 2)]
+    /// Threads that compute; 0 for one on each core
+    #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Classes of the model [default: 10 for grey and 32×32 images, else 1000]
     #[arg(long, requires = "subject")]

@@ -3,7 +3,7 @@
 
 use convnet::nn::Module;
 use convnet::optim::{Optimizer, Sgd};
-use convnet::{MemoryFormat, Result, Tensor, models, no_grad};
+use convnet::{Error, MemoryFormat, Result, Tensor, models, no_grad};
 
 /// A registered model, or the network in an ONNX file, and the images that it takes.
 pub struct Network {
@@ -37,7 +37,7 @@ impl Network {
         let network = convnet::onnx::import(name)?;
         let shape = network.inputs().next().and_then(|input| input.shape.clone()).unwrap_or_default();
         let &[_, channels, height, width] = shape.as_slice() else {
-            return Err(convnet::Error::other(format!("{name}: expected an input of images [N, C, H, W], got {shape:?}")));
+            return Err(Error::other(format!("{name}: expected an input of images [N, C, H, W], got {shape:?}")));
         };
         let size = [height, width].map(|side| side.unwrap_or(224));
         Ok(Network {
@@ -61,7 +61,10 @@ impl Subject {
     /// Makes `batch` images of the network's own size, or of `size` if it takes that.
     pub fn new(name: &str, batch: usize, size: Option<usize>, classes: Option<usize>) -> Result<Subject> {
         let Network { model, channels, size: own, fixed, classes } = Network::new(name, classes)?;
-        let [height, width] = size.filter(|_| !fixed).map_or(own, |size| [size, size]);
+        if fixed && size.is_some() {
+            return Err(Error::msg(format_args!("{name} takes {}×{} only: leave --size out", own[0], own[1])));
+        }
+        let [height, width] = size.map_or(own, |size| [size, size]);
         let images = Tensor::randn([batch, channels, height, width]).to_memory_format(MemoryFormat::ChannelsLast)?;
         let classes = match classes {
             Some(classes) => classes,

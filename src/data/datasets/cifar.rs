@@ -255,7 +255,8 @@ impl Published {
         } else {
             let [binary, python] = &self.forms;
             let message = format!(
-                "none of {}, {}, {} and {} is here; `{}::download` (feature `download`) fetches the dataset",
+                "none of {}, {}, {} and {} is here; the archives are at https://www.cs.toronto.edu/~kriz/cifar.html, and \
+                 `{}::download` (feature `download`) fetches one",
                 binary.folder, python.folder, binary.archive, python.archive, self.name
             );
             return Err(Error::io(path)(io::Error::new(io::ErrorKind::NotFound, message)));
