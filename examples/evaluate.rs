@@ -23,7 +23,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use common::data::DataOptions;
-use common::{config, say, weights_file};
+use common::program::say;
+use common::{config, weights_file};
 use convnet::data::Batch;
 use convnet::nn::Module;
 use convnet::train::Checkpoints;

@@ -43,6 +43,7 @@ fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
     }
     let now = stats();
     let requests = now.system_allocations - before.system_allocations;
+    // One for each thread, the first time that both hold scratch memory at once.
     assert!(requests <= 2, "{requests} requests in 50 steps");
     assert!(now.in_use + now.idle <= now.bound(), "{now:?}");
 
@@ -106,6 +107,7 @@ fn resident_memory_does_not_grow_over_batches_and_pictures_of_many_sizes() {
             peak = peak.max(resident().expect("it was there before"));
         }
     }
+    // The heap of the C library keeps what small allocations of the steps return; the rest is reused.
     let growth = peak as f64 / early as f64 - 1.0;
     assert!(growth < 0.02, "from {early} KiB after 200 steps to {peak} KiB: {:.1} %", 100.0 * growth);
 }

@@ -38,7 +38,7 @@ fn bits(output: &Output) -> String {
 
 /// What a test's ranks do; nothing when it is run as a test.
 #[test]
-fn rank() {
+fn a_rank_does_its_task() {
     let Ok(task) = env::var(TASK) else { return };
     let mut words = task.splitn(3, ' ');
     let (task, step, dir) = (words.next().unwrap(), words.next().unwrap().parse().unwrap(), words.next().unwrap());
@@ -117,12 +117,12 @@ fn killed_process_ends_the_run_which_goes_on_to_the_same_bits() {
 fn process_that_fails_or_hangs_is_named() {
     let cases = [
         ("fail", 2, "rank 1: its disk is on fire"),
-        ("hang", 2, "rank 1 has sent nothing for 1 s"),
-        ("hang-unordered", 2, "rank 1 has sent nothing for 1 s"),
+        ("hang", 2, "rank 1 has sent nothing for 1s"),
+        ("hang-unordered", 2, "rank 1 has sent nothing for 1s"),
         // Some ranks wait for one that waits itself.
-        ("hang", 4, "rank 1 has sent nothing for 1 s"),
-        ("hang-unordered", 3, "rank 1 has sent nothing for 1 s"),
-        ("hang-unordered", 4, "rank 1 has sent nothing for 1 s"),
+        ("hang", 4, "rank 1 has sent nothing for 1s"),
+        ("hang-unordered", 3, "rank 1 has sent nothing for 1s"),
+        ("hang-unordered", 4, "rank 1 has sent nothing for 1s"),
     ];
     for (task, ranks, expected) in cases {
         let ended = mpirun(ranks, task, 4, tempfile::tempdir().unwrap().path());

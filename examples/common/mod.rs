@@ -5,23 +5,24 @@ pub mod augment;
 pub mod config;
 pub mod data;
 pub mod optimizer;
-mod program;
+pub mod program;
 pub mod schedule;
 pub mod weights_file;
 
 use std::process::ExitCode;
 
-pub use program::say;
-
 /// Runs a program for training and prints its error.
 pub fn run(program: impl FnOnce() -> convnet::Result<()>) -> ExitCode {
-    program::run(|| {
-        program().inspect_err(|error| {
-            if is_about_a_sample(error) {
-                eprintln!("`--broken skip` leaves out pictures that cannot be read, `--broken replace` takes others instead");
-            }
-        })
-    })
+    program::run(|| program().map_err(with_hint))
+}
+
+/// Returns the message of an error and, if a sample is its cause, which options help.
+fn with_hint(error: convnet::Error) -> String {
+    if is_about_a_sample(&error) {
+        format!("{error}\n`--broken skip` leaves out pictures that cannot be read, `--broken replace` takes others instead")
+    } else {
+        error.to_string()
+    }
 }
 
 /// Returns whether a sample is the cause of an error.

@@ -14,7 +14,7 @@ use convnet::optim::{Adam, LrSchedule, OneCycleLr, Optimizer, Sgd};
 use convnet::{Error, Result, Tensor, no_grad, train};
 
 pub use super::common::data::{Pictures, first};
-pub use super::common::say;
+pub use super::common::program::say;
 
 /// A row of the table of experiments.
 pub struct Experiment {

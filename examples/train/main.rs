@@ -19,7 +19,8 @@ mod report;
 
 use std::process::ExitCode;
 
-use common::{config, say, schedule, weights_file};
+use common::program::say;
+use common::{config, schedule, weights_file};
 use convnet::data::Batch;
 use convnet::ops::CrossEntropyOptions;
 use convnet::train::{

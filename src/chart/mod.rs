@@ -12,6 +12,7 @@ mod text;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::mem::discriminant;
 use std::path::Path;
 
 use draw::{Axes, Frame, Look};
@@ -240,6 +241,7 @@ impl Chart {
         const WIDTH: f64 = 0.76;
         let mut side_by_side: Vec<usize> =
             self.series.iter().filter(|series| matches!(series.shape, Shape::Bars(_))).map(|series| series.colour).collect();
+        side_by_side.sort_unstable();
         side_by_side.dedup();
         let place = side_by_side.iter().position(|&other| other == colour)?;
         let width = WIDTH / side_by_side.len() as f64;
@@ -254,7 +256,14 @@ impl Chart {
     /// Returns names, colours and shapes for a legend.
     fn legend(&self) -> impl Iterator<Item = (&str, usize, Vec<&Shape>)> {
         self.names.iter().enumerate().filter(|(_, name)| !name.is_empty()).map(|(colour, name)| {
-            (name.as_str(), colour, self.series.iter().filter(|series| series.colour == colour).map(|series| &series.shape).collect())
+            // One of each kind: a contour line consists of many.
+            let mut shapes: Vec<&Shape> = Vec::new();
+            for series in self.series.iter().filter(|series| series.colour == colour) {
+                if !shapes.iter().any(|shape| discriminant(*shape) == discriminant(&series.shape)) {
+                    shapes.push(&series.shape);
+                }
+            }
+            (name.as_str(), colour, shapes)
         })
     }
 
@@ -333,6 +342,17 @@ mod tests {
         assert!(Chart::new("t").points("p", many).to_svg().len() < 12_000_000);
         let bars = Chart::new("t").bars("b", (0..500).map(|i| (i.to_string(), f64::from(i)))).to_svg();
         assert!(texts(&bars).len() < 60 && bars.matches("<rect").count() > 500);
+    }
+
+    #[test]
+    fn legend_has_one_sample_of_each_kind_and_bars_one_place_for_each_name() {
+        let rows: Vec<Vec<f64>> = (0..9).map(|y| (0..9).map(|x| f64::from(x * x + y * y)).collect()).collect();
+        let chart = Chart::new("t").contours("z", &rows, (0.0, 1.0), (0.0, 1.0), [30.0]);
+        assert!(chart.series.len() > 8);
+        assert_eq!(chart.legend().map(|(_, _, shapes)| shapes.len()).collect::<Vec<_>>(), [1]);
+        let bars = |name: &str, chart: Chart| chart.bars(name, [("x", 1.0)]);
+        let two = bars("b", bars("a", Chart::new("t")));
+        assert_eq!(bars("a", two.clone()).bar_of(1, 0), two.bar_of(1, 0));
     }
 
     #[test]

@@ -85,10 +85,13 @@ fn activation_map(
     let recorder = Recorder::new(op, model, [path], Mode::Cut)?;
     let (maps, gradient) = alone(model, || {
         let output = watch::watch(Rc::clone(&recorder) as Rc<dyn Watcher>, || model.forward(&x))?;
-        let gradients = score(op, &output, class)?.backward();
+        let score = score(op, &output, class)?;
         let (_, maps) = recorder.take(op)?.pop().expect("one output at least for each path");
         let independent = || Error::argument(op, format!("the model's output does not depend on that of the module at path \"{path}\""));
-        let gradient = gradients.ok().and_then(|mut gradients| gradients.remove(&maps)).ok_or_else(independent)?;
+        if !score.requires_grad() {
+            return Err(independent());
+        }
+        let gradient = score.backward()?.remove(&maps).ok_or_else(independent)?;
         Ok::<_, Error>((maps.detach(), gradient))
     })?;
     let &[1, count, height, width] = maps.shape() else {

@@ -20,7 +20,7 @@ const SPARE_INPUT: u64 = 256 * 1024;
 /// A reader of the content of all members of a gzip file. Members and blocks that hold next to
 /// nothing are an error.
 pub(crate) struct GzipReader<R> {
-    /// `None` after an error.
+    /// Always there; an `Option` so that the decoder of the next member can take its input.
     decoder: Option<GzDecoder<Metered<R>>>,
     members: u64,
     produced: u64,

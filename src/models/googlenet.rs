@@ -317,6 +317,7 @@ mod tests {
 
     #[test]
     fn loss_weighs_the_auxiliary_heads_by_three_tenths() {
+        crate::manual_seed(0);
         let net = googlenet(4);
         net.eval();
         let (x, labels) = (Tensor::randn([2, 3, 33, 33]), Tensor::from_vec(vec![0i64, 3], [2]).unwrap());
@@ -334,6 +335,7 @@ mod tests {
 
     #[test]
     fn transformed_input_equals_another_normalisation_of_the_image() {
+        crate::manual_seed(0);
         let net = googlenet(4).without_aux();
         net.eval();
         let picture = Tensor::rand([1, 3, 32, 32]);

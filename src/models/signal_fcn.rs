@@ -104,6 +104,7 @@ mod tests {
 
     #[test]
     fn means_of_class_maps_are_the_logits_less_the_bias() {
+        crate::manual_seed(0);
         let (net, x) = (signal_fcn(2, 3), Tensor::randn([2, 2, 11]));
         net.eval();
         let logits = net.forward(&x).unwrap().to_vec::<f32>().unwrap();

@@ -12,8 +12,8 @@
 //! files are refused.
 //!
 //! In what `torch.save` wrote, the state dict may be the file's root or be in it under
-//! `state_dict`, `model_state_dict`, `model`, `net`, `network`, `weights`, `model_ema`, `ema` or
-//! `params`; a whole module counts as its state dict. Dicts in dicts get names with dots; what is
+//! `state_dict`, `model_state_dict`, `model`, `net`, `network`, `weights`, `model_ema`, `ema`,
+//! `params` or `state_dict_ema`; a whole module counts as its state dict. Dicts in dicts get names with dots; what is
 //! no tensor is passed over. `_orig_mod.` (`torch.compile`) is taken off wherever it stands in a
 //! name, and `module.` (`DataParallel`) where all names start with it, with `AveragedModel`'s
 //! `n_averaged`. A tensor of a dtype without a counterpart, a quantized, sparse or nested one, or

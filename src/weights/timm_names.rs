@@ -64,11 +64,13 @@ enum Family {
 /// [`Error::StateDict`] when it is one of these networks and has a layer that torchvision's does
 /// not have.
 pub fn rename(state: StateDict) -> Result<StateDict> {
+    let unreadable: Vec<(String, String)> = state.unreadable().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
+    let keys = || state.keys().chain(unreadable.iter().map(|(name, _)| name.as_str()));
     let names: HashMap<String, String> = if state.contains_key("pre_logits.fc1.weight") {
-        state.keys().map(|key| (key.to_string(), vgg(key))).collect()
+        keys().map(|key| (key.to_string(), vgg(key))).collect()
     } else if state.contains_key("conv_stem.weight") && state.keys().any(|key| key.ends_with(".conv_pwl.weight")) {
         let blocks = Blocks::of(&state);
-        state.keys().map(|key| Ok((key.to_string(), blocks.rename(key)?))).collect::<Result<_>>()?
+        keys().map(|key| Ok((key.to_string(), blocks.rename(key)?))).collect::<Result<_>>()?
     } else if is_cifar_resnet(&state) {
         return Ok(state.with_keys(|key| match key.strip_prefix("linear.") {
             Some(parameter) => format!("fc.{parameter}"),
@@ -77,7 +79,6 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
     } else {
         return Ok(state);
     };
-    let unreadable: Vec<(String, String)> = state.unreadable().map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
     let mut renamed = StateDict::new();
     for (key, tensor) in state {
         let name = names.get(&key).unwrap_or(&key);
@@ -91,7 +92,7 @@ pub fn rename(state: StateDict) -> Result<StateDict> {
         }
     }
     for (name, reason) in unreadable {
-        renamed.insert_unreadable(name, reason);
+        renamed.insert_unreadable(names.get(&name).unwrap_or(&name).as_str(), reason);
     }
     Ok(renamed)
 }
@@ -197,5 +198,21 @@ impl Blocks {
             (None, "bn1") => Some(format!("features.{}.1", self.after)),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn unreadable_tensors_are_renamed_too() {
+        let mut state = StateDict::new();
+        state.insert("pre_logits.fc1.weight", Tensor::zeros([2, 3, 1, 1]));
+        state.insert_unreadable("pre_logits.fc2.weight", "it is quantized");
+        let renamed = rename(state).unwrap();
+        assert_eq!(renamed.keys().collect::<Vec<_>>(), ["classifier.0.weight"]);
+        assert_eq!(renamed.unreadable().collect::<Vec<_>>(), [("classifier.3.weight", "it is quantized")]);
     }
 }

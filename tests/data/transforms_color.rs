@@ -364,6 +364,7 @@ fn mixup_mixes_images_and_labels_alike_with_the_sample_before() {
             let mut expected = [0.0; 5];
             (expected[sample], expected[before]) = (own, 1.0 - own);
             for (found, expected) in labels[sample * 5..][..5].iter().zip(expected) {
+                // 1 minus a share rounds once.
                 assert!((found - expected).abs() < 1e-6);
             }
             let colour = own * (sample + 1) as f32 + (1.0 - own) * (before + 1) as f32;
@@ -386,6 +387,7 @@ fn cutmix_pastes_a_rectangle_and_mixes_labels_by_its_area() {
             let foreign: Vec<usize> = (0..30).filter(|&i| pixels[i] == (before + 1) as f32).collect();
             let kept = pixels.iter().filter(|&&x| x == (sample + 1) as f32).count();
             assert_eq!(foreign.len() + kept, 30);
+            // A share of the area and its complement round once each.
             assert!((labels[sample * 4 + sample] - kept as f32 / 30.0).abs() < 1e-6);
             assert!((labels[sample * 4 + before] - foreign.len() as f32 / 30.0).abs() < 1e-6);
             let of_first_channel: Vec<usize> = foreign.iter().copied().filter(|i| *i < 15).collect();
@@ -425,6 +427,7 @@ fn mixtures_run_in_the_loader_and_train_through_cross_entropy() {
     let loader = DataLoader::new(Digits::train(), 16).shuffle(1).transform_batch(MixUp::new(0.4, 10)).transform_batch(CutMix::new(1.0, 10));
     let Batch { images, labels } = loader.epoch(0).next().unwrap().unwrap();
     assert!(images.shape() == [16, 1, 8, 8] && labels.shape() == [16, 10]);
+    // Ten shares and their products round once each.
     assert!(labels.sum(1).unwrap().to_vec::<f32>().unwrap().iter().all(|sum| (sum - 1.0).abs() < 1e-5));
     let loss = Tensor::zeros([16, 10]).cross_entropy(&labels).unwrap().item::<f32>().unwrap();
     assert!((loss - 10f32.ln()).abs() < 1e-5, "{loss}");

@@ -67,6 +67,7 @@ fn smooth_gradient_is_the_saliency_of_the_mean_gradient() {
     assert_eq!(noisy(1), noisy(1));
     assert_ne!(noisy(1), noisy(2));
     // The gradient of a linear network is the same everywhere.
+    convnet::manual_seed(0);
     let linear = Sequential::new().push(Flatten).push(Linear::new(12, 2));
     let x = Tensor::randn([1, 3, 2, 2]);
     let (smooth, plain) = (inspect::smooth_grad(&linear, &x, 1, 5, 0.5, 7).unwrap(), inspect::saliency(&linear, &x, 1).unwrap());

@@ -103,7 +103,7 @@ fn dropout_repeats_itself_with_the_same_seed_only() -> Result<()> {
 }
 
 #[test]
-fn dropout_of_nothing_and_of_everything() -> Result<()> {
+fn dropout_with_probability_0_keeps_all_and_with_1_nothing() -> Result<()> {
     for dropout in [Tensor::dropout, Tensor::dropout2d, Tensor::stochastic_depth] {
         let (x, kept) = dropped(DType::F32, MemoryFormat::RowMajor, |x| dropout(x, 0.0))?;
         assert_eq!(numbers(&kept), numbers(&x));

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernels::elementwise::epilogue::Activation;
+use crate::kernels::numbers;
 use crate::kernels::runtime::parallel;
 
 /// Numbers of cases. Under Miri there are few, and they are small.
@@ -87,10 +88,6 @@ fn overlapping_geometry() -> impl Strategy<Value = ConvGeometry> {
             Some(g).filter(|g| affordable(g) && overlap_add::pays::<f32>(g))
         },
     )
-}
-
-fn numbers(length: usize, seed: usize) -> Vec<f64> {
-    (0..length).map(|i| ((i * 2_654_435_761 + seed * 1_000_003) % 2001) as f64 / 1000.0 - 1.0).collect()
 }
 
 /// Rounds numbers to `T`.

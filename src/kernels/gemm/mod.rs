@@ -108,11 +108,7 @@ mod tests {
     use approx::abs_diff_eq;
 
     use super::*;
-    use crate::kernels::affordable;
-
-    fn numbers(length: usize, seed: usize) -> Vec<f64> {
-        (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()
-    }
+    use crate::kernels::{affordable, numbers, rounding};
 
     /// Rounds numbers whose sums of products are accurate in single precision too. The `f32`
     /// kernels have other tile sizes.
@@ -145,12 +141,15 @@ mod tests {
                 let mut c = vec![f64::NAN; m * n];
                 gemm([m, n, k], &a, b, layout, Some(&bias), &mut c);
                 for (at, &c) in c.iter().enumerate() {
-                    assert!(abs_diff_eq!(c, naive(at / n, at % n), epsilon = 1e-10), "{m}×{n}×{k} {layout:?} at {at}");
+                    assert!(abs_diff_eq!(c, naive(at / n, at % n), epsilon = rounding(k, f64::EPSILON)), "{m}×{n}×{k} {layout:?} at {at}");
                 }
                 let mut c = vec![f32::NAN; m * n];
                 gemm([m, n, k], &single(&a), &single(b), layout, Some(&single(&bias)), &mut c);
                 for (at, &c) in c.iter().enumerate() {
-                    assert!(abs_diff_eq!(f64::from(c), naive(at / n, at % n), epsilon = 1e-3), "{m}×{n}×{k} {layout:?} at {at} in f32");
+                    assert!(
+                        abs_diff_eq!(f64::from(c), naive(at / n, at % n), epsilon = rounding(k, f32::EPSILON.into())),
+                        "{m}×{n}×{k} {layout:?} at {at} in f32"
+                    );
                 }
             }
         }
@@ -166,8 +165,11 @@ mod tests {
             gemm_transposed([k, n, m], &single(&a), &single(&b), &mut of_single);
             for (at, (&c, of_single)) in c.iter().zip(of_single).enumerate() {
                 let expected: f64 = (0..m).map(|p| a[p * k + at / n] * b[p * n + at % n]).sum();
-                assert!(abs_diff_eq!(c, expected, epsilon = 1e-10), "{k}×{n}×{m} at {at}");
-                assert!(abs_diff_eq!(f64::from(of_single), expected, epsilon = 1e-3), "{k}×{n}×{m} at {at} in f32");
+                assert!(abs_diff_eq!(c, expected, epsilon = rounding(m, f64::EPSILON)), "{k}×{n}×{m} at {at}");
+                assert!(
+                    abs_diff_eq!(f64::from(of_single), expected, epsilon = rounding(m, f32::EPSILON.into())),
+                    "{k}×{n}×{m} at {at} in f32"
+                );
             }
         }
     }

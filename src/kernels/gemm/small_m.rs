@@ -248,12 +248,8 @@ mod tests {
     use approx::abs_diff_eq;
 
     use super::*;
-    use crate::kernels::affordable;
     use crate::kernels::elementwise::epilogue::Activation;
-
-    fn numbers(length: usize, seed: usize) -> Vec<f64> {
-        (0..length).map(|i| ((i * 2_654_435_761 + seed * 97) % 1000) as f64 / 500.0 - 1.0).collect()
-    }
+    use crate::kernels::{affordable, numbers, rounding};
 
     #[test]
     fn products_with_the_plain_weight_agree_with_the_triple_loop() {
@@ -266,7 +262,7 @@ mod tests {
             product_plain([m, k, n], &x, &w, &mut y);
             for (at, &y) in y.iter().enumerate() {
                 let expected: f64 = (0..n).map(|p| x[at / k * n + p] * w[p * k + at % k]).sum();
-                assert!(abs_diff_eq!(y, expected, epsilon = 1e-10), "{m}×{k}×{n} at {at}");
+                assert!(abs_diff_eq!(y, expected, epsilon = rounding(n, f64::EPSILON)), "{m}×{k}×{n} at {at}");
             }
         }
     }
@@ -282,13 +278,13 @@ mod tests {
             let mut y = vec![f64::NAN; m * n];
             product([m, n, k], &x, &w, Epilogue::default(), &mut y);
             for (at, &y) in y.iter().enumerate() {
-                assert!(abs_diff_eq!(y, naive(at / n, at % n), epsilon = 1e-10), "{m}×{n}×{k} at {at}");
+                assert!(abs_diff_eq!(y, naive(at / n, at % n), epsilon = rounding(k, f64::EPSILON)), "{m}×{n}×{k} at {at}");
             }
             let epilogue = Epilogue { residual: Some(&residual), activation: Activation::Relu, ..Epilogue::bias(Some(&bias)) };
             product([m, n, k], &x, &w, epilogue, &mut y);
             for (at, &y) in y.iter().enumerate() {
                 let expected = (naive(at / n, at % n) + bias[at % n] + residual[at]).max(0.0);
-                assert!(abs_diff_eq!(y, expected, epsilon = 1e-10), "{m}×{n}×{k} at {at}");
+                assert!(abs_diff_eq!(y, expected, epsilon = rounding(k, f64::EPSILON)), "{m}×{n}×{k} at {at}");
             }
         }
     }

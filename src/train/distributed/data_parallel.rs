@@ -478,10 +478,10 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
             let number = (self.batch * self.parts + first + part) as u64;
             let compute = || {
                 let step = step_of(model, &batch)?;
-                let names = own_names.get_or_insert_with(|| step.metrics().iter().map(|(name, _)| name.clone()).collect());
-                if step.metrics().len() != names.len() {
-                    let message = format!("a step has {} metrics, the first one had {}", step.metrics().len(), names.len());
-                    return Err(Error::Training(message));
+                let found: Vec<String> = step.metrics().iter().map(|(name, _)| name.clone()).collect();
+                let names = own_names.get_or_insert_with(|| found.clone());
+                if found != *names {
+                    return Err(Error::Training(format!("a step has the metrics {found:?}, the first one had {names:?}")));
                 }
                 let mut of_part = vec![number_of(step.loss())? * scale];
                 of_part.extend(step.metrics().iter().map(|(_, value)| value * scale));

@@ -15,6 +15,9 @@ use crate::nn::JoinSum;
 /// The time within which a rank has to send what the others wait for, unless another is set.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
+/// The most ranks that are threads of one process: each pair has a channel.
+const MOST_THREADS: usize = 256;
+
 /// The processes that train together, seen from one of them: its rank, and sums, copies and
 /// collections over all.
 ///
@@ -127,7 +130,7 @@ impl Group {
     /// to see what training on several machines does.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no ranks, [`Error::Training`] when the system gives no threads.
+    /// [`Error::Argument`] for no or more than 256 ranks, [`Error::Training`] when the system gives no threads.
     pub fn threads(world: usize) -> Result<Vec<Group>> {
         Group::threads_within(world, TIME_LIMIT)
     }
@@ -138,8 +141,8 @@ impl Group {
     /// # Errors
     /// As for [`threads`](Group::threads).
     pub fn threads_within(world: usize, limit: Duration) -> Result<Vec<Group>> {
-        if world == 0 {
-            return Err(Error::argument("group", "a group has at least one rank, got 0"));
+        if !(1..=MOST_THREADS).contains(&world) {
+            return Err(Error::argument("group", format!("a group of threads has 1 to {MOST_THREADS} ranks, got {world}")));
         }
         Threads::connect(world, limit).into_iter().map(|transport| Group::new(|| Ok(transport))).collect()
     }

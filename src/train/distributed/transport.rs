@@ -112,13 +112,12 @@ pub(super) fn failed(rank: usize, message: &str) -> Error {
 
 /// The error for ranks that have not answered in time.
 pub(super) fn silent(ranks: &[usize], limit: Duration) -> Error {
-    let limit = limit.as_secs_f64();
     let text = match ranks {
-        [] => format!("all ranks have waited for {limit:.0} s: they run other programs or options, or a message was lost"),
-        [rank] => format!("rank {rank} has sent nothing for {limit:.0} s: it hangs, or is slower than the time limit allows"),
+        [] => format!("all ranks have waited for {limit:?}: they run other programs or options, or a message was lost"),
+        [rank] => format!("rank {rank} has sent nothing for {limit:?}: it hangs, or is slower than the time limit allows"),
         _ => {
             let ranks = ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-            format!("the ranks {ranks} have sent nothing for {limit:.0} s: they hang, or are slower than the time limit allows")
+            format!("the ranks {ranks} have sent nothing for {limit:?}: they hang, or are slower than the time limit allows")
         }
     };
     Error::Training(text)
