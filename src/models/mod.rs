@@ -71,6 +71,8 @@ pub use mobilenet::{
 pub use nin::{MlpConv, Nin, nin, nin_maxout};
 pub use options::ModelOptions;
 pub use preprocessing::preprocessing;
+#[cfg(feature = "download")]
+pub use published::pretrained;
 pub use published::{PublishedWeights, published};
 pub use resnet::{
     Attention, BasicBlock, Bottleneck, Projection, RESNET18, RESNET34, RESNET50, RESNET101, RESNET152, RESNEXT50_32X4D, ResNet,

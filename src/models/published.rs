@@ -2,6 +2,10 @@
 
 use super::info;
 use crate::error::{Error, Result};
+#[cfg(feature = "download")]
+use crate::nn::{Module, ModuleExt};
+#[cfg(feature = "download")]
+use crate::weights;
 
 /// Weights that a library publishes for a registered architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +22,11 @@ pub struct PublishedWeights {
 /// Returns the address of torchvision's weights for an architecture: the first ones
 /// (`IMAGENET1K_V1`), trained on ImageNet's 1,000 classes, for which
 /// [`preprocessing`](super::preprocessing) prepares images. `weights::download` (feature
-/// `download`) downloads them.
+/// `download`) downloads them, and `pretrained` builds the network with them.
 ///
-/// ```no_run
-/// # #[cfg(feature = "download")] {
-/// use convnet::{models, nn::ModuleExt, weights};
-///
-/// let published = models::published("resnet18")?;
-/// let path = weights::download(published.url, published.sha256)?;
-/// let model = models::create("resnet18", 1000)?;
-/// model.load_state_dict(&weights::load(path)?)?;
-/// # }
+/// ```
+/// let published = convnet::models::published("resnet18")?;
+/// assert_eq!(published.url, "https://download.pytorch.org/models/resnet18-f37072fd.pth");
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
@@ -40,6 +38,30 @@ pub fn published(name: &str) -> Result<&'static PublishedWeights> {
         let known = PUBLISHED.iter().map(|weights| weights.name).collect::<Vec<_>>().join(", ");
         Error::argument("models", format!("torchvision publishes no weights of {name}; it has those of: {known}"))
     })
+}
+
+/// Builds an architecture with torchvision's [`published`] weights, which are fetched into
+/// [`weights::cache_folder`](crate::weights::cache_folder) unless they are there already. It has
+/// ImageNet's 1,000 classes; as every new network, it is in training mode.
+///
+/// ```no_run
+/// use convnet::{models, nn::ModuleExt};
+///
+/// let model = models::pretrained("resnet18")?;
+/// model.eval();
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`published`], [`weights::download`](crate::weights::download) and
+/// [`weights::load`](crate::weights::load).
+#[cfg(feature = "download")]
+pub fn pretrained(name: &str) -> Result<Box<dyn Module>> {
+    let published = published(name)?;
+    let state = weights::load(weights::download(published.url, published.sha256)?)?;
+    let model = super::create(published.name, 1000)?;
+    model.load_state_dict(&state)?;
+    Ok(model)
 }
 
 /// Returns a row of the table; the address ends with a dash, eight digits and `.pth`.
