@@ -37,6 +37,29 @@ impl Default for ConvTranspose2dOptions {
 
 option_setters!(ConvTranspose2dOptions, [stride, padding, output_padding, dilation], groups: usize);
 
+/// Options of [`Tensor::conv_transpose1d`], as [`ConvTranspose2dOptions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvTranspose1dOptions {
+    /// Distance in the output between neighbouring input elements.
+    pub stride: usize,
+    /// Positions cut off at each end of the output.
+    pub padding: usize,
+    /// Positions added at the end of the output; less than stride or dilation.
+    pub output_padding: usize,
+    /// Distance between neighbouring kernel elements.
+    pub dilation: usize,
+    /// Groups of channels that are convolved separately.
+    pub groups: usize,
+}
+
+impl Default for ConvTranspose1dOptions {
+    fn default() -> Self {
+        ConvTranspose1dOptions { stride: 1, padding: 0, output_padding: 0, dilation: 1, groups: 1 }
+    }
+}
+
+option_setters!(ConvTranspose1dOptions, [], stride: usize, padding: usize, output_padding: usize, dilation: usize, groups: usize);
+
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -167,6 +190,44 @@ impl Tensor {
             let of_bias = if wanted[2] { Some(grad.sum([0, 2, 3])?) } else { None };
             Ok([of_x, of_w, of_bias])
         }))
+    }
+
+    /// Computes a one-dimensional transposed convolution, as
+    /// [`conv_transpose2d`](Tensor::conv_transpose2d).
+    ///
+    /// # Shape
+    /// `[N, C_in, L]` with a weight `[C_in, C_out / groups, k]` and a bias `[C_out]` gives
+    /// `[N, C_out, L']`, and `[C_in, L]` gives `[C_out, L']`, with
+    /// `L' = (L − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`; row-major.
+    ///
+    /// # Errors
+    /// As [`conv_transpose2d`](Tensor::conv_transpose2d).
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::ConvTranspose1dOptions};
+    ///
+    /// let x = Tensor::from_vec(vec![1.0f32, 3.0], [1, 2])?;
+    /// let y = x.conv_transpose1d(&Tensor::ones([1, 1, 2]), None, ConvTranspose1dOptions::new().stride(2))?;
+    /// assert_eq!(y.to_vec::<f32>()?, [1.0, 1.0, 3.0, 3.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn conv_transpose1d(&self, weight: &Tensor, bias: Option<&Tensor>, options: ConvTranspose1dOptions) -> Result<Tensor> {
+        batched(self, 3, |x| {
+            if x.ndim() != 3 || weight.ndim() != 3 {
+                let wanted = "expected input [N, C, L] or [C, L] and weight [C_in, C_out / groups, k]";
+                return Err(Error::shape("conv_transpose1d", format!("{wanted}, got {:?} and {:?}", x.shape(), weight.shape())));
+            }
+            let ConvTranspose1dOptions { stride, padding, output_padding, dilation, groups } = options;
+            // A sequence is a map of height 1.
+            let options = ConvTranspose2dOptions {
+                stride: [1, stride],
+                padding: [0, padding],
+                output_padding: [0, output_padding],
+                dilation: [1, dilation],
+                groups,
+            };
+            x.unsqueeze(2)?.conv_transpose2d(&weight.unsqueeze(2)?, bias, options)?.squeeze(2)
+        })
     }
 }
 

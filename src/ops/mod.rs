@@ -51,14 +51,14 @@ pub(crate) use conv::algorithm;
 // torchvision's name for the overlap, and the short one.
 pub use boxes::{batched_nms, box_area, box_iou, box_iou as iou, nms};
 pub use conv::{Conv1dOptions, Conv2dOptions, ConvAlgorithm, ConvPass, with_algorithm};
-pub use conv_transpose::ConvTranspose2dOptions;
+pub use conv_transpose::{ConvTranspose1dOptions, ConvTranspose2dOptions};
 pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
 pub use grid_sample::{GridFilter, GridPadding, GridSampleOptions, affine_grid};
 pub use logical::Operand;
 pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, NllOptions, Reduction, TripletOptions, ctc_greedy_decode};
 pub use norm::BatchNormOutput;
 pub use pad::PadMode;
-pub use pool::Pool2dOptions;
+pub use pool::{Pool1dOptions, Pool2dOptions};
 pub use rearrange::PartSizes;
 pub use resample::{Coordinates, Interpolation, ResampleFilter, ResampleOptions, Rounding};
 pub use unfold::UnfoldOptions;

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use convnet::nn::{self, Module, ModuleExt};
 use convnet::ops::registry::OPERATIONS;
-use convnet::ops::{Conv2dOptions, CtcOptions, affine_grid, batched_nms, box_iou, ctc_greedy_decode, nms};
+use convnet::ops::{
+    Conv2dOptions, ConvTranspose1dOptions, CtcOptions, Pool1dOptions, affine_grid, batched_nms, box_iou, ctc_greedy_decode, nms,
+};
 use convnet::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
-use convnet::{ConvAlgorithm, MemoryFormat, Result, Tensor};
+use convnet::{ConvAlgorithm, DType, MemoryFormat, Result, Tensor};
 
 use super::generator::Generator;
 use super::mutate::{LONGEST, inputs, measured, with_limit};
@@ -245,6 +247,14 @@ const CALLS: &[(&str, Call)] = &[
     ("ceil", |g| g.any()?.ceil()),
     ("celu", |g| g.any()?.celu(g.value())),
     ("cumsum", |g| g.any()?.cumsum(g.dim())),
+    ("conv_transpose1d", |g| {
+        let (groups, [inputs, outputs], [kernel, _]) = convolution(g);
+        let shape = g.like(&[g.size(), groups * inputs, g.size()]);
+        let x = g.tensor(&shape)?;
+        let weight = g.beside(&x, &[groups * inputs, outputs, kernel])?;
+        let options = ConvTranspose1dOptions::new().stride(g.option(1)).padding(g.option(0)).output_padding(g.option(0));
+        x.conv_transpose1d(&weight, None, options.dilation(g.option(1)).groups(groups))
+    }),
     ("erf", |g| g.any()?.erf()),
     ("floor", |g| g.any()?.floor()),
     ("glu", |g| g.any()?.glu(g.dim())),
@@ -257,6 +267,19 @@ const CALLS: &[(&str, Call)] = &[
         x.kl_div(&g.beside(&x, x.shape())?, g.reduction())
     }),
     ("log1p", |g| g.any()?.log1p()),
+    ("max_pool2d_with_indices", |g| {
+        let (y, positions) = g.of(4)?.max_pool2d_with_indices(g.options(2), g.pool2d())?;
+        y.max_unpool2d(&positions, g.options(4))
+    }),
+    ("max_pool1d", |g| {
+        let options = Pool1dOptions::new().stride(g.option(2)).padding(g.option(0)).dilation(g.option(1)).ceil_mode(g.once_in(2));
+        g.of(3)?.max_pool1d(g.option(2), options)
+    }),
+    ("max_unpool2d", |g| {
+        let x = g.of(4)?;
+        let positions = g.beside(&x, x.shape())?.to_dtype(DType::I64)?;
+        x.max_unpool2d(&positions, g.options(4))
+    }),
     ("norm", |g| g.any()?.norm(g.value(), &g.dims()[..])),
     ("normalize", |g| g.any()?.normalize(g.value(), g.dim(), g.fraction())),
     ("one_hot", |g| {

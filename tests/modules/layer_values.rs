@@ -50,6 +50,23 @@ fn poolings_of_sequences_have_pytorchs_values() {
 }
 
 #[test]
+fn unpooling_puts_maxima_where_pooling_found_them() {
+    let x = Tensor::from_vec((0..40).map(|i| (i * 7 % 40) as f32 + 1.0).collect(), [1, 2, 5, 4]).unwrap();
+    let (y, positions) = MaxPool2d::new([3, 2]).stride([2, 2]).forward_with_indices(&x).unwrap();
+    assert_eq!(y, MaxPool2d::new([3, 2]).stride([2, 2]).forward(&x).unwrap());
+    let up = MaxUnpool2d::new([3, 2]).stride([2, 2]).unpool(&y, &positions).unwrap();
+    assert_eq!(up.shape(), x.shape());
+    // Each element is that of `x` or 0, and the maxima are all there.
+    let pairs: Vec<(f32, f32)> = up.to_vec().unwrap().into_iter().zip(x.to_vec().unwrap()).collect();
+    assert!(pairs.iter().all(|&(up, x)| up == x || up == 0.0));
+    assert_eq!(MaxPool2d::new([3, 2]).stride([2, 2]).forward(&up).unwrap(), y);
+    let message = |unpool: MaxUnpool2d| unpool.unpool(&y, &positions).unwrap_err().to_string();
+    assert!(message(MaxUnpool2d::new(1).padding(9)).contains("leaves no positions for maxima of shape [1, 2, 2, 2]"));
+    let error = MaxPool2d::new(9).forward_with_indices(&x).unwrap_err().to_string();
+    assert!(error.contains("MaxPool2d k9") && error.contains("larger than the padded input"), "{error}");
+}
+
+#[test]
 fn transposed_convolution_of_sequences_has_pytorchs_values() {
     // nn.ConvTranspose1d(2, 2, 3, stride=2, padding=1, output_padding=1, groups=2)
     let layer = ConvTranspose1d::new(2, 2, 3).stride(2).padding(1).output_padding(1).groups(2);

@@ -167,6 +167,10 @@ const CASES: &[Case] = &[
         let windows = Pool2dOptions::new().stride(2).ceil_mode(true);
         Ok(vec![x[0].max_pool2d(2, windows)?, x[0].avg_pool2d(2, windows)?])
     }),
+    case("max_pool2d-indices", &[MAP], |x| {
+        let (y, positions) = x[0].max_pool2d_with_indices(3, Pool2dOptions::new().stride(2).padding(1))?;
+        Ok(vec![y.max_unpool2d(&positions, [6, 7])?, y, positions])
+    }),
     sized("maximum", &[MAP, MAP], |x| Ok(vec![x[0].maximum(&x[1])?, x[0].minimum(&x[1])?, x[0].sub(&x[1])?, x[0].mul(&x[1])?])),
     sized("maxout", &[MAP], |x| Ok(vec![x[0].maxout(2)?])),
     sized("mean", &[MAP], |x| Ok(vec![x[0].mean([2, 3])?, x[0].mean_keepdim(1)?, x[0].sum([0, 2])?, x[0].sum(..)?])),

@@ -2,9 +2,9 @@
 
 use convnet::nn::Activation;
 use convnet::ops::{
-    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, GridFilter, GridPadding,
-    GridSampleOptions, Interpolation, NllOptions, Pool2dOptions, Reduction, TripletOptions, UnfoldOptions, affine_grid, batched_nms,
-    box_area, box_iou, nms,
+    BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose1dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, GridFilter,
+    GridPadding, GridSampleOptions, Interpolation, NllOptions, Pool1dOptions, Pool2dOptions, Reduction, TripletOptions, UnfoldOptions,
+    affine_grid, batched_nms, box_area, box_iou, nms,
 };
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
@@ -282,6 +282,13 @@ fn layer(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "fold" => x.fold(args.pair("output_size"), args.pair("kernel"), unfold_options(args)),
         "max_pool2d" => x.max_pool2d(args.pair("kernel"), pool2d_options(args)),
         "avg_pool2d" => x.avg_pool2d(args.pair("kernel"), pool2d_options(args)),
+        "conv_transpose1d" => x.conv_transpose1d(&t["weight"], bias, conv_transpose1d_options(args)),
+        "max_pool1d" => x.max_pool1d(args.size("kernel"), pool1d_options(args)),
+        "avg_pool1d" => x.avg_pool1d(args.size("kernel"), pool1d_options(args)),
+        "max_pool2d_with_indices" => x.max_pool2d_with_indices(args.pair("kernel"), pool2d_options(args)).map(|(values, _)| values),
+        "max_pool2d_indices" => x.max_pool2d_with_indices(args.pair("kernel"), pool2d_options(args)).map(|(_, positions)| positions),
+        "max_unpool2d" => x.max_unpool2d(&t["indices"], args.pair("size")),
+        "adaptive_avg_pool1d" => x.adaptive_avg_pool1d(args.size("size")),
         "adaptive_avg_pool2d" => x.adaptive_avg_pool2d(args.pair("size")),
         "adaptive_max_pool2d" => x.adaptive_max_pool2d(args.pair("size")),
         "batch_norm" => x.batch_norm(t.get("mean").zip(t.get("var")), weight, bias, eps()),
@@ -368,6 +375,17 @@ fn conv_transpose2d_options(args: &Args) -> ConvTranspose2dOptions {
     }
 }
 
+fn conv_transpose1d_options(args: &Args) -> ConvTranspose1dOptions {
+    let default = ConvTranspose1dOptions::default();
+    ConvTranspose1dOptions {
+        stride: args.get("stride").unwrap_or(default.stride),
+        padding: args.get("padding").unwrap_or(default.padding),
+        output_padding: args.get("output_padding").unwrap_or(default.output_padding),
+        dilation: args.get("dilation").unwrap_or(default.dilation),
+        groups: args.get("groups").unwrap_or(default.groups),
+    }
+}
+
 fn unfold_options(args: &Args) -> UnfoldOptions {
     let default = UnfoldOptions::default();
     UnfoldOptions {
@@ -386,6 +404,17 @@ fn pool2d_options(args: &Args) -> Pool2dOptions {
         ceil_mode: args.get("ceil_mode").unwrap_or(default.ceil_mode),
         count_include_pad: args.get("count_include_pad").unwrap_or(default.count_include_pad),
         divisor_override: args.get("divisor_override"),
+    }
+}
+
+fn pool1d_options(args: &Args) -> Pool1dOptions {
+    let default = Pool1dOptions::default();
+    Pool1dOptions {
+        stride: args.get("stride").unwrap_or(default.stride),
+        padding: args.get("padding").unwrap_or(default.padding),
+        dilation: args.get("dilation").unwrap_or(default.dilation),
+        ceil_mode: args.get("ceil_mode").unwrap_or(default.ceil_mode),
+        count_include_pad: args.get("count_include_pad").unwrap_or(default.count_include_pad),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::nn::init::layer_seed;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath};
 use crate::nn::module::parameter::Parameter;
-use crate::ops::{ConvTranspose2dOptions, batched};
+use crate::ops::{ConvTranspose1dOptions, ConvTranspose2dOptions, batched};
 use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::visit_fields;
@@ -144,8 +144,7 @@ pub struct ConvTranspose1d {
     pub bias: Option<Parameter>,
     channels: [usize; 2],
     kernel: usize,
-    // Those of a map of height 1.
-    options: ConvTranspose2dOptions,
+    options: ConvTranspose1dOptions,
     seed: u64,
     path: LayerPath,
 }
@@ -156,33 +155,33 @@ impl ConvTranspose1d {
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> ConvTranspose1d {
         let seed = layer_seed();
         let (weight, bias) = parameters(weight_shape(inputs, outputs, 1, &[kernel]), outputs, seed, true);
-        let options = ConvTranspose2dOptions::default();
+        let options = ConvTranspose1dOptions::default();
         ConvTranspose1d { weight, bias, channels: [inputs, outputs], kernel, options, seed, path: LayerPath::new() }
     }
 
     /// Sets the stride: the distance, in the output, between the windows of neighbouring inputs
     /// (default: 1).
     pub fn stride(mut self, stride: usize) -> ConvTranspose1d {
-        self.options.stride = [1, stride];
+        self.options.stride = stride;
         self
     }
 
     /// Sets how many positions are removed from each end of the output (default: 0).
     pub fn padding(mut self, padding: usize) -> ConvTranspose1d {
-        self.options.padding = [0, padding];
+        self.options.padding = padding;
         self
     }
 
     /// Sets how many positions are added at the end of the output (default: 0). This selects one
     /// of the lengths that the corresponding convolution maps to the same length.
     pub fn output_padding(mut self, padding: usize) -> ConvTranspose1d {
-        self.options.output_padding = [0, padding];
+        self.options.output_padding = padding;
         self
     }
 
     /// Sets the dilation, the distance between kernel elements (default: 1).
     pub fn dilation(mut self, dilation: usize) -> ConvTranspose1d {
-        self.options.dilation = [1, dilation];
+        self.options.dilation = dilation;
         self
     }
 
@@ -209,8 +208,8 @@ impl ConvTranspose1d {
 
 impl Layer for ConvTranspose1d {
     fn describe(&self) -> String {
-        let ConvTranspose2dOptions { stride, dilation, groups, .. } = self.options;
-        let [kernel, stride, dilation] = [self.kernel, stride[1], dilation[1]].map_each(|size| size.to_string());
+        let ConvTranspose1dOptions { stride, dilation, groups, .. } = self.options;
+        let [kernel, stride, dilation] = [self.kernel, stride, dilation].map_each(|size| size.to_string());
         format!("ConvTranspose1d {}", describe(self.channels, kernel, stride, dilation, groups))
     }
 
@@ -231,9 +230,8 @@ impl Module for ConvTranspose1d {
         self.path.scope(self, x, || {
             batched(x, 3, |x| {
                 check("conv_transpose1d", &self.weight, x, self.channels, self.options.groups, 3)?;
-                let weight = self.weight.try_tensor()?.unsqueeze(2)?;
                 let [bias] = Parameter::values([&self.bias])?;
-                x.unsqueeze(2)?.conv_transpose2d(&weight, bias.as_ref(), self.options)?.squeeze(2)
+                x.conv_transpose1d(&self.weight.try_tensor()?, bias.as_ref(), self.options)
             })
         })
     }

@@ -37,7 +37,7 @@ pub use padding::{Conv1dPadding, ConvPadding};
 pub use pair::Pair;
 pub use pixel_shuffle::{PixelShuffle, PixelUnshuffle};
 pub use pool::{
-    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d, SpatialPyramidPooling,
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d, MaxUnpool2d, SpatialPyramidPooling,
 };
 pub use prelu::PReLU;
 pub(crate) use sync_norm::{JoinSum, synchronized};

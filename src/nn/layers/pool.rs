@@ -4,7 +4,7 @@ use super::pair::{Pair, short};
 use crate::error::{Error, Result};
 use crate::nn::module::layer::LayerPath;
 use crate::nn::module::macros::stateless;
-use crate::ops::{Pool2dOptions, batched};
+use crate::ops::{Pool1dOptions, Pool2dOptions};
 use crate::tensor::Tensor;
 
 /// [`Tensor::max_pool2d`](crate::Tensor::max_pool2d) as a layer.
@@ -53,6 +53,83 @@ impl MaxPool2d {
     pub fn ceil_mode(mut self, ceil: bool) -> MaxPool2d {
         self.options.ceil_mode = ceil;
         self
+    }
+
+    /// Returns what [`forward`](crate::nn::Module::forward) does and the positions of the maxima,
+    /// which [`MaxUnpool2d`] takes; see
+    /// [`Tensor::max_pool2d_with_indices`](crate::Tensor::max_pool2d_with_indices).
+    ///
+    /// # Errors
+    /// Those of `forward`.
+    pub fn forward_with_indices(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mut positions = None;
+        let y = self.path.scope(self, x, || {
+            let (y, found) = x.max_pool2d_with_indices(self.kernel, self.options)?;
+            positions = Some(found);
+            Ok(y)
+        })?;
+        Ok((y, positions.expect("found with the maxima")))
+    }
+}
+
+/// Puts the maxima of a [`MaxPool2d`] with the same options back to their positions, as the decoder
+/// of SegNet does (Badrinarayanan et al., 2015); see
+/// [`Tensor::max_unpool2d`](crate::Tensor::max_unpool2d). It has no parameters, and is no
+/// [`Module`](crate::nn::Module) because it takes two tensors.
+///
+/// ```
+/// use convnet::Tensor;
+/// use convnet::nn::{MaxPool2d, MaxUnpool2d};
+///
+/// let x = Tensor::randn([1, 8, 16, 16]);
+/// let (y, positions) = MaxPool2d::new(2).forward_with_indices(&x)?;
+/// let up = MaxUnpool2d::new(2).unpool(&y, &positions)?;
+/// assert_eq!(up.shape(), x.shape());
+/// assert_eq!(up.sum(..)?.item::<f32>()?, y.sum(..)?.item::<f32>()?);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct MaxUnpool2d {
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+}
+
+impl MaxUnpool2d {
+    /// Creates the layer for windows of this size with the same stride.
+    pub fn new(kernel: impl Into<Pair>) -> MaxUnpool2d {
+        let kernel = kernel.into().0;
+        MaxUnpool2d { kernel, stride: kernel, padding: [0, 0] }
+    }
+
+    /// Sets the stride of the windows (default: the kernel size).
+    pub fn stride(mut self, stride: impl Into<Pair>) -> MaxUnpool2d {
+        self.stride = stride.into().0;
+        self
+    }
+
+    /// Sets the padding of the windows (default: 0).
+    pub fn padding(mut self, padding: impl Into<Pair>) -> MaxUnpool2d {
+        self.padding = padding.into().0;
+        self
+    }
+
+    /// Returns maps of height `(H − 1)·stride − 2·padding + kernel`, the smallest that the pooling
+    /// maps to the height `H` of `y`, and of such a width. For maps of another size there is
+    /// [`Tensor::max_unpool2d`](crate::Tensor::max_unpool2d).
+    ///
+    /// # Errors
+    /// Those of `Tensor::max_unpool2d`; [`Error::Argument`] when the options leave no positions.
+    pub fn unpool(&self, y: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let size = |axis: usize| {
+            let steps = y.shape().iter().rev().nth(1 - axis)?.checked_sub(1)?;
+            let full = steps.checked_mul(self.stride[axis])?.checked_add(self.kernel[axis])?;
+            full.checked_sub(self.padding[axis].checked_mul(2)?)
+        };
+        match size(0).zip(size(1)) {
+            Some((height, width)) => y.max_unpool2d(positions, [height, width]),
+            None => Err(Error::argument("max_unpool2d", format!("{self:?} leaves no positions for maxima of shape {:?}", y.shape()))),
+        }
     }
 }
 
@@ -131,11 +208,7 @@ impl AdaptiveMaxPool2d {
     }
 }
 
-/// Max pooling of sequences: [`MaxPool2d`] along their length.
-///
-/// # Shape
-/// `[N, C, L]` gives `[N, C, L']` and `[C, L]` gives `[C, L']`, with `L' = ⌊(L + 2·padding −
-/// dilation·(kernel − 1) − 1) / stride⌋ + 1`; row-major.
+/// [`Tensor::max_pool1d`](crate::Tensor::max_pool1d) as a layer.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -148,33 +221,32 @@ impl AdaptiveMaxPool2d {
 #[derive(Debug)]
 pub struct MaxPool1d {
     kernel: usize,
-    // Those of a map of height 1.
-    options: Pool2dOptions,
+    options: Pool1dOptions,
     path: LayerPath,
 }
 
 impl MaxPool1d {
     /// Creates the layer with windows of this size and the same stride.
     pub fn new(kernel: usize) -> MaxPool1d {
-        MaxPool1d { kernel, options: Pool2dOptions::default(), path: LayerPath::new() }
+        MaxPool1d { kernel, options: Pool1dOptions::default(), path: LayerPath::new() }
     }
 
     /// Sets the stride of the window (default: the kernel size).
     pub fn stride(mut self, stride: usize) -> MaxPool1d {
-        self.options.stride = [1, stride];
+        self.options.stride = stride;
         self
     }
 
     /// Sets the padding at each end, which is never the maximum (default: 0); at most half of the
     /// dilated kernel.
     pub fn padding(mut self, padding: usize) -> MaxPool1d {
-        self.options.padding = [0, padding];
+        self.options.padding = padding;
         self
     }
 
     /// Sets the dilation, the distance between window elements (default: 1).
     pub fn dilation(mut self, dilation: usize) -> MaxPool1d {
-        self.options.dilation = [1, dilation];
+        self.options.dilation = dilation;
         self
     }
 
@@ -185,33 +257,29 @@ impl MaxPool1d {
     }
 }
 
-/// Average pooling of sequences: [`AvgPool2d`] along their length.
-///
-/// # Shape
-/// As [`MaxPool1d`].
+/// [`Tensor::avg_pool1d`](crate::Tensor::avg_pool1d) as a layer.
 #[derive(Debug)]
 pub struct AvgPool1d {
     kernel: usize,
-    // Those of a map of height 1.
-    options: Pool2dOptions,
+    options: Pool1dOptions,
     path: LayerPath,
 }
 
 impl AvgPool1d {
     /// Creates the layer with windows of this size and the same stride.
     pub fn new(kernel: usize) -> AvgPool1d {
-        AvgPool1d { kernel, options: Pool2dOptions::default(), path: LayerPath::new() }
+        AvgPool1d { kernel, options: Pool1dOptions::default(), path: LayerPath::new() }
     }
 
     /// Sets the stride of the window (default: the kernel size).
     pub fn stride(mut self, stride: usize) -> AvgPool1d {
-        self.options.stride = [1, stride];
+        self.options.stride = stride;
         self
     }
 
     /// Sets the zero padding at each end (default: 0); at most half the kernel.
     pub fn padding(mut self, padding: usize) -> AvgPool1d {
-        self.options.padding = [0, padding];
+        self.options.padding = padding;
         self
     }
 
@@ -228,10 +296,7 @@ impl AvgPool1d {
     }
 }
 
-/// The mean of one window of a sequence for each output position; see [`AdaptiveAvgPool2d`].
-///
-/// # Shape
-/// `[N, C, L]` gives `[N, C, output]` and `[C, L]` gives `[C, output]`; row-major.
+/// [`Tensor::adaptive_avg_pool1d`](crate::Tensor::adaptive_avg_pool1d) as a layer.
 #[derive(Debug)]
 pub struct AdaptiveAvgPool1d {
     output: usize,
@@ -283,17 +348,9 @@ impl SpatialPyramidPooling {
     }
 }
 
-/// Pools sequences `[N, C, L]` or `[C, L]` as maps of height 1.
-fn along_length(op: &'static str, x: &Tensor, pool: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    batched(x, 3, |x| match x.ndim() {
-        3 => pool(&x.unsqueeze(2)?)?.squeeze(2),
-        _ => Err(Error::shape(op, format!("expected [N, C, L] or [C, L], got shape {:?}", x.shape()))),
-    })
-}
-
 /// Formats a window along one axis, such as `k3, s2`.
-fn window1d(kernel: usize, stride: [usize; 2]) -> String {
-    window([kernel; 2], [stride[1]; 2])
+fn window1d(kernel: usize, stride: usize) -> String {
+    window([kernel; 2], [stride; 2])
 }
 
 /// Formats a window, such as `k3, s2`; the stride only where it differs from the kernel.
@@ -311,10 +368,10 @@ stateless! {
     AdaptiveAvgPool2d { output }, |layer| format!("AdaptiveAvgPool2d {}", short(layer.output)), |x| x.adaptive_avg_pool2d(layer.output);
     AdaptiveMaxPool2d { output }, |layer| format!("AdaptiveMaxPool2d {}", short(layer.output)), |x| x.adaptive_max_pool2d(layer.output);
     MaxPool1d { kernel, options }, |layer| format!("MaxPool1d {}", window1d(layer.kernel, layer.options.stride)),
-        |x| along_length("max_pool1d", x, |x| x.max_pool2d([1, layer.kernel], layer.options));
+        |x| x.max_pool1d(layer.kernel, layer.options);
     AvgPool1d { kernel, options }, |layer| format!("AvgPool1d {}", window1d(layer.kernel, layer.options.stride)),
-        |x| along_length("avg_pool1d", x, |x| x.avg_pool2d([1, layer.kernel], layer.options));
+        |x| x.avg_pool1d(layer.kernel, layer.options);
     AdaptiveAvgPool1d { output }, |layer| format!("AdaptiveAvgPool1d {}", layer.output),
-        |x| along_length("adaptive_avg_pool1d", x, |x| x.adaptive_avg_pool2d([1, layer.output]));
+        |x| x.adaptive_avg_pool1d(layer.output);
     SpatialPyramidPooling { grids }, |layer| format!("SpatialPyramidPooling {:?}", layer.grids), |x| layer.pool(x);
 }

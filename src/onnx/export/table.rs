@@ -128,6 +128,7 @@ pub(super) const OPERATORS: &[(&str, Rule)] = &[
     ("le_scalar", Nodes(|call| pointwise::compare(call, "LessOrEqual", false))),
     ("lt", Nodes(|call| pointwise::compare(call, "Less", false))),
     ("lt_scalar", Nodes(|call| pointwise::compare(call, "Less", false))),
+    ("max_pool2d_with_indices", Nodes(windows::max_pool_with_indices)),
     ("mean", Nodes(|call| reductions::reduce(call, "ReduceMean"))),
     ("ne", Nodes(|call| pointwise::compare(call, "Equal", true))),
     ("ne_scalar", Nodes(|call| pointwise::compare(call, "Equal", true))),

@@ -1,6 +1,7 @@
 //! Convolutions, dense layers, pooling, resampling.
 
 use super::call::{Call, Done, Foldable, float, int, ints, text};
+use super::graph::Attributes;
 use super::reductions::over;
 use super::shapes::numbers;
 
@@ -56,16 +57,33 @@ pub(super) fn linear(call: &mut Call<'_>) -> Done {
     if bias.is_empty() { call.is(product) } else { call.done("Add", &[&product, &bias], vec![]) }
 }
 
-pub(super) fn max_pool(call: &mut Call<'_>) -> Done {
-    let x = call.x(0)?;
-    let attributes = vec![
+fn max_windows(call: &Call<'_>) -> Done<Attributes> {
+    Ok(vec![
         int("ceil_mode", call.int("ceil_mode")?),
         ints("dilations", &call.ints("dilation")?),
         ints("kernel_shape", &call.ints("kernel")?),
         ints("pads", &both_ends(&call.ints("padding")?)),
         ints("strides", &call.ints("stride")?),
-    ];
+    ])
+}
+
+pub(super) fn max_pool(call: &mut Call<'_>) -> Done {
+    let (x, attributes) = (call.x(0)?, max_windows(call)?);
     call.done("MaxPool", &[&x], attributes)
+}
+
+pub(super) fn max_pool_with_indices(call: &mut Call<'_>) -> Done {
+    let ([a, b], x, attributes) = (call.shapes(0)?, call.x(0)?, max_windows(call)?);
+    if a[2..] != b[2..] {
+        return Err("positions are counted in maps of one size; export with a fixed height and width".into());
+    }
+    let results = call.parts("MaxPool", &[&x], 2, attributes);
+    // ONNX counts positions from the beginning of the batch.
+    let map = call.integer((a[2] * a[3]) as i64)?;
+    let positions = call.part("Mod", &[&results[1], &map], vec![]);
+    let second = call.step().outputs[1];
+    call.emitter.names[second] = Some(positions);
+    call.is(results[0].clone())
 }
 
 pub(super) fn average_pool(call: &mut Call<'_>) -> Done {
