@@ -8,7 +8,7 @@ use convnet::nn::Parameter;
 use convnet::optim::{
     Adadelta, Adagrad, Adam, AdamW, Anneal, ChainedLr, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, Lamb,
     LambdaLr, Lars, LinearWarmup, Lion, LrSchedule, MultiStepLr, NAdam, OneCycleLr, Optimizer, OptimizerState, PlateauMode, PolynomialLr,
-    RAdam, ReduceLrOnPlateau, RmsProp, SequentialLr, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_value,
+    RAdam, ReduceLrOnPlateau, RmsProp, SequentialLr, Sgd, StepLr, ThresholdMode, clip_grad_norm, clip_grad_norm_with, clip_grad_value,
 };
 use convnet::{Element, Tensor};
 use serde_json::Value;
@@ -88,6 +88,13 @@ impl Problem {
         error.mul(&error).unwrap().sum(..).unwrap() * 0.1
     }
 
+    /// The gradients that the optimiser of this name takes: those of the negative loss where it
+    /// maximises.
+    fn gradients(&self, name: &str) -> Gradients {
+        let loss = self.loss();
+        if name.ends_with("maximize") { loss.neg().backward().unwrap() } else { loss.backward().unwrap() }
+    }
+
     fn values<T: Real>(&self) -> BTreeMap<&'static str, Vec<f64>> {
         self.parameters.iter().map(|(&name, p)| (name, p.tensor().to_vec::<T>().unwrap().into_iter().map(T::wide).collect())).collect()
     }
@@ -118,9 +125,10 @@ fn optimizer(name: &str, problem: &Problem) -> (Box<dyn Optimizer>, bool) {
             // Setters before and after the group: the order must not matter.
             Box::new(Sgd::new(weights, 0.03).momentum(0.9).group(others, own).weight_decay(0.01))
         }),
+        "sgd_maximize" => Box::new(Sgd::new(p, 0.02).momentum(0.9).weight_decay(0.01).maximize(true)),
         "sgd_one_cycle" => return (Box::new(Sgd::new(p, 0.1).momentum(0.9)), true),
         "adam" => Box::new(Adam::new(p, 0.01)),
-        "adam_decay" => Box::new(Adam::new(p, 0.02).betas(0.8, 0.99).epsilon(1e-6).weight_decay(0.05)),
+        "adam_decay" => Box::new(Adam::new(p, 0.02).betas(0.8, 0.99).eps(1e-6).weight_decay(0.05)),
         "adam_amsgrad" => Box::new(Adam::new(p, 0.05).betas(0.9, 0.9).amsgrad(true)),
         "adam_groups" => two_groups(problem, |weights, others| {
             let adam = Adam::new(weights, 0.02).weight_decay(0.01);
@@ -129,29 +137,30 @@ fn optimizer(name: &str, problem: &Problem) -> (Box<dyn Optimizer>, bool) {
         "adam_one_cycle" => return (Box::new(Adam::new(p, 0.1)), true),
         "adamw" => Box::new(AdamW::new(p, 0.02)),
         "adamw_amsgrad" => Box::new(AdamW::new(p, 0.05).betas(0.85, 0.95).weight_decay(0.1).amsgrad(true)),
+        "adamw_maximize" => Box::new(AdamW::new(p, 0.02).weight_decay(0.1).maximize(true)),
         "rmsprop" => Box::new(RmsProp::new(p, 0.005)),
-        "rmsprop_alpha" => Box::new(RmsProp::new(p, 0.01).alpha(0.9).epsilon(1e-4).weight_decay(0.01)),
-        "rmsprop_centered" => Box::new(RmsProp::new(p, 0.002).alpha(0.95).epsilon(1e-3).centered(true)),
+        "rmsprop_alpha" => Box::new(RmsProp::new(p, 0.01).alpha(0.9).eps(1e-4).weight_decay(0.01)),
+        "rmsprop_centered" => Box::new(RmsProp::new(p, 0.002).alpha(0.95).eps(1e-3).centered(true)),
         "rmsprop_momentum" => Box::new(RmsProp::new(p, 0.001).momentum(0.9).weight_decay(1e-3)),
-        "rmsprop_all" => Box::new(RmsProp::new(p, 0.001).alpha(0.9).epsilon(1e-3).momentum(0.8).centered(true)),
+        "rmsprop_all" => Box::new(RmsProp::new(p, 0.001).alpha(0.9).eps(1e-3).momentum(0.8).centered(true)),
         "adagrad" => Box::new(Adagrad::new(p, 0.1)),
-        "adagrad_all" => Box::new(Adagrad::new(p, 0.2).learning_rate_decay(0.05).weight_decay(0.01).initial_accumulator(0.3).epsilon(1e-6)),
+        "adagrad_all" => Box::new(Adagrad::new(p, 0.2).learning_rate_decay(0.05).weight_decay(0.01).initial_accumulator(0.3).eps(1e-6)),
         "adagrad_groups" => two_groups(problem, |weights, others| {
             let adagrad = Adagrad::new(weights, 0.1).weight_decay(0.01);
             Box::new(adagrad.group(others, |o| (o.learning_rate, o.learning_rate_decay) = (0.02, 0.1)))
         }),
         "adadelta" => Box::new(Adadelta::new(p, 1.0)),
-        "adadelta_all" => Box::new(Adadelta::new(p, 2.0).rho(0.8).epsilon(1e-4).weight_decay(0.01)),
+        "adadelta_all" => Box::new(Adadelta::new(p, 2.0).rho(0.8).eps(1e-4).weight_decay(0.01)),
         "nadam" => Box::new(NAdam::new(p, 0.02)),
-        "nadam_decay" => Box::new(NAdam::new(p, 0.01).betas(0.8, 0.99).epsilon(1e-6).weight_decay(0.05).momentum_decay(0.02)),
+        "nadam_decay" => Box::new(NAdam::new(p, 0.01).betas(0.8, 0.99).eps(1e-6).weight_decay(0.05).momentum_decay(0.02)),
         "nadam_decoupled" => Box::new(NAdam::new(p, 0.02).weight_decay(0.05).decoupled_weight_decay(true)),
         "nadam_one_cycle" => return (Box::new(NAdam::new(p, 0.1)), true),
         "radam" => Box::new(RAdam::new(p, 0.02)),
-        "radam_decay" => Box::new(RAdam::new(p, 0.02).betas(0.8, 0.9).epsilon(1e-5).weight_decay(0.05)),
+        "radam_decay" => Box::new(RAdam::new(p, 0.02).betas(0.8, 0.9).eps(1e-5).weight_decay(0.05)),
         "radam_decoupled" => Box::new(RAdam::new(p, 0.02).weight_decay(0.05).decoupled_weight_decay(true)),
         "lamb" => Box::new(Lamb::new(p, 0.02)),
         "lamb_all" => {
-            let lamb = Lamb::new(p, 0.02).betas(0.8, 0.99).epsilon(1e-4).weight_decay(0.1).max_grad_norm(0.2);
+            let lamb = Lamb::new(p, 0.02).betas(0.8, 0.99).eps(1e-4).weight_decay(0.1).max_grad_norm(0.2);
             Box::new(lamb.trust_clip(true).always_adapt(true))
         }
         "lamb_decoupled" => Box::new(Lamb::new(p, 0.01).weight_decay(0.1).max_grad_norm(f64::INFINITY).decoupled_weight_decay(true)),
@@ -162,7 +171,7 @@ fn optimizer(name: &str, problem: &Problem) -> (Box<dyn Optimizer>, bool) {
         "lars" => Box::new(Lars::new(p, 0.1)),
         "lars_decay" => Box::new(Lars::new(p, 1.0).momentum(0.9).weight_decay(0.01).trust_coefficient(0.01)),
         "lars_all" => {
-            let lars = Lars::new(p, 0.05).momentum(0.8).nesterov(true).trust_coefficient(0.2).epsilon(1e-4);
+            let lars = Lars::new(p, 0.05).momentum(0.8).nesterov(true).trust_coefficient(0.2).eps(1e-4);
             Box::new(lars.trust_clip(true).always_adapt(true))
         }
         "lars_groups" => two_groups(problem, |weights, others| {
@@ -196,9 +205,8 @@ fn follow<T: Real>(tolerance: f64) {
         let mut schedule = cycled.then(|| OneCycleLr::new(0.1, STEPS as u64).attach(&mut *optimizer).unwrap());
         let mut losses = vec![];
         for _ in 0..STEPS {
-            let loss = problem.loss();
-            losses.push(loss.item::<T>().unwrap().wide());
-            optimizer.step(&loss.backward().unwrap()).unwrap();
+            losses.push(problem.loss().item::<T>().unwrap().wide());
+            optimizer.step(&problem.gradients(name)).unwrap();
             if let Some(schedule) = &mut schedule {
                 schedule.step(&mut *optimizer).unwrap();
             }
@@ -254,7 +262,7 @@ fn every_optimiser_continues_with_the_same_bits_after_a_round_trip_of_its_state(
                         assert_eq!(schedule.steps(), 13);
                     }
                 }
-                current.step(&problem.loss().backward().unwrap()).unwrap();
+                current.step(&problem.gradients(name)).unwrap();
                 if let Some(schedule) = &mut schedule {
                     schedule.step(&mut *current).unwrap();
                 }
@@ -263,6 +271,53 @@ fn every_optimiser_continues_with_the_same_bits_after_a_round_trip_of_its_state(
         };
         assert_eq!(run(true), run(false), "{name}");
     }
+}
+
+#[test]
+fn every_optimiser_maximises_what_it_would_minimise_with_the_opposite_sign() {
+    type Build = fn(Vec<Parameter>, bool) -> Box<dyn Optimizer>;
+    let builds: [Build; 11] = [
+        |p, maximize| Box::new(Sgd::new(p, 0.1).weight_decay(0.1).maximize(maximize)),
+        |p, maximize| Box::new(Adam::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(AdamW::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(NAdam::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(RAdam::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(RmsProp::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(Adagrad::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(Adadelta::new(p, 1.0).maximize(maximize)),
+        |p, maximize| Box::new(Lamb::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(Lars::new(p, 0.1).maximize(maximize)),
+        |p, maximize| Box::new(Lion::new(p, 0.1).maximize(maximize)),
+    ];
+    for build in builds {
+        let run = |maximize: bool| {
+            let problem = Problem::new::<f64>();
+            let mut optimizer = build(problem.all(), maximize);
+            for _ in 0..3 {
+                let loss = if maximize { problem.loss().neg() } else { problem.loss() };
+                optimizer.step(&loss.backward().unwrap()).unwrap();
+            }
+            problem.bits()
+        };
+        let name = build(vec![], true).state().iter().next().expect("options").0.to_string();
+        assert_eq!(run(true), run(false), "{name}");
+    }
+}
+
+#[test]
+fn snapshots_of_earlier_versions_load() {
+    let problem = Problem::new::<f64>();
+    let mut adam = Adam::new(problem.all(), 0.01).eps(1e-3);
+    adam.step(&problem.loss().backward().unwrap()).unwrap();
+    let earlier: OptimizerState = adam.state().into_iter().filter(|(name, _)| !name.ends_with("maximize")).collect();
+    let earlier: OptimizerState = earlier.into_iter().map(|(name, value)| (name.replace(".eps", ".epsilon"), value)).collect();
+    assert!(earlier.get("adam.group.0.epsilon").is_some());
+    let mut other = Adam::new(problem.all(), 0.5).maximize(true);
+    other.load_state(&earlier).unwrap();
+    assert_eq!(other.options(0), adam.options(0));
+    // It has to be there under one of its names.
+    let without = earlier.into_iter().filter(|(name, _)| !name.ends_with("epsilon")).collect();
+    assert!(other.load_state(&without).unwrap_err().to_string().contains("adam.group.0.eps is missing"));
 }
 
 #[test]
@@ -361,7 +416,7 @@ fn options_out_of_range_are_errors_of_the_step() {
     for bad in [-1e-3, f64::NAN] {
         check("weight decay", &|p| Box::new(Sgd::new(p, 0.1).weight_decay(bad)));
         check("weight decay", &|p| Box::new(AdamW::new(p, 0.1).weight_decay(bad)));
-        check("epsilon", &|p| Box::new(Adam::new(p, 0.1).epsilon(bad)));
+        check("eps", &|p| Box::new(Adam::new(p, 0.1).eps(bad)));
         check("momentum decay", &|p| Box::new(NAdam::new(p, 0.1).momentum_decay(bad)));
         check("largest norm", &|p| Box::new(Lamb::new(p, 0.1).max_grad_norm(bad)));
         check("trust coefficient", &|p| Box::new(Lars::new(p, 0.1).trust_coefficient(bad)));
@@ -507,7 +562,7 @@ fn plateau(name: &str) -> ReduceLrOnPlateau {
         "max_relative" => {
             plateau.mode(PlateauMode::Max).factor(0.5).patience(4).threshold(0.1, ThresholdMode::Relative).min_learning_rate(0.015)
         }
-        "min_absolute" => plateau.patience(1).threshold(0.01, ThresholdMode::Absolute).cooldown(1).epsilon(1e-4),
+        "min_absolute" => plateau.patience(1).threshold(0.01, ThresholdMode::Absolute).cooldown(1).eps(1e-4),
         _ => panic!("the fixture has a plateau {name} that is not built here"),
     }
 }
@@ -712,10 +767,16 @@ fn check_clipped(name: &str, problem: &Problem, grads: &Gradients) {
 
 #[test]
 fn clipping_follows_pytorch() {
-    for (name, limit) in [("norm_small", 0.5), ("norm_large", 1e3)] {
+    let infinite = f64::INFINITY;
+    let cases =
+        [("norm_small", 0.5, 2.0), ("norm_large", 1e3, 2.0), ("norm_1", 0.5, 1.0), ("norm_3.5", 0.2, 3.5), ("norm_inf", 0.1, infinite)];
+    for (name, limit, p) in cases {
         let problem = Problem::new::<f64>();
         let mut grads = problem.loss().backward().unwrap();
-        let norm = clip_grad_norm(&problem.all(), &mut grads, limit).unwrap();
+        let norm = match p {
+            2.0 => clip_grad_norm(&problem.all(), &mut grads, limit).unwrap(),
+            _ => clip_grad_norm_with(&problem.all(), &mut grads, limit, p).unwrap(),
+        };
         assert_close(name, &[norm], &[FIXTURE["clip"][name]["norm"].as_f64().unwrap()], 1e-12);
         check_clipped(name, &problem, &grads);
     }
@@ -756,4 +817,15 @@ fn clipping_treats_gradients_that_are_not_finite_as_pytorch_does() {
         assert!(clip_grad_value(&[], &mut grads, bad).unwrap_err().to_string().contains("limit"));
     }
     assert_eq!(clip_grad_norm(&[], &mut grads, 1.0).unwrap(), 0.0);
+    for p in [0.0, -1.0, f64::NAN] {
+        assert!(clip_grad_norm_with(&[], &mut grads, 1.0, p).unwrap_err().to_string().contains("p must be above 0"));
+    }
+    // Powers that overflow, and what is no number.
+    let w = Parameter::new(Tensor::zeros([3]));
+    let leaf = w.tensor();
+    for (values, p, expected) in [([3e30f32, 4e30, 0.0], 100.0, 4e30), ([1.0, f32::NAN, 2.0], 3.0, f64::NAN), ([0.0; 3], 3.0, 0.0)] {
+        grads.insert(&leaf, Tensor::from_slice(&values, [3]).unwrap());
+        let norm = clip_grad_norm_with(std::slice::from_ref(&w), &mut grads, 1.0, p).unwrap();
+        assert!(norm.is_nan() && expected.is_nan() || approx::relative_eq!(norm, expected, max_relative = 1e-6), "{norm} of {values:?}");
+    }
 }

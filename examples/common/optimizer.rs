@@ -45,7 +45,7 @@ pub struct OptimizerOptions {
     pub betas: Vec<f64>,
     /// Added to denominators [default: the optimiser's]
     #[arg(long)]
-    pub epsilon: Option<f64>,
+    pub eps: Option<f64>,
     /// Adam with the largest average so far
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub amsgrad: bool,
@@ -66,7 +66,7 @@ impl OptimizerOptions {
     pub fn build(&self, model: &dyn Module) -> Result<Box<dyn Optimizer>> {
         let groups = self.groups(model)?;
         let (lr, decay, momentum) = (self.lr, self.weight_decay, self.momentum);
-        let epsilon = |usual: f64| self.epsilon.unwrap_or(usual);
+        let eps = |usual: f64| self.eps.unwrap_or(usual);
         let betas = |usual: f64| match self.betas[..] {
             [] => Ok((0.9, usual)),
             [first, second] => Ok((first, second)),
@@ -86,15 +86,15 @@ impl OptimizerOptions {
         let (b1, b2) = betas(if self.optimizer == Algorithm::Lion { 0.99 } else { 0.999 })?;
         Ok(match self.optimizer {
             Algorithm::Sgd => grouped!(Sgd::new([], lr).momentum(momentum).nesterov(self.nesterov)),
-            Algorithm::Adam => grouped!(Adam::new([], lr).betas(b1, b2).epsilon(epsilon(1e-8)).amsgrad(self.amsgrad)),
-            Algorithm::Adamw => grouped!(AdamW::new([], lr).betas(b1, b2).epsilon(epsilon(1e-8)).amsgrad(self.amsgrad)),
-            Algorithm::Nadam => grouped!(NAdam::new([], lr).betas(b1, b2).epsilon(epsilon(1e-8))),
-            Algorithm::Radam => grouped!(RAdam::new([], lr).betas(b1, b2).epsilon(epsilon(1e-8))),
-            Algorithm::Rmsprop => grouped!(RmsProp::new([], lr).momentum(momentum).epsilon(epsilon(1e-8))),
-            Algorithm::Adagrad => grouped!(Adagrad::new([], lr).epsilon(epsilon(1e-10))),
-            Algorithm::Adadelta => grouped!(Adadelta::new([], lr).epsilon(epsilon(1e-6))),
-            Algorithm::Lamb => grouped!(Lamb::new([], lr).betas(b1, b2).epsilon(epsilon(1e-6))),
-            Algorithm::Lars => grouped!(Lars::new([], lr).momentum(momentum).nesterov(self.nesterov).epsilon(epsilon(1e-8))),
+            Algorithm::Adam => grouped!(Adam::new([], lr).betas(b1, b2).eps(eps(1e-8)).amsgrad(self.amsgrad)),
+            Algorithm::Adamw => grouped!(AdamW::new([], lr).betas(b1, b2).eps(eps(1e-8)).amsgrad(self.amsgrad)),
+            Algorithm::Nadam => grouped!(NAdam::new([], lr).betas(b1, b2).eps(eps(1e-8))),
+            Algorithm::Radam => grouped!(RAdam::new([], lr).betas(b1, b2).eps(eps(1e-8))),
+            Algorithm::Rmsprop => grouped!(RmsProp::new([], lr).momentum(momentum).eps(eps(1e-8))),
+            Algorithm::Adagrad => grouped!(Adagrad::new([], lr).eps(eps(1e-10))),
+            Algorithm::Adadelta => grouped!(Adadelta::new([], lr).eps(eps(1e-6))),
+            Algorithm::Lamb => grouped!(Lamb::new([], lr).betas(b1, b2).eps(eps(1e-6))),
+            Algorithm::Lars => grouped!(Lars::new([], lr).momentum(momentum).nesterov(self.nesterov).eps(eps(1e-8))),
             Algorithm::Lion => grouped!(Lion::new([], lr).betas(b1, b2)),
         })
     }

@@ -8,7 +8,7 @@ use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;
 
 /// Adadelta (Zeiler, 2012), as PyTorch's: the gradient is divided by the root of its running mean
-/// square and multiplied by that of the updates so far, `√(u + epsilon) / √(v + epsilon)`.
+/// square and multiplied by that of the updates so far, `√(u + eps) / √(v + eps)`.
 pub type Adadelta = GroupedOptimizer<AdadeltaOptions>;
 
 options! {
@@ -19,7 +19,7 @@ options! {
         /// The share of the mean squares that is kept in a step, in `[0, 1)`; 0.9 by default.
         rho: f64 = 0.9,
         /// Keeps the denominator from zero, and starts the updates; 1e-6 by default.
-        epsilon: f64 = 1e-6,
+        eps: f64 = 1e-6,
         /// The factor of the L2 penalty, at least 0; 0 by default.
         weight_decay: f64 = 0.0,
     }
@@ -32,7 +32,7 @@ impl UpdateRule for AdadeltaOptions {
     fn check(&self) -> Result<()> {
         check_range("adadelta", "learning rate", self.learning_rate, f64::INFINITY)?;
         check_range("adadelta", "rho", self.rho, 1.0)?;
-        check_range("adadelta", "epsilon", self.epsilon, f64::INFINITY)?;
+        check_range("adadelta", "eps", self.eps, f64::INFINITY)?;
         check_range("adadelta", "weight decay", self.weight_decay, f64::INFINITY)
     }
 
@@ -47,8 +47,8 @@ impl UpdateRule for AdadeltaOptions {
         gradient: &[T],
         [square, delta, _]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
-        let &AdadeltaOptions { learning_rate, rho, epsilon, weight_decay } = self;
-        update(optim::Adadelta { learning_rate, rho, epsilon, weight_decay }, parameter, gradient, [square, delta]);
+        let &AdadeltaOptions { learning_rate, rho, eps, weight_decay, .. } = self;
+        update(optim::Adadelta { learning_rate, rho, eps, weight_decay }, parameter, gradient, [square, delta]);
         Ok(())
     }
 }

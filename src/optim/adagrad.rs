@@ -8,7 +8,7 @@ use crate::kernels::optim::{self, update};
 use crate::kernels::runtime::simd::Real;
 
 /// Adagrad (Duchi et al., 2011), as PyTorch's: the gradient is divided by the root of the sum of
-/// all its squares so far, plus epsilon.
+/// all its squares so far, plus eps.
 ///
 /// Step `t` (from 1) has the learning rate `learning_rate / (1 + (t - 1) · learning_rate_decay)`.
 pub type Adagrad = GroupedOptimizer<AdagradOptions>;
@@ -26,7 +26,7 @@ options! {
         /// gradient of a parameter.
         initial_accumulator: f64 = 0.0,
         /// Keeps the denominator from zero; 1e-10 by default.
-        epsilon: f64 = 1e-10,
+        eps: f64 = 1e-10,
     }
 }
 
@@ -39,7 +39,7 @@ impl UpdateRule for AdagradOptions {
         check_range("adagrad", "learning rate decay", self.learning_rate_decay, f64::INFINITY)?;
         check_range("adagrad", "weight decay", self.weight_decay, f64::INFINITY)?;
         check_range("adagrad", "initial accumulator", self.initial_accumulator, f64::INFINITY)?;
-        check_range("adagrad", "epsilon", self.epsilon, f64::INFINITY)
+        check_range("adagrad", "eps", self.eps, f64::INFINITY)
     }
 
     fn needs(&self) -> [bool; MAX_SLOTS] {
@@ -58,7 +58,7 @@ impl UpdateRule for AdagradOptions {
         [sum, ..]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
         let learning_rate = self.learning_rate / (1.0 + (progress.step as f64 - 1.0) * self.learning_rate_decay);
-        let rule = optim::Adagrad { learning_rate, weight_decay: self.weight_decay, epsilon: self.epsilon };
+        let rule = optim::Adagrad { learning_rate, weight_decay: self.weight_decay, eps: self.eps };
         update(rule, parameter, gradient, [sum]);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::kernels::runtime::simd::Real;
 /// Adam (Kingma & Ba, 2015), as PyTorch's; weight decay is an L2 penalty, added to the gradient.
 ///
 /// With `m` and `v` the running means of the gradient and its square, both corrected for starting
-/// at zero: `p ← p - learning_rate · m / (√v + epsilon)`. AMSGrad (Reddi et al., 2018) uses the
+/// at zero: `p ← p - learning_rate · m / (√v + eps)`. AMSGrad (Reddi et al., 2018) uses the
 /// largest `v` so far.
 pub type Adam = GroupedOptimizer<AdamOptions<false>>;
 
@@ -28,7 +28,7 @@ options! {
         /// default.
         betas: [f64; 2] = [0.9, 0.999],
         /// Keeps the denominator from zero; 1e-8 by default.
-        epsilon: f64 = 1e-8,
+        eps: f64 = 1e-8,
         /// The weight decay, at least 0; 0 by default for [`Adam`], 0.01 for [`AdamW`].
         weight_decay: f64 = if DECOUPLED { 0.01 } else { 0.0 },
         /// Whether to use the largest second moment so far.
@@ -41,7 +41,7 @@ impl<const DECOUPLED: bool> UpdateRule for AdamOptions<DECOUPLED> {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        check_moments(Self::NAME, self.learning_rate, self.betas, self.epsilon, self.weight_decay)
+        check_moments(Self::NAME, self.learning_rate, self.betas, self.eps, self.weight_decay)
     }
 
     fn needs(&self) -> [bool; MAX_SLOTS] {
@@ -59,15 +59,15 @@ impl<const DECOUPLED: bool> UpdateRule for AdamOptions<DECOUPLED> {
         gradient: &[T],
         [m, v, largest]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
-        let &AdamOptions { learning_rate, betas, epsilon, weight_decay, amsgrad } = self;
+        let &AdamOptions { learning_rate, betas, eps, weight_decay, amsgrad, .. } = self;
         let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powf(progress.step as f64));
         let (step_size, unbias) = (learning_rate / correction1, 1.0 / correction2.sqrt());
         let (shrink, weight_decay) = if DECOUPLED { (1.0 - learning_rate * weight_decay, 0.0) } else { (1.0, weight_decay) };
         if amsgrad {
-            let rule = optim::Adam::<true> { step_size, shrink, weight_decay, betas, unbias, epsilon };
+            let rule = optim::Adam::<true> { step_size, shrink, weight_decay, betas, unbias, eps };
             update(rule, parameter, gradient, [m, v, largest]);
         } else {
-            let rule = optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias, epsilon };
+            let rule = optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias, eps };
             update(rule, parameter, gradient, [m, v]);
         }
         Ok(())

@@ -25,7 +25,7 @@ options! {
         /// default.
         betas: [f64; 2] = [0.9, 0.999],
         /// Keeps the denominator from zero; 1e-6 by default.
-        epsilon: f64 = 1e-6,
+        eps: f64 = 1e-6,
         /// The weight decay, at least 0; 0.01 by default.
         weight_decay: f64 = 0.01,
         /// The largest norm of all gradients together, above 0; infinity does not limit it.
@@ -45,7 +45,7 @@ impl UpdateRule for LambOptions {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        check_moments("lamb", self.learning_rate, self.betas, self.epsilon, self.weight_decay)?;
+        check_moments("lamb", self.learning_rate, self.betas, self.eps, self.weight_decay)?;
         if self.max_grad_norm > 0.0 {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl UpdateRule for LambOptions {
         gradient: &[T],
         [m, v, _]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
-        let &LambOptions { learning_rate, betas, epsilon, weight_decay, .. } = self;
+        let &LambOptions { learning_rate, betas, eps, weight_decay, .. } = self;
         let mut direction = Buffer::<T>::try_uncleared(parameter.len())?;
         let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powf(progress.step as f64));
         let decoupled = self.decoupled_weight_decay;
@@ -80,7 +80,7 @@ impl UpdateRule for LambOptions {
             betas,
             unbias_first: 1.0 / correction1,
             unbias: 1.0 / correction2.sqrt(),
-            epsilon,
+            eps,
             shrink: if decoupled { 1.0 - learning_rate * weight_decay } else { 1.0 },
             weight_decay: if decoupled { 0.0 } else { weight_decay },
         };

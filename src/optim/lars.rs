@@ -8,7 +8,7 @@ use crate::kernels::optim::{self, norm, update};
 use crate::kernels::runtime::simd::Real;
 
 /// LARS (You et al., 2017), as timm's: gradient descent whose step is scaled for each parameter by
-/// the trust ratio `trust_coefficient · ‖p‖ / (‖g‖ + weight_decay · ‖p‖ + epsilon)`, for large
+/// the trust ratio `trust_coefficient · ‖p‖ / (‖g‖ + weight_decay · ‖p‖ + eps)`, for large
 /// batches.
 ///
 /// Without weight decay the ratio is 1, unless [`always_adapt`](Lars::always_adapt) is set; so that
@@ -32,7 +32,7 @@ options! {
         /// The factor of the trust ratio, at least 0; 0.001 by default.
         trust_coefficient: f64 = 0.001,
         /// Keeps the denominator from zero; 1e-8 by default.
-        epsilon: f64 = 1e-8,
+        eps: f64 = 1e-8,
         /// Whether the step is at most a plain one (LARC).
         trust_clip: bool = false,
         /// Whether parameters without weight decay are scaled too.
@@ -48,7 +48,7 @@ impl UpdateRule for LarsOptions {
         check_range("lars", "learning rate", self.learning_rate, f64::INFINITY)?;
         check_range("lars", "weight decay", self.weight_decay, f64::INFINITY)?;
         check_range("lars", "the trust coefficient", self.trust_coefficient, f64::INFINITY)?;
-        check_range("lars", "epsilon", self.epsilon, f64::INFINITY)?;
+        check_range("lars", "eps", self.eps, f64::INFINITY)?;
         check_velocity("lars", self.momentum, self.dampening, self.nesterov)
     }
 
@@ -88,7 +88,7 @@ impl LarsOptions {
         if !(parameter > 0.0 && gradient > 0.0) {
             return if self.trust_clip { (1.0 / self.learning_rate).min(1.0) } else { 1.0 };
         }
-        let ratio = self.trust_coefficient * parameter / (gradient + parameter * self.weight_decay + self.epsilon);
+        let ratio = self.trust_coefficient * parameter / (gradient + parameter * self.weight_decay + self.eps);
         if self.trust_clip { (ratio / self.learning_rate).min(1.0) } else { ratio }
     }
 }

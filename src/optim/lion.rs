@@ -46,7 +46,7 @@ impl UpdateRule for LionOptions {
     }
 
     fn update<T: Real>(&self, _: &mut Progress, parameter: &mut [T], gradient: &[T], [mean, ..]: [&mut [T]; MAX_SLOTS]) -> Result<()> {
-        let &LionOptions { learning_rate, betas, weight_decay } = self;
+        let &LionOptions { learning_rate, betas, weight_decay, .. } = self;
         let rule = optim::Lion { learning_rate, shrink: 1.0 - learning_rate * weight_decay, betas };
         update(rule, parameter, gradient, [mean]);
         Ok(())

@@ -40,7 +40,7 @@ mod update_rule;
 pub use adadelta::{Adadelta, AdadeltaOptions};
 pub use adagrad::{Adagrad, AdagradOptions};
 pub use adam::{Adam, AdamOptions, AdamW};
-pub use clip::{clip_grad_norm, clip_grad_value};
+pub use clip::{clip_grad_norm, clip_grad_norm_with, clip_grad_value};
 pub use lamb::{Lamb, LambOptions};
 pub use lars::{Lars, LarsOptions};
 pub use lion::{Lion, LionOptions};
@@ -166,11 +166,11 @@ impl<O: Optimizer + ?Sized> Optimizer for Box<O> {
 }
 
 /// Checks the options that Adam and its variants share.
-pub(crate) fn check_moments(op: &'static str, learning_rate: f64, betas: [f64; 2], epsilon: f64, weight_decay: f64) -> Result<()> {
+pub(crate) fn check_moments(op: &'static str, learning_rate: f64, betas: [f64; 2], eps: f64, weight_decay: f64) -> Result<()> {
     check_range(op, "learning rate", learning_rate, f64::INFINITY)?;
     check_range(op, "the first beta", betas[0], 1.0)?;
     check_range(op, "the second beta", betas[1], 1.0)?;
-    check_range(op, "epsilon", epsilon, f64::INFINITY)?;
+    check_range(op, "eps", eps, f64::INFINITY)?;
     check_range(op, "weight decay", weight_decay, f64::INFINITY)
 }
 

@@ -20,7 +20,7 @@ options! {
         /// default.
         betas: [f64; 2] = [0.9, 0.999],
         /// Keeps the denominator from zero; 1e-8 by default.
-        epsilon: f64 = 1e-8,
+        eps: f64 = 1e-8,
         /// The weight decay, at least 0; 0 by default.
         weight_decay: f64 = 0.0,
         /// How fast the first beta rises, at least 0; 4e-3 by default.
@@ -38,7 +38,7 @@ impl UpdateRule for NAdamOptions {
     const NUMBER: Option<&'static str> = Some("mu_product");
 
     fn check(&self) -> Result<()> {
-        check_moments("nadam", self.learning_rate, self.betas, self.epsilon, self.weight_decay)?;
+        check_moments("nadam", self.learning_rate, self.betas, self.eps, self.weight_decay)?;
         check_range("nadam", "momentum decay", self.momentum_decay, f64::INFINITY)
     }
 
@@ -57,7 +57,7 @@ impl UpdateRule for NAdamOptions {
         gradient: &[T],
         [m, v, _]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
-        let &NAdamOptions { learning_rate, betas, epsilon, weight_decay, momentum_decay, decoupled_weight_decay } = self;
+        let &NAdamOptions { learning_rate, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay, .. } = self;
         let step = progress.step as f64;
         let momentum = |step: f64| betas[0] * (1.0 - 0.5 * 0.96f64.powf(step * momentum_decay));
         let (now, next) = (momentum(step), momentum(step + 1.0));
@@ -70,7 +70,7 @@ impl UpdateRule for NAdamOptions {
             weight_decay,
             betas,
             unbias: 1.0 / (1.0 - betas[1].powf(step)).sqrt(),
-            epsilon,
+            eps,
         };
         update(rule, parameter, gradient, [m, v]);
         Ok(())

@@ -20,7 +20,7 @@ options! {
         /// default.
         betas: [f64; 2] = [0.9, 0.999],
         /// Keeps the denominator from zero; 1e-8 by default.
-        epsilon: f64 = 1e-8,
+        eps: f64 = 1e-8,
         /// The weight decay, at least 0; 0 by default.
         weight_decay: f64 = 0.0,
         /// Whether the parameter shrinks by `learning_rate · weight_decay` first, instead of an L2
@@ -34,7 +34,7 @@ impl UpdateRule for RAdamOptions {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<()> {
-        check_moments("radam", self.learning_rate, self.betas, self.epsilon, self.weight_decay)
+        check_moments("radam", self.learning_rate, self.betas, self.eps, self.weight_decay)
     }
 
     fn needs(&self) -> [bool; MAX_SLOTS] {
@@ -52,7 +52,7 @@ impl UpdateRule for RAdamOptions {
         gradient: &[T],
         [m, v, _]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
-        let &RAdamOptions { learning_rate, betas, epsilon, weight_decay, decoupled_weight_decay } = self;
+        let &RAdamOptions { learning_rate, betas, eps, weight_decay, decoupled_weight_decay, .. } = self;
         let step = progress.step as f64;
         let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powf(step));
         let (shrink, weight_decay) = if decoupled_weight_decay { (1.0 - learning_rate * weight_decay, 0.0) } else { (1.0, weight_decay) };
@@ -63,10 +63,10 @@ impl UpdateRule for RAdamOptions {
         let rule = if length > 5.0 {
             let known = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length);
             let step_size = step_size * (correction2 * known).sqrt();
-            optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias: 1.0, epsilon }
+            optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias: 1.0, eps }
         } else {
             // A denominator of 1.
-            optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias: 0.0, epsilon: 1.0 }
+            optim::Adam::<false> { step_size, shrink, weight_decay, betas, unbias: 0.0, eps: 1.0 }
         };
         update(rule, parameter, gradient, [m, v]);
         Ok(())

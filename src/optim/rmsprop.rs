@@ -10,7 +10,7 @@ use crate::kernels::runtime::simd::Real;
 /// RMSprop (Hinton's Coursera lecture 6e, 2012; centered: Graves, 2013), as PyTorch's.
 ///
 /// The gradient is divided by the root of its running mean square (of its running variance when
-/// centered) plus epsilon; with momentum, the quotients go through a velocity.
+/// centered) plus eps; with momentum, the quotients go through a velocity.
 pub type RmsProp = GroupedOptimizer<RmsPropOptions>;
 
 options! {
@@ -21,7 +21,7 @@ options! {
         /// The share of the mean square that is kept in a step, in `[0, 1)`; 0.99 by default.
         alpha: f64 = 0.99,
         /// Keeps the denominator from zero; 1e-8 by default.
-        epsilon: f64 = 1e-8,
+        eps: f64 = 1e-8,
         /// The factor of the L2 penalty, at least 0; 0 by default.
         weight_decay: f64 = 0.0,
         /// The share of the velocity that is kept in a step, in `[0, 1)`; 0, the default, keeps
@@ -39,7 +39,7 @@ impl UpdateRule for RmsPropOptions {
     fn check(&self) -> Result<()> {
         check_range("rmsprop", "learning rate", self.learning_rate, f64::INFINITY)?;
         check_range("rmsprop", "alpha", self.alpha, 1.0)?;
-        check_range("rmsprop", "epsilon", self.epsilon, f64::INFINITY)?;
+        check_range("rmsprop", "eps", self.eps, f64::INFINITY)?;
         check_range("rmsprop", "weight decay", self.weight_decay, f64::INFINITY)?;
         check_range("rmsprop", "momentum", self.momentum, 1.0)
     }
@@ -71,7 +71,7 @@ impl UpdateRule for RmsPropOptions {
 
 impl RmsPropOptions {
     fn rule<const CENTERED: bool, const MOMENTUM: bool>(&self) -> optim::RmsProp<CENTERED, MOMENTUM> {
-        let &RmsPropOptions { learning_rate, alpha, epsilon, weight_decay, momentum, .. } = self;
-        optim::RmsProp { learning_rate, weight_decay, alpha, epsilon, momentum }
+        let &RmsPropOptions { learning_rate, alpha, eps, weight_decay, momentum, .. } = self;
+        optim::RmsProp { learning_rate, weight_decay, alpha, eps, momentum }
     }
 }

@@ -56,7 +56,7 @@ impl UpdateRule for SgdOptions {
         gradient: &[T],
         [velocity, ..]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
-        let &SgdOptions { learning_rate, momentum, dampening, nesterov, weight_decay } = self;
+        let &SgdOptions { learning_rate, momentum, dampening, nesterov, weight_decay, .. } = self;
         let gain = if progress.fresh { 1.0 } else { 1.0 - dampening };
         if momentum == 0.0 {
             update(optim::Sgd::<false> { learning_rate, weight_decay, momentum, gain, nesterov }, parameter, gradient, []);

@@ -88,6 +88,10 @@ impl<'a> Reader<'a> {
         Ok(Reader { entries })
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
     pub(super) fn optional(&mut self, name: &str) -> Option<&'a Tensor> {
         self.entries.remove(name)
     }

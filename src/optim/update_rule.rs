@@ -25,12 +25,22 @@ macro_rules! options {
             /// The learning rate, at least 0.
             pub learning_rate: f64,
             $($(#[$doc])* pub $name: $kind,)*
+            /// Whether the loss is to grow: gradients count with the opposite sign; false by
+            /// default.
+            pub maximize: bool,
         }
 
         impl $(<const $form: bool>)? $crate::optim::GroupedOptimizer<$options $(<$form>)?> {
             $(#[$of_new])*
             pub fn new(parameters: impl IntoIterator<Item = $crate::nn::Parameter>, learning_rate: f64) -> Self {
-                Self::with_options(parameters, $options { learning_rate, $($name: $default,)* })
+                Self::with_options(parameters, $options { learning_rate, $($name: $default,)* maximize: false })
+            }
+
+            /// Sets `maximize`: whether the loss is to grow. Gradients then count with the opposite
+            /// sign; weight decay still makes weights smaller.
+            #[must_use]
+            pub fn maximize(self, maximize: bool) -> Self {
+                self.set(|options| options.maximize = maximize)
             }
 
             $($crate::optim::update_rule::options! { @setter $(#[$doc])* $name $kind })*
@@ -44,6 +54,11 @@ macro_rules! options {
             fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64)) {
                 visitor("learning_rate", &mut self.learning_rate);
                 $($crate::optim::update_rule::options! { @visit self visitor $name $kind })*
+                $crate::optim::update_rule::options! { @visit self visitor maximize bool }
+            }
+
+            fn maximize(&self) -> bool {
+                self.maximize
             }
         }
     };
@@ -102,6 +117,8 @@ pub struct Progress {
 pub trait Options {
     /// Returns the learning rate.
     fn learning_rate(&mut self) -> &mut f64;
+    /// Returns whether gradients count with the opposite sign.
+    fn maximize(&self) -> bool;
     /// Calls the visitor with each option and its name; flags are 0 and 1.
     fn visit(&mut self, visitor: &mut dyn FnMut(&'static str, &mut f64));
 }

@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn vectors_tails_and_tasks_agree_with_single_elements() {
-        let rule = Adam::<true> { step_size: 0.1, shrink: 0.99, weight_decay: 0.01, betas: [0.9, 0.99], unbias: 1.5, epsilon: 1e-8 };
+        let rule = Adam::<true> { step_size: 0.1, shrink: 0.99, weight_decay: 0.01, betas: [0.9, 0.99], unbias: 1.5, eps: 1e-8 };
         for total in [0, 1, 7, 32, 101, 2 * GRAIN + 17] {
             let number = |i: usize| (i * 7919 % 1013) as f32 / 500.0 - 1.0;
             let gradient: Vec<f32> = (0..total).map(number).collect();

@@ -41,7 +41,7 @@ pub struct Adam<const AMSGRAD: bool> {
     pub betas: [f64; 2],
     /// The reciprocal of the square root of the second moment's bias correction.
     pub unbias: f64,
-    pub epsilon: f64,
+    pub eps: f64,
 }
 
 impl<const AMSGRAD: bool, const N: usize> Update<N> for Adam<AMSGRAD> {
@@ -60,7 +60,7 @@ impl<const AMSGRAD: bool, const N: usize> Update<N> for Adam<AMSGRAD> {
             scale = if state[2] >= second { state[2] } else { second };
             state[2] = scale;
         }
-        p - T::of(self.step_size) * first / (scale.sqrt() * T::of(self.unbias) + T::of(self.epsilon))
+        p - T::of(self.step_size) * first / (scale.sqrt() * T::of(self.unbias) + T::of(self.eps))
     }
 }
 
@@ -71,7 +71,7 @@ pub struct RmsProp<const CENTERED: bool, const MOMENTUM: bool> {
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub alpha: f64,
-    pub epsilon: f64,
+    pub eps: f64,
     pub momentum: f64,
 }
 
@@ -88,7 +88,7 @@ impl<const CENTERED: bool, const MOMENTUM: bool, const N: usize> Update<N> for R
             state[1] = state[1] + fresh * (g - state[1]);
             square -= state[1] * state[1];
         }
-        let mut step = g / (square.sqrt() + T::of(self.epsilon));
+        let mut step = g / (square.sqrt() + T::of(self.eps));
         if MOMENTUM {
             step = T::of(self.momentum) * state[N - 1] + step;
             state[N - 1] = step;
@@ -102,7 +102,7 @@ impl<const CENTERED: bool, const MOMENTUM: bool, const N: usize> Update<N> for R
 pub struct Adagrad {
     pub learning_rate: f64,
     pub weight_decay: f64,
-    pub epsilon: f64,
+    pub eps: f64,
 }
 
 impl Update<1> for Adagrad {
@@ -112,7 +112,7 @@ impl Update<1> for Adagrad {
     fn apply<T: Real>(self, p: T, g: T, state: &mut [T; 1]) -> T {
         let g = g + T::of(self.weight_decay) * p;
         state[0] += g * g;
-        p - T::of(self.learning_rate) * g / (state[0].sqrt() + T::of(self.epsilon))
+        p - T::of(self.learning_rate) * g / (state[0].sqrt() + T::of(self.eps))
     }
 }
 
@@ -136,7 +136,7 @@ impl Update<0> for Blend {
 pub struct Adadelta {
     pub learning_rate: f64,
     pub rho: f64,
-    pub epsilon: f64,
+    pub eps: f64,
     pub weight_decay: f64,
 }
 
@@ -145,10 +145,10 @@ impl Update<2> for Adadelta {
 
     #[inline(always)]
     fn apply<T: Real>(self, p: T, g: T, state: &mut [T; 2]) -> T {
-        let (rho, fresh, epsilon) = (T::of(self.rho), T::of(1.0 - self.rho), T::of(self.epsilon));
+        let (rho, fresh, eps) = (T::of(self.rho), T::of(1.0 - self.rho), T::of(self.eps));
         let g = g + T::of(self.weight_decay) * p;
         state[0] = rho * state[0] + fresh * g * g;
-        let step = (state[1] + epsilon).sqrt() / (state[0] + epsilon).sqrt() * g;
+        let step = (state[1] + eps).sqrt() / (state[0] + eps).sqrt() * g;
         state[1] = rho * state[1] + fresh * step * step;
         p - T::of(self.learning_rate) * step
     }
@@ -168,7 +168,7 @@ pub struct NAdam {
     pub betas: [f64; 2],
     /// The reciprocal of the square root of the second moment's bias correction.
     pub unbias: f64,
-    pub epsilon: f64,
+    pub eps: f64,
 }
 
 impl Update<2> for NAdam {
@@ -181,7 +181,7 @@ impl Update<2> for NAdam {
         state[0] = state[0] + T::of(1.0 - self.betas[0]) * (g - state[0]);
         state[1] = T::of(self.betas[1]) * state[1] + T::of(1.0 - self.betas[1]) * g * g;
         let step = T::of(self.gradient_size) * g + T::of(self.moment_size) * state[0];
-        p - step / (state[1].sqrt() * T::of(self.unbias) + T::of(self.epsilon))
+        p - step / (state[1].sqrt() * T::of(self.unbias) + T::of(self.eps))
     }
 }
 
@@ -196,7 +196,7 @@ pub struct Lamb {
     pub unbias_first: f64,
     /// The reciprocal of the square root of the second moment's bias correction.
     pub unbias: f64,
-    pub epsilon: f64,
+    pub eps: f64,
     /// The factor by which the parameter is multiplied: decoupled weight decay.
     pub shrink: f64,
     /// The weight decay that is added to the direction.
@@ -212,7 +212,7 @@ impl Update<3> for Lamb {
         let g = g * T::of(self.clip);
         state[0] = state[0] + T::of(1.0 - self.betas[0]) * (g - state[0]);
         state[1] = T::of(self.betas[1]) * state[1] + T::of(1.0 - self.betas[1]) * g * g;
-        let direction = state[0] * T::of(self.unbias_first) / (state[1].sqrt() * T::of(self.unbias) + T::of(self.epsilon));
+        let direction = state[0] * T::of(self.unbias_first) / (state[1].sqrt() * T::of(self.unbias) + T::of(self.eps));
         state[2] = direction + T::of(self.weight_decay) * p;
         p
     }

@@ -36,7 +36,7 @@ pub struct ReduceLrOnPlateau {
     threshold_mode: ThresholdMode,
     cooldown: u32,
     min_learning_rate: f64,
-    epsilon: f64,
+    eps: f64,
     // Counts, as numbers that snapshots can hold.
     best: f64,
     bad_steps: f64,
@@ -56,7 +56,7 @@ impl ReduceLrOnPlateau {
             threshold_mode: ThresholdMode::Relative,
             cooldown: 0,
             min_learning_rate: 0.0,
-            epsilon: 1e-8,
+            eps: 1e-8,
             best: f64::INFINITY,
             bad_steps: 0.0,
             cooling: 0.0,
@@ -103,8 +103,8 @@ impl ReduceLrOnPlateau {
 
     /// Sets the largest change of the rate that is not made.
     #[must_use]
-    pub fn epsilon(self, epsilon: f64) -> ReduceLrOnPlateau {
-        ReduceLrOnPlateau { epsilon, ..self }
+    pub fn eps(self, eps: f64) -> ReduceLrOnPlateau {
+        ReduceLrOnPlateau { eps, ..self }
     }
 
     fn improves(&self, metric: f64) -> bool {
@@ -128,7 +128,7 @@ impl LrSchedule for ReduceLrOnPlateau {
         check_range("ReduceLrOnPlateau", "the factor", self.factor, 1.0)?;
         check_range("ReduceLrOnPlateau", "the threshold", self.threshold, f64::INFINITY)?;
         check_range("ReduceLrOnPlateau", "the lowest rate", self.min_learning_rate, f64::INFINITY)?;
-        check_range("ReduceLrOnPlateau", "epsilon", self.epsilon, f64::INFINITY)
+        check_range("ReduceLrOnPlateau", "eps", self.eps, f64::INFINITY)
     }
 
     fn at(&self, _step: u64, _group: usize, base: f64) -> Result<Rates> {
@@ -136,7 +136,7 @@ impl LrSchedule for ReduceLrOnPlateau {
         while left >= 1.0 {
             let next = (learning_rate * self.factor).max(self.min_learning_rate);
             // Only a smaller rate continues: further reductions would change nothing either.
-            if learning_rate - next > self.epsilon {
+            if learning_rate - next > self.eps {
                 (learning_rate, left) = (next, left - 1.0);
             } else {
                 break;

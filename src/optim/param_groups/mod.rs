@@ -246,7 +246,12 @@ impl<R: UpdateRule> Optimizer for GroupedOptimizer<R> {
         for (index, group) in self.groups.iter().enumerate() {
             let (mut loaded, mut outcome) = (group.options.clone(), Ok(()));
             let full = |name| format!("{}.group.{index}.{name}", R::NAME);
-            loaded.visit(&mut |name, value| reader.replace(&full(name), value, &mut outcome));
+            loaded.visit(&mut |name, value| match name {
+                // Snapshots of earlier versions do not have it, or have it under another name.
+                "maximize" if !reader.has(&full(name)) => *value = 0.0,
+                "eps" if !reader.has(&full(name)) && reader.has(&full("epsilon")) => reader.replace(&full("epsilon"), value, &mut outcome),
+                _ => reader.replace(&full(name), value, &mut outcome),
+            });
             outcome?;
             loaded.check().map_err(|error| Error::StateDict(format!("group {index}: {error}")))?;
             options.push(loaded);
@@ -291,7 +296,10 @@ impl Member {
         self.parameter.update(|value| {
             with_float!(value.dtype(), R::NAME, T => {
                 let format = value.memory_format();
-                let gradient = gradient.to_format(format)?.cast(value.dtype())?;
+                let mut gradient = gradient.to_format(format)?.cast(value.dtype())?;
+                if options.maximize() {
+                    gradient = gradient.try_neg()?;
+                }
                 let mut fresh = false;
                 for (slot, _) in slots.iter_mut().zip(options.needs()).filter(|(_, needed)| *needed) {
                     *slot = Some(match slot {
