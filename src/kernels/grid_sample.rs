@@ -217,6 +217,9 @@ impl GridSample {
 
     /// Computes the gradient of the grid from that of the output, `dy`.
     pub fn grid_gradient<T: Real>(&self, size: [usize; 2], x: &[T], grid: &[T], dy: &[T], dgrid: &mut [T]) {
+        if self.channels == 0 {
+            return dgrid.fill(T::zero());
+        }
         let work = 16 * dy.len();
         parallel::chunks_mut(dgrid, size[1] * 2, work, |row, dgrid| {
             let x = &x[row / size[0] * self.image_length()..][..self.image_length()];

@@ -162,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn grid_of_an_image_without_channels_has_a_gradient_of_zeros() {
+        let (x, grid) = (Tensor::zeros([2, 0, 3, 3]).with_grad(), Tensor::zeros([2, 1, 2, 2]).with_grad());
+        let y = x.grid_sample(&grid, GridSampleOptions::new()).unwrap();
+        let gradients = y.sum(..).unwrap().backward().unwrap();
+        assert_eq!(gradients.get(&grid).unwrap().to_vec::<f32>().unwrap(), [0.0; 8]);
+        assert_eq!(gradients.get(&x).unwrap().shape(), x.shape());
+    }
+
+    #[test]
     fn gradients_are_those_of_differences() {
         crate::manual_seed(5);
         let (x, grid) = (doubles([2, 3, 4, 5]), doubles([2, 3, 2, 2]));
