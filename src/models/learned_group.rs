@@ -15,35 +15,6 @@ use crate::visit_fields;
 
 const OP: &str = "learned_group_conv";
 
-/// Shuffles the channels of `groups` groups: the result has the first channel of each group, then
-/// the second of each, and so on (Zhang et al., *ShuffleNet*, 2017).
-///
-/// # Shape
-/// `[N, C, …]` with C divisible by the groups; the result has the input's shape.
-///
-/// # Errors
-/// [`Error::Argument`] when the groups do not divide the channels, [`Error::Shape`] when there is
-/// no channel dimension.
-///
-/// ```
-/// use convnet::{Tensor, models::channel_shuffle};
-///
-/// let x = Tensor::from_vec(vec![1f32, 2.0, 3.0, 10.0, 20.0, 30.0], [1, 6, 1, 1])?;
-/// assert_eq!(channel_shuffle(&x, 2)?.to_vec::<f32>()?, [1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
-/// # Ok::<(), convnet::Error>(())
-/// ```
-pub fn channel_shuffle(x: &Tensor, groups: usize) -> Result<Tensor> {
-    let Some(&channels) = x.shape().get(1) else {
-        return Err(Error::shape("channel_shuffle", format!("expected [N, C, ..], got shape {:?}", x.shape())));
-    };
-    if groups == 0 || !channels.is_multiple_of(groups) {
-        return Err(Error::argument("channel_shuffle", format!("{channels} channels do not divide into {groups} groups")));
-    }
-    let width = channels / groups;
-    let order: Vec<usize> = (0..channels).map(|to| to % groups * width + to / groups).collect();
-    x.index_select(1, &indices(&order)?)
-}
-
 fn indices(positions: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(positions.iter().map(|&i| i as i64).collect(), [positions.len()])
 }
@@ -291,7 +262,7 @@ impl Module for CondensedConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         block(self, || {
             let y = bn_act(&self.norm, &x.index_select(1, &self.index.tensor())?, Activation::Relu)?;
-            channel_shuffle(&self.conv.forward(&y)?, self.groups)
+            self.conv.forward(&y)?.channel_shuffle(self.groups)
         })
     }
 
@@ -481,13 +452,5 @@ mod tests {
         condensed.index.set(&Tensor::from_vec(vec![0i64, 1, 2, 3, 4, 99], [6]).unwrap()).unwrap();
         let error = condensed.forward(&x).unwrap_err().to_string();
         assert!(error.contains("99"), "{error}");
-    }
-
-    #[test]
-    fn shuffle_requires_groups_that_divide_the_channels() {
-        let error = |shape: &[usize], groups| channel_shuffle(&Tensor::zeros(shape), groups).unwrap_err().to_string();
-        assert!(error(&[1, 6, 1, 1], 4).contains("6 channels do not divide into 4 groups"));
-        assert!(error(&[1, 6, 1, 1], 0).contains("0 groups"));
-        assert!(error(&[6], 2).contains("[N, C, ..]"));
     }
 }

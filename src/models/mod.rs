@@ -59,7 +59,7 @@ pub use efficientnet::{
 };
 pub use googlenet::{BasicConv2d, GoogLeNet, GoogLeNetOutput, Inception, InceptionAux, InceptionWidths, PoolProjection, googlenet};
 pub use head::replace_head;
-pub use learned_group::{CondensedConv, GroupConv, LearnedGroupConv, channel_shuffle};
+pub use learned_group::{CondensedConv, GroupConv, LearnedGroupConv};
 pub use lenet::{LeNet5, lenet5};
 pub use lenet_history::{LeNet1989, LeNet1998, lenet_1989, lenet5_1998};
 pub use lenet_layers::{RbfOutput, Subsampling, TableConv2d};

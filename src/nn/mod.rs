@@ -36,11 +36,12 @@ pub use containers::{
 pub(crate) use inspect::check_fields;
 pub use inspect::{ReceptiveField, ReceptiveFields, Summary, SummaryRow};
 pub use layers::{
-    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, CELU, Conv1d,
-    Conv1dPadding, Conv2d, ConvPadding, ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding, Flatten, GELU, GLU,
-    GroupNorm, Hardsigmoid, Hardswish, Hardtanh, Identity, InstanceNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LeakyReLU, Linear,
-    LocalResponseNorm, LogSigmoid, LogSoftmax, MaxPool1d, MaxPool2d, MaxUnpool2d, Maxout, Mish, PReLU, Pair, PixelShuffle, PixelUnshuffle,
-    ReLU, ReLU6, SELU, SiLU, Sigmoid, Softmax, Softplus, SpatialPyramidPooling, StochasticDepth, Tanh, Upsample,
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, CELU,
+    ChannelShuffle, Conv1d, Conv1dPadding, Conv2d, ConvPadding, ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding,
+    Flatten, GELU, GLU, GroupNorm, Hardsigmoid, Hardswish, Hardtanh, Identity, InstanceNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm,
+    LeakyReLU, Linear, LocalResponseNorm, LogSigmoid, LogSoftmax, MaxPool1d, MaxPool2d, MaxUnpool2d, Maxout, Mish, PReLU, Pad, Pair,
+    PixelShuffle, PixelUnshuffle, ReLU, ReLU6, SELU, SiLU, Sigmoid, Softmax, Softplus, SpatialPyramidPooling, StochasticDepth, Tanh,
+    Upsample,
 };
 pub(crate) use layers::{JoinSum, average_statistics, synchronized};
 pub(crate) use module::layer::is_observed;

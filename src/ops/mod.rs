@@ -55,7 +55,7 @@ pub use conv_transpose::{ConvTranspose1dOptions, ConvTranspose2dOptions};
 pub(crate) use fused_conv::{PreparedConv2d, RunningNorm};
 pub use grid_sample::{GridFilter, GridPadding, GridSampleOptions, affine_grid};
 pub use logical::Operand;
-pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, NllOptions, Reduction, TripletOptions, ctc_greedy_decode};
+pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, KlDivOptions, NllOptions, Reduction, TripletOptions, ctc_greedy_decode};
 pub use norm::BatchNormOutput;
 pub use pad::PadMode;
 pub use pool::{Pool1dOptions, Pool2dOptions};

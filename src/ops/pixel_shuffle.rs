@@ -1,4 +1,4 @@
-//! Exchange of channels for positions.
+//! Exchange of channels for positions and for one another.
 
 use crate::error::{Error, Result};
 use crate::profiling::hooks::operation;
@@ -84,6 +84,35 @@ impl Tensor {
         observed.result(&[self], &[&y]);
         Ok(y)
     }
+
+    /// Shuffles the channels of `groups` groups: the result has the first channel of each group,
+    /// then the second of each, and so on (Zhang et al., *ShuffleNet*, 2017).
+    ///
+    /// # Shape
+    /// `[N, C, ..]` with `C` divisible by the groups; the result has the input's shape.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the groups do not divide the channels, [`Error::Shape`] when there
+    /// is no channel dimension.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![1f32, 2.0, 3.0, 10.0, 20.0, 30.0], [1, 6, 1, 1])?;
+    /// assert_eq!(x.channel_shuffle(2)?.to_vec::<f32>()?, [1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn channel_shuffle(&self, groups: usize) -> Result<Tensor> {
+        let Some(&channels) = self.shape().get(1) else {
+            return Err(Error::shape("channel_shuffle", format!("expected [N, C, ..], got shape {:?}", self.shape())));
+        };
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(Error::argument("channel_shuffle", format!("{channels} channels do not divide into {groups} groups")));
+        }
+        let width = channels / groups;
+        let order: Vec<i64> = (0..channels).map(|to| (to % groups * width + to / groups) as i64).collect();
+        self.index_select(1, &Tensor::from_slice(&order, [channels])?)
+    }
 }
 
 #[cfg(test)]
@@ -119,5 +148,13 @@ mod tests {
         assert!(message(x.pixel_shuffle(usize::MAX)).contains("does not divide"));
         assert!(message(Tensor::zeros([2, 2]).pixel_unshuffle(1)).contains("expected [.., C, H, W]"));
         assert!(message(Tensor::zeros([0, 1 << 40, 1]).pixel_shuffle(1 << 31)).contains("larger than memory"));
+    }
+
+    #[test]
+    fn shuffle_requires_groups_that_divide_the_channels() {
+        let error = |shape: &[usize], groups| Tensor::zeros(shape).channel_shuffle(groups).unwrap_err().to_string();
+        assert!(error(&[1, 6, 1, 1], 4).contains("6 channels do not divide into 4 groups"));
+        assert!(error(&[1, 6, 1, 1], 0).contains("0 groups"));
+        assert!(error(&[6], 2).contains("[N, C, ..]"));
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use convnet::nn::{self, Module, ModuleExt};
 use convnet::ops::registry::OPERATIONS;
 use convnet::ops::{
-    Conv2dOptions, ConvTranspose1dOptions, CtcOptions, Pool1dOptions, affine_grid, batched_nms, box_iou, ctc_greedy_decode, nms,
+    Conv2dOptions, ConvTranspose1dOptions, CtcOptions, KlDivOptions, Pool1dOptions, affine_grid, batched_nms, box_iou, ctc_greedy_decode,
+    nms,
 };
 use convnet::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use convnet::{ConvAlgorithm, DType, MemoryFormat, Result, Tensor};
@@ -247,9 +248,11 @@ const CALLS: &[(&str, Call)] = &[
     ("ceil", |g| g.any()?.ceil()),
     ("celu", |g| g.any()?.celu(g.value())),
     ("cumsum", |g| g.any()?.cumsum(g.dim())),
+    ("channel_shuffle", |g| g.any()?.channel_shuffle(g.option(2))),
     ("conv_transpose1d", |g| {
         let (groups, [inputs, outputs], [kernel, _]) = convolution(g);
-        let shape = g.like(&[g.size(), groups * inputs, g.size()]);
+        let shape = [g.size(), groups * inputs, g.size()];
+        let shape = g.like(&shape);
         let x = g.tensor(&shape)?;
         let weight = g.beside(&x, &[groups * inputs, outputs, kernel])?;
         let options = ConvTranspose1dOptions::new().stride(g.option(1)).padding(g.option(0)).output_padding(g.option(0));
@@ -264,7 +267,8 @@ const CALLS: &[(&str, Call)] = &[
     }),
     ("kl_div", |g| {
         let x = g.any()?;
-        x.kl_div(&g.beside(&x, x.shape())?, g.reduction())
+        let options = KlDivOptions::new().log_target(g.once_in(2)).batch_mean(g.once_in(2)).reduction(g.reduction());
+        x.kl_div_with(&g.beside(&x, x.shape())?, &options)
     }),
     ("log1p", |g| g.any()?.log1p()),
     ("max_pool2d_with_indices", |g| {
@@ -351,7 +355,7 @@ const CALLS: &[(&str, Call)] = &[
         let (rate, decay, share) = (g.value(), g.fraction(), g.fraction());
         match g.below(5) {
             0 => Sgd::new([w.clone()], rate).momentum(share).weight_decay(decay).nesterov(g.once_in(2)).step(&gradients)?,
-            1 => Adam::new([w.clone()], rate).betas(share, g.fraction()).epsilon(decay).step(&gradients)?,
+            1 => Adam::new([w.clone()], rate).betas(share, g.fraction()).eps(decay).step(&gradients)?,
             2 => AdamW::new([w.clone()], rate).weight_decay(decay).step(&gradients)?,
             3 => RmsProp::new([w.clone()], rate).momentum(share).centered(g.once_in(2)).step(&gradients)?,
             _ => Adagrad::new([w.clone()], rate).weight_decay(decay).step(&gradients)?,

@@ -141,6 +141,16 @@ fn instance_norm_follows_pytorch() {
     ];
     assert_close(&norm.forward(&sequence()), &[1, 2, 6], &expected);
     check_gradients(&InstanceNorm1d::new(2).affine(true), &batch);
+
+    // The average of three batches, the unbiased variance of each channel of each sequence.
+    let norm = InstanceNorm1d::new(1).track_running_stats(true).momentum(None);
+    for (values, mean, var) in [([1.0f32, 3.0], 2.0, 2.0), ([4.0, 8.0], 4.0, 5.0), ([0.0, 0.0], 8.0 / 3.0, 10.0 / 3.0)] {
+        norm.forward(&Tensor::from_slice(&values, [1, 1, 2]).unwrap()).unwrap();
+        let estimates = [&norm.running_mean, &norm.running_var].map(|buffer| buffer.as_ref().unwrap().tensor());
+        assert_close(&Ok(estimates[0].clone()), &[1], &[mean]);
+        assert_close(&Ok(estimates[1].clone()), &[1], &[var]);
+    }
+    assert_eq!(norm.num_batches_tracked.as_ref().unwrap().tensor().item::<i64>().unwrap(), 3);
     let error = InstanceNorm2d::new(2).forward(&Tensor::ones([4, 2, 1, 1])).unwrap_err().to_string();
     assert!(error.contains("more than one position"), "{error}");
 }
@@ -164,6 +174,25 @@ fn embedding_takes_the_rows_and_gives_padding_no_gradient() {
     assert!(message(Embedding::new(4, 2).padding_idx(4).forward(&words)).contains("the index 4 of the padding is not less than 4"));
     assert!(message(Embedding::new(1 << 40, 1 << 40).forward(&words)).contains("more than memory can hold"));
     assert_eq!(layer.forward(&Tensor::from_vec(Vec::<i64>::new(), [0, 3]).unwrap()).unwrap().shape(), [0, 3, 2]);
+}
+
+/// `nn.ReflectionPad2d((1, 2, 1, 0))`, `ReplicationPad2d`, `CircularPad2d` and `ConstantPad2d` with 7
+/// of `torch.arange(6.).reshape(1, 1, 2, 3)`.
+#[test]
+fn padding_layers_add_what_pytorchs_do() {
+    let x = Tensor::from_vec((0..6).map(|i| i as f32).collect(), [1, 1, 2, 3]).unwrap();
+    for (mode, expected) in [
+        (PadMode::Reflect, [4.0, 3.0, 4.0, 5.0, 4.0, 3.0, 1.0, 0.0, 1.0, 2.0, 1.0, 0.0, 4.0, 3.0, 4.0, 5.0, 4.0, 3.0]),
+        (PadMode::Replicate, [0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 4.0, 5.0, 5.0, 5.0]),
+        (PadMode::Circular, [5.0, 3.0, 4.0, 5.0, 3.0, 4.0, 2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 5.0, 3.0, 4.0, 5.0, 3.0, 4.0]),
+        (PadMode::Constant(7.0), [7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 0.0, 1.0, 2.0, 7.0, 7.0, 7.0, 3.0, 4.0, 5.0, 7.0, 7.0]),
+    ] {
+        let layer = Pad::new([1, 2, 1, 0]).mode(mode);
+        assert_close(&layer.forward(&x), &[1, 1, 3, 6], &expected);
+        check_gradients(&layer, &x);
+    }
+    let error = Sequential::new().push(Pad::new([4, 0]).mode(PadMode::Reflect)).forward(&x).unwrap_err().to_string();
+    assert!(error.starts_with("0 (Pad [4, 0]): ") && error.contains("reflects more elements"), "{error}");
 }
 
 #[test]

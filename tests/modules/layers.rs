@@ -57,6 +57,9 @@ fn every_layer_gives_the_shapes_and_keys_that_pytorch_gives() {
         (Box::new(PReLU::default()), map(), &[2, 12, 9, 8], "weight[1]"),
         (Box::new(PixelShuffle::new(2)), map(), &[2, 3, 18, 16], ""),
         (Box::new(PixelUnshuffle::new(3)), Tensor::zeros([2, 12, 9, 6]), &[2, 108, 3, 2], ""),
+        (Box::new(ChannelShuffle::new(4)), map(), &[2, 12, 9, 8], ""),
+        (Box::new(Pad::new([1, 2, 0, 3]).mode(PadMode::Reflect)), map(), &[2, 12, 12, 11], ""),
+        (Box::new(Pad::new([-1, 2])), Tensor::zeros([2, 12, 9]), &[2, 12, 10], ""),
         (Box::new(Softmax::new(1)), map(), &[2, 12, 9, 8], ""),
         (Box::new(LogSoftmax::new(-1)), map(), &[2, 12, 9, 8], ""),
     ];
@@ -79,7 +82,8 @@ fn every_layer_gives_the_shapes_and_keys_that_pytorch_gives() {
 fn a_picture_or_sequence_without_a_batch_dimension_gives_what_it_gives_in_a_batch_of_one() {
     manual_seed(1);
     let (picture, sequence) = (Tensor::randn([4, 7, 6]), Tensor::randn([4, 9]));
-    let pictures: [Box<dyn Module>; 9] = [
+    let pictures: [Box<dyn Module>; 10] = [
+        Box::new(Pad::new([1, 2, 3, 0]).mode(PadMode::Circular)),
         Box::new(Conv2d::new(4, 6, 3).padding(ConvPadding::Same)),
         Box::new(Conv2d::new(4, 6, 3).padding([0, 1, 2, 0]).padding_mode(PadMode::Reflect)),
         Box::new(ConvTranspose2d::new(4, 2, 2).stride(2)),

@@ -3,8 +3,8 @@
 use convnet::nn::Activation;
 use convnet::ops::{
     BceOptions, Conv1dOptions, Conv2dOptions, ConvTranspose1dOptions, ConvTranspose2dOptions, CrossEntropyOptions, CtcOptions, GridFilter,
-    GridPadding, GridSampleOptions, Interpolation, NllOptions, Pool1dOptions, Pool2dOptions, Reduction, TripletOptions, UnfoldOptions,
-    affine_grid, batched_nms, box_area, box_iou, nms,
+    GridPadding, GridSampleOptions, Interpolation, KlDivOptions, NllOptions, Pool1dOptions, Pool2dOptions, Reduction, TripletOptions,
+    UnfoldOptions, affine_grid, batched_nms, box_area, box_iou, nms,
 };
 use convnet::{DType, MemoryFormat, Result, Tensor};
 
@@ -174,6 +174,7 @@ fn selection(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "scatter_add" => x.scatter_add(dim(), &t["index"], &t["src"]),
         "index_add" => x.index_add(dim(), &t["index"], &t["src"]),
         "roll" => x.roll(args.get("shift").expect("a shift"), dim()),
+        "channel_shuffle" => x.channel_shuffle(args.size("groups")),
         "repeat" => x.repeat(args.get::<Vec<usize>>("repeats").expect("numbers of repeats")),
         "tril" => x.tril(args.get("diagonal").expect("a diagonal")),
         "triu" => x.triu(args.get("diagonal").expect("a diagonal")),
@@ -252,6 +253,10 @@ fn composed(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "huber_loss" => x.huber_loss_with(target(), args.number("delta"), reduction),
         "binary_cross_entropy" => x.binary_cross_entropy_with(target(), reduction),
         "kl_div" => x.kl_div(target(), reduction),
+        "kl_div_with" => {
+            let options = KlDivOptions::new().log_target(args.get("log_target").unwrap_or_default());
+            x.kl_div_with(target(), &options.batch_mean(args.text("reduction") == Some("BatchMean")).reduction(reduction))
+        }
         "triplet_margin_loss" => x.triplet_margin_loss(&t["other"], target(), args.number("margin")),
         "triplet_margin_loss_with" => {
             let options = TripletOptions::new().margin(args.number("margin")).p(args.number("p")).swap(args.get("swap").unwrap_or(false));

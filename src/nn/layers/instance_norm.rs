@@ -1,6 +1,6 @@
 //! Instance normalisation.
 
-use super::norm::{estimates, factors};
+use super::norm::{count_batch, estimates, factors, follow};
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, channels_hint};
 use crate::nn::module::Module;
@@ -39,11 +39,12 @@ pub struct InstanceNorm<const SPATIAL: usize> {
     pub running_mean: Option<Buffer>,
     /// The running unbiased variance of each channel, `[C]`; initially 1.
     pub running_var: Option<Buffer>,
-    /// Always 0: PyTorch's state dicts have it, but its instance normalisation does not count.
+    /// The number of batches, counted where the momentum is `None`; PyTorch's instance
+    /// normalisation has it in state dicts and does not count.
     pub num_batches_tracked: Option<Buffer>,
     channels: usize,
     eps: f64,
-    momentum: f64,
+    momentum: Option<f64>,
     training: TrainingMode,
     path: LayerPath,
 }
@@ -60,7 +61,7 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
             num_batches_tracked: None,
             channels,
             eps: 1e-5,
-            momentum: 0.1,
+            momentum: Some(0.1),
             training: TrainingMode::new(),
             path: LayerPath::new(),
         }
@@ -72,9 +73,11 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
         self
     }
 
-    /// Sets the weight of a new batch in the running estimates (default: 0.1).
-    pub fn momentum(mut self, momentum: f64) -> Self {
-        self.momentum = momentum;
+    /// Sets the weight of a new batch in the running estimates (default: 0.1); `None` makes them
+    /// the plain average of all batches, as for [`BatchNorm`](super::BatchNorm) (PyTorch's instance
+    /// normalisation leaves them as they are then).
+    pub fn momentum(mut self, momentum: impl Into<Option<f64>>) -> Self {
+        self.momentum = momentum.into();
         self
     }
 
@@ -117,19 +120,15 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
         if let Some((mean, var)) = tracked.filter(|_| !is_recomputing() && x.shape()[0] > 0) {
             no_grad(|| -> Result<()> {
                 let x = x.detach().reshape([x.shape()[0], self.channels, count])?;
-                self.follow(mean, x.mean([0, 2])?)?;
-                self.follow(var, x.var(2)?.mean(0)?)
+                let share = match self.momentum {
+                    Some(momentum) => momentum,
+                    None => 1.0 / count_batch(&self.num_batches_tracked)?,
+                };
+                follow(mean, &x.mean([0, 2])?, share, 1.0)?;
+                follow(var, &x.var(2)?.mean(0)?, share, 1.0)
             })?;
         }
         Ok(y)
-    }
-
-    fn follow(&self, running: &Buffer, batch: Tensor) -> Result<()> {
-        running.update(|value| {
-            let batch = batch.cast(value.dtype())?.try_mul_scalar(self.momentum)?;
-            *value = value.try_mul_scalar(1.0 - self.momentum)?.add(&batch)?;
-            Ok(())
-        })
     }
 }
 

@@ -33,9 +33,9 @@ pub use instance_norm::{InstanceNorm, InstanceNorm1d, InstanceNorm2d};
 pub use linear::Linear;
 pub(crate) use norm::average_statistics;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
-pub use padding::{Conv1dPadding, ConvPadding};
+pub use padding::{Conv1dPadding, ConvPadding, Pad};
 pub use pair::Pair;
-pub use pixel_shuffle::{PixelShuffle, PixelUnshuffle};
+pub use pixel_shuffle::{ChannelShuffle, PixelShuffle, PixelUnshuffle};
 pub use pool::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d, MaxUnpool2d, SpatialPyramidPooling,
 };

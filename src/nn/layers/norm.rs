@@ -46,6 +46,28 @@ pub(super) fn estimates(track: bool, channels: usize) -> [Option<Buffer>; 3] {
     [mean.map(Buffer::of), var.map(Buffer::of), Some(Buffer::new(Tensor::scalar(0i64)))]
 }
 
+/// Counts a batch; returns the number of batches, at least 1.
+pub(super) fn count_batch(tracked: &Option<Buffer>) -> Result<f64> {
+    let mut batches = 1;
+    if let Some(tracked) = tracked {
+        tracked.update(|value| {
+            *value = value.try_add_scalar(1.0)?;
+            batches = value.cast(DType::I64)?.item::<i64>()?;
+            Ok(())
+        })?;
+    }
+    Ok(batches.max(1) as f64)
+}
+
+/// Moves a running estimate by a share of the way to `factor · batch`.
+pub(super) fn follow(running: &Buffer, batch: &Tensor, share: f64, factor: f64) -> Result<()> {
+    running.update(|value| {
+        let batch = batch.cast(value.dtype())?.try_mul_scalar(share * factor)?;
+        *value = value.try_mul_scalar(1.0 - share)?.add(&batch)?;
+        Ok(())
+    })
+}
+
 /// Batch normalisation of images `[N, C, H, W]`; see [`BatchNorm`].
 pub type BatchNorm2d = BatchNorm<2>;
 
@@ -219,25 +241,11 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         }
         let (Some(running_mean), Some(running_var)) = (&self.running_mean, &self.running_var) else { return Ok(()) };
         no_grad(|| {
-            let mut batches = 1;
-            if let Some(tracked) = &self.num_batches_tracked {
-                tracked.update(|value| {
-                    *value = value.try_add_scalar(1.0)?;
-                    batches = value.cast(DType::I64)?.item::<i64>()?;
-                    Ok(())
-                })?;
-            }
+            let batches = count_batch(&self.num_batches_tracked)?;
             let momentum = self.momentum.filter(|_| !AVERAGING.get());
-            let share = momentum.unwrap_or(1.0 / batches.max(1) as f64);
-            let unbiased = count as f64 / (count as f64 - 1.0);
-            for (running, batch, factor) in [(running_mean, mean, 1.0), (running_var, var, unbiased)] {
-                running.update(|value| {
-                    let batch = batch.cast(value.dtype())?.try_mul_scalar(share * factor)?;
-                    *value = value.try_mul_scalar(1.0 - share)?.add(&batch)?;
-                    Ok(())
-                })?;
-            }
-            Ok(())
+            let share = momentum.unwrap_or(1.0 / batches);
+            follow(running_mean, mean, share, 1.0)?;
+            follow(running_var, var, share, count as f64 / (count as f64 - 1.0))
         })
     }
 }

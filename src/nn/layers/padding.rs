@@ -1,10 +1,12 @@
-//! The padding of convolution layers.
+//! The padding of convolution layers, and padding as a layer.
 
 use std::borrow::Cow;
 
 use super::pair::Pair;
 use crate::error::{Error, Result};
 use crate::kernels::runtime::arrays::MapEach;
+use crate::nn::module::layer::LayerPath;
+use crate::nn::module::macros::stateless;
 use crate::ops::PadMode;
 use crate::tensor::Tensor;
 
@@ -84,6 +86,49 @@ impl From<[usize; 2]> for Conv1dPadding {
     fn from(sides: [usize; 2]) -> Conv1dPadding {
         Conv1dPadding::Sides(sides)
     }
+}
+
+/// [`Tensor::pad_with`](crate::Tensor::pad_with) as a layer, for maps, sequences and any other
+/// dimensions: PyTorch's `ZeroPad2d`, `ConstantPad2d`, `ReflectionPad2d`, `ReplicationPad2d`,
+/// `CircularPad2d` and those of one dimension.
+///
+/// ```
+/// use convnet::nn::Pad;
+/// use convnet::ops::PadMode;
+/// use convnet::prelude::*;
+///
+/// let x = Tensor::from_vec(vec![1.0f32, 2.0, 3.0], [1, 1, 3])?;
+/// assert_eq!(Pad::new([2, 1]).forward(&x)?.to_vec::<f32>()?, [0.0, 0.0, 1.0, 2.0, 3.0, 0.0]);
+/// assert_eq!(Pad::new([2, 1]).mode(PadMode::Reflect).forward(&x)?.to_vec::<f32>()?, [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
+/// // Left, right, top, bottom of maps; a negative number cuts off.
+/// assert_eq!(Pad::new([1, 1, 2, -1]).forward(&Tensor::zeros([1, 3, 8, 8]))?.shape(), [1, 3, 9, 10]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[doc(alias("ZeroPad1d", "ConstantPad1d", "ReflectionPad1d", "ReplicationPad1d", "CircularPad1d"))]
+#[doc(alias("ZeroPad2d", "ConstantPad2d", "ReflectionPad2d", "ReplicationPad2d", "CircularPad2d"))]
+#[derive(Debug)]
+pub struct Pad {
+    padding: Vec<isize>,
+    mode: PadMode,
+    path: LayerPath,
+}
+
+impl Pad {
+    /// Creates the layer that adds zeros: two numbers for each dimension, before and after it, the
+    /// last dimension first.
+    pub fn new(padding: impl AsRef<[isize]>) -> Pad {
+        Pad { padding: padding.as_ref().to_vec(), mode: PadMode::Constant(0.0), path: LayerPath::new() }
+    }
+
+    /// Sets what is added (default: zeros).
+    pub fn mode(mut self, mode: PadMode) -> Pad {
+        self.mode = mode;
+        self
+    }
+}
+
+stateless! {
+    Pad { padding, mode }, |layer| format!("Pad {:?}", layer.padding), |x| x.pad_with(&layer.padding, layer.mode);
 }
 
 /// How a convolution layer pads maps, or sequences as maps of height 1.

@@ -1,4 +1,4 @@
-//! Layers that exchange channels for positions.
+//! Layers that exchange channels for positions and for one another.
 
 use crate::nn::module::layer::LayerPath;
 use crate::nn::module::macros::stateless;
@@ -42,7 +42,23 @@ impl PixelUnshuffle {
     }
 }
 
+/// [`Tensor::channel_shuffle`](crate::Tensor::channel_shuffle) as a layer, which mixes the groups of
+/// a grouped convolution (Zhang et al., *ShuffleNet*, 2017).
+#[derive(Debug)]
+pub struct ChannelShuffle {
+    groups: usize,
+    path: LayerPath,
+}
+
+impl ChannelShuffle {
+    /// Creates the layer for this many groups of channels.
+    pub fn new(groups: usize) -> ChannelShuffle {
+        ChannelShuffle { groups, path: LayerPath::new() }
+    }
+}
+
 stateless! {
+    ChannelShuffle { groups }, |layer| format!("ChannelShuffle {}", layer.groups), |x| x.channel_shuffle(layer.groups);
     PixelShuffle { factor }, |layer| format!("PixelShuffle {}", layer.factor), |x| x.pixel_shuffle(layer.factor);
     PixelUnshuffle { factor }, |layer| format!("PixelUnshuffle {}", layer.factor), |x| x.pixel_unshuffle(layer.factor);
 }

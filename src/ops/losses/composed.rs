@@ -30,6 +30,20 @@ impl Default for TripletOptions {
 
 option_setters!(TripletOptions, [], margin: f64, p: f64, eps: f64, swap: bool, reduction: Reduction);
 
+/// Options of [`Tensor::kl_div_with`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KlDivOptions {
+    /// Whether the target has the logarithms of its probabilities.
+    pub log_target: bool,
+    /// Whether the result is the sum divided by the size of the first dimension, whatever the
+    /// reduction is (PyTorch's reduction `batchmean`).
+    pub batch_mean: bool,
+    /// How the divergences of the elements are reduced.
+    pub reduction: Reduction,
+}
+
+option_setters!(KlDivOptions, [], log_target: bool, batch_mean: bool, reduction: Reduction);
+
 impl Reduction {
     /// Reduces the losses of elements or samples.
     pub(super) fn reduce(self, losses: Tensor) -> Result<Tensor> {
@@ -80,18 +94,45 @@ impl Tensor {
     ///
     /// # Shape
     /// The target has the input's shape. Over a batch `[N, …]` the mathematical value is the sum
-    /// divided by `N` (PyTorch's `batchmean`); [`Reduction::Mean`] divides by the number of
-    /// elements.
+    /// divided by `N`, which [`KlDivOptions::batch_mean`] of [`kl_div_with`](Tensor::kl_div_with)
+    /// gives; [`Reduction::Mean`] divides by the number of elements.
     ///
     /// # Errors
     /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
     /// point.
     pub fn kl_div(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+        self.kl_div_with(target, &KlDivOptions::new().reduction(reduction))
+    }
+
+    /// Computes [`kl_div`](Tensor::kl_div) with options.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
+    /// point.
+    ///
+    /// ```
+    /// use convnet::{Tensor, ops::KlDivOptions};
+    ///
+    /// let (student, teacher) = (Tensor::randn([8, 10]).log_softmax(1)?, Tensor::randn([8, 10]).log_softmax(1)?);
+    /// let divergence = student.kl_div_with(&teacher, &KlDivOptions::new().log_target(true).batch_mean(true))?;
+    /// assert!(divergence.item::<f32>()? > 0.0);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn kl_div_with(&self, target: &Tensor, options: &KlDivOptions) -> Result<Tensor> {
+        let &KlDivOptions { log_target, batch_mean, reduction } = options;
         same_shape("kl_div", self, target)?;
         let t = target.to_dtype(self.dtype())?;
-        let is_zero = t.eq_scalar(0.0)?;
-        let entropy = t.mul(&is_zero.where_(1.0, &t)?.ln()?)?;
-        reduction.reduce(entropy.sub(&t.mul(self)?)?)
+        let losses = if log_target {
+            t.exp()?.mul(&t.sub(self)?)?
+        } else {
+            let is_zero = t.eq_scalar(0.0)?;
+            t.mul(&is_zero.where_(1.0, &t)?.ln()?)?.sub(&t.mul(self)?)?
+        };
+        if !batch_mean {
+            return reduction.reduce(losses);
+        }
+        let samples = losses.shape().first().copied().unwrap_or(1);
+        losses.sum(..)?.div(&Tensor::try_full([], samples as f64, self.dtype())?)
     }
 
     /// Computes the mean triplet loss of anchors: `max(0, |a - p| - |a - n| + margin)` with the

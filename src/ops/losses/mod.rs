@@ -8,7 +8,7 @@ mod cross_entropy;
 mod ctc;
 mod elementwise;
 
-pub use composed::TripletOptions;
+pub use composed::{KlDivOptions, TripletOptions};
 pub use cross_entropy::{CrossEntropyOptions, NllOptions};
 pub use ctc::{CtcOptions, ctc_greedy_decode};
 pub use elementwise::BceOptions;
