@@ -483,11 +483,7 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
                 if found != *names {
                     return Err(Error::Training(format!("a step has the metrics {found:?}, the first one had {names:?}")));
                 }
-                let mut of_part = vec![number_of(step.loss())? * scale];
-                of_part.extend(step.metrics().iter().map(|(_, value)| value * scale));
-                for buffer in &buffers {
-                    of_part.extend(buffer.tensor().to_dtype(DType::F64)?.to_vec::<f64>()?.into_iter().map(|value| value * scale));
-                }
+                let mut of_part = values_of_part(&step, &buffers, scale)?;
                 of_part.push(samples);
                 let given = gradients.add(Some((step.loss(), scale)))?;
                 of_part.extend(given.into_iter().map(|given| f64::from(u8::from(given))));
@@ -514,25 +510,42 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
                 gradients.insert(&parameter.leaf()?, parameter.try_tensor()?.detach().try_full_like(0.0)?);
             }
             buffers.iter().zip(&start).try_for_each(|(buffer, value)| buffer.set(value))?;
-        } else if samples != expected as f64 {
+        } else {
             let correction = expected as f64 / samples;
-            gradients.scale(correction);
-            means.iter_mut().chain(&mut *statistics).for_each(|value| *value *= correction);
-        }
-        let mut statistics = &*statistics;
-        for (buffer, value) in buffers.iter().zip(&start).filter(|_| samples > 0.0) {
-            let (mean, others) = statistics.split_at(value.numel());
-            statistics = others;
-            // Counters are the same in all parts; a conversion to integers would cut off 2.9999….
-            let mean = Tensor::from_vec(mean.to_vec(), value.shape())?;
-            let mean = if value.dtype().is_float() { mean } else { mean.round()? };
-            buffer.set(&mean.to_dtype(value.dtype())?)?;
+            if correction != 1.0 {
+                gradients.scale(correction);
+                means.iter_mut().chain(&mut *statistics).for_each(|value| *value *= correction);
+            }
+            set_means(&buffers, &start, statistics)?;
         }
         self.batch += 1;
         let names = std::iter::once("loss".to_string()).chain(names.iter().cloned());
         let values = names.zip(means.iter().copied()).collect();
         Ok(Some(Joined { gradients, values, samples: samples as usize, stop: rest[count] > 0.0 }))
     }
+}
+
+/// Returns the loss, the metrics and the buffers after a part of a batch, each times `scale`.
+fn values_of_part(step: &Step, buffers: &[Buffer], scale: f64) -> Result<Vec<f64>> {
+    let mut values = vec![number_of(step.loss())?];
+    values.extend(step.metrics().iter().map(|(_, value)| value));
+    for buffer in buffers {
+        values.extend(buffer.tensor().to_dtype(DType::F64)?.to_vec::<f64>()?);
+    }
+    values.iter_mut().for_each(|value| *value *= scale);
+    Ok(values)
+}
+
+/// Sets buffers, whose values at the start of the step were `start`, to the means over all parts.
+fn set_means(buffers: &[Buffer], start: &[Tensor], mut means: &[f64]) -> Result<()> {
+    for (buffer, value) in buffers.iter().zip(start) {
+        let mean = means.split_off(..value.numel()).unwrap_or_default();
+        // Counters are the same in all parts; a conversion to integers would cut off 2.9999….
+        let mean = Tensor::from_vec(mean.to_vec(), value.shape())?;
+        let mean = if value.dtype().is_float() { mean } else { mean.round()? };
+        buffer.set(&mean.to_dtype(value.dtype())?)?;
+    }
+    Ok(())
 }
 
 /// Returns the names of metrics that the first rank has which has any; a rank whose samples were
