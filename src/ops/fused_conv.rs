@@ -107,13 +107,13 @@ impl<T: Real + Element> Weights<T> {
         if let Some(bias) = bias {
             offset.iter_mut().zip(bias.data::<T>()).zip(&scale).for_each(|((offset, &bias), scale)| *offset += wide(bias) * scale);
         }
-        let mut folded = Buffer::try_uncleared(weight.numel())?;
+        let mut folded = Buffer::try_uninit(weight.numel())?;
         folded.copy_from_slice(weight.data::<T>());
         let row = geometry.weights() / geometry.channels_out.max(1);
         for (row, scale) in folded.chunks_exact_mut(row.max(1)).zip(&scale) {
             row.iter_mut().for_each(|w| *w = T::of(wide(*w) * scale));
         }
-        let mut bias = Buffer::try_uncleared(offset.len())?;
+        let mut bias = Buffer::try_uninit(offset.len())?;
         bias.iter_mut().zip(&offset).for_each(|(bias, &offset)| *bias = T::of(offset));
         Ok(Weights { prepared: catching(|| Prepared::forward(algorithm, geometry, &folded))?, bias: Some(bias) })
     }

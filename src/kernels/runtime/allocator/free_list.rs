@@ -6,9 +6,14 @@
 //! memory that one layer frees serves the next.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::ptr::NonNull;
 
-use super::system::{self, HUGE_PAGE, PAGE};
+use super::system::{self, HUGE_PAGE};
+
+/// The unit of the lengths of blocks. A block may begin and end within a page of the system, whose
+/// pages are larger on some machines.
+const UNIT: usize = 4 << 10;
 
 /// The smallest amount of address space that is reserved at a time; its pages are allocated on
 /// first touch.
@@ -80,7 +85,7 @@ impl FreeList {
 
     /// Returns the length of the block that serves a request.
     pub(crate) fn capacity(length: usize) -> usize {
-        length.next_multiple_of(PAGE)
+        length.next_multiple_of(UNIT)
     }
 
     /// Returns the number of free bytes that have pages.
@@ -89,7 +94,7 @@ impl FreeList {
     }
 
     /// Takes a block that has its pages already.
-    pub(crate) fn take_warm(&mut self, capacity: usize) -> Option<NonNull<u8>> {
+    pub(crate) fn take_committed(&mut self, capacity: usize) -> Option<NonNull<u8>> {
         let (address, length) = self.committed.best(capacity)?;
         self.committed.remove(address, length);
         let region = self.region(address);
@@ -101,7 +106,7 @@ impl FreeList {
 
     /// Takes a block whose pages are allocated on first touch; `None` if the system has no more
     /// address space.
-    pub(crate) fn take_cold(&mut self, capacity: usize) -> Option<NonNull<u8>> {
+    pub(crate) fn take_uncommitted(&mut self, capacity: usize) -> Option<NonNull<u8>> {
         if self.uncommitted.best(capacity).is_none() {
             let length = capacity.max(REGION).next_multiple_of(HUGE_PAGE);
             let pointer = system::map(length)?;
@@ -126,26 +131,45 @@ impl FreeList {
     }
 
     /// Releases pages to the system until at most `keep` free bytes have pages, the longest spans
-    /// first; entirely free regions are unmapped.
+    /// first; entirely free regions are unmapped. A page that a block in use shares with a free
+    /// span stays.
     pub(crate) fn shrink(&mut self, keep: usize) {
-        while self.committed.bytes > keep {
-            let Some(&(length, address)) = self.committed.by_length.last() else { return };
-            let region = self.region(address);
-            self.committed.remove(address, length);
+        self.shrink_by(system::page(), keep);
+    }
+
+    /// Shrinks as [`shrink`](Self::shrink) does, on a system whose pages have `page` bytes or fewer.
+    fn shrink_by(&mut self, page: usize, keep: usize) {
+        let mut next = self.committed.by_length.last().copied();
+        while let Some((length, address)) = next.filter(|_| self.committed.bytes > keep) {
+            let (region, end) = (self.region(address), address + length);
             if length == region.length {
+                self.committed.remove(address, length);
                 self.regions.remove(&region.start);
                 // SAFETY: the whole region is free.
                 unsafe { system::unmap(region.pointer, region.length) };
-                continue;
+            } else {
+                // A page at an end of the span may extend into free memory without pages.
+                let pages = system::whole_pages(&self.free_around(address..end, &region), page);
+                let released = address.max(pages.start)..end.min(pages.end);
+                if !released.is_empty() {
+                    let start = released.start / page * page;
+                    let length = released.end.next_multiple_of(page) - start;
+                    // SAFETY: all bytes of these pages are free.
+                    if unsafe { !system::discard(region.at(start), length) } {
+                        // Only whole regions can be released on this system, and no span is longer
+                        // than this one.
+                        return;
+                    }
+                    self.committed.remove(address, end - address);
+                    for rest in [address..released.start, released.end..end] {
+                        if !rest.is_empty() {
+                            self.committed.insert(rest.start, rest.len(), &region);
+                        }
+                    }
+                    self.uncommitted.insert(released.start, released.len(), &region);
+                }
             }
-            // SAFETY: the span is free, and spans are whole pages.
-            if unsafe { !system::discard(region.at(address), length) } {
-                // Only whole regions can be released on this system, and no span is longer than
-                // this one.
-                self.committed.insert(address, length, &region);
-                return;
-            }
-            self.uncommitted.insert(address, length, &region);
+            next = self.committed.by_length.range(..(length, address)).next_back().copied();
         }
         let whole: Vec<Region> =
             self.regions.values().filter(|r| self.uncommitted.by_address.get(&r.start) == Some(&r.length)).copied().collect();
@@ -155,6 +179,14 @@ impl FreeList {
             // SAFETY: the whole region is free.
             unsafe { system::unmap(region.pointer, region.length) };
         }
+    }
+
+    /// Returns a free span with the spans without pages that are adjacent to it.
+    fn free_around(&self, span: Range<usize>, region: &Region) -> Range<usize> {
+        let free = &self.uncommitted.by_address;
+        let before = free.range(region.start..span.start).next_back().filter(|&(&at, &length)| at + length == span.start);
+        let after = free.get(&span.end).filter(|_| span.end < region.start + region.length);
+        before.map_or(span.start, |(&at, _)| at)..span.end + after.unwrap_or(&0)
     }
 
     fn region(&self, address: usize) -> Region {
@@ -176,36 +208,72 @@ mod tests {
     #[test]
     fn freed_neighbours_merge_and_serve_longer_block() {
         let mut spans = FreeList::new();
-        let blocks: Vec<_> = (0..4).map(|_| spans.take_cold(PAGE).unwrap()).collect();
-        assert!(spans.take_warm(PAGE).is_none());
+        let blocks: Vec<_> = (0..4).map(|_| spans.take_uncommitted(UNIT).unwrap()).collect();
+        assert!(spans.take_committed(UNIT).is_none());
         for &at in [blocks[0], blocks[2], blocks[1]].iter() {
-            spans.give_back(at, PAGE);
+            spans.give_back(at, UNIT);
         }
-        assert_eq!(spans.idle(), 3 * PAGE);
-        assert_eq!(spans.take_warm(3 * PAGE), Some(blocks[0]));
-        spans.give_back(blocks[0], 3 * PAGE);
+        assert_eq!(spans.idle(), 3 * UNIT);
+        assert_eq!(spans.take_committed(3 * UNIT), Some(blocks[0]));
+        spans.give_back(blocks[0], 3 * UNIT);
         // The shortest sufficient span is cut.
-        spans.take_cold(PAGE).unwrap();
-        assert_eq!(spans.take_warm(PAGE), Some(blocks[0]));
-        assert_eq!(spans.idle(), 2 * PAGE);
+        spans.take_uncommitted(UNIT).unwrap();
+        assert_eq!(spans.take_committed(UNIT), Some(blocks[0]));
+        assert_eq!(spans.idle(), 2 * UNIT);
     }
 
     #[test]
     fn released_pages_return_as_zeros() {
-        let mut spans = FreeList::new();
-        let (kept, block) = (spans.take_cold(PAGE).unwrap(), spans.take_cold(4 * PAGE).unwrap());
+        let (mut spans, page) = (FreeList::new(), system::page());
+        let (kept, block) = (spans.take_uncommitted(page).unwrap(), spans.take_uncommitted(4 * page).unwrap());
         // SAFETY: the block has four pages.
-        unsafe { block.write_bytes(7, 4 * PAGE) };
-        spans.give_back(block, 4 * PAGE);
+        unsafe { block.write_bytes(7, 4 * page) };
+        spans.give_back(block, 4 * page);
         spans.shrink(0);
         assert!(spans.idle() == 0 || !cfg!(all(target_os = "linux", not(miri))));
-        let again = spans.take_warm(4 * PAGE).unwrap_or_else(|| spans.take_cold(4 * PAGE).unwrap());
+        let again = spans.take_committed(4 * page).unwrap_or_else(|| spans.take_uncommitted(4 * page).unwrap());
         // SAFETY: as above; on every system the bytes are initialised.
-        let bytes = unsafe { std::slice::from_raw_parts(again.as_ptr(), 4 * PAGE) };
+        let bytes = unsafe { std::slice::from_raw_parts(again.as_ptr(), 4 * page) };
         assert!(!cfg!(all(target_os = "linux", not(miri))) || bytes.iter().all(|&byte| byte == 0));
-        spans.give_back(again, 4 * PAGE);
-        spans.give_back(kept, PAGE);
+        spans.give_back(again, 4 * page);
+        spans.give_back(kept, page);
         spans.shrink(0);
         assert!(spans.regions.is_empty() || !cfg!(all(target_os = "linux", not(miri))));
+    }
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn pages_that_live_blocks_share_are_not_released() {
+        // As on systems with larger pages; each is a whole number of this system's.
+        let (mut spans, page) = (FreeList::new(), 16 * system::page());
+        let [long, short] = [page + UNIT, 3 * UNIT];
+        // The next block starts with a page.
+        let start = spans.take_uncommitted(UNIT).unwrap().addr().get() + UNIT;
+        if !start.is_multiple_of(page) {
+            spans.take_uncommitted(start.next_multiple_of(page) - start).unwrap();
+        }
+        let blocks = [long, short, long, page].map(|length| (spans.take_uncommitted(length).unwrap(), length));
+        for (block, length) in blocks {
+            // SAFETY: the block has this length.
+            unsafe { block.write_bytes(7, length) };
+        }
+        spans.give_back(blocks[0].0, long);
+        spans.give_back(blocks[2].0, long);
+        spans.shrink_by(page, 0);
+        // Of the first block its first page; of the third none is whole: it begins and ends in
+        // pages of blocks in use.
+        let released = |block: NonNull<u8>, length: usize| {
+            // SAFETY: the test owns the region; all blocks have been written.
+            let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), length) };
+            bytes.iter().filter(|&&byte| byte == 0).count()
+        };
+        assert_eq!(blocks.map(|(block, length)| released(block, length)), [page, 0, 0, 0]);
+        assert_eq!(spans.idle(), UNIT + long);
+        // The fourth block ends in a page whose rest has never been in use.
+        spans.give_back(blocks[3].0, page);
+        spans.shrink_by(page, 0);
+        assert_eq!(spans.idle(), UNIT + page - 4 * UNIT);
+        spans.give_back(blocks[1].0, short);
+        spans.shrink_by(page, 0);
+        assert_eq!(spans.idle(), 0);
     }
 }

@@ -3,12 +3,13 @@
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
 use std::alloc::Layout;
+use std::ops::Range;
 use std::ptr::NonNull;
+#[cfg(all(unix, not(miri)))]
+use std::sync::OnceLock;
 
 /// The size of a huge page, where the system has them.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
-/// The unit in which pages are released.
-pub(crate) const PAGE: usize = 4096;
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
 fn layout_of(length: usize) -> Layout {
@@ -54,11 +55,35 @@ pub(crate) unsafe fn unmap(pointer: NonNull<u8>, length: usize) {
     }
 }
 
+/// Returns the size of a page, a power of two: 4, 16 or 64 KiB on today's systems.
+#[cfg(all(unix, not(miri)))]
+pub(crate) fn page() -> usize {
+    static PAGE: OnceLock<usize> = OnceLock::new();
+    *PAGE.get_or_init(|| {
+        // SAFETY: the call only returns a number.
+        let size = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
+        // If it is unknown: a multiple of every size.
+        size.ok().filter(|size| size.is_power_of_two()).unwrap_or(HUGE_PAGE)
+    })
+}
+
+/// Returns the size of a page where [`discard`] releases none: it is not used.
+#[cfg(not(all(unix, not(miri))))]
+pub(crate) fn page() -> usize {
+    HUGE_PAGE
+}
+
+/// Returns the whole pages of a range of addresses; empty if it contains none.
+pub(crate) fn whole_pages(addresses: &Range<usize>, page: usize) -> Range<usize> {
+    let (start, end) = (addresses.start.next_multiple_of(page), addresses.end / page * page);
+    start..end.max(start)
+}
+
 /// Releases the pages of a part of a region if the system supports it; they are zeros when they are
 /// touched again. Returns whether it succeeded.
 ///
 /// # Safety
-/// The part must consist of whole pages of a region and must not be in use.
+/// The part must consist of whole [pages](page) of a region and must not be in use.
 pub(crate) unsafe fn discard(pointer: NonNull<u8>, length: usize) -> bool {
     #[cfg(all(target_os = "linux", not(miri)))]
     // SAFETY: by this function's contract.
@@ -67,5 +92,31 @@ pub(crate) unsafe fn discard(pointer: NonNull<u8>, length: usize) -> bool {
     {
         let _ = (pointer, length);
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_that_is_no_whole_number_of_pages_is_rounded_inward() {
+        for page in [4 << 10, 16 << 10, 64 << 10] {
+            assert_eq!(whole_pages(&(page..3 * page), page), page..3 * page);
+            assert_eq!(whole_pages(&(page - 1..3 * page + 1), page), page..3 * page);
+            assert_eq!(whole_pages(&(page + 1..3 * page + 1), page), 2 * page..3 * page);
+            assert!(whole_pages(&(page + 1..2 * page + 1), page).is_empty());
+            assert!(whole_pages(&(page + 1..page + 2), page).is_empty());
+        }
+    }
+
+    #[test]
+    fn page_is_what_the_system_says() {
+        assert!(page().is_power_of_two() && HUGE_PAGE.is_multiple_of(page()));
+        #[cfg(target_os = "linux")]
+        if let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") {
+            let size = maps.lines().find_map(|line| line.strip_prefix("MMUPageSize:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+            assert!(size.is_none_or(|size: usize| size << 10 == page()), "{size:?} KiB, not {}", page());
+        }
     }
 }
