@@ -1,13 +1,15 @@
 //! Memory in steady state. The counters belong to the whole process: one test.
 
 use convnet::data::Rng;
-use convnet::memory::{stats, trim};
+use convnet::memory::{set_limit, stats, trim};
 use convnet::models::{self, lenet5};
+use convnet::optim::{Lamb, Lars, clip_grad_norm};
 use convnet::prelude::*;
 
 #[test]
 fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
     resident_memory_does_not_grow_over_batches_and_pictures_of_many_sizes();
+    refused_memory_is_an_error_that_keeps_gradients();
     trim(0);
 
     // With one thread, the order of requests is the same in each step.
@@ -48,6 +50,31 @@ fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
     assert!(now.in_use + now.idle <= now.bound(), "{now:?}");
 
     inference_in_steady_state_asks_for_none_and_training_drops_what_it_kept();
+}
+
+/// At the limit, functions that read gradients return a result; none unwinds.
+fn refused_memory_is_an_error_that_keeps_gradients() {
+    // So many that sums of squares have more parts than a small block holds.
+    let w = Parameter::new(Tensor::zeros([9 << 20]));
+    let leaf = w.tensor();
+    let mut grads = leaf.mul_scalar(2.0).sum(..).unwrap().backward().unwrap();
+    let (shared, other) = (grads.clone(), grads.clone());
+    let norm = f64::from(36 << 20);
+    set_limit(Some(1));
+    let is_refused = |result: Result<()>| matches!(result, Err(Error::OutOfMemory { .. }));
+    assert_eq!(grads.norm().unwrap(), norm.sqrt());
+    // The gradient is shared: the sum, and the clipped gradient, need memory.
+    assert!(is_refused(grads.add(&other)));
+    assert!(is_refused(clip_grad_norm(&[w.clone()], &mut grads, 1.0).map(drop)));
+    assert!(grads.get(&leaf).is_some_and(|gradient| gradient.shape() == [9 << 20]), "an error lost the gradient");
+    drop((shared, other));
+    assert_eq!(clip_grad_norm(&[w.clone()], &mut grads, 1.0).unwrap(), norm.sqrt());
+    drop(leaf);
+    let parameters = || vec![w.clone()];
+    Lars::new(parameters(), 0.1).weight_decay(0.1).step(&grads).unwrap();
+    assert!(is_refused(Lamb::new(parameters(), 0.1).step(&grads)));
+    assert!(is_refused(Adam::new(parameters(), 0.1).step(&grads)));
+    set_limit(None);
 }
 
 fn inference_in_steady_state_asks_for_none_and_training_drops_what_it_kept() {

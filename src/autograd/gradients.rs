@@ -94,7 +94,8 @@ impl Gradients {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::DType`] when two gradients of a leaf differ in shape or type;
-    /// then nothing is changed. [`Error::OutOfMemory`] when memory cannot hold a sum.
+    /// then nothing is changed. [`Error::OutOfMemory`] when memory cannot hold a sum; then each leaf
+    /// has its earlier gradient or the sum.
     pub fn add(&mut self, other: &Gradients) -> Result<()> {
         for (leaf, gradient) in &other.by_leaf {
             let Some(sum) = self.by_leaf.get(leaf) else { continue };
@@ -105,11 +106,14 @@ impl Gradients {
             }
         }
         for (&leaf, gradient) in &other.by_leaf {
-            let sum = match self.by_leaf.remove(&leaf) {
-                Some(sum) => compute::accumulate(sum, gradient.clone())?,
-                None => gradient.clone(),
+            let Some(sum) = self.by_leaf.get_mut(&leaf) else {
+                self.insert_number(leaf, gradient.clone());
+                continue;
             };
-            self.by_leaf.insert(leaf, sum);
+            // A sum in place needs no memory; another is complete before it replaces the old one.
+            let gradient = gradient.to_format(sum.memory_format())?;
+            let old = if sum.is_unique() { std::mem::replace(sum, gradient.clone()) } else { sum.clone() };
+            *sum = compute::accumulate(old, gradient)?;
         }
         Ok(())
     }
@@ -121,8 +125,7 @@ impl Gradients {
     /// memory cannot hold a copy of a shared one.
     pub fn scale(&mut self, factor: f64) {
         for gradient in self.by_leaf.values_mut() {
-            let scaled = map(std::mem::replace(gradient, Tensor::scalar(0u8)), Scale { factor });
-            *gradient = scaled.unwrap_or_else(|error| panic!("Gradients::scale: {error}"));
+            map(gradient, Scale { factor }).unwrap_or_else(|error| panic!("Gradients::scale: {error}"));
         }
     }
 
@@ -135,13 +138,10 @@ impl Gradients {
         norm_of(self.iter())
     }
 
-    /// Applies `f` to the gradient of a leaf, if it has one.
+    /// Applies `f` to the gradient of a leaf, if it has one; on an error the gradient is unchanged.
     pub(crate) fn map<F: elementwise::Unary>(&mut self, leaf: &Tensor, f: F) -> Result<()> {
-        self.get(leaf).map_or(Ok(()), |gradient| gradient.expect_float("gradient"))?;
-        let Some(gradient) = self.remove(leaf) else { return Ok(()) };
-        let mapped = map(gradient, f)?;
-        self.insert(leaf, mapped);
-        Ok(())
+        let gradient = leaf.node().and_then(|node| self.by_leaf.get_mut(&node.number));
+        gradient.map_or(Ok(()), |gradient| map(gradient, f))
     }
 }
 
@@ -168,15 +168,17 @@ impl elementwise::Unary for Scale {
     }
 }
 
-/// Applies `f` to a gradient, in place when its memory is not shared.
-fn map<F: elementwise::Unary>(mut gradient: Tensor, f: F) -> Result<Tensor> {
+/// Applies `f` to a gradient, in place when its memory is not shared. On an error the gradient is
+/// unchanged.
+fn map<F: elementwise::Unary>(gradient: &mut Tensor, f: F) -> Result<()> {
     with_float!(gradient.dtype(), "gradient", T => {
         if let Some(data) = gradient.data_mut::<T>() {
             elementwise::map_in_place(data, F::COST, |x| f.apply(x));
-            return Ok(gradient);
+            return Ok(());
         }
     });
-    compute::map("gradient", &gradient, f)
+    *gradient = compute::map("gradient", gradient, f)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! softmax without another pass. The two are stored separately, since their sum would lose digits
 //! if logits are large.
 
-use super::reduce::fold;
+use super::reduce::{fold, fold_pairs};
 use super::runtime::allocator::Buffer;
 use super::runtime::parallel;
 use super::runtime::simd::{Real, vectorize};
@@ -14,8 +14,6 @@ use super::runtime::simd::{Real, vectorize};
 const GRAIN: usize = 4 * 1024;
 /// The number of elementary operations per element; the exponential dominates.
 const COST: usize = 16;
-/// The number of independent accumulators of a sum over pairs.
-const LANES: usize = 16;
 
 /// The target of the rows of logits.
 #[derive(Clone, Copy, Debug)]
@@ -168,15 +166,8 @@ pub fn sum_pairs<T: Real>(a: &[T], b: &[T], cost: usize, f: impl Fn(T, T) -> T +
     parallel::chunks_mut(&mut partial, 1, a.len() * cost, |part, sum| {
         let range = part * GRAIN..a.len().min((part + 1) * GRAIN);
         let (a, b) = (&a[range.clone()], &b[range]);
-        vectorize::<T, _>(|| {
-            let mut lanes = [0.0; LANES];
-            for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-                for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-                    *lane += f(a, b).to_f64().unwrap_or(f64::NAN);
-                }
-            }
-            sum[0] = lanes.iter().sum();
-        });
+        let add = |sum: f64, a, b| sum + f(a, b).to_f64().unwrap_or(f64::NAN);
+        sum[0] = vectorize::<T, _>(|| fold_pairs((a, b), 0.0, add, |a, b| a + b));
     });
     partial.iter().sum()
 }

@@ -88,18 +88,61 @@ pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Co
 /// Computes [`fold`], for callers that are compiled for an instruction set already.
 #[inline(always)]
 pub fn fold_lanes<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
-    let mut lanes = [zero; LANES];
-    for block in x.chunks(BLOCK * LANES) {
-        let mut sums = [zero; LANES];
-        let (rows, rest) = block.as_chunks::<LANES>();
-        for row in rows {
-            for (sum, &x) in sums.iter_mut().zip(row) {
+    fold_blocks(
+        x.len(),
+        zero,
+        join,
+        #[inline(always)]
+        |block, sums| {
+            let (rows, rest) = x[block].as_chunks::<LANES>();
+            for row in rows {
+                for (sum, &x) in sums.iter_mut().zip(row) {
+                    *sum = add(*sum, x);
+                }
+            }
+            for (sum, &x) in sums.iter_mut().zip(rest) {
                 *sum = add(*sum, x);
             }
-        }
-        for (sum, &x) in sums.iter_mut().zip(rest) {
-            *sum = add(*sum, x);
-        }
+        },
+    )
+}
+
+/// Folds pairs of elements of two slices of one length, as [`fold_lanes`] folds elements.
+#[inline(always)]
+pub fn fold_pairs<T: Scalar, U: Scalar, A: Scalar>(
+    (a, b): (&[T], &[U]),
+    zero: A,
+    add: impl Fn(A, T, U) -> A + Copy,
+    join: impl Fn(A, A) -> A + Copy,
+) -> A {
+    assert_eq!(a.len(), b.len());
+    fold_blocks(
+        a.len(),
+        zero,
+        join,
+        #[inline(always)]
+        |block, sums| {
+            let ((a, rest_a), (b, rest_b)) = (a[block.clone()].as_chunks::<LANES>(), b[block].as_chunks::<LANES>());
+            for (a, b) in a.iter().zip(b) {
+                for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+                    *sum = add(*sum, a, b);
+                }
+            }
+            for ((sum, &a), &b) in sums.iter_mut().zip(rest_a).zip(rest_b) {
+                *sum = add(*sum, a, b);
+            }
+        },
+    )
+}
+
+/// Folds `length` elements: `add` adds a block of at most [`BLOCK`] elements for each lane to lanes
+/// that are zero; the lanes of the blocks are joined, and at the end with each other, in order.
+#[inline(always)]
+fn fold_blocks<A: Scalar>(length: usize, zero: A, join: impl Fn(A, A) -> A + Copy, add: impl Fn(Range<usize>, &mut [A; LANES])) -> A {
+    let mut lanes = [zero; LANES];
+    for start in (0..length).step_by(BLOCK * LANES) {
+        let mut sums = [zero; LANES];
+        add(start..length.min(start + BLOCK * LANES), &mut sums);
         for (lane, sum) in lanes.iter_mut().zip(sums) {
             *lane = join(*lane, sum);
         }
@@ -137,15 +180,23 @@ pub fn reduce<T: Scalar, A: Scalar>(
     }
 }
 
-/// Returns the sum of squares, in f64, so that squares of f32 cannot overflow.
+/// Returns the sum of squares, in f64, so that squares of f32 cannot overflow. Requests no memory,
+/// so that it cannot fail in the middle of an optimiser's step.
 pub fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
     let add = |sum: f64, x: T| {
         let x = x.to_f64().unwrap_or(f64::NAN);
         sum + x * x
     };
-    let mut sum = [0.0];
-    reduce([1, x.len(), 1], x, &mut sum, 0.0, add, |a, b| a + b);
-    sum[0]
+    let mut partial = [0.0; 512];
+    let mut sum = 0.0;
+    for x in x.chunks(partial.len() * RUN) {
+        let partial = &mut partial[..x.len().div_ceil(RUN)];
+        parallel::chunks_mut(partial, 1, x.len(), |part, partial| {
+            partial[0] = fold(&x[part * RUN..x.len().min((part + 1) * RUN)], 0.0, add, |a, b| a + b);
+        });
+        sum = partial.iter().fold(sum, |a, &b| a + b);
+    }
+    sum
 }
 
 fn reduce_rows<T: Scalar, A: Scalar>(

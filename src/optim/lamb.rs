@@ -72,7 +72,7 @@ impl UpdateRule for LambOptions {
         [m, v, _]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
         let &LambOptions { learning_rate, betas, eps, weight_decay, .. } = self;
-        let mut direction = Buffer::<T>::try_uncleared(parameter.len())?;
+        let mut direction = Buffer::<T>::try_uninit(parameter.len())?;
         let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powf(progress.step as f64));
         let decoupled = self.decoupled_weight_decay;
         let rule = optim::Lamb {

@@ -4,7 +4,7 @@
 //! A mean is kept as two numbers, its rounded value and the mean of the remainders after that value
 //! is subtracted, so that a large mean costs no digits of a small deviation.
 
-use crate::kernels::reduce::fold;
+use crate::kernels::reduce::{fold, fold_pairs};
 use crate::kernels::runtime::allocator::Buffer;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
@@ -79,14 +79,8 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
             }
             let deviation = |x: T| (x - mean) - rest;
             let average = fold(dx, T::zero(), T::plus, T::plus) / count;
-            // `Σ dx · x̂` with a fixed number of lanes, as `fold` does for one slice.
-            let mut product = [T::zero(); 16];
-            vectorize::<T, _>(|| {
-                for (dx, x) in dx.chunks(product.len()).zip(x.chunks(product.len())) {
-                    product.iter_mut().zip(dx).zip(x).for_each(|((sum, &dx), &x)| *sum += dx * deviation(x));
-                }
-            });
-            let slope = product.iter().fold(T::zero(), |sum, &part| sum + part) * rstd * rstd / count;
+            let product = vectorize::<T, _>(|| fold_pairs((&*dx, x), T::zero(), |sum, dx, x| sum + dx * deviation(x), T::plus));
+            let slope = product * rstd * rstd / count;
             vectorize::<T, _>(|| dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - deviation(x) * slope) * rstd));
         }
     });
