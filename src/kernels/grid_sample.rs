@@ -59,12 +59,12 @@ struct Tap<T> {
 }
 
 /// What one output position reads along one axis.
-struct Taps<T> {
+struct AxisReads<T> {
     taps: [Tap<T>; 4],
     count: usize,
 }
 
-impl<T: Copy> Taps<T> {
+impl<T: Copy> AxisReads<T> {
     fn iter(&self) -> impl Iterator<Item = Tap<T>> + Clone + '_ {
         self.taps[..self.count].iter().copied()
     }
@@ -131,7 +131,7 @@ impl GridSample {
     }
 
     /// Returns what one axis reads at a coordinate of the grid.
-    fn taps<T: Real>(&self, at: T, axis: usize) -> Taps<T> {
+    fn taps<T: Real>(&self, at: T, axis: usize) -> AxisReads<T> {
         let [zero, one] = [T::zero(), T::one()];
         let none = Tap { at: None, weight: zero, slope: zero };
         let (place, scale) = self.place(at, axis);
@@ -143,7 +143,7 @@ impl GridSample {
                 let (at, _) = self.padded(low + T::of(i as f64 - 1.0), axis);
                 Tap { at: self.inside(at, axis), weight: weights[i], slope: slopes[i] * scale }
             };
-            return Taps { taps: [tap(0), tap(1), tap(2), tap(3)], count: 4 };
+            return AxisReads { taps: [tap(0), tap(1), tap(2), tap(3)], count: 4 };
         }
         let (place, slope) = self.padded(place, axis);
         let low = place.floor();
@@ -152,12 +152,12 @@ impl GridSample {
             let half = T::of(0.5);
             let is_up = rest > half || rest == half && low % T::of(2.0) != zero;
             let at = self.inside(if is_up { low + one } else { low }, axis);
-            return Taps { taps: [Tap { at, weight: one, slope: zero }, none, none, none], count: 1 };
+            return AxisReads { taps: [Tap { at, weight: one, slope: zero }, none, none, none], count: 1 };
         }
         let slope = slope * scale;
         let before = Tap { at: self.inside(low, axis), weight: one - rest, slope: -slope };
         let after = Tap { at: self.inside(low + one, axis), weight: rest, slope };
-        Taps { taps: [before, after, none, none], count: 2 }
+        AxisReads { taps: [before, after, none, none], count: 2 }
     }
 
     /// Calls `visit` for each pixel of the image that the position `[x, y]` of a grid reads.

@@ -8,10 +8,12 @@ use super::{Element, Tensor, with_dtype};
 const WHOLE: usize = 1000;
 /// Elements shown at each end of a shortened dimension.
 const EDGE: usize = 3;
+/// The elements of tensors with more dimensions are not shown; printing recurses over dimensions.
+const MOST_DIMENSIONS: usize = 64;
 
 /// Prints the elements in brackets, with four digits after the point unless the formatter sets
 /// another precision (`{:.2}`), then the shape and dtype. Dimensions of large tensors are shortened
-/// to three elements at each end.
+/// to three elements at each end; with more than 64 dimensions no element is shown.
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         with_dtype!(self.dtype(), T => print::<T>(self, f))
@@ -19,6 +21,9 @@ impl fmt::Display for Tensor {
 }
 
 fn print<T: Element>(tensor: &Tensor, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if tensor.ndim() > MOST_DIMENSIONS {
+        return write!(f, "[...]\n{:?} {}", tensor.shape(), tensor.dtype());
+    }
     // Without elements there may be any number of empty rows.
     if tensor.numel() == 0 && tensor.shape().iter().map(|&n| n.max(1)).product::<usize>() > WHOLE {
         return write!(f, "[]\n{:?} {}", tensor.shape(), tensor.dtype());
@@ -129,6 +134,14 @@ mod tests {
         assert_eq!(Tensor::scalar(7u8).to_string(), "7\n[] u8");
         assert_eq!(Tensor::zeros([0, 3]).to_string(), "[]\n[0, 3] f32");
         assert_eq!(Tensor::zeros([2, 0]).to_string(), "[[],\n []]\n[2, 0] f32");
+    }
+
+    #[test]
+    fn any_number_of_dimensions_prints() {
+        let most = Tensor::ones(vec![1; MOST_DIMENSIONS]).to_string();
+        assert!(most.starts_with("[[[[") && most.contains("[1.0000]]]]"), "{most}");
+        let text = Tensor::ones(vec![1; 200_000]).to_string();
+        assert!(text.starts_with("[...]\n[1, 1, 1,") && text.ends_with(", 1] f32"));
     }
 
     #[test]

@@ -18,6 +18,16 @@ pub enum DType {
 }
 
 impl DType {
+    /// Returns the name, such as `f32`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            DType::U8 => "u8",
+            DType::I64 => "i64",
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+        }
+    }
+
     /// Returns the number of bytes of one element.
     pub fn size(self) -> usize {
         match self {
@@ -45,12 +55,7 @@ impl DType {
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DType::U8 => "u8",
-            DType::I64 => "i64",
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -233,13 +233,7 @@ impl Tensor {
         if self.dtype == dtype {
             return Ok(());
         }
-        let expected = match dtype {
-            DType::U8 => "u8",
-            DType::I64 => "i64",
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-        };
-        Err(Error::DType { op, expected, got: self.dtype })
+        Err(Error::DType { op, expected: dtype.name(), got: self.dtype })
     }
 }
 
