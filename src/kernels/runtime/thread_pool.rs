@@ -67,7 +67,7 @@ pub(crate) fn is_forked() -> bool {
 }
 
 /// Makes [`is_forked`] return true in child processes from now on.
-pub(crate) fn notice_forks() {
+fn notice_forks() {
     #[cfg(all(unix, not(miri)))]
     {
         extern "C" fn in_child() {
@@ -139,6 +139,8 @@ impl Team {
 
     fn with(threads: usize, pool_threads: usize, tenure: Duration) -> Arc<Team> {
         static TEAMS: AtomicUsize = AtomicUsize::new(0);
+        // Before any region, also for callers that only run on threads of pools of their own.
+        notice_forks();
         let helpers = threads.saturating_sub(1);
         // Bits beyond the last helper's are set from the start.
         let word = |i: usize| AtomicU64::new(if helpers - 64 * i < 64 { u64::MAX << (helpers - 64 * i) } else { 0 });

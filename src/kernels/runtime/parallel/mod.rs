@@ -15,7 +15,7 @@ use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use super::thread_pool::{Team, is_forked, notice_forks};
+use super::thread_pool::{Team, is_forked};
 
 /// Below this many elementary operations (some microseconds of one core), a region runs on its
 /// caller alone.
@@ -51,7 +51,6 @@ static THREADS: RwLock<Threads> = RwLock::new(Threads::Global);
 /// The team of rayon's global pool, which this starts; `None` if its threads cannot be started. In
 /// that case, operations run on their callers.
 static GLOBAL: LazyLock<Option<Arc<Team>>> = LazyLock::new(|| {
-    notice_forks();
     // Rayon panics if its global pool cannot be started.
     catch_unwind(rayon::current_num_threads).ok().map(Team::new)
 });
@@ -95,7 +94,6 @@ pub fn set_num_threads(count: usize) -> io::Result<()> {
         0 => Threads::Global,
         1 => Threads::One,
         _ => {
-            notice_forks();
             // The caller is one of the threads. A thread more than cores would at times be woken on
             // the caller's core, and what helpers keep in their caches would move between cores.
             let builder = rayon::ThreadPoolBuilder::new().num_threads(count - 1).thread_name(|i| format!("convnet-{i}"));

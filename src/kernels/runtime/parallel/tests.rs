@@ -249,6 +249,32 @@ fn child_forked_while_threads_compute_runs_on_one_thread() {
     assert_eq!((num_threads(), sum()), (4, 4950), "the parent goes on as before");
 }
 
+#[cfg(all(target_os = "linux", not(miri)))]
+#[test]
+fn child_forked_on_thread_of_pool_runs_on_one_thread() {
+    if passes_alone("child_forked_on_thread_of_pool_runs_on_one_thread") {
+        return;
+    }
+    // No operation has run outside of this pool.
+    let status = pool(2).install(|| {
+        sum();
+        let mut status = 0;
+        // SAFETY: the child computes without allocating, has ten seconds for it, and exits without
+        // running code of the parent's.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::alarm(10);
+                let right = sum() == 4950 && num_threads() == 1 && set_num_threads(0).is_ok();
+                libc::_exit(if right { 0 } else { 1 });
+            }
+            libc::waitpid(child, &raw mut status, 0);
+        }
+        status
+    });
+    assert_eq!(status, 0, "a wait status; 14 is the alarm's");
+}
+
 #[test]
 fn panic_in_task_reaches_caller_and_next_region_works() {
     let _setting = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
