@@ -105,11 +105,68 @@ impl Window {
         found.or_else(|| self.taps(axis, last).is_empty().then_some(last))
     }
 
+    /// Returns the windows along `axis` that read each position of the input.
+    pub fn readers(&self, axis: usize) -> Readers {
+        let spans = (0..self.output[axis]).map(|at| {
+            let taps = self.taps(axis, at);
+            (if taps.is_empty() { 0 } else { self.position(axis, at, taps.start) }, taps.len())
+        });
+        Readers::new(self.input[axis], self.stride[axis], self.dilation[axis], spans)
+    }
+
     /// Returns the input position that tap `tap` of window `at` reads along `axis`; only for taps
     /// in [`taps`](Window::taps).
     pub fn position(&self, axis: usize, at: usize, tap: usize) -> usize {
         at * self.stride[axis] + tap * self.dilation[axis] - self.padding[axis]
     }
+}
+
+/// For each position along an axis of the input, the windows that read it.
+///
+/// If window `o` reads a position by its tap `k`, so do all windows `o + i · step` whose taps
+/// `k - i · step · stride / dilation` exist; where `step` is the least number for which these are
+/// whole numbers.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    /// The first window, and one behind the last.
+    ranges: Vec<Range<usize>>,
+    step: usize,
+}
+
+impl Readers {
+    /// Collects the readers of `input` positions, in time in proportion to the number of taps.
+    /// `spans` gives each window's first position and its number of taps inside the input.
+    pub fn new(input: usize, stride: usize, dilation: usize, spans: impl Iterator<Item = (usize, usize)>) -> Readers {
+        let mut ranges = vec![0..0; input];
+        for (at, (start, taps)) in spans.enumerate() {
+            for tap in 0..taps {
+                let range = &mut ranges[start + tap * dilation];
+                *range = if range.end == 0 { at..at + 1 } else { range.start..at + 1 };
+            }
+        }
+        Readers { ranges, step: dilation / greatest_common_divisor(stride, dilation) }
+    }
+
+    /// Returns the first window that may read a position, and one behind the last; each
+    /// [`step`](Readers::step)-th of them does, unless windows are of different lengths.
+    #[inline(always)]
+    pub fn range(&self, position: usize) -> Range<usize> {
+        self.ranges[position].clone()
+    }
+
+    /// Returns the distance from one window that reads a position to the next.
+    #[inline(always)]
+    pub fn step(&self) -> usize {
+        self.step
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    let (mut a, mut b) = (a, b);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// Returns the sizes of the padded input and the dilated kernel, if every position that kernels
@@ -185,6 +242,25 @@ mod tests {
         assert_eq!((window.output, window.stride, window.dilation), ([1, 1], [5, 4], [1, 1]));
         let two = Window::new([5, 5], [2, 2], [3, 3], [0, 0], [1, 1], false).unwrap();
         assert_eq!((two.output, two.stride), ([2, 2], [3, 3]));
+    }
+
+    #[test]
+    fn readers_of_positions_are_the_windows_whose_taps_read_them() {
+        let mut found = 0;
+        for (input, kernel, stride) in (1..14usize).flat_map(|i| (1..5usize).flat_map(move |k| (1..5usize).map(move |s| (i, k, s)))) {
+            for (dilation, padding) in (1..7usize).flat_map(|d| (0..3usize).map(move |p| (d, p))) {
+                let Ok(window) = Window::new([input; 2], [kernel; 2], [stride; 2], [padding; 2], [dilation; 2], true) else { continue };
+                let readers = window.readers(0);
+                for position in 0..input {
+                    let reads = |&at: &usize| window.taps(0, at).any(|tap| window.position(0, at, tap) == position);
+                    let expected: Vec<usize> = (0..window.output[0]).filter(reads).collect();
+                    let range = readers.range(position);
+                    found += expected.len();
+                    assert_eq!(range.step_by(readers.step()).collect::<Vec<_>>(), expected, "{window:?} at {position}");
+                }
+            }
+        }
+        assert!(found > 10_000, "{found}");
     }
 
     #[test]

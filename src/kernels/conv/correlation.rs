@@ -9,7 +9,7 @@ use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply_into};
 use crate::kernels::gemm::pack::{Panels, copy_strided, filled_up};
 use crate::kernels::norm::moments::Parts;
 use crate::kernels::runtime::allocator::{Buffer, Elements};
-use crate::kernels::runtime::arrays::MapEach;
+use crate::kernels::runtime::arrays::{MapEach, sort_by};
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
 
@@ -35,17 +35,17 @@ impl AxisTaps {
     /// Returns the taps of `pixels` cells that are `step` source pixels apart, relative to the
     /// first.
     pub(super) fn widen(&self, pixels: usize, step: usize) -> WideTaps {
-        let last = self.taps.last().map_or(0, |&(_, distance)| distance);
-        let kernel_taps = |distance: usize| -> Vec<Option<usize>> {
-            (0..pixels)
-                .map(|pixel| {
-                    let own = distance.checked_sub(pixel * step)?;
-                    self.taps.iter().find(|&&(_, distance)| distance == own).map(|&(k, _)| k)
-                })
-                .collect()
-        };
-        let all = (0..=last + (pixels - 1) * step).map(|distance| (kernel_taps(distance), distance));
-        WideTaps { at: self.at, taps: all.filter(|(kernel_taps, _)| kernel_taps.iter().any(Option::is_some)).collect() }
+        let of_pixel = |pixel: usize| self.taps.iter().map(move |&(k, distance)| (distance + pixel * step, pixel, k));
+        let mut reads: Vec<(usize, usize, usize)> = (0..pixels).flat_map(of_pixel).collect();
+        sort_by(&mut reads, |a, b| a.cmp(b));
+        let mut taps: Vec<(Vec<Option<usize>>, usize)> = vec![];
+        for (distance, pixel, k) in reads {
+            match taps.last_mut() {
+                Some((kernel_taps, last)) if *last == distance => kernel_taps[pixel] = Some(k),
+                _ => taps.push(((0..pixels).map(|other| (other == pixel).then_some(k)).collect(), distance)),
+            }
+        }
+        WideTaps { at: self.at, taps }
     }
 }
 
@@ -230,7 +230,7 @@ impl CorrelationPlan {
 /// A correlation of padded source images with phases of weights, divided into areas: bands of one
 /// image or, if images are small, several images.
 pub(super) struct Correlation<T> {
-    frame: CorrelationPlan,
+    plan: CorrelationPlan,
     phases: Vec<(PhaseProduct<T>, Places)>,
     /// Rows of cells of an area, and images of an area.
     band: usize,
@@ -249,9 +249,9 @@ struct Places {
 }
 
 impl<T: Real> Correlation<T> {
-    pub(super) fn new(frame: CorrelationPlan, phases: Vec<PhaseProduct<T>>) -> Correlation<T> {
-        let [rows, columns] = frame.source.cells.map_each(|cells| cells.max(1));
-        let batch = frame.batch.max(1);
+    pub(super) fn new(plan: CorrelationPlan, phases: Vec<PhaseProduct<T>>) -> Correlation<T> {
+        let [rows, columns] = plan.source.cells.map_each(|cells| cells.max(1));
+        let batch = plan.batch.max(1);
         let panels = phases.iter().flat_map(|phase| &phase.panels).map(|panels| panels.view().count()).max().unwrap_or(1).max(1);
         let mut band = BAND.div_ceil(columns).min(rows);
         let mut images = if band == rows { (BAND / (rows * columns)).clamp(1, batch) } else { 1 };
@@ -260,16 +260,16 @@ impl<T: Real> Correlation<T> {
             band = rows.div_ceil(TASKS.div_ceil(batch * panels)).max(SHORT_BAND.div_ceil(columns)).min(band);
         }
         let phases = phases.into_iter().map(|phase| {
-            let places = Places::new(&frame, &phase, images, band);
+            let places = Places::new(&plan, &phase, images, band);
             (phase, places)
         });
-        Correlation { phases: phases.collect(), band, images, panels, frame }
+        Correlation { phases: phases.collect(), band, images, panels, plan }
     }
 
     /// Returns the areas over which the statistics of a single phase are taken; `None` if pixels
     /// are computed twice.
     pub(super) fn parts(&self) -> Option<Parts> {
-        let CorrelationPlan { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.frame;
+        let CorrelationPlan { source, target, channels: [_, channels], groups, pixels, batch, .. } = self.plan;
         let (rows, n) = (source.cells[0], channels / groups);
         let place = |channel: usize| channel / n * filled_up::<T>(n) + channel % n;
         if pixels != 1 || self.phases.len() != 1 {
@@ -284,7 +284,7 @@ impl<T: Real> Correlation<T> {
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
-        let CorrelationPlan { batch, pixels, work, .. } = self.frame;
+        let CorrelationPlan { batch, pixels, work, .. } = self.plan;
         // Repeats the bias for each column of the panels.
         let bias = epilogue.bias.map(|bias| bias.repeat(pixels));
         let epilogue = Epilogue { bias: bias.as_deref(), ..epilogue };
@@ -292,11 +292,11 @@ impl<T: Real> Correlation<T> {
             return;
         }
         // A task is an area or, if there are few areas, some of its columns.
-        let rows = self.frame.source.cells[0];
+        let rows = self.plan.source.cells[0];
         let bands = rows.div_ceil(self.band);
         let areas = batch.div_ceil(self.images) * bands;
         // Each part of an area's columns writes its own padded copy of the source.
-        let tasks = if self.frame.source.is_whole() { TASKS } else { TASKS / 2 };
+        let tasks = if self.plan.source.is_whole() { TASKS } else { TASKS / 2 };
         let part = if pixels == 1 { (areas * self.panels / tasks).clamp(1, self.panels) } else { self.panels };
         let parts = self.panels.div_ceil(part);
         let y = Disjoint::new(y);
@@ -321,12 +321,12 @@ impl<T: Real> Correlation<T> {
         epilogue: Epilogue<'_, T>,
         y: &Disjoint<'_, T>,
     ) {
-        let CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = self.frame;
+        let CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = self.plan;
         let padded = source.pad(x, channels, images.clone(), cells.clone(), 0);
         let row = target[1] * channels_out;
         let area = (images.start * target[0] + cells.start * scatter[0]) * row;
         for (phase, places) in &self.phases {
-            let count = images.len() * places.rows(&self.frame, phase, cells.clone());
+            let count = images.len() * places.rows(&self.plan, phase, cells.clone());
             let rows = Rows { starts: places.starts.first(count), taps: &places.taps, run: places.run };
             for (group, packed) in phase.panels.iter().enumerate() {
                 let (packed, n) = (packed.view(), channels_out / groups);
@@ -357,10 +357,10 @@ impl<T: Real> Correlation<T> {
 
 impl Places {
     /// Builds the offsets for areas of `images` images and `band` rows of cells.
-    fn new<T>(frame: &CorrelationPlan, phase: &PhaseProduct<T>, images: usize, band: usize) -> Places {
-        let &CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = frame;
+    fn new<T>(plan: &CorrelationPlan, phase: &PhaseProduct<T>, images: usize, band: usize) -> Places {
+        let &CorrelationPlan { source, target, channels: [channels, channels_out], groups, scatter, pixels, .. } = plan;
         let [pitch, image] = source.pitch(channels, band);
-        let [rows, cells] = frame.cells(phase, 0..band);
+        let [rows, cells] = plan.cells(phase, 0..band);
         let (mut starts, mut out_starts) = (vec![], vec![]);
         for place in 0..images * rows {
             let (n, row) = (place / rows, place % rows);
@@ -382,8 +382,35 @@ impl Places {
     }
 
     /// Returns the number of rows of the product for an image's rows of cells.
-    fn rows<T>(&self, frame: &CorrelationPlan, phase: &PhaseProduct<T>, cells: Range<usize>) -> usize {
-        let [rows, columns] = frame.cells(phase, cells);
-        rows * columns.div_ceil(frame.pixels)
+    fn rows<T>(&self, plan: &CorrelationPlan, phase: &PhaseProduct<T>, cells: Range<usize>) -> usize {
+        let [rows, columns] = plan.cells(phase, cells);
+        rows * columns.div_ceil(plan.pixels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_pixels_share_taps_at_one_distance() {
+        let columns = AxisTaps { at: 0, taps: vec![(0, 0), (1, 1), (2, 4)] };
+        let one = columns.widen(1, 7);
+        assert_eq!(one.taps, [(vec![Some(0)], 0), (vec![Some(1)], 1), (vec![Some(2)], 4)]);
+        let two = columns.widen(2, 3);
+        let expected = [(Some(0), None, 0), (Some(1), None, 1), (None, Some(0), 3), (Some(2), Some(1), 4), (None, Some(2), 7)];
+        assert_eq!(two.taps, expected.map(|(first, second, distance)| (vec![first, second], distance)));
+    }
+
+    #[test]
+    fn time_of_widening_is_in_proportion_to_the_taps() {
+        // Some 10^10 steps if each tap of each pixel were searched for.
+        let (taps, pixels) = if cfg!(miri) { (60, 4) } else { (60_000, 16) };
+        let columns = AxisTaps { at: 0, taps: (0..taps).map(|k| (k, k)).collect() };
+        let start = std::time::Instant::now();
+        let wide = columns.widen(pixels, 1);
+        assert!(start.elapsed().as_secs() < 6, "{:?}", start.elapsed());
+        assert_eq!(wide.taps.len(), taps + pixels - 1);
+        assert!(wide.taps[pixels..taps].iter().all(|(kernel_taps, _)| kernel_taps.iter().all(Option::is_some)));
     }
 }

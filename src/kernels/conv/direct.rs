@@ -13,7 +13,7 @@
 //! in the cache. If the input has few channels, [`overlap_add`](super::overlap_add) may be faster.
 
 use super::ConvGeometry;
-use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights};
+use super::correlation::{AxisTaps, Correlation, CorrelationPlan, PhaseProduct, Source, Weights, WideTaps};
 use crate::kernels::runtime::arrays::{MapEach, sort_by};
 use crate::kernels::runtime::simd::{Real, lanes};
 
@@ -26,7 +26,7 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: g.group_in() * taps, channel: taps };
     let pixels = pixels_together::<T>(g, g.channels_out, window.output[1], window.stride[1]);
     let phase = PhaseProduct::new(g, &rows, &columns.widen(pixels, window.stride[1]), [g.group_in(), g.group_out()], &weights);
-    let frame = CorrelationPlan {
+    let plan = CorrelationPlan {
         source: source_of_input(g),
         target: window.output,
         channels: [g.channels_in, g.channels_out],
@@ -36,7 +36,7 @@ pub(super) fn forward<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<T> {
         batch: g.batch,
         work: g.work(),
     };
-    Correlation::new(frame, vec![phase])
+    Correlation::new(plan, vec![phase])
 }
 
 /// Prepares the input gradient with these weights.
@@ -46,13 +46,12 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
     let pixels = if window.stride[1] == 1 { pixels_together::<T>(g, g.channels_in, window.input[1], 1) } else { 1 };
     let taps = g.taps();
     let weights = Weights { w, group: g.group_out() * g.group_in() * taps, n: taps, channel: g.group_in() * taps };
-    let mut products = Vec::with_capacity(axes[0].phases.len() * axes[1].phases.len());
+    let columns: Vec<WideTaps> = axes[1].phases.iter().map(|columns| columns.widen(pixels, 1)).collect();
+    let mut products = Vec::with_capacity(axes[0].phases.len() * columns.len());
     for rows in &axes[0].phases {
-        for columns in &axes[1].phases {
-            products.push(PhaseProduct::new(g, rows, &columns.widen(pixels, 1), [g.group_out(), g.group_in()], &weights));
-        }
+        products.extend(columns.iter().map(|columns| PhaseProduct::new(g, rows, columns, [g.group_out(), g.group_in()], &weights)));
     }
-    let frame = CorrelationPlan {
+    let plan = CorrelationPlan {
         source: Source {
             size: window.output,
             padding: [0, 1].map_each(|axis| axes[axis].before),
@@ -68,7 +67,7 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, w: &[T]) -> Correlation<
         batch: g.batch,
         work: g.work(),
     };
-    Correlation::new(frame, products)
+    Correlation::new(plan, products)
 }
 
 /// Returns the input pixels that output pixels read.

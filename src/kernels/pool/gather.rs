@@ -1,6 +1,8 @@
 //! The backward pass, which gathers: each input position sums its shares of the gradients of the
 //! windows that cover it.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::rows::{MIDDLE, Row, for_rows, run_row};
@@ -25,6 +27,16 @@ pub(super) fn block<T, const B: usize>(x: &[T], from: usize) -> &[T; B] {
     x[from..].first_chunk().expect("a block lies within the elements")
 }
 
+/// Calls `body` with each `step`-th number of a range. (`step_by` divides to count them.)
+#[inline(always)]
+fn each(range: Range<usize>, step: usize, mut body: impl FnMut(usize)) {
+    let mut at = range.start;
+    while at < range.end {
+        body(at);
+        at += step;
+    }
+}
+
 /// One row of the input's gradient.
 struct GatherRow<'a, T, S> {
     pooling: &'a Pooling,
@@ -43,7 +55,7 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
 
     #[inline(always)]
     fn has_room(&self, place: usize, block: usize) -> bool {
-        let last = |axis: usize, position: usize| self.pooling.covers[axis][position].end.saturating_sub(1);
+        let last = |axis: usize, position: usize| self.pooling.readers[axis].range(position).end.saturating_sub(1);
         let [height, width] = self.pooling.output;
         let window = (self.image * height + last(0, self.position)) * width + last(1, place);
         window * self.channels + block <= self.share.length() && place * self.channels + block <= self.dx.len()
@@ -57,14 +69,15 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
         }
         let pooling = self.pooling;
         let mut sum = [T::zero(); B];
-        for row in pooling.covers[0][self.position].clone() {
-            let Some(i) = pooling.tap(0, row, self.position) else { continue };
-            for column in pooling.covers[1][place].clone() {
-                let Some(j) = pooling.tap(1, column, place) else { continue };
+        let [rows, columns] = &pooling.readers;
+        each(rows.range(self.position), rows.step(), |row| {
+            let Some(i) = pooling.tap(0, row, self.position) else { return };
+            each(columns.range(place), columns.step(), |column| {
+                let Some(j) = pooling.tap(1, column, place) else { return };
                 let from = ((self.image * pooling.output[0] + row) * pooling.output[1] + column) * self.channels + first;
                 self.share.add(simd, &mut sum, from, [row, column], [i, j]);
-            }
-        }
+            });
+        });
         let to = place * self.channels + first;
         let dx = &mut self.dx[to..to + B];
         if self.streamed { nontemporal::copy(&sum, dx) } else { dx.copy_from_slice(&sum) }
@@ -123,7 +136,7 @@ pub(super) fn gather<T: Real>(pooling: &Pooling, channels: usize, dx: &mut [T], 
     for_rows(dx, width * channels, work, |index, dx| {
         let (image, position) = (index / height, index % height);
         if shared_out {
-            let row = pooling.covers[0][position].start;
+            let row = pooling.readers[0].range(position).start;
             let Some(tap) = pooling.spans[0].get(row).and_then(|_| pooling.tap(0, row, position)) else {
                 return dx[..width * channels].fill(T::zero());
             };

@@ -1,8 +1,6 @@
 //! The windows of a pooling: which input positions each output position covers.
 
-use std::ops::Range;
-
-use crate::kernels::geometry::Window;
+use crate::kernels::geometry::{Readers, Window};
 use crate::kernels::runtime::arrays::MapEach;
 
 /// The input positions that one output position covers along one axis.
@@ -36,7 +34,7 @@ pub struct Pooling {
     pub(super) step: [usize; 2],
     pub(super) spans: [Vec<Span>; 2],
     /// For each input position, the windows that may cover it.
-    pub(super) covers: [Vec<Range<usize>>; 2],
+    pub(super) readers: [Readers; 2],
     /// The largest number of taps along each axis.
     pub(super) widest: [usize; 2],
 }
@@ -44,7 +42,7 @@ pub struct Pooling {
 impl Pooling {
     /// Creates sliding windows, whose averages have this divisor.
     pub fn sliding(window: &Window, divisor: Divisor) -> Pooling {
-        Pooling::new(window.input, window.output, window.dilation, |axis, at| {
+        Pooling::new(window.input, window.output, window.stride, window.dilation, |axis, at| {
             let taps = window.taps(axis, at);
             // PyTorch's divisor counts padding up to its end and nothing beyond.
             let padded = window.input[axis] + 2 * window.padding[axis] - at * window.stride[axis];
@@ -62,7 +60,7 @@ impl Pooling {
     /// Creates adaptive windows, which divide the input among the output positions: from
     /// `⌊o·in/out⌋` to `⌈(o + 1)·in/out⌉`.
     pub fn adaptive(input: [usize; 2], output: [usize; 2]) -> Pooling {
-        Pooling::new(input, output, [1, 1], |axis, at| {
+        Pooling::new(input, output, [1, 1], [1, 1], |axis, at| {
             let (size, count) = (input[axis], output[axis]);
             let start = at * size / count;
             let taps = ((at + 1) * size).div_ceil(count) - start;
@@ -70,19 +68,14 @@ impl Pooling {
         })
     }
 
-    fn new(input: [usize; 2], output: [usize; 2], step: [usize; 2], span: impl Fn(usize, usize) -> Span) -> Pooling {
+    fn new(input: [usize; 2], output: [usize; 2], stride: [usize; 2], step: [usize; 2], span: impl Fn(usize, usize) -> Span) -> Pooling {
         let spans = [0, 1].map_each(|axis| (0..output[axis]).map(|at| span(axis, at)).collect::<Vec<_>>());
-        let covers = [0, 1].map_each(|axis| {
-            let mut covers = vec![0..0; input[axis]];
-            for (at, span) in spans[axis].iter().enumerate().filter(|(_, span)| span.taps > 0) {
-                for cover in &mut covers[span.start..=span.start + (span.taps - 1) * step[axis]] {
-                    *cover = if cover.start >= cover.end { at..at + 1 } else { cover.start..at + 1 };
-                }
-            }
-            covers
+        let readers = [0, 1].map_each(|axis| {
+            let spans = spans[axis].iter().map(|span| (span.start, span.taps));
+            Readers::new(input[axis], stride[axis], step[axis], spans)
         });
         let widest = [0, 1].map_each(|axis| spans[axis].iter().map(|span| span.taps).max().unwrap_or(0));
-        Pooling { input, output, step, spans, covers, widest }
+        Pooling { input, output, step, spans, readers, widest }
     }
 
     /// Returns whether a byte can distinguish all positions in a window.
@@ -99,7 +92,7 @@ impl Pooling {
             end = span.start + span.taps;
             follows
         });
-        one_by_one && self.step == [1, 1] && self.covers[0].iter().all(|rows| rows.len() <= 1)
+        one_by_one && self.step == [1, 1] && (0..self.input[0]).all(|row| self.readers[0].range(row).len() <= 1)
     }
 
     /// Returns the number of elementary operations of a pass; `places` counts output positions
