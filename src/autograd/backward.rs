@@ -3,7 +3,7 @@
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use super::checkpoint::INSIDE;
+use super::checkpoint::is_placeholder;
 use super::gradients::Gradients;
 use crate::error::{Error, Result};
 use crate::profiling::hooks;
@@ -210,7 +210,7 @@ fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool, leaves: Option<Leav
             with_rule(&node, retain_graph, |rule| run_joint(&node, rule, &gradients, &mut pass))?;
             continue;
         };
-        if node.op == INSIDE {
+        if is_placeholder(&node) {
             return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
         }
         if node.is_leaf() {

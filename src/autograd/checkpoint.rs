@@ -23,7 +23,7 @@ use crate::tensor::node::{BackwardFn, Node};
 use crate::tensor::rng;
 
 /// The operation name of placeholders.
-pub(super) const INSIDE: &str = "inside a checkpoint";
+const INSIDE: &str = "inside a checkpoint";
 
 /// Tensors with history, or leaves, that a computation used, by their nodes' numbers.
 type Used = HashMap<u64, Tensor>;
@@ -53,7 +53,13 @@ pub fn is_recomputing() -> bool {
     RECOMPUTING.get()
 }
 
-/// Registers an operation's inputs with the scope. Returns the node for the operation's result if
+/// Returns whether a node stands for the results of operations inside a checkpoint that are not
+/// recorded.
+pub(super) fn is_placeholder(node: &Node) -> bool {
+    node.op == INSIDE
+}
+
+/// Registers an operation's inputs with the scope. Returns the placeholder, the node for the operation's result if
 /// there is nothing to record.
 pub(super) fn register(inputs: &[&Tensor]) -> Option<Arc<Node>> {
     SCOPE.with_borrow_mut(|scope| match scope {
@@ -61,7 +67,7 @@ pub(super) fn register(inputs: &[&Tensor]) -> Option<Arc<Node>> {
         Scope::GraphOutline { placeholder, used } => {
             for input in inputs {
                 if let Some(node) = input.node()
-                    && node.op != INSIDE
+                    && !is_placeholder(node)
                 {
                     used.entry(node.number).or_insert_with(|| (*input).clone());
                 }

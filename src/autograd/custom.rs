@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{checkpoint, is_grad_enabled, new_node, no_grad, owning};
+use super::{checkpoint, no_grad, node_for, owning};
 use crate::error::{Error, Result};
 use crate::profiling::hooks;
 use crate::tensor::Tensor;
@@ -91,19 +91,19 @@ impl CustomOp {
         let (y, backward) = no_grad(|| forward(inputs.map(Tensor::detach)))?;
         let y = y.detach();
         op.custom_result(&inputs, &[&y]);
-        if !y.dtype().is_float() || !is_recorded(&inputs) {
+        if !y.dtype().is_float() {
             return Ok(y);
         }
-        let node = checkpoint::register(&inputs).unwrap_or_else(|| {
-            let shapes = inputs.map(|input| input.shape().to_vec());
-            let rule = move |grad: Tensor, wanted| {
+        let mut backward = Some(backward);
+        let node = node_for(self.name, &inputs, &|| self.extent(), &mut || {
+            let (backward, shapes) = (backward.take()?, inputs.map(|input| input.shape().to_vec()));
+            Some(owning(move |grad: Tensor, wanted| {
                 let gradients = backward(&grad, wanted)?;
                 self.check(&gradients, &shapes)?;
                 Ok(gradients)
-            };
-            new_node(self.name, &inputs, &|| self.extent(), (!is_meta()).then(|| owning(rule)))
+            }))
         });
-        Ok(y.with_node(Some(node)))
+        Ok(y.with_node(node))
     }
 
     /// Runs an operation with any number of inputs and of outputs.
@@ -150,36 +150,31 @@ impl CustomOp {
         let plain: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
         let (outputs, backward) = no_grad(|| forward(&plain))?;
         op.custom_result(inputs, &outputs.iter().collect::<Vec<_>>());
-        let outputs = outputs.into_iter().map(|y| y.detach());
-        if !is_recorded(inputs) {
-            return Ok(outputs.collect());
-        }
-        let placeholder = checkpoint::register(inputs);
-        let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
-        let rule = move |grads: &[Option<Tensor>], wanted: &[bool]| {
-            let gradients = backward(grads, wanted)?;
-            self.check(&gradients, &shapes)?;
-            Ok(gradients)
-        };
-        let joint = placeholder
-            .is_none()
-            .then(|| new_node(self.name, inputs, &|| self.extent(), (!is_meta()).then(|| BackwardFn::Joint(Box::new(rule)))));
+        let mut backward = Some(backward);
+        let joint = node_for(self.name, inputs, &|| self.extent(), &mut || {
+            let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
+            let backward = backward.take()?;
+            Some(BackwardFn::Joint(Box::new(move |grads, wanted| {
+                let gradients = backward(grads, wanted)?;
+                self.check(&gradients, &shapes)?;
+                Ok(gradients)
+            })))
+        });
         let of = outputs.len();
         let with_node = |(index, y): (usize, Tensor)| {
-            if !y.dtype().is_float() {
-                return y;
+            let y = y.detach();
+            let Some(joint) = joint.as_ref().filter(|_| y.dtype().is_float()) else { return y };
+            if checkpoint::is_placeholder(joint) {
+                return y.with_node(Some(Arc::clone(joint)));
             }
-            let node = joint.as_ref().map(|joint| {
-                let edge = Edge { node: Some(Arc::clone(joint)), ..y.edge() };
-                let mut node = Node::new(self.name, vec![edge], (!is_meta()).then_some(BackwardFn::Output { index, of }));
-                if let Some(node) = Arc::get_mut(&mut node) {
-                    node.extent = self.extent();
-                }
-                node
-            });
-            y.with_node(node.or_else(|| placeholder.clone()))
+            let edge = Edge { node: Some(Arc::clone(joint)), ..y.edge() };
+            let mut node = Node::new(self.name, vec![edge], (!is_meta()).then_some(BackwardFn::Output { index, of }));
+            if let Some(node) = Arc::get_mut(&mut node) {
+                node.extent = self.extent();
+            }
+            y.with_node(Some(node))
         };
-        Ok(outputs.enumerate().map(with_node).collect())
+        Ok(outputs.into_iter().enumerate().map(with_node).collect())
     }
 
     /// Checks that each gradient has its input's shape, or one to which that broadcasts. The
@@ -199,10 +194,6 @@ impl CustomOp {
     fn extent(self) -> NodeExtent {
         if self.pointwise { NodeExtent::Pointwise } else { NodeExtent::Global }
     }
-}
-
-fn is_recorded(inputs: &[&Tensor]) -> bool {
-    is_grad_enabled() && inputs.iter().any(|input| input.requires_grad())
 }
 
 #[cfg(test)]

@@ -198,15 +198,8 @@ impl Tensor {
         if hooks::is_on() {
             record::differentiable(op, inputs, &self);
         }
-        if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
-            return self;
-        }
-        if let Some(node) = checkpoint::register(inputs) {
-            return self.with_node(Some(node));
-        }
-        let rule = if is_meta() { None } else { rule() };
-        let node = new_node(op, inputs, &|| node_extent(op, self.shape(), extents), rule);
-        self.with_node(Some(node))
+        let node = node_for(op, inputs, &|| node_extent(op, self.shape(), extents), rule);
+        if node.is_some() { self.with_node(node) } else { self }
     }
 }
 
@@ -221,9 +214,25 @@ fn owning<const N: usize>(rule: impl Fn(Tensor, [bool; N]) -> Result<[Option<Ten
     }))
 }
 
-/// Makes the node of an operation. In a meta run the node has no rule, since there is no backward
-/// pass, but it has the operation's extent.
-fn new_node(op: &'static str, inputs: &[&Tensor], extent: &dyn Fn() -> NodeExtent, rule: Option<BackwardFn>) -> Arc<Node> {
+/// Returns the node for an operation's result; `None` if the operation is not recorded. Calls
+/// `rule` at most once.
+///
+/// In the first pass of a checkpoint this is the checkpoint's
+/// [placeholder](checkpoint::is_placeholder). In a meta run the node has no rule, since there is no
+/// backward pass, but it has the operation's extent.
+fn node_for(
+    op: &'static str,
+    inputs: &[&Tensor],
+    extent: &dyn Fn() -> NodeExtent,
+    rule: &mut dyn FnMut() -> Option<BackwardFn>,
+) -> Option<Arc<Node>> {
+    if !is_grad_enabled() || !inputs.iter().any(|input| input.requires_grad()) {
+        return None;
+    }
+    if let Some(placeholder) = checkpoint::register(inputs) {
+        return Some(placeholder);
+    }
+    let rule = if is_meta() { None } else { rule() };
     let edges = inputs.iter().map(|input| input.edge()).collect();
     let mut node = Node::new(op, edges, rule);
     if let Some(origin) = hooks::origin()
@@ -236,7 +245,7 @@ fn new_node(op: &'static str, inputs: &[&Tensor], extent: &dyn Fn() -> NodeExten
     {
         node.extent = extent();
     }
-    node
+    Some(node)
 }
 
 /// Returns the part of its inputs that an operation with an output of this shape reads, by the

@@ -65,17 +65,30 @@ pub(crate) struct Convolution {
 /// The key by which equal calls are counted: path, operation, convolution.
 type ConvolutionKey = (Arc<str>, &'static str, Convolution);
 
-/// The accumulated cost of the calls of one operation at one path.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Total {
-    pub(crate) calls: u64,
-    pub(crate) time: Duration,
-    pub(crate) bytes: u64,
-    pub(crate) multiply_adds: u64,
+/// The accumulated cost of a set of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cost {
+    /// The number of calls. In the backward pass, an operation that is made of separately recorded
+    /// ones has one call for each of them.
+    pub calls: u64,
+    /// The total time of the calls.
+    pub time: Duration,
+    /// The number of bytes of memory that the calling thread requested, whether freed or not.
+    pub bytes: u64,
+    /// The number of multiply-adds in convolutions and matrix products.
+    pub multiply_adds: u64,
 }
 
-impl Total {
-    pub(crate) fn add(&mut self, other: &Total) {
+impl Cost {
+    /// Returns billions of floating-point operations per second, where a multiply-add counts as
+    /// two; `None` when no multiply-adds were counted.
+    pub fn gflops(&self) -> Option<f64> {
+        let seconds = self.time.as_secs_f64();
+        (self.multiply_adds > 0 && seconds > 0.0).then(|| 2e-9 * self.multiply_adds as f64 / seconds)
+    }
+
+    pub(crate) fn add(&mut self, other: &Cost) {
         self.calls += other.calls;
         self.time += other.time;
         self.bytes += other.bytes;
@@ -91,7 +104,7 @@ pub(crate) struct Log {
     /// The number of further events.
     pub(crate) left_out: u64,
     /// The totals by path, operation and kind, without modules.
-    pub(crate) totals: HashMap<(Arc<str>, &'static str, EventKind), Total>,
+    pub(crate) totals: HashMap<(Arc<str>, &'static str, EventKind), Cost>,
     /// For each key, the number of keys that were called before it, and the number of its calls.
     convolutions: HashMap<ConvolutionKey, (usize, u64)>,
 }
@@ -109,7 +122,7 @@ impl Log {
         if event.kind != EventKind::Module {
             let Event { op, kind, time, bytes, multiply_adds, .. } = event;
             let total = self.totals.entry((Arc::clone(&event.path), op, kind)).or_default();
-            total.add(&Total { calls: 1, time, bytes, multiply_adds });
+            total.add(&Cost { calls: 1, time, bytes, multiply_adds });
         }
         self.keep(event);
     }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::hooks::{Event, EventKind, Total, observe};
+pub use super::hooks::Cost;
+use super::hooks::{Event, EventKind, observe};
 use crate::error::Result;
 use crate::io::atomic_file::write_atomically;
 use crate::kernels::runtime::arrays::MapEach;
@@ -57,51 +58,14 @@ pub fn profile<R>(body: impl FnOnce() -> R) -> (R, Profile) {
         let fresh = || ProfileRow { path: path.to_string(), operation, forward: Cost::default(), backward: Cost::default() };
         let row = rows.entry((Arc::clone(&path), operation)).or_insert_with(fresh);
         match kind {
-            EventKind::Forward => row.forward = Cost::from(total),
-            EventKind::Backward => row.backward = Cost::from(total),
+            EventKind::Forward => row.forward = total,
+            EventKind::Backward => row.backward = total,
             EventKind::Module => {}
         }
     }
     let mut rows: Vec<ProfileRow> = rows.into_values().collect();
     sort_by(&mut rows, |a, b| b.time().cmp(&a.time()).then_with(|| (&a.path, a.operation).cmp(&(&b.path, b.operation))));
     (value, Profile { rows, elapsed, start, events: log.events, left_out: log.left_out })
-}
-
-/// The accumulated cost of a set of calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cost {
-    /// The number of calls. In the backward pass, an operation that is made of separately recorded
-    /// ones has one call for each of them.
-    pub calls: u64,
-    /// The total time of the calls.
-    pub time: Duration,
-    /// The number of bytes of memory that the calling thread requested, whether freed or not.
-    pub bytes: u64,
-    /// The number of multiply-adds in convolutions and matrix products.
-    pub multiply_adds: u64,
-}
-
-impl From<Total> for Cost {
-    fn from(Total { calls, time, bytes, multiply_adds }: Total) -> Cost {
-        Cost { calls, time, bytes, multiply_adds }
-    }
-}
-
-impl Cost {
-    /// Returns billions of floating-point operations per second, where a multiply-add counts as
-    /// two; `None` when no multiply-adds were counted.
-    pub fn gflops(&self) -> Option<f64> {
-        let seconds = self.time.as_secs_f64();
-        (self.multiply_adds > 0 && seconds > 0.0).then(|| 2e-9 * self.multiply_adds as f64 / seconds)
-    }
-
-    fn add(&mut self, other: &Cost) {
-        self.calls += other.calls;
-        self.time += other.time;
-        self.bytes += other.bytes;
-        self.multiply_adds = self.multiply_adds.saturating_add(other.multiply_adds);
-    }
 }
 
 /// One operation at one path.
