@@ -217,25 +217,51 @@ pub fn backward<T: Real, const N: usize>(
     y: &[T],
     x: &mut [T],
 ) {
-    let mut readers = vec![vec![]; height];
-    for (row, taps) in rows.iter().enumerate() {
-        for (at, weight) in taps.at.into_iter().zip(taps.weight).filter(|&(_, weight)| weight != T::zero()) {
-            readers[at].push((row, weight));
-        }
+    gather([height, width, channels], [rows.len(), columns.len()], &reads(rows), &reads(columns), y, x);
+}
+
+/// An output position, an input position that it reads, and the weight.
+#[derive(Clone, Copy)]
+struct Read<T> {
+    output: usize,
+    input: usize,
+    weight: T,
+}
+
+/// Returns all reads along an axis, in the order of the output positions, except those of weight 0.
+fn reads<T: Real, const N: usize>(taps: &[Taps<T, N>]) -> Vec<Read<T>> {
+    let mut reads = Vec::with_capacity(N * taps.len());
+    for (output, taps) in taps.iter().enumerate() {
+        reads.extend(taps.at.into_iter().zip(taps.weight).map(|(input, weight)| Read { output, input, weight }));
     }
-    let row_length = columns.len() * channels;
+    reads.retain(|read| read.weight != T::zero());
+    reads
+}
+
+/// Computes [`backward`] for outputs of `[out_height, out_width]`; compiled once for all numbers of
+/// taps.
+fn gather<T: Real>(
+    [height, width, channels]: [usize; 3],
+    [out_height, out_width]: [usize; 2],
+    rows: &[Read<T>],
+    columns: &[Read<T>],
+    y: &[T],
+    x: &mut [T],
+) {
+    let mut readers = vec![vec![]; height];
+    rows.iter().for_each(|&row| readers[row.input].push(row));
+    let row_length = out_width * channels;
     let work = 4 * y.len() + x.len();
     parallel::chunks_mut(x, width * channels, work, |task, x| {
         let (image, readers) = (task / height, &readers[task % height]);
         x.fill(T::zero());
         vectorize::<T, _>(|| {
-            for &(row, row_weight) in readers {
-                let y = &y[(image * rows.len() + row) * row_length..][..row_length];
-                for (y, column) in y.chunks_exact(channels).zip(columns) {
-                    for (at, weight) in column.at.into_iter().zip(column.weight).filter(|&(_, weight)| weight != T::zero()) {
-                        let weight = weight * row_weight;
-                        x[at * channels..][..channels].iter_mut().zip(y).for_each(|(x, &y)| *x += weight * y);
-                    }
+            for row in readers {
+                let y = &y[(image * out_height + row.output) * row_length..][..row_length];
+                for column in columns {
+                    let weight = column.weight * row.weight;
+                    let (x, y) = (&mut x[column.input * channels..][..channels], &y[column.output * channels..][..channels]);
+                    x.iter_mut().zip(y).for_each(|(x, &y)| *x += weight * y);
                 }
             }
         });

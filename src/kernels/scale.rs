@@ -18,19 +18,19 @@ const LANES: usize = 16;
 type Lanes = [u8; LANES];
 
 /// The weighted pixels that make one: the first one's position, and the weights from there on.
-pub trait Taps<'a>: Iterator<Item = (usize, &'a [i32])> + Clone {}
+pub trait WeightedRuns<'a>: Iterator<Item = (usize, &'a [i32])> + Clone {}
 
-impl<'a, T: Iterator<Item = (usize, &'a [i32])> + Clone> Taps<'a> for T {}
+impl<'a, T: Iterator<Item = (usize, &'a [i32])> + Clone> WeightedRuns<'a> for T {}
 
 /// Scales columns, `[from, run]` to `[to, run]`, where `to` is the number of taps and the rows of
 /// `pixels` begin every `stride` values.
-pub fn scale_columns<'a>(run: usize, stride: usize, taps: impl Taps<'a>, pixels: &[u8], out: &mut [u8]) {
+pub fn scale_columns<'a>(run: usize, stride: usize, taps: impl WeightedRuns<'a>, pixels: &[u8], out: &mut [u8]) {
     dispatch_light::<f32, _>(Columns { run, stride, taps, pixels, out });
 }
 
 /// Scales rows, `[height, from, channels]` to `[height, to, channels]`, where `to` is the number of
 /// taps and the rows of `pixels` begin every `stride` values.
-pub fn scale_rows<'a>(channels: usize, from: usize, stride: usize, taps: impl Taps<'a>, pixels: &[u8], out: &mut [u8]) {
+pub fn scale_rows<'a>(channels: usize, from: usize, stride: usize, taps: impl WeightedRuns<'a>, pixels: &[u8], out: &mut [u8]) {
     dispatch_light::<f32, _>(Rows { channels, from, stride, taps, pixels, out });
 }
 
@@ -42,7 +42,7 @@ struct Columns<'s, T> {
     out: &'s mut [u8],
 }
 
-impl<'a, T: Taps<'a>> WithSimd for Columns<'_, T> {
+impl<'a, T: WeightedRuns<'a>> WithSimd for Columns<'_, T> {
     type Output = ();
 
     // Nothing here is explicitly of vectors: the compiler makes them of loops over lanes.
@@ -73,7 +73,7 @@ struct Rows<'s, T> {
     out: &'s mut [u8],
 }
 
-impl<'a, T: Taps<'a>> WithSimd for Rows<'_, T> {
+impl<'a, T: WeightedRuns<'a>> WithSimd for Rows<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -64,12 +64,13 @@ pub enum ConvAlgorithm {
     Im2col,
     /// Runs the register tile on rows of the padded image: im2col without the copy.
     Direct,
-    /// Winograd's F(2×2, 3×3) where it applies (`f32`, 3×3, stride 1, one group), else the fastest
-    /// algorithm that does.
+    /// Winograd's F(2×2, 3×3) where it applies (`f32`, 3×3 taps, one group), else the fastest
+    /// algorithm that does. A forward pass or a weight gradient may have a stride `s`: it is
+    /// computed as a kernel of `⌈k / s⌉` taps along each axis, for example 5×5 with stride 2 as
+    /// 3×3.
     Winograd2,
     /// Winograd's F(4×4, 3×3), under the same conditions; or F(3×3, 4×4) or F(2×2, 5×5) for kernels
-    /// of 4×4 and 5×5. A forward pass or a weight gradient may have a stride `s`: it is computed as
-    /// a kernel of `⌈k / s⌉` taps along each axis, for example 7×7 with stride 2 as 4×4.
+    /// of 4×4 and 5×5 taps, for example 7×7 with stride 2 as 4×4.
     Winograd4,
     /// Vectors along the channels, where each lane computes its own channel: for groups of few
     /// channels, such as depthwise convolution with one channel per group. If groups have very many

@@ -143,8 +143,13 @@ pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost:
 /// first part.
 pub fn sum_parts<T: Scalar>(parts: &mut [T], length: usize) -> &mut [T] {
     let (sum, others) = parts.split_at_mut(length);
-    others.chunks_exact(length).for_each(|other| zip_in_place(sum, other, 1, &pairs_in_place(|a, b| a + b)));
+    add_parts(sum, others);
     sum
+}
+
+/// Adds parts, each as long as `sum`, which is not empty, to it in their order.
+pub fn add_parts<T: Scalar>(sum: &mut [T], parts: &[T]) {
+    parts.chunks_exact(sum.len()).for_each(|part| zip_in_place(sum, part, 1, &pairs_in_place(|a, b| a + b)));
 }
 
 /// Computes `y[i] = f(y[i], b[i])`.

@@ -86,9 +86,7 @@ pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut
         let out = unsafe { if part == 0 { first.slice(start, length) } else { others.slice((part - 1) * k * n + start, length) } };
         sum_part(part, block, out);
     });
-    for partial in partial.chunks_exact((k * n).max(1)) {
-        elementwise::zip_in_place(c, partial, 1, &elementwise::pairs_in_place(|c, p| c + p));
-    }
+    elementwise::add_parts(c, &partial);
 }
 
 /// Splits `rows` rows into blocks, one task each, and passes each task its disjoint part of `out`,

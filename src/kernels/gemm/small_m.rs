@@ -46,7 +46,7 @@ pub(crate) fn product<T: Real>([m, n, k]: [usize; 3], x: &[T], w: &[T], epilogue
             // at a time.
             let y = unsafe { y.slice(at, columns) };
             y.copy_from_slice(sums);
-            dispatch_light::<T, _>(Finish { epilogue, first, at, y });
+            dispatch_light::<T, _>(FinishRow { epilogue, first, at, y });
         }
     });
 }
@@ -91,7 +91,7 @@ impl<T: Real> WithSimd for RowDots<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT >= 32 { self.run::<S, 4>(simd) } else { self.run::<S, 2>(simd) }
+        if const { S::REGISTER_COUNT >= 32 } { self.run::<S, 4>(simd) } else { self.run::<S, 2>(simd) }
     }
 }
 
@@ -136,7 +136,7 @@ impl<T: Real> RowDots<'_, T> {
 }
 
 /// Applies the epilogue to a part of a row.
-struct Finish<'a, T> {
+struct FinishRow<'a, T> {
     epilogue: Epilogue<'a, T>,
     /// The part's first column, and the part's offset in the result.
     first: usize,
@@ -144,7 +144,7 @@ struct Finish<'a, T> {
     y: &'a mut [T],
 }
 
-impl<T: Real> WithSimd for Finish<'_, T> {
+impl<T: Real> WithSimd for FinishRow<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -171,7 +171,7 @@ impl<T: Real> WithSimd for Sums<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT >= 32 { self.run::<S, 4>(simd) } else { self.run::<S, 2>(simd) }
+        if const { S::REGISTER_COUNT >= 32 } { self.run::<S, 4>(simd) } else { self.run::<S, 2>(simd) }
     }
 }
 

@@ -141,189 +141,120 @@ pub trait Real: Scalar + Float + Math {
 /// is larger (smaller), for NaN and zeros too.
 const MAX_TAKES_THE_SECOND_NAN: bool = cfg!(target_arch = "x86_64");
 
-impl Real for f32 {
-    type Vector<S: Simd> = S::f32s;
-    type Mask<S: Simd> = MemMask<S::m32s>;
+/// Implements [`Real`] by pulp's functions for one type, which differ in their names. `$whole` is
+/// the least number from which on the type has no fractions.
+macro_rules! real {
+    (
+        $type:ty, $vector:ident, $mask:ident, $count:ty, $whole:literal:
+        $add:ident $sub:ident $mul:ident $mul_add_e:ident $max:ident $min:ident $reduce_sum:ident $splat:ident $select:ident
+        $equal:ident $less_than:ident $less_than_or_equal:ident $and:ident $not:ident
+        $mask_between:ident $mask_load_ptr:ident $mask_store_ptr:ident
+    ) => {
+        impl Real for $type {
+            type Vector<S: Simd> = S::$vector;
+            type Mask<S: Simd> = MemMask<S::$mask>;
 
-    #[inline(always)]
-    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
-        // Uses the bare mask: accesses through the helper routines that come with it cost a call
-        // each.
-        simd.mask_between_m32s(0, count as u32).mask().into()
-    }
-    #[inline(always)]
-    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const f32) -> S::f32s {
-        // SAFETY: by this function's contract.
-        unsafe { simd.mask_load_ptr_f32s(mask, from) }
-    }
-    #[inline(always)]
-    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut f32, x: S::f32s) {
-        // SAFETY: by this function's contract.
-        unsafe { simd.mask_store_ptr_f32s(mask, to, x) }
-    }
+            #[inline(always)]
+            fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
+                // Uses the bare mask: accesses through the helper routines that come with it cost a
+                // call each.
+                simd.$mask_between(0, count as $count).mask().into()
+            }
+            #[inline(always)]
+            unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const $type) -> S::$vector {
+                // SAFETY: by this function's contract.
+                unsafe { simd.$mask_load_ptr(mask, from) }
+            }
+            #[inline(always)]
+            unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut $type, x: S::$vector) {
+                // SAFETY: by this function's contract.
+                unsafe { simd.$mask_store_ptr(mask, to, x) }
+            }
 
-    #[inline(always)]
-    fn of(x: f64) -> f32 {
-        x as f32
-    }
-    #[inline(always)]
-    fn splat<S: Simd>(simd: S, x: f32) -> S::f32s {
-        simd.splat_f32s(x)
-    }
-    #[inline(always)]
-    fn vector_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
-        simd.add_f32s(a, b)
-    }
-    #[inline(always)]
-    fn vector_sub<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
-        simd.sub_f32s(a, b)
-    }
-    #[inline(always)]
-    fn vector_mul<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
-        simd.mul_f32s(a, b)
-    }
-    #[inline(always)]
-    fn vector_mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-        simd.mul_add_e_f32s(a, b, c)
-    }
-    #[inline(always)]
-    fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f32s; 2], [best, at]: [S::f32s; 2]) -> [S::f32s; 2] {
-        let stays = simd.and_m32s(simd.equal_f32s(x, x), simd.not_m32s(simd.less_than_f32s(best, x)));
-        [simd.select_f32s(stays, best, x), simd.select_f32s(stays, at, tap)]
-    }
-    #[inline(always)]
-    fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::f32s; 2], x: S::f32s) -> S::f32s {
-        simd.select_f32s(simd.equal_f32s(a, b), x, simd.splat_f32s(0.0))
-    }
-    #[inline(always)]
-    fn vector_unless_below<S: Simd>(simd: S, z: S::f32s, low: S::f32s, x: S::f32s) -> S::f32s {
-        simd.select_f32s(simd.less_than_or_equal_f32s(z, low), simd.splat_f32s(0.0), x)
-    }
-    #[inline(always)]
-    fn vector_within<S: Simd>(simd: S, z: S::f32s, [low, high]: [S::f32s; 2], x: S::f32s) -> S::f32s {
-        let inside = simd.and_m32s(simd.less_than_f32s(low, z), simd.less_than_f32s(z, high));
-        simd.select_f32s(inside, x, simd.splat_f32s(0.0))
-    }
-    #[inline(always)]
-    fn vector_sum<S: Simd>(simd: S, x: S::f32s) -> f32 {
-        simd.reduce_sum_f32s(x)
-    }
-    #[inline(always)]
-    fn vector_raise<S: Simd>(simd: S, x: S::f32s, low: S::f32s) -> S::f32s {
-        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
-            return simd.max_f32s(low, x);
+            #[inline(always)]
+            fn of(x: f64) -> $type {
+                x as $type
+            }
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: $type) -> S::$vector {
+                simd.$splat(x)
+            }
+            #[inline(always)]
+            fn vector_add<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$add(a, b)
+            }
+            #[inline(always)]
+            fn vector_sub<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$sub(a, b)
+            }
+            #[inline(always)]
+            fn vector_mul<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$mul(a, b)
+            }
+            #[inline(always)]
+            fn vector_mul_add<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
+                simd.$mul_add_e(a, b, c)
+            }
+            #[inline(always)]
+            fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::$vector; 2], [best, at]: [S::$vector; 2]) -> [S::$vector; 2] {
+                let stays = simd.$and(simd.$equal(x, x), simd.$not(simd.$less_than(best, x)));
+                [simd.$select(stays, best, x), simd.$select(stays, at, tap)]
+            }
+            #[inline(always)]
+            fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::$vector; 2], x: S::$vector) -> S::$vector {
+                simd.$select(simd.$equal(a, b), x, simd.$splat(0.0))
+            }
+            #[inline(always)]
+            fn vector_unless_below<S: Simd>(simd: S, z: S::$vector, low: S::$vector, x: S::$vector) -> S::$vector {
+                simd.$select(simd.$less_than_or_equal(z, low), simd.$splat(0.0), x)
+            }
+            #[inline(always)]
+            fn vector_within<S: Simd>(simd: S, z: S::$vector, [low, high]: [S::$vector; 2], x: S::$vector) -> S::$vector {
+                let inside = simd.$and(simd.$less_than(low, z), simd.$less_than(z, high));
+                simd.$select(inside, x, simd.$splat(0.0))
+            }
+            #[inline(always)]
+            fn vector_sum<S: Simd>(simd: S, x: S::$vector) -> $type {
+                simd.$reduce_sum(x)
+            }
+            #[inline(always)]
+            fn vector_raise<S: Simd>(simd: S, x: S::$vector, low: S::$vector) -> S::$vector {
+                if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
+                    return simd.$max(low, x);
+                }
+                simd.$select(simd.$less_than(x, low), low, x)
+            }
+            #[inline(always)]
+            fn vector_lower<S: Simd>(simd: S, x: S::$vector, high: S::$vector) -> S::$vector {
+                if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
+                    return simd.$min(high, x);
+                }
+                simd.$select(simd.$less_than(high, x), high, x)
+            }
+            #[inline(always)]
+            fn to_byte(self) -> u8 {
+                // In numbers this large, the low bits of the mantissa hold the integer. A conversion
+                // would have to check for values that no byte can hold.
+                (self + $whole).to_bits() as u8
+            }
+            #[inline(always)]
+            fn of_byte(byte: u8) -> $type {
+                byte as $type
+            }
         }
-        simd.select_f32s(simd.less_than_f32s(x, low), low, x)
-    }
-    #[inline(always)]
-    fn vector_lower<S: Simd>(simd: S, x: S::f32s, high: S::f32s) -> S::f32s {
-        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
-            return simd.min_f32s(high, x);
-        }
-        simd.select_f32s(simd.less_than_f32s(high, x), high, x)
-    }
-    #[inline(always)]
-    fn to_byte(self) -> u8 {
-        // In numbers of 2²³ and more, the low bits of the mantissa hold the integer. A conversion
-        // would have to check for values that no byte can hold.
-        (self + 8_388_608.0).to_bits() as u8
-    }
-    #[inline(always)]
-    fn of_byte(byte: u8) -> f32 {
-        byte as f32
-    }
+    };
 }
-
-impl Real for f64 {
-    type Vector<S: Simd> = S::f64s;
-    type Mask<S: Simd> = MemMask<S::m64s>;
-
-    #[inline(always)]
-    fn mask<S: Simd>(simd: S, count: usize) -> Self::Mask<S> {
-        // Uses the bare mask: accesses through the helper routines that come with it cost a call
-        // each.
-        simd.mask_between_m64s(0, count as u64).mask().into()
-    }
-    #[inline(always)]
-    unsafe fn load_masked<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const f64) -> S::f64s {
-        // SAFETY: by this function's contract.
-        unsafe { simd.mask_load_ptr_f64s(mask, from) }
-    }
-    #[inline(always)]
-    unsafe fn store_masked<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut f64, x: S::f64s) {
-        // SAFETY: by this function's contract.
-        unsafe { simd.mask_store_ptr_f64s(mask, to, x) }
-    }
-
-    #[inline(always)]
-    fn of(x: f64) -> f64 {
-        x
-    }
-    #[inline(always)]
-    fn splat<S: Simd>(simd: S, x: f64) -> S::f64s {
-        simd.splat_f64s(x)
-    }
-    #[inline(always)]
-    fn vector_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
-        simd.add_f64s(a, b)
-    }
-    #[inline(always)]
-    fn vector_sub<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
-        simd.sub_f64s(a, b)
-    }
-    #[inline(always)]
-    fn vector_mul<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
-        simd.mul_f64s(a, b)
-    }
-    #[inline(always)]
-    fn vector_mul_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
-        simd.mul_add_e_f64s(a, b, c)
-    }
-    #[inline(always)]
-    fn vector_leader<S: Simd>(simd: S, [x, tap]: [S::f64s; 2], [best, at]: [S::f64s; 2]) -> [S::f64s; 2] {
-        let stays = simd.and_m64s(simd.equal_f64s(x, x), simd.not_m64s(simd.less_than_f64s(best, x)));
-        [simd.select_f64s(stays, best, x), simd.select_f64s(stays, at, tap)]
-    }
-    #[inline(always)]
-    fn vector_where_equal<S: Simd>(simd: S, [a, b]: [S::f64s; 2], x: S::f64s) -> S::f64s {
-        simd.select_f64s(simd.equal_f64s(a, b), x, simd.splat_f64s(0.0))
-    }
-    #[inline(always)]
-    fn vector_unless_below<S: Simd>(simd: S, z: S::f64s, low: S::f64s, x: S::f64s) -> S::f64s {
-        simd.select_f64s(simd.less_than_or_equal_f64s(z, low), simd.splat_f64s(0.0), x)
-    }
-    #[inline(always)]
-    fn vector_within<S: Simd>(simd: S, z: S::f64s, [low, high]: [S::f64s; 2], x: S::f64s) -> S::f64s {
-        let inside = simd.and_m64s(simd.less_than_f64s(low, z), simd.less_than_f64s(z, high));
-        simd.select_f64s(inside, x, simd.splat_f64s(0.0))
-    }
-    #[inline(always)]
-    fn vector_sum<S: Simd>(simd: S, x: S::f64s) -> f64 {
-        simd.reduce_sum_f64s(x)
-    }
-    #[inline(always)]
-    fn vector_raise<S: Simd>(simd: S, x: S::f64s, low: S::f64s) -> S::f64s {
-        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
-            return simd.max_f64s(low, x);
-        }
-        simd.select_f64s(simd.less_than_f64s(x, low), low, x)
-    }
-    #[inline(always)]
-    fn vector_lower<S: Simd>(simd: S, x: S::f64s, high: S::f64s) -> S::f64s {
-        if MAX_TAKES_THE_SECOND_NAN && !S::IS_SCALAR {
-            return simd.min_f64s(high, x);
-        }
-        simd.select_f64s(simd.less_than_f64s(high, x), high, x)
-    }
-    #[inline(always)]
-    fn to_byte(self) -> u8 {
-        // As for single precision.
-        (self + 4_503_599_627_370_496.0).to_bits() as u8
-    }
-    #[inline(always)]
-    fn of_byte(byte: u8) -> f64 {
-        byte as f64
-    }
+real! {
+    f32, f32s, m32s, u32, 8_388_608.0:
+    add_f32s sub_f32s mul_f32s mul_add_e_f32s max_f32s min_f32s reduce_sum_f32s splat_f32s select_f32s
+    equal_f32s less_than_f32s less_than_or_equal_f32s and_m32s not_m32s
+    mask_between_m32s mask_load_ptr_f32s mask_store_ptr_f32s
+}
+real! {
+    f64, f64s, m64s, u64, 4_503_599_627_370_496.0:
+    add_f64s sub_f64s mul_f64s mul_add_e_f64s max_f64s min_f64s reduce_sum_f64s splat_f64s select_f64s
+    equal_f64s less_than_f64s less_than_or_equal_f64s and_m64s not_m64s
+    mask_between_m64s mask_load_ptr_f64s mask_store_ptr_f64s
 }
 
 /// Prefetches the cache line at `pointer`, which may be any address. For lines that will soon be
@@ -418,28 +349,28 @@ pub fn dispatch_light<T: Scalar, Op: WithSimd>(op: Op) -> Op::Output {
 }
 
 /// The element types that a loop works on: one or several.
-pub trait Elements {
+pub trait ElementTypes {
     /// Whether speed matters for one of them.
     const FAST: bool;
 }
 
-impl<T: Scalar> Elements for T {
+impl<T: Scalar> ElementTypes for T {
     const FAST: bool = T::FAST;
 }
 
-impl<A: Scalar, B: Scalar> Elements for (A, B) {
+impl<A: Scalar, B: Scalar> ElementTypes for (A, B) {
     const FAST: bool = A::FAST || B::FAST;
 }
 
-impl<A: Scalar, B: Scalar, C: Scalar> Elements for (A, B, C) {
+impl<A: Scalar, B: Scalar, C: Scalar> ElementTypes for (A, B, C) {
     const FAST: bool = A::FAST || B::FAST || C::FAST;
 }
 
 /// Runs a closure over elements of type `T`, compiled for the instruction set in use so that the
-/// compiler can vectorise its loops; for types that are not [fast](Elements::FAST), with the
+/// compiler can vectorise its loops; for types that are not [fast](ElementTypes::FAST), with the
 /// instructions that every processor has.
 #[inline(always)]
-pub fn vectorize<T: Elements, R>(body: impl FnOnce() -> R) -> R {
+pub fn vectorize<T: ElementTypes, R>(body: impl FnOnce() -> R) -> R {
     if const { !T::FAST } {
         return body();
     }

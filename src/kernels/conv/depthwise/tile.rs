@@ -261,7 +261,7 @@ unsafe fn load<T: Real, S: Simd>(from: *const T) -> T::Vector<S> {
 }
 
 /// The source columns that the cells of a tile read in one row block.
-struct Extent<T> {
+struct ReadColumns<T> {
     /// Position at which the first cell reads the first tap; outside the source's row in the
     /// padding.
     from: *const T,
@@ -270,13 +270,13 @@ struct Extent<T> {
     pitch: usize,
 }
 
-impl<T: Real> Extent<T> {
+impl<T: Real> ReadColumns<T> {
     #[inline(always)]
-    fn new(cells: &Cells<'_, T>, block: &RowBlock, first: usize, channel: usize) -> Extent<T> {
+    fn new(cells: &Cells<'_, T>, block: &RowBlock, first: usize, channel: usize) -> ReadColumns<T> {
         let column = (first * cells.step) as isize;
         let from = cells.source.as_ptr().wrapping_offset(block.source + column * cells.pitch as isize).wrapping_add(channel);
         let before = column + block.distance;
-        Extent { from, inside: -before..cells.width as isize - before, pitch: cells.pitch }
+        ReadColumns { from, inside: -before..cells.width as isize - before, pitch: cells.pitch }
     }
 
     /// Returns the vector at a column; zero in the padding.
@@ -296,7 +296,7 @@ impl<T: Real> Extent<T> {
     /// through it, loading each vector once.
     ///
     /// # Safety
-    /// The contract of [`at`](Extent::at) must hold for all columns that the tile reads.
+    /// The contract of [`at`](ReadColumns::at) must hold for all columns that the tile reads.
     #[inline(always)]
     unsafe fn for_each_read<S: Simd, const K: usize, const STEP: usize, const EDGE: bool>(
         &self,
@@ -324,10 +324,10 @@ impl<T: Real> Extent<T> {
         }
     }
 
-    /// Processes eight columns for [`for_each_read`](Extent::for_each_read).
+    /// Processes eight columns for [`for_each_read`](ReadColumns::for_each_read).
     ///
     /// # Safety
-    /// The contract of [`at`](Extent::at) must hold for these columns.
+    /// The contract of [`at`](ReadColumns::at) must hold for these columns.
     #[inline(always)]
     unsafe fn eight_columns<S: Simd, const K: usize, const STEP: usize, const EDGE: bool, const FROM: usize>(
         &self,
@@ -371,11 +371,12 @@ unsafe fn sums<T: Real, S: Simd, const K: usize, const STEP: usize, const EDGE: 
     let lanes = T::lanes::<S>();
     let mut sums = [start; TILE];
     for block in cells.blocks {
-        let extent = Extent::new(cells, block, first, channel);
+        let columns = ReadColumns::new(cells, block, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
             let weights: [T::Vector<S>; K] = array(|k| load::<T, S>(weights.add(block.weights + k * lanes)));
-            extent.for_each_read::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[t] = T::vector_mul_add(simd, x, weights[k], sums[t]));
+            columns
+                .for_each_read::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[t] = T::vector_mul_add(simd, x, weights[k], sums[t]));
         }
     }
     sums
@@ -396,12 +397,12 @@ unsafe fn weight_sums<T: Real, S: Simd, const K: usize, const STEP: usize, const
 ) {
     let lanes = T::lanes::<S>();
     for block in cells.blocks {
-        let extent = Extent::new(cells, block, first, channel);
+        let columns = ReadColumns::new(cells, block, first, channel);
         // SAFETY: by this function's contract.
         unsafe {
             let place = sums.add(block.weights);
             let mut sums: [T::Vector<S>; K] = array(|k| load::<T, S>(place.add(k * lanes)));
-            extent
+            columns
                 .for_each_read::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[k] = T::vector_mul_add(simd, x, gradients[t], sums[k]));
             for (k, sum) in sums.into_iter().enumerate() {
                 place.add(k * lanes).cast::<T::Vector<S>>().write_unaligned(sum);

@@ -24,7 +24,7 @@ pub(crate) struct Phase {
 }
 
 /// One axis. The position of cell `i` in the source is `i · step`.
-pub(crate) struct Axis {
+pub(crate) struct AxisMap {
     pub(crate) source: usize,
     pub(crate) target: usize,
     step: usize,
@@ -33,8 +33,8 @@ pub(crate) struct Axis {
     pub(crate) phases: Vec<Phase>,
 }
 
-impl Axis {
-    fn new<T: Real>(window: &Window, axis: usize, pass: Pass) -> Axis {
+impl AxisMap {
+    fn new<T: Real>(window: &Window, axis: usize, pass: Pass) -> AxisMap {
         let [input, output, kernel, stride] = [window.input, window.output, window.kernel, window.stride].map_each(|pair| pair[axis]);
         let (padding, dilation) = (window.padding[axis] as isize, window.dilation[axis] as isize);
         let (source, target, step, scatter) = match pass {
@@ -56,7 +56,7 @@ impl Axis {
             before += taps.len();
             Phase { at, run, before: before - taps.len(), taps }
         };
-        Axis { source, target, step, scatter, kernel, phases: (0..scatter.min(target)).map(phase).collect() }
+        AxisMap { source, target, step, scatter, kernel, phases: (0..scatter.min(target)).map(phase).collect() }
     }
 
     /// Returns the number of cells of a phase.
@@ -96,8 +96,8 @@ impl Axis {
 /// The mapping of source and target onto vectors.
 pub(crate) struct WindowMap {
     pub(crate) batch: usize,
-    pub(crate) rows: Axis,
-    pub(crate) columns: Axis,
+    pub(crate) rows: AxisMap,
+    pub(crate) columns: AxisMap,
     /// Number of channels in the source and in the target.
     pub(crate) channels: [usize; 2],
     /// Number of channels of a group, in the source and in the target.
@@ -115,8 +115,8 @@ impl WindowMap {
         let channels = group.map_each(|channels| channels * g.groups);
         WindowMap {
             batch: g.batch,
-            rows: Axis::new::<T>(&g.window, 0, pass),
-            columns: Axis::new::<T>(&g.window, 1, pass),
+            rows: AxisMap::new::<T>(&g.window, 0, pass),
+            columns: AxisMap::new::<T>(&g.window, 1, pass),
             channels,
             group,
             pass,

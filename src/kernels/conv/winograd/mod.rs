@@ -91,10 +91,11 @@ use with_scheme;
 /// kernels of 3×3 taps and, with tiles of six, up to 5×5; without dilation or groups; for element
 /// types where speed matters.
 pub(super) fn unsupported_reason<T: Real>(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
-    if T::FAST { obstacle_of_shape(tile, g, pass) } else { Some("the elements are not f32") }
+    if T::FAST { unsupported_shape(tile, g, pass) } else { Some("the elements are not f32") }
 }
 
-fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
+/// Returns why the geometry is not supported; see [`unsupported_reason`].
+fn unsupported_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'static str> {
     let (window, [rows, columns]) = (&g.window, space_to_depth::taps(g));
     let (sides, other) = match tile {
         Tile::Four => (3..=3, "the kernel is not 3×3"),
@@ -104,7 +105,7 @@ fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'s
     // The input gradient is a convolution whose padding is the number of taps, minus one, minus the
     // original padding. It must not be negative.
     let padded = gradient && window.padding.iter().any(|&padding| padding + 1 > rows);
-    let obstacles = [
+    let reasons = [
         (has_stride && gradient, "the stride is not 1"),
         (has_stride && rows.min(columns) < 3, "the stride leaves fewer than 3×3 taps"),
         (rows != columns || !sides.contains(&rows), other),
@@ -112,7 +113,7 @@ fn obstacle_of_shape(tile: Tile, g: &ConvGeometry, pass: ConvPass) -> Option<&'s
         (g.groups != 1, "there are groups"),
         (padded, "the padding is as wide as the kernel"),
     ];
-    obstacles.into_iter().find_map(|(stands, unsupported_reason)| stands.then_some(unsupported_reason))
+    reasons.into_iter().find_map(|(applies, reason)| applies.then_some(reason))
 }
 
 /// The numbers that determine the cost of a pass.

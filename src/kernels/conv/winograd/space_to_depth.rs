@@ -66,8 +66,8 @@ impl SpaceToDepth {
         let phase = [phase / stride[1], phase % stride[1]];
         let place = |tap: usize| {
             let at = [tap / self.taps * stride[0] + phase[0], tap % self.taps * stride[1] + phase[1]];
-            let stands = at[0] < kernel[0] && at[1] < kernel[1];
-            stands.then_some((tap, (channel * kernel[0] + at[0]) * kernel[1] + at[1]))
+            let is_inside = at[0] < kernel[0] && at[1] < kernel[1];
+            is_inside.then_some((tap, (channel * kernel[0] + at[0]) * kernel[1] + at[1]))
         };
         Places::Scattered((0..self.taps * self.taps).filter_map(place).collect())
     }

@@ -157,7 +157,15 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     fn finish(&self, block: usize, sums: &[T], dw: &Disjoint<'_, T>) {
         let [[row, column], [height, width], size] = self.place(block);
         let corner = [row * height, column * width];
-        dispatch_light::<T, _>(Finish::<T, C> { view: self.view, sums, stride: height * width, corner, size, dw, scheme: PhantomData });
+        dispatch_light::<T, _>(FinishBlock::<T, C> {
+            view: self.view,
+            sums,
+            stride: height * width,
+            corner,
+            size,
+            dw,
+            scheme: PhantomData,
+        });
     }
 
     /// Computes the gradient if the sums are small: each task has its own sums, for one range of
@@ -186,11 +194,11 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     /// tiles after the other.
     fn by_chunks(&self, tiles: usize, work: usize, dw: &mut [T]) {
         let (blocks, chunk) = (self.len() / self.block(), self.chunk(CHUNK, tiles));
-        let (goes_round, at_once) = (blocks >= TASKS, chunk >= tiles);
+        let (by_block, at_once) = (blocks >= TASKS, chunk >= tiles);
         let mut room = self.room(chunk);
         // If every block can be finished at once, sums are allocated only for the blocks in
         // progress.
-        let mut sums = if goes_round && at_once { Buffer::uninit(0) } else { Buffer::zeroed(self.len()) };
+        let mut sums = if by_block && at_once { Buffer::uninit(0) } else { Buffer::zeroed(self.len()) };
         let (sums, dw) = (Disjoint::new(&mut sums), Disjoint::new(dw));
         // SAFETY: only one task at a time accesses the sums of a block, or of a part of it.
         let sums_at = |start: usize, length: usize| unsafe { sums.slice(start, length) };
@@ -198,7 +206,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
             let part = first..tiles.min(first + chunk);
             let work = work / tiles * part.len();
             self.transform(part.clone(), work, &mut room);
-            if goes_round {
+            if by_block {
                 parallel::for_each(blocks, work, |block| {
                     let mut own = Buffer::zeroed(if at_once { self.block() } else { 0 });
                     let sums = if at_once { &mut own[..] } else { sums_at(block * self.block(), self.block()) };
@@ -216,14 +224,14 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
                 });
             }
         }
-        if !goes_round {
+        if !by_block {
             parallel::for_each(blocks, work, |block| self.finish(block, sums_at(block * self.block(), self.block()), &dw));
         }
     }
 }
 
 /// Transforms a block's sums back, and writes them to their places in `dw`.
-struct Finish<'a, T, C> {
+struct FinishBlock<'a, T, C> {
     view: &'a SpaceToDepth,
     sums: &'a [T],
     /// Elements from one position to the next.
@@ -236,7 +244,7 @@ struct Finish<'a, T, C> {
     scheme: PhantomData<C>,
 }
 
-impl<T: Real, C: Scheme> WithSimd for Finish<'_, T, C> {
+impl<T: Real, C: Scheme> WithSimd for FinishBlock<'_, T, C> {
     type Output = ();
 
     #[inline(always)]
