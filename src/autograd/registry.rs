@@ -42,6 +42,8 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("conv2d", Window),
     ("conv_transpose2d", Window),
     ("cos", Pointwise),
+    ("tan", Pointwise),
+    ("atan", Pointwise),
     ("cross_entropy", Global),
     ("ctc_loss", Global),
     ("cumsum", Global),

@@ -2,7 +2,7 @@
 //!
 //! An ONNX file is a graph of operators on named values, with the weights among them as
 //! initialisers. [`export()`] writes a module as one, [`Export`] has the options. [`import()`]
-//! reads one as a [`Network`], which is a [`Module`](crate::nn::Module) and runs graphs with
+//! reads one (and [`import_bytes`] the content of one) as a [`Network`], which is a [`Module`](crate::nn::Module) and runs graphs with
 //! several inputs and outputs:
 //!
 //! ```no_run
@@ -29,7 +29,7 @@ use std::path::Path;
 
 pub use element::ElementType;
 pub use export::{Export, export};
-pub use import::{Network, ValueInfo, import};
+pub use import::{Network, ValueInfo, import, import_bytes};
 
 use crate::error::{Error, Result, clipped};
 use crate::io::read_file;

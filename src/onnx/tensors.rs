@@ -106,32 +106,43 @@ fn external_path(folder: &Path, location: &str) -> Parsed<PathBuf> {
     if path.starts_with(folder) { Ok(path) } else { Err(refused()) }
 }
 
+/// Returns a tensor whose data are those of a file beside the model as one that holds them.
+pub(super) fn with_data(tensor: TensorProto, folder: Option<&Path>, limit: &mut AllocLimit) -> Parsed<TensorProto> {
+    if tensor.data_location != DataLocation::External as i32 {
+        return Ok(tensor);
+    }
+    let bytes = external(&tensor, folder, ElementType::of_code(tensor.data_type)?, &shape(&tensor.dims)?, limit)?;
+    limit.take(bytes.len())?;
+    Ok(TensorProto { raw_data: bytes.into(), data_location: DataLocation::Default as i32, external_data: vec![], ..tensor })
+}
+
 /// Reads the bytes of a tensor from a file beside the model.
 fn external(tensor: &TensorProto, folder: Option<&Path>, element: ElementType, shape: &[usize], limit: &mut AllocLimit) -> Parsed<Vec<u8>> {
     let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
     let number = |key: &str| {
         entry(key).map(|text| text.parse::<u64>().map_err(|_| format!("its {key} {} is not a number", quoted(text)))).transpose()
     };
-    let folder = folder.ok_or("has external data, which a model without a path has not")?;
+    let folder = folder.ok_or("has external data, in another file, and the model was read from bytes; import it from its path")?;
     let location = entry("location").ok_or("has external data without a location")?;
     let path = external_path(folder, location)?;
     let count = try_numel(shape).unwrap_or(usize::MAX) as u64;
     let expected = count.saturating_mul(u64::from(element.bits())).div_ceil(8);
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(expected));
     let unreadable = |error: std::io::Error| format!("its data at {}: {error}", quoted(location));
-    let mut file = File::open(&path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    // Before the file is opened: a pipe would wait for a writer.
+    let metadata = path.metadata().map_err(unreadable)?;
     let end = offset.checked_add(length).filter(|&end| metadata.is_file() && end <= metadata.len());
     if end.is_none() || length != expected {
         let size = metadata.len();
         return Err(format!("{length} bytes from {offset} of {} ({size} bytes) do not make shape {shape:?}", quoted(location)));
     }
     // The file justifies the memory, whatever the model's own length.
-    limit.add_file(path, metadata.len());
+    limit.add_file(path.clone(), metadata.len());
     let length = length as usize;
     limit.take(length)?;
     let mut bytes = vec![];
     bytes.try_reserve_exact(length).map_err(|_| format!("its {length} bytes do not fit into memory"))?;
+    let mut file = File::open(&path).map_err(unreadable)?;
     file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
     file.take(length as u64).read_to_end(&mut bytes).map_err(unreadable)?;
     limit.give_back(length);
@@ -185,7 +196,10 @@ mod tests {
         let absolute = folder.path().join("secret").display().to_string();
         #[cfg(unix)]
         std::os::unix::fs::symlink(folder.path().join("secret"), inside.join("link")).unwrap();
+        #[cfg(unix)]
+        assert!(std::process::Command::new("mkfifo").arg(inside.join("pipe")).status().unwrap().success());
         for (location, offset) in [
+            ("pipe", "0"),
             ("../secret", "0"),
             (absolute.as_str(), "0"),
             ("link", "0"),

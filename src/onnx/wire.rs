@@ -9,7 +9,10 @@ use std::mem::size_of;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use super::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
+};
 use crate::weights::alloc_limit::{AllocLimit, Parsed};
 
 /// How deep graphs, attributes and types may be nested.
@@ -32,6 +35,8 @@ enum Kind {
     Sparse,
     ValueInfo,
     Function,
+    /// A name and a text of metadata, which PyTorch's exporter writes many of.
+    Entry,
     Other,
     Plain,
 }
@@ -42,25 +47,30 @@ impl Kind {
         match (self, field) {
             (Kind::Model, 7) => Kind::Graph,
             (Kind::Model, 25) => Kind::Function,
-            (Kind::Model, 8 | 14) => Kind::Other,
+            (Kind::Model, 14) => Kind::Entry,
+            (Kind::Model, 8) => Kind::Other,
             (Kind::Graph, 1) => Kind::Node,
             (Kind::Graph, 5) => Kind::Tensor,
             (Kind::Graph, 15) => Kind::Sparse,
             (Kind::Graph, 11..=13) => Kind::ValueInfo,
-            (Kind::Graph, 14 | 16) => Kind::Other,
+            (Kind::Graph, 16) => Kind::Entry,
+            (Kind::Graph, 14) => Kind::Other,
             (Kind::Node, 5) => Kind::Attribute,
-            (Kind::Node, 9) => Kind::Other,
+            (Kind::Node, 9) => Kind::Entry,
             (Kind::Attribute, 5 | 10) => Kind::Tensor,
             (Kind::Attribute, 6 | 11) => Kind::Graph,
             (Kind::Attribute, 22 | 23) => Kind::Sparse,
             (Kind::Attribute, 14 | 15) => Kind::Other,
-            (Kind::Tensor, 3 | 13 | 16) => Kind::Other,
+            (Kind::Tensor, 13 | 16) => Kind::Entry,
+            (Kind::Tensor, 3) => Kind::Other,
             (Kind::Sparse, 1 | 2) => Kind::Tensor,
-            (Kind::ValueInfo, 2 | 4) => Kind::Other,
+            (Kind::ValueInfo, 4) => Kind::Entry,
+            (Kind::ValueInfo, 2) => Kind::Other,
             (Kind::Function, 7) => Kind::Node,
             (Kind::Function, 11) => Kind::Attribute,
             (Kind::Function, 12) => Kind::ValueInfo,
-            (Kind::Function, 9 | 14) => Kind::Other,
+            (Kind::Function, 14) => Kind::Entry,
+            (Kind::Function, 9) => Kind::Other,
             _ => Kind::Plain,
         }
     }
@@ -76,6 +86,7 @@ impl Kind {
             Kind::Sparse => size_of::<SparseTensorProto>(),
             Kind::ValueInfo => size_of::<ValueInfoProto>(),
             Kind::Function => size_of::<FunctionProto>(),
+            Kind::Entry => size_of::<StringStringEntryProto>().saturating_add(length),
             Kind::Other => length.saturating_mul(PER_BYTE_OF_OTHERS),
             Kind::Plain => FIELD,
         };

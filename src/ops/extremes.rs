@@ -159,6 +159,8 @@ const CASES: &[Case] = &[
     Case { name: "square", function: |x| x.square(), value: |x| x * x, slope: |x| 2.0 * x },
     Case { name: "sin", function: |x| x.sin(), value: f64::sin, slope: f64::cos },
     Case { name: "cos", function: |x| x.cos(), value: f64::cos, slope: |x| -x.sin() },
+    Case { name: "tan", function: |x| x.tan(), value: f64::tan, slope: |x| 1.0 + x.tan() * x.tan() },
+    Case { name: "atan", function: |x| x.atan(), value: f64::atan, slope: |x| 1.0 / (1.0 + x * x) },
     Case { name: "pow 0", function: |x| x.pow(0.0), value: |_| 1.0, slope: |_| 0.0 },
     Case { name: "pow 0.25", function: |x| x.pow(0.25), value: |x| x.powf(0.25), slope: |x| 0.25 * x.powf(-0.75) },
     Case { name: "pow 0.5", function: |x| x.pow(0.5), value: f64::sqrt, slope: |x| 0.5 / x.sqrt() },

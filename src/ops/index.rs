@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::kernels::copy;
+use crate::kernels::runtime::allocator;
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
 use crate::tensor::meta::InputExtent;
@@ -21,7 +22,15 @@ fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Resu
             .filter(|&index| index < size)
             .ok_or_else(|| Error::value(op, format!("index {index} (element {at}) is out of range for dimension {axis} of size {size}")))
     };
-    index.data::<i64>().iter().enumerate().map(position).collect()
+    let (mut found, count) = (Vec::new(), index.numel());
+    let fits = allocator::check(count.saturating_mul(size_of::<usize>())).is_ok() && found.try_reserve_exact(count).is_ok();
+    if !fits {
+        return Err(Error::argument(op, format!("{count} indices are more than memory can hold")));
+    }
+    for entry in index.data::<i64>().iter().enumerate() {
+        found.push(position(entry)?);
+    }
+    Ok(found)
 }
 
 /// Returns the offset in memory, in a tensor of this shape and format, of the element that each

@@ -1,5 +1,5 @@
 //! Functions of one element beyond the elementary ones: rounding, the sign, and `log1p`, `rsqrt`,
-//! `erf`.
+//! `erf`, `tan`, `atan`.
 
 use crate::error::Result;
 use crate::kernels::runtime::simd::Real;
@@ -30,6 +30,10 @@ functions! {
     rsqrt: Rsqrt;
     /// Computes the error function, `2/√π ∫₀ˣ e^(-t²) dt`.
     erf: Erf;
+    /// Computes the tangent of an angle in radians.
+    tan: Tan;
+    /// Computes the angle in radians, from -π/2 to π/2, whose tangent is `x`.
+    atan: Atan;
     /// Returns -1, 0 or 1 by the sign of `x`. The gradient is 0.
     sign: Sign;
     /// Rounds down to a whole number. The gradient is 0.
@@ -92,6 +96,41 @@ impl Pointwise for Erf {
     #[inline(always)]
     fn gradient<T: Real>(self, grad: T, x: T) -> T {
         grad * T::of(std::f64::consts::FRAC_2_SQRT_PI) * (-x * x).exp_fast()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Tan;
+
+impl Pointwise for Tan {
+    const NAME: &'static str = "tan";
+    const COST: usize = 32;
+    const FROM_OUTPUT: bool = true;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.tan()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, y: T) -> T {
+        grad * (T::one() + y * y)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Atan;
+
+impl Pointwise for Atan {
+    const NAME: &'static str = "atan";
+    const COST: usize = 32;
+
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x.atan()
+    }
+    #[inline(always)]
+    fn gradient<T: Real>(self, grad: T, x: T) -> T {
+        grad / (T::one() + x * x)
     }
 }
 

@@ -8,7 +8,7 @@ use convnet::nn::{Module, StateDict};
 use convnet::onnx::Export;
 use convnet::ops::{
     Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, GridFilter, GridPadding, GridSampleOptions, Interpolation, PadMode,
-    Pool2dOptions, UnfoldOptions,
+    Pool2dOptions, ResampleOptions, UnfoldOptions,
 };
 use convnet::{DType, Error, Result, Tensor, models, no_grad, onnx, visit_fields};
 
@@ -96,6 +96,8 @@ const CASES: &[Case] = &[
         Ok(vec![x[0].conv_transpose2d(&numbers([4, 3, 3, 2]), Some(&numbers([6])), options)?])
     }),
     sized("cos", &[MAP], |x| Ok(vec![x[0].cos()?, x[0].sin()?, x[0].exp()?, x[0].erf()?])),
+    // Within a quarter of π, where the tangent stays below 1.
+    sized("tan", &[MAP], |x| Ok(vec![x[0].tanh()?.mul_scalar(0.78).tan()?, x[0].atan()?])),
     sized("cumsum", &[MAP], |x| Ok(vec![x[0].cumsum(2)?])),
     sized("div", &[MAP, MAP], |x| Ok(vec![x[0].div(&x[1].abs().add_scalar(0.5))?, x[0].div_scalar(3.0)])),
     sized("elu", &[MAP], |x| Ok(vec![x[0].elu(0.7)?, x[0].selu()?, x[0].celu(1.5)?, x[0].leaky_relu(0.1)?])),
@@ -139,6 +141,10 @@ const CASES: &[Case] = &[
         let twice = x[0].interpolate([2 * h, 2 * w], Interpolation::Bilinear { align_corners: false })?;
         let other = [x[1].shape()[2], x[1].shape()[3]];
         Ok(vec![twice, x[0].interpolate(other, Interpolation::Nearest)?])
+    }),
+    case("interpolate-factors", &[&[2, 4, 10, 10]], |x| {
+        // 0.7 is a little less in f32, in which files hold it.
+        Ok(vec![x[0].resample([7, 7], ResampleOptions { factors: Some([0.7, 0.7]), ..Default::default() })?])
     }),
     case("layer_norm", &[MAP], |x| {
         Ok(vec![x[0].layer_norm(&[7], Some(&numbers([7])), Some(&numbers([7])), 1e-3)?, x[0].layer_norm(&[6, 7], None, None, 1e-5)?])
@@ -306,6 +312,18 @@ fn networks_of_several_families_are_the_same_after_export_and_import() {
             difference(&[found], &[expected]).unwrap_or_else(|why| panic!("{name}, batch of {batch}: {why}"));
         }
     }
+}
+
+#[test]
+fn factors_that_give_another_size_in_f32_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    // 6 rows by f64; 7 by f32, where the factor is that of 0.7.
+    let run = |x: &[Tensor]| {
+        let options = ResampleOptions { factors: Some([0.699_999_999, 1.0]), ..Default::default() };
+        Ok(vec![x[0].resample([6, 10], options)?])
+    };
+    let error = Export::new().write_with(&Nothing, &[&[2, 4, 10, 10]], folder.path().join("net.onnx"), run).unwrap_err();
+    assert!(error.to_string().contains("given beside another size"), "{error}");
 }
 
 #[test]

@@ -79,6 +79,8 @@ fn elementwise(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "recip" => x.recip(),
         "sin" => x.sin(),
         "cos" => x.cos(),
+        "tan" => x.tan(),
+        "atan" => x.atan(),
         "clamp" => x.clamp(args.number("min"), args.number("max")),
         "leaky_relu" => x.leaky_relu(args.number("slope")),
         "elu" => x.elu(args.number("alpha")),

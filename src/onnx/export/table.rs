@@ -35,6 +35,8 @@ pub(super) const OPERATORS: &[(&str, Rule)] = &[
     ("conv2d", Nodes(windows::convolution)),
     ("conv_transpose2d", Nodes(windows::transposed_convolution)),
     ("cos", Nodes(|call| pointwise::unary(call, "Cos"))),
+    ("tan", Nodes(|call| pointwise::unary(call, "Tan"))),
+    ("atan", Nodes(|call| pointwise::unary(call, "Atan"))),
     ("cross_entropy", Never(LOSS)),
     ("ctc_loss", Never(LOSS)),
     ("cumsum", Nodes(reductions::cumulated)),

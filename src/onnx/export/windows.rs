@@ -199,7 +199,8 @@ pub(super) fn interpolate(call: &mut Call<'_>) -> Done {
     let given = [call.float("height_factor")?, call.float("width_factor")?];
     let mut factors = None;
     if given != [0.0, 0.0] {
-        let fits = |input: usize, output: usize, factor: f64| (input as f64 * factor).floor() == output as f64;
+        // Readers multiply by the factor in f32, as it is stored.
+        let fits = |input: usize, output: usize, factor: f64| (input as f32 * factor as f32).floor() == output as f32;
         if !(0..2).all(|axis| fits(in_a[2 + axis], out_a[2 + axis], given[axis])) {
             return Err(format!("ONNX computes the size from the factors {given:?}, which here are given beside another size"));
         }

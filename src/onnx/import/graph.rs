@@ -256,6 +256,12 @@ impl<'m> Checker<'m> {
                 name => scope.find(name).ok_or_else(|| format!("reads {}, which nothing makes", quoted(name)))?,
             });
         }
+        if own_domain(&node.domain) && node.op_type == "Identity" {
+            return match (inputs.as_slice(), node.output.as_slice()) {
+                (&[input], [output]) => self.alias(scope, output, input),
+                _ => Err("wants one input and one output".to_string()),
+            };
+        }
         let operator = if own_domain(&node.domain) { operators::find(&node.op_type) } else { None };
         let Some(operator) = operator else {
             let key = (node.domain.as_str(), node.op_type.as_str(), node.overload.as_str());
@@ -266,9 +272,6 @@ impl<'m> Checker<'m> {
             })?;
             return self.call(node, function, &inputs, scope, body, steps);
         };
-        if node.op_type == "Identity" && inputs.len() == 1 && node.output.len() == 1 {
-            return self.alias(scope, &node.output[0], inputs[0]);
-        }
         let attributes = self.attributes(node, body.attributes)?;
         let mut outputs = Vec::with_capacity(node.output.len());
         for name in &node.output {
@@ -312,7 +315,9 @@ impl<'m> Checker<'m> {
             if of_call.is_some() {
                 self.limit.take(copied(value))?;
             }
-            found.push(AttributeProto { name: own.name.clone(), ..value.clone() });
+            let mut value = AttributeProto { name: own.name.clone(), ..value.clone() };
+            value.t = value.t.map(|tensor| tensors::with_data(tensor, self.folder, self.limit)).transpose()?;
+            found.push(value);
         }
         Ok(found)
     }

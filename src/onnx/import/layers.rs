@@ -6,10 +6,9 @@ use std::collections::HashMap;
 
 use super::graph::{Entry, Graph, Source, Step};
 use super::node::Node;
-use super::operators::{ConvOptions, Operator};
+use super::operators::{ConvOptions, Operator, padded};
 use crate::error::Result;
 use crate::nn::{Activation, BatchNorm2d, Buffer, Conv2d, ConvPadding, Linear, Module, Parameter, bn_act, conv_bn_act, conv_bn_add_act};
-use crate::ops::PadMode;
 use crate::tensor::Tensor;
 
 /// The initialisers that the network owns, by the numbers of [`Source`].
@@ -41,19 +40,18 @@ pub(super) struct ConvAction {
 pub(super) struct NormAction {
     pub(super) name: String,
     pub(super) norm: BatchNorm2d,
-    pub(super) activation: Activation,
-    pub(super) node: Node,
+    activation: Activation,
+    pub(super) input: usize,
     pub(super) output: usize,
 }
 
 impl ConvAction {
     pub(super) fn run(&self, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
-        let padded;
+        let with_padding;
         let x = match &self.same {
             Some(options) if x.ndim() == 4 => {
-                let [top, left, bottom, right] = options.pads_for([x.shape()[2], x.shape()[3]]).map(|side| side as isize);
-                padded = x.pad_with([left, right, top, bottom], PadMode::Constant(0.0))?;
-                &padded
+                with_padding = padded(x, options.pads_for([x.shape()[2], x.shape()[3]]), 0.0)?;
+                &with_padding
             }
             _ => x,
         };
@@ -69,8 +67,15 @@ impl ConvAction {
 }
 
 impl NormAction {
+    /// Runs the layer on `[N, C]` and more dimensions; all after the second are positions.
     pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
-        bn_act(&self.norm, x, self.activation)
+        match *x.shape() {
+            [n, c, ..] if x.ndim() != 4 => {
+                let maps = x.reshape([n, c, x.shape()[2..].iter().product(), 1])?;
+                bn_act(&self.norm, &maps, self.activation)?.reshape(x.shape())
+            }
+            _ => bn_act(&self.norm, x, self.activation),
+        }
     }
 }
 
@@ -80,7 +85,7 @@ impl Action {
         match self {
             Action::Step(step) => step.reads(),
             Action::Conv(action) => [action.input].into_iter().chain(action.shortcut).collect(),
-            Action::Norm(action) => action.node.inputs.iter().flatten().copied().collect(),
+            Action::Norm(action) => vec![action.input],
             Action::Dense { input, .. } => vec![*input],
         }
     }
@@ -153,10 +158,13 @@ impl Fuser<'_> {
         let Step::Node(node) = step else { return Ok((at, Action::Step(step.clone()))) };
         let made = match node.op.as_str() {
             "Conv" => self.conv(at, node)?,
-            "BatchNormalization" => self.norm(node)?.zip(output(node)).map(|(norm, slot)| {
-                let (last, activation, output) = self.activation(at, slot);
-                (last, Action::Norm(Box::new(NormAction { name: node.name.clone(), norm, activation, node: node.clone(), output })))
-            }),
+            "BatchNormalization" => match (self.norm(node)?, node.inputs.first(), output(node)) {
+                (Some(norm), Some(&Some(input)), Some(slot)) => {
+                    let (last, activation, output) = self.activation(at, slot);
+                    Some((last, Action::Norm(Box::new(NormAction { name: node.name.clone(), norm, activation, input, output }))))
+                }
+                _ => None,
+            },
             "Gemm" => self.dense(node)?.map(|action| (at, action)),
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! Reading of networks.
 //!
-//! [`graph`] checks a file and lists its nodes in order; here, initialisers become parameters, and
-//! what depends on no input is computed once. [`layers`] puts nodes together that run as one
+//! [`graph`] checks a file and lists its nodes in order; [`trained`] makes
+//! parameters of initialisers; here, what depends on no input is computed once. [`layers`] puts nodes together that run as one
 //! operation, and [`network`] runs them. [`operators`] are tables of functions on tensors.
 
 mod graph;
@@ -11,31 +11,31 @@ mod node;
 mod operators;
 #[cfg(test)]
 mod tests;
+mod trained;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use graph::ValueInfo;
 pub use network::Network;
 
-use self::graph::{Entry, Graph, Source, Step};
+use self::graph::{Graph, Source, Step};
 use self::network::run_node;
 use self::node::Node;
 use self::operators::Operator;
+use self::trained::adopt;
 use super::element::Value;
 use super::wire;
 use crate::error::{Error, Result, clipped};
 use crate::io::read_file;
-use crate::nn::{Buffer, Parameter};
 use crate::tensor::meta;
 use crate::weights::alloc_limit::{AllocLimit, Parsed};
 
 /// Reads a network from an ONNX file.
 ///
-/// Initialisers of floating point that operators multiply with or add are its parameters, under
-/// their names, running means and variances its buffers; all else that depends on no input is
-/// computed once. The network is in evaluation, as exporters write it; a file that was written for
+/// Initialisers of floating point that operators multiply with or add, and tables, are its
+/// parameters, under their names, running means and variances its buffers; all else that depends on
+/// no input is computed once. The network is in evaluation, as exporters write it; a file that was written for
 /// training, with separate normalisations, trains after [`train`](crate::nn::Module::train).
 /// Functions in the file are replaced by their bodies. Data in other files have to be in the
 /// model's folder or below.
@@ -51,6 +51,16 @@ pub fn import(path: impl AsRef<Path>) -> Result<Network> {
     parse(bytes, folder).map_err(|message| Error::format(path, clipped(&message)))
 }
 
+/// Reads a network from the content of an ONNX file, such as `include_bytes!` gives, as
+/// [`import`] does.
+///
+/// # Errors
+/// [`Error::Value`] for the reasons for which [`import`] returns [`Error::Format`], and for data in
+/// other files.
+pub fn import_bytes(bytes: impl Into<Vec<u8>>) -> Result<Network> {
+    parse(bytes.into(), None).map_err(|message| Error::value("onnx", clipped(&message)))
+}
+
 fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Parsed<Network> {
     let length = bytes.len();
     let mut limit = AllocLimit::new(length);
@@ -60,78 +70,6 @@ fn parse(bytes: Vec<u8>, folder: Option<&Path>) -> Parsed<Network> {
     let (parameters, buffers) = adopt(&mut graph);
     fold(&mut graph, length, &mut limit)?;
     Network::new(Arc::new(graph), parameters, buffers).map_err(|error| error.to_string())
-}
-
-/// The inputs of operators whose values are settings, or statistics, and are not trained; all
-/// inputs of those with an empty list.
-const UNTRAINED: &[(&str, &[usize])] = &[
-    ("BatchNormalization", &[3, 4]),
-    ("Clip", &[1, 2]),
-    ("Pow", &[1]),
-    ("Sub", &[1]),
-    ("Div", &[0, 1]),
-    ("Dropout", &[1]),
-    ("Resize", &[1, 2]),
-    ("Upsample", &[1]),
-    ("Pad", &[2]),
-    ("Cast", &[0]),
-    ("Range", &[]),
-    ("Greater", &[]),
-    ("Less", &[]),
-    ("GreaterOrEqual", &[]),
-    ("LessOrEqual", &[]),
-    ("Equal", &[]),
-    ("NonMaxSuppression", &[]),
-    ("QuantizeLinear", &[]),
-    ("DequantizeLinear", &[]),
-    ("QLinearConv", &[]),
-    ("QLinearMatMul", &[]),
-];
-
-/// Calls `see` for each use of a value: the operator and the input's number.
-fn uses(steps: &[Step], see: &mut impl FnMut(usize, &str, usize)) {
-    for step in steps {
-        let node = step.node();
-        for (at, slot) in node.inputs.iter().enumerate() {
-            if let Some(slot) = slot {
-                see(*slot, &node.op, at);
-            }
-        }
-        if let Step::If { branches, .. } = step {
-            branches.iter().for_each(|branch| uses(&branch.steps, see));
-        }
-    }
-}
-
-/// The parameters and the buffers of a network, with their names.
-type Owned = (Vec<(String, Parameter)>, Vec<(String, Buffer)>);
-
-/// Makes parameters of the initialisers that are trained, and buffers of running statistics.
-fn adopt(graph: &mut Graph) -> Owned {
-    let (mut trained, mut statistics) = (HashSet::new(), HashSet::new());
-    uses(&graph.steps, &mut |slot, op, input| {
-        let row = UNTRAINED.iter().find(|(name, _)| *name == op);
-        if !row.is_some_and(|(_, inputs)| inputs.is_empty() || inputs.contains(&input)) {
-            trained.insert(slot);
-        } else if op == "BatchNormalization" {
-            statistics.insert(slot);
-        }
-    });
-    let (mut parameters, mut buffers) = (vec![], vec![]);
-    for (slot, Entry { name, source }) in graph.values.iter_mut().enumerate() {
-        let Source::Constant(Value { tensor, element }) = source else { continue };
-        if !element.is_float() || tensor.ndim() == 0 {
-            continue;
-        }
-        if trained.contains(&slot) {
-            parameters.push((name.clone(), Parameter::new(tensor.clone())));
-            *source = Source::Parameter(parameters.len() - 1);
-        } else if statistics.contains(&slot) {
-            buffers.push((name.clone(), Buffer::new(tensor.clone())));
-            *source = Source::Buffer(buffers.len() - 1);
-        }
-    }
-    (parameters, buffers)
 }
 
 /// Computes the steps that depend on constants alone. Their sizes are computed first, and taken
@@ -153,6 +91,11 @@ fn fold(graph: &mut Graph, length: usize, limit: &mut AllocLimit) -> Parsed<()> 
             continue;
         };
         let wrong = |error: Error| error.to_string();
+        // What takes too long by its inputs alone is not even tried for its sizes.
+        if cost(node, &inputs, &[]) > work {
+            left.push(step);
+            continue;
+        }
         let sizes = meta::run(|| run_node(node, &inputs, false)).map_err(wrong)?;
         let bytes = memory(node, &inputs, &sizes);
         limit.take(bytes)?;

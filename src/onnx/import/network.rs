@@ -109,8 +109,8 @@ impl Network {
     /// Runs the network with all its inputs, in the order of [`inputs`](Network::inputs), and
     /// returns all its outputs.
     ///
-    /// Booleans are `u8`, integers of other sizes than 8 bits are `i64`, and floating point of 16
-    /// bits is `f32`.
+    /// Booleans and `uint8` are `u8`, all other integers are `i64`, and floating point of less than
+    /// 32 bits is `f32`.
     ///
     /// # Errors
     /// [`Error::Argument`] for another number of inputs, [`Error::DType`] for another type,
@@ -178,15 +178,7 @@ impl Network {
                 let shortcut = action.shortcut.map(|slot| self.read(slots, slot)).transpose()?;
                 (action.output, action.run(&x.tensor, shortcut.as_ref().map(|shortcut| &shortcut.tensor))?)
             }
-            Action::Norm(action) => {
-                let x = self.read(slots, action.node.inputs[0].unwrap_or(0))?.tensor;
-                if x.ndim() == 4 {
-                    (action.output, action.run(&x)?)
-                } else {
-                    let y = self.node(&action.node, slots)?.swap_remove(0).tensor;
-                    (action.output, action.activation.apply(y)?)
-                }
-            }
+            Action::Norm(action) => (action.output, action.run(&self.read(slots, action.input)?.tensor)?),
             Action::Dense { layer, input, output, .. } => (*output, layer.forward(&self.read(slots, *input)?.tensor)?),
         };
         slots[output] = Some(Value { element: ElementType::of_dtype(tensor.dtype()), tensor });

@@ -6,6 +6,7 @@ use crate::onnx::element::{ElementType, Value};
 use crate::onnx::proto::AttributeProto;
 use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::tensor::{DType, Tensor};
+use crate::weights::elements::MOST_DIMENSIONS;
 
 /// An operator with its attributes, and the numbers of the values that it reads and makes.
 #[derive(Clone)]
@@ -127,8 +128,20 @@ impl Call<'_> {
             .ok_or_else(|| self.node.error(format!("axis {axis} is outside a tensor with {rank} dimensions")))
     }
 
+    /// Returns dimensions as indices; each may be named once.
     pub(super) fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>> {
-        axes.iter().map(|&axis| self.axis(axis, rank)).collect()
+        if rank > MOST_DIMENSIONS {
+            return Err(self.node.error(format!("{rank} dimensions are more than the {MOST_DIMENSIONS} that a tensor may have")));
+        }
+        let (mut found, mut named) = (vec![], [false; MOST_DIMENSIONS]);
+        for &axis in axes {
+            let axis = self.axis(axis, rank)?;
+            if std::mem::replace(&mut named[axis], true) {
+                return Err(self.node.error(format!("axis {axis} is named twice")));
+            }
+            found.push(axis);
+        }
+        Ok(found)
     }
 
     /// Whether a later output is read.

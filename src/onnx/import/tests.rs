@@ -1,15 +1,17 @@
 //! Hostile graphs, and networks that train.
 
+mod operators;
+
 use prost::Message;
 
 use super::*;
 use crate::nn::{Module, ModuleExt};
-use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
 use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::proto::type_proto;
 use crate::onnx::proto::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, attribute_proto::AttributeType,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
 };
 use crate::{Tensor, no_grad};
 
@@ -264,4 +266,187 @@ fn convolutions_normalise_train_and_copy_as_layers_do() {
     network.eval();
     assert!(no_grad(|| network.forward(&x)).unwrap().worst_difference(&fused).unwrap().is_some(), "the statistics have followed the batch");
     assert!(no_grad(|| copy.forward(&x)).unwrap().worst_difference(&fused).unwrap().is_none(), "the copy is independent");
+}
+
+#[test]
+fn nodes_with_long_metadata_and_no_weights_are_read() {
+    // What PyTorch's exporter writes of a node: where it comes from, with a stack trace.
+    let entry = |key: &str, length: usize| StringStringEntryProto { key: key.into(), value: "x".repeat(length) };
+    let keys =
+        [("namespace", 90), ("pkg.torch.onnx.class_hierarchy", 250), ("pkg.torch.onnx.fx_node", 160), ("pkg.torch.onnx.stack_trace", 1500)];
+    let props: Vec<_> = keys.map(|(key, length)| entry(key, length)).to_vec();
+    let nodes = (0..2000).map(|at| {
+        let (from, to) = (if at == 0 { "x".to_string() } else { format!("v{at}") }, format!("v{}", at + 1));
+        NodeProto { metadata_props: props.clone(), ..node("Relu", &[&from], &[&to]) }
+    });
+    let mut long = model(nodes.collect(), vec![], "v2000");
+    long.graph.as_mut().unwrap().metadata_props = vec![entry("pkg.torch.export.ExportedProgram.graph_signature", 100_000)];
+    long.metadata_props = vec![entry("note", 10)];
+    let network = read(&long).unwrap();
+    assert_eq!(network.forward(&Tensor::ones([2])).unwrap().to_vec::<f32>().unwrap(), [1.0, 1.0]);
+    assert_eq!(network.metadata(), [("note".to_string(), "x".repeat(10))]);
+}
+
+#[test]
+fn small_constants_that_ask_for_much_are_refused() {
+    let of = |op: &str, inputs: &[&str], stored: Vec<TensorProto>, attributes: Vec<AttributeProto>| {
+        let nodes = vec![NodeProto { attribute: attributes, ..node(op, inputs, &["c"]) }, node("Add", &["x", "c"], &["y"])];
+        model(nodes, stored, "y")
+    };
+    // 16 GiB of results, of one number.
+    refused(&of("Resize", &["s", "", "", "sizes"], vec![ints("s", &[7]), ints("sizes", &[1 << 31])], vec![]), "more memory than");
+    let image = TensorProto { dims: vec![1, 1, 1, 1], ..ints("s", &[7]) };
+    refused(&of("Resize", &["s", "", "", "sizes"], vec![image, ints("sizes", &[1, 1, 1 << 31, 1])], vec![]), "more memory than");
+    // Indices without elements, for 2⁴⁰ rows.
+    let none = TensorProto { dims: vec![1 << 40, 0], ..ints("at", &[]) };
+    refused(&of("GatherND", &["s", "at"], vec![ints("s", &[7]), none.clone()], vec![]), "do not fit");
+    refused(&of("ScatterND", &["s", "at", "u"], vec![ints("s", &[7]), none, ints("u", &[])], vec![]), "do not fit");
+    // Tensors without elements that have long dimensions.
+    let empty = TensorProto { dims: vec![0, 1 << 40], ..ints("s", &[]) };
+    let slice = of(
+        "Slice",
+        &["s", "a", "b", "axes", "step"],
+        vec![empty, ints("a", &[-1]), ints("b", &[i64::MIN]), ints("axes", &[1]), ints("step", &[-1])],
+        vec![],
+    );
+    assert_eq!(read(&slice).unwrap().inputs().len(), 1);
+    // A scalar is no weight.
+    let byte = |name: &str, dims: &[i64], count: usize| TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Int8 as i32,
+        int32_data: vec![1; count],
+        ..Default::default()
+    };
+    let scale = floats("scale", &[], &[0.5]);
+    let stored = vec![byte("q", &[1, 1, 2, 2], 4), byte("w", &[], 1), byte("zero", &[], 1), byte("zeros", &[2], 2), scale];
+    let inputs = ["q", "scale", "zero", "w", "scale", "zeros", "scale", "zero"];
+    refused(&of("QLinearConv", &inputs, stored, vec![]), "weight");
+}
+
+#[test]
+fn constants_that_take_long_are_not_even_tried() {
+    let attribute = |name: &str, ints: &[i64]| AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::Ints as i32,
+        ints: ints.to_vec(),
+        ..Default::default()
+    };
+    // 10⁶ windows of 10⁶ positions, and 10¹⁰ pairs of boxes.
+    let map = TensorProto { dims: vec![1, 1, 1000, 1000], ..ints("s", &vec![1; 1_000_000]) };
+    let pool = NodeProto {
+        attribute: vec![attribute("kernel_shape", &[1001, 1001]), attribute("pads", &[500; 4])],
+        ..node("MaxPool", &["s"], &["c", "places"])
+    };
+    let boxes = floats("boxes", &[1, 100_000, 4], &vec![0.5; 400_000]);
+    let scores = floats("scores", &[1, 1, 100_000], &vec![0.5; 100_000]);
+    let select = node("NonMaxSuppression", &["boxes", "scores", "most"], &["places"]);
+    let most = TensorProto { dims: vec![], ..ints("most", &[1]) };
+    for (nodes, stored) in [(vec![pool], vec![map]), (vec![select], vec![boxes, scores, most])] {
+        let nodes = [nodes, vec![node("ReduceMax", &["places"], &["p"]), node("Add", &["x", "p"], &["y"])]].concat();
+        let (start, network) = (std::time::Instant::now(), read(&model(nodes, stored, "y")).unwrap());
+        // It would take minutes; the bound allows for slow builds and machines.
+        assert!(start.elapsed().as_secs() < 10, "{network}");
+        assert_eq!(network.actions.len(), 3, "it is left to runs: {network}");
+    }
+}
+
+#[test]
+fn normalisations_of_vectors_and_sequences_train() {
+    let stored = vec![
+        floats("weight", &[3], &[1.0, 2.0, 3.0]),
+        floats("bias", &[3], &[0.5; 3]),
+        floats("mean", &[3], &[0.0; 3]),
+        floats("var", &[3], &[1.0; 3]),
+    ];
+    let nodes = vec![node("BatchNormalization", &["x", "weight", "bias", "mean", "var"], &["n"]), node("Relu", &["n"], &["y"])];
+    let network = read(&model(nodes, stored, "y")).unwrap();
+    crate::manual_seed(1);
+    for shape in [vec![8, 3], vec![4, 3, 5], vec![2, 3, 2, 2, 2]] {
+        let x = Tensor::randn(shape.as_slice());
+        network.eval();
+        let before: Vec<Tensor> = network.buffers().iter().map(|buffer| buffer.tensor()).collect();
+        let own = no_grad(|| network.forward(&x)).unwrap();
+        network.train();
+        let y = network.forward(&x).unwrap();
+        assert_eq!(y.shape(), x.shape());
+        assert!(own.worst_difference(&y.detach()).unwrap().is_some(), "{shape:?}: normalised with the batch's statistics");
+        let [weight, bias] = [0, 1].map(|at| network.parameters()[at].tensor());
+        let flat = if x.ndim() == 5 { x.flatten(2, -1).unwrap() } else { x.clone() };
+        let expected = flat.batch_norm(None, Some(&weight), Some(&bias), 1e-5).unwrap().relu().reshape(x.shape()).unwrap();
+        // Rounding of sums of 16 numbers in another order.
+        assert!(approx::relative_eq!(y.detach(), expected.detach(), epsilon = 1e-6, max_relative = 1e-5));
+        let gradients = y.sum(..).unwrap().backward().unwrap();
+        assert!(network.parameters().iter().all(|parameter| gradients.get(&parameter.tensor()).is_some()));
+        let after: Vec<Tensor> = network.buffers().iter().map(|buffer| buffer.tensor()).collect();
+        assert!(before.iter().zip(&after).all(|(a, b)| a.worst_difference(b).unwrap().is_some()), "{shape:?}: the statistics follow");
+    }
+}
+
+#[test]
+fn initialisers_are_trained_where_layers_use_them() {
+    let names = |nodes: Vec<NodeProto>, stored: &[&str]| -> Vec<String> {
+        let stored = stored.iter().map(|name| floats(name, &[2, 2], &[1.0, 2.0, 3.0, 4.0])).collect();
+        read(&model(nodes, stored, "y")).unwrap().named_parameters().into_iter().map(|(name, _)| name).collect()
+    };
+    let masked = vec![
+        node("Min", &["x", "c"], &["m"]),
+        node("Greater", &["x", "c"], &["g"]),
+        node("Where", &["g", "m", "d"], &["w"]),
+        node("Sub", &["w", "e"], &["s"]),
+        node("MatMul", &["s", "weight"], &["p"]),
+        node("Add", &["p", "bias"], &["y"]),
+    ];
+    assert_eq!(names(masked, &["c", "d", "e", "weight", "bias"]), ["weight", "bias"]);
+    // Through operators that hand on, and functions of weights alone. Boxes and what selects them
+    // have no gradients.
+    let axis = AttributeProto { name: "axis".into(), r#type: AttributeType::Int as i32, i: 0, ..Default::default() };
+    let nodes = vec![
+        node("ReduceMean", &["w"], &["mean"]),
+        node("Sub", &["w", "mean"], &["centred"]),
+        node("Transpose", &["centred"], &["t"]),
+        node("MatMul", &["x", "t"], &["p"]),
+        node("Exp", &["scale"], &["e"]),
+        node("Mul", &["p", "e"], &["q"]),
+        node("Shape", &["x"], &["size"]),
+        node("Expand", &["token", "size"], &["tokens"]),
+        NodeProto { attribute: vec![axis], ..node("Concat", &["q", "tokens"], &["joined"]) },
+        node("Floor", &["steps"], &["floor"]),
+        node("Add", &["joined", "floor"], &["r"]),
+        node("Add", &["r", "bias"], &["y"]),
+        node("Max", &["q", "unused"], &["z"]),
+    ];
+    let mut stored: Vec<TensorProto> =
+        ["w", "scale", "token", "unused"].iter().map(|name| floats(name, &[2, 2], &[1.0, 2.0, 3.0, 4.0])).collect();
+    stored.extend([floats("bias", &[1, 2], &[1.0, 2.0]), floats("steps", &[1], &[1.5])]);
+    let network = read(&model(nodes, stored, "y")).unwrap();
+    let found: Vec<String> = network.named_parameters().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, ["w", "scale", "token", "bias"]);
+    let gradients = network.forward(&Tensor::ones([2, 2])).unwrap().sum(..).unwrap().backward().unwrap();
+    assert!(network.parameters().iter().all(|parameter| gradients.get(&parameter.tensor()).is_some()));
+}
+
+#[test]
+fn constants_in_other_files_are_read_beside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("data"), [0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
+    let outside = TensorProto {
+        dims: vec![2],
+        data_type: DataType::Float as i32,
+        data_location: DataLocation::External as i32,
+        external_data: vec![StringStringEntryProto { key: "location".into(), value: "data".into() }],
+        ..Default::default()
+    };
+    let constant = AttributeProto { name: "value".into(), r#type: AttributeType::Tensor as i32, t: Some(outside), ..Default::default() };
+    let nodes = vec![NodeProto { attribute: vec![constant], ..node("Constant", &[], &["c"]) }, node("Add", &["x", "c"], &["y"])];
+    let file = model(nodes, vec![], "y");
+    let path = folder.path().join("net.onnx");
+    std::fs::write(&path, file.encode_to_vec()).unwrap();
+    let network = import(&path).unwrap();
+    assert_eq!(network.forward(&Tensor::ones([2])).unwrap().to_vec::<f32>().unwrap(), [2.0, 3.0]);
+    let message = import_bytes(file.encode_to_vec()).unwrap_err().to_string();
+    assert!(message.contains("external data"), "{message}");
+    let plain = model(vec![node("Neg", &["x"], &["y"])], vec![], "y").encode_to_vec();
+    assert_eq!(import_bytes(plain.as_slice()).unwrap().inputs().len(), 1);
+    assert!(import_bytes([1u8, 2, 3]).is_err());
 }

@@ -64,8 +64,8 @@ impl ConvOptions {
         match node.text("auto_pad", "NOTSET")? {
             "NOTSET" | "" => {}
             "VALID" => pads = [0; 4],
-            "SAME_UPPER" => same = Some(SameEnd::Upper),
-            "SAME_LOWER" => same = Some(SameEnd::Lower),
+            "SAME_UPPER" => (pads, same) = ([0; 4], Some(SameEnd::Upper)),
+            "SAME_LOWER" => (pads, same) = ([0; 4], Some(SameEnd::Lower)),
             other => return Err(node.error(format!("auto_pad {other:?} is not known"))),
         }
         Ok(ConvOptions {
@@ -109,7 +109,7 @@ impl ConvOptions {
 }
 
 /// Pads maps `[N, C, H, W]` with a value.
-pub(super) fn padded(x: &Tensor, [top, left, bottom, right]: [usize; 4], value: f64) -> Result<Tensor> {
+pub(in crate::onnx::import) fn padded(x: &Tensor, [top, left, bottom, right]: [usize; 4], value: f64) -> Result<Tensor> {
     if [top, left, bottom, right] == [0; 4] {
         return Ok(x.clone());
     }
@@ -163,26 +163,29 @@ fn conv_transpose(call: &Call<'_>) -> Result<Vec<Value>> {
         for axis in 0..2 {
             let total = full[axis].saturating_sub(wanted[axis]);
             let (small, large) = (total / 2, total.div_ceil(2));
-            let lower = options.same == Some(SameEnd::Lower);
-            (pads[axis], pads[axis + 2]) = if lower { (large, small) } else { (small, large) };
+            let upper = options.same == Some(SameEnd::Upper);
+            (pads[axis], pads[axis + 2]) = if upper { (small, large) } else { (large, small) };
         }
     }
-    // The whole output, of which the padding is cut off; what an output shape has more is zeros.
-    let both = [pads[0].min(pads[2]), pads[1].min(pads[3])];
+    let missing = [0, 1].map(|axis| wanted.map_or(0, |wanted| wanted[axis].saturating_sub(full[axis])));
     let symmetric = [pads[0], pads[1]] == [pads[2], pads[3]];
     let fits = extra.iter().zip(stride.iter().zip(dilation)).all(|(&extra, (&stride, dilation))| extra < stride.max(dilation));
-    let (padding, output_padding) = if symmetric && fits { (both, extra) } else { ([0, 0], [0, 0]) };
-    let direct = ConvTranspose2dOptions { stride, padding, output_padding, dilation, groups: groups(node)? };
-    let mut y = x.conv_transpose2d(&weight, call.optional_tensor(2), direct)?;
-    if !(symmetric && fits) {
-        let side = |size: usize| size as isize;
-        let sides = [-side(pads[1]), side(extra[1]) - side(pads[3]), -side(pads[0]), side(extra[0]) - side(pads[2])];
-        y = y.pad_with(sides, PadMode::Constant(0.0))?;
+    let (bias, plain) = (call.optional_tensor(2), ConvTranspose2dOptions { stride, dilation, groups: groups(node)?, ..Default::default() });
+    if symmetric && fits && missing == [0, 0] {
+        let direct = ConvTranspose2dOptions { padding: [pads[0], pads[1]], output_padding: extra, ..plain };
+        return call.like_first(options.to_own(x.conv_transpose2d(&weight, bias, direct)?)?);
     }
-    if let Some(wanted) = wanted {
-        let missing = [0, 1].map(|axis| wanted[axis].saturating_sub(y.shape()[2 + axis]) as isize);
-        y = y.pad_with([0, missing[1], 0, missing[0]], PadMode::Constant(0.0))?;
-    }
+    // The whole output, of which the padding is cut off; what the wanted shape has more is zeros
+    // before the bias is added.
+    let y = x.conv_transpose2d(&weight, None, plain)?;
+    let start = |axis: usize| -(pads[axis] as isize);
+    let end = |axis: usize| (extra[axis] + missing[axis]) as isize - pads[axis + 2] as isize;
+    let y = y.pad_with([start(1), end(1), start(0), end(0)], PadMode::Constant(0.0))?;
+    let y = match bias {
+        Some(bias) if bias.shape() == [y.shape()[1]] => y.add(&bias.reshape([-1i64, 1, 1])?)?,
+        Some(bias) => return Err(node.error(format!("bias {:?} is not one number for each of {} channels", bias.shape(), y.shape()[1]))),
+        None => y,
+    };
     call.like_first(options.to_own(y)?)
 }
 

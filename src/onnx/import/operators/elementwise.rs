@@ -1,22 +1,26 @@
 //! Arithmetic, comparisons, activations and conversions.
 
-use super::Operator::{Binary, General, Test, Unary};
+use super::Operator::{Binary, General, Number, Test, Unary};
 use super::{Table, as_float, signed};
+use crate::autograd::CustomOp;
 use crate::error::Result;
 use crate::onnx::element::{ElementType, Value, power_of_two, rounded};
 use crate::onnx::import::node::Call;
 use crate::tensor::compute::zip_with;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, with_float};
 
 pub(super) const TABLE: Table = &[
-    ("Abs", Unary(|x| Ok(x.abs()))),
-    ("Neg", Unary(|x| Ok(x.neg()))),
-    ("Relu", Unary(|x| Ok(x.relu()))),
+    ("Abs", Number(Tensor::try_abs)),
+    ("Neg", Number(Tensor::try_neg)),
+    ("Relu", Number(|x| if x.dtype().is_float() { Ok(x.relu()) } else { x.maximum(&Tensor::scalar(0i64)) })),
+    ("Sign", Number(sign)),
     ("Sqrt", Unary(Tensor::sqrt)),
     ("Exp", Unary(Tensor::exp)),
     ("Log", Unary(Tensor::ln)),
     ("Sin", Unary(Tensor::sin)),
     ("Cos", Unary(Tensor::cos)),
+    ("Tan", Unary(Tensor::tan)),
+    ("Atan", Unary(Tensor::atan)),
     ("Sigmoid", Unary(Tensor::sigmoid)),
     ("Tanh", Unary(Tensor::tanh)),
     ("Softplus", Unary(Tensor::softplus)),
@@ -26,7 +30,6 @@ pub(super) const TABLE: Table = &[
     ("Floor", Unary(Tensor::floor)),
     ("Ceil", Unary(Tensor::ceil)),
     ("Round", Unary(Tensor::round)),
-    ("Sign", Unary(Tensor::sign)),
     ("Erf", Unary(Tensor::erf)),
     ("Softsign", Unary(|x| x.div(&x.abs().add_scalar(1.0)))),
     ("Add", Binary(Tensor::add)),
@@ -44,6 +47,7 @@ pub(super) const TABLE: Table = &[
     ("Xor", Test(Tensor::ne)),
     ("Not", Test(|x, _| x.eq_scalar(0.0))),
     ("IsNaN", Test(|x, _| x.isnan())),
+    ("IsInf", General(is_infinite)),
     ("Min", General(|call| fold(call, Tensor::minimum))),
     ("Max", General(|call| fold(call, Tensor::maximum))),
     ("Sum", General(|call| fold(call, Tensor::add))),
@@ -53,6 +57,7 @@ pub(super) const TABLE: Table = &[
     ("Where", General(choose)),
     ("Clip", General(clip)),
     ("LeakyRelu", General(|call| call.like_first(call.tensor(0)?.leaky_relu(call.node.float("alpha", 0.01)?)?))),
+    ("ThresholdedRelu", General(thresholded)),
     ("Elu", General(|call| call.like_first(call.tensor(0)?.elu(call.node.float("alpha", 1.0)?)?))),
     ("Celu", General(|call| call.like_first(call.tensor(0)?.celu(call.node.float("alpha", 1.0)?)?))),
     ("Selu", General(selu)),
@@ -61,7 +66,7 @@ pub(super) const TABLE: Table = &[
     ("HardSigmoid", General(hard_sigmoid)),
     ("Softmax", General(|call| softmax(call, |x, axis| x.softmax(axis)))),
     ("LogSoftmax", General(|call| softmax(call, |x, axis| x.log_softmax(axis)))),
-    ("Identity", General(identity)),
+    ("Hardmax", General(|call| softmax(call, hardmax))),
     ("Dropout", General(dropout)),
     ("Cast", General(cast)),
     ("CastLike", General(|call| convert_to(call, call.value(1)?.element))),
@@ -76,8 +81,15 @@ fn div(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     zip_with("div", a, b, 1, |a: i64, b: i64| if b == 0 { 0 } else { a.wrapping_div(b) })
 }
 
-/// Multiplies negative elements by a slope, which broadcasts from the last dimension, or is one for
-/// each channel.
+/// Returns -1, 0 or 1.
+fn sign(x: &Tensor) -> Result<Tensor> {
+    match x.dtype().is_float() {
+        true => x.sign(),
+        false => x.gt_scalar(0.0)?.to_dtype(DType::I64)?.sub(&x.lt_scalar(0.0)?.to_dtype(DType::I64)?),
+    }
+}
+
+/// Multiplies negative elements by a slope, which broadcasts from the last dimension.
 fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
     let steep = x.mul(slope)?;
     x.lt_scalar(0.0)?.where_(&steep, x)
@@ -121,12 +133,25 @@ fn modulo(call: &Call<'_>) -> Result<Vec<Value>> {
         };
         return call.like_first(zip_with("mod", &x, &y, 1, rest)?);
     }
-    let quotient = x.div(&y)?;
-    let whole = match call.node.flag("fmod", false)? {
-        true => quotient.abs().floor()?.mul(&quotient.sign()?)?,
-        false => quotient.floor()?,
-    };
-    call.like_first(x.sub(&whole.mul(&y)?)?)
+    x.expect_float("mod")?;
+    call.like_first(float_remainder(&x, &y.to_dtype(x.dtype())?, call.node.flag("fmod", false)?)?)
+}
+
+/// Returns the exact remainder, which has the sign of `x` with `like_c`, otherwise that of `y`.
+fn float_remainder(x: &Tensor, y: &Tensor, like_c: bool) -> Result<Tensor> {
+    CustomOp::new("mod").pointwise().apply([x, y], |[x, y]| {
+        let rest = with_float!(x.dtype(), "mod", T => zip_with("mod", &x, &y, 16, move |a: T, b: T| {
+            let rest = a % b;
+            if like_c || rest == 0.0 || (rest < 0.0) == (b < 0.0) { rest } else { rest + b }
+        })?);
+        Ok((rest, move |grad: &Tensor, [of_x, of_y]: [bool; 2]| {
+            let slope = || {
+                let quotient = x.div(&y)?;
+                grad.mul(&if like_c { quotient.trunc()? } else { quotient.floor()? })?.try_neg()
+            };
+            Ok([of_x.then(|| grad.clone()), of_y.then(slope).transpose()?])
+        }))
+    })
 }
 
 fn choose(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -149,6 +174,27 @@ fn clip(call: &Call<'_>) -> Result<Vec<Value>> {
     let bounds = [low.max(least as f64) as i64, high.min(greatest as f64) as i64];
     let bounds = bounds.map(Tensor::scalar);
     call.like_first(signed(x)?.maximum(&bounds[0])?.minimum(&bounds[1])?)
+}
+
+/// Returns where elements are infinite, of either sign unless an attribute excludes it.
+fn is_infinite(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = as_float(call.tensor(0)?)?;
+    let [positive, negative] = [("detect_positive", f64::INFINITY), ("detect_negative", f64::NEG_INFINITY)].map(|(name, infinity)| {
+        let wanted = call.node.flag(name, true)?;
+        x.eq_scalar(if wanted { infinity } else { f64::NAN })
+    });
+    call.one(positive?.add(&negative?)?, ElementType::Bool)
+}
+
+fn thresholded(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    call.like_first(x.gt_scalar(call.node.float("alpha", 1.0)?)?.where_(x, 0.0)?)
+}
+
+/// Returns 1 where the first maximum along a dimension is, and 0 elsewhere.
+fn hardmax(x: &Tensor, axis: i64) -> Result<Tensor> {
+    let place = x.argmax_keepdim(axis)?;
+    Tensor::try_full(x.shape(), 0.0, x.dtype())?.scatter(axis, &place, &Tensor::try_full(place.shape(), 1.0, x.dtype())?)
 }
 
 fn selu(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -198,10 +244,6 @@ fn softmax(call: &Call<'_>, f: fn(&Tensor, i64) -> Result<Tensor>) -> Result<Vec
 /// Returns the shape as `reshape` takes it.
 pub(super) fn sizes(x: &Tensor) -> Vec<i64> {
     x.shape().iter().map(|&size| size as i64).collect()
-}
-
-fn identity(call: &Call<'_>) -> Result<Vec<Value>> {
-    Ok(vec![call.value(0)?.clone()])
 }
 
 fn dropout(call: &Call<'_>) -> Result<Vec<Value>> {

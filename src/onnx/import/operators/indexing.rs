@@ -6,6 +6,7 @@ use super::elementwise::sizes;
 use crate::error::Result;
 use crate::onnx::element::{ElementType, Value};
 use crate::onnx::import::node::Call;
+use crate::tensor::meta::is_meta;
 use crate::tensor::{DType, Element, Tensor};
 
 pub(super) const TABLE: Table = &[
@@ -45,31 +46,24 @@ fn slice(call: &Call<'_>) -> Result<Vec<Value>> {
     for (((&start, &end), &axis), &step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
         let size = x.shape()[axis] as i64;
         let place = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
-        if step == 0 {
-            return Err(call.node.error("a step of 0"));
-        }
-        if step > 0 {
-            let (start, end) = (place(start).clamp(0, size), place(end).clamp(0, size));
-            let length = (end - start).max(0);
-            if step == 1 {
-                x = x.narrow(axis as i64, start as usize, length as usize)?;
-                continue;
+        let (start, end) = match step {
+            0 => return Err(call.node.error("a step of 0")),
+            1.. => (place(start).clamp(0, size), place(end).clamp(0, size)),
+            _ => (place(start).clamp(-1, size - 1), place(end).clamp(-1, size - 1)),
+        };
+        let distance = if step > 0 { end - start } else { start - end }.max(0) as usize;
+        let count = distance.div_ceil(usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX));
+        x = match step {
+            1 => x.narrow(axis as i64, start as usize, count)?,
+            // A dimension may be long when there are no elements.
+            _ if x.numel() == 0 => x.narrow(axis as i64, 0, count)?,
+            _ => {
+                let index = (0..count as i64).map(|i| start + i * step).collect();
+                x.index_select(axis as i64, &Tensor::from_vec::<i64>(index, [count])?)?
             }
-            let index: Vec<i64> = (0..length).step_by(usize::try_from(step).unwrap_or(usize::MAX)).map(|i| start + i).collect();
-            x = select(&x, axis, index)?;
-        } else {
-            let (start, end) = (place(start).clamp(-1, size - 1), place(end).clamp(-1, size - 1));
-            let back = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
-            let index: Vec<i64> = (0..(start - end).max(0)).step_by(back).map(|i| start - i).collect();
-            x = select(&x, axis, index)?;
-        }
+        };
     }
     call.like_first(x)
-}
-
-fn select(x: &Tensor, axis: usize, index: Vec<i64>) -> Result<Tensor> {
-    let count = index.len();
-    x.index_select(axis as i64, &Tensor::from_vec(index, [count])?)
 }
 
 fn gather(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -93,7 +87,8 @@ fn rows(call: &Call<'_>, dims: &[usize], index: &Value, batch: usize) -> Result<
     let shape = index.tensor.shape();
     let &depth = shape.last().ok_or_else(|| call.node.error("indices have no dimensions"))?;
     let (outer, inner) = (dims.get(..batch).unwrap_or_default(), dims.get(batch..batch.saturating_add(depth)));
-    let inner = inner.filter(|_| shape.len() > batch && shape[..batch] == *outer);
+    // Without a depth, there would be as many rows as the indices' shape says, of no elements.
+    let inner = inner.filter(|_| depth > 0 && shape.len() > batch && shape[..batch] == *outer);
     let inner = inner.ok_or_else(|| call.node.error(format!("indices {shape:?} do not fit data {dims:?}")))?;
     let entries: usize = shape[batch..shape.len() - 1].iter().product();
     let block: i64 = inner.iter().map(|&size| size as i64).product();
@@ -236,6 +231,10 @@ fn non_max_suppression(call: &Call<'_>) -> Result<Vec<Value>> {
         return Err(call.node.error(format!("boxes {:?} and scores {:?} differ in number", boxes.shape(), scores.shape())));
     }
     let number = |at: usize, default: f64| call.optional(at).map_or(Ok(default), Value::scalar);
+    if is_meta() {
+        // Which boxes are selected depends on their numbers.
+        return call.one(Tensor::try_full([0, 3], 0.0, DType::I64)?, ElementType::Int64);
+    }
     let (most, threshold) = (number(2, 0.0)?.max(0.0) as usize, number(3, 0.0)?);
     let least = call.optional(4).map(Value::scalar).transpose()?;
     let centred = call.node.flag("center_point_box", false)?;

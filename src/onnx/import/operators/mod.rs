@@ -11,7 +11,7 @@ mod reduction;
 mod resize;
 mod shape;
 
-pub(super) use conv::ConvOptions;
+pub(super) use conv::{ConvOptions, padded};
 
 use super::node::Call;
 use crate::error::Result;
@@ -21,8 +21,10 @@ use crate::tensor::{DType, Tensor};
 /// What an operator does.
 #[derive(Clone, Copy)]
 pub(super) enum Operator {
-    /// One tensor to one of the same element type.
+    /// One tensor to one of the same element type, computed in floating point.
     Unary(fn(&Tensor) -> Result<Tensor>),
+    /// One tensor to one of the same element type, integers as `i64`.
+    Number(fn(&Tensor) -> Result<Tensor>),
     /// Two broadcast tensors to one of the same element type.
     Binary(fn(&Tensor, &Tensor) -> Result<Tensor>),
     /// One or two tensors to booleans.
@@ -66,6 +68,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<Vec<Value>> {
             let x = call.value(0)?;
             let y = if x.element.is_float() { f(&x.tensor)? } else { f(&x.tensor.to_dtype(DType::F64)?)?.to_dtype(DType::I64)? };
             call.one(y, x.element)
+        }
+        Operator::Number(f) => {
+            let x = call.value(0)?;
+            call.one(f(&signed(x)?)?, x.element)
         }
         Operator::Binary(f) => {
             let (a, b) = (call.value(0)?, call.value(1)?);

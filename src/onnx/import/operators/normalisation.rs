@@ -13,6 +13,8 @@ pub(super) const TABLE: Table = &[
     ("InstanceNormalization", General(instance)),
     ("GroupNormalization", General(group)),
     ("LayerNormalization", General(layer)),
+    ("RMSNormalization", General(root_mean_square)),
+    ("MeanVarianceNormalization", General(mean_variance)),
     ("LRN", General(local_response)),
     ("LpNormalization", General(lp)),
 ];
@@ -70,15 +72,35 @@ fn layer(call: &Call<'_>) -> Result<Vec<Value>> {
     Ok(values)
 }
 
+/// Divides by the root of the mean square over an axis and those after it, and multiplies by a scale.
+fn root_mean_square(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    let axis = call.axis(call.node.int("axis", -1)?, x.ndim())?;
+    let axes: Vec<i64> = (axis as i64..x.ndim() as i64).collect();
+    let mean = x.square()?.mean_keepdim(axes.as_slice())?;
+    let factor = mean.add_scalar(call.node.float("epsilon", 1e-5)?).rsqrt()?;
+    call.like_first(x.mul(&factor)?.mul(call.tensor(1)?)?)
+}
+
+/// Subtracts the mean over dimensions and divides by the standard deviation, plus 10⁻⁹.
+fn mean_variance(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    let axes = call.axes(call.node.ints("axes")?.unwrap_or(&[0, 2, 3]), x.ndim())?;
+    let axes: Vec<i64> = axes.into_iter().map(|axis| axis as i64).collect();
+    let deviation = x.var_with(axes.as_slice(), 0, true)?.sqrt()?.add_scalar(1e-9);
+    call.like_first(x.sub(&x.mean_keepdim(axes.as_slice())?)?.div(&deviation)?)
+}
+
 fn local_response(call: &Call<'_>) -> Result<Vec<Value>> {
     let node = call.node;
     let size = usize::try_from(node.int("size", 0)?).unwrap_or(0);
-    call.like_first(call.tensor(0)?.local_response_norm(
-        size,
-        node.float("alpha", 1e-4)?,
-        node.float("beta", 0.75)?,
-        node.float("bias", 1.0)?,
-    )?)
+    let (alpha, beta, bias) = (node.float("alpha", 1e-4)?, node.float("beta", 0.75)?, node.float("bias", 1.0)?);
+    let x = call.tensor(0)?;
+    if size % 2 == 1 || x.ndim() < 2 {
+        return call.like_first(x.local_response_norm(size, alpha, beta, bias)?);
+    }
+    // A window of even size reaches farther to later channels, in PyTorch to earlier ones.
+    call.like_first(x.flip(1)?.local_response_norm(size, alpha, beta, bias)?.flip(1)?)
 }
 
 fn lp(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -86,7 +108,8 @@ fn lp(call: &Call<'_>) -> Result<Vec<Value>> {
     let axis = call.axis(call.node.int("axis", -1)?, x.ndim())? as i64;
     let norm = match call.node.int("p", 2)? {
         1 => x.abs().sum_keepdim(axis)?,
-        _ => x.square()?.sum_keepdim(axis)?.sqrt()?,
+        2 => x.square()?.sum_keepdim(axis)?.sqrt()?,
+        p => return Err(call.node.error(format!("p {p} is not supported; 1 and 2 are"))),
     };
     let safe = norm.eq_scalar(0.0)?.where_(&Tensor::full([], 1.0, norm.dtype()), &norm)?;
     call.like_first(x.div(&safe)?.reshape(sizes(x))?)

@@ -27,6 +27,10 @@ fn beside(call: &Call<'_>, x: &Tensor, parameter: &Tensor) -> Result<Tensor> {
         return parameter.reshape([0i64; 0]);
     }
     let axis = call.axis(call.node.int("axis", 1)?, x.ndim())?;
+    if x.numel() == 0 {
+        // A dimension may be long when there are no elements.
+        return Ok(Tensor::scalar(1.0));
+    }
     let block = usize::try_from(call.node.int("block_size", 0)?).unwrap_or(0);
     if block > 0 && parameter.ndim() == x.ndim() {
         let (size, blocks) = (x.shape()[axis], parameter.shape()[axis]);
@@ -53,14 +57,18 @@ fn to_integers(call: &Call<'_>, scaled: &Tensor, zero: Option<&Tensor>, element:
     call.one(shifted.clamp(least as f64, greatest as f64)?.to_dtype(DType::I64)?, element)
 }
 
+/// Returns the element type of an attribute's number.
+fn named(call: &Call<'_>, code: i64) -> Result<ElementType> {
+    ElementType::of_code(i32::try_from(code).unwrap_or(0)).map_err(|message| call.node.error(message))
+}
+
 fn quantise(call: &Call<'_>) -> Result<Vec<Value>> {
     let x = call.value(0)?;
     let scale = beside(call, &x.tensor, call.tensor(1)?)?;
-    let named = i32::try_from(call.node.int("output_dtype", 0)?).unwrap_or(0);
-    let element = match (call.optional(2), named) {
+    let element = match (call.optional(2), call.node.int("output_dtype", 0)?) {
         (Some(zero), _) => zero.element,
         (None, 0) => ElementType::Uint8,
-        (None, code) => ElementType::of_code(code).map_err(|message| call.node.error(message))?,
+        (None, code) => named(call, code)?,
     };
     let zero = call.optional_tensor(2).map(|zero| beside(call, &x.tensor, zero)).transpose()?;
     let saturate = call.node.flag("saturate", true)?;
@@ -91,13 +99,14 @@ fn numbers(call: &Call<'_>, x: &Tensor, scale: Option<&Tensor>, zero: Option<&Te
 
 fn dequantise(call: &Call<'_>) -> Result<Vec<Value>> {
     let y = numbers(call, call.tensor(0)?, call.optional_tensor(1), call.optional_tensor(2))?;
-    let y = Value::of(y, call.value(1)?.element)?;
-    let tensor = if y.element == ElementType::Float16 {
-        converted(&Value { element: ElementType::Float32, ..y.clone() }, y.element, true)?
-    } else {
-        y.tensor
+    let element = match call.node.int("output_dtype", 0)? {
+        0 => call.value(1)?.element,
+        code => named(call, code)?,
     };
-    Ok(vec![Value { tensor, element: y.element }])
+    if !element.is_float() || element.bits() < 16 {
+        return Err(call.node.error(format!("output_dtype {} is no floating point of at least 16 bits", element.name())));
+    }
+    Ok(vec![Value { tensor: converted(&Value { tensor: y, element: ElementType::Float64 }, element, true)?, element }])
 }
 
 fn quantise_by_range(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -126,6 +135,9 @@ fn linear_conv(call: &Call<'_>) -> Result<Vec<Value>> {
     let [x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero] =
         [call.value(0)?, call.value(1)?, call.value(2)?, call.value(3)?, call.value(4)?, call.value(5)?, call.value(6)?, call.value(7)?];
     let rank = w.tensor.ndim();
+    if rank < 3 {
+        return Err(call.node.error(format!("expected a weight of at least 3 dimensions, got shape {:?}", w.tensor.shape())));
+    }
     let input = x.tensor.to_dtype(DType::F64)?.sub_scalar(x_zero.scalar()?);
     let weight = w.tensor.to_dtype(DType::F64)?.sub(&of_channels(&w_zero.tensor, rank)?)?;
     // The bias is quantised by the product of both scales.

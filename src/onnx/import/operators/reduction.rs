@@ -103,14 +103,27 @@ fn top_k(call: &Call<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::of(values, x.element)?, Value { tensor: at, element: ElementType::Int64 }])
 }
 
+/// Returns the shape with another size of one dimension.
+fn sizes_with(x: &Tensor, axis: usize, size: usize) -> Vec<usize> {
+    let mut shape = x.shape().to_vec();
+    shape[axis] = size;
+    shape
+}
+
 fn cumulative_sum(call: &Call<'_>) -> Result<Vec<Value>> {
     let x = signed(call.value(0)?)?;
     let axis = call.axis(call.value(1)?.scalar()? as i64, x.ndim())? as i64;
     let reverse = call.node.flag("reverse", false)?;
     let ahead = if reverse { x.flip(axis)? } else { x.clone() };
-    let mut sums = ahead.cumsum(axis)?;
-    if call.node.flag("exclusive", false)? {
-        sums = sums.sub(&ahead)?;
-    }
+    let size = x.shape()[axis as usize];
+    let ahead = match call.node.flag("exclusive", false)? && size > 0 {
+        // Each sum is that of the elements before: a zero in front, and without the last one.
+        true => {
+            let zero = Tensor::try_full(sizes_with(&x, axis as usize, 1), 0.0, x.dtype())?;
+            Tensor::cat(&[&zero, &ahead.narrow(axis, 0, size - 1)?], axis)?
+        }
+        false => ahead,
+    };
+    let sums = ahead.cumsum(axis)?;
     call.like_first(if reverse { sums.flip(axis)? } else { sums })
 }

@@ -6,9 +6,10 @@ use super::Operator::General;
 use super::{Table, as_float};
 use crate::error::Result;
 use crate::onnx::element::Value;
-use crate::onnx::import::node::Call;
+use crate::onnx::import::node::{Call, Node};
 use crate::ops::{Coordinates, GridFilter, GridPadding, GridSampleOptions, ResampleFilter, ResampleOptions, Rounding};
-use crate::tensor::Tensor;
+use crate::tensor::meta::{MOST_PLACES, is_meta};
+use crate::tensor::{MemoryFormat, Tensor};
 
 pub(super) const TABLE: Table = &[("GridSample", General(grid_sample)), ("Resize", General(resize)), ("Upsample", General(resize))];
 
@@ -34,6 +35,20 @@ fn grid_sample(call: &Call<'_>) -> Result<Vec<Value>> {
 
 /// The farthest place from which positions are counted.
 const FARTHEST: f64 = (1u64 << 40) as f64;
+
+/// The most positions along one dimension of a result.
+const MOST_POSITIONS: usize = 1 << 31;
+
+/// The ways in which output positions become places in the input.
+const COORDINATES: &[&str] = &[
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
+];
 
 /// The attributes of an operator that resizes.
 struct Attributes<'a> {
@@ -82,10 +97,11 @@ impl Attributes<'_> {
         }
     }
 
-    /// Returns the first position read for a place, and the weights from there on.
-    fn weights(&self, place: f64, scale: f64) -> (i64, Vec<f64>) {
+    /// Returns the first and the last position read for an output position; they may be outside the
+    /// input.
+    fn reach(&self, axis: &Axis, at: usize) -> [i64; 2] {
         // A file may name any place; the nearest position inside is read for those outside.
-        let place = place.clamp(-FARTHEST, FARTHEST);
+        let place = self.place(axis, at).clamp(-FARTHEST, FARTHEST);
         if self.mode == "nearest" {
             let nearest = match self.nearest {
                 "floor" => place.floor(),
@@ -93,42 +109,67 @@ impl Attributes<'_> {
                 "round_prefer_ceil" => (place + 0.5).floor(),
                 _ => (place - 0.5).ceil(),
             };
-            return (nearest as i64, vec![1.0]);
+            return [nearest as i64; 2];
         }
-        // With antialiasing the kernel widens as the image shrinks.
-        let stretch = if self.antialias { scale.min(1.0) } else { 1.0 };
-        let reach = if self.mode == "cubic" { 2.0 } else { 1.0 } / stretch;
+        let reach = if self.mode == "cubic" { 2.0 } else { 1.0 } / self.stretch(axis);
         let first = (place - reach).floor() as i64 + 1;
-        let last = (place + reach).ceil() as i64 - 1;
-        let kernel = |at: i64| {
-            let distance = ((place - at as f64) * stretch).abs();
-            if self.mode == "cubic" { cubic(distance, self.cubic) } else { (1.0 - distance).max(0.0) }
-        };
-        (first, (first..=last.max(first)).map(kernel).collect())
+        [first, ((place + reach).ceil() as i64 - 1).max(first)]
     }
 
-    /// Resizes one dimension.
+    /// With antialiasing the kernel widens as the image shrinks.
+    fn stretch(&self, axis: &Axis) -> f64 {
+        if self.antialias { axis.scale.min(1.0) } else { 1.0 }
+    }
+
+    /// Returns the weight of input position `from` for an output position, before they are divided by
+    /// their sum.
+    fn weight(&self, axis: &Axis, at: usize, from: i64) -> f64 {
+        if self.exclude_outside && !(0..axis.input as i64).contains(&from) {
+            return 0.0;
+        }
+        let place = self.place(axis, at).clamp(-FARTHEST, FARTHEST);
+        let distance = ((place - from as f64) * self.stretch(axis)).abs();
+        if self.mode == "cubic" { cubic(distance, self.cubic) } else { (1.0 - distance).max(0.0) }
+    }
+
+    /// Resizes one dimension: for each of the positions that an output position reads, the first,
+    /// the second and so on, all elements there are weighted and added. Lists hold one number for
+    /// each output position, and are made within the limits of memory.
     fn along(&self, x: &Tensor, axis: &Axis) -> Result<Tensor> {
-        let taps: Vec<(i64, Vec<f64>)> = (0..axis.output).map(|at| self.weights(self.place(axis, at), axis.scale)).collect();
-        let most = taps.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0);
-        let last = axis.input as i64 - 1;
+        let most = (0..axis.output).map(|at| self.reach(axis, at)).map(|[first, last]| last - first + 1).max().unwrap_or(0);
+        let list = |value: &dyn Fn(usize) -> f64| {
+            Tensor::build(&[axis.output], MemoryFormat::RowMajor, |out: &mut [f64]| {
+                out.iter_mut().enumerate().for_each(|(at, out)| *out = value(at));
+            })
+        };
+        let sums = if self.exclude_outside || self.antialias {
+            Some(list(&|at| {
+                let [first, last] = self.reach(axis, at);
+                (first..=last).map(|from| self.weight(axis, at, from)).sum()
+            })?)
+        } else {
+            None
+        };
         let mut shape = vec![1i64; x.ndim()];
         shape[axis.axis] = axis.output as i64;
         let mut sum: Option<Tensor> = None;
         for tap in 0..most {
-            let index = taps.iter().map(|(first, _)| (first + tap as i64).clamp(0, last)).collect();
-            let picked = x.index_select(axis.axis as i64, &Tensor::from_vec::<i64>(index, [axis.output])?)?;
+            let index = Tensor::build(&[axis.output], MemoryFormat::RowMajor, |out: &mut [i64]| {
+                let from = |at: usize| (self.reach(axis, at)[0] + tap).clamp(0, axis.input as i64 - 1);
+                out.iter_mut().enumerate().for_each(|(at, out)| *out = from(at));
+            })?;
+            let picked = x.index_select(axis.axis as i64, &index)?;
             if self.mode == "nearest" {
                 return Ok(picked);
             }
-            let weight = |(first, weights): &(i64, Vec<f64>)| {
-                let inside = |at: i64| !self.exclude_outside || (0..=last).contains(&at);
-                let total: f64 = weights.iter().enumerate().filter(|(i, _)| inside(first + *i as i64)).map(|(_, weight)| weight).sum();
-                let own = weights.get(tap).filter(|_| inside(first + tap as i64)).copied().unwrap_or(0.0);
-                if self.exclude_outside || self.antialias { own / total } else { own }
-            };
-            let weights = Tensor::from_vec(taps.iter().map(weight).collect::<Vec<f64>>(), [axis.output])?.to_dtype(x.dtype())?;
-            let part = picked.mul(&weights.reshape(shape.as_slice())?)?;
+            let mut weights = list(&|at| {
+                let [first, last] = self.reach(axis, at);
+                if first + tap <= last { self.weight(axis, at, first + tap) } else { 0.0 }
+            })?;
+            if let Some(sums) = &sums {
+                weights = weights.div(sums)?;
+            }
+            let part = picked.mul(&weights.to_dtype(x.dtype())?.reshape(shape.as_slice())?)?;
             sum = Some(match sum {
                 Some(sum) => sum.add(&part)?,
                 None => part,
@@ -144,7 +185,10 @@ impl Attributes<'_> {
             return Ok(y);
         }
         let outside = |at: usize| u8::from(!(0.0..=axis.input as f64 - 1.0).contains(&self.place(axis, at)));
-        let outside = Tensor::from_vec((0..axis.output).map(outside).collect::<Vec<u8>>(), [axis.output])?.reshape(shape)?;
+        let outside = Tensor::build(&[axis.output], MemoryFormat::RowMajor, |out: &mut [u8]| {
+            out.iter_mut().enumerate().for_each(|(at, out)| *out = outside(at));
+        })?;
+        let outside = outside.reshape(shape)?;
         outside.where_(&Tensor::full([], self.extrapolation, y.dtype()), &y)
     }
 }
@@ -158,24 +202,37 @@ fn cubic(x: f64, a: f64) -> f64 {
     }
 }
 
-fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
+/// Returns the value of an attribute, which has to be one of those that are known.
+fn known<'a>(node: &'a Node, name: &str, default: &'static str, all: &[&str]) -> Result<&'a str> {
+    match node.text(name, default)? {
+        value if all.contains(&value) => Ok(value),
+        other => Err(node.error(format!("{name} {other:?} is not known; {} are", all.join(", ")))),
+    }
+}
+
+impl<'a> Attributes<'a> {
+    fn new(node: &'a Node, upsample: bool) -> Result<Attributes<'a>> {
+        let coordinates = if upsample { "asymmetric" } else { "half_pixel" };
+        let nearest = if upsample { "floor" } else { "round_prefer_floor" };
+        Ok(Attributes {
+            mode: match node.text("mode", "nearest")? {
+                "bilinear" | "linear" => "linear",
+                known @ ("nearest" | "cubic") => known,
+                other => return Err(node.error(format!("mode {other:?} is not supported"))),
+            },
+            coordinates: known(node, "coordinate_transformation_mode", coordinates, COORDINATES)?,
+            nearest: known(node, "nearest_mode", nearest, &["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])?,
+            cubic: node.float("cubic_coeff_a", -0.75)?,
+            exclude_outside: node.flag("exclude_outside", false)?,
+            antialias: node.flag("antialias", false)?,
+            extrapolation: node.float("extrapolation_value", 0.0)?,
+        })
+    }
+}
+
+/// Returns the dimensions to resize, by the scales or to the sizes that the call has.
+fn resized(call: &Call<'_>, x: &Tensor, upsample: bool) -> Result<Vec<Axis>> {
     let node = call.node;
-    let upsample = node.op == "Upsample" || node.version < 11;
-    let x = as_float(call.tensor(0)?)?;
-    let rank = x.ndim();
-    let attributes = Attributes {
-        mode: match node.text("mode", "nearest")? {
-            "bilinear" | "linear" => "linear",
-            known @ ("nearest" | "cubic") => known,
-            other => return Err(node.error(format!("mode {other:?} is not supported"))),
-        },
-        coordinates: node.text("coordinate_transformation_mode", if upsample { "asymmetric" } else { "half_pixel" })?,
-        nearest: node.text("nearest_mode", if upsample { "floor" } else { "round_prefer_floor" })?,
-        cubic: node.float("cubic_coeff_a", -0.75)?,
-        exclude_outside: node.flag("exclude_outside", false)?,
-        antialias: node.flag("antialias", false)?,
-        extrapolation: node.float("extrapolation_value", 0.0)?,
-    };
     let list = |at: usize| -> Result<Option<Vec<f64>>> {
         call.optional(at).filter(|value| value.tensor.numel() > 0).map(Value::floats).transpose()
     };
@@ -186,14 +243,14 @@ fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
         (list(1)?, list(2)?, list(3)?)
     };
     let axes = match node.ints("axes")? {
-        Some(axes) => call.axes(axes, rank)?,
-        None => (0..rank).collect(),
+        Some(axes) => call.axes(axes, x.ndim())?,
+        None => (0..x.ndim()).collect(),
     };
     let given = scales.as_ref().or(sizes.as_ref()).ok_or_else(|| node.error("has neither scales nor sizes"))?;
     if given.len() != axes.len() || given.iter().any(|value| !value.is_finite() || *value < 0.0) {
         return Err(node.error(format!("{} scales or sizes for {} dimensions", given.len(), axes.len())));
     }
-    let policy = node.text("keep_aspect_ratio_policy", "stretch")?;
+    let policy = known(node, "keep_aspect_ratio_policy", "stretch", &["stretch", "not_larger", "not_smaller"])?;
     // One scale for all dimensions, by which they are at most, or at least, of the sizes.
     let common = sizes.as_ref().filter(|_| policy != "stretch").map(|sizes| {
         let scales = sizes.iter().zip(&axes).map(|(size, &axis)| size / x.shape()[axis] as f64);
@@ -204,29 +261,38 @@ fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
         let (output, scale) = match (&sizes, common) {
             (Some(_), Some(common)) => ((common * input as f64).round(), common),
             (Some(sizes), None) => (sizes[at], sizes[at] / input as f64),
-            _ => ((given[at] * input as f64).floor(), given[at]),
+            // In f32, as ONNX Runtime: 0.7 is a little less there, and 10 · 0.7 still is 7.
+            _ => (f64::from((given[at] as f32 * input as f32).floor()), given[at]),
         };
         let part = |from: usize| roi.as_ref().and_then(|roi| roi.get(from)).copied();
         Axis { axis, input, output: output as usize, scale, roi: [part(at).unwrap_or(0.0), part(at + axes.len()).unwrap_or(1.0)] }
     };
+    Ok(axes.iter().enumerate().map(|(at, &axis)| dimension(at, axis)).collect())
+}
+
+fn resize(call: &Call<'_>) -> Result<Vec<Value>> {
+    let node = call.node;
+    let upsample = node.op == "Upsample" || node.version < 11;
+    let x = as_float(call.tensor(0)?)?;
+    let attributes = Attributes::new(node, upsample)?;
+    let mut axes = resized(call, &x, upsample)?;
     let cropped = attributes.coordinates == "tf_crop_and_resize";
-    let all: Vec<Axis> = axes
-        .iter()
-        .enumerate()
-        .map(|(at, &axis)| dimension(at, axis))
-        .filter(|axis| axis.output != axis.input || axis.scale != 1.0 || cropped)
-        .collect();
+    axes.retain(|axis| axis.output != axis.input || axis.scale != 1.0 || cropped);
     let mut shape = x.shape().to_vec();
-    all.iter().for_each(|axis| shape[axis.axis] = axis.output);
-    if crate::tensor::shape::try_numel(&shape).is_none() || all.iter().any(|axis| axis.output > 1 << 31) {
+    axes.iter().for_each(|axis| shape[axis.axis] = axis.output);
+    if crate::tensor::shape::try_numel(&shape).is_none() || axes.iter().any(|axis| axis.output > MOST_POSITIONS) {
         return Err(node.error(format!("shape {shape:?} has more elements than memory can hold")));
     }
     if x.numel() == 0 {
         return Err(node.error(format!("cannot resize an empty tensor {:?}", x.shape())));
     }
-    let y = match direct(&x, &all, &attributes) {
+    if is_meta() && axes.iter().any(|axis| axis.output > MOST_PLACES) {
+        // Tables of positions take memory, also when only the shape is asked for.
+        return call.number_like_first(Tensor::try_full(shape, 0.0, x.dtype())?);
+    }
+    let y = match direct(&x, &axes, &attributes) {
         Some(options) => x.resample([shape[2], shape[3]], options)?,
-        None => all.iter().try_fold(x, |x, axis| attributes.along(&x, axis))?,
+        None => axes.iter().try_fold(x, |x, axis| attributes.along(&x, axis))?,
     };
     call.number_like_first(y)
 }

@@ -31,6 +31,8 @@ pub(super) const TABLE: Table = &[
     ("Constant", General(constant)),
     ("ConstantOfShape", General(constant_of_shape)),
     ("Range", General(range)),
+    ("Trilu", General(triangle)),
+    ("OneHot", General(one_hot)),
 ];
 
 fn shape(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -123,15 +125,19 @@ fn split(call: &Call<'_>) -> Result<Vec<Value>> {
     let axis = call.axis(call.node.int("axis", 0)?, x.ndim())?;
     let size = x.shape()[axis];
     let parts = match call.ints(1, "split")? {
-        Some(parts) => counts(call, parts)?,
+        Some(parts) => {
+            let sizes = parts.iter().map(|&part| usize::try_from(part).ok()).collect::<Option<Vec<usize>>>();
+            sizes.ok_or_else(|| call.node.error("a part of negative size"))?
+        }
         None => {
             let number = call.node.outputs.len().max(1);
             let each = size.div_ceil(number);
             (0..number).map(|at| each.min(size.saturating_sub(at * each))).collect()
         }
     };
-    if parts.iter().sum::<usize>() != size {
-        return Err(call.node.error(format!("parts {parts:?} do not make dimension {axis} of shape {:?}", x.shape())));
+    if parts.iter().try_fold(0usize, |sum, &part| sum.checked_add(part)) != Some(size) {
+        let shown = &parts[..parts.len().min(8)];
+        return Err(call.node.error(format!("{} parts {shown:?} do not make dimension {axis} of shape {:?}", parts.len(), x.shape())));
     }
     let (mut values, mut start) = (vec![], 0);
     for part in parts {
@@ -188,7 +194,8 @@ fn depth_to_space(call: &Call<'_>) -> Result<Vec<Value>> {
     let x = call.tensor(0)?;
     let y = match call.node.text("mode", "DCR")? {
         "CRD" => x.reshape([n, rest, b, b, h, w])?.permute([0, 1, 4, 2, 5, 3])?,
-        _ => x.reshape([n, b, b, rest, h, w])?.permute([0, 3, 4, 1, 5, 2])?,
+        "DCR" => x.reshape([n, b, b, rest, h, w])?.permute([0, 3, 4, 1, 5, 2])?,
+        other => return Err(call.node.error(format!("mode {other:?} is not known; DCR and CRD are"))),
     };
     call.like_first(y.reshape([n, rest, h * b, w * b])?)
 }
@@ -200,10 +207,36 @@ fn space_to_depth(call: &Call<'_>) -> Result<Vec<Value>> {
     call.like_first(y.reshape([n, c * b * b, h / b, w / b])?)
 }
 
-/// Reads a tensor of an attribute.
+/// Reads a tensor of an attribute; its data are here, since the graph has read those of other files.
 fn attribute(call: &Call<'_>, tensor: &TensorProto) -> Result<Value> {
     let length = 64 + tensor.raw_data.len() + 8 * (tensor.int64_data.len() + tensor.float_data.len() + tensor.double_data.len());
     tensors::value(tensor, None, &mut AllocLimit::new(length)).map_err(|message| call.node.error(message))
+}
+
+fn triangle(call: &Call<'_>) -> Result<Vec<Value>> {
+    let x = call.tensor(0)?;
+    let diagonal = call.optional(1).map(Value::ints).transpose()?.and_then(|k| k.first().copied()).unwrap_or(0);
+    call.like_first(if call.node.flag("upper", true)? { x.triu(diagonal)? } else { x.tril(diagonal)? })
+}
+
+/// Returns the second value at the place along a new dimension that each index names, and the first
+/// value elsewhere. Negative indices count from the end; for others outside there is no such place.
+fn one_hot(call: &Call<'_>) -> Result<Vec<Value>> {
+    let (index, depth, values) = (call.tensor(0)?.to_dtype(DType::I64)?, call.value(1)?, call.value(2)?);
+    let depth = match depth.tensor.to_dtype(DType::I64)?.to_vec::<i64>()?[..] {
+        [depth] if depth >= 0 => depth,
+        _ => return Err(call.node.error("the depth is not one number of at least 0")),
+    };
+    if values.tensor.shape() != [2] {
+        return Err(call.node.error(format!("expected two values, got shape {:?}", values.tensor.shape())));
+    }
+    let axis = call.axis(call.node.int("axis", -1)?, index.ndim() + 1)?;
+    let mut shape = vec![1i64; index.ndim() + 1];
+    shape[axis] = depth;
+    let from_start = index.lt_scalar(0.0)?.where_(&index.add(&Tensor::scalar(depth))?, &index)?;
+    let places = counting(depth as usize)?.reshape(shape)?;
+    let [off, on] = [0, 1].map(|at| values.tensor.narrow(0, at, 1)?.reshape([0i64; 0]));
+    call.one(from_start.unsqueeze(axis as i64)?.eq(&places)?.where_(&on?, &off?)?, values.element)
 }
 
 fn constant(call: &Call<'_>) -> Result<Vec<Value>> {
@@ -240,6 +273,11 @@ fn constant_of_shape(call: &Call<'_>) -> Result<Vec<Value>> {
     call.one(Tensor::try_full(shape, fill.scalar()?, fill.tensor.dtype())?, fill.element)
 }
 
+/// Returns the numbers 0, 1, … of this many elements, made within the limits of memory.
+fn counting(count: usize) -> Result<Tensor> {
+    Tensor::try_full([count], 1.0, DType::I64)?.cumsum(0)?.sub(&Tensor::scalar(1i64))
+}
+
 fn range(call: &Call<'_>) -> Result<Vec<Value>> {
     let [start, limit, step] = [call.value(0)?, call.value(1)?, call.value(2)?];
     let element = start.element;
@@ -248,9 +286,7 @@ fn range(call: &Call<'_>) -> Result<Vec<Value>> {
     if !count.is_finite() || count > (1u64 << 40) as f64 {
         return Err(call.node.error(format!("{numbers:?} is not a range")));
     }
-    // The numbers 0, 1, … of this many elements, made within the limits of memory.
-    let count = count as usize;
-    let steps = Tensor::try_full([count], 1.0, DType::I64)?.cumsum(0)?.sub(&Tensor::scalar(1i64))?;
+    let steps = counting(count as usize)?;
     if element.is_float() {
         return call.one(steps.to_dtype(element.dtype())?.mul(&step.tensor)?.add(&start.tensor)?, element);
     }
