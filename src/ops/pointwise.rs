@@ -20,6 +20,8 @@ pub(crate) trait Pointwise: Copy + Send + Sync + 'static {
     const COST: usize = 1;
     /// Whether `gradient` is computed from the function's output rather than from its input.
     const FROM_OUTPUT: bool = false;
+    /// Whether the derivative is zero everywhere; `gradient` is then not called.
+    const IS_STEP: bool = false;
 
     /// Returns the function's options, for a recorder.
     fn details(self) -> Details {
@@ -51,12 +53,18 @@ pub(crate) fn pointwise<F: Pointwise>(x: &Tensor, f: F) -> Result<Tensor> {
     let observed = operation(F::NAME);
     observed.details(|| f.details());
     let y = map(F::NAME, x, Forward(f))?;
-    let kept = x.is_recorded().then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
+    let keeps = !F::IS_STEP && x.is_recorded();
+    let kept = keeps.then(|| if F::FROM_OUTPUT { y.detach() } else { x.detach() });
     Ok(y.record_owning(F::NAME, [x], move |grad, _wanted| {
-        let kept = kept.as_ref().expect("kept when recorded");
-        let gradient = with_float!(grad.dtype(), F::NAME, T => {
-            zip_onto(F::NAME, grad, kept, F::COST, |grad: T, kept: T| -> T { f.gradient(grad, kept) })?
-        });
+        let gradient = if const { F::IS_STEP } {
+            // A gradient that is constant needs no more.
+            Tensor::try_full(vec![1; grad.ndim()], 0.0, grad.dtype())?
+        } else {
+            let kept = kept.as_ref().expect("kept when recorded");
+            with_float!(grad.dtype(), F::NAME, T => {
+                zip_onto(F::NAME, grad, kept, F::COST, |grad: T, kept: T| -> T { f.gradient(grad, kept) })?
+            })
+        };
         Ok([Some(gradient)])
     }))
 }

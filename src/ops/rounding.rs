@@ -142,6 +142,7 @@ macro_rules! steps {
 
         impl Pointwise for $function {
             const NAME: &'static str = $name;
+            const IS_STEP: bool = true;
 
             #[inline(always)]
             fn value<T: Real>(self, $x: T) -> T {

@@ -63,24 +63,9 @@ fn zip_pairs<A: Element, B: Element, Y: Element>(
     })
 }
 
-/// Applies `f` to each pair of elements of tensors of one shape, as in backward passes; the result
-/// has the memory format of `a`.
-fn zip_pairs_alike<A: Element, B: Element, Y: Element>(
-    op: &'static str,
-    a: &Tensor,
-    b: &Tensor,
-    cost: usize,
-    f: &dyn PairLoop<A, B, Y>,
-) -> Result<Tensor> {
-    if a.shape() != b.shape() {
-        return Err(Error::shape(op, format!("expected equal shapes, got {:?} and {:?}", a.shape(), b.shape())));
-    }
-    let b = b.to_format(a.memory_format())?;
-    Tensor::build(a.shape(), a.memory_format(), |y: &mut [Y]| elementwise::zip(a.data(), b.data(), y, cost, f))
-}
-
-/// Applies `f` as [`zip_pairs_alike`] does, with results of the first operand's type, which
-/// overwrite it when no other handle shares its elements.
+/// Applies `f` to each pair of elements of tensors of one shape, as in backward passes. The result
+/// has the type and the memory format of `a`, and overwrites it when no other handle shares its
+/// elements.
 pub(crate) fn zip_onto<A: Element, B: Element>(
     op: &'static str,
     a: Tensor,
@@ -88,7 +73,7 @@ pub(crate) fn zip_onto<A: Element, B: Element>(
     cost: usize,
     f: impl Fn(A, B) -> A + Copy + Sync,
 ) -> Result<Tensor> {
-    zip_pairs_onto(op, a, b, cost, &elementwise::pairs(f), &elementwise::pairs_in_place(f))
+    zip_pairs_onto(op, a, b, cost, &elementwise::pairs_in_place(f))
 }
 
 /// Applies `f` as [`zip_onto`] does, compiled once for all functions of these types.
@@ -97,17 +82,17 @@ fn zip_pairs_onto<A: Element, B: Element>(
     mut a: Tensor,
     b: &Tensor,
     cost: usize,
-    f: &dyn PairLoop<A, B, A>,
-    onto: &dyn OntoLoop<A, B>,
+    f: &dyn OntoLoop<A, B>,
 ) -> Result<Tensor> {
-    if a.shape() == b.shape() && a.is_unique() {
-        let b = b.to_format(a.memory_format())?;
-        if let Some(target) = a.data_mut::<A>() {
-            elementwise::zip_in_place(target, b.data(), cost, onto);
-            return Ok(a);
-        }
+    if a.shape() != b.shape() {
+        return Err(Error::shape(op, format!("expected equal shapes, got {:?} and {:?}", a.shape(), b.shape())));
     }
-    zip_pairs_alike(op, &a, b, cost, f)
+    let b = b.to_format(a.memory_format())?;
+    if let Some(target) = a.data_mut::<A>() {
+        elementwise::zip_in_place(target, b.data(), cost, f);
+        return Ok(a);
+    }
+    Tensor::build(a.shape(), a.memory_format(), |y: &mut [A]| elementwise::zip_copied(a.data(), b.data(), y, cost, f))
 }
 
 /// Applies `f` to each element, from any dtype to any other.

@@ -21,6 +21,10 @@ const TOUCH: usize = 2;
 /// The number of elements that one task handles.
 const GRAIN: usize = 16 * 1024;
 
+/// The number of elements that are copied at a time: they are overwritten while they are in the
+/// innermost cache.
+const COPIED: usize = 1024;
+
 /// A function of one floating-point element.
 pub trait Unary: Copy + Sync {
     /// The approximate number of elementary operations per element; decides when threads are
@@ -137,6 +141,18 @@ pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Co
 pub fn zip<A: Scalar, B: Scalar, Y: Scalar>(a: &[A], b: &[B], y: &mut [Y], cost: usize, f: &dyn PairLoop<A, B, Y>) {
     assert!(a.len() == y.len() && b.len() == y.len());
     fill(y, a.len() * (TOUCH + cost), &|at: usize, y: &mut [Y]| f.run(&a[at..][..y.len()], &b[at..][..y.len()], y));
+}
+
+/// Computes `y[i] = f(a[i], b[i])` by the loop that overwrites its first operand, so that no other
+/// loop has to be compiled for `f`.
+pub fn zip_copied<T: Scalar, B: Scalar>(a: &[T], b: &[B], y: &mut [T], cost: usize, f: &dyn OntoLoop<T, B>) {
+    assert!(a.len() == y.len() && b.len() == y.len());
+    fill(y, a.len() * (TOUCH + cost), &|start: usize, y: &mut [T]| {
+        for (at, y) in (start..).step_by(COPIED).zip(y.chunks_mut(COPIED)) {
+            y.copy_from_slice(&a[at..][..y.len()]);
+            f.run(y, &b[at..][..y.len()]);
+        }
+    });
 }
 
 /// Adds up parts of `length` elements each, not 0, into the first part, in their order; returns the
@@ -388,4 +404,23 @@ fn for_rows<Y: Scalar>(inner: usize, y: &mut [Y], cost: usize, body: &(dyn Fn(Ra
         let y = unsafe { y.slice(first * inner + start, (rows.len() - 1) * inner + columns.len()) };
         body(rows, columns, y);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copied_pairs_are_those_of_the_loop_that_overwrites() {
+        // A piece and a part; several tasks; streamed past the cache.
+        for length in [0, 1, COPIED + 5, 3 * GRAIN + 7, if cfg!(miri) { 0 } else { (4 << 20) + 9 }] {
+            let a: Vec<f32> = (0..length).map(|i| (i % 1013) as f32).collect();
+            let b: Vec<f32> = (0..length).map(|i| (i % 7) as f32).collect();
+            let f = pairs_in_place(|a: f32, b: f32| a - 3.0 * b);
+            let (mut y, mut expected) = (vec![-1.0; length], a.clone());
+            zip_copied(&a, &b, &mut y, 1, &f);
+            zip_in_place(&mut expected, &b, 1, &f);
+            assert!(y == expected, "{length} elements");
+        }
+    }
 }
