@@ -84,7 +84,7 @@ impl<T: Real> CrossEntropy<'_, T> {
             return [T::zero(); STATISTICS];
         }
         let max = fold(x, T::neg_infinity(), larger, larger);
-        let log_sum = fold(x, T::zero(), |sum, x| sum + (x - max).exp(), |a, b| a + b).ln();
+        let log_sum = fold(x, T::zero(), |sum, x| sum + (x - max).exp_fast(), |a, b| a + b).ln();
         let log_probability = |x: T| (x - max) - log_sum;
         let (sharp, spread) = (T::one() - self.smoothing, self.spread());
         let loss = match (label, self.target) {
@@ -112,7 +112,7 @@ impl<T: Real> CrossEntropy<'_, T> {
         let total_weight = (0..self.classes).fold(T::zero(), |sum, class| sum + self.weight(class));
         self.each_row(x, statistics, dx, |row, x, [max, log_sum], dx| {
             let scale = scale(row);
-            let softmax = |x: T| ((x - max) - log_sum).exp();
+            let softmax = |x: T| ((x - max) - log_sum).exp_fast();
             match (self.label(row), self.target) {
                 (Some(label), _) => {
                     let own = sharp * self.weight(label);
