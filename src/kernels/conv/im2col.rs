@@ -48,6 +48,10 @@ pub fn fold<T: Real>(window: &Window, columns: &[T], pitch: usize, channels: usi
     let length = rows * width;
     let taps = window.kernel[0] * window.kernel[1];
     assert_eq!(columns.len(), channels * taps * length);
+    if x.is_empty() {
+        // Without elements in a row, the number of rows is unbounded.
+        return;
+    }
     let readers = window.readers(0);
     // A task is a row of the image, so that tasks own what they write.
     parallel::chunks_mut(x, (window.input[1] * pitch).max(1), 4 * columns.len(), |ih, x| {
