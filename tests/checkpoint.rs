@@ -313,6 +313,7 @@ fn checkpoints_and_the_memory_efficient_densenet_have_lower_peaks_with_the_same_
     let x = Tensor::randn(shape);
     let (kept, recomputed) = (peak_of_a_step(&build(false), &x), peak_of_a_step(&build(true), &x));
     println!("DenseNet: peak {recomputed} bytes instead of {kept}");
-    // Only the inputs of the 3×3 convolutions are not kept, which are a third of what a layer keeps.
+    // Only the inputs of the 3×3 convolutions are not kept, which are a third of what a layer
+    // keeps.
     assert!(recomputed * 4 < kept * 3, "peak {recomputed} with the memory-efficient DenseNet, {kept} with the plain one");
 }

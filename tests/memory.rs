@@ -134,7 +134,8 @@ fn resident_memory_does_not_grow_over_batches_and_pictures_of_many_sizes() {
             peak = peak.max(resident().expect("it was there before"));
         }
     }
-    // The heap of the C library keeps what small allocations of the steps return; the rest is reused.
+    // The heap of the C library keeps what small allocations of the steps return; the rest is
+    // reused.
     let growth = peak as f64 / early as f64 - 1.0;
     assert!(growth < 0.02, "from {early} KiB after 200 steps to {peak} KiB: {:.1} %", 100.0 * growth);
 }

@@ -17,7 +17,8 @@ pub struct ExportOptions {
     model: String,
     /// The file to write.
     out: PathBuf,
-    /// Weights: a checkpoint of `train`, .pth, .safetensors or .npz; without them the network is new.
+    /// Weights: a checkpoint of `train`, .pth, .safetensors or .npz; without them the network is
+    /// new.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// The number of classes; without it, that of the paper's data set.

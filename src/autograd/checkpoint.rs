@@ -59,8 +59,8 @@ pub(super) fn is_placeholder(node: &Node) -> bool {
     node.op == INSIDE
 }
 
-/// Registers an operation's inputs with the scope. Returns the placeholder, the node for the operation's result if
-/// there is nothing to record.
+/// Registers an operation's inputs with the scope. Returns the placeholder, the node for the
+/// operation's result if there is nothing to record.
 pub(super) fn register(inputs: &[&Tensor]) -> Option<Arc<Node>> {
     SCOPE.with_borrow_mut(|scope| match scope {
         Scope::Plain => None,

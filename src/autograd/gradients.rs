@@ -94,8 +94,8 @@ impl Gradients {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::DType`] when two gradients of a leaf differ in shape or type;
-    /// then nothing is changed. [`Error::OutOfMemory`] when memory cannot hold a sum; then each leaf
-    /// has its earlier gradient or the sum.
+    /// then nothing is changed. [`Error::OutOfMemory`] when memory cannot hold a sum; then each
+    /// leaf has its earlier gradient or the sum.
     pub fn add(&mut self, other: &Gradients) -> Result<()> {
         for (leaf, gradient) in &other.by_leaf {
             let Some(sum) = self.by_leaf.get(leaf) else { continue };

@@ -2,8 +2,8 @@
 //!
 //! An ONNX file is a graph of operators on named values, with the weights among them as
 //! initialisers. [`export()`] writes a module as one, [`Export`] has the options. [`import()`]
-//! reads one (and [`import_bytes`] the content of one) as a [`Network`], which is a [`Module`](crate::nn::Module) and runs graphs with
-//! several inputs and outputs:
+//! reads one (and [`import_bytes`] the content of one) as a [`Network`], which is a
+//! [`Module`](crate::nn::Module) and runs graphs with several inputs and outputs:
 //!
 //! ```no_run
 //! use convnet::{Tensor, no_grad, nn::Module, onnx};

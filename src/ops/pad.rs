@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 pub enum PadMode {
     /// One value; `Constant(0.0)` is zero padding.
     Constant(f64),
-    /// The elements next to the edge in reverse order, without the edge itself: `c b | a b c | b a`.
+    /// The elements next to the edge in reverse order, without the edge: `c b | a b c | b a`.
     Reflect,
     /// The element at the edge: `a a | a b c | c c`.
     Replicate,
@@ -20,9 +20,9 @@ pub enum PadMode {
 }
 
 impl Tensor {
-    /// Pads dimensions as PyTorch's `pad` does. `padding` has two numbers for each padded dimension,
-    /// before and after, from the last dimension to the front: `[left, right, top, bottom]` for
-    /// images. Negative numbers remove elements.
+    /// Pads dimensions as PyTorch's `pad` does. `padding` has two numbers for each padded
+    /// dimension, before and after, from the last dimension to the front: `[left, right, top,
+    /// bottom]` for images. Negative numbers remove elements.
     ///
     /// # Shape
     /// The input's shape, where each padded dimension is larger by the sum of its two numbers.
@@ -138,7 +138,7 @@ mod tests {
         Tensor::arange(shape.iter().product()).to_dtype(DType::F64).unwrap().reshape(shape).unwrap()
     }
 
-    /// The expected values are those of `F.pad(torch.arange(6.).reshape(1, 1, 2, 3), …)` in PyTorch 2.
+    /// The expected values are PyTorch's of `F.pad(torch.arange(6.).reshape(1, 1, 2, 3), …)`.
     #[test]
     fn each_mode_has_pytorchs_values() {
         let x = counting(&[1, 1, 2, 3]);

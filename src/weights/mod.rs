@@ -13,13 +13,13 @@
 //!
 //! In what `torch.save` wrote, the state dict may be the file's root or be in it under
 //! `state_dict`, `model_state_dict`, `model`, `net`, `network`, `weights`, `model_ema`, `ema`,
-//! `params` or `state_dict_ema`; a whole module counts as its state dict. Dicts in dicts get names with dots; what is
-//! no tensor is passed over. `_orig_mod.` (`torch.compile`) is taken off wherever it stands in a
-//! name, and `module.` (`DataParallel`) where all names start with it, with `AveragedModel`'s
-//! `n_averaged`. A tensor of a dtype without a counterpart, a quantized, sparse or nested one, or
-//! one that is made in an unknown way does not hinder the others: [`StateDict::try_get`] says why
-//! it is not there. Tensors may share a storage and may be strided over it; each comes out dense,
-//! equal ones share their memory.
+//! `params` or `state_dict_ema`; a whole module counts as its state dict. Dicts in dicts get names
+//! with dots; what is no tensor is passed over. `_orig_mod.` (`torch.compile`) is taken off
+//! wherever it stands in a name, and `module.` (`DataParallel`) where all names start with it, with
+//! `AveragedModel`'s `n_averaged`. A tensor of a dtype without a counterpart, a quantized, sparse
+//! or nested one, or one that is made in an unknown way does not hinder the others:
+//! [`StateDict::try_get`] says why it is not there. Tensors may share a storage and may be strided
+//! over it; each comes out dense, equal ones share their memory.
 //!
 //! **Files are not trusted.** A `.pth` file is a pickle, and a pickle can run any program when
 //! Python loads it. Here it is read by a machine that builds tensors, containers, numbers and

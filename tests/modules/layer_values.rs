@@ -176,8 +176,8 @@ fn embedding_takes_the_rows_and_gives_padding_no_gradient() {
     assert_eq!(layer.forward(&Tensor::from_vec(Vec::<i64>::new(), [0, 3]).unwrap()).unwrap().shape(), [0, 3, 2]);
 }
 
-/// `nn.ReflectionPad2d((1, 2, 1, 0))`, `ReplicationPad2d`, `CircularPad2d` and `ConstantPad2d` with 7
-/// of `torch.arange(6.).reshape(1, 1, 2, 3)`.
+/// `nn.ReflectionPad2d((1, 2, 1, 0))`, `ReplicationPad2d`, `CircularPad2d` and `ConstantPad2d` with
+/// 7 of `torch.arange(6.).reshape(1, 1, 2, 3)`.
 #[test]
 fn padding_layers_add_what_pytorchs_do() {
     let x = Tensor::from_vec((0..6).map(|i| i as f32).collect(), [1, 1, 2, 3]).unwrap();

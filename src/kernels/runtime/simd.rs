@@ -233,8 +233,8 @@ macro_rules! real {
             }
             #[inline(always)]
             fn to_byte(self) -> u8 {
-                // In numbers this large, the low bits of the mantissa hold the integer. A conversion
-                // would have to check for values that no byte can hold.
+                // In numbers this large, the low bits of the mantissa hold the integer. A
+                // conversion would have to check for values that no byte can hold.
                 (self + $whole).to_bits() as u8
             }
             #[inline(always)]

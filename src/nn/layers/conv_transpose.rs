@@ -13,8 +13,8 @@ use crate::profiling::describe_convolution as describe;
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
-/// Two-dimensional transposed convolution, the gradient of [`Conv2d`](super::Conv2d) with respect to its input,
-/// with a weight `[in, out / groups, kH, kW]`.
+/// Two-dimensional transposed convolution, the gradient of [`Conv2d`](super::Conv2d) with respect
+/// to its input, with a weight `[in, out / groups, kH, kW]`.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -111,8 +111,8 @@ impl Module for ConvTranspose2d {
     /// `H' = (H − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`.
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer) around [`Error::Shape`](crate::Error::Shape) when the input has a different number of channels;
-    /// otherwise those of [`Conv2d`](super::Conv2d).
+    /// [`Error::Layer`](crate::Error::Layer) around [`Error::Shape`](crate::Error::Shape) when the
+    /// input has a different number of channels; otherwise those of [`Conv2d`](super::Conv2d).
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             batched(x, 4, |x| {
@@ -126,8 +126,8 @@ impl Module for ConvTranspose2d {
     visit_fields!(layer path, weight, bias, skip(channels, kernel, options, seed));
 }
 
-/// One-dimensional transposed convolution, the gradient of [`Conv1d`](super::Conv1d) with respect to
-/// its input, with a weight `[in, out / groups, k]`.
+/// One-dimensional transposed convolution, the gradient of [`Conv1d`](super::Conv1d) with respect
+/// to its input, with a weight `[in, out / groups, k]`.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -224,8 +224,8 @@ impl Module for ConvTranspose1d {
     /// `L' = (L − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`; row-major.
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer) around [`Error::Shape`](crate::Error::Shape) when the input has a different number of channels;
-    /// otherwise those of [`Conv2d`](super::Conv2d).
+    /// [`Error::Layer`](crate::Error::Layer) around [`Error::Shape`](crate::Error::Shape) when the
+    /// input has a different number of channels; otherwise those of [`Conv2d`](super::Conv2d).
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.path.scope(self, x, || {
             batched(x, 3, |x| {

@@ -42,8 +42,8 @@ impl PixelUnshuffle {
     }
 }
 
-/// [`Tensor::channel_shuffle`](crate::Tensor::channel_shuffle) as a layer, which mixes the groups of
-/// a grouped convolution (Zhang et al., *ShuffleNet*, 2017).
+/// [`Tensor::channel_shuffle`](crate::Tensor::channel_shuffle) as a layer, which mixes the groups
+/// of a grouped convolution (Zhang et al., *ShuffleNet*, 2017).
 #[derive(Debug)]
 pub struct ChannelShuffle {
     groups: usize,

@@ -315,7 +315,8 @@ impl AdaptiveAvgPool1d {
 ///
 /// # Shape
 /// `[N, C, H, W]` gives `[N, C · (n₁² + n₂² + …)]` for grids of n₁×n₁, n₂×n₂, … windows: first all
-/// channels of the first grid, then those of the next. `[C, H, W]` gives one such vector. Row-major.
+/// channels of the first grid, then those of the next. `[C, H, W]` gives one such vector.
+/// Row-major.
 ///
 /// ```
 /// use convnet::nn::SpatialPyramidPooling;

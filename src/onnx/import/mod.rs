@@ -1,8 +1,9 @@
 //! Reading of networks.
 //!
-//! [`graph`] checks a file and lists its nodes in order; [`trained`] makes
-//! parameters of initialisers; here, what depends on no input is computed once. [`layers`] puts nodes together that run as one
-//! operation, and [`network`] runs them. [`operators`] are tables of functions on tensors.
+//! [`graph`] checks a file and lists its nodes in order; [`trained`] makes parameters of
+//! initialisers; here, what depends on no input is computed once. [`layers`] puts nodes together
+//! that run as one operation, and [`network`] runs them. [`operators`] are tables of functions on
+//! tensors.
 
 mod graph;
 mod layers;
@@ -35,10 +36,10 @@ use crate::weights::alloc_limit::{AllocLimit, Parsed};
 ///
 /// Initialisers of floating point that operators multiply with or add, and tables, are its
 /// parameters, under their names, running means and variances its buffers; all else that depends on
-/// no input is computed once. The network is in evaluation, as exporters write it; a file that was written for
-/// training, with separate normalisations, trains after [`train`](crate::nn::Module::train).
-/// Functions in the file are replaced by their bodies. Data in other files have to be in the
-/// model's folder or below.
+/// no input is computed once. The network is in evaluation, as exporters write it; a file that was
+/// written for training, with separate normalisations, trains after
+/// [`train`](crate::nn::Module::train). Functions in the file are replaced by their bodies. Data in
+/// other files have to be in the model's folder or below.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Format`], with the path, when it is damaged

@@ -63,8 +63,8 @@ impl Tensor {
     /// The target has the input's shape; the result is `[]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is not
-    /// positive, [`Error::DType`] unless the input is floating point.
+    /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is
+    /// not positive, [`Error::DType`] unless the input is floating point.
     ///
     /// ```
     /// use convnet::Tensor;
@@ -80,8 +80,8 @@ impl Tensor {
     /// Computes [`huber_loss`](Tensor::huber_loss) with a reduction.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is not
-    /// positive, [`Error::DType`] unless the input is floating point.
+    /// [`Error::Shape`] for a target of another shape, [`Error::Argument`] for a `delta` that is
+    /// not positive, [`Error::DType`] unless the input is floating point.
     pub fn huber_loss_with(&self, target: &Tensor, delta: f64, reduction: Reduction) -> Result<Tensor> {
         if delta.is_nan() || delta <= 0.0 {
             return Err(Error::argument("huber_loss", format!("delta must be positive, got {delta}")));
@@ -98,8 +98,8 @@ impl Tensor {
     /// gives; [`Reduction::Mean`] divides by the number of elements.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
-    /// point.
+    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is
+    /// floating point.
     pub fn kl_div(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
         self.kl_div_with(target, &KlDivOptions::new().reduction(reduction))
     }
@@ -107,8 +107,8 @@ impl Tensor {
     /// Computes [`kl_div`](Tensor::kl_div) with options.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is floating
-    /// point.
+    /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is
+    /// floating point.
     ///
     /// ```
     /// use convnet::{Tensor, ops::KlDivOptions};

@@ -1,7 +1,8 @@
 //! Losses: they compare a network's output with its target.
 //!
-//! The losses of every-day use are one fused kernel with one backward pass each; the others are made
-//! of other operations. `x_loss` returns the mean; `x_loss_with` takes the reduction as an option.
+//! The losses of every-day use are one fused kernel with one backward pass each; the others are
+//! made of other operations. `x_loss` returns the mean; `x_loss_with` takes the reduction as an
+//! option.
 
 mod composed;
 mod cross_entropy;

@@ -130,7 +130,8 @@ impl Group {
     /// to see what training on several machines does.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no or more than 256 ranks, [`Error::Training`] when the system gives no threads.
+    /// [`Error::Argument`] for no or more than 256 ranks, [`Error::Training`] when the system gives
+    /// no threads.
     pub fn threads(world: usize) -> Result<Vec<Group>> {
         Group::threads_within(world, TIME_LIMIT)
     }

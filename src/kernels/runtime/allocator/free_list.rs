@@ -137,7 +137,8 @@ impl FreeList {
         self.shrink_by(system::page(), keep);
     }
 
-    /// Shrinks as [`shrink`](Self::shrink) does, on a system whose pages have `page` bytes or fewer.
+    /// Shrinks as [`shrink`](Self::shrink) does, on a system whose pages have `page` bytes or
+    /// fewer.
     fn shrink_by(&mut self, page: usize, keep: usize) {
         let mut next = self.committed.by_length.last().copied();
         while let Some((length, address)) = next.filter(|_| self.committed.bytes > keep) {

@@ -72,7 +72,8 @@ fn layer(call: &Call<'_>) -> Result<Vec<Value>> {
     Ok(values)
 }
 
-/// Divides by the root of the mean square over an axis and those after it, and multiplies by a scale.
+/// Divides by the root of the mean square over an axis and those after it, and multiplies by a
+/// scale.
 fn root_mean_square(call: &Call<'_>) -> Result<Vec<Value>> {
     let x = call.tensor(0)?;
     let axis = call.axis(call.node.int("axis", -1)?, x.ndim())?;

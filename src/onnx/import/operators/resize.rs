@@ -121,8 +121,8 @@ impl Attributes<'_> {
         if self.antialias { axis.scale.min(1.0) } else { 1.0 }
     }
 
-    /// Returns the weight of input position `from` for an output position, before they are divided by
-    /// their sum.
+    /// Returns the weight of input position `from` for an output position, before they are divided
+    /// by their sum.
     fn weight(&self, axis: &Axis, at: usize, from: i64) -> f64 {
         if self.exclude_outside && !(0..axis.input as i64).contains(&from) {
             return 0.0;

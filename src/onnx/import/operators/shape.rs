@@ -207,7 +207,8 @@ fn space_to_depth(call: &Call<'_>) -> Result<Vec<Value>> {
     call.like_first(y.reshape([n, c * b * b, h / b, w / b])?)
 }
 
-/// Reads a tensor of an attribute; its data are here, since the graph has read those of other files.
+/// Reads a tensor of an attribute; its data are here, since the graph has read those of other
+/// files.
 fn attribute(call: &Call<'_>, tensor: &TensorProto) -> Result<Value> {
     let length = 64 + tensor.raw_data.len() + 8 * (tensor.int64_data.len() + tensor.float_data.len() + tensor.double_data.len());
     tensors::value(tensor, None, &mut AllocLimit::new(length)).map_err(|message| call.node.error(message))

@@ -256,7 +256,7 @@ fn a_place_for_each_class_and_the_first_maximum_are_marked() {
     let columns: Vec<f32> = (0..15).map(|at| rows[at % 5 * 3 + at / 5]).collect();
     gives(&one_hot(0), &x, &[3, 5], &columns);
     fails(&one_hot(2), &x, "axis 2");
-    // ONNX Runtime; the reference evaluator takes the operator of version 13 for that of version 11.
+    // ONNX Runtime; the reference evaluator takes version 13 of the operator for version 11.
     let x = tensor([2, 2, 2], &[1.0, 3.0, 3.0, 0.0, 2.0, 0.0, 2.0, 1.0]);
     let hardmax = |version: i64| of_version(version, single("Hardmax", &["x"], vec![], vec![int("axis", 1)]));
     gives(&hardmax(11), &x, &[2, 2, 2], &[0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
