@@ -68,9 +68,9 @@ fn response_windows_of_even_size_reach_farther_to_later_channels() {
     let x = tensor([1, 6, 1, 1], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let attributes = |size: i64| vec![int("size", size), float("alpha", size as f32), float("beta", 1.0), float("bias", 1.0)];
     // The reference evaluator; ONNX Runtime takes odd sizes only.
-    let four = [0.066666670, 0.064516127, 0.054545455, 0.045977011, 0.064102568, 0.096774191];
+    let four = [0.066_666_67, 0.064_516_13, 0.054_545_455, 0.045_977_01, 0.064_102_57, 0.096_774_19];
     close(&single("LRN", &["x"], vec![], attributes(4)), &x, &four);
-    let two = [0.16666667, 0.14285715, 0.11538462, 0.095238097, 0.080645159, 0.16216211];
+    let two = [0.166_666_67, 0.142_857_15, 0.115_384_62, 0.095_238_1, 0.080_645_16, 0.162_162_11];
     close(&single("LRN", &["x"], vec![], attributes(2)), &x, &two);
 }
 
@@ -129,7 +129,7 @@ fn remainders_of_floating_point_are_exact() {
     let (x, y) = ([5.0f32, -5.0, 5.0, 1.0, f32::INFINITY, 3.0], [0.1f32, 0.1, -0.1, 0.0, 2.0, f32::INFINITY]);
     let remainder = single("Mod", &["x", "d"], vec![floats("d", &[6], &y)], vec![int("fmod", 1)]);
     let found = run(&remainder, &tensor([6], &x)).unwrap().to_vec::<f32>().unwrap();
-    let expected = [0.09999992698431015, -0.09999992698431015, 0.09999992698431015, f32::NAN, f32::NAN, 3.0];
+    let expected = [0.099_999_93, -0.099_999_93, 0.099_999_93, f32::NAN, f32::NAN, 3.0];
     assert!(found.iter().zip(expected).all(|(a, b)| *a == b || a.is_nan() && b.is_nan()), "{found:?}");
     // With gradients too.
     let network = read(&remainder).unwrap();
@@ -220,7 +220,7 @@ fn values_of_attributes_that_are_not_known_are_errors() {
     fails(&quantised("DequantizeLinear", DataType::Int8 as i64), &x, "int8");
     // 0.3 and 0.6 in f16.
     let network = taking(DataType::Int8, quantised("DequantizeLinear", DataType::Float16 as i64));
-    gives(&network, &Tensor::from_slice(&[1i64, 2], [2]).unwrap(), &[2], &[0.300048828125, 0.60009765625]);
+    gives(&network, &Tensor::from_slice(&[1i64, 2], [2]).unwrap(), &[2], &[0.300_048_83, 0.600_097_66]);
 }
 
 #[test]
