@@ -191,9 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn a_million_empty_nodes_are_refused_before_they_are_decoded() {
+    fn a_million_empty_nodes_or_entries_are_refused_before_they_are_decoded() {
         let nodes = [1 << 3 | 2, 0].repeat(1 << 20);
         assert!(read(field(7, &nodes)).unwrap_err().contains("more memory than"));
+        let entries = [9 << 3 | 2, 0].repeat(1 << 20);
+        assert!(read(field(7, &field(1, &entries))).unwrap_err().contains("more memory than"));
     }
 
     #[test]

@@ -234,6 +234,7 @@ fn axes_are_named_once() {
     fails(&single("Unsqueeze", &["x", "axes"], vec![ints("axes", &[0, 0])], vec![]), &x, "twice");
     fails(&single("Squeeze", &["x", "axes"], vec![ints("axes", &[0, -3])], vec![]), &x, "twice");
     fails(&single("Unsqueeze", &["x", "axes"], vec![ints("axes", &vec![0; 100])], vec![]), &x, "dimensions");
+    fails(&single("Reshape", &["x", "axes"], vec![ints("axes", &[1; 65])], vec![]), &x, "65 dimensions");
     fails(&single("ReduceSum", &["x", "axes"], vec![ints("axes", &[1, 1])], vec![]), &x, "twice");
 }
 
