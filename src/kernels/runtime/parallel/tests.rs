@@ -211,6 +211,24 @@ fn idle_threads_sleep_when_they_outnumber_cores() {
     assert!(used < 0.75 * cores, "{used} of {cores} cores");
 }
 
+/// Forks, and returns the wait status of the child: 0 when it computes on one thread.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn status_of_child() -> i32 {
+    let mut status = 0;
+    // SAFETY: the child computes without allocating, has ten seconds for it, and exits without
+    // running code of the parent's.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(10);
+            let right = sum() == 4950 && num_threads() == 1 && set_num_threads(0).is_ok();
+            libc::_exit(if right { 0 } else { 1 });
+        }
+        libc::waitpid(child, &raw mut status, 0);
+    }
+    status
+}
+
 #[cfg(all(target_os = "linux", not(miri)))]
 #[test]
 fn child_forked_while_threads_compute_runs_on_one_thread() {
@@ -228,19 +246,7 @@ fn child_forked_while_threads_compute_runs_on_one_thread() {
         let outcomes: Vec<i32> = (0..60)
             .map(|_| {
                 sum();
-                let mut status = 0;
-                // SAFETY: the child computes without allocating, has ten seconds for it, and
-                // exits without running code of the parent's.
-                unsafe {
-                    let child = libc::fork();
-                    if child == 0 {
-                        libc::alarm(10);
-                        let right = sum() == 4950 && num_threads() == 1 && set_num_threads(0).is_ok();
-                        libc::_exit(if right { 0 } else { 1 });
-                    }
-                    libc::waitpid(child, &raw mut status, 0);
-                }
-                status
+                status_of_child()
             })
             .collect();
         done.store(true, Ordering::Relaxed);
@@ -258,19 +264,7 @@ fn child_forked_on_thread_of_pool_runs_on_one_thread() {
     // No operation has run outside of this pool.
     let status = pool(2).install(|| {
         sum();
-        let mut status = 0;
-        // SAFETY: the child computes without allocating, has ten seconds for it, and exits without
-        // running code of the parent's.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                libc::alarm(10);
-                let right = sum() == 4950 && num_threads() == 1 && set_num_threads(0).is_ok();
-                libc::_exit(if right { 0 } else { 1 });
-            }
-            libc::waitpid(child, &raw mut status, 0);
-        }
-        status
+        status_of_child()
     });
     assert_eq!(status, 0, "a wait status; 14 is the alarm's");
 }
