@@ -186,6 +186,21 @@ pub(super) fn adaptive_max(call: &mut Call<'_>) -> Done {
     call.is(x)
 }
 
+/// Returns a factor as files hold it, in f32, from which every reader computes the outputs' sizes
+/// of these inputs and outputs: ONNX Runtime multiplies in f32, ONNX's checker in f64, and 0.7 is a
+/// little less in f32. A neighbour differs by no more than rounding.
+fn stored_factor(factor: f64, sizes: [[usize; 2]; 2]) -> Option<f64> {
+    let near = factor as f32;
+    let fits = |factor: f32| {
+        let right = |[input, output]: [usize; 2]| {
+            let [narrow, wide] = [f64::from(input as f32 * factor), input as f64 * f64::from(factor)];
+            narrow.floor() == output as f64 && wide.floor() == output as f64
+        };
+        sizes.into_iter().all(right)
+    };
+    [near, near.next_up(), near.next_down()].into_iter().find(|&factor| fits(factor)).map(f64::from)
+}
+
 /// A resize by the factors that the operation was given, or by those of the sizes if both
 /// recordings have them; else to a fixed size, or to the size of another tensor.
 pub(super) fn interpolate(call: &mut Call<'_>) -> Done {
@@ -197,22 +212,21 @@ pub(super) fn interpolate(call: &mut Call<'_>) -> Done {
         rounding => attributes.extend([text("mode", "nearest"), text("nearest_mode", rounding)]),
     }
     let given = [call.float("height_factor")?, call.float("width_factor")?];
+    let stored = |axis: usize, factor: f64| stored_factor(factor, [[in_a[axis], out_a[axis]], [in_b[axis], out_b[axis]]]);
     let mut factors = None;
     if given != [0.0, 0.0] {
-        // Readers multiply by the factor in f32, as it is stored.
-        let fits = |input: usize, output: usize, factor: f64| (input as f32 * factor as f32).floor() == output as f32;
-        if !(0..2).all(|axis| fits(in_a[2 + axis], out_a[2 + axis], given[axis])) {
+        factors = stored(2, given[0]).zip(stored(3, given[1]));
+        if factors.is_none() {
             return Err(format!("ONNX computes the size from the factors {given:?}, which here are given beside another size"));
         }
-        factors = Some(given);
     } else if out_a[2..] != out_b[2..] {
         let factor = |axis: usize| {
             let [a, b] = [(in_a[axis], out_a[axis]), (in_b[axis], out_b[axis])].map(|(input, output)| output as f64 / input as f64);
-            (a == b).then_some(a)
+            stored(axis, a).filter(|_| a == b)
         };
-        factors = factor(2).zip(factor(3)).map(|(height, width)| [height, width]);
+        factors = factor(2).zip(factor(3));
     }
-    if let Some([height, width]) = factors {
+    if let Some((height, width)) = factors {
         let scales = numbers(&[1.0, 1.0, height, width], &[4], crate::DType::F32)?;
         let scales = call.initialiser("scales", scales);
         return call.done("Resize", &[&x, "", &scales], attributes);
