@@ -65,10 +65,10 @@ fn refused_memory_is_an_error_that_keeps_gradients() {
     assert_eq!(grads.norm().unwrap(), norm.sqrt());
     // The gradient is shared: the sum, and the clipped gradient, need memory.
     assert!(is_refused(grads.add(&other)));
-    assert!(is_refused(clip_grad_norm(&[w.clone()], &mut grads, 1.0).map(drop)));
+    assert!(is_refused(clip_grad_norm(std::slice::from_ref(&w), &mut grads, 1.0).map(drop)));
     assert!(grads.get(&leaf).is_some_and(|gradient| gradient.shape() == [9 << 20]), "an error lost the gradient");
     drop((shared, other));
-    assert_eq!(clip_grad_norm(&[w.clone()], &mut grads, 1.0).unwrap(), norm.sqrt());
+    assert_eq!(clip_grad_norm(std::slice::from_ref(&w), &mut grads, 1.0).unwrap(), norm.sqrt());
     drop(leaf);
     let parameters = || vec![w.clone()];
     Lars::new(parameters(), 0.1).weight_decay(0.1).step(&grads).unwrap();
