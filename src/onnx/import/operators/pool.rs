@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::onnx::element::{ElementType, Value};
 use crate::onnx::import::node::Call;
 use crate::ops::{Conv2dOptions, Pool2dOptions};
+use crate::tensor::Tensor;
 use crate::tensor::meta::is_meta;
-use crate::tensor::{DType, Tensor};
 
 pub(super) const TABLE: Table = &[
     ("MaxPool", General(max_pool)),
@@ -88,34 +88,21 @@ impl Sliding {
         padded(x, [top, left, bottom + self.beyond[0], right + self.beyond[1]], value)
     }
 
-    /// Returns where in the input the maximum `y` of each window is, the first one of several: the
-    /// number of the element with rows one after the other, or columns.
-    fn places(&self, y: &Tensor, by_columns: bool) -> Result<Tensor> {
-        if is_meta() {
-            return Tensor::try_full(y.shape(), 0.0, DType::I64);
-        }
-        let (&[.., h, w], &[.., rows, columns]) = (self.x.shape(), y.shape()) else { return Ok(y.clone()) };
-        let ConvOptions { kernel, stride, dilation, .. } = self.options;
-        let x = self.x.to_dtype(DType::F64)?.to_vec::<f64>()?;
-        // The positions of a window that are inside the map, along one dimension.
-        let inside = |axis: usize, at: usize, size: usize| {
-            let start = self.pads[axis].saturating_sub(at * stride[axis]).div_ceil(dilation[axis].max(1));
-            let place = move |step: usize| at * stride[axis] + step * dilation[axis] - self.pads[axis];
-            (start..kernel[axis]).map(place).take_while(move |&place| place < size)
+    /// Returns the numbers of the maxima's elements, counted from the batch's beginning with rows
+    /// one after the other, or columns; `found` has their positions in maps with the padding of
+    /// [`whole`](Sliding::whole), or in those of the input.
+    fn places(&self, found: &Tensor, whole: bool, by_columns: bool) -> Result<Tensor> {
+        let (false, &[.., h, w], &[.., rows, columns]) = (is_meta(), self.x.shape(), found.shape()) else { return Ok(found.clone()) };
+        let [top, left, _, right] = if whole { self.pads } else { [0; 4] };
+        let width = left + w + right + if whole { self.beyond[1] } else { 0 };
+        // The first element of a window with -∞ only may be padding.
+        let inside = |at: usize, before: usize, size: usize| at.saturating_sub(before).min(size.saturating_sub(1));
+        let place = |(window, at): (usize, i64)| {
+            let [row, column] = [inside(at as usize / width, top, h), inside(at as usize % width, left, w)];
+            let map = window / (rows * columns);
+            (map * h * w + if by_columns { column * h + row } else { row * w + column }) as i64
         };
-        let mut places = Vec::with_capacity(y.numel());
-        for (channel, map) in x.chunks_exact((h * w).max(1)).enumerate() {
-            for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-                let mut best = (f64::NEG_INFINITY, 0);
-                for (i, j) in inside(0, row, h).flat_map(|i| inside(1, column, w).map(move |j| (i, j))) {
-                    if map[i * w + j] > best.0 {
-                        best = (map[i * w + j], if by_columns { j * h + i } else { i * w + j });
-                    }
-                }
-                places.push((channel * h * w + best.1) as i64);
-            }
-        }
-        Tensor::from_vec(places, y.shape())
+        Tensor::from_vec(found.to_vec::<i64>()?.into_iter().enumerate().map(place).collect(), found.shape())
     }
 
     /// Sums each window of padded maps.
@@ -129,15 +116,17 @@ impl Sliding {
 
 fn max_pool(call: &Call<'_>) -> Result<Vec<Value>> {
     let window = Sliding::new(call)?;
-    let y = match window.direct() {
-        Some(options) => window.x.max_pool2d(window.options.kernel, options)?,
-        None => {
-            let ConvOptions { kernel, stride, dilation, .. } = window.options;
-            let plain = Pool2dOptions { stride, dilation, ..Default::default() };
-            window.whole(&window.x, f64::NEG_INFINITY)?.max_pool2d(kernel, plain)?
-        }
+    let (ConvOptions { kernel, stride, dilation, .. }, direct) = (window.options, window.direct());
+    let (x, options) = match direct {
+        Some(options) => (window.x.clone(), options),
+        None => (window.whole(&window.x, f64::NEG_INFINITY)?, Pool2dOptions { stride, dilation, ..Default::default() }),
     };
-    let places = if call.wants(1) { Some(window.places(&y, call.node.flag("storage_order", false)?)?) } else { None };
+    let (y, places) = if call.wants(1) {
+        let (y, found) = x.max_pool2d_with_indices(kernel, options)?;
+        (y, Some(window.places(&found, direct.is_none(), call.node.flag("storage_order", false)?)?))
+    } else {
+        (x.max_pool2d(kernel, options)?, None)
+    };
     let y = window.options.to_own(y)?;
     let mut values = call.number_like_first(y)?;
     if let Some(places) = places {

@@ -263,3 +263,24 @@ fn a_place_for_each_class_and_the_first_maximum_are_marked() {
     gives(&hardmax(11), &x, &[2, 2, 2], &[0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
     gives(&hardmax(13), &x, &[2, 2, 2], &[0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
 }
+
+#[test]
+fn maxima_are_counted_in_the_input_whatever_the_padding() {
+    // Two maps.
+    let maps = [1.0, 5.0, 2.0, 7.0, 3.0, 4.0, 0.0, 0.0, 9.0, 8.0, 8.0, 6.0];
+    let run = |maps: &[f32], pads: &[i64], by_columns: i64| {
+        let attribute = vec![list("kernel_shape", &[2, 2]), list("pads", pads), int("storage_order", by_columns)];
+        let pool = NodeProto { attribute, ..node("MaxPool", &["x"], &["y", "at"]) };
+        let x = Tensor::from_slice(maps, [1, 2, 2, 3]).unwrap();
+        read(&model(vec![pool], vec![], "at")).unwrap().forward(&x).unwrap().to_vec::<i64>().unwrap()
+    };
+    // A row above and a column on the right.
+    assert_eq!(run(&maps, &[1, 0, 0, 1], 0), [1, 1, 2, 3, 1, 5, 6, 8, 8, 9, 8, 8]);
+    assert_eq!(run(&maps, &[1, 0, 0, 1], 1), [2, 2, 4, 1, 2, 5, 6, 10, 10, 7, 10, 10]);
+    assert_eq!(run(&maps, &[0; 4], 0), [3, 1, 9, 8]);
+    // A row below and a column on the right.
+    assert_eq!(run(&maps, &[0, 0, 1, 1], 0)[..3], [3, 1, 5]);
+    // No element is greater than the padding.
+    let lowest = run(&[f32::NEG_INFINITY; 12], &[1, 0, 0, 1], 0);
+    assert!(lowest.iter().enumerate().all(|(i, &at)| (6 * (i as i64 / 6)..6 + 6 * (i as i64 / 6)).contains(&at)), "{lowest:?}");
+}
