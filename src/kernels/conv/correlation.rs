@@ -405,11 +405,11 @@ mod tests {
     #[test]
     fn time_of_widening_is_in_proportion_to_the_taps() {
         // Some 10^10 steps if each tap of each pixel were searched for.
-        let (taps, pixels) = if cfg!(miri) { (60, 4) } else { (60_000, 16) };
+        let (taps, pixels) = if cfg!(miri) { (60, 4) } else { (150_000, 4) };
         let columns = AxisTaps { at: 0, taps: (0..taps).map(|k| (k, k)).collect() };
         let start = std::time::Instant::now();
         let wide = columns.widen(pixels, 1);
-        assert!(start.elapsed().as_secs() < 6, "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 15, "{:?}", start.elapsed());
         assert_eq!(wide.taps.len(), taps + pixels - 1);
         assert!(wide.taps[pixels..taps].iter().all(|(kernel_taps, _)| kernel_taps.iter().all(Option::is_some)));
     }

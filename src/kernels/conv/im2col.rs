@@ -155,7 +155,7 @@ mod tests {
         let (columns, mut x) = (vec![1f32; 3 * window.output[0]], vec![0f32; height]);
         let start = std::time::Instant::now();
         fold(&window, &columns, 1, 1, &mut x);
-        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
         assert!(x[0] == 2.0 && x[height - 1] == 2.0 && x[1..height - 1].iter().all(|&x| x == 3.0));
     }
 }

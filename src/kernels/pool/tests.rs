@@ -56,7 +56,7 @@ fn far_apart_taps_cost_no_more_than_adjacent_ones() {
     let (grad, mut dx) = (vec![1f32; input - dilation], vec![-1f32; input]);
     average_backward(&pooling, 1, &grad, &mut dx);
     assert!(dx.iter().all(|&dx| dx == 0.5));
-    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
 
 fn bits(x: &[f64]) -> Vec<u64> {

@@ -383,7 +383,7 @@ mod tests {
         let mut pool = idle_pool(if cfg!(miri) { 100 } else { 300_000 }, 64);
         let start = std::time::Instant::now();
         pool.shrink(0);
-        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
         assert!(pool.idle() == 0 && pool.small.is_empty());
     }
 
