@@ -1,6 +1,23 @@
 //! A classifier of patches that becomes a detector.
 
+use convnet::ops::{PadMode, Pool2dOptions};
 use convnet::prelude::*;
+
+/// Subtracts the mean of the 9×9 pixels around each, and divides by their deviation, so that
+/// neither brightness nor contrast of a place matters.
+struct LocalContrast;
+
+impl Module for LocalContrast {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let padded = x.pad_with([4; 4], PadMode::Reflect)?;
+        let around = |x: &Tensor| x.avg_pool2d(9, Pool2dOptions::new().stride(1));
+        let mean = around(&padded)?;
+        let variance = around(&padded.square()?)?.sub(&mean.square()?)?.clamp(0.0, 1.0)?;
+        x.sub(&mean)?.div(&variance.sqrt()?.mul_scalar(2.0).add_scalar(0.1))
+    }
+
+    visit_fields!();
+}
 
 /// A classifier of patches.
 pub struct Classifier {
@@ -14,7 +31,8 @@ impl Classifier {
         let block = |from, to, kernel| {
             Sequential::new().push(Conv2d::new(from, to, kernel)).push(BatchNorm2d::new(to)).push(ReLU).push(MaxPool2d::new(2))
         };
-        let convolutions = block(1, 16, 5).push(block(16, 32, 3)); // [N, 16, 10, 10], [N, 32, 4, 4]
+        // [N, 1, 25, 25], [N, 16, 10, 10], [N, 32, 4, 4]
+        let convolutions = Sequential::new().push(LocalContrast).push(block(1, 16, 5)).push(block(16, 32, 3));
         Classifier { convolutions, dropout: Dropout::new(0.5), dense: Linear::new(32 * 4 * 4, 2) }
     }
 

@@ -41,7 +41,12 @@ pub fn examples(seed: u64) -> Result<Examples> {
         pixels
     };
     let without = (0..3).map(|index| scene(seed + 10 + index, false).map(|scene| scene.picture)).collect::<Result<_>>()?;
-    Ok(Examples { faces: (0..100).map(|i| made(true, i)).collect(), others: (0..100).map(|i| made(false, i)).collect(), without })
+    Ok(Examples {
+        faces: (0..100).map(|i| made(true, i)).collect(),
+        others: (0..100).map(|i| made(false, i)).collect(),
+        mistakes: vec![],
+        without,
+    })
 }
 
 /// Makes a picture of disorder, with a face of 60 pixels if wanted.

@@ -1,7 +1,6 @@
 //! A search for faces in a picture, at all places and scales.
 
 use convnet::data::{Grayscale, Image, Resize};
-use convnet::ops::box_iou;
 use convnet::prelude::*;
 
 use super::{PATCH, STRIDE};
@@ -9,7 +8,7 @@ use crate::lab::predict;
 
 /// Searches a picture at all scales; returns boxes and log-odds of a face of all above 0, at most
 /// 2,000.
-pub fn search(net: &Sequential, picture: &Image) -> Result<(Tensor, Tensor)> {
+pub fn search(net: &dyn Module, picture: &Image) -> Result<(Tensor, Tensor)> {
     let (mut boxes, mut scores) = (vec![], vec![]);
     let mut scale = 0.6;
     loop {
@@ -44,11 +43,4 @@ pub fn patch(picture: &Image, sides: &[f32]) -> Result<Vec<f32>> {
     let mut part = Image::from_tensor(&part)?;
     part.apply(&Grayscale)?.apply(&Resize::new(PATCH))?;
     Ok(part.pixels().into_owned())
-}
-
-/// Returns for each box the sum of the scores of those that it overlaps by more than a half: a face
-/// is found at several places and scales around its own, what only resembles one at fewer.
-pub fn supported(boxes: &Tensor, scores: &Tensor) -> Result<Tensor> {
-    let near = box_iou(boxes, boxes)?.gt_scalar(0.5)?.to_dtype(DType::F32)?;
-    near.matmul(&scores.unsqueeze(1)?)?.squeeze(1)
 }
