@@ -58,8 +58,8 @@ struct Examples {
     without: Vec<Image>,
 }
 
-/// Returns patches `[N, 1, P, P]` flipped, turned by up to 12 degrees, shifted by up to two pixels, a
-/// tenth larger or smaller, and with another contrast and brightness.
+/// Returns patches `[N, 1, P, P]` flipped, turned by up to 12 degrees, shifted by up to two pixels,
+/// a tenth larger or smaller, and with another contrast and brightness.
 fn varied(patches: &Tensor, rng: &mut Rng) -> Result<Tensor> {
     let count = patches.size(0)?;
     let (mut maps, mut gains, mut offsets) = (vec![], vec![], vec![]);

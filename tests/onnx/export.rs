@@ -143,7 +143,8 @@ const CASES: &[Case] = &[
         Ok(vec![twice, x[0].interpolate(other, Interpolation::Nearest)?])
     }),
     case("interpolate-factors", &[&[2, 4, 10, 10]], |x| {
-        // In f32, in which files hold them, 0.7 is a little less, and nearly 0.7 is the same number.
+        // In f32, in which files hold them, 0.7 is a little less, and nearly 0.7 is the same
+        // number.
         let by = |factors: [f64; 2]| ResampleOptions { factors: Some(factors), ..Default::default() };
         Ok(vec![x[0].resample([7, 7], by([0.7, 0.7]))?, x[0].resample([6, 7], by([0.699_999_999, 0.7]))?])
     }),
