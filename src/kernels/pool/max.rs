@@ -39,13 +39,15 @@ pub fn max<T: Real, I: Scalar>(pooling: &Pooling, channels: usize, x: &[T], y: &
 pub fn positions<I: Scalar>(pooling: &Pooling, channels: usize, at: &[I], positions: &mut [i64]) {
     assert_eq!(at.len(), positions.len());
     let [height, width] = pooling.output;
+    // Windows may hold padding only: then there is no tap.
+    let widest = pooling.widest[1].max(1);
     for_rows(positions, width * channels, at.len(), |index, positions| {
         let rows = pooling.spans[0][index % height];
         let places = at[index * width * channels..].chunks_exact(channels).zip(positions.chunks_exact_mut(channels));
         for (columns, (at, positions)) in pooling.spans[1].iter().zip(places) {
             for (position, at) in positions.iter_mut().zip(at) {
                 let tap = at.to_usize().unwrap_or_default();
-                let (i, j) = (tap / pooling.widest[1], tap % pooling.widest[1]);
+                let (i, j) = (tap / widest, tap % widest);
                 let (row, column) = (rows.start + i * pooling.step[0], columns.start + j * pooling.step[1]);
                 *position = (row * pooling.input[1] + column) as i64;
             }
