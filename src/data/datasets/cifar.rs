@@ -256,7 +256,7 @@ impl Published {
             let [binary, python] = &self.forms;
             let message = format!(
                 "none of {}, {}, {} and {} is here; the archives are at https://www.cs.toronto.edu/~kriz/cifar.html, and \
-                 `{}::download` (feature `download`) fetches one",
+                 `{}::download` (feature `download`) fetches the dataset",
                 binary.folder, python.folder, binary.archive, python.archive, self.name
             );
             return Err(Error::io(path)(io::Error::new(io::ErrorKind::NotFound, message)));
