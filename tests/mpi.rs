@@ -18,7 +18,7 @@ const STEPS: u64 = 24;
 /// Starts ranks.
 fn mpirun(ranks: usize, task: &str, step: u64, dir: &Path) -> Output {
     let mut command = Command::new("mpirun");
-    command.arg("-n").arg(ranks.to_string()).arg(env::current_exe().unwrap()).args(["rank", "--exact", "--nocapture"]);
+    command.arg("-n").arg(ranks.to_string()).arg(env::current_exe().unwrap()).args(["a_rank_does_its_task", "--exact", "--nocapture"]);
     // More ranks than cores, as root in a container.
     let settings = [("OMPI_MCA_rmaps_base_oversubscribe", "1"), ("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")];
     command.envs(settings).env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe").env("RAYON_NUM_THREADS", "1");

@@ -85,7 +85,7 @@ impl MaxPool2d {
 /// let (y, positions) = MaxPool2d::new(2).forward_with_indices(&x)?;
 /// let up = MaxUnpool2d::new(2).unpool(&y, &positions)?;
 /// assert_eq!(up.shape(), x.shape());
-/// assert_eq!(up.sum(..)?.item::<f32>()?, y.sum(..)?.item::<f32>()?);
+/// assert_eq!(up.max(..)?.item::<f32>()?, y.max(..)?.item::<f32>()?);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
