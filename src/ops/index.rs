@@ -22,11 +22,8 @@ fn positions(op: &'static str, index: &Tensor, axis: usize, size: usize) -> Resu
             .filter(|&index| index < size)
             .ok_or_else(|| Error::value(op, format!("index {index} (element {at}) is out of range for dimension {axis} of size {size}")))
     };
-    let (mut found, count) = (Vec::new(), index.numel());
-    let fits = allocator::check(count.saturating_mul(size_of::<usize>())).is_ok() && found.try_reserve_exact(count).is_ok();
-    if !fits {
-        return Err(Error::argument(op, format!("{count} indices are more than memory can hold")));
-    }
+    let too_many = || Error::argument(op, format!("{} indices are more than memory can hold", index.numel()));
+    let mut found = allocator::list(index.numel(), size_of::<usize>()).ok_or_else(too_many)?;
     for entry in index.data::<i64>().iter().enumerate() {
         found.push(position(entry)?);
     }

@@ -8,6 +8,14 @@ pub(crate) use crate::tensor::bytes::{StoredDType, View};
 /// NumPy's limit, which is PyTorch's too.
 pub(crate) const MOST_DIMENSIONS: usize = 64;
 
+/// Checks the number of dimensions of a tensor that a file describes.
+pub(crate) fn check_rank(rank: usize) -> Result<(), String> {
+    if rank <= MOST_DIMENSIONS {
+        return Ok(());
+    }
+    Err(format!("{rank} dimensions are more than the {MOST_DIMENSIONS} that a tensor may have"))
+}
+
 /// An element type that is recognised and not read.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Unread {
@@ -55,9 +63,7 @@ pub(super) fn named_size(dtype: NamedDType) -> usize {
 
 /// Makes the tensor of a view of stored elements.
 pub(crate) fn tensor(kind: StoredDType, view: &View, content: &[u8], limit: &mut AllocLimit) -> Parsed<Tensor> {
-    if view.shape.len() > MOST_DIMENSIONS {
-        return Err(format!("{} dimensions are more than the {MOST_DIMENSIONS} that a tensor may have", view.shape.len()));
-    }
+    check_rank(view.shape.len())?;
     limit.take(bytes::size_in_memory(kind, view, content.len())?)?;
     bytes::decode(kind, view, content)
 }

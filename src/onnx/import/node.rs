@@ -6,7 +6,7 @@ use crate::onnx::element::{ElementType, Value};
 use crate::onnx::proto::AttributeProto;
 use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::tensor::{DType, Tensor};
-use crate::weights::elements::MOST_DIMENSIONS;
+use crate::weights::elements::{MOST_DIMENSIONS, check_rank};
 
 /// An operator with its attributes, and the numbers of the values that it reads and makes.
 #[derive(Clone)]
@@ -130,9 +130,7 @@ impl Call<'_> {
 
     /// Returns dimensions as indices; each may be named once.
     pub(super) fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>> {
-        if rank > MOST_DIMENSIONS {
-            return Err(self.node.error(format!("{rank} dimensions are more than the {MOST_DIMENSIONS} that a tensor may have")));
-        }
+        check_rank(rank).map_err(|message| self.node.error(message))?;
         let (mut found, mut named) = (vec![], [false; MOST_DIMENSIONS]);
         for &axis in axes {
             let axis = self.axis(axis, rank)?;

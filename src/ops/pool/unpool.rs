@@ -69,12 +69,10 @@ impl Tensor {
         const OP: &str = "max_unpool2d";
         self.expect_float(OP)?;
         positions.expect_dtype(OP, DType::I64)?;
-        let &[ref outer @ .., h, w] = self.shape() else {
-            return Err(Error::shape(OP, format!("expected [N, C, H, W] or [C, H, W], got shape {:?}", self.shape())));
+        let (outer, [h, w]) = match self.shape() {
+            [outer @ .., h, w] if matches!(outer.len(), 1 | 2) => (outer, [h, w]),
+            other => return Err(Error::shape(OP, format!("expected [N, C, H, W] or [C, H, W], got shape {other:?}"))),
         };
-        if !(1..=2).contains(&outer.len()) {
-            return Err(Error::shape(OP, format!("expected [N, C, H, W] or [C, H, W], got shape {:?}", self.shape())));
-        }
         if positions.shape() != self.shape() {
             let message = format!("positions of shape {:?} do not fit maxima of shape {:?}", positions.shape(), self.shape());
             return Err(Error::shape(OP, message));

@@ -40,9 +40,7 @@ fn put(x: &Tensor, axis: usize, start: usize, shape: &[usize]) -> Result<Tensor>
 fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
     // A tensor handle, its shape and its storage.
     const BYTES: usize = 256;
-    let mut list = Vec::new();
-    let fits = count.checked_mul(BYTES).is_some_and(|bytes| allocator::check(bytes).is_ok()) && list.try_reserve_exact(count).is_ok();
-    if fits { Ok(list) } else { Err(Error::argument(op, format!("{count} tensors are more than memory can hold"))) }
+    allocator::list(count, BYTES).ok_or_else(|| Error::argument(op, format!("{count} tensors are more than memory can hold")))
 }
 
 /// Returns the shift along height and width of an operation that moves positions along one of

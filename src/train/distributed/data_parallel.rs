@@ -478,9 +478,10 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
             let number = (self.batch * self.parts + first + part) as u64;
             let compute = || {
                 let step = step_of(model, &batch)?;
-                let found: Vec<String> = step.metrics().iter().map(|(name, _)| name.clone()).collect();
-                let names = own_names.get_or_insert_with(|| found.clone());
-                if found != *names {
+                let found = || step.metrics().iter().map(|(name, _)| name);
+                let names = own_names.get_or_insert_with(|| found().cloned().collect());
+                if !found().eq(names.iter()) {
+                    let found: Vec<&String> = found().collect();
                     return Err(Error::Training(format!("a step has the metrics {found:?}, the first one had {names:?}")));
                 }
                 let mut of_part = values_of_part(&step, &buffers, scale)?;

@@ -151,6 +151,15 @@ pub(crate) fn check(bytes: usize) -> Result<(), OutOfMemory> {
     if bytes <= limit.saturating_sub(in_use) { Ok(()) } else { Err(OutOfMemory { bytes, in_use, limit: Some(limit) }) }
 }
 
+/// Returns an empty list with room for `count` entries, each of which takes this many bytes with
+/// all that it holds; `None` when the [`limit`] or the system does not allow them.
+pub(crate) fn list<T>(count: usize, bytes: usize) -> Option<Vec<T>> {
+    let mut list = Vec::new();
+    check(count.checked_mul(bytes)?).ok()?;
+    list.try_reserve_exact(count).ok()?;
+    Some(list)
+}
+
 /// Unwinds out of the kernel that requested memory; [`catching`] returns the failure.
 #[cold]
 pub(crate) fn refuse(failure: OutOfMemory) -> ! {

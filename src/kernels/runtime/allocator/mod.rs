@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use free_list::FreeList;
 use limit::refuse;
 pub use limit::{OutOfMemory, limit, set_limit};
-pub(crate) use limit::{catching, check};
+pub(crate) use limit::{catching, check, list};
 
 use super::simd::Scalar;
 

@@ -12,7 +12,7 @@ use crate::ops::PadMode;
 use crate::tensor::shape::broadcast_shapes;
 use crate::tensor::{DType, Tensor};
 use crate::weights::alloc_limit::AllocLimit;
-use crate::weights::elements::MOST_DIMENSIONS;
+use crate::weights::elements::check_rank;
 
 pub(super) const TABLE: Table = &[
     ("Shape", General(shape)),
@@ -47,9 +47,7 @@ fn shape(call: &Call<'_>) -> Result<Vec<Value>> {
 fn reshape(call: &Call<'_>) -> Result<Vec<Value>> {
     let x = call.tensor(0)?;
     let mut wanted = call.ints(1, "shape")?.ok_or_else(|| call.node.error("has no shape"))?;
-    if wanted.len() > MOST_DIMENSIONS {
-        return Err(call.node.error(format!("{} dimensions are more than the {MOST_DIMENSIONS} that a tensor may have", wanted.len())));
-    }
+    check_rank(wanted.len()).map_err(|message| call.node.error(message))?;
     if !call.node.flag("allowzero", false)? {
         for (at, size) in wanted.iter_mut().enumerate().filter(|(_, size)| **size == 0) {
             *size =
