@@ -73,6 +73,8 @@ pub use kernels::runtime::parallel::num_threads;
 pub use kernels::runtime::simd::instruction_set;
 pub use ops::{ConvAlgorithm, with_algorithm};
 pub use profiling::{ConvChoice, Cost, Explanation, Profile, ProfileRow, explain, profile};
+#[doc(hidden)]
+pub use tensor::Tolerance;
 pub use tensor::{DType, Difference, Dim, Dims, Element, Factors, MemoryFormat, Pair, ReshapeDims, Tensor, manual_seed, manual_seed_all};
 
 /// Statistics and the limit of tensor memory; freed buffers are recycled.

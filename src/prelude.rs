@@ -1,5 +1,5 @@
-//! The items that most programs need, for `use convnet::prelude::*`: tensors, modules and layers,
-//! optimisers, data loading.
+//! The items that most programs need, for `use convnet::prelude::*`: tensors, modules, all layers,
+//! the usual optimisers, data loading.
 //!
 //! ```
 //! use convnet::prelude::*;
@@ -16,11 +16,13 @@ pub use crate::autograd::no_grad;
 pub use crate::data::{Batch, DataLoader, Dataset, Transform};
 pub use crate::error::{Error, Result};
 pub use crate::nn::{
-    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv1d, Conv2d,
-    ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding, Flatten, GELU, GroupNorm, Hardsigmoid, Hardswish, Identity,
-    InstanceNorm2d, LayerNorm, LeakyReLU, Linear, MaxPool1d, MaxPool2d, Mish, Module, ModuleExt, PReLU, Parameter, PixelShuffle, ReLU,
-    ReLU6, Sequential, SiLU, Sigmoid, Softmax, Softplus, StateDict, Tanh, Upsample, Visitor,
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, BatchNorm, BatchNorm1d, BatchNorm2d, CELU,
+    ChannelShuffle, Conv1d, Conv1dPadding, Conv2d, ConvPadding, ConvTranspose1d, ConvTranspose2d, Dropout, Dropout2d, ELU, Embedding,
+    Flatten, GELU, GLU, GroupNorm, Hardsigmoid, Hardswish, Hardtanh, Identity, InstanceNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm,
+    LeakyReLU, Linear, LocalResponseNorm, LogSigmoid, LogSoftmax, MaxPool1d, MaxPool2d, MaxUnpool2d, Maxout, Mish, Module, ModuleExt,
+    PReLU, Pad, Pair, Parameter, PixelShuffle, PixelUnshuffle, ReLU, ReLU6, SELU, Sequential, SiLU, Sigmoid, Softmax, Softplus,
+    SpatialPyramidPooling, StateDict, StochasticDepth, Tanh, Upsample, Visitor,
 };
 pub use crate::optim::{Adam, AdamW, LrScheduler, Optimizer, Sgd};
-pub use crate::tensor::{DType, Tensor, manual_seed};
+pub use crate::tensor::{DType, Tensor, manual_seed, manual_seed_all};
 pub use crate::visit_fields;

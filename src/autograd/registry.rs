@@ -18,7 +18,7 @@ pub enum Extent {
     Global,
 }
 
-/// Every operation that a graph can record, with its extent in its inputs.
+/// Every operation that a graph can record, with its extent in its inputs; by name.
 ///
 /// Tests iterate over this table: an operation without a comparison with PyTorch and a gradient
 /// check fails the build. In debug builds, recording an operation panics when it is missing here,
@@ -31,6 +31,7 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("adaptive_max_pool2d", Window),
     ("add", Pointwise),
     ("add_scalar", Pointwise),
+    ("atan", Pointwise),
     ("avg_pool2d", Window),
     ("batch_norm", Pointwise),
     ("binary_cross_entropy", Global),
@@ -42,8 +43,6 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("conv2d", Window),
     ("conv_transpose2d", Window),
     ("cos", Pointwise),
-    ("tan", Pointwise),
-    ("atan", Pointwise),
     ("cross_entropy", Global),
     ("ctc_loss", Global),
     ("cumsum", Global),
@@ -116,6 +115,7 @@ pub const OPERATIONS: &[(&str, Extent)] = &[
     ("sub", Pointwise),
     ("sub_scalar", Pointwise),
     ("sum", Pointwise),
+    ("tan", Pointwise),
     ("tanh", Pointwise),
     ("to_dtype", Pointwise),
     ("to_memory_format", Pointwise),

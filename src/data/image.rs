@@ -66,9 +66,9 @@ impl Pixel for f32 {
 }
 
 /// Replaces an image by another whose values a function, generic over their type, makes of the old
-/// ones: `redraw!(image, [channels, height, width], old => new)`, with `old: &[T]` and `new:
+/// ones: `resample!(image, [channels, height, width], old => new)`, with `old: &[T]` and `new:
 /// Vec<T>` in the order `[H, W, C]`.
-macro_rules! redraw {
+macro_rules! resample {
     ($image:expr, $shape:expr, $old:ident => $new:expr) => {
         *$image = match &$image.pixels {
             $crate::data::image::Pixels::Bytes($old) => $crate::data::Image::from_values($shape, $new)?,
@@ -76,7 +76,7 @@ macro_rules! redraw {
         }
     };
 }
-pub(super) use redraw;
+pub(super) use resample;
 
 /// Returns a vector with room for the values of an image, or an error when memory cannot hold them.
 pub(super) fn try_reserved<T>(shape: [usize; 3]) -> Result<Vec<T>> {

@@ -1,7 +1,7 @@
 //! Rows of channels inside wider rows: appends channels and normalises the first ones.
 
 use super::elementwise::epilogue::Activation;
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Real, vectorize};
 
@@ -34,11 +34,11 @@ pub(crate) fn affine<T: Real>(x: &[T], pitch: usize, [scale, offset]: [&[f64]; 2
     let rows = y.len() / channels;
     assert!(offset.len() == channels && channels <= pitch && y.len() == rows * channels && x.len() == rows * pitch);
     let rounded = |values: &[f64]| {
-        let mut buffer = Buffer::uninit(channels);
+        let mut buffer = AlignedVec::uninit(channels);
         buffer.iter_mut().zip(values).for_each(|(to, &from)| *to = T::of(from));
         buffer
     };
-    let (scale, offset): (Buffer<T>, Buffer<T>) = (rounded(scale), rounded(offset));
+    let (scale, offset): (AlignedVec<T>, AlignedVec<T>) = (rounded(scale), rounded(offset));
     let block = (GRAIN / channels).max(1);
     let work = 2 * y.len();
     let y = Disjoint::new(y);

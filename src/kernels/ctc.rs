@@ -6,7 +6,7 @@
 //! over alignments are taken position by position, from the first step on (`α` in the paper) and
 //! from the last step back (`β`), as logarithms in `f64`. Sequences are independent tasks.
 
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::parallel;
 use super::runtime::simd::Real;
 
@@ -127,7 +127,7 @@ impl<T: Real> Sequence<'_, T> {
         if self.is_too_long() {
             return f64::INFINITY;
         }
-        let mut rows = [Buffer::<f64>::uninit(self.positions()), Buffer::<f64>::uninit(self.positions())];
+        let mut rows = [AlignedVec::<f64>::uninit(self.positions()), AlignedVec::<f64>::uninit(self.positions())];
         self.begin(&mut rows[0]);
         for step in 1..self.steps() {
             let [before, after] = &mut rows;
@@ -169,16 +169,16 @@ impl<T: Real> Sequence<'_, T> {
         if steps == 0 {
             return;
         }
-        let mut alphas = Buffer::<f64>::uninit(steps.saturating_mul(positions));
+        let mut alphas = AlignedVec::<f64>::uninit(steps.saturating_mul(positions));
         self.begin(&mut alphas[..positions]);
         for step in 1..steps {
             let (before, after) = alphas.split_at_mut(step * positions);
             self.advance(step, &before[(step - 1) * positions..], &mut after[..positions]);
         }
-        let (mut beta, mut earlier) = (Buffer::<f64>::uninit(positions), Buffer::<f64>::uninit(positions));
+        let (mut beta, mut earlier) = (AlignedVec::<f64>::uninit(positions), AlignedVec::<f64>::uninit(positions));
         beta.fill(f64::NEG_INFINITY);
         beta.iter_mut().rev().take(2).for_each(|beta| *beta = 0.0);
-        let mut shares = Buffer::<f64>::uninit(self.classes);
+        let mut shares = AlignedVec::<f64>::uninit(self.classes);
         for step in (0..steps).rev() {
             shares.fill(0.0);
             for (position, (alpha, beta)) in alphas[step * positions..][..positions].iter().zip(&*beta).enumerate() {

@@ -6,7 +6,7 @@
 //! if logits are large.
 
 use super::reduce::{fold, fold_pairs};
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::parallel;
 use super::runtime::simd::{Real, vectorize};
 
@@ -162,7 +162,7 @@ impl<T: Real> CrossEntropy<'_, T> {
 /// Computes `Σ f(a[i], b[i])` in `f64`, in parts of fixed size that are combined in order.
 pub fn sum_pairs<T: Real>(a: &[T], b: &[T], cost: usize, f: impl Fn(T, T) -> T + Copy + Sync) -> f64 {
     assert_eq!(a.len(), b.len());
-    let mut partial = Buffer::<f64>::uninit(a.len().div_ceil(GRAIN));
+    let mut partial = AlignedVec::<f64>::uninit(a.len().div_ceil(GRAIN));
     parallel::chunks_mut(&mut partial, 1, a.len() * cost, |part, sum| {
         let range = part * GRAIN..a.len().min((part + 1) * GRAIN);
         let (a, b) = (&a[range.clone()], &b[range]);

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::{Real, Scalar, vectorize};
 
@@ -57,7 +57,7 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
     parallel::for_each(row_tasks * column_tasks, 4 * x.len(), |task| {
         let start = task % column_tasks * columns;
         let width = columns.min(inner - start);
-        let mut best = Buffer::uninit(width);
+        let mut best = AlignedVec::uninit(width);
         for row in task / column_tasks * rows..outer.min((task / column_tasks + 1) * rows) {
             // SAFETY: tasks own distinct (row, column) ranges of the result.
             let y = unsafe { y.slice(row * inner + start, width) };
@@ -218,7 +218,7 @@ fn reduce_rows<T: Scalar, A: Scalar>(
             rows.for_each(|(y, x)| *y = fold(x, zero, add, join));
         });
     }
-    let mut partial = Buffer::uninit(outer * parts);
+    let mut partial = AlignedVec::uninit(outer * parts);
     parallel::chunks_mut(&mut partial, 1, x.len(), |task, partial| {
         let (row, part) = (task / parts, task % parts);
         let x = &x[row * reduced..][..reduced];
@@ -276,7 +276,7 @@ fn by_parts<A: Scalar>(
     if parts == 1 {
         return parallel::chunks_mut(y, inner, work, fold_part);
     }
-    let mut partial = Buffer::uninit(outer * parts * inner);
+    let mut partial = AlignedVec::uninit(outer * parts * inner);
     parallel::chunks_mut(&mut partial, inner, work, fold_part);
     for (y, partial) in y.chunks_exact_mut(inner).zip(partial.chunks_exact(parts * inner)) {
         join_parts(y, partial, zero, join);
@@ -304,7 +304,7 @@ fn by_lines<A: Scalar>(y: &mut [A], length: usize, zero: A, join: impl Fn(A, A) 
         }
     };
     if inner > WIDE / 2 {
-        return in_blocks(&mut Buffer::uninit(inner), y);
+        return in_blocks(&mut AlignedVec::uninit(inner), y);
     }
     let (mut block, mut total) = (Line([zero; WIDE]), Line([zero; WIDE]));
     let width = WIDE / inner * inner;

@@ -54,7 +54,8 @@ impl Module for MlpConv {
 
     // State-dict keys contain the names of the layers but no name for the block.
     fn visit(&self, v: &mut Visitor<'_>) {
-        self.layers.visit(v);
+        let MlpConv { layers } = self;
+        layers.visit(v);
     }
 
     fn parts<'m>(&'m self, parts: &mut Parts<'m>) {

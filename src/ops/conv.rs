@@ -117,13 +117,13 @@ pub(super) fn check_size(op: &'static str, [n, c, h, w]: [usize; 4], window: &Wi
 }
 
 /// Returns the positions that the windows of a convolution or a pooling read.
-pub(super) fn reach(window: &Window) -> InputExtent {
+pub(super) fn input_extent(window: &Window) -> InputExtent {
     let &Window { output, kernel, stride, padding, dilation, .. } = window;
-    let reach = InputExtent::new(output, stride.map_each(|stride| stride as f64), |axis, at| {
+    let extent = InputExtent::new(output, stride.map_each(|stride| stride as f64), |axis, at| {
         let first = at * stride[axis] as isize - padding[axis] as isize;
         [first, first + ((kernel[axis] - 1) * dilation[axis]) as isize]
     });
-    InputExtent { step: dilation, ..reach }
+    InputExtent { step: dilation, ..extent }
 }
 
 /// The operation whose forward pass is a convolution's input gradient.
@@ -272,7 +272,7 @@ impl Tensor {
         let (y, moments) = pass.forward(self, weight, bias, wants_moments)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
-        let extents = |_: &[usize]| [Some(reach(&pass.geometry.window)), None, None];
+        let extents = |_: &[usize]| [Some(input_extent(&pass.geometry.window)), None, None];
         let y = y.record_window(pass.op, [self, weight, bias.unwrap_or(&none)], extents, move |grad, wanted| {
             let of_x = if wanted[0] { Some(pass.input_gradient(grad, &w, None)?) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(x, grad, w.shape())).transpose()?;

@@ -79,7 +79,7 @@ fn inverse(a: i64, m: i64) -> i64 {
 
 /// Returns the positions that a transposed convolution reads, given the window of the convolution
 /// whose input gradient it is.
-fn reach_back(window: &Window) -> InputExtent {
+fn input_extent(window: &Window) -> InputExtent {
     let &Window { input, kernel, stride, padding, dilation, .. } = window;
     // Of the windows that have a tap on one position, neighbouring ones are `step` windows apart.
     let step = [0, 1].map_each(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
@@ -183,7 +183,7 @@ impl Tensor {
         let y = pass.input_gradient(self, weight, bias)?;
         let x = weight.is_recorded().then(|| self.detach());
         let (w, none) = (weight.detach(), Tensor::scalar(0u8));
-        let extents = |_: &[usize]| [Some(reach_back(&window)), None, None];
+        let extents = |_: &[usize]| [Some(input_extent(&window)), None, None];
         Ok(y.record_window(OP, [self, weight, bias.unwrap_or(&none)], extents, move |grad, wanted| {
             let of_x = if wanted[0] { Some(pass.forward(grad, &w, None, false)?.0) } else { None };
             let of_w = x.as_ref().map(|x| pass.weight_gradient(grad, x, w.shape())).transpose()?;
@@ -261,7 +261,7 @@ mod tests {
         for (stride, dilation, padding, kernel) in [(1, 1, 0, 3), (2, 3, 1, 3), (4, 6, 3, 4), (6, 4, 2, 2), (3, 3, 0, 2), (5, 12, 7, 3)] {
             let size = [40, 1];
             let window = Window::new(size, [kernel, 1], [stride, 1], [padding, 0], [dilation, 1], false).unwrap();
-            let reach = reach_back(&window);
+            let reach = input_extent(&window);
             for (at, &[first, last]) in reach.places[0].iter().enumerate() {
                 let has_tap = |i: &isize| {
                     let distance = at as isize + padding as isize - i * stride as isize;

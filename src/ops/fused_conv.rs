@@ -5,7 +5,7 @@ use super::conv::{Conv2dOptions, ConvCall, ConvPass};
 use crate::error::Result;
 use crate::kernels::conv::Prepared;
 use crate::kernels::elementwise::epilogue::{Activation, Epilogue};
-use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::allocator::{AlignedVec, catching};
 use crate::kernels::runtime::simd::Real;
 use crate::profiling::hooks::operation;
 use crate::tensor::{DType, Element, MemoryFormat, Tensor};
@@ -47,7 +47,7 @@ enum Kernel {
 
 struct Weights<T> {
     prepared: Prepared<T>,
-    bias: Option<Buffer<T>>,
+    bias: Option<AlignedVec<T>>,
 }
 
 impl PreparedConv2d {
@@ -96,7 +96,7 @@ impl<T: Real + Element> Weights<T> {
         let (algorithm, geometry) = (pass.algorithm, &pass.geometry);
         let Some(norm) = norm else {
             return Ok(catching(|| {
-                let bias = bias.map(|bias| Buffer::copy_of(bias.data()));
+                let bias = bias.map(|bias| AlignedVec::copy_of(bias.data()));
                 Weights { prepared: Prepared::forward(algorithm, geometry, weight.data()), bias }
             })?);
         };
@@ -107,13 +107,13 @@ impl<T: Real + Element> Weights<T> {
         if let Some(bias) = bias {
             offset.iter_mut().zip(bias.data::<T>()).zip(&scale).for_each(|((offset, &bias), scale)| *offset += wide(bias) * scale);
         }
-        let mut folded = Buffer::try_uninit(weight.numel())?;
+        let mut folded = AlignedVec::try_uninit(weight.numel())?;
         folded.copy_from_slice(weight.data::<T>());
         let row = geometry.weights() / geometry.channels_out.max(1);
         for (row, scale) in folded.chunks_exact_mut(row.max(1)).zip(&scale) {
             row.iter_mut().for_each(|w| *w = T::of(wide(*w) * scale));
         }
-        let mut bias = Buffer::try_uninit(offset.len())?;
+        let mut bias = AlignedVec::try_uninit(offset.len())?;
         bias.iter_mut().zip(&offset).for_each(|(bias, &offset)| *bias = T::of(offset));
         Ok(Weights { prepared: catching(|| Prepared::forward(algorithm, geometry, &folded))?, bias: Some(bias) })
     }

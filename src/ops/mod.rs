@@ -59,6 +59,6 @@ pub use losses::{BceOptions, CrossEntropyOptions, CtcOptions, KlDivOptions, NllO
 pub use norm::BatchNormOutput;
 pub use pad::PadMode;
 pub use pool::{Pool1dOptions, Pool2dOptions};
-pub use rearrange::PartSizes;
 pub use resample::{Coordinates, Interpolation, ResampleFilter, ResampleOptions, Rounding};
+pub use slice_concat::SplitSizes;
 pub use unfold::UnfoldOptions;

@@ -132,36 +132,3 @@ impl Tensor {
         Tensor::try_full(&shape, 0.0, DType::I64)?.scatter(-1, &index, &Tensor::try_full(index.shape(), 1.0, DType::I64)?)
     }
 }
-
-/// The sizes of the parts that a dimension is cut into, for [`Tensor::split`].
-#[derive(Clone, Debug)]
-pub enum PartSizes {
-    /// All of one size; the last may be smaller.
-    Equal(usize),
-    /// The size of each.
-    Each(Vec<usize>),
-}
-
-impl From<usize> for PartSizes {
-    fn from(size: usize) -> PartSizes {
-        PartSizes::Equal(size)
-    }
-}
-
-impl From<&[usize]> for PartSizes {
-    fn from(sizes: &[usize]) -> PartSizes {
-        PartSizes::Each(sizes.to_vec())
-    }
-}
-
-impl<const N: usize> From<[usize; N]> for PartSizes {
-    fn from(sizes: [usize; N]) -> PartSizes {
-        PartSizes::Each(sizes.to_vec())
-    }
-}
-
-impl From<Vec<usize>> for PartSizes {
-    fn from(sizes: Vec<usize>) -> PartSizes {
-        PartSizes::Each(sizes)
-    }
-}

@@ -5,7 +5,7 @@ use super::param_groups::GroupedOptimizer;
 use super::update_rule::{MAX_SLOTS, Progress, UpdateRule, options};
 use crate::error::{Error, Result};
 use crate::kernels::optim::{self, norm, update};
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::simd::Real;
 
 /// LAMB (You et al., 2020), as timm's: Adam whose step is scaled for each parameter by the trust
@@ -72,7 +72,7 @@ impl UpdateRule for LambOptions {
         [m, v, _]: [&mut [T]; MAX_SLOTS],
     ) -> Result<()> {
         let &LambOptions { learning_rate, betas, eps, weight_decay, .. } = self;
-        let mut direction = Buffer::<T>::try_uninit(parameter.len())?;
+        let mut direction = AlignedVec::<T>::try_uninit(parameter.len())?;
         let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powf(progress.step as f64));
         let decoupled = self.decoupled_weight_decay;
         let rule = optim::Lamb {

@@ -95,7 +95,7 @@ pub trait Optimizer: Send {
     fn set_learning_rate(&mut self, group: usize, learning_rate: f64) -> Result<()>;
 
     /// Returns the momentum of a group, or Adam's first beta; `None` for an optimiser that has
-    /// neither.
+    /// neither. (`momentum` is the setter with which an optimiser is created.)
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no such group.

@@ -88,7 +88,64 @@ impl RelativeEq for Tensor {
     }
 }
 
+/// Asserts that two tensors agree as [`RelativeEq`](approx::RelativeEq) says, and shows the
+/// elements that differ most otherwise (`torch.testing.assert_close`).
+///
+/// `epsilon` is the absolute tolerance, `max_relative` the relative one; each is the machine
+/// epsilon of `f32` unless it is given.
+///
+/// ```
+/// use convnet::{Tensor, assert_close};
+///
+/// let x = Tensor::from_vec(vec![1.0f32, 2.0], [2])?;
+/// assert_close!(x, &x * 1.001, max_relative = 1e-2);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
+/// ```should_panic
+/// # use convnet::{Tensor, assert_close};
+/// // "2 and 2.5 at [1] differ by 5e-1"
+/// assert_close!(Tensor::from_vec(vec![1.0f32, 2.0], [2])?, Tensor::from_vec(vec![1.0f32, 2.5], [2])?, epsilon = 1e-3);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[macro_export]
+macro_rules! assert_close {
+    ($left:expr, $right:expr $(, $tolerance:ident = $value:expr)* $(,)?) => {
+        $crate::Tensor::assert_close(&$left, &$right, $crate::Tolerance { $($tolerance: $value,)* ..Default::default() })
+    };
+}
+
+/// The tolerances of [`assert_close!`].
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    pub epsilon: f64,
+    pub max_relative: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Tolerance {
+        Tolerance { epsilon: Tensor::default_epsilon(), max_relative: Tensor::default_max_relative() }
+    }
+}
+
 impl Tensor {
+    /// Panics, with the elements that differ most, unless the tensors agree: [`assert_close!`].
+    #[doc(hidden)]
+    #[track_caller]
+    pub fn assert_close(left: &Tensor, right: &Tensor, Tolerance { epsilon, max_relative }: Tolerance) {
+        if left.relative_eq(right, epsilon, max_relative) {
+            return;
+        }
+        let reason = match left.worst_difference(right) {
+            Ok(Some(worst)) if left.dtype() == right.dtype() => worst.to_string(),
+            Ok(_) if left.dtype() != right.dtype() => format!("{} and {}", left.dtype(), right.dtype()),
+            Ok(_) => "both have NaN at the same place, which agrees with nothing".into(),
+            Err(error) => error.to_string(),
+        };
+        panic!("tensors differ by more than epsilon = {epsilon:e} and max_relative = {max_relative:e}: {reason}");
+    }
+
     /// Finds the elements that differ most, for the message of a failing comparison; `None` when
     /// all are equal. A pair with one NaN differs most; two NaN count as equal here.
     ///
@@ -156,6 +213,19 @@ mod tests {
         let nan = of([f64::NAN, 1.0]);
         assert!(!abs_diff_eq!(nan, nan, epsilon = 1.0) && !relative_eq!(nan, nan, max_relative = 1.0));
         assert!(!abs_diff_eq!(a, Tensor::zeros([3]).to_dtype(DType::F64).unwrap(), epsilon = 1e9));
+    }
+
+    #[test]
+    fn failed_assertion_shows_the_worst_place_or_why_nothing_can_agree() {
+        let message = |a: Tensor, b: Tensor| {
+            let panicked = std::panic::catch_unwind(|| crate::assert_close!(a, b, epsilon = 0.5)).unwrap_err();
+            panicked.downcast_ref::<String>().unwrap().clone()
+        };
+        assert!(message(of([1.0, 5.0]), of([1.25, 7.0])).ends_with("5 and 7 at [1] differ by 2e0"));
+        assert!(message(of([1.0, 5.0]), Tensor::zeros([2])).ends_with("f64 and f32"));
+        assert!(message(of([1.0, 5.0]), of([1.0, 5.0]).reshape([2, 1]).unwrap()).contains("shapes [2] and [2, 1] differ"));
+        assert!(message(of([f64::NAN, 5.0]), of([f64::NAN, 5.0])).contains("NaN at the same place"));
+        crate::assert_close!(of([1.0, 5.0]), of([1.25, 5.5]), epsilon = 0.5);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{DType, Element, MemoryFormat, Tensor, with_dtype, with_float};
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::{self, Binary, OntoLoop, PairLoop, Unary};
 use crate::kernels::reduce;
-use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::allocator::{AlignedVec, catching};
 use crate::kernels::runtime::arrays::sort_by;
 use crate::kernels::runtime::simd::Scalar;
 
@@ -208,10 +208,10 @@ pub(crate) fn reduce_with<T: Element, A: Element>(
     if x.numel() == 0 || is_meta() {
         return Tensor::build(&kept, x.memory_format(), |out: &mut [A]| out.fill(zero));
     }
-    let mut current: Option<Buffer<A>> = None;
+    let mut current: Option<AlignedVec<A>> = None;
     for dims in reductions(x, axes) {
         current = Some(catching(|| {
-            let mut y = Buffer::uninit(dims[0] * dims[2]);
+            let mut y = AlignedVec::uninit(dims[0] * dims[2]);
             match &current {
                 None => reduce::reduce(dims, x.data::<T>(), &mut y, zero, add, join),
                 Some(partial) => reduce::reduce(dims, partial, &mut y, zero, join, join),

@@ -23,7 +23,7 @@ pub(crate) mod storage;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-pub use compare::Difference;
+pub use compare::{Difference, Tolerance};
 pub use dtype::{DType, Element};
 pub(crate) use dtype::{with_dtype, with_float};
 use node::Node;

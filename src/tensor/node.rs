@@ -57,7 +57,7 @@ pub(crate) struct Origin {
     pub(crate) path: Arc<str>,
 }
 
-/// One recorded operation, or a leaf (no inputs, no rule).
+/// One recorded operation, or a leaf (no inputs, no backward function).
 pub(crate) struct Node {
     /// Increases with creation: an operation's number is greater than its inputs'.
     pub(crate) number: u64,
@@ -65,7 +65,7 @@ pub(crate) struct Node {
     pub(crate) op: &'static str,
     pub(crate) inputs: Vec<Edge>,
     /// `None` once a backward pass has used it.
-    pub(crate) rule: Mutex<Option<BackwardFn>>,
+    pub(crate) backward: Mutex<Option<BackwardFn>>,
     /// Set if a profile was active when the node was made.
     pub(crate) origin: Option<Box<Origin>>,
     /// Set in a meta run; `Global` otherwise.
@@ -90,15 +90,15 @@ impl Edge {
 }
 
 impl Node {
-    pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, rule: Option<BackwardFn>) -> Arc<Node> {
+    pub(crate) fn new(op: &'static str, inputs: Vec<Edge>, backward: Option<BackwardFn>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let leaf = rule.is_none() && inputs.is_empty();
+        let leaf = backward.is_none() && inputs.is_empty();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Node {
             number,
             op,
             inputs,
-            rule: Mutex::new(rule),
+            backward: Mutex::new(backward),
             origin: None,
             extent: NodeExtent::Global,
             leaf,
@@ -131,7 +131,7 @@ impl Drop for Node {
         if self.is_leaf() {
             return;
         }
-        let held = (std::mem::take(&mut self.inputs), self.rule.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        let held = (std::mem::take(&mut self.inputs), self.backward.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         let outermost = DROPPED.try_with(|dropped| match &mut *dropped.borrow_mut() {
             Some(queue) => {
                 queue.push(held);

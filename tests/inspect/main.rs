@@ -12,6 +12,5 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 /// Compares with a tolerance for the rounding errors of sums of a few thousand products.
 fn assert_close(found: &Tensor, expected: &Tensor) {
-    let agree = approx::relative_eq!(found, expected, epsilon = 1e-4, max_relative = 1e-4);
-    assert!(agree, "{:?}", found.worst_difference(expected));
+    convnet::assert_close!(found, expected, epsilon = 1e-4, max_relative = 1e-4);
 }

@@ -73,7 +73,7 @@ fn net() -> Net {
 }
 
 /// The path that the layer inside says in its error.
-fn told(module: &dyn Module) -> String {
+fn path_in_error(module: &dyn Module) -> String {
     module.forward(&Tensor::zeros([1])).unwrap_err().to_string().split(' ').next().unwrap().to_string()
 }
 
@@ -120,7 +120,7 @@ fn a_replaced_part_runs_and_knows_its_path() {
     let old = net.replace("any", Sequential::new().push(Dropout::new(0.5)).push_named("fc", Linear::new(4, 7))).unwrap();
     assert!(old.downcast_ref::<Linear>().is_some());
     assert_eq!(net.forward(&x).unwrap().shape(), [2, 7]);
-    assert_eq!(told(net.get("any.fc").unwrap()), "any.fc");
+    assert_eq!(path_in_error(net.get("any.fc").unwrap()), "any.fc");
     // A field of a type takes that type, also where it is optional or boxed.
     net.replace("extra", Linear::new(4, 4)).unwrap();
     net.replace("extra", None::<Linear>).unwrap();
@@ -128,7 +128,7 @@ fn a_replaced_part_runs_and_knows_its_path() {
     net.replace("layers.act", SiLU).unwrap();
     net.replace("stage1.conv.inner", Conv2d::new(4, 4, 1)).unwrap();
     assert_eq!(net.forward(&x).unwrap().shape(), [2, 7]);
-    assert_eq!(told(net.get("stage1.conv.inner").unwrap()), "stage1.conv.inner");
+    assert_eq!(path_in_error(net.get("stage1.conv.inner").unwrap()), "stage1.conv.inner");
     let error = net.replace("stem", ReLU).err().unwrap().to_string();
     assert!(error.contains("\"stem\" is for modules of type Conv2d, got ReLU"), "{error}");
     assert!(net.replace("stem", Box::new(ReLU) as Box<dyn Module>).is_err());
@@ -142,7 +142,7 @@ fn a_part_of_a_part_is_replaced_under_the_whole_models_path() {
     let mut model = models::resnet18(3);
     model.parameters();
     model.layer1.replace("0", Linear::new(2, 1)).unwrap();
-    assert_eq!(told(model.get("layer1.0").unwrap()), "layer1.0");
+    assert_eq!(path_in_error(model.get("layer1.0").unwrap()), "layer1.0");
 }
 
 #[test]

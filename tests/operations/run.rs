@@ -254,7 +254,7 @@ fn composed(op: &str, args: &Args, t: &Tensors) -> Option<Result<Tensor>> {
         "softplus_with" => x.softplus_with(args.number("beta"), args.number("threshold")),
         "huber_loss" => x.huber_loss_with(target(), args.number("delta"), reduction),
         "binary_cross_entropy" => x.binary_cross_entropy_with(target(), reduction),
-        "kl_div" => x.kl_div(target(), reduction),
+        "kl_div" => x.kl_div_with(target(), &KlDivOptions::new().reduction(reduction)),
         "kl_div_with" => {
             let options = KlDivOptions::new().log_target(args.get("log_target").unwrap_or_default());
             x.kl_div_with(target(), &options.batch_mean(args.text("reduction") == Some("BatchMean")).reduction(reduction))

@@ -69,7 +69,7 @@ impl Tensor {
             None if self.numel() == 1 => self.try_full_like(1.0)?,
             None => return Err(Error::Backward(format!("a tensor of shape {:?} needs a gradient to start from", self.shape()))),
         };
-        super::no_grad(|| walk(root, start, options.retain_graph, None))
+        super::no_grad(|| BackwardPass::new(None).run(root, start, options.retain_graph))
     }
 
     /// Computes gradients as [`backward`](Tensor::backward) does, from `scale` in place of one, and
@@ -85,7 +85,7 @@ impl Tensor {
         }
         let start = self.try_full_like(scale)?;
         let leaves = Leaves { uses: uses_of_leaves(root), ready };
-        super::no_grad(|| walk(root, start, false, Some(leaves))).map(drop)
+        super::no_grad(|| BackwardPass::new(Some(leaves)).run(root, start, false)).map(drop)
     }
 }
 
@@ -135,7 +135,7 @@ fn uses_of_leaves(root: &Arc<Node>) -> HashMap<u64, usize> {
     let mut seen = HashSet::from([root.number]);
     let mut stack = vec![root];
     while let Some(node) = stack.pop() {
-        if matches!(*node.rule.lock().unwrap_or_else(PoisonError::into_inner), Some(BackwardFn::Replay(_))) {
+        if matches!(*node.backward.lock().unwrap_or_else(PoisonError::into_inner), Some(BackwardFn::Replay(_))) {
             return HashMap::new();
         }
         for source in node.inputs.iter().filter_map(|input| input.node.as_ref()) {
@@ -158,7 +158,55 @@ struct BackwardPass<'r> {
     leaves: Option<Leaves<'r>>,
 }
 
-impl BackwardPass<'_> {
+impl<'r> BackwardPass<'r> {
+    fn new(leaves: Option<Leaves<'r>>) -> Self {
+        BackwardPass { pending: HashMap::new(), pending_joint: HashMap::new(), queue: BinaryHeap::new(), leaves }
+    }
+
+    /// Runs the backward functions of all nodes that `root` was computed from, the newest first, so
+    /// that a node's gradient is complete when its turn comes. Returns the gradients of the leaves,
+    /// unless they are passed on early, and of the inner tensors that retain theirs.
+    fn run(mut self, root: &Arc<Node>, start: Tensor, retain_graph: bool) -> Result<Gradients> {
+        let mut gradients = Gradients::default();
+        self.accumulate(root, GradBuffer { shape: start.shape().into(), sum: start })?;
+        while let Some(Newest(node)) = self.queue.pop() {
+            if let Some(of_outputs) = self.pending_joint.remove(&node.number) {
+                with_backward(&node, retain_graph, |backward| run_joint(&node, backward, &of_outputs, &mut self))?;
+                continue;
+            }
+            let Some(mut buffer) = self.pending.remove(&node.number) else {
+                debug_assert!(node.is_leaf(), "a queued operation has a gradient");
+                continue; // The gradient of this leaf was passed on early.
+            };
+            if is_placeholder(&node) {
+                return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
+            }
+            if node.is_leaf() {
+                self.finish_leaf(&node, buffer, &mut gradients)?;
+                continue;
+            }
+            if node.retains_grad() {
+                let whole = buffer.whole()?;
+                gradients.insert_inner(node.number, whole.clone());
+                buffer = GradBuffer { shape: whole.shape().into(), sum: whole };
+            }
+            with_backward(&node, retain_graph, |backward| run_node(&node, backward, buffer, &mut self))?;
+        }
+        Ok(gradients)
+    }
+
+    /// Passes a leaf's gradient on, or puts it among the results.
+    fn finish_leaf(&mut self, leaf: &Node, buffer: GradBuffer, gradients: &mut Gradients) -> Result<()> {
+        let gradient = buffer.whole()?;
+        match &mut self.leaves {
+            Some(leaves) => (leaves.ready)(leaf.number, gradient),
+            None => {
+                gradients.insert_number(leaf.number, gradient);
+                Ok(())
+            }
+        }
+    }
+
     /// Adds a gradient to the sum at a node.
     fn accumulate(&mut self, to: &Arc<Node>, buffer: GradBuffer) -> Result<()> {
         let buffer = match self.pending.remove(&to.number) {
@@ -172,8 +220,8 @@ impl BackwardPass<'_> {
         Ok(())
     }
 
-    /// Notes that an operation has delivered its gradient for a leaf. The last one completes it.
-    fn delivered(&mut self, to: &Node) -> Result<()> {
+    /// Notes that an operation has added its gradient to a leaf's. The last one completes the sum.
+    fn count_use(&mut self, to: &Node) -> Result<()> {
         let Some(leaves) = &mut self.leaves else { return Ok(()) };
         let Some(uses) = leaves.uses.get_mut(&to.number) else { return Ok(()) };
         *uses -= 1;
@@ -197,54 +245,21 @@ impl BackwardPass<'_> {
     }
 }
 
-fn walk(root: &Arc<Node>, start: Tensor, retain_graph: bool, leaves: Option<Leaves<'_>>) -> Result<Gradients> {
-    let mut gradients = Gradients::default();
-    let mut pass = BackwardPass { pending: HashMap::new(), pending_joint: HashMap::new(), queue: BinaryHeap::new(), leaves };
-    pass.accumulate(root, GradBuffer { shape: start.shape().into(), sum: start })?;
-    while let Some(Newest(node)) = pass.queue.pop() {
-        let Some(mut buffer) = pass.pending.remove(&node.number) else {
-            if node.is_leaf() {
-                continue; // Its gradient was passed on early.
-            }
-            let gradients = pass.pending_joint.remove(&node.number).expect("a queued node has a gradient");
-            with_rule(&node, retain_graph, |rule| run_joint(&node, rule, &gradients, &mut pass))?;
-            continue;
-        };
-        if is_placeholder(&node) {
-            return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));
-        }
-        if node.is_leaf() {
-            match &mut pass.leaves {
-                Some(leaves) => (leaves.ready)(node.number, buffer.whole()?)?,
-                None => gradients.insert_number(node.number, buffer.whole()?),
-            }
-            continue;
-        }
-        if node.retains_grad() {
-            let whole = buffer.whole()?;
-            gradients.insert_inner(node.number, whole.clone());
-            buffer = GradBuffer { shape: whole.shape().into(), sum: whole };
-        }
-        with_rule(&node, retain_graph, |rule| run_node(&node, rule, buffer, &mut pass))?;
-    }
-    Ok(gradients)
-}
-
-/// Runs `body` with a node's rule, which is dropped afterwards unless the graph is retained.
-fn with_rule(node: &Node, retain_graph: bool, body: impl FnOnce(&BackwardFn) -> Result<()>) -> Result<()> {
-    let again = || Error::Backward(format!("{} was walked before; retain_graph keeps a graph for another pass", node.op));
-    let mut slot = node.rule.lock().unwrap_or_else(PoisonError::into_inner);
-    let rule = slot.take().ok_or_else(again)?;
-    let passed = body(&rule);
+/// Runs `body` with a node's backward function, which is dropped afterwards unless the graph is retained.
+fn with_backward(node: &Node, retain_graph: bool, body: impl FnOnce(&BackwardFn) -> Result<()>) -> Result<()> {
+    let again = || Error::Backward(format!("{} has run backward before; retain_graph keeps a graph for another pass", node.op));
+    let mut slot = node.backward.lock().unwrap_or_else(PoisonError::into_inner);
+    let backward = slot.take().ok_or_else(again)?;
+    let passed = body(&backward);
     if retain_graph {
-        *slot = Some(rule);
+        *slot = Some(backward);
     }
     passed
 }
 
 /// Computes the gradients of a node's inputs from the node's gradient, and accumulates them.
-fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut BackwardPass) -> Result<()> {
-    let rule = match rule {
+fn run_node(node: &Node, backward: &BackwardFn, buffer: GradBuffer, pass: &mut BackwardPass) -> Result<()> {
+    let rule = match backward {
         BackwardFn::Gradients(rule) => rule,
         BackwardFn::Replay(replay) => {
             let again = replay()?;
@@ -259,15 +274,15 @@ fn run_node(node: &Node, rule: &BackwardFn, buffer: GradBuffer, pass: &mut Backw
     };
     let _watched = hooks::backward(node);
     let returned = rule.run(buffer.whole()?, &wanted(node))?;
-    deliver(node, returned, pass)
+    accumulate_inputs(node, returned, pass)
 }
 
 /// Computes the gradients of an operation's inputs from those of its outputs, and accumulates them.
-fn run_joint(node: &Node, rule: &BackwardFn, gradients: &[Option<Tensor>], pass: &mut BackwardPass) -> Result<()> {
-    let BackwardFn::Joint(rule) = rule else { unreachable!("only outputs of a joint node pass it gradients") };
+fn run_joint(node: &Node, backward: &BackwardFn, gradients: &[Option<Tensor>], pass: &mut BackwardPass) -> Result<()> {
+    let BackwardFn::Joint(rule) = backward else { unreachable!("only outputs of a joint node pass it gradients") };
     let _watched = hooks::backward(node);
     let returned = rule(gradients, &wanted(node))?;
-    deliver(node, returned, pass)
+    accumulate_inputs(node, returned, pass)
 }
 
 /// Returns, for each input of a node, whether its gradient is wanted.
@@ -276,7 +291,7 @@ fn wanted(node: &Node) -> Vec<bool> {
 }
 
 /// Adds the gradients that a rule returned to those of the inputs that require one.
-fn deliver(node: &Node, returned: Vec<Option<Tensor>>, pass: &mut BackwardPass) -> Result<()> {
+fn accumulate_inputs(node: &Node, returned: Vec<Option<Tensor>>, pass: &mut BackwardPass) -> Result<()> {
     let (op, given, inputs) = (node.op, returned.len(), node.inputs.len());
     if given != inputs {
         return Err(Error::Backward(format!("{op}: backward returned {given} gradients for {inputs} inputs")));
@@ -289,7 +304,7 @@ fn deliver(node: &Node, returned: Vec<Option<Tensor>>, pass: &mut BackwardPass) 
             }
             pass.accumulate(source, received(returned, input)?)?;
         }
-        pass.delivered(source)?;
+        pass.count_use(source)?;
     }
     Ok(())
 }

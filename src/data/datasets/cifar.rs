@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::in_memory::Table;
+use super::in_memory::InMemory;
 use crate::data::Image;
 use crate::data::dataset::forward_dataset;
 use crate::error::{Error, Result, clipped};
@@ -37,7 +37,7 @@ use crate::weights::pickle::{Plain, read_dict};
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Cifar10(Table);
+pub struct Cifar10(InMemory);
 
 forward_dataset!([] Cifar10, (Image, i64), self => self.0);
 
@@ -45,7 +45,7 @@ forward_dataset!([] Cifar10, (Image, i64), self => self.0);
 /// groups (Krizhevsky, 2009). Files are those of [`Cifar10`].
 #[derive(Clone)]
 pub struct Cifar100 {
-    table: Table,
+    table: InMemory,
     /// The labels of groups while those of classes are in use, and the reverse.
     others: Labels,
 }
@@ -241,7 +241,7 @@ impl Form {
 }
 
 impl Published {
-    fn read(&self, path: &Path, part: Part) -> Result<(Table, Labels)> {
+    fn read(&self, path: &Path, part: Part) -> Result<(InMemory, Labels)> {
         let mut batches = Batches { published: self, pixels: Vec::new(), labels: vec![Vec::new(); self.labels.len()] };
         if path.is_file() {
             self.read_archive(path, part, &mut batches)?;
@@ -394,10 +394,10 @@ impl Batches<'_> {
     }
 
     /// Returns the dataset with the last kind of labels, and the first kind.
-    fn finish(mut self) -> (Table, Labels) {
+    fn finish(mut self) -> (InMemory, Labels) {
         let Published { name, labels, .. } = *self.published;
         let used = labels.len() - 1;
-        let table = Table {
+        let table = InMemory {
             name,
             shape: [3, SIDE, SIDE],
             pixels: self.pixels,

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use super::in_memory::{DIGIT_CLASSES, Table};
+use super::in_memory::{DIGIT_CLASSES, InMemory};
 use crate::data::Image;
 use crate::data::dataset::forward_dataset;
 
@@ -37,7 +37,7 @@ static EMBEDDED: &[u8] = include_bytes!("digits.bin.gz");
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Digits(Table);
+pub struct Digits(InMemory);
 
 forward_dataset!([] Digits, (Image, i64), self => self.0);
 
@@ -67,7 +67,7 @@ impl Digits {
         GzDecoder::new(EMBEDDED).read_to_end(&mut content).expect("the embedded file is whole");
         let (pixels, labels) = content.split_at(SAMPLES * PIXELS);
         let rows = pixels.chunks_exact(PIXELS).enumerate().filter(|&(index, _)| chosen(index));
-        Digits(Table {
+        Digits(InMemory {
             name: "Digits",
             shape: [1, 8, 8],
             pixels: rows.flat_map(|(_, row)| row).copied().collect(),

@@ -8,7 +8,7 @@ pub(crate) const DIGIT_CLASSES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6",
 
 /// Images and labels of a dataset that fits into memory.
 #[derive(Clone)]
-pub(crate) struct Table {
+pub(crate) struct InMemory {
     pub(crate) name: &'static str,
     /// `[C, H, W]` of each image.
     pub(crate) shape: [usize; 3],
@@ -21,14 +21,14 @@ pub(crate) struct Table {
     pub(crate) classes: &'static [&'static str],
 }
 
-impl Table {
+impl InMemory {
     /// Returns the label of each sample.
     pub(crate) fn labels(&self) -> Vec<i64> {
         self.labels.iter().map(|&label| i64::from(label)).collect()
     }
 }
 
-impl Dataset for Table {
+impl Dataset for InMemory {
     type Sample = (Image, i64);
 
     fn len(&self) -> usize {

@@ -173,7 +173,7 @@ impl Default for ImageListOptions {
 }
 
 /// A list before its targets are converted.
-struct Table {
+struct CsvTable {
     path: PathBuf,
     /// The names of the columns of targets, when there is a header.
     names: Vec<String>,
@@ -316,7 +316,7 @@ impl ImageListOptions {
     }
 
     /// Makes a list of a table with one column of targets.
-    fn single<T>(&self, table: Table, convert: impl Fn(&str) -> Result<T, String>, classes: Vec<String>) -> Result<ImageList<T>> {
+    fn single<T>(&self, table: CsvTable, convert: impl Fn(&str) -> Result<T, String>, classes: Vec<String>) -> Result<ImageList<T>> {
         if let Some(row) = table.rows.first().filter(|row| row.targets.len() != 1) {
             let message = format!(
                 "line {}: {} columns of targets, this kind of list has one; `ImageList::options().targets([…])` chooses it by its name in the header",
@@ -328,7 +328,7 @@ impl ImageListOptions {
         self.list(table, |fields| convert(&fields[0]), classes)
     }
 
-    fn list<T>(&self, table: Table, convert: impl Fn(&[String]) -> Result<T, String>, classes: Vec<String>) -> Result<ImageList<T>> {
+    fn list<T>(&self, table: CsvTable, convert: impl Fn(&[String]) -> Result<T, String>, classes: Vec<String>) -> Result<ImageList<T>> {
         let mut samples = Vec::with_capacity(table.rows.len());
         for TableRow { line, picture, targets } in table.rows {
             let target = convert(&targets).map_err(|message| Error::format(&table.path, clipped(&format!("line {line}: {message}"))))?;
@@ -338,7 +338,7 @@ impl ImageListOptions {
     }
 
     /// Reads the rows, and looks the pictures up.
-    fn table(&self, path: &Path) -> Result<Table> {
+    fn table(&self, path: &Path) -> Result<CsvTable> {
         let wrong = |message: String| Error::format(path, clipped(&message));
         let bytes = read_file(path)?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
@@ -362,7 +362,7 @@ impl ImageListOptions {
         let path_column = self.path_column.as_ref().map_or(Ok(0), column)?;
         let chosen: Option<Vec<usize>> = self.target_columns.as_ref().map(|names| names.iter().map(column).collect()).transpose()?;
 
-        let mut table = Table { path: path.to_path_buf(), names: Vec::new(), rows: Vec::new() };
+        let mut table = CsvTable { path: path.to_path_buf(), names: Vec::new(), rows: Vec::new() };
         let (mut columns, mut missing) = (names.as_ref().map(Vec::len), Vec::new());
         for row in rows {
             let row = row.map_err(wrong)?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::in_memory::{DIGIT_CLASSES, Table};
+use super::in_memory::{DIGIT_CLASSES, InMemory};
 use crate::data::Image;
 use crate::data::dataset::forward_dataset;
 use crate::data::idx::{self, ElementType, Raw};
@@ -28,14 +28,14 @@ use crate::error::{Error, Result};
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Mnist(Table);
+pub struct Mnist(InMemory);
 
 forward_dataset!([] Mnist, (Image, i64), self => self.0);
 
 /// Fashion-MNIST: 60,000 and 10,000 pictures of clothes in MNIST's format (Xiao, Rasul and
 /// Vollgraf, 2017).
 #[derive(Clone)]
-pub struct FashionMnist(Table);
+pub struct FashionMnist(InMemory);
 
 forward_dataset!([] FashionMnist, (Image, i64), self => self.0);
 
@@ -99,7 +99,7 @@ impl FashionMnist {
 /// Fashion-MNIST's classes.
 const CLOTHES: [&str; 10] = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
-fn read(name: &'static str, dir: &Path, folder: &str, part: &str, classes: &'static [&'static str]) -> Result<Table> {
+fn read(name: &'static str, dir: &Path, folder: &str, part: &str, classes: &'static [&'static str]) -> Result<InMemory> {
     let labels_path = find(name, dir, folder, &format!("{part}-labels"), "idx1-ubyte")?;
     let images_path = find(name, dir, folder, &format!("{part}-images"), "idx3-ubyte")?;
     let labels = read_bytes(&labels_path, 1, "labels")?;
@@ -117,7 +117,7 @@ fn read(name: &'static str, dir: &Path, folder: &str, part: &str, classes: &'sta
         let message = format!("label {} of sample {index} is not in 0..=9", labels.data[index]);
         return Err(Error::format(labels_path, message));
     }
-    Ok(Table { name, shape: [1, height, width], pixels: images.data, labels: labels.data, white: 255, classes })
+    Ok(InMemory { name, shape: [1, height, width], pixels: images.data, labels: labels.data, white: 255, classes })
 }
 
 fn read_bytes(path: &Path, rank: usize, what: &str) -> Result<Raw> {

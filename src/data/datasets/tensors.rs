@@ -118,10 +118,10 @@ impl<D: Dataset, T, F: Fn(D::Sample, &mut Rng) -> Result<T> + Send + Sync> Datas
 pub struct Cached<D: Dataset> {
     dataset: D,
     limit: usize,
-    kept: Mutex<Kept<D::Sample>>,
+    state: Mutex<CacheState<D::Sample>>,
 }
 
-struct Kept<S> {
+struct CacheState<S> {
     samples: HashMap<usize, Arc<S>>,
     bytes: usize,
 }
@@ -132,13 +132,13 @@ const PER_ENTRY: usize = 64;
 impl<D: Dataset> Cached<D> {
     /// Keeps samples of up to `limit` bytes together, as [`Collate::size_in_memory`] counts them.
     pub fn new(dataset: D, limit: usize) -> Cached<D> {
-        Cached { dataset, limit, kept: Mutex::new(Kept { samples: HashMap::new(), bytes: 0 }) }
+        Cached { dataset, limit, state: Mutex::new(CacheState { samples: HashMap::new(), bytes: 0 }) }
     }
 
     /// Returns how many samples are kept, and their bytes.
     pub fn usage(&self) -> (usize, usize) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.samples.len(), kept.bytes)
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.samples.len(), state.bytes)
     }
 }
 
@@ -160,21 +160,21 @@ where
     }
 
     fn get(&self, index: usize, rng: &mut Rng) -> Result<D::Sample> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = lock().samples.get(&index).cloned();
-        if let Some(sample) = kept {
+        let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock().samples.get(&index).cloned();
+        if let Some(sample) = state {
             return Ok(D::Sample::clone(&sample));
         }
         let mut sample = self.dataset.get(index, rng)?;
         let bytes = sample.size_in_memory().saturating_add(PER_ENTRY);
-        let fits = |kept: &Kept<D::Sample>| kept.bytes.saturating_add(bytes) <= self.limit && !kept.samples.contains_key(&index);
+        let fits = |state: &CacheState<D::Sample>| state.bytes.saturating_add(bytes) <= self.limit && !state.samples.contains_key(&index);
         if fits(&lock()) {
             // The copy is made without the lock, so that other threads go on.
             let copy = Arc::new(sample.clone());
-            let mut kept = lock();
-            if fits(&kept) {
-                kept.bytes += bytes;
-                kept.samples.insert(index, copy);
+            let mut state = lock();
+            if fits(&state) {
+                state.bytes += bytes;
+                state.samples.insert(index, copy);
             }
         }
         Ok(sample)

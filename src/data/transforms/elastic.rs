@@ -6,7 +6,7 @@ use super::sample::{Sampled, Source};
 use super::warp::{Look, look_methods};
 use super::{Geometric, Geometry, ResizeFilter};
 use crate::data::annotations::Mask;
-use crate::data::image::{redraw, try_filled};
+use crate::data::image::{resample, try_filled};
 use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -133,7 +133,7 @@ impl Geometry for Elastic {
 
     fn image(&self, image: &mut Image) -> Result<()> {
         self.check(image.size())?;
-        redraw!(image, image.shape(), old => self.draw(old, &self.look.fill.pixel(image.channels())?, self.look.filter)?);
+        resample!(image, image.shape(), old => self.draw(old, &self.look.fill.pixel(image.channels())?, self.look.filter)?);
         Ok(())
     }
 

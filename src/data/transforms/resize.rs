@@ -3,7 +3,7 @@
 use super::scale::Scale;
 use super::{Deterministic, Geometric, Geometry};
 use crate::data::annotations::Mask;
-use crate::data::image::{redraw, try_reserved};
+use crate::data::image::{resample, try_reserved};
 use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
 use crate::tensor::Pair;
@@ -204,7 +204,7 @@ impl ScaleTo {
         // Neither pass makes an image larger than the larger one of both.
         drop(try_reserved::<f32>([channels, height, width])?);
         let scale = Scale { channels, at, from, width: image.width(), to: self.size, interpolation: self.filter };
-        redraw!(image, [channels, height, width], old => scale.apply(old));
+        resample!(image, [channels, height, width], old => scale.apply(old));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use super::sample::{Sampled, Source};
 use super::{Geometry, ResizeFilter};
 use crate::data::Image;
 use crate::data::annotations::Mask;
-use crate::data::image::{Pixel, redraw};
+use crate::data::image::{Pixel, resample};
 use crate::error::{Error, Result};
 
 /// How pixels outside of the image and between its pixels are made.
@@ -106,7 +106,7 @@ impl<P: Planned> Geometry for P {
     fn image(&self, image: &mut Image) -> Result<()> {
         let (plan, size, channels, look) = (self.plan(image.size())?, image.size(), image.channels(), self.look());
         let [height, width] = plan.output_size(size);
-        redraw!(image, [channels, height, width], old => plan.draw(old, size, &look.fill.pixel(channels)?, look.filter)?);
+        resample!(image, [channels, height, width], old => plan.draw(old, size, &look.fill.pixel(channels)?, look.filter)?);
         Ok(())
     }
 

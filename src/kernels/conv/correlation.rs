@@ -8,7 +8,7 @@ use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply_into};
 use crate::kernels::gemm::pack::{Panels, copy_strided, filled_up};
 use crate::kernels::norm::moments::Parts;
-use crate::kernels::runtime::allocator::{Buffer, Elements};
+use crate::kernels::runtime::allocator::{AlignedVec, Elements};
 use crate::kernels::runtime::arrays::{MapEach, sort_by};
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
@@ -180,7 +180,7 @@ impl Source {
             let elements = Elements::Borrowed(&x[images.start * image + first * width * channels..images.end * image]);
             return Padded { elements, pitch, image: padded_image };
         }
-        let mut data = Buffer::uninit(images.len() * rows * columns * channels);
+        let mut data = AlignedVec::uninit(images.len() * rows * columns * channels);
         let before = self.padding[1].min(columns);
         let copied = width.min(columns - before);
         let row = (columns * channels).max(1);

@@ -7,7 +7,7 @@
 use super::ConvGeometry;
 use crate::kernels::gemm::{Layout, gemm, gemm_transposed};
 use crate::kernels::geometry::Window;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::Real;
 use crate::kernels::transpose::transpose;
@@ -100,7 +100,7 @@ fn scatter<T: Real>(part: &[T], channels: usize, first: usize, image: &mut [T]) 
 
 pub(super) fn forward<T: Real>(g: &ConvGeometry, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     let [l, n, k] = sizes(g);
-    let (mut columns, mut patches, mut out) = (Buffer::uninit(k * l), Buffer::uninit(l * k), Buffer::uninit(l * n));
+    let (mut columns, mut patches, mut out) = (AlignedVec::uninit(k * l), AlignedVec::uninit(l * k), AlignedVec::uninit(l * n));
     each_part(g, |image, group| {
         let x = &x[image * g.image_in()..][..g.image_in()];
         unfold(&g.window, &x[(group * g.group_in()).min(x.len())..], g.channels_in, g.group_in(), &mut columns);
@@ -117,7 +117,7 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias:
         Some(bias) => dx.chunks_exact_mut(g.channels_in).for_each(|pixel| pixel.copy_from_slice(bias)),
         None => dx.fill(T::zero()),
     }
-    let (mut part, mut patches, mut columns) = (Buffer::uninit(l * n), Buffer::uninit(l * k), Buffer::uninit(k * l));
+    let (mut part, mut patches, mut columns) = (AlignedVec::uninit(l * n), AlignedVec::uninit(l * k), AlignedVec::uninit(k * l));
     each_part(g, |image, group| {
         gather(&dy[image * g.image_out()..][..g.image_out()], g.channels_out, group * n, &mut part);
         gemm([l, k, n], &part, &w[group * n * k..][..n * k], Layout::Plain, None, &mut patches);
@@ -131,8 +131,8 @@ pub(super) fn input_gradient<T: Real>(g: &ConvGeometry, dy: &[T], w: &[T], bias:
 pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     let [l, n, k] = sizes(g);
     dw.fill(T::zero());
-    let (mut part, mut columns) = (Buffer::uninit(l * n), Buffer::uninit(k * l));
-    let (mut patches, mut product) = (Buffer::uninit(l * k), Buffer::uninit(n * k));
+    let (mut part, mut columns) = (AlignedVec::uninit(l * n), AlignedVec::uninit(k * l));
+    let (mut patches, mut product) = (AlignedVec::uninit(l * k), AlignedVec::uninit(n * k));
     each_part(g, |image, group| {
         let x = &x[image * g.image_in()..][..g.image_in()];
         unfold(&g.window, &x[(group * g.group_in()).min(x.len())..], g.channels_in, g.group_in(), &mut columns);

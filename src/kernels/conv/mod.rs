@@ -30,7 +30,7 @@ use super::gemm::small_m;
 use super::geometry::Window;
 use super::norm::moments::{Moments, Parts};
 use super::norm::{self, Maps};
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::simd::Real;
 use crate::kernels::runtime::arrays::MapEach;
 
@@ -245,15 +245,15 @@ impl From<Pass> for ConvPass {
 
 enum Plan<T> {
     /// The weights, unchanged.
-    Naive(Buffer<T>),
-    Im2col(Buffer<T>),
+    Naive(AlignedVec<T>),
+    Im2col(AlignedVec<T>),
     Direct(Correlation<T>),
     /// Also [`ConvAlgorithm::Direct`].
     Overlap(OverlapAdd<T>),
     Winograd(Winograd<T>),
     Depthwise(Depthwise<T>),
     /// The weights, unchanged: each image is one pixel, and the weights are the rows of a matrix.
-    Dense(Buffer<T>),
+    Dense(AlignedVec<T>),
 }
 
 impl<T: Real> Prepared<T> {
@@ -265,13 +265,13 @@ impl<T: Real> Prepared<T> {
     fn new(algorithm: ConvAlgorithm, g: &ConvGeometry, pass: Pass, kept: bool, w: &[T]) -> Prepared<T> {
         assert_eq!(w.len(), g.weights());
         let plan = match (algorithm.resolve::<T>(g, pass.into(), kept), pass) {
-            (ConvAlgorithm::Naive, _) => Plan::Naive(Buffer::copy_of(w)),
-            (ConvAlgorithm::Im2col, _) => Plan::Im2col(Buffer::copy_of(w)),
+            (ConvAlgorithm::Naive, _) => Plan::Naive(AlignedVec::copy_of(w)),
+            (ConvAlgorithm::Im2col, _) => Plan::Im2col(AlignedVec::copy_of(w)),
             (ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4, _) if const { !T::FAST } => unreachable!("an unsupported algorithm"),
             (ConvAlgorithm::Winograd2, _) => Plan::Winograd(Winograd::new(Tile::Four, g, pass, w)),
             (ConvAlgorithm::Winograd4, _) => Plan::Winograd(Winograd::new(Tile::Six, g, pass, w)),
             (ConvAlgorithm::Depthwise, _) => Plan::Depthwise(Depthwise::new(g, pass, w)),
-            (ConvAlgorithm::Direct, Pass::Forward) if g.is_dense() => Plan::Dense(Buffer::copy_of(w)),
+            (ConvAlgorithm::Direct, Pass::Forward) if g.is_dense() => Plan::Dense(AlignedVec::copy_of(w)),
             (_, Pass::Forward) => Plan::Direct(direct::forward(g, w)),
             (ConvAlgorithm::Direct, Pass::InputGradient) if overlap_add::pays::<T>(g) => Plan::Overlap(OverlapAdd::new(g, w)),
             (_, Pass::InputGradient) => Plan::Direct(direct::input_gradient(g, w)),

@@ -2,7 +2,7 @@
 //! geometries for which the others would build far larger arrays than there are products.
 
 use super::ConvGeometry;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::simd::Real;
 
 /// Calls `visit(input index, weight index, output index)` for every product of the convolution.
@@ -41,7 +41,7 @@ fn products(g: &ConvGeometry, mut visit: impl FnMut(usize, usize, usize)) {
 /// result is rounded once.
 fn sum<T: Real>(g: &ConvGeometry, bias: Option<&[T]>, product: impl Fn(&mut [f64], usize, usize, usize), out: &mut [T]) {
     let wide = |x: &T| x.to_f64().unwrap_or(f64::NAN);
-    let mut sums = Buffer::<f64>::zeroed(out.len());
+    let mut sums = AlignedVec::<f64>::zeroed(out.len());
     if let Some(bias) = bias {
         sums.chunks_exact_mut(bias.len().max(1)).for_each(|pixel| pixel.iter_mut().zip(bias).for_each(|(sum, bias)| *sum = wide(bias)));
     }

@@ -18,7 +18,7 @@ use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply};
 use crate::kernels::gemm::pack::{Panels, filled_up};
 use crate::kernels::geometry::Window;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch, lanes, vectorize};
@@ -150,7 +150,7 @@ impl<T: Real> OverlapAdd<T> {
         let pitch = pitch::<T>(g);
         let count = images.len() * output[1];
         // A pixel reads a whole vector at its part of a window, which may reach past the end.
-        let mut windows = Buffer::uninit(count * pitch + lanes::<T>());
+        let mut windows = AlignedVec::uninit(count * pitch + lanes::<T>());
         for row in rows {
             self.windows(&dy[images.start * g.image_out()..], row, count, &mut windows);
             for (image, windows) in images.clone().zip((0..count).step_by(output[1]).map(|first| &windows[first * pitch..])) {

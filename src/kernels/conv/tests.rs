@@ -254,10 +254,10 @@ fn depthwise_results_larger_than_the_caches_agree_with_the_naive_convolution() {
 }
 
 /// Computes the output and the input's gradient, in buffers aligned like those of tensors.
-fn streamed<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [Buffer<T>; 2] {
+fn streamed<T: Real>(g: &ConvGeometry, algorithm: ConvAlgorithm) -> [AlignedVec<T>; 2] {
     let (inputs, outputs) = (g.batch * g.image_in(), g.batch * g.image_out());
     let [w, x, dy] = [(g.weights(), 1), (inputs, 2), (outputs, 3)].map(|(length, seed)| rounded::<T>(&numbers(length, seed)));
-    let [mut y, mut dx] = [outputs, inputs].map(Buffer::uninit);
+    let [mut y, mut dx] = [outputs, inputs].map(AlignedVec::uninit);
     [&mut y, &mut dx].into_iter().for_each(|values| values.fill(T::nan()));
     forward(algorithm, g, &x, &w, None, &mut y);
     input_gradient(algorithm, g, &dy, &w, None, &mut dx);

@@ -7,7 +7,7 @@ use super::ConvGeometry;
 use super::direct::{pixels_together, source_of_input};
 use crate::kernels::elementwise;
 use crate::kernels::gemm::transposed_a::multiply_transposed;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
@@ -73,12 +73,12 @@ pub(super) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     if parts == 1 {
         return parallel::for_each(blocks.count(), g.work(), |index| {
             let block = blocks.block(index);
-            let mut sums = Buffer::zeroed(block.sums.len());
+            let mut sums = AlignedVec::zeroed(block.sums.len());
             accumulate(0, &block, &mut sums);
             blocks.finish(&block, &sums, &dw);
         });
     }
-    let mut sums = Buffer::zeroed(parts * g.groups * k * n);
+    let mut sums = AlignedVec::zeroed(parts * g.groups * k * n);
     {
         let sums = Disjoint::new(&mut sums);
         parallel::for_each(parts * blocks.count(), g.work(), |task| {

@@ -11,13 +11,13 @@ const GRAIN: usize = 8 * 1024;
 /// the L1 cache.
 const PIECE: usize = 1024;
 
-/// Computes `y = activation(y · gate + residual)` for `y` `[outer, repeats, inner]`, none of them
-/// 0, and a gate `[outer, inner]`; the epilogue has no bias.
+/// Computes `y = activation(y · scale + residual)` for `y` `[outer, repeats, inner]`, none of them
+/// 0, and a scale `[outer, inner]`; the epilogue has no bias.
 ///
 /// Each product and sum is rounded separately, so the result is identical to that of the separate
 /// operations.
-pub fn gate<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], gate: &[T], epilogue: Epilogue<'_, T>) {
-    assert!(y.len() == outer * repeats * inner && gate.len() == outer * inner && epilogue.bias.is_none());
+pub fn apply<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], scale: &[T], epilogue: Epilogue<'_, T>) {
+    assert!(y.len() == outer * repeats * inner && scale.len() == outer * inner && epilogue.bias.is_none());
     assert!(epilogue.residual.is_none_or(|residual| residual.len() == y.len()));
     let piece = (PIECE / inner).max(1);
     let task = piece * (GRAIN / (piece * inner)).max(1);
@@ -29,9 +29,9 @@ pub fn gate<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], gate: &[T
                 for (j, y) in y.chunks_mut(piece * inner).enumerate() {
                     let first = i * task + j * piece;
                     for (row, y) in y.chunks_exact_mut(inner).enumerate() {
-                        let gate = &gate[(first + row) / repeats * inner..][..inner];
-                        for (y, &gate) in y.iter_mut().zip(gate) {
-                            *y *= gate;
+                        let scale = &scale[(first + row) / repeats * inner..][..inner];
+                        for (y, &scale) in y.iter_mut().zip(scale) {
+                            *y *= scale;
                         }
                     }
                     epilogue.finish(first * inner, y);

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::elementwise;
 use super::elementwise::epilogue::Epilogue;
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::parallel::{self, Disjoint};
 use super::runtime::simd::Real;
 use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply};
@@ -67,7 +67,7 @@ pub fn gemm_transposed<T: Real>([k, n, m]: [usize; 3], a: &[T], b: &[T], c: &mut
     let parts = m.div_ceil(PART).max(1);
     // Tasks are (part of the sum, block of the result's rows); the sums of the parts are added in
     // order.
-    let mut partial = Buffer::zeroed(if parts > 1 { (parts - 1) * k * n } else { 0 });
+    let mut partial = AlignedVec::zeroed(if parts > 1 { (parts - 1) * k * n } else { 0 });
     c.fill(T::zero());
     let starts: Vec<usize> = (0..m).map(|m| m * k).collect();
     let columns: Vec<usize> = (0..k).collect();

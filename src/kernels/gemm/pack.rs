@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, lanes};
@@ -11,7 +11,7 @@ use crate::kernels::transpose::transpose_part;
 
 /// A `[K, N]` matrix, packed into [panels](PanelsView) that it owns.
 pub(crate) struct Panels<T> {
-    data: Buffer<T>,
+    data: AlignedVec<T>,
     k: usize,
     n: usize,
 }
@@ -33,7 +33,7 @@ impl<T: Real> Panels<T> {
     /// than its columns is set to zero first.
     pub(crate) fn pack_with(k: usize, n: usize, fill: impl Fn(Range<usize>, &mut [T]) + Sync) -> Panels<T> {
         let nr = panel_width::<T>(n);
-        let mut data = Buffer::uninit(filled_up::<T>(n) * k);
+        let mut data = AlignedVec::uninit(filled_up::<T>(n) * k);
         parallel::chunks_mut(&mut data, nr * k.max(1), 4 * n * k, |panel, out| {
             let columns = panel * nr..n.min((panel + 1) * nr);
             if columns.len() * k < out.len() {

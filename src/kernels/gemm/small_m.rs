@@ -15,7 +15,7 @@
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::elementwise::epilogue::Epilogue;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, array, dispatch_light, prefetch};
 
@@ -38,7 +38,7 @@ pub(crate) fn product<T: Real>([m, n, k]: [usize; 3], x: &[T], w: &[T], epilogue
     parallel::for_each(n.div_ceil(BLOCK), work, |task| {
         let first = task * BLOCK;
         let columns = BLOCK.min(n - first);
-        let mut sums = Buffer::zeroed(m * columns);
+        let mut sums = AlignedVec::zeroed(m * columns);
         dispatch_light::<T, _>(Sums { rows: m, columns, k, x, w: &w[first * k..][..columns * k], sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             let at = row * n + first;
@@ -63,7 +63,7 @@ pub(crate) fn product_plain<T: Real>([m, k, n]: [usize; 3], x: &[T], w: &[T], y:
     parallel::for_each(k.div_ceil(WIDE), work, |task| {
         let first = task * WIDE;
         let columns = WIDE.min(k - first);
-        let mut sums = Buffer::zeroed(m * columns);
+        let mut sums = AlignedVec::zeroed(m * columns);
         dispatch_light::<T, _>(RowDots { rows: m, n, x, w, first, columns, pitch: k, sums: &mut sums });
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             // SAFETY: tasks own distinct columns of the result, and a task borrows one part of it

@@ -5,7 +5,7 @@
 //! is subtracted, so that a large mean costs no digits of a small deviation.
 
 use crate::kernels::reduce::{fold, fold_pairs};
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, vectorize};
 
@@ -96,9 +96,9 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
     }
     // Long sums are computed in parts, which are combined in order.
     let rows = (8 * GRAIN / length).max(1);
-    let mut partial = Buffer::<T>::zeroed(mean.len().div_ceil(rows) * 2 * length);
+    let mut partial = AlignedVec::<T>::zeroed(mean.len().div_ceil(rows) * 2 * length);
     parallel::chunks_mut(&mut partial, 2 * length, 2 * x.len(), |task, partial| {
-        let mut block = Buffer::<T>::uninit(2 * length);
+        let mut block = AlignedVec::<T>::uninit(2 * length);
         let last = mean.len().min((task + 1) * rows);
         for first in (task * rows..last).step_by(BLOCK) {
             block.fill(T::zero());

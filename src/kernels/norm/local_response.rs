@@ -4,7 +4,7 @@
 //! `y = x · s^-β` with `s[c] = k + α/size · Σ x²` over the channels `c - size/2 ..= c + (size -
 //! 1)/2` that exist.
 
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, vectorize};
 
@@ -71,7 +71,7 @@ impl Response {
         let pixels = (GRAIN / channels).max(1);
         parallel::chunks_mut(y, pixels * channels, x.len().saturating_mul(8 + self.size.min(channels)), |task, y| {
             let x = &x[task * pixels * channels..][..y.len()];
-            let mut scratch = Buffer::uninit(2 * channels);
+            let mut scratch = AlignedVec::uninit(2 * channels);
             let (squares, scales) = scratch.split_at_mut(channels);
             vectorize::<T, _>(|| {
                 for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -95,7 +95,7 @@ impl Response {
         parallel::chunks_mut(dx, pixels * channels, x.len().saturating_mul(16 + 2 * self.size.min(channels)), |task, dx| {
             let range = task * pixels * channels..task * pixels * channels + dx.len();
             let (grad, x) = (&grad[range.clone()], &x[range]);
-            let mut scratch = Buffer::uninit(3 * channels);
+            let mut scratch = AlignedVec::uninit(3 * channels);
             let (first, rest) = scratch.split_at_mut(channels);
             let (second, third) = rest.split_at_mut(channels);
             vectorize::<T, _>(|| {

@@ -27,7 +27,7 @@ pub use sums::{ActivationSource, Pairs, gradient_sums, gradient_sums_in_place, t
 
 use pulp::{Simd, WithSimd};
 
-use super::runtime::allocator::Buffer;
+use super::runtime::allocator::AlignedVec;
 use super::runtime::simd::{Real, dispatch_light};
 
 /// The number of elements that one task handles.
@@ -88,9 +88,9 @@ impl Maps {
     }
 
     /// Returns the values of an image, one for each channel, repeated along the lanes.
-    fn repeated<T: Real>(self, image: usize, values: &[f64]) -> Buffer<T> {
+    fn repeated<T: Real>(self, image: usize, values: &[f64]) -> AlignedVec<T> {
         let values = &values[image * self.channels..][..self.channels];
-        let mut lanes = Buffer::uninit(self.lanes());
+        let mut lanes = AlignedVec::uninit(self.lanes());
         for row in lanes.chunks_exact_mut(self.channels) {
             row.iter_mut().zip(values).for_each(|(lane, &value)| *lane = T::of(value));
         }

@@ -8,7 +8,7 @@
 
 use pulp::Simd;
 
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
 
@@ -69,7 +69,7 @@ impl Parts {
     /// Returns the moments of the map that `compute` writes; `compute` stores the sums of every
     /// part in the accumulator passed to it.
     pub(crate) fn moments<T: Real>(&self, compute: impl FnOnce(MomentAccumulator<'_, T>)) -> Moments {
-        let mut sums = Buffer::<T>::uninit(self.rows.len() * 3 * self.width);
+        let mut sums = AlignedVec::<T>::uninit(self.rows.len() * 3 * self.width);
         compute(MomentAccumulator { sums: &Disjoint::new(&mut sums), start: 0, width: self.width });
         join(self.places.len(), &self.rows, |part, channel| {
             let at = part * 3 * self.width + self.places[channel];

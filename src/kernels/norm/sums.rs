@@ -8,7 +8,7 @@ use super::moments::{Moments, join};
 use super::passes::{add, normalise};
 use super::{Chunk, LONGEST, LanePass, Maps, run_lanes};
 use crate::kernels::elementwise::epilogue::Activation;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::Real;
@@ -78,12 +78,12 @@ fn fold_lanes(lanes: &[f64], sums: &mut [f64]) {
 
 /// Computes two sums for each chunk and channel, `[images · chunks][2][channels]`: `add` sums a
 /// chunk lane by lane.
-fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<'_, T>) + Sync) -> Buffer<f64> {
+fn partial_sums<T: Real>(maps: Maps, work: usize, add: impl Fn(&Chunk, LaneSums<'_, T>) + Sync) -> AlignedVec<f64> {
     let tasks = maps.images * maps.chunks();
-    let mut partial = Buffer::uninit(tasks * 2 * maps.channels);
+    let mut partial = AlignedVec::uninit(tasks * 2 * maps.channels);
     parallel::chunks_mut(&mut partial, 2 * maps.channels, work, |task, sums| {
         let (chunk, lanes) = (maps.chunk(task), maps.lanes());
-        let (mut block, mut total) = (Buffer::<T>::zeroed(2 * lanes), Buffer::<f64>::zeroed(2 * lanes));
+        let (mut block, mut total) = (AlignedVec::<T>::zeroed(2 * lanes), AlignedVec::<f64>::zeroed(2 * lanes));
         add(&chunk, LaneSums { block: halves(&mut block), total: halves(&mut total) });
         let [first, second] = halves(&mut total);
         let (sums, more) = sums.split_at_mut(maps.channels);
@@ -128,7 +128,7 @@ pub fn take_moments<T: Real>(maps: Maps, x: &[T]) -> Moments {
     }
     let partial = partial_sums(maps, 2 * x.len(), |chunk, sums| {
         let x = &x[chunk.start..][..chunk.length];
-        let mut center = Buffer::uninit(maps.lanes());
+        let mut center = AlignedVec::uninit(maps.lanes());
         center.chunks_exact_mut(channels).for_each(|lanes| lanes.copy_from_slice(&x[..channels]));
         run_lanes(maps.lanes(), chunk.length, &mut Deviations { x, center: &center, sums });
     });

@@ -25,8 +25,6 @@ plain! {
     Hardsigmoid, |x| x.hardsigmoid();
     /// [`Tensor::hardswish`](crate::Tensor::hardswish) as a layer.
     Hardswish, |x| x.hardswish();
-    /// [`Tensor::softplus`](crate::Tensor::softplus) as a layer.
-    Softplus, |x| x.softplus();
     /// [`Tensor::gelu`](crate::Tensor::gelu) as a layer.
     GELU, |x| x.gelu();
     /// [`Tensor::mish`](crate::Tensor::mish) as a layer (Misra, 2019).
@@ -49,6 +47,53 @@ pub(crate) fn activation_of(layer: &dyn Module) -> Option<Activation> {
         (TypeId::of::<Hardswish>(), Activation::Hardswish),
     ];
     known.into_iter().find(|(id, _)| *id == layer).map(|(_, activation)| activation)
+}
+
+/// [`Tensor::softplus_with`](crate::Tensor::softplus_with) as a layer.
+///
+/// ```
+/// use convnet::{Tensor, prelude::*};
+///
+/// let x = Tensor::from_vec(vec![0.0f32, 30.0], [2])?;
+/// assert_eq!(Softplus.forward(&x)?.to_vec::<f32>()?, [0.6931472, 30.0]);
+/// assert_eq!(Softplus.beta(2.0).forward(&x)?.to_vec::<f32>()?, [0.3465736, 30.0]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Softplus {
+    beta: f64,
+    threshold: f64,
+    path: LayerPath,
+}
+
+/// A new [`struct@Softplus`] with PyTorch's defaults, β = 1 and a threshold of 20.
+// Each use of the constant is a new layer with its own path, as intended.
+#[allow(non_upper_case_globals, clippy::declare_interior_mutable_const)]
+pub const Softplus: Softplus = Softplus { beta: 1.0, threshold: 20.0, path: LayerPath::new() };
+
+impl Softplus {
+    /// Sets β: the larger, the closer the result is to ReLU.
+    pub fn beta(mut self, beta: f64) -> Softplus {
+        self.beta = beta;
+        self
+    }
+
+    /// Sets the value of `β · x` above which the result is `x` itself.
+    pub fn threshold(mut self, threshold: f64) -> Softplus {
+        self.threshold = threshold;
+        self
+    }
+
+    /// Returns whether the layer is [`Tensor::softplus`](crate::Tensor::softplus), one operation.
+    fn has_defaults(&self) -> bool {
+        (self.beta, self.threshold) == (1.0, 20.0)
+    }
+}
+
+impl Default for Softplus {
+    fn default() -> Softplus {
+        Softplus
+    }
 }
 
 /// [`Tensor::leaky_relu`](crate::Tensor::leaky_relu) as a layer.
@@ -198,6 +243,9 @@ impl Maxout {
 }
 
 stateless! {
+    Softplus { beta, threshold },
+        |layer| if layer.has_defaults() { "Softplus".to_string() } else { format!("Softplus β {}, threshold {}", layer.beta, layer.threshold) },
+        |x| if layer.has_defaults() { x.softplus() } else { x.softplus_with(layer.beta, layer.threshold) };
     LeakyReLU { slope }, |layer| format!("LeakyReLU {}", layer.slope), |x| x.leaky_relu(layer.slope);
     ELU { alpha }, |layer| format!("ELU {}", layer.alpha), |x| x.elu(layer.alpha);
     CELU { alpha }, |layer| format!("CELU {}", layer.alpha), |x| x.celu(layer.alpha);

@@ -85,7 +85,7 @@ pub struct Conv2d {
     options: Conv2dOptions,
     padding: Padding,
     seed: u64,
-    kept: PreparedCache,
+    prepared: PreparedCache,
     path: LayerPath,
 }
 
@@ -102,7 +102,7 @@ impl Conv2d {
             options: Conv2dOptions::default(),
             padding: Padding::default(),
             seed,
-            kept: PreparedCache::default(),
+            prepared: PreparedCache::default(),
             path: LayerPath::new(),
         }
     }
@@ -206,7 +206,7 @@ impl Conv2d {
         let frozen = frozen && norm.as_ref().is_none_or(Running::is_frozen);
         let wanted = |tensor: &Tensor| tensor.requires_grad();
         if is_grad_enabled() && (!frozen || wanted(x) || shortcut.is_some_and(wanted)) {
-            self.kept.clear();
+            self.prepared.clear();
             return None;
         }
         Some(norm)
@@ -225,7 +225,7 @@ impl Conv2d {
         let [weight, bias, mean, var] = norm.as_ref().map_or([0; 4], Running::versions);
         let versions = [self.weight.version(), version(self.bias.as_ref()), weight, bias, mean, var];
         let source = Source { options, versions, eps: norm.as_ref().map_or(0.0, Running::eps) };
-        let prepared = self.kept.get(&Key::new([n, c, h, w], x.dtype(), source), || {
+        let prepared = self.prepared.get(&Key::new([n, c, h, w], x.dtype(), source), || {
             check("conv2d", &self.weight, x, self.channels, self.options.groups, 4)?;
             let values = norm.as_ref().map(|norm| norm.values(x.dtype())).transpose()?;
             if let Some(None) = values {
@@ -255,7 +255,7 @@ impl Conv2d {
         if !norm.takes_statistics() || x.ndim() == 3 {
             return Ok((self.forward(x)?, None));
         }
-        self.kept.clear();
+        self.prepared.clear();
         let mut moments = None;
         let y = self.path.scope(self, x, || {
             let y;
@@ -324,7 +324,7 @@ impl Module for Conv2d {
         })
     }
 
-    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, padding, seed, kept));
+    visit_fields!(layer path, weight, bias, skip(channels, kernel, options, padding, seed, prepared));
 }
 
 /// One-dimensional convolution (cross-correlation) with a weight `[out, in / groups, k]`.

@@ -100,23 +100,23 @@ impl LayerPath {
     /// Those of `body`, inside an [`Error::Layer`] unless they are one already.
     pub fn scope<L: Layer + ?Sized>(&self, layer: &L, x: &Tensor, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         // This is compiled for each layer, what is rare only once.
-        let observed = if hooks::is_on() || is_observed() { Some(self.enter()) } else { None };
+        let observed = if hooks::is_on() || is_observed() { Some(self.begin()) } else { None };
         let result = body();
         if observed.is_none() && result.is_ok() {
             return result;
         }
-        self.leave(observed, &|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result)
+        self.end(observed, &|| layer.describe(), &|x, y| layer.multiply_adds(x, y), x, result)
     }
 
     /// Reports the start of a call.
     #[cold]
-    fn enter(&self) -> Box<Observed> {
+    fn begin(&self) -> Box<Observed> {
         Box::new(Observed::begin(self.get()))
     }
 
     /// Reports the end of a call and its result.
     #[cold]
-    fn leave(
+    fn end(
         &self,
         observed: Option<Box<Observed>>,
         describe: &dyn Fn() -> String,
@@ -237,32 +237,34 @@ pub fn block<M: Module + ?Sized>(module: &M, body: impl FnOnce() -> Result<Tenso
 
 /// Runs a block whose parent knows its path, for blocks without layers inside.
 pub(crate) fn block_at<M: Module + ?Sized>(path: Option<&LayerPath>, module: &M, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-    let place = if is_observed() || hooks::is_on() { enter(path, module.as_module()) } else { None };
+    let block = if is_observed() || hooks::is_on() { begin_block(path, module.as_module()) } else { None };
     let result = body();
-    if place.is_none() && result.is_ok() {
+    if block.is_none() && result.is_ok() {
         return result;
     }
-    leave(module.as_module(), place, result)
+    end_block(module.as_module(), block, result)
 }
 
 /// A block whose path is known, while it runs observed.
-struct Place {
+struct ObservedBlock {
     path: Arc<str>,
     observed: Observed,
 }
 
 /// Reports the start of a block.
 #[cold]
-fn enter(path: Option<&LayerPath>, module: &dyn Module) -> Option<Place> {
+fn begin_block(path: Option<&LayerPath>, module: &dyn Module) -> Option<ObservedBlock> {
     let path: Arc<str> = Visitor::find_path(module).map(Arc::from).or_else(|| path?.get())?;
-    Some(Place { observed: Observed::begin(Some(Arc::clone(&path))), path })
+    Some(ObservedBlock { observed: Observed::begin(Some(Arc::clone(&path))), path })
 }
 
 /// Reports the end of a block, and adds its path to an error.
 #[cold]
-fn leave(module: &dyn Module, place: Option<Place>, result: Result<Tensor>) -> Result<Tensor> {
-    let result = match place {
-        Some(Place { path, observed }) => observed.end(result, |trace, y| drop(trace.blocks.insert(path.to_string(), y.shape().to_vec()))),
+fn end_block(module: &dyn Module, block: Option<ObservedBlock>, result: Result<Tensor>) -> Result<Tensor> {
+    let result = match block {
+        Some(ObservedBlock { path, observed }) => {
+            observed.end(result, |trace, y| drop(trace.blocks.insert(path.to_string(), y.shape().to_vec())))
+        }
         None => result,
     };
     result.map_err(|error| locate_block(module, error))
@@ -279,7 +281,7 @@ fn locate_block(module: &dyn Module, error: Error) -> Error {
     }
 }
 
-/// Whether the layers are being traced or [watched](watch) one by one. Then each layer runs by
+/// Returns whether the layers are being traced or [watched](watch) one by one. Then each layer runs by
 /// itself, without fusion, and no result is cached, since a trace runs on the [meta
 /// device](crate::tensor::meta), without values.
 #[inline]
@@ -287,7 +289,7 @@ pub(crate) fn is_tracing() -> bool {
     TRACING.get() || watch::splits()
 }
 
-/// Whether blocks are being traced or watched, so that each has to report its output.
+/// Returns whether blocks are being traced or watched, so that each has to report its output.
 #[inline]
 pub(crate) fn is_observed() -> bool {
     TRACING.get() || watch::is_on()
@@ -311,9 +313,9 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Removes the prefix `place` from all paths below it; other paths stay.
-    pub(crate) fn make_relative(&mut self, place: &str) {
-        let relative = |path: String| match path.strip_prefix(place) {
+    /// Removes the prefix `prefix` from all paths below it; other paths stay.
+    pub(crate) fn make_relative(&mut self, prefix: &str) {
+        let relative = |path: String| match path.strip_prefix(prefix) {
             Some("") => String::new(),
             Some(rest) => rest.strip_prefix('.').map(str::to_string).unwrap_or(path),
             None => path,

@@ -81,17 +81,21 @@ impl<'m> PartsMut<'m> {
     /// # Errors
     /// [`Error::Argument`] when the field or element accepts only modules of another type.
     pub(crate) fn replace<M: Module + ?Sized>(module: &mut M, path: &str, new: Box<dyn Module>) -> Result<Option<Box<dyn Module>>> {
-        PartsMut::search(module, path, &mut Some(new))
+        PartsMut::find_and_replace(module, path, &mut Some(new))
     }
 
-    fn search<M: Module + ?Sized>(module: &mut M, path: &str, new: &mut Option<Box<dyn Module>>) -> Result<Option<Box<dyn Module>>> {
+    fn find_and_replace<M: Module + ?Sized>(
+        module: &mut M,
+        path: &str,
+        new: &mut Option<Box<dyn Module>>,
+    ) -> Result<Option<Box<dyn Module>>> {
         let mut parts = PartsMut { prefix: String::new(), found: vec![] };
         module.parts_mut(&mut parts);
         for (name, slot) in parts.found {
             let old = match below(path, &name) {
                 None => None,
                 Some("") => new.take().map(|new| slot.put(path, new)).transpose()?,
-                Some(rest) => PartsMut::search(slot, rest, new)?,
+                Some(rest) => PartsMut::find_and_replace(slot, rest, new)?,
             };
             if old.is_some() {
                 return Ok(old);

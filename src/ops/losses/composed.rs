@@ -90,18 +90,18 @@ impl Tensor {
     }
 
     /// Computes the Kullback-Leibler divergence of log-probabilities from target probabilities,
-    /// `t · (ln t - x)`, 0 where `t` is 0.
+    /// `t · (ln t - x)`, 0 where `t` is 0, and averages over all elements.
     ///
     /// # Shape
     /// The target has the input's shape. Over a batch `[N, …]` the mathematical value is the sum
     /// divided by `N`, which [`KlDivOptions::batch_mean`] of [`kl_div_with`](Tensor::kl_div_with)
-    /// gives; [`Reduction::Mean`] divides by the number of elements.
+    /// gives.
     ///
     /// # Errors
     /// [`Error::Shape`] for a target of another shape, [`Error::DType`] unless the input is
     /// floating point.
-    pub fn kl_div(&self, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
-        self.kl_div_with(target, &KlDivOptions::new().reduction(reduction))
+    pub fn kl_div(&self, target: &Tensor) -> Result<Tensor> {
+        self.kl_div_with(target, &KlDivOptions::new())
     }
 
     /// Computes [`kl_div`](Tensor::kl_div) with options.

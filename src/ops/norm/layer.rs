@@ -3,7 +3,7 @@
 use super::{check_parameters, exceeds_f32, widened};
 use crate::error::{Error, Result};
 use crate::kernels::norm::layer;
-use crate::kernels::runtime::allocator::{Buffer, catching};
+use crate::kernels::runtime::allocator::{AlignedVec, catching};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::profiling::hooks::operation;
 use crate::profiling::record::Details;
@@ -40,7 +40,7 @@ impl Tensor {
         let none = Tensor::scalar(0u8);
         let (normalized, inputs) = (normalized_shape.to_vec(), [self, weight.unwrap_or(&none), bias.unwrap_or(&none)]);
         with_float!(self.dtype(), "layer_norm", T => {
-            let new = || Buffer::<T>::try_uninit(rows);
+            let new = || AlignedVec::<T>::try_uninit(rows);
             let [mut mean, mut rest, mut rstd] = [new()?, new()?, new()?];
             let y = Tensor::build(&shape, MemoryFormat::RowMajor, |y: &mut [T]| {
                 let [w, b] = [&w, &b].map_each(|parameter| parameter.as_ref().map(Tensor::data));
@@ -59,7 +59,7 @@ impl Tensor {
                 if !wanted[1] && !wanted[2] {
                     return Ok([of_x, None, None]);
                 }
-                let mut sums = Buffer::<T>::try_uninit(2 * length)?;
+                let mut sums = AlignedVec::<T>::try_uninit(2 * length)?;
                 let (dw, db) = sums.split_at_mut(length);
                 catching(|| layer::parameters_backward(length, grad.data(), x.data(), [&mean, &rest, &rstd], [&mut *dw, &mut *db]))?;
                 let sum = |wanted: bool, sum: &[T]| {

@@ -11,7 +11,7 @@ mod unpool;
 pub use sequences::Pool1dOptions;
 
 use super::batch::batched;
-use super::conv::reach;
+use super::conv::input_extent;
 use super::options::option_setters;
 use crate::error::{Error, Result};
 use crate::kernels::geometry::Window;
@@ -164,7 +164,7 @@ impl Tensor {
         observed.details(|| options.details(kernel));
         let window = sliding("max_pool2d", self, kernel, options)?;
         let shape = pooled_shape("max_pool2d", self, window.output)?;
-        self.max_pool("max_pool2d", shape, positions, || Pooling::sliding(&window, Divisor::Taps), &|| reach(&window))
+        self.max_pool("max_pool2d", shape, positions, || Pooling::sliding(&window, Divisor::Taps), &|| input_extent(&window))
     }
 
     /// Returns the largest element of each of `h × w` windows that divide the map evenly; `h` and
@@ -289,7 +289,7 @@ impl Tensor {
         };
         let pooling = || Pooling::sliding(&window, divisor);
         let whole_map = whole_map.then_some(options.divisor_override.unwrap_or(kernel[0] * kernel[1]));
-        self.average_pool("avg_pool2d", shape, whole_map, pooling, &|| reach(&window))
+        self.average_pool("avg_pool2d", shape, whole_map, pooling, &|| input_extent(&window))
     }
 
     /// Returns the average of each of `h × w` windows that divide the map evenly; `[1, 1]` is

@@ -118,7 +118,7 @@ impl ResampleOptions {
     }
 
     /// Returns the pixels that are read; pixels of weight 0 are not.
-    fn reach(&self, input: [usize; 2], size: [usize; 2]) -> InputExtent {
+    fn input_extent(&self, input: [usize; 2], size: [usize; 2]) -> InputExtent {
         fn bounds<const N: usize>(taps: &[Taps<f64, N>]) -> Vec<[isize; 2]> {
             let used = |taps: &Taps<f64, N>| {
                 let read = taps.at.into_iter().zip(taps.weight).filter(|&(_, weight)| weight != 0.0).map(|(at, _)| at as isize);
@@ -287,7 +287,7 @@ impl Tensor {
                 Tensor::build(&shape, MemoryFormat::ChannelsLast, |y: &mut [T]| bicubic(dims, &rows, &columns, x.data(), y))?
             }),
         };
-        let extents = |_: &[usize]| [Some(options.reach([height, width], size))];
+        let extents = |_: &[usize]| [Some(options.input_extent([height, width], size))];
         Ok(y.record_window("interpolate", [self], extents, move |grad, _wanted| {
             let grad = grad.to_format(MemoryFormat::ChannelsLast)?;
             Ok([Some(with_float!(grad.dtype(), "interpolate", T => {

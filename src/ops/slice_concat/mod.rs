@@ -1,7 +1,6 @@
 //! Operations that cut, join, pad and mirror: copies of contiguous runs of memory, in either memory
 //! format.
 
-use super::rearrange::PartSizes;
 use crate::error::{Error, Result};
 use crate::kernels::copy::{self, StridedBox};
 use crate::kernels::runtime::allocator;
@@ -47,6 +46,39 @@ fn room_for(op: &'static str, count: usize) -> Result<Vec<Tensor>> {
 /// `ndim` dimensions.
 fn along_map(axis: usize, ndim: usize, shift: isize) -> [isize; 2] {
     [2, 1].map_each(|from_end| if axis > 1 && axis + from_end == ndim { shift } else { 0 })
+}
+
+/// The sizes of the parts that a dimension is cut into, for [`Tensor::split`].
+#[derive(Clone, Debug)]
+pub enum SplitSizes {
+    /// All of one size; the last may be smaller.
+    Equal(usize),
+    /// The size of each.
+    Each(Vec<usize>),
+}
+
+impl From<usize> for SplitSizes {
+    fn from(size: usize) -> SplitSizes {
+        SplitSizes::Equal(size)
+    }
+}
+
+impl From<&[usize]> for SplitSizes {
+    fn from(sizes: &[usize]) -> SplitSizes {
+        SplitSizes::Each(sizes.to_vec())
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for SplitSizes {
+    fn from(sizes: [usize; N]) -> SplitSizes {
+        SplitSizes::Each(sizes.to_vec())
+    }
+}
+
+impl From<Vec<usize>> for SplitSizes {
+    fn from(sizes: Vec<usize>) -> SplitSizes {
+        SplitSizes::Each(sizes)
+    }
 }
 
 impl Tensor {
@@ -123,11 +155,11 @@ impl Tensor {
     /// assert!(parts[0].shape() == [2, 2] && parts[1].shape() == [5, 2]);
     /// # Ok::<(), convnet::Error>(())
     /// ```
-    pub fn split(&self, sizes: impl Into<PartSizes>, dim: impl Dim) -> Result<Vec<Tensor>> {
+    pub fn split(&self, sizes: impl Into<SplitSizes>, dim: impl Dim) -> Result<Vec<Tensor>> {
         let axis = resolve_size("split", dim, self.shape())?;
         match sizes.into() {
-            PartSizes::Equal(size) => self.split_equally(size, axis),
-            PartSizes::Each(sizes) => self.split_by(&sizes, axis),
+            SplitSizes::Equal(size) => self.split_equally(size, axis),
+            SplitSizes::Each(sizes) => self.split_by(&sizes, axis),
         }
     }
 

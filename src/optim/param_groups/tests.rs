@@ -44,7 +44,7 @@ fn update_is_in_place_unless_value_is_shared() {
     let (held, snapshot) = (parameter.tensor(), optimizer.state());
     optimizer.step(&gradients(&parameter, Tensor::ones([4]))).unwrap();
     assert_ne!(place(&parameter), before);
-    approx::assert_abs_diff_eq!(held, Tensor::full_like(&held, 0.05), epsilon = 1e-6);
+    crate::assert_close!(held, Tensor::full_like(&held, 0.05), epsilon = 1e-6);
     assert_eq!(snapshot.get("sgd.param.0.momentum_buffer").unwrap().to_vec::<f32>().unwrap(), [0.9; 4]);
 }
 

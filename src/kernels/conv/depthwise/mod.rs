@@ -30,7 +30,7 @@ use crate::kernels::conv::depthwise::window_map::{Phase, WindowMap};
 use crate::kernels::conv::{ConvGeometry, Pass};
 use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::norm::moments::Parts;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, dispatch};
@@ -69,14 +69,14 @@ impl Pass {
 /// A pass with its weights arranged by vectors: see [`WindowMap::weights`].
 pub(crate) struct Depthwise<T> {
     map: WindowMap,
-    weights: Buffer<T>,
+    weights: AlignedVec<T>,
     work: usize,
 }
 
 impl<T: Real> Depthwise<T> {
     pub(crate) fn new(g: &ConvGeometry, pass: Pass, w: &[T]) -> Depthwise<T> {
         let map = WindowMap::new::<T>(g, pass);
-        let mut weights = Buffer::zeroed(map.starts.len() * map.weights());
+        let mut weights = AlignedVec::zeroed(map.starts.len() * map.weights());
         map.for_weights(|place, at| weights[place] = w[at]);
         Depthwise { map, weights, work: work(g) }
     }

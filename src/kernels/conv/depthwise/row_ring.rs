@@ -2,14 +2,14 @@
 
 use super::tile::TILE;
 use super::window_map::WindowMap;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::simd::{Real, array};
 
 /// The last few source rows, padded, in the layout that one vector of target channels reads:
 /// `[row][column][plane][lane]`, where each lane of plane `j` contains channel `j` of the lane's
 /// group. A row is spread out once, and read by as many target rows as the kernel has rows.
 pub(crate) struct Ring<T> {
-    data: Buffer<T>,
+    data: AlignedVec<T>,
     /// (Image, row) of the source in each slot.
     held: Vec<Option<(usize, usize)>>,
     /// The source column of column 0.
@@ -24,7 +24,7 @@ impl<T: Real> Ring<T> {
     pub(crate) fn new(map: &WindowMap) -> Ring<T> {
         let range = map.columns.source_range(TILE);
         let (width, pitch, places) = (range.clone().count(), map.group[0] * map.lanes, map.rows.span());
-        let data = Buffer::zeroed(places * width * pitch);
+        let data = AlignedVec::zeroed(places * width * pitch);
         Ring { data, held: vec![None; places], from: range.start, width, pitch, channels: vec![] }
     }
 

@@ -10,7 +10,7 @@ use super::window_map::WindowMap;
 use super::work;
 use crate::kernels::conv::{ConvGeometry, Pass};
 use crate::kernels::elementwise;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch};
 
@@ -40,7 +40,7 @@ pub(crate) fn weight_gradient<T: Real>(g: &ConvGeometry, x: &[T], dy: &[T], dw: 
     let block = (SUMS / map.weights()).clamp(1, vectors);
     let block = vectors.div_ceil(vectors.div_ceil(block));
     let (parts, blocks) = (rows.div_ceil(part), vectors.div_ceil(block));
-    let mut sums = Buffer::uninit(parts * all);
+    let mut sums = AlignedVec::uninit(parts * all);
     {
         let sums = Disjoint::new(&mut sums);
         parallel::for_each(parts * blocks, work(g), |task| {

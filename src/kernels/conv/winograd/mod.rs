@@ -23,14 +23,14 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use space_to_depth::{Places, SIDES, SpaceToDepth, TAPS};
 use tiles::{Grid, Transformed, gather, scatter};
-use transforms::{Scheme, both_axes};
+use transforms::{TransformSet, both_axes};
 pub(super) use weight::weight_gradient;
 
 use super::{ConvGeometry, ConvPass, Pass};
 use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::gemm::microkernel::{Ascending, Rows, multiply};
 use crate::kernels::gemm::pack::{PanelsView, filled_up, panel_width};
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, dispatch_light};
@@ -40,8 +40,12 @@ use crate::kernels::runtime::simd::{Real, dispatch_light};
 const GROUP: usize = 768 << 10;
 /// The same limit for a group that all threads share, which L3 holds.
 const SHARED_GROUP: usize = 12 << 20;
+/// The number of tiles of a group is a multiple of this, the width of the products' register tile.
+const TILE_COLUMNS: usize = 12;
 /// Minimum number of tiles of a group: fewer tiles reuse the weights too little.
-const FEWEST: usize = 24;
+const FEWEST: usize = 2 * TILE_COLUMNS;
+/// Maximum number of tiles of a group that one thread computes: more leave too few groups.
+const MOST: usize = 8 * TILE_COLUMNS;
 /// Number of bytes of weights that fit into the L2 of every core, so that small groups waste
 /// nothing.
 const FEW_WEIGHTS: usize = 768 << 10;
@@ -63,29 +67,25 @@ impl Tile {
     }
 }
 
-/// Evaluates an expression with the scheme, as a type, for an input tile and the number of a
-/// kernel's taps along an axis.
-macro_rules! with_scheme {
+/// Evaluates an expression with the transforms, as a type, for an input tile and the number of a
+/// kernel's taps along an axis. A macro, because the expression is compiled for each type.
+macro_rules! with_transforms {
     ($tile:expr, $taps:expr, $C:ident => $body:expr) => {{
-        use $crate::kernels::conv::winograd::{
-            Tile,
-            transforms::{F, FourPoints, SixPoints},
-        };
-        macro_rules! with {
-            ($F:ty) => {{
-                type $C = $F;
-                $body
-            }};
-        }
+        use $crate::kernels::conv::winograd::Tile;
+        use $crate::kernels::conv::winograd::transforms::{F, FourPoints, SixPoints};
         match ($tile, $taps) {
-            (Tile::Four, _) => with!(F<FourPoints, 2, 3>),
-            (Tile::Six, 4) => with!(F<SixPoints, 3, 4>),
-            (Tile::Six, 5) => with!(F<SixPoints, 2, 5>),
-            (Tile::Six, _) => with!(F<SixPoints, 4, 3>),
+            (Tile::Four, _) => with_transforms!(@as $C = F<FourPoints, 2, 3>, $body),
+            (Tile::Six, 4) => with_transforms!(@as $C = F<SixPoints, 3, 4>, $body),
+            (Tile::Six, 5) => with_transforms!(@as $C = F<SixPoints, 2, 5>, $body),
+            (Tile::Six, _) => with_transforms!(@as $C = F<SixPoints, 4, 3>, $body),
         }
     }};
+    (@as $C:ident = $type:ty, $body:expr) => {{
+        type $C = $type;
+        $body
+    }};
 }
-use with_scheme;
+use with_transforms;
 
 /// Returns why a pass is not supported; `None` if it is. Supported are, after space to depth,
 /// kernels of 3×3 taps and, with tiles of six, up to 5×5; without dilation or groups; for element
@@ -143,7 +143,7 @@ pub(super) struct Winograd<T> {
     source: Grid,
     target: Grid,
     /// `[N · N]` positions, each of which is a matrix in panels.
-    weights: Buffer<T>,
+    weights: AlignedVec<T>,
     /// Elements from one position of the weights to the next.
     position: usize,
 }
@@ -163,17 +163,17 @@ impl<T: Real> Winograd<T> {
         let channels = [from.1, to.1];
         // Not a multiple of a large power of two, because packing writes to all positions in turn.
         let position = filled_up::<T>(channels[1]) * channels[0] + 64;
-        let weights = with_scheme!(tile, view.taps, C => transform_weights::<T, C>(&view, pass, channels, w, position));
+        let weights = with_transforms!(tile, view.taps, C => transform_weights::<T, C>(&view, pass, channels, w, position));
         Winograd { tile, view, source, target, weights, position }
     }
 
     pub(super) fn run(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
         // Only a forward pass can have a stride.
         let x = &self.view.spread(x, 2 * y.len());
-        with_scheme!(self.tile, self.view.taps, C => self.run_with::<C>(x, epilogue, y));
+        with_transforms!(self.tile, self.view.taps, C => self.run_with::<C>(x, epilogue, y));
     }
 
-    fn run_with<C: Scheme>(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
+    fn run_with<C: TransformSet>(&self, x: &[T], epilogue: Epilogue<'_, T>, y: &mut [T]) {
         let tiles = self.view.batch * self.source.tiles[0] * self.source.tiles[1];
         let [k, n] = [self.source.channels, self.target.channels];
         if tiles * n == 0 {
@@ -182,16 +182,16 @@ impl<T: Real> Winograd<T> {
         let work = 2 * tiles * C::N * C::N * k * n;
         let per_tile = C::N * C::N * (k + n) * size_of::<T>();
         let y = Disjoint::new(y);
-        let mut group = (GROUP / per_tile).next_multiple_of(12).clamp(FEWEST, 96);
+        let mut group = (GROUP / per_tile).next_multiple_of(TILE_COLUMNS).clamp(FEWEST, MOST);
         if self.weights.len() * size_of::<T>() <= FEW_WEIGHTS {
-            group = group.min(tiles.div_ceil(MANY).next_multiple_of(12)).max(FEWEST);
+            group = group.min(tiles.div_ceil(MANY).next_multiple_of(TILE_COLUMNS)).max(FEWEST);
         }
         if tiles.div_ceil(group) >= MANY {
             parallel::for_each(tiles.div_ceil(group), work, |task| {
                 self.group::<C>(x, task * group..tiles.min((task + 1) * group), epilogue, &y, 0);
             });
         } else {
-            let group = (SHARED_GROUP / per_tile).next_multiple_of(12).max(FEWEST);
+            let group = (SHARED_GROUP / per_tile).next_multiple_of(TILE_COLUMNS).max(FEWEST);
             for first in (0..tiles).step_by(group) {
                 self.group::<C>(x, first..tiles.min(first + group), epilogue, &y, work);
             }
@@ -199,12 +199,12 @@ impl<T: Real> Winograd<T> {
     }
 
     /// Computes some tiles, on several threads if `work` is large enough.
-    fn group<C: Scheme>(&self, x: &[T], tiles: Range<usize>, epilogue: Epilogue<'_, T>, y: &Disjoint<'_, T>, work: usize) {
+    fn group<C: TransformSet>(&self, x: &[T], tiles: Range<usize>, epilogue: Epilogue<'_, T>, y: &Disjoint<'_, T>, work: usize) {
         let [k, n] = [self.source.channels, self.target.channels];
         let inputs = Transformed { channels: k, width: k, tiles: tiles.len() };
         let outputs = Transformed { channels: n, width: n, tiles: tiles.len() };
-        let mut transformed = Buffer::uninit(C::N * C::N * inputs.position());
-        let mut products = Buffer::uninit(C::N * C::N * outputs.position());
+        let mut transformed = AlignedVec::uninit(C::N * C::N * inputs.position());
+        let mut products = AlignedVec::uninit(C::N * C::N * outputs.position());
         // Number of tiles that one task transforms: all of them if a single thread computes the
         // group.
         let part = if work == 0 { tiles.len() } else { 4 };
@@ -244,8 +244,14 @@ const COLUMNS: usize = 64;
 
 /// Computes the transformed weights: `[N · N]` positions of panels, `position` elements from one to
 /// the next. `[k, n]` are the channels of source and target.
-fn transform_weights<T: Real, C: Scheme>(view: &SpaceToDepth, pass: Pass, [k, n]: [usize; 2], w: &[T], position: usize) -> Buffer<T> {
-    let mut weights = Buffer::uninit(C::N * C::N * position);
+fn transform_weights<T: Real, C: TransformSet>(
+    view: &SpaceToDepth,
+    pass: Pass,
+    [k, n]: [usize; 2],
+    w: &[T],
+    position: usize,
+) -> AlignedVec<T> {
+    let mut weights = AlignedVec::uninit(C::N * C::N * position);
     let nr = panel_width::<T>(n);
     {
         let out = Disjoint::new(&mut weights);
@@ -262,7 +268,7 @@ fn transform_weights<T: Real, C: Scheme>(view: &SpaceToDepth, pass: Pass, [k, n]
                 channels: [k, n],
                 out: &out,
                 position,
-                scheme: std::marker::PhantomData,
+                transforms: std::marker::PhantomData,
             });
         });
     }
@@ -279,10 +285,10 @@ struct TransformWeights<'a, T, C> {
     channels: [usize; 2],
     out: &'a Disjoint<'a, T>,
     position: usize,
-    scheme: std::marker::PhantomData<C>,
+    transforms: std::marker::PhantomData<C>,
 }
 
-impl<T: Real, C: Scheme> WithSimd for TransformWeights<'_, T, C> {
+impl<T: Real, C: TransformSet> WithSimd for TransformWeights<'_, T, C> {
     type Output = ();
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use pulp::{Simd, WithSimd};
 
 use super::ConvGeometry;
-use crate::kernels::runtime::allocator::{Buffer, Elements};
+use crate::kernels::runtime::allocator::{AlignedVec, Elements};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel;
 use crate::kernels::runtime::simd::{Real, dispatch_light};
@@ -84,7 +84,7 @@ impl SpaceToDepth {
         }
         let [height, width] = self.size;
         let row = width * self.channels[0];
-        let mut map = Buffer::uninit(self.spread_elements());
+        let mut map = AlignedVec::uninit(self.spread_elements());
         if !map.is_empty() {
             let rows = (TASK / row).max(1);
             parallel::chunks_mut(&mut map, rows * row, work.min(2 * x.len()), |task, map| {

@@ -93,7 +93,7 @@ pub(crate) trait Transform {
 }
 
 /// The transforms of F(m, r), for tiles of `m × m` outputs and kernels of `r × r` weights.
-pub(crate) trait Scheme: Copy + Send + Sync + 'static {
+pub(crate) trait TransformSet: Copy + Send + Sync + 'static {
     /// Outputs along an axis of a tile.
     const M: usize;
     /// Weights along an axis of a kernel.
@@ -116,7 +116,7 @@ pub(crate) trait Scheme: Copy + Send + Sync + 'static {
 #[derive(Clone, Copy)]
 pub(crate) struct F<P, const M: usize, const R: usize>(PhantomData<P>);
 
-impl<P: Points, const M: usize, const R: usize> Scheme for F<P, M, R> {
+impl<P: Points, const M: usize, const R: usize> TransformSet for F<P, M, R> {
     const M: usize = M;
     const R: usize = R;
     const N: usize = {

@@ -18,13 +18,13 @@ use pulp::{Simd, WithSimd};
 
 use super::space_to_depth::{Places, SpaceToDepth, TAPS};
 use super::tiles::{Grid, Transformed, gather};
-use super::transforms::{Scheme, both_axes};
-use super::{COLUMNS, GROUP, Tile, with_scheme};
+use super::transforms::{TransformSet, both_axes};
+use super::{COLUMNS, GROUP, Tile, with_transforms};
 use crate::kernels::conv::ConvGeometry;
 use crate::kernels::elementwise;
 use crate::kernels::gemm::pack::panel_width;
 use crate::kernels::gemm::transposed_a::multiply_transposed;
-use crate::kernels::runtime::allocator::Buffer;
+use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
 use crate::kernels::runtime::simd::{Real, array, dispatch_light};
@@ -49,10 +49,10 @@ const POSITIONS: usize = 4;
 
 pub(in crate::kernels::conv) fn weight_gradient<T: Real>(tile: Tile, g: &ConvGeometry, x: &[T], dy: &[T], dw: &mut [T]) {
     let view = SpaceToDepth::new(g);
-    with_scheme!(tile, view.taps, C => gradient::<T, C>(&view, &view.spread(x, g.work()), dy, dw));
+    with_transforms!(tile, view.taps, C => gradient::<T, C>(&view, &view.spread(x, g.work()), dy, dw));
 }
 
-fn gradient<T: Real, C: Scheme>(view: &SpaceToDepth, x: &[T], dy: &[T], dw: &mut [T]) {
+fn gradient<T: Real, C: TransformSet>(view: &SpaceToDepth, x: &[T], dy: &[T], dw: &mut [T]) {
     let (positions, [k, n]) = (C::N * C::N, view.channels);
     let tiles = view.output.map(|size| size.div_ceil(C::M));
     let grid = |size, channels, padding| Grid { tiles, step: C::M, size, channels, padding };
@@ -61,7 +61,7 @@ fn gradient<T: Real, C: Scheme>(view: &SpaceToDepth, x: &[T], dy: &[T], dw: &mut
     if tiles * k * n == 0 {
         return dw.fill(T::zero());
     }
-    let sums = Sums::<T, C> { view, maps: [x, dy], grids, blocks: [(k, BLOCK.min(k)), (n, panel_width::<T>(n))], scheme: PhantomData };
+    let sums = Sums::<T, C> { view, maps: [x, dy], grids, blocks: [(k, BLOCK.min(k)), (n, panel_width::<T>(n))], transforms: PhantomData };
     let work = 2 * tiles * positions * k * n;
     if sums.len() * size_of::<T>() <= FEW_SUMS && tiles >= 2 * MIN_RANGE {
         sums.by_tile_ranges(tiles, work, dw);
@@ -79,10 +79,10 @@ struct Sums<'a, T, C> {
     grids: [Grid; 2],
     /// Number of channels of each map, and number of channels of its blocks.
     blocks: [(usize, usize); 2],
-    scheme: PhantomData<C>,
+    transforms: PhantomData<C>,
 }
 
-impl<T: Real, C: Scheme> Sums<'_, T, C> {
+impl<T: Real, C: TransformSet> Sums<'_, T, C> {
     /// Returns the number of blocks along the rows and along the columns.
     fn counts(&self) -> [usize; 2] {
         self.blocks.map_each(|(channels, width)| channels.div_ceil(width))
@@ -99,10 +99,10 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     }
 
     /// Allocates buffers for `tiles` transformed tiles of input and gradient, with their layouts.
-    fn room(&self, tiles: usize) -> [(Transformed, Buffer<T>); 2] {
+    fn room(&self, tiles: usize) -> [(Transformed, AlignedVec<T>); 2] {
         self.blocks.map_each(|(channels, width)| {
             let layout = Transformed { channels, width, tiles };
-            (layout, Buffer::uninit(C::N * C::N * layout.position()))
+            (layout, AlignedVec::uninit(C::N * C::N * layout.position()))
         })
     }
 
@@ -115,7 +115,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     }
 
     /// Transforms tiles of input and gradient.
-    fn transform(&self, tiles: Range<usize>, work: usize, [x, dy]: &mut [(Transformed, Buffer<T>); 2]) {
+    fn transform(&self, tiles: Range<usize>, work: usize, [x, dy]: &mut [(Transformed, AlignedVec<T>); 2]) {
         const PART: usize = 8;
         let (to_x, to_dy) = (Disjoint::new(&mut x.1), Disjoint::new(&mut dy.1));
         let ([of_x, of_dy], [grid_of_x, grid_of_dy]) = ([x.0, dy.0], &self.grids);
@@ -131,7 +131,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     }
 
     /// Adds the products of the first `count` tiles to a block's sums at some positions.
-    fn multiply(&self, [x, dy]: &[(Transformed, Buffer<T>); 2], count: usize, block: usize, positions: Range<usize>, sums: &mut [T]) {
+    fn multiply(&self, [x, dy]: &[(Transformed, AlignedVec<T>); 2], count: usize, block: usize, positions: Range<usize>, sums: &mut [T]) {
         let [[row, column], [height, width], [rows, columns]] = self.place(block);
         let offsets: [usize; BLOCK] = array(|row| row);
         let starts: [usize; SUM] = array(|tile| tile * height);
@@ -164,7 +164,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
             corner,
             size,
             dw,
-            scheme: PhantomData,
+            transforms: PhantomData,
         });
     }
 
@@ -172,7 +172,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
     /// tiles.
     fn by_tile_ranges(&self, tiles: usize, work: usize, dw: &mut [T]) {
         let range = tiles.div_ceil((tiles / MIN_RANGE).min(MAX_RANGES));
-        let mut sums = Buffer::zeroed(tiles.div_ceil(range) * self.len());
+        let mut sums = AlignedVec::zeroed(tiles.div_ceil(range) * self.len());
         parallel::chunks_mut(&mut sums, self.len(), work, |task, sums| {
             let tiles = task * range..tiles.min((task + 1) * range);
             let chunk = self.chunk(GROUP - FEW_SUMS, tiles.len());
@@ -198,7 +198,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
         let mut room = self.room(chunk);
         // If every block can be finished at once, sums are allocated only for the blocks in
         // progress.
-        let mut sums = if by_block && at_once { Buffer::uninit(0) } else { Buffer::zeroed(self.len()) };
+        let mut sums = if by_block && at_once { AlignedVec::uninit(0) } else { AlignedVec::zeroed(self.len()) };
         let (sums, dw) = (Disjoint::new(&mut sums), Disjoint::new(dw));
         // SAFETY: only one task at a time accesses the sums of a block, or of a part of it.
         let sums_at = |start: usize, length: usize| unsafe { sums.slice(start, length) };
@@ -208,7 +208,7 @@ impl<T: Real, C: Scheme> Sums<'_, T, C> {
             self.transform(part.clone(), work, &mut room);
             if by_block {
                 parallel::for_each(blocks, work, |block| {
-                    let mut own = Buffer::zeroed(if at_once { self.block() } else { 0 });
+                    let mut own = AlignedVec::zeroed(if at_once { self.block() } else { 0 });
                     let sums = if at_once { &mut own[..] } else { sums_at(block * self.block(), self.block()) };
                     self.multiply(&room, part.len(), block, 0..C::N * C::N, sums);
                     if part.end == tiles {
@@ -241,10 +241,10 @@ struct FinishBlock<'a, T, C> {
     /// The block's number of input and output channels.
     size: [usize; 2],
     dw: &'a Disjoint<'a, T>,
-    scheme: PhantomData<C>,
+    transforms: PhantomData<C>,
 }
 
-impl<T: Real, C: Scheme> WithSimd for FinishBlock<'_, T, C> {
+impl<T: Real, C: TransformSet> WithSimd for FinishBlock<'_, T, C> {
     type Output = ();
 
     #[inline(always)]

@@ -179,7 +179,7 @@ pub(crate) fn catching<R>(body: impl FnOnce() -> R) -> Result<R, OutOfMemory> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Buffer;
+    use super::super::AlignedVec;
     use super::*;
     use crate::kernels::runtime::parallel;
 
@@ -198,7 +198,7 @@ mod tests {
             let result = catching(|| {
                 parallel::for_each(16, usize::MAX, |task| {
                     if task == task_that_asks {
-                        drop(Buffer::<f64>::uninit(usize::MAX / 32));
+                        drop(AlignedVec::<f64>::uninit(usize::MAX / 32));
                     }
                 });
             });

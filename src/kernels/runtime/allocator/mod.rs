@@ -129,16 +129,16 @@ impl Drop for Block {
 }
 
 /// Scratch memory for a kernel: a recycled block as a slice of elements.
-pub struct Buffer<T> {
+pub struct AlignedVec<T> {
     block: Block,
     element: PhantomData<T>,
 }
 
 /// An allocation failure unwinds out of the kernel to [`catching`], which returns the error.
-impl<T: Scalar> Buffer<T> {
+impl<T: Scalar> AlignedVec<T> {
     /// Returns `length` elements whose values are unspecified.
-    pub fn uninit(length: usize) -> Buffer<T> {
-        Buffer::try_uninit(length).unwrap_or_else(|failure| refuse(failure))
+    pub fn uninit(length: usize) -> AlignedVec<T> {
+        AlignedVec::try_uninit(length).unwrap_or_else(|failure| refuse(failure))
     }
 
     /// Returns `length` elements whose values are unspecified, for callers that can return an
@@ -146,26 +146,26 @@ impl<T: Scalar> Buffer<T> {
     ///
     /// # Errors
     /// Returns [`OutOfMemory`] if the memory is not available.
-    pub fn try_uninit(length: usize) -> Result<Buffer<T>, OutOfMemory> {
-        Ok(Buffer { block: Block::uninit(length.saturating_mul(size_of::<T>()))?, element: PhantomData })
+    pub fn try_uninit(length: usize) -> Result<AlignedVec<T>, OutOfMemory> {
+        Ok(AlignedVec { block: Block::uninit(length.saturating_mul(size_of::<T>()))?, element: PhantomData })
     }
 
     /// Returns a copy of the elements.
-    pub fn copy_of(elements: &[T]) -> Buffer<T> {
-        let mut buffer = Buffer::uninit(elements.len());
+    pub fn copy_of(elements: &[T]) -> AlignedVec<T> {
+        let mut buffer = AlignedVec::uninit(elements.len());
         buffer.copy_from_slice(elements);
         buffer
     }
 
     /// Returns `length` zeros.
-    pub fn zeroed(length: usize) -> Buffer<T> {
-        let mut buffer = Buffer::uninit(length);
+    pub fn zeroed(length: usize) -> AlignedVec<T> {
+        let mut buffer = AlignedVec::uninit(length);
         buffer.block.as_mut_slice().fill(0);
         buffer
     }
 }
 
-impl<T: Scalar> Deref for Buffer<T> {
+impl<T: Scalar> Deref for AlignedVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -173,7 +173,7 @@ impl<T: Scalar> Deref for Buffer<T> {
     }
 }
 
-impl<T: Scalar> DerefMut for Buffer<T> {
+impl<T: Scalar> DerefMut for AlignedVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(self.block.as_mut_slice())
     }
@@ -182,7 +182,7 @@ impl<T: Scalar> DerefMut for Buffer<T> {
 /// Elements, either borrowed as they are or rearranged in scratch memory.
 pub(crate) enum Elements<'x, T> {
     Borrowed(&'x [T]),
-    Owned(Buffer<T>),
+    Owned(AlignedVec<T>),
 }
 
 impl<T: Scalar> Deref for Elements<'_, T> {

@@ -26,8 +26,7 @@ fn apart(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor, shortcut: Option<&Tensor>,
 /// Compares with a tolerance for the rounding errors of a sum of 45 products per element.
 fn assert_close(found: &Tensor, expected: &Tensor) {
     let bound = if found.dtype() == DType::F32 { 1e-5 } else { 1e-13 };
-    let agree = approx::relative_eq!(found, expected, epsilon = bound, max_relative = bound);
-    assert!(agree, "{:?}", found.worst_difference(expected));
+    crate::assert_close!(found, expected, epsilon = bound, max_relative = bound);
 }
 
 fn check(conv: &Conv2d, bn: &BatchNorm2d, x: &Tensor) {
