@@ -96,8 +96,8 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// Returns a dataset whose samples a function makes of this one's, when they are asked for. The
-    /// function may draw from the sample's generator.
+    /// Returns a dataset that applies `function` to each sample when it is read. The function may
+    /// draw from the sample's generator.
     ///
     /// ```
     /// use convnet::data::{Dataset, Digits, Rng};

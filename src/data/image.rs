@@ -65,9 +65,9 @@ impl Pixel for f32 {
     }
 }
 
-/// Replaces an image by another whose values a function, generic over their type, makes of the old
-/// ones: `resample!(image, [channels, height, width], old => new)`, with `old: &[T]` and `new:
-/// Vec<T>` in the order `[H, W, C]`.
+/// Replaces an image by one with new values, computed from the old ones by an expression that
+/// compiles for both pixel types: `resample!(image, [channels, height, width], old => new)`, with
+/// `old: &[T]` and `new: Vec<T>` in the order `[H, W, C]`.
 macro_rules! resample {
     ($image:expr, $shape:expr, $old:ident => $new:expr) => {
         *$image = match &$image.pixels {

@@ -89,12 +89,12 @@ impl ElementType {
         self.row().3
     }
 
-    /// Whether the type is floating point.
+    /// Returns whether the type is floating point.
     pub fn is_float(self) -> bool {
         self.is_small_float() || matches!(self, Float16 | Bfloat16 | Float32 | Float64)
     }
 
-    /// Whether the type is floating point of less than 16 bits.
+    /// Returns whether the type is floating point of less than 16 bits.
     pub(super) fn is_small_float(self) -> bool {
         matches!(self, Float4E2m1 | Float8E4m3fn | Float8E4m3fnuz | Float8E5m2 | Float8E5m2fnuz | Float8E8m0)
     }

@@ -201,7 +201,8 @@ impl Tensor {
     /// `L' = (L − 1)·stride − 2·padding + dilation·(k − 1) + output_padding + 1`; row-major.
     ///
     /// # Errors
-    /// As [`conv_transpose2d`](Tensor::conv_transpose2d).
+    /// Those of [`conv_transpose2d`](Tensor::conv_transpose2d): [`Error::Shape`] when sizes do not
+    /// fit.
     ///
     /// ```
     /// use convnet::{Tensor, ops::ConvTranspose1dOptions};

@@ -20,7 +20,8 @@ pub(crate) trait Watcher {
     /// The returned tensor takes its place; an error ends the forward pass.
     fn output(&self, path: &str, output: Tensor) -> Result<Tensor>;
 
-    /// Whether each layer has to run by itself. Otherwise only outputs of blocks are reliable.
+    /// Returns whether each layer has to run by itself. Otherwise only outputs of blocks are
+    /// reliable.
     fn splits(&self) -> bool;
 
     /// Receives the result of a rectifier that ran in the layer or block at this path.

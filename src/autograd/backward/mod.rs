@@ -245,7 +245,8 @@ impl<'r> BackwardPass<'r> {
     }
 }
 
-/// Runs `body` with a node's backward function, which is dropped afterwards unless the graph is retained.
+/// Runs `body` with a node's backward function, which is dropped afterwards unless the graph is
+/// retained.
 fn with_backward(node: &Node, retain_graph: bool, body: impl FnOnce(&BackwardFn) -> Result<()>) -> Result<()> {
     let again = || Error::Backward(format!("{} has run backward before; retain_graph keeps a graph for another pass", node.op));
     let mut slot = node.backward.lock().unwrap_or_else(PoisonError::into_inner);

@@ -327,7 +327,7 @@ impl<'a> Bits<'a> {
         signed(self.take(size), size)
     }
 
-    /// Takes a bit for each coefficient that is not zero, as `present` tells, and adds `one` to its
+    /// Takes a bit for each coefficient that is not zero, as `present` says, and adds `one` to its
     /// absolute value where the bit is 1 and it does not have that bit yet. Stops at the zero after
     /// `zeros` ones or beyond the end, and returns its number.
     #[inline]

@@ -53,7 +53,8 @@ dropout! {
 }
 
 impl StochasticDepth {
-    /// Whether a block may skip the layer now: it would return its input, and no summary is traced.
+    /// Returns whether a block may skip the layer now: it would return its input, and no summary is
+    /// traced.
     pub(crate) fn is_idle(&self) -> bool {
         !(is_tracing() || self.training.is_training() && self.p != 0.0)
     }

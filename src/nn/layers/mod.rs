@@ -7,7 +7,6 @@ mod conv_transpose;
 mod dropout;
 mod embedding;
 mod flatten;
-mod instance_norm;
 mod linear;
 pub(crate) mod norm;
 mod padding;
@@ -16,7 +15,6 @@ mod pixel_shuffle;
 mod pool;
 mod prelu;
 pub(crate) mod prepared_cache;
-mod sync_norm;
 mod upsample;
 
 pub(crate) use activation::activation_of;
@@ -29,10 +27,11 @@ pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d};
 pub use dropout::{Dropout, Dropout2d, StochasticDepth};
 pub use embedding::Embedding;
 pub use flatten::{Flatten, Identity};
-pub use instance_norm::{InstanceNorm, InstanceNorm1d, InstanceNorm2d};
 pub use linear::Linear;
-pub(crate) use norm::average_statistics;
-pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, LocalResponseNorm};
+pub use norm::{
+    BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LocalResponseNorm,
+};
+pub(crate) use norm::{JoinSum, average_statistics, synchronized};
 pub use padding::{Conv1dPadding, ConvPadding, Pad};
 pub use pair::Pair;
 pub use pixel_shuffle::{ChannelShuffle, PixelShuffle, PixelUnshuffle};
@@ -40,5 +39,4 @@ pub use pool::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d, MaxUnpool2d, SpatialPyramidPooling,
 };
 pub use prelu::PReLU;
-pub(crate) use sync_norm::{JoinSum, synchronized};
 pub use upsample::Upsample;

@@ -281,8 +281,8 @@ fn locate_block(module: &dyn Module, error: Error) -> Error {
     }
 }
 
-/// Returns whether the layers are being traced or [watched](watch) one by one. Then each layer runs by
-/// itself, without fusion, and no result is cached, since a trace runs on the [meta
+/// Returns whether the layers are being traced or [watched](watch) one by one. Then each layer runs
+/// by itself, without fusion, and no result is cached, since a trace runs on the [meta
 /// device](crate::tensor::meta), without values.
 #[inline]
 pub(crate) fn is_tracing() -> bool {

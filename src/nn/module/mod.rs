@@ -159,7 +159,7 @@ pub trait Module: AsModule + Any + Send + Sync {
         queries::set_training(self.as_module(), false);
     }
 
-    /// Whether any module inside is in training.
+    /// Returns whether any module inside is in training.
     fn is_training(&self) -> bool {
         queries::is_training(self.as_module())
     }

@@ -85,7 +85,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    /// Whether the remaining items cannot change the outcome.
+    /// Returns whether the remaining items cannot change the outcome.
     fn is_reached(&self) -> bool {
         match self {
             Purpose::Find(found) => found.is_some(),

@@ -156,7 +156,7 @@ impl<'e> Call<'e> {
         }
     }
 
-    /// Whether the operation has an optional input.
+    /// Returns whether the operation has an optional input.
     pub(super) fn has(&self, input: usize) -> bool {
         let absent = |&number: &usize| {
             let value = &self.plan.first.values[number];

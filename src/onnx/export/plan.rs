@@ -84,7 +84,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether a value is a constant of both recordings with the same elements.
+    /// Returns whether a value is a constant of both recordings with the same elements.
     pub(super) fn is_constant(&self, value: usize) -> bool {
         let constant = |twin: usize| self.second.values[twin].constant.as_ref();
         match (&self.first.values[value].constant, self.twins[value].and_then(constant)) {

@@ -142,7 +142,7 @@ impl Call<'_> {
         Ok(found)
     }
 
-    /// Whether a later output is read.
+    /// Returns whether a later output is read.
     pub(super) fn wants(&self, output: usize) -> bool {
         self.node.outputs.get(output).is_some_and(Option::is_some)
     }

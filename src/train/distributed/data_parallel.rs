@@ -285,13 +285,16 @@ impl<'a, M: Module> DataParallel<'a, M> {
         ParallelEpoch { parallel: self, batches, share, parts, epoch, seed, batch }
     }
 
-    /// Averages the model's parameters and floating-point buffers over the ranks, where ranks step
-    /// alone, if `step`, the number of steps so far, makes an average due; `at_end`, if steps have
-    /// been made since the last average. Returns which of the `wishes` any rank has, which ranks
-    /// that step alone learn from each other with an average.
-    pub(crate) fn average<const N: usize>(&self, step: u64, wishes: [bool; N], at_end: bool) -> Result<[bool; N]> {
-        let Some(every) = self.distributed.average_every else { return Ok(wishes) };
-        if step.is_multiple_of(every) == at_end {
+    /// Averages the model's parameters and floating-point buffers over the ranks, if they step
+    /// alone and an average is due. `step` is the number of steps so far: an average is due after
+    /// every `average_every` of them and, with `at_end`, for the steps since the last average.
+    /// Returns which of the `flags` are set on any rank: ranks that step alone exchange them with
+    /// the averages only, and between these all flags are false.
+    pub(crate) fn average<const N: usize>(&self, step: u64, flags: [bool; N], at_end: bool) -> Result<[bool; N]> {
+        let Some(every) = self.distributed.average_every else { return Ok(flags) };
+        let is_complete = step.is_multiple_of(every);
+        let is_due = if at_end { !is_complete } else { is_complete };
+        if !is_due {
             return Ok([false; N]);
         }
         let share = 1.0 / self.distributed.group.world() as f64;
@@ -303,7 +306,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
         for value in values.iter().filter(|value| value.dtype().is_float()) {
             flat.extend(value.to_dtype(DType::F64)?.to_vec::<f64>()?);
         }
-        flat.extend(wishes.map(|wish| f64::from(u8::from(wish))));
+        flat.extend(flags.map(|flag| f64::from(u8::from(flag))));
         let mut sums = self.distributed.group.sum(flat)?.into_iter();
         let mut next = |value: &Tensor| -> Result<Tensor> {
             let mean = sums.by_ref().take(value.numel()).map(|sum| sum * share).collect();
@@ -315,7 +318,7 @@ impl<'a, M: Module> DataParallel<'a, M> {
         for (buffer, value) in buffers.iter().zip(&values[parameters.len()..]).filter(|(_, value)| value.dtype().is_float()) {
             buffer.set(&next(value)?)?;
         }
-        Ok(wishes.map(|_| sums.next().is_some_and(|wishes| wishes > 0.0)))
+        Ok(flags.map(|_| sums.next().is_some_and(|ranks| ranks > 0.0)))
     }
 
     /// Returns what all ranks have found in batches (number, samples and values by name), by
@@ -427,7 +430,7 @@ impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
         Ok(joined.map(|joined| joined.gradients))
     }
 
-    /// Computes the next batch; `stop` tells the others that this rank wants to stop after it.
+    /// Computes the next batch; `stop` asks all ranks to stop after it.
     ///
     /// Passes over batches none of whose samples could be read. A rank that steps alone gets
     /// gradients of zero there instead, so that all ranks make the same number of steps.

@@ -186,7 +186,7 @@ impl<'g> GradientSum<'g> {
         Ok(())
     }
 
-    /// Waits for the sums over all ranks. `used` tells which parameters have a gradient in any.
+    /// Waits for the sums over all ranks. `used` says which parameters have a gradient in any.
     pub(super) fn finish(mut self, used: impl Fn(usize) -> bool) -> Result<Gradients> {
         let mut gradients = Gradients::default();
         for bucket in self.buckets {

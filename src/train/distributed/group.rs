@@ -308,7 +308,7 @@ fn answer<T>(reply: &Sender<Result<T>>, failure: &mut Option<String>, job: impl 
         Err(error) => *failure = Some(error.to_string()),
         Ok(_) => {}
     }
-    // Who asked may have given up waiting.
+    // The caller may have stopped waiting.
     let _ = reply.send(result);
 }
 

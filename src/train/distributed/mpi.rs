@@ -137,9 +137,9 @@ impl Mpi {
         });
     }
 
-    /// Asks again and again whether something has ended, until it has, or another rank tells of its
-    /// failure, or the time is up. Then it asks the others whether they wait as well: a rank that
-    /// hangs in its computation, or is stopped, does not answer, whichever rank is waited for.
+    /// Polls `has_ended` until it returns true, another rank reports a failure, or the time limit
+    /// passes. At the limit it asks all other ranks for an answer: one that waits as well answers,
+    /// one that hangs in its computation or is stopped does not, and is reported.
     fn poll(&self, has_ended: &mut dyn FnMut() -> bool) -> std::result::Result<(), Interrupted> {
         let start = Instant::now();
         let mut silent = None;

@@ -24,7 +24,7 @@ pub(super) fn describe(time: Option<Duration>) -> String {
     pairs(rows.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
-/// Returns the processor's name, where the system tells it.
+/// Returns the processor's name, where the system reports it.
 fn processor() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;

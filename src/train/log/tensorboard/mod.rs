@@ -30,7 +30,7 @@ const SUFFIX: &str = ".convnet";
 /// A log that TensorBoard shows: scalars, images, histograms and texts by step, and the graph of a
 /// model.
 ///
-/// Each process writes an event file of its own into the folder. A name's part before the first `/`
+/// Each process writes its own event file into the folder. A name's part before the first `/`
 /// groups it: `train/loss` and `train/accuracy` are shown together. Scalars have the precision of
 /// `f32`, a limit of the format. Histograms count finite elements only. Run
 /// `tensorboard --logdir runs` and open the address that it prints; folders below `runs` are

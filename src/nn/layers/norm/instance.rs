@@ -1,6 +1,7 @@
 //! Instance normalisation.
 
-use super::norm::{count_batch, estimates, factors, follow};
+use super::batch::{count_batch, estimates, follow};
+use super::scale_and_shift;
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, channels_hint};
 use crate::nn::module::Module;
@@ -83,7 +84,7 @@ impl<const SPATIAL: usize> InstanceNorm<SPATIAL> {
 
     /// Sets whether the layer has weight and bias (default: false).
     pub fn affine(mut self, affine: bool) -> Self {
-        [self.weight, self.bias] = factors(affine, &[self.channels]);
+        [self.weight, self.bias] = scale_and_shift(affine, &[self.channels]);
         self
     }
 

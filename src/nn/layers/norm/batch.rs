@@ -1,20 +1,18 @@
-//! Normalisation layers.
+//! Batch normalisation.
 
 use std::cell::Cell;
 
-use super::prepared_cache::version;
-use super::sync_norm::{self, join_sum};
+use super::scale_and_shift;
+use super::sync::{self, join_sum};
 use crate::autograd::{is_recomputing, no_grad};
 use crate::error::{Error, Result, batch_hint, channels_hint};
 use crate::kernels::elementwise::epilogue::Activation;
-use crate::nn::init::layer_constant;
+use crate::nn::layers::prepared_cache::version;
 use crate::nn::module::Module;
 use crate::nn::module::layer::{Layer, LayerPath, TrainingMode, is_tracing};
-use crate::nn::module::macros::stateless;
 use crate::nn::module::parameter::{Buffer, Parameter};
 use crate::ops::{Moments, RunningNorm};
 use crate::tensor::guard::with_value;
-use crate::tensor::shape::try_numel;
 use crate::tensor::{DType, Tensor};
 use crate::visit_fields;
 
@@ -29,20 +27,13 @@ pub(crate) fn average_statistics<R>(body: impl FnOnce() -> R) -> R {
     with_value(&AVERAGING, true, body)
 }
 
-/// Returns weight and bias of a normalisation, if it has them. They are empty for a shape that
-/// memory cannot hold, which `forward` reports.
-pub(super) fn factors(affine: bool, shape: &[usize]) -> [Option<Parameter>; 2] {
-    let shape = || if try_numel(shape).is_some() { shape.to_vec() } else { vec![0] };
-    [1.0, 0.0].map(|value| affine.then(|| layer_constant(shape(), value)))
-}
-
 /// Returns the running mean, variance and number of batches of a normalisation, if it has them; as
-/// [`factors`] for a size that memory cannot hold.
+/// [`scale_and_shift`] for a size that memory cannot hold.
 pub(super) fn estimates(track: bool, channels: usize) -> [Option<Buffer>; 3] {
     if !track {
         return [const { None }; 3];
     }
-    let [var, mean] = factors(true, &[channels]);
+    let [var, mean] = scale_and_shift(true, &[channels]);
     [mean.map(Buffer::of), var.map(Buffer::of), Some(Buffer::new(Tensor::scalar(0i64)))]
 }
 
@@ -143,7 +134,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
 
     /// Sets whether the layer has weight and bias (default: true).
     pub fn affine(mut self, affine: bool) -> Self {
-        [self.weight, self.bias] = factors(affine, &[self.channels]);
+        [self.weight, self.bias] = scale_and_shift(affine, &[self.channels]);
         self
     }
 
@@ -195,7 +186,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
         self.running_mean.as_ref().zip(self.running_var.as_ref()).filter(|_| !self.training.is_training())
     }
 
-    /// Whether the layer normalises with the batch's own statistics.
+    /// Returns whether the layer normalises with the batch's own statistics.
     pub(crate) fn takes_statistics(&self) -> bool {
         self.estimates().is_none()
     }
@@ -210,7 +201,7 @@ impl<const SPATIAL: usize> BatchNorm<SPATIAL> {
             return activation.apply_to_sum(y, residual);
         }
         if let Some(join) = join_sum().filter(|_| self.training.is_training()) {
-            let batch = sync_norm::normalize(x, weight.as_ref(), bias.as_ref(), self.eps, &join)?;
+            let batch = sync::normalize(x, weight.as_ref(), bias.as_ref(), self.eps, &join)?;
             if batch.count > 1 {
                 self.follow(&batch.mean, &batch.var, batch.count)?;
             }
@@ -293,7 +284,7 @@ impl Running<'_> {
         self.eps
     }
 
-    /// Whether no parameter of the normalisation requires a gradient.
+    /// Returns whether no parameter of the normalisation requires a gradient.
     pub(crate) fn is_frozen(&self) -> bool {
         self.weight.is_none_or(Parameter::is_frozen) && self.bias.is_none_or(Parameter::is_frozen)
     }
@@ -336,185 +327,4 @@ impl<const SPATIAL: usize> Module for BatchNorm<SPATIAL> {
     fn type_name(&self) -> &str {
         if SPATIAL == 2 { "BatchNorm2d" } else { "BatchNorm1d" }
     }
-}
-
-/// Layer normalisation (Ba et al., 2016) over the last dimensions, followed by multiplication by
-/// `weight` and addition of `bias`.
-///
-/// # Shape
-/// `[…, normalized shape]`; the result has the input's shape.
-///
-/// ```
-/// use convnet::Tensor;
-/// use convnet::nn::{LayerNorm, Module};
-///
-/// let y = LayerNorm::new([64]).forward(&(&Tensor::randn([10, 64]) + 3.0))?;
-/// assert!(y.shape() == [10, 64] && y.mean(..)?.item::<f32>()?.abs() < 1e-4);
-/// # Ok::<(), convnet::Error>(())
-/// ```
-pub struct LayerNorm {
-    /// The factors, of the normalised shape; initially 1.
-    pub weight: Option<Parameter>,
-    /// The offsets, of the normalised shape; initially 0.
-    pub bias: Option<Parameter>,
-    shape: Vec<usize>,
-    eps: f64,
-    path: LayerPath,
-}
-
-impl LayerNorm {
-    /// Creates the layer for last dimensions of this shape, with eps 1e-5, weight and bias.
-    pub fn new(shape: impl AsRef<[usize]>) -> LayerNorm {
-        let shape = shape.as_ref().to_vec();
-        let [weight, bias] = factors(true, &shape);
-        LayerNorm { weight, bias, shape, eps: 1e-5, path: LayerPath::new() }
-    }
-
-    /// Sets the number that is added to the variance (default: 1e-5).
-    pub fn eps(mut self, eps: f64) -> LayerNorm {
-        self.eps = eps;
-        self
-    }
-
-    /// Sets whether the layer has weight and bias (default: true).
-    pub fn affine(mut self, affine: bool) -> LayerNorm {
-        [self.weight, self.bias] = factors(affine, &self.shape);
-        self
-    }
-}
-
-impl Layer for LayerNorm {
-    fn describe(&self) -> String {
-        format!("LayerNorm {:?}", self.shape)
-    }
-}
-
-impl Module for LayerNorm {
-    /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input's shape does not end with the
-    /// layer's, [`Error::MixedDTypes`] when its dtype is not the weight's.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.path.scope(self, x, || {
-            if !x.shape().ends_with(&self.shape) {
-                return Err(Error::shape("layer_norm", format!("expected a shape that ends with {:?}, got {:?}", self.shape, x.shape())));
-            }
-            let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
-            x.layer_norm(&self.shape, weight.as_ref(), bias.as_ref(), self.eps)
-        })
-    }
-
-    visit_fields!(layer path, weight, bias, skip(shape, eps));
-}
-
-/// Group normalisation (Wu and He, 2018): normalises groups of channels to mean 0 and variance 1,
-/// then multiplies by `weight` and adds `bias`, per channel.
-///
-/// # Shape
-/// `[N, C, …]`; the result has the input's shape.
-///
-/// ```
-/// use convnet::Tensor;
-/// use convnet::nn::{GroupNorm, Module};
-///
-/// let norm = GroupNorm::new(4, 32); // 4 groups of 8 channels
-/// assert!(norm.forward(&Tensor::randn([2, 32, 7, 7]))?.shape() == [2, 32, 7, 7]);
-/// # Ok::<(), convnet::Error>(())
-/// ```
-pub struct GroupNorm {
-    /// The factors, `[C]`; initially 1.
-    pub weight: Option<Parameter>,
-    /// The offsets, `[C]`; initially 0.
-    pub bias: Option<Parameter>,
-    groups: usize,
-    channels: usize,
-    eps: f64,
-    path: LayerPath,
-}
-
-impl GroupNorm {
-    /// Creates the layer with `groups` groups over `channels` channels, with eps 1e-5, weight and
-    /// bias. When the groups do not divide the channels, [`forward`](Module::forward) returns an
-    /// error.
-    pub fn new(groups: usize, channels: usize) -> GroupNorm {
-        let [weight, bias] = factors(true, &[channels]);
-        GroupNorm { weight, bias, groups, channels, eps: 1e-5, path: LayerPath::new() }
-    }
-
-    /// Sets the number that is added to the variance (default: 1e-5).
-    pub fn eps(mut self, eps: f64) -> GroupNorm {
-        self.eps = eps;
-        self
-    }
-
-    /// Sets whether the layer has weight and bias (default: true).
-    pub fn affine(mut self, affine: bool) -> GroupNorm {
-        [self.weight, self.bias] = factors(affine, &[self.channels]);
-        self
-    }
-}
-
-impl Layer for GroupNorm {
-    fn describe(&self) -> String {
-        format!("GroupNorm {} in {} groups", self.channels, self.groups)
-    }
-}
-
-impl Module for GroupNorm {
-    /// # Errors
-    /// [`Error::Layer`] around [`Error::Shape`] when the input has a different number of channels,
-    /// [`Error::Argument`] when the groups do not divide them, [`Error::MixedDTypes`] when the
-    /// input's dtype is not the weight's.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.path.scope(self, x, || {
-            if x.ndim() < 2 || x.shape()[1] != self.channels {
-                return Err(Error::shape("group_norm", format!("expected {} channels, got shape {:?}", self.channels, x.shape())));
-            }
-            let [weight, bias] = Parameter::values([&self.weight, &self.bias])?;
-            x.group_norm(self.groups, weight.as_ref(), bias.as_ref(), self.eps)
-        })
-    }
-
-    visit_fields!(layer path, weight, bias, skip(groups, channels, eps));
-}
-
-/// [`Tensor::local_response_norm`] as a layer: AlexNet's normalisation across channels (Krizhevsky
-/// et al., 2012).
-#[derive(Debug)]
-pub struct LocalResponseNorm {
-    size: usize,
-    alpha: f64,
-    beta: f64,
-    k: f64,
-    path: LayerPath,
-}
-
-impl LocalResponseNorm {
-    /// Creates the layer for windows of this many neighbouring channels, with alpha 1e-4, beta 0.75
-    /// and k 1.
-    pub fn new(size: usize) -> LocalResponseNorm {
-        LocalResponseNorm { size, alpha: 1e-4, beta: 0.75, k: 1.0, path: LayerPath::new() }
-    }
-
-    /// Sets the factor of the mean square (default: 1e-4).
-    pub fn alpha(mut self, alpha: f64) -> LocalResponseNorm {
-        self.alpha = alpha;
-        self
-    }
-
-    /// Sets the exponent (default: 0.75).
-    pub fn beta(mut self, beta: f64) -> LocalResponseNorm {
-        self.beta = beta;
-        self
-    }
-
-    /// Sets the number that is added to the mean square (default: 1).
-    pub fn k(mut self, k: f64) -> LocalResponseNorm {
-        self.k = k;
-        self
-    }
-}
-
-stateless! {
-    LocalResponseNorm { size, alpha, beta, k }, |layer| format!("LocalResponseNorm {}", layer.size),
-        |x| x.local_response_norm(layer.size, layer.alpha, layer.beta, layer.k);
 }
