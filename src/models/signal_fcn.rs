@@ -64,7 +64,7 @@ impl SignalFcn {
     /// `[N, channels, L]` to `[N, 128, L]`.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward).
+    /// [`Error::Shape`](crate::Error::Shape) for an input of other dimensions or channels.
     pub fn features(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.bn1.forward(&self.conv1.forward(x)?)?.try_relu()?; //   [N, 128, L]
         let x = self.bn2.forward(&self.conv2.forward(&x)?)?.try_relu()?; //  [N, 256, L]
@@ -78,7 +78,7 @@ impl SignalFcn {
     /// `[N, channels, L]` to `[N, outputs, L]`.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward).
+    /// [`Error::Shape`](crate::Error::Shape) for an input of other dimensions or channels.
     pub fn class_maps(&self, x: &Tensor) -> Result<Tensor> {
         self.fc.weight.try_tensor()?.matmul(&self.features(x)?)
     }

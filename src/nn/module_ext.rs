@@ -101,7 +101,7 @@ pub trait ModuleExt: Module {
     /// the parameters.
     ///
     /// # Errors
-    /// As [`summary`](ModuleExt::summary).
+    /// Those of [`forward`](Module::forward) for such an input.
     fn summary_of(&self, input_shape: impl AsRef<[usize]>, dtype: DType) -> Result<Summary> {
         summary::of(self.as_module(), input_shape.as_ref(), Some(dtype))
     }

@@ -101,6 +101,26 @@ impl Tensor {
     /// # Ok::<(), convnet::Error>(())
     /// ```
     pub fn topk(&self, k: usize, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        self.topk_with(k, dim, true)
+    }
+
+    /// Computes [`topk`](Tensor::topk), or with `largest` false the `k` smallest elements in
+    /// ascending order.
+    ///
+    /// # Shape
+    /// The input's with size `k` in that dimension, both; row-major.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dimension that does not exist, or with fewer than `k` elements.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    ///
+    /// let (nearest, places) = Tensor::from_vec(vec![0.5f32, 0.1, 0.3], [3])?.topk_with(2, 0, false)?;
+    /// assert_eq!((nearest.to_vec::<f32>()?, places.to_vec::<i64>()?), (vec![0.1, 0.3], vec![1, 2]));
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    pub fn topk_with(&self, k: usize, dim: impl Dim, largest: bool) -> Result<(Tensor, Tensor)> {
         let axis = resolve_dim("topk", dim, self.ndim())?;
         let size = self.shape().get(axis).copied().unwrap_or(1);
         if k > size {
@@ -112,7 +132,7 @@ impl Tensor {
         if self.ndim() == 0 {
             return Ok((self.clone(), Tensor::scalar(0i64)));
         }
-        let positions = self.argsort(axis, true)?.narrow(axis, 0, k)?;
+        let positions = self.argsort(axis, largest)?.narrow(axis, 0, k)?;
         Ok((self.gather(axis, &positions)?, positions))
     }
 

@@ -111,7 +111,7 @@ impl RelativeEq for Tensor {
 #[macro_export]
 macro_rules! assert_close {
     ($left:expr, $right:expr $(, $tolerance:ident = $value:expr)* $(,)?) => {
-        $crate::Tensor::assert_close(&$left, &$right, $crate::Tolerance { $($tolerance: $value,)* ..Default::default() })
+        $crate::Tensor::assert_close(&$left, &$right, $crate::Tolerance::default()$(.$tolerance($value))*)
     };
 }
 
@@ -119,8 +119,19 @@ macro_rules! assert_close {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
-    pub epsilon: f64,
-    pub max_relative: f64,
+    epsilon: f64,
+    max_relative: f64,
+}
+
+#[doc(hidden)]
+impl Tolerance {
+    pub fn epsilon(self, epsilon: f64) -> Tolerance {
+        Tolerance { epsilon, ..self }
+    }
+
+    pub fn max_relative(self, max_relative: f64) -> Tolerance {
+        Tolerance { max_relative, ..self }
+    }
 }
 
 impl Default for Tolerance {

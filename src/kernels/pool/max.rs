@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::gather::{Share, block, gather};
-use super::rows::{Row, for_rows, furthest, run_row};
+use super::rows::{Row, for_rows, has_room, run_row};
 use super::windows::{Pooling, Span};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::Disjoint;
@@ -78,8 +78,7 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
 
     #[inline(always)]
     fn has_room(&self, place: usize, block: usize) -> bool {
-        let from = furthest(self.pooling, self.rows, place) * self.channels;
-        from + block <= self.x.len() && place * self.channels + block <= self.y.len()
+        has_room(self.pooling, self.rows, place, block, self.channels, [self.x.len(), self.y.len()])
     }
 
     #[inline(always)]

@@ -91,9 +91,12 @@ pub(super) fn for_rows<T: Scalar>(y: &mut [T], length: usize, work: usize, body:
     });
 }
 
-/// Returns the position in the image that the last tap of the window at column `place` reads.
+/// Returns whether `block` channels can be read at the last tap of the window at column `place`,
+/// and written at that column, with inputs and outputs of `lengths` elements from the first of the
+/// channels on.
 #[inline(always)]
-pub(super) fn furthest(pooling: &Pooling, rows: Span, place: usize) -> usize {
+pub(super) fn has_room(pooling: &Pooling, rows: Span, place: usize, block: usize, channels: usize, lengths: [usize; 2]) -> bool {
     let last = |span: Span, axis: usize| span.start + span.taps.saturating_sub(1) * pooling.step[axis];
-    last(rows, 0) * pooling.input[1] + last(pooling.spans[1][place], 1)
+    let furthest = last(rows, 0) * pooling.input[1] + last(pooling.spans[1][place], 1);
+    furthest * channels + block <= lengths[0] && place * channels + block <= lengths[1]
 }

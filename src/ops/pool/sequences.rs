@@ -56,7 +56,9 @@ impl Tensor {
     /// `L' = ⌊(L + 2·padding − dilation·(kernel − 1) − 1) / stride⌋ + 1`; row-major.
     ///
     /// # Errors
-    /// As [`max_pool2d`](Tensor::max_pool2d).
+    /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence,
+    /// [`Error::Argument`](crate::Error::Argument) for a window that does not fit or holds only
+    /// padding.
     ///
     /// ```
     /// use convnet::{Tensor, ops::Pool1dOptions};
@@ -77,7 +79,9 @@ impl Tensor {
     /// As [`max_pool1d`](Tensor::max_pool1d).
     ///
     /// # Errors
-    /// As [`avg_pool2d`](Tensor::avg_pool2d).
+    /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence,
+    /// [`Error::Argument`](crate::Error::Argument) for a window that does not fit or holds only
+    /// padding.
     pub fn avg_pool1d(&self, kernel: usize, options: Pool1dOptions) -> Result<Tensor> {
         along_length("avg_pool1d", self, &|x| x.avg_pool2d([1, kernel], options.of_map(kernel)))
     }
@@ -89,7 +93,7 @@ impl Tensor {
     /// `[N, C, L]` gives `[N, C, output]` and `[C, L]` gives `[C, output]`; row-major.
     ///
     /// # Errors
-    /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
+    /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence.
     pub fn adaptive_avg_pool1d(&self, output: usize) -> Result<Tensor> {
         along_length("adaptive_avg_pool1d", self, &|x| x.adaptive_avg_pool2d([1, output]))
     }
