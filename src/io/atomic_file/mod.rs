@@ -65,7 +65,7 @@ pub(crate) fn folder_of(file: &Path) -> &Path {
 
 fn replace(target: &Path, old: Option<&Metadata>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let prefix = temporary_prefix(target)?;
-    remove_leftovers(folder_of(target), &prefix);
+    remove_leftovers(folder_of(target), |name| is_temporary(name, &prefix));
     let temporary = Temporary::create(folder_of(target), &prefix)?;
     if let Some(old) = old {
         // Before the first byte: content that only the owner may read is at no time readable by
@@ -117,12 +117,19 @@ fn is_temporary(name: &str, prefix: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
+/// Removes the temporary files that killed writers of such targets have left in a folder; those
+/// that a writer is at work on stay. `is_target` gets the first 48 characters of a target's name.
+pub(crate) fn remove_leftovers_of(folder: &Path, is_target: impl Fn(&str) -> bool) {
+    let target = |name: &str| Some(name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?.0.to_string());
+    remove_leftovers(folder, |name| target(name).is_some_and(|target| is_temporary(name, &format!(".{target}.")) && is_target(&target)));
+}
+
 /// Removes the temporary files of killed writers. Files that cannot be opened or locked are kept.
-fn remove_leftovers(folder: &Path, prefix: &str) {
+fn remove_leftovers(folder: &Path, is_temporary: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if !is_file || !entry.file_name().to_str().is_some_and(|name| is_temporary(name, prefix)) {
+        if !is_file || !entry.file_name().to_str().is_some_and(&is_temporary) {
             continue;
         }
         let path = entry.path();

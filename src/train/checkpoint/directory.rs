@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::Checkpoint;
 use crate::error::{Error, Result};
+use crate::io::atomic_file::remove_leftovers_of;
 use crate::io::unwritten;
 use crate::train::lower_is_better;
+
+/// The name of the best checkpoint.
+const BEST: &str = "best.safetensors";
 
 /// When checkpoints are written, where, and which of them are kept.
 ///
@@ -91,20 +95,22 @@ impl Checkpoints {
 
     /// Returns the path of the best checkpoint.
     pub fn best_path(&self) -> PathBuf {
-        self.dir.join("best.safetensors")
+        self.dir.join(BEST)
     }
 
     /// Returns the path of a step's checkpoint.
     pub fn path(&self, step: u64) -> PathBuf {
-        self.dir.join(format!("step-{step:010}.safetensors"))
+        self.dir.join(name_of(step))
     }
 
-    /// Writes a checkpoint of a step, then removes those beyond the number that is kept.
+    /// Writes a checkpoint of a step, then removes those beyond the number that is kept, and what
+    /// processes that were killed while writing have left.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written; older ones are as they were then.
     pub fn save(&self, step: u64, checkpoint: &Checkpoint) -> Result<()> {
         self.write(&self.path(step), checkpoint)?;
+        remove_leftovers_of(&self.dir, |name| name == BEST || step_of(name).is_some());
         let steps = self.steps()?;
         // A run that began again from an older step leaves later ones behind: they are not of this
         // run.
@@ -164,8 +170,7 @@ impl Checkpoints {
         let mut steps = Vec::new();
         for entry in entries {
             let name = entry.map_err(Error::io(&self.dir))?.file_name();
-            let step = name.to_str().and_then(|name| name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok());
-            steps.extend(step.filter(|&step| self.path(step).file_name() == Some(&name)));
+            steps.extend(name.to_str().and_then(step_of));
         }
         steps.sort_unstable();
         Ok(steps)
@@ -199,10 +204,56 @@ impl Checkpoints {
     }
 }
 
+fn name_of(step: u64) -> String {
+    format!("step-{step:010}.safetensors")
+}
+
+/// Returns the step of the checkpoint with this name.
+fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()?;
+    (name_of(step) == name).then_some(step)
+}
+
 /// Removes a file, if it is there.
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_steps_and_no_others() {
+        assert_eq!(step_of(&name_of(500)), Some(500));
+        assert_eq!(step_of(&name_of(u64::MAX)), Some(u64::MAX));
+        for other in ["step-500.safetensors", "step-0000000500.tmp", "step-+000000500.safetensors", "best.safetensors"] {
+            assert_eq!(step_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn save_removes_what_killed_processes_left_and_no_file_that_is_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_dir(dir.path());
+        let left = |target: &str| format!(".{target}.0123456789abcdef.tmp");
+        let gone = [left(&name_of(40)), left(&name_of(50)), left(BEST)];
+        let kept = [left("weights.safetensors"), left("step-40.safetensors"), ".step-0000000040.safetensors.tmp".to_string()];
+        for name in gone.iter().chain(&kept) {
+            fs::write(dir.path().join(name), "half of it").unwrap();
+        }
+        let writing = dir.path().join(format!(".{}.fedcba9876543210.tmp", name_of(60)));
+        let file = fs::File::create(&writing).unwrap();
+        file.try_lock().unwrap();
+        checkpoints.save(70, &Checkpoint::new().note("step", 70)).unwrap();
+        assert!(gone.iter().all(|name| !dir.path().join(name).exists()));
+        assert!(kept.iter().all(|name| dir.path().join(name).exists()));
+        assert!(writing.exists() && checkpoints.steps().unwrap() == [70]);
+        drop(file);
+        checkpoints.save(80, &Checkpoint::new().note("step", 80)).unwrap();
+        assert!(!writing.exists());
     }
 }
