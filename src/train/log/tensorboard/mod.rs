@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use histogram::histogram_of;
 use protobuf::Message;
-use records::{FORMAT, STEP, framed};
+use records::{FORMAT, GRAPH, STEP, framed, is_graph};
 
-use super::record_file::{RecordFile, unwritten};
+use super::record_file::{RecordFile, records, unwritten};
 use super::{LogValue, Logger, seconds_since_1970};
 use crate::data::Image;
 use crate::error::{Error, Result};
@@ -61,6 +61,8 @@ pub struct TensorBoard {
     file: Option<RecordFile>,
     /// The message of the graph, which a log that begins anew has too.
     graph: Option<Vec<u8>>,
+    /// Whether the graph has yet to be written.
+    graph_due: bool,
     /// The time in seconds since 1970.
     clock: fn() -> f64,
 }
@@ -68,15 +70,16 @@ pub struct TensorBoard {
 impl TensorBoard {
     /// Logs into this folder, which is created with the first values.
     pub fn in_dir(dir: impl Into<PathBuf>) -> TensorBoard {
-        TensorBoard { dir: dir.into(), file: None, graph: None, clock: seconds_since_1970 }
+        TensorBoard { dir: dir.into(), file: None, graph: None, graph_due: false, clock: seconds_since_1970 }
     }
 
-    /// Writes the graph of a model for inputs of this shape: its layers by path, the operations
-    /// between them, and the shapes on the edges. Nothing is computed. The graph stays when a
-    /// [`Trainer`](crate::train::Trainer) begins the log anew.
+    /// Adds the graph of a model for inputs of this shape: its layers by path, the operations
+    /// between them, and the shapes on the edges. Nothing is computed. It is written with the first
+    /// values, or by [`flush`](Logger::flush); a log that goes on, and has a graph from before, gets
+    /// no second one.
     ///
     /// # Errors
-    /// The model's error when it does not accept the shape; when the log cannot be written.
+    /// The model's error when it does not accept the shape.
     pub fn graph<M: Module + ?Sized>(&mut self, model: &M, input_shape: impl AsRef<[usize]>) -> Result<()> {
         let mut definition = Message::new();
         for node in graph::of(model.as_module(), input_shape.as_ref())? {
@@ -84,8 +87,8 @@ impl TensorBoard {
         }
         // Without the version of its producer, TensorBoard takes a graph for one of 2015.
         let definition = definition.message(4, Message::new().integer(1, 22));
-        let definition = self.graph.insert(definition.into_bytes()).clone();
-        self.write(self.event(0).bytes(4, definition))
+        (self.graph, self.graph_due) = (Some(definition.into_bytes()), true);
+        Ok(())
     }
 
     fn event(&self, step: u64) -> Message {
@@ -94,6 +97,20 @@ impl TensorBoard {
     }
 
     fn write(&mut self, event: Message) -> Result<()> {
+        self.write_due_graph()?;
+        self.append(event)
+    }
+
+    fn write_due_graph(&mut self) -> Result<()> {
+        match self.graph.as_ref().filter(|_| self.graph_due) {
+            Some(graph) => self.append(self.event(0).bytes(GRAPH, graph))?,
+            None => return Ok(()),
+        }
+        self.graph_due = false;
+        Ok(())
+    }
+
+    fn append(&mut self, event: Message) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
@@ -150,28 +167,30 @@ impl Logger for TensorBoard {
     }
 
     fn flush(&mut self) -> Result<()> {
+        self.write_due_graph()?;
         self.file.as_mut().map_or(Ok(()), RecordFile::flush)
     }
 
     fn rewind(&mut self, step: u64) -> Result<()> {
         self.file = None;
+        let mut has_graph = false;
         for path in self.files()? {
             if step == 0 {
                 fs::remove_file(&path).map_err(|error| unwritten(&path, error))?;
             } else {
-                RecordFile::new(path, FORMAT).rewind(step)?;
+                let left = RecordFile::new(path, FORMAT).rewind(step)?;
+                has_graph |= records(FORMAT, &left).any(|(at, _)| is_graph(&left[at..]));
             }
         }
+        self.graph_due = !has_graph;
         let mut file = self.start()?;
         if step > 0 {
             // Makes a TensorBoard that is running discard later steps as well.
             let start = self.event(step.saturating_add(1)).message(7, Message::new().integer(1, 1));
             file.append(&framed(&start.into_bytes()))?;
-        } else if let Some(graph) = &self.graph {
-            file.append(&framed(&self.event(0).bytes(4, graph).into_bytes()))?;
         }
         self.file = Some(file);
-        Ok(())
+        self.write_due_graph()
     }
 }
 

@@ -9,6 +9,9 @@ pub(super) const FORMAT: Format = Format { name: "TensorBoard event file", start
 /// The field of an event that has its step.
 pub(super) const STEP: u64 = 2;
 
+/// The field of an event that has a graph.
+pub(super) const GRAPH: u64 = 4;
+
 /// The bytes before and behind the data.
 const HEADER: usize = 12;
 const FOOTER: usize = 4;
@@ -47,6 +50,13 @@ pub(super) fn framed(data: &[u8]) -> Vec<u8> {
     record.extend_from_slice(data);
     record.extend_from_slice(&masked(crc32c(data)).to_le_bytes());
     record
+}
+
+/// Returns whether the first record is the event of a graph, as this crate writes it: after the
+/// time, which takes nine bytes, there is the graph, without a step.
+pub(super) fn is_graph(record: &[u8]) -> bool {
+    const BYTES: u8 = 2;
+    record.get(HEADER + 9) == Some(&((GRAPH as u8) << 3 | BYTES))
 }
 
 fn split(bytes: &[u8]) -> Option<Record> {

@@ -78,6 +78,7 @@ fn graph_of_a_model_is_one_event_and_a_wrong_shape_writes_nothing() {
     assert!(board.graph(&model, [1, 5, 32, 32]).is_err());
     assert!(!dir.path().join("run").exists());
     board.graph(&model, [1, 3, 32, 32]).unwrap();
+    board.flush().unwrap();
     let bytes = fs::read(file_in(&dir.path().join("run"))).unwrap();
     let contains = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(contains("layer2/0/conv1") && contains("Conv2d 16→32") && contains("_output_shapes"));
@@ -91,9 +92,7 @@ fn run_that_begins_anew_has_the_graph_and_no_earlier_step() {
     let model = Sequential::new().push(Flatten).push_named("fc", Linear::new(64, 10));
     let run = |steps, resume: bool, dir: &Path| {
         let mut board = TensorBoard::in_dir(dir);
-        if !resume {
-            board.graph(&model, [1, 1, 8, 8]).unwrap();
-        }
+        board.graph(&model, [1, 1, 8, 8]).unwrap();
         let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.1)).steps(steps).log_every(1).progress(false);
         let trainer = trainer.log(board).checkpoints(Checkpoints::in_dir(dir.join("checkpoints"))).resume(resume);
         let step = |model: &Sequential, Batch { images, labels }: &Batch| Ok(Step::new(model.forward(images)?.cross_entropy(labels)?));
@@ -107,6 +106,15 @@ fn run_that_begins_anew_has_the_graph_and_no_earlier_step() {
     assert_eq!(steps_in(&file_in(dir.path())), [0, 0, 1, 2, 2], "version, graph, the steps, the end of the run");
     // A run that goes on keeps the graph of the process before.
     assert_eq!(count(&run(3, true, dir.path()), "Linear 64"), 1);
+    assert_eq!(count(&run(4, true, dir.path()), "Linear 64"), 1);
+    // One that is asked to go on, and finds nothing to go on from, has it too.
+    let another = tempfile::tempdir().unwrap();
+    assert_eq!(count(&run(2, true, another.path()), "Linear 64"), 1);
+    // The log of a run without a graph gets one when the run goes on.
+    for path in TensorBoard::in_dir(another.path()).files().unwrap() {
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(count(&run(3, true, another.path()), "Linear 64"), 1);
 }
 
 #[test]
