@@ -10,7 +10,7 @@ use super::options::ModelOptions;
 use crate::error::Result;
 use crate::nn::init::{Init, initialise};
 use crate::nn::{BatchNorm2d, Conv2d, Dropout, Linear, Module, block, conv_bn_relu};
-use crate::ops::Pool2dOptions;
+use crate::ops::{CrossEntropyOptions, Pool2dOptions};
 use crate::tensor::Tensor;
 use crate::visit_fields;
 
@@ -187,9 +187,18 @@ impl GoogLeNetOutput {
     /// # Errors
     /// Those of [`Tensor::cross_entropy`].
     pub fn loss(&self, labels: &Tensor) -> Result<Tensor> {
-        let mut loss = self.logits.cross_entropy(labels)?;
+        self.loss_with(labels, &CrossEntropyOptions::default())
+    }
+
+    /// Computes [`loss`](GoogLeNetOutput::loss) of cross-entropies with options, such as label
+    /// smoothing.
+    ///
+    /// # Errors
+    /// Those of [`Tensor::cross_entropy_with`].
+    pub fn loss_with(&self, labels: &Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        let mut loss = self.logits.cross_entropy_with(labels, options)?;
         for logits in [&self.aux1, &self.aux2].into_iter().flatten() {
-            loss = loss.add(&logits.cross_entropy(labels)?.mul_scalar(0.3))?;
+            loss = loss.add(&logits.cross_entropy_with(labels, options)?.mul_scalar(0.3))?;
         }
         Ok(loss)
     }
