@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::EarlyStopping;
+use super::{EarlyStopping, LogValue, Logger};
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
 use crate::nn::{Module, StateDict};
@@ -25,12 +25,44 @@ pub struct RunState<'a> {
     /// the means of training and validation.
     pub metrics: &'a MetricValues,
     pub(super) stop: &'a mut Option<String>,
+    pub(super) loggers: &'a mut dyn Logger,
+    /// The step of what is logged: before a step, the one that will be made, so that a run that
+    /// goes on from before it logs it once.
+    pub(super) log_step: u64,
 }
 
 impl RunState<'_> {
     /// Ends the run after this step or epoch; the reason is in the report.
     pub fn stop(&mut self, reason: impl Into<String>) {
         self.stop.get_or_insert_with(|| reason.into());
+    }
+
+    /// Writes values to all logs of the run, for this step: numbers, pictures, histograms of
+    /// tensors, texts. Before a step, that is the step that will be made.
+    ///
+    /// ```
+    /// use convnet::autograd::Gradients;
+    /// use convnet::train::{Callback, LogValue, RunState};
+    ///
+    /// /// Logs the distribution of the gradients of each parameter.
+    /// struct GradientHistograms;
+    ///
+    /// impl Callback for GradientHistograms {
+    ///     fn before_step(&mut self, run: &mut RunState<'_>, gradients: &mut Gradients) -> convnet::Result<()> {
+    ///         for (name, parameter) in run.model.named_parameters() {
+    ///             if let Some(gradient) = gradients.get(&parameter.tensor()) {
+    ///                 run.log(&[(&format!("gradients/{name}"), LogValue::Histogram(gradient))])?;
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When a log cannot be written.
+    pub fn log(&mut self, values: &[(&str, LogValue<'_>)]) -> Result<()> {
+        self.loggers.log(self.log_step, values)
     }
 
     /// Returns a metric.
@@ -91,12 +123,21 @@ pub trait Callback: Send {
         Ok(())
     }
 
+    /// Returns the name of the metric that [`after_epoch`](Callback::after_epoch) needs, if it
+    /// needs one. A run without data to validate on refuses `valid/…` when it starts. When an epoch does
+    /// not have the metric, the callback is left out, the log and the checkpoint of the epoch are
+    /// written, and then the run ends with an error that lists the metrics.
+    fn observes(&self) -> Option<&str> {
+        None
+    }
+
     /// Returns what a checkpoint has to hold so that a resumed run goes on in the same way.
     fn state(&self) -> StateDict {
         StateDict::new()
     }
 
-    /// Restores what [`state`](Callback::state) returned.
+    /// Restores what [`state`](Callback::state) returned. It is not called when the checkpoint has
+    /// nothing for the callback, which was added since.
     ///
     /// # Errors
     /// [`Error::StateDict`] when it is the state of something else.
@@ -112,6 +153,10 @@ impl Callback for EarlyStopping {
             run.stop(format!("{} has not improved in {} epochs", self.metric(), self.waited()));
         }
         Ok(())
+    }
+
+    fn observes(&self) -> Option<&str> {
+        Some(self.metric())
     }
 
     fn state(&self) -> StateDict {

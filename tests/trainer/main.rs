@@ -1,6 +1,8 @@
 //! The trainer: exact resumption, also of a run that is killed at any instant; averages, callbacks,
 //! logs, checkpoints, bad input.
 
+mod observing;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, fs, thread};
 
+use convnet::autograd::Gradients;
 use convnet::data::{Batch, Dataset, Digits, Image, OnError, Rng};
 use convnet::optim::{CosineAnnealingLr, ReduceLrOnPlateau, StepLr};
 use convnet::prelude::*;
@@ -195,6 +198,74 @@ fn run_on_a_full_disk_says_so_and_goes_on_from_its_last_checkpoint_with_the_same
     let (model, (train, valid)) = (network(), loaders());
     trainer(&model, dir.path()).fit(&train, &valid, classify).unwrap();
     assert!(model.state_dict().difference(&expected).unwrap().is_empty());
+}
+
+/// Notes in the child's directory that a step was reached, then waits so long.
+#[cfg(all(unix, feature = "progress"))]
+struct Announce(std::path::PathBuf, Duration);
+
+#[cfg(all(unix, feature = "progress"))]
+impl Callback for Announce {
+    fn after_step(&mut self, run: &mut RunState<'_>) -> Result<()> {
+        if run.step == 5 {
+            fs::write(&self.0, "").unwrap();
+            thread::sleep(self.1);
+        }
+        Ok(())
+    }
+}
+
+/// The program that `ctrl_c_ends_a_run_with_a_checkpoint_from_which_it_goes_on` interrupts.
+#[cfg(all(unix, feature = "progress"))]
+#[test]
+fn child_process_trains_until_ctrl_c() {
+    let Some(dir) = env::var_os(CHILD) else { return };
+    let dir = Path::new(&dir);
+    let wait = env::var("CONVNET_TEST_WAIT").unwrap().parse().unwrap();
+    let (model, (train, valid)) = (network(), loaders());
+    // No checkpoint is due in the first epoch.
+    let trainer = trainer(&model, dir).checkpoints(Checkpoints::in_dir(dir).keep_best("valid/accuracy")).stop_on_ctrl_c();
+    let report = trainer.callback(Announce(dir.join("begun"), Duration::from_secs(wait))).fit(&train, &valid, classify).unwrap();
+    fs::write(dir.join("ending"), report.ending.to_string()).unwrap();
+}
+
+#[cfg(all(unix, feature = "progress"))]
+#[test]
+fn ctrl_c_ends_a_run_with_a_checkpoint_from_which_it_goes_on() {
+    let (expected, _) = undisturbed();
+    let interrupt = |process: &std::process::Child| {
+        assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
+    };
+    let child = |dir: &Path, wait: u64| {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["child_process_trains_until_ctrl_c", "--exact"]).env(CHILD, dir).env("CONVNET_TEST_WAIT", wait.to_string());
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while !dir.join("begun").exists() {
+            assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
+            thread::sleep(Duration::from_millis(1));
+        }
+        process
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = child(dir.path(), 1);
+    interrupt(&process);
+    assert!(process.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(dir.path().join("ending")).unwrap(), "interrupted");
+    // It waited in step 5 of the 12 of an epoch, of two batches each.
+    let left = Checkpoints::in_dir(dir.path()).latest().unwrap().unwrap();
+    assert_eq!(["step", "epoch", "batch"].map(|name| left.count(name).unwrap()), [5, 0, 10]);
+    let (model, (train, valid)) = (network(), loaders());
+    assert_eq!(trainer(&model, dir.path()).fit(&train, &valid, classify).unwrap().ending, Ending::Finished);
+    assert!(model.state_dict().difference(&expected).unwrap().is_empty());
+
+    // A second one ends a process that does not come to the end of its step.
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = child(dir.path(), 60);
+    interrupt(&process);
+    thread::sleep(Duration::from_millis(200));
+    assert!(process.try_wait().unwrap().is_none());
+    interrupt(&process);
+    assert_eq!(process.wait().unwrap().code(), Some(130));
 }
 
 #[derive(Clone, Default)]

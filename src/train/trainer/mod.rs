@@ -8,6 +8,8 @@ mod run;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde_json::{Map, Value};
+
 pub use report::{Ending, EpochRecord, TrainReport};
 
 use self::run::Run;
@@ -139,6 +141,7 @@ pub struct Trainer<'a, M: Module> {
     log_every: u64,
     callbacks: Vec<Box<dyn Callback + 'a>>,
     metrics: Vec<(String, Box<dyn Metric + 'a>)>,
+    notes: Map<String, Value>,
     resume: bool,
     seed: u64,
     progress: bool,
@@ -169,6 +172,7 @@ impl<'a, M: Module> Trainer<'a, M> {
             log_every: 50,
             callbacks: Vec::new(),
             metrics: Vec::new(),
+            notes: Map::new(),
             resume: false,
             seed: 0,
             progress: true,
@@ -267,6 +271,16 @@ impl<'a, M: Module> Trainer<'a, M> {
     #[must_use]
     pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Trainer<'a, M> {
         self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Adds a note to the checkpoints, such as how pictures are prepared for the model, or the
+    /// names of its classes; [`Checkpoint::get`](crate::train::Checkpoint::get) returns it. Notes
+    /// change nothing in the run. The names of the run's own notes, such as `step`, are refused by
+    /// [`fit`](Trainer::fit).
+    #[must_use]
+    pub fn note(mut self, key: impl Into<String>, value: impl Into<Value>) -> Trainer<'a, M> {
+        self.notes.insert(key.into(), value.into());
         self
     }
 
@@ -376,17 +390,25 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
+    /// Returns the names of the metrics that the run observes.
+    fn observed(&self) -> impl Iterator<Item = &str> {
+        let best = self.checkpoints.as_ref().and_then(|checkpoints| checkpoints.best_metric.as_deref());
+        let of_callbacks = self.callbacks.iter().filter_map(|callback| callback.observes());
+        self.schedule_metric.as_deref().into_iter().chain(best).chain(of_callbacks)
+    }
+
     /// Trains on the batches of a loader, and validates on those of another after each epoch, when
     /// there is one: `&valid` or `None`. The model is in evaluation mode afterwards.
     ///
     /// # Errors
     /// The errors of the loaders, the closure and the callbacks, with the epoch and batch;
-    /// [`Error::Training`] for a loss that is not a finite number and for metrics that do not
-    /// exist; [`Error::StateDict`] and [`Error::Format`] when the run cannot go on from the
-    /// checkpoint that is there; [`Error::Training`] when there are checkpoints of another run and
-    /// [`resume`](Trainer::resume) is not set; [`Error::Io`] when a checkpoint or a log cannot be
-    /// written; [`Error::Training`] that names the rank when another process fails, hangs or has
-    /// other settings.
+    /// [`Error::Training`] for a loss that is not a finite number, and for metrics that do not
+    /// exist, once the log and the checkpoint of the epoch are written; at the start for metrics of
+    /// a validation that there is no data for; [`Error::StateDict`] and [`Error::Format`] when the
+    /// run cannot go on from the checkpoint that is there; [`Error::Training`] when there are
+    /// checkpoints of another run and [`resume`](Trainer::resume) is not set; [`Error::Io`] when a
+    /// checkpoint or a log cannot be written; [`Error::Training`] that names the rank when another
+    /// process fails, hangs or has other settings.
     pub fn fit<'v, S: Collate>(
         self,
         train: &DataLoader<S>,

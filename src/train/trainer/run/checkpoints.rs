@@ -7,9 +7,12 @@ use crate::data::Collate;
 use crate::error::{Context as _, Error, Result};
 use crate::nn::{Module, ModuleExt, StateDict};
 use crate::tensor::Tensor;
-use crate::train::callback::no_such_metric;
 use crate::train::trainer::{EpochRecord, Step};
 use crate::train::{Checkpoint, Mean, number_of};
+
+/// The names of a run's own notes.
+pub(super) const NOTES: [&str; 11] =
+    ["version", "step", "epoch", "batch", "batches", "seed", "seconds", "history", "statistics", "stopped", "partial"];
 
 impl<M, S, F> Run<'_, '_, M, S, F>
 where
@@ -17,11 +20,13 @@ where
     S: Collate,
     F: FnMut(&M, &S::Batch) -> Result<Step>,
 {
-    /// Writes the best checkpoint, then the one of the epoch, if they are due.
-    pub(super) fn write_checkpoints_of_epoch(&mut self) -> Result<()> {
+    /// Writes the best checkpoint, then the one of the epoch, if they are due; the latter is before
+    /// the run fails.
+    pub(super) fn write_checkpoints_of_epoch(&mut self, fails: bool) -> Result<()> {
         let Some(checkpoints) = &self.trainer.checkpoints else { return Ok(()) };
-        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.partial.as_ref().or(self.history.last())) {
-            let value = record.metrics.get(name).copied().ok_or_else(|| no_such_metric(name, &record.metrics))?;
+        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.partial.as_ref().or(self.history.last()))
+            && let Some(&value) = record.metrics.get(name)
+        {
             let improved = !value.is_nan() && self.best.is_none_or(|best| checkpoints.is_better(value, best));
             if improved {
                 // Before the one of the epoch: a run that is killed in between repeats the epoch.
@@ -31,7 +36,8 @@ where
                 }
             }
         }
-        let last = self.partial.is_some()
+        let last = fails
+            || self.partial.is_some()
             || self.stop.is_some()
             || Some(self.epoch) == self.epochs
             || self.trainer.steps.is_some_and(|steps| self.step >= steps);
@@ -64,7 +70,9 @@ where
         for (name, mean) in &self.means {
             means.insert(name, Tensor::from_vec(vec![mean.sum(), mean.weight()], [2])?);
         }
-        let mut checkpoint = Checkpoint::new()
+        let notes = self.trainer.notes.iter();
+        let mut checkpoint = notes
+            .fold(Checkpoint::new(), |checkpoint, (key, value)| checkpoint.note(key, value.clone()))
             .with("model", self.trainer.model.state_dict())
             .with("optimizer", self.trainer.optimizer.state())
             .with("means", means)
@@ -124,7 +132,11 @@ where
             own.load_state(&average)?;
         }
         for (number, callback) in self.trainer.callbacks.iter_mut().enumerate() {
-            callback.load_state(&checkpoint.section(&format!("callback{number}"))?)?;
+            let state = checkpoint.section(&format!("callback{number}"))?;
+            // A callback may have been added since.
+            if !state.is_empty() {
+                callback.load_state(&state)?;
+            }
         }
         self.best = checkpoint.section("best")?.get("value").map(number_of).transpose()?;
         // Of ranks that step alone, rank 0 has the means of the epoch so far: they count once.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use self::checkpoints::NOTES;
 use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::{Ending, EpochRecord, Every, Step, TrainReport, Trainer};
@@ -18,7 +19,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::nn::{Modes, Module, in_evaluation};
 use crate::optim::{LrSchedule, LrScheduler, clip_grad_norm, clip_grad_value};
 use crate::train::callback::no_such_metric;
-use crate::train::{DataParallel, LogValue, Mean, MetricValues, RunState, number_of, with_average};
+use crate::train::{Callback, DataParallel, LogValue, Logger, Mean, MetricValues, RunState, number_of, with_average};
 
 /// Means by name of metric.
 type Means = BTreeMap<String, Mean>;
@@ -95,6 +96,7 @@ where
             }
             None => None,
         };
+        check(&trainer, valid)?;
         let model: &dyn Module = trainer.model;
         let modes = if model.is_training() { Modes::of(model) } else { Modes::for_training(model) };
         let epochs = if trainer.steps.is_none() { Some(trainer.epochs.unwrap_or(1)) } else { trainer.epochs };
@@ -108,7 +110,7 @@ where
             None => None,
         };
         Ok(Run {
-            progress: Progress::new(trainer.progress, epochs),
+            progress: Progress::new(trainer.progress, epochs, batches_of(steps, batches, trainer.accumulate)),
             interrupt: Interrupt::new(trainer.ctrl_c, trainer.stop_flag.take()),
             modes,
             trainer,
@@ -153,7 +155,7 @@ where
             self.restore(&checkpoint).context("the run cannot go on from its checkpoint")?;
         }
         let step = self.step;
-        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.rewind(step))?;
+        Loggers(&mut self.trainer.loggers).rewind(step)?;
         let ending = loop {
             if let Some(reason) = &self.stop {
                 break Ending::Stopped(reason.clone());
@@ -166,7 +168,7 @@ where
                 break Ending::Interrupted;
             }
         };
-        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.flush())?;
+        Loggers(&mut self.trainer.loggers).flush()?;
         if ending != Ending::Interrupted {
             self.leave_average()?;
         }
@@ -315,6 +317,8 @@ where
             epoch: self.epoch,
             metrics: values,
             stop: &mut self.stop,
+            loggers: &mut Loggers(&mut trainer.loggers),
+            log_step: self.step + 1,
         };
         trainer.callbacks.iter_mut().try_for_each(|callback| callback.before_step(&mut state, &mut gradients))?;
         let mut norm = None;
@@ -341,7 +345,7 @@ where
         if let Some((scheduler, Every::Step)) = &mut self.scheduler {
             scheduler.step(state.optimizer)?;
         }
-        state.step = self.step;
+        (state.step, state.log_step) = (self.step, self.step);
         trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_step(&mut state))?;
         if trainer.log_every > 0 && self.step.is_multiple_of(trainer.log_every) && !trainer.loggers.is_empty() {
             let mut values = values.clone();
@@ -373,10 +377,11 @@ where
             metrics.extend(validated.with_context(place)?);
         }
         metrics.extend(self.trainer.optimizer.learning_rate(0).ok().map(|rate| ("learning_rate".to_string(), rate)));
+        self.log(&metrics)?;
+        let unknown = self.trainer.observed().find(|&name| !metrics.contains_key(name)).map(|name| no_such_metric(name, &metrics));
         if whole {
             self.after_epoch(&metrics)?;
         }
-        self.log(&metrics)?;
         let record = EpochRecord { epoch: self.epoch, step: self.step, metrics };
         self.progress.end_of_epoch(&record, if whole { 1.0 } else { self.batch as f64 / self.batches as f64 }, rate);
         if whole {
@@ -387,18 +392,18 @@ where
         } else {
             self.partial = Some(record);
         }
-        self.write_checkpoints_of_epoch()
+        self.write_checkpoints_of_epoch(unknown.is_some())?;
+        unknown.map_or(Ok(()), Err)
     }
 
-    /// Lets the schedule and the callbacks take note of the end of an epoch.
+    /// Lets the schedule and the callbacks take note of the end of an epoch, apart from those whose
+    /// metric does not exist.
     fn after_epoch(&mut self, metrics: &MetricValues) -> Result<()> {
-        let observed = match &self.trainer.schedule_metric {
-            Some(name) => Some(metrics.get(name).copied().ok_or_else(|| no_such_metric(name, metrics))?),
-            None => None,
-        };
+        let observed = self.trainer.schedule_metric.as_ref().map(|name| metrics.get(name).copied());
         if let Some((scheduler, Every::Epoch)) = &mut self.scheduler {
             match observed {
-                Some(value) => scheduler.step_with(&mut *self.trainer.optimizer, value)?,
+                Some(Some(value)) => scheduler.step_with(&mut *self.trainer.optimizer, value)?,
+                Some(None) => {}
                 None => scheduler.step(&mut *self.trainer.optimizer)?,
             }
         }
@@ -410,8 +415,12 @@ where
             epoch: self.epoch,
             metrics,
             stop: &mut self.stop,
+            loggers: &mut Loggers(&mut trainer.loggers),
+            log_step: self.step,
         };
-        in_evaluation(trainer.model, || trainer.callbacks.iter_mut().try_for_each(|callback| callback.after_epoch(&mut state)))
+        let exists = |callback: &&mut Box<dyn Callback + '_>| callback.observes().is_none_or(|name| metrics.contains_key(name));
+        let mut callbacks = trainer.callbacks.iter_mut().filter(exists);
+        in_evaluation(trainer.model, || callbacks.try_for_each(|callback| callback.after_epoch(&mut state)))
     }
 
     /// Returns whether this process writes the files of the run.
@@ -426,8 +435,45 @@ where
 
     fn log(&mut self, metrics: &MetricValues) -> Result<()> {
         let values: Vec<(&str, LogValue<'_>)> = metrics.iter().map(|(name, &value)| (name.as_str(), LogValue::Scalar(value))).collect();
-        let step = self.step;
-        self.trainer.loggers.iter_mut().try_for_each(|logger| logger.log(step, &values))
+        Loggers(&mut self.trainer.loggers).log(self.step, &values)
+    }
+}
+
+/// Refuses notes with the names of a run's own, and metrics of a validation without data.
+fn check<M: Module, S: Collate>(trainer: &Trainer<'_, M>, valid: Option<&DataLoader<S>>) -> Result<()> {
+    if let Some(name) = trainer.notes.keys().find(|name| NOTES.contains(&name.as_str())) {
+        return Err(Error::argument("note", format!("the run itself notes `{name}`: give the note another name")));
+    }
+    let validates = valid.map(DataLoader::num_batches).transpose()?.is_some_and(|batches| batches > 0);
+    match trainer.observed().find(|name| !validates && name.starts_with("valid/")) {
+        Some(name) => {
+            let message = format!("there will be no metric {name:?}: the run has no data to validate on; `train/loss` is one of training");
+            Err(Error::Training(message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns the number of batches that this many steps take, in epochs of `batches`.
+fn batches_of(steps: u64, batches: usize, accumulate: usize) -> u64 {
+    let (steps_of_epoch, batches) = (batches.div_ceil(accumulate).max(1) as u64, batches as u64);
+    (steps / steps_of_epoch).saturating_mul(batches).saturating_add((steps % steps_of_epoch).saturating_mul(accumulate as u64).min(batches))
+}
+
+/// The logs of a run as one.
+struct Loggers<'r, 'a>(&'r mut [Box<dyn Logger + 'a>]);
+
+impl Logger for Loggers<'_, '_> {
+    fn log(&mut self, step: u64, values: &[(&str, LogValue<'_>)]) -> Result<()> {
+        self.0.iter_mut().try_for_each(|logger| logger.log(step, values))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.0.iter_mut().try_for_each(|logger| logger.flush())
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<()> {
+        self.0.iter_mut().try_for_each(|logger| logger.rewind(step))
     }
 }
 
