@@ -10,7 +10,7 @@
 //! Weights are a checkpoint of the example `train`, or a `.pth` file of PyTorch, safetensors or
 //! `.npz`, with torchvision's or timm's names.
 //! Pictures are JPEG or PNG files; each is resized, cropped and normalised as the model's library
-//! does it.
+//! does it, or as the run did that wrote the checkpoint.
 
 #[path = "common/program.rs"]
 mod program;
@@ -46,7 +46,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     top: usize,
     /// Text file with the name of a class on each line, in the order of labels [default: those in
-    /// the ONNX file, else ImageNet's 1,000]
+    /// the checkpoint or the ONNX file, else ImageNet's 1,000]
     #[arg(long, value_name = "FILE", alias = "classes")]
     labels: Option<PathBuf>,
     /// Pictures that go through the network together
@@ -216,14 +216,15 @@ fn load(options: &Options) -> Fallible<Network> {
         });
     }
     let path = options.weights.as_ref().ok_or("--weights is missing: the file with the weights of the model")?;
-    let names = names.unwrap_or_else(imagenet);
+    let weights = weights_file::read(path)?;
+    let names = names.or_else(|| weights.classes.clone()).unwrap_or_else(imagenet);
     let model = models::create(&options.model, names.len())?;
-    weights_file::load(&model, path).map_err(|error| {
+    weights.load_into(&model).map_err(|error| {
         let hint = if options.labels.is_none() { "\n(weights for other classes than ImageNet's need --labels)" } else { "" };
         format!("{error}{hint}")
     })?;
     model.eval();
-    Ok(Network { model, preprocessing: models::preprocessing(&options.model)?, names, batch: None })
+    Ok(Network { model, preprocessing: weights.preprocessing_or_usual(&options.model)?, names, batch: None })
 }
 
 /// For each row of `[N, classes]`, the classes of the largest values, largest first.

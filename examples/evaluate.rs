@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use common::data::DataOptions;
 use common::program::say;
 use common::{config, weights_file};
@@ -51,7 +51,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     top: usize,
     /// Evaluate on the training pictures
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     on_train: bool,
     /// Number of mistakes to list, the most frequent ones first
     #[arg(long, default_value_t = 10)]
@@ -79,10 +79,11 @@ fn evaluate(options: &Options) -> Result<()> {
     let splits = if of_run { options.data.open()? } else { options.data.open_to_evaluate()? };
     let (names, classes) = (&splits.classes, splits.classes.len());
     let model = models::create(&options.model, classes)?;
-    weights_file::load(&model, &path)?;
+    let weights = weights_file::read(&path)?;
+    weights.load_into(&model)?;
     model.eval();
 
-    let target = options.data.target(models::info(&options.model)?.input)?;
+    let target = options.data.target(&options.model, Some(&weights))?;
     let pictures = if options.on_train { splits.train } else { splits.valid };
     let loader = options.data.plain_loader(pictures, &target);
     let (mut matrix, mut top, mut loss) = (ConfusionMatrix::new(classes), Accuracy::top_k(options.top), Mean::default());

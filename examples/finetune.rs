@@ -23,7 +23,7 @@ use common::data::{DataOptions, Source};
 use common::optimizer::OptimizerOptions;
 use common::program::say;
 use common::{config, weights_file};
-use convnet::data::{Batch, Dataset as _, IMAGENET_MEAN, IMAGENET_STD};
+use convnet::data::{Batch, Dataset as _};
 use convnet::nn::{Module, ModuleExt};
 use convnet::optim::CosineAnnealingLr;
 use convnet::train::{Every, Step, Trainer, accuracy};
@@ -44,7 +44,9 @@ struct Options {
     weights: Option<PathBuf>,
     /// Start from the weights that torchvision publishes, trained on ImageNet
     #[cfg(feature = "download")]
-    #[arg(long, conflicts_with = "weights")]
+    #[arg(
+        long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false
+    )]
     published: bool,
     /// Number of classes of the weights
     #[arg(long, default_value_t = 1000)]
@@ -78,22 +80,21 @@ fn main() -> ExitCode {
         options.data.size.get_or_insert(32);
         options.data.limit.get_or_insert(640);
     }
-    common::run(|| finetune(options))
+    common::run(|| finetune(&options))
 }
 
-fn finetune(mut options: Options) -> Result<()> {
+fn finetune(options: &Options) -> Result<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(options.data.seed);
-    let weights = weights(&options)?;
-    if weights.is_some() && options.data.mean.is_empty() && options.data.std.is_empty() {
-        // The body knows pictures that were normalised so.
-        (options.data.mean, options.data.std) = (IMAGENET_MEAN.to_vec(), IMAGENET_STD.to_vec());
-    }
+    let path = weights(options)?;
+    let weights = path.as_deref().map(weights_file::read).transpose()?;
     let splits = options.data.open()?;
-    let (train, valid) = options.data.loaders(&splits, models::info(&options.model)?.input, &options.augment)?;
+    // The body knows pictures that were prepared as for its weights.
+    let target = options.data.target(&options.model, weights.as_ref())?;
+    let (train, valid) = options.data.loaders(&splits, &target, &options.augment)?;
     let mut model = models::create(&options.model, options.classes)?;
-    if let Some(path) = &weights {
-        weights_file::load(&model, path)?;
+    if let (Some(weights), Some(path)) = (&weights, &path) {
+        weights.load_into(&model)?;
         say(format_args!("starting from {}", path.display()));
     }
     models::replace_head(&mut model, splits.classes.len())?;
@@ -122,6 +123,9 @@ fn finetune(mut options: Options) -> Result<()> {
     say(format_args!("saved and loaded: {}", model.difference(&restored)?));
     if options.save.is_none() {
         std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
+    } else if weights_file::note_of(&target.preprocessing) != weights_file::note_of(&models::preprocessing(&options.model)?) {
+        let same: Vec<String> = target.options().iter().map(|(name, value)| format!("--{name}={}", config::text_of(value))).collect();
+        say(format_args!("`evaluate` has to prepare pictures in the same way: {}", same.join(" ")));
     }
     let last = report.last().and_then(|metrics| metrics.get("valid/accuracy"));
     say(format_args!("accuracy: {:.4} on {} pictures", last.copied().unwrap_or(f64::NAN), splits.valid.len()));
@@ -129,6 +133,10 @@ fn finetune(mut options: Options) -> Result<()> {
 }
 
 fn weights(options: &Options) -> Result<Option<PathBuf>> {
+    #[cfg(feature = "download")]
+    if options.published && options.weights.is_some() {
+        return Err(Error::msg("--published and --weights: the run can start from one of them only"));
+    }
     #[cfg(feature = "download")]
     if options.published {
         let published = models::published(&options.model)?;

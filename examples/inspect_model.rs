@@ -35,9 +35,9 @@ struct Options {
     /// Its weights: a checkpoint of `train`, .pth, .safetensors or .npz [default: new ones]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Number of classes
-    #[arg(long, default_value_t = 1000)]
-    classes: usize,
+    /// Number of classes [default: the checkpoint's, or 1000]
+    #[arg(long)]
+    classes: Option<usize>,
     /// JPEG or PNG file
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
@@ -62,9 +62,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Fallible<()> {
-    let model = models::create(&options.model, options.classes)?;
-    if let Some(file) = &options.weights {
-        weights_file::load(&model, file)?;
+    let weights = options.weights.as_deref().map(weights_file::read).transpose()?;
+    let classes = options.classes.or_else(|| Some(weights.as_ref()?.classes.as_ref()?.len())).unwrap_or(1000);
+    let model = models::create(&options.model, classes)?;
+    if let Some(weights) = &weights {
+        weights.load_into(&model)?;
     }
     model.eval();
     let [channels, height, width] = models::info(&options.model)?.input;
@@ -73,7 +75,10 @@ fn run(options: &Options) -> Fallible<()> {
     let Some(file) = &options.image else { return Ok(()) };
 
     let picture = Image::open(file)?;
-    let preprocessing = models::preprocessing(&options.model)?;
+    let preprocessing = match &weights {
+        Some(weights) => weights.preprocessing_or_usual(&options.model)?,
+        None => models::preprocessing(&options.model)?,
+    };
     let mut input = picture.clone();
     input.apply(&preprocessing)?;
     let x = input.to_tensor().unsqueeze(0)?;

@@ -15,12 +15,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::augment::AugmentOptions;
 use common::data::DataOptions;
+use common::loss::logits_and_loss;
 use common::optimizer::OptimizerOptions;
 use common::program::say;
 use common::{config, weights_file};
 use convnet::chart::Chart;
 use convnet::data::Batch;
-use convnet::nn::Module;
+use convnet::ops::CrossEntropyOptions;
 use convnet::train::{LrRange, LrRangeTest};
 use convnet::{Context as _, Result, models};
 
@@ -74,17 +75,21 @@ fn find(options: &Options) -> Result<()> {
     convnet::set_num_threads(options.threads)?;
     convnet::manual_seed(options.data.seed);
     let splits = options.data.open()?;
-    let (train, _) = options.data.loaders(&splits, models::info(&options.model)?.input, &options.augment)?;
+    let weights = options.weights.as_deref().map(weights_file::read).transpose()?;
+    let target = options.data.target(&options.model, weights.as_ref())?;
+    let (train, _) = options.data.loaders(&splits, &target, &options.augment)?;
     let model = models::create(&options.model, splits.classes.len())?;
-    if let Some(path) = &options.weights {
-        weights_file::load(&model, path)?;
+    if let Some(weights) = &weights {
+        weights.load_into(&model)?;
     }
     let mut optimizer = options.optimizer.build(&model)?;
     let test = LrRangeTest::new(options.from, options.to, options.points).smoothing(options.smoothing);
     let epochs = options.points.div_ceil(train.len().max(1)) as u64;
     let batches = (0..epochs).flat_map(|epoch| train.epoch(epoch));
-    let range =
-        test.run(&model, &mut *optimizer, batches, |model, Batch { images, labels }| model.forward(&images)?.cross_entropy(&labels))?;
+    let range = test.run(&model, &mut *optimizer, batches, |model, Batch { images, labels }| {
+        let options = CrossEntropyOptions::default();
+        logits_and_loss(model.as_module(), &images, &labels, &options).map(|(_, loss)| loss)
+    })?;
 
     say("     rate      loss  smoothed");
     let every = range.rates().len().div_ceil(20);

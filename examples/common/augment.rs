@@ -2,11 +2,15 @@
 
 use clap::{Args, ValueEnum};
 use convnet::data::{
-    AugMix, AutoAugment, AutoAugmentPolicy, CenterCrop, ColorJitter, CutMix, DataLoader, Grayscale, Image, MixUp, Normalize, RandAugment,
-    RandomCrop, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, RandomVerticalFlip, Resize, Rng,
-    TrivialAugmentWide,
+    AugMix, AutoAugment, AutoAugmentPolicy, CenterCrop, ColorJitter, CutMix, DataLoader, Grayscale, Image, ImageClassification, MixUp,
+    Normalize, RandAugment, RandomCrop, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop, RandomRotation,
+    RandomVerticalFlip, Resize, Rng, TrivialAugmentWide,
 };
 use convnet::{Error, Result};
+use toml::Value;
+
+use super::transforms::{self, NamedTransform};
+use super::weights_file;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Policy {
@@ -37,6 +41,8 @@ pub struct AugmentOptions {
     /// Largest angle of a rotation, in degrees
     #[arg(long, value_name = "DEGREES", default_value_t = 0.0)]
     pub rotation: f64,
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "NAME[=VALUES]", value_parser = transforms::parse, help = transforms::help())]
+    pub transform: Vec<NamedTransform>,
     /// Policy of changes of many kinds
     #[arg(long, value_enum)]
     pub policy: Option<Policy>,
@@ -65,38 +71,60 @@ pub struct AugmentOptions {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub channels: usize,
-    /// Height and width.
-    pub size: usize,
-    /// The length of the shorter side before the crop.
-    pub shorter: usize,
-    pub mean: Vec<f64>,
-    pub std: Vec<f64>,
+    /// The scaling, the crop and the normalisation of pictures of so many channels.
+    pub preprocessing: ImageClassification,
 }
 
 impl Target {
+    /// Returns the height and the width.
+    pub fn size(&self) -> usize {
+        self.preprocessing.shape()[1]
+    }
+
+    /// Returns the options that ask for the preparation.
+    pub fn options(&self) -> [(String, Value); 5] {
+        let list = |values: &[f64]| Value::String(values.iter().map(f64::to_string).collect::<Vec<_>>().join(","));
+        let side = |side: usize| Value::Integer(i64::try_from(side).unwrap_or(i64::MAX));
+        let preset = &self.preprocessing;
+        [
+            ("size", side(self.size())),
+            ("resize", side(preset.shorter_side())),
+            ("filter", Value::String(weights_file::name_of(preset.filter()).to_string())),
+            ("mean", list(preset.mean())),
+            ("std", list(preset.std())),
+        ]
+        .map(|(name, value)| (name.to_string(), value))
+    }
+
     /// Appends the preparation without random numbers.
     pub fn add_to(&self, loader: DataLoader) -> DataLoader {
-        let size = self.size;
-        let loader = loader.transform(channels(self.channels)).transform(Resize::shorter(self.shorter));
-        loader.transform(CenterCrop::new([size, size])).transform(self.normalize())
+        let loader = loader.transform(channels(self.channels)).transform(self.resize());
+        loader.transform(CenterCrop::new([self.size(); 2])).transform(self.normalize())
+    }
+
+    fn resize(&self) -> Resize {
+        Resize::shorter(self.preprocessing.shorter_side()).interpolation(self.preprocessing.filter())
     }
 
     fn normalize(&self) -> Normalize {
-        Normalize::new(&self.mean, &self.std)
+        Normalize::new(self.preprocessing.mean(), self.preprocessing.std())
     }
 }
 
 impl AugmentOptions {
     /// Appends augmentation and preparation.
     pub fn add_to(&self, mut loader: DataLoader, target: &Target, classes: usize) -> Result<DataLoader> {
-        let size = [target.size; 2];
+        let size = [target.size(); 2];
         loader = loader.transform(channels(target.channels));
         loader = match self.random_resized_crop {
-            Some(share) => loader.transform(RandomResizedCrop::new(size).scale([share, 1.0])),
+            Some(share) => {
+                let crop = RandomResizedCrop::new(size).scale([share, 1.0]);
+                loader.transform(crop.interpolation(target.preprocessing.filter()))
+            }
             None => {
-                let loader = loader.transform(Resize::shorter(target.shorter));
+                let loader = loader.transform(target.resize());
                 match self.crop_padding.unwrap_or(0) {
-                    0 if target.shorter == target.size => loader.transform(CenterCrop::new(size)),
+                    0 if target.preprocessing.shorter_side() == target.size() => loader.transform(CenterCrop::new(size)),
                     padding => loader.transform(RandomCrop::new(size).padding(padding)),
                 }
             }
@@ -110,6 +138,7 @@ impl AugmentOptions {
         if self.rotation > 0.0 {
             loader = loader.transform(RandomRotation::new(self.rotation));
         }
+        loader = self.transform.iter().fold(loader, |loader, transform| loader.transform(transform.build()));
         if !self.randaugment.is_empty() && self.policy != Some(Policy::Randaugment) {
             return Err(Error::msg("--randaugment is about --policy randaugment, and the policy is another one"));
         }

@@ -77,17 +77,23 @@ impl Callback for SaveOnce<'_> {
 fn arguments(command: &Command, defaults: &[&str], given: &[OsString]) -> Result<Vec<OsString>, clap::Error> {
     let mut arguments = given.get(..1).unwrap_or_default().to_vec();
     arguments.extend(defaults.iter().map(OsString::from));
-    let run = value_of(given, "--run").or_else(|| {
-        let out = given.iter().any(|argument| argument == "--resume").then(|| value_of(given, "--out"));
-        out.flatten().filter(|dir| dir.join(CONFIG).exists())
+    let file = value_of(given, "--config").map(|path| read(command, &path)).transpose()?;
+    let in_file = |name: &str| file.as_ref().and_then(|table| find(table, name));
+    let resumes = match switch_of(given, "--resume") {
+        Some(resumes) => resumes,
+        None => in_file("resume").is_some_and(|value| text_of(value) == "true"),
+    };
+    let run = value_of(given, "--run").or_else(|| in_file("run").map(|run| PathBuf::from(text_of(run)))).or_else(|| {
+        let out = || value_of(given, "--out").or_else(|| in_file("out").map(|out| PathBuf::from(text_of(out))));
+        if resumes { out().filter(|dir| dir.join(CONFIG).exists()) } else { None }
     });
     if let Some(dir) = run {
         // Programs have some options in common: each takes those that it knows.
         let known = |name: &str| command.get_arguments().any(|argument| argument.get_long() == Some(name));
         push(&mut arguments, &read(command, &dir.join(CONFIG))?, &known);
     }
-    if let Some(path) = value_of(given, "--config") {
-        push(&mut arguments, &read(command, &path)?, &|_| true);
+    if let Some(table) = &file {
+        push(&mut arguments, table, &|_| true);
     }
     arguments.extend(given.iter().skip(1).cloned());
     Ok(arguments)
@@ -96,6 +102,20 @@ fn arguments(command: &Command, defaults: &[&str], given: &[OsString]) -> Result
 /// Returns whether the command line has an option.
 pub fn is_given(name: &str) -> bool {
     value_of(&std::env::args_os().collect::<Vec<_>>(), name).is_some()
+}
+
+/// Returns whether a switch is on, by its last mention: `--name`, `--name=true` or `--name=false`.
+fn switch_of(given: &[OsString], name: &str) -> Option<bool> {
+    let mut values = given.iter().filter_map(|argument| argument.to_str()?.strip_prefix(name));
+    values.rfind(|rest| rest.is_empty() || rest.starts_with('=')).map(|rest| matches!(rest, "" | "=true"))
+}
+
+/// Returns the value of an option in a file or in one of its tables.
+fn find<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
+    table.iter().find_map(|(key, value)| match value {
+        Value::Table(table) => find(table, name),
+        value => (key.replace('_', "-") == name).then_some(value),
+    })
 }
 
 /// Returns the value of `--name value` or `--name=value`.
@@ -123,7 +143,8 @@ fn push(arguments: &mut Vec<OsString>, table: &Table, known: &dyn Fn(&str) -> bo
     }
 }
 
-fn text_of(value: &Value) -> String {
+/// Returns the text of a value as the command line has it.
+pub fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(text_of).collect::<Vec<_>>().join(","),

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use convnet::data::{
-    Cifar10, Cifar100, DataLoader, Dataset, Digits, FashionMnist, IMAGENET_MEAN, IMAGENET_STD, Image, ImageFolder, ImageList, Mnist,
-    OnError, Subset, stratified_split,
+    Cached, Cifar10, Cifar100, DataLoader, Dataset, Digits, FashionMnist, IMAGENET_MEAN, IMAGENET_STD, Image, ImageClassification,
+    ImageFolder, Mnist, OnError, ResizeFilter, StratifiedSampler, Subset, WeightedSampler, stratified_split,
 };
-use convnet::{Error, Result};
+use convnet::{Error, Result, models};
 
 use super::augment::{AugmentOptions, Target};
+use super::list::ListOptions;
+use super::weights_file::Weights;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Source {
@@ -36,6 +38,25 @@ pub enum Broken {
     Replace,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// All of them in random order
+    Shuffled,
+    /// The order of the dataset
+    Sequential,
+    /// Drawn with replacement, all classes equally often
+    Weighted,
+    /// Each batch has the classes in the dataset's shares
+    Stratified,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Filter {
+    Nearest,
+    Bilinear,
+    Bicubic,
+}
+
 /// Where pictures come from, and how they are loaded.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Data")]
@@ -57,17 +78,22 @@ pub struct DataOptions {
     /// Train on this many pictures only: a random part, in which classes have their shares
     #[arg(long, value_name = "PICTURES")]
     pub limit: Option<usize>,
-    /// Height and width of the network's input [default: the model's]
+    /// Height and width of the network's input [default: the weights', or the model's]
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
     /// Length of the shorter side before the crop to the input's size, with --random-resized-crop
-    /// of pictures to validate on only [default: the size, or 8/7 of it from 128 on]
+    /// of pictures to validate on only [default: as for the weights, or the size, or 8/7 of it from
+    /// 128 on]
     #[arg(long, value_name = "PIXELS")]
     pub resize: Option<usize>,
-    /// Mean of the channels, for the normalisation [default: the dataset's]
+    /// Filter of the scaling [default: the weights', or bilinear]
+    #[arg(long, value_enum)]
+    pub filter: Option<Filter>,
+    /// Mean of the channels, for the normalisation [default: that of the weights to start from, or
+    /// the dataset's]
     #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "R,G,B")]
     pub mean: Vec<f64>,
-    /// Standard deviation of the channels [default: the dataset's]
+    /// Standard deviation of the channels [default: like the mean]
     #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "R,G,B")]
     pub std: Vec<f64>,
     /// Pictures in a batch
@@ -76,12 +102,34 @@ pub struct DataOptions {
     /// Threads that load pictures; 0 to load them between the steps
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+    /// Batches that are prepared ahead of the step [default: the loader's]
+    #[arg(long, value_name = "BATCHES")]
+    pub prefetch: Option<usize>,
+    /// Order of the training pictures
+    #[arg(long, value_enum, default_value = "shuffled")]
+    pub sampler: Order,
+    /// Keep decoded pictures in memory, up to this size for training and for validation each
+    #[arg(long, value_name = "MEGABYTES")]
+    pub cache: Option<usize>,
+    /// Turn pictures of files as their EXIF orientation says
+    #[arg(
+        long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false
+    )]
+    pub upright: bool,
+    /// Fetch the dataset into --data first, unless it is there: MNIST, Fashion-MNIST, CIFAR
+    #[cfg(feature = "download")]
+    #[arg(
+        long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false
+    )]
+    pub download: bool,
     /// What becomes of a picture that cannot be read
     #[arg(long, value_enum, default_value = "fail")]
     pub broken: Broken,
     /// Seed of the weights, the order of the pictures and the augmentation
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    #[command(flatten)]
+    pub list: ListOptions,
 }
 
 pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
@@ -89,6 +137,8 @@ pub type Pictures = Arc<dyn Dataset<Sample = (Image, i64)>>;
 /// Pictures to train on and to validate on.
 pub struct Splits {
     pub train: Pictures,
+    /// The labels of the pictures to train on.
+    pub labels: Vec<i64>,
     pub valid: Pictures,
     pub classes: Vec<String>,
 }
@@ -119,6 +169,10 @@ impl DataOptions {
                 ((Arc::new(train) as Pictures, train_labels), Some((Arc::new(valid) as Pictures, valid_labels)))
             }};
         }
+        #[cfg(feature = "download")]
+        if self.download {
+            self.fetch(&path()?)?;
+        }
         let (train, valid): (Labelled, Option<Labelled>) = match self.dataset {
             Source::Digits => {
                 let (train, valid) = (Digits::train(), Digits::test());
@@ -132,9 +186,15 @@ impl DataOptions {
             Source::Cifar100 => published!(Cifar100, path()?),
             Source::Folder => {
                 let (train, valid) = folders(&path()?, self.valid_data.as_deref());
-                (folder(&train)?, valid.map(|valid| folder(&valid)).transpose()?)
+                (self.folder(&train)?, valid.map(|valid| self.folder(&valid)).transpose()?)
             }
-            Source::Csv => (list(&path()?)?, self.valid_data.as_deref().map(list).transpose()?),
+            Source::Csv => {
+                let train = self.list(&path()?, None)?;
+                // A class without a picture to validate on is no other class.
+                let classes = train.0.classes();
+                let valid = self.valid_data.as_deref().map(|path| self.list(path, Some(&classes))).transpose()?;
+                (train, valid)
+            }
         };
         let classes = train.0.classes();
         if let Some((valid, _)) = &valid
@@ -148,30 +208,67 @@ impl DataOptions {
         let (train, labels, valid) = match (valid, share) {
             (Some((valid, _)), Some(0.0)) => (pictures, labels, valid),
             (_, None) => (Arc::clone(&pictures), labels, pictures),
+            (None, Some(0.0)) => {
+                let none = Subset::shared(Arc::clone(&pictures), [])?;
+                (pictures, labels, Arc::new(none) as Pictures)
+            }
             (_, Some(share)) => {
                 let (train, valid) = stratified_split(pictures, &labels, [1.0 - share, share], self.seed)?;
                 let labels = train.indices().iter().map(|&index| labels[index]).collect();
                 (Arc::new(train) as Pictures, labels, Arc::new(valid) as Pictures)
             }
         };
-        let train = match self.limit {
+        let (train, labels) = match self.limit {
             Some(limit) if limit < train.len() => {
                 let (part, _) = stratified_split(train, &labels, [limit, labels.len() - limit], self.seed)?;
-                Arc::new(part)
+                let labels = part.indices().iter().map(|&index| labels[index]).collect();
+                (Arc::new(part) as Pictures, labels)
             }
-            _ => train,
+            _ => (train, labels),
         };
-        Ok(Splits { train, valid, classes })
+        let [train, valid] = [train, valid].map(|pictures| match self.cache {
+            Some(megabytes) => Arc::new(Cached::new(pictures, megabytes.saturating_mul(1_000_000))) as Pictures,
+            None => pictures,
+        });
+        Ok(Splits { train, labels, valid, classes })
+    }
+
+    #[cfg(feature = "download")]
+    fn fetch(&self, dir: &Path) -> Result<()> {
+        match self.dataset {
+            Source::Mnist => Mnist::download(dir),
+            Source::FashionMnist => FashionMnist::download(dir),
+            Source::Cifar10 => Cifar10::download(dir),
+            Source::Cifar100 => Cifar100::download(dir),
+            Source::Digits | Source::Folder | Source::Csv => Err(Error::msg("--download fetches MNIST, Fashion-MNIST and CIFAR only")),
+        }
+    }
+
+    fn folder(&self, dir: &Path) -> Result<Labelled> {
+        let folder = ImageFolder::options().upright(self.upright).open(dir)?;
+        let labels = folder.labels();
+        Ok((Arc::new(folder), labels))
+    }
+
+    fn list(&self, path: &Path, classes: Option<&[String]>) -> Result<Labelled> {
+        let list = self.list.read(path, self.upright, classes)?;
+        let labels = list.labels();
+        Ok((Arc::new(list), labels))
     }
 
     /// Makes loaders of training batches, which are augmented, and of validation batches, for a
-    /// network with this input, `[C, H, W]`.
-    pub fn loaders(&self, splits: &Splits, input: [usize; 3], augment: &AugmentOptions) -> Result<(DataLoader, DataLoader)> {
-        let target = self.target(input)?;
+    /// network that takes such pictures.
+    pub fn loaders(&self, splits: &Splits, target: &Target, augment: &AugmentOptions) -> Result<(DataLoader, DataLoader)> {
         let (seed, classes) = (self.seed, splits.classes.len());
-        let train = DataLoader::new(Arc::clone(&splits.train), self.batch).shuffle(seed).drop_last(splits.train.len() > self.batch);
-        let train = augment.add_to(self.settings(train), &target, classes)?;
-        Ok((train, self.plain_loader(Arc::clone(&splits.valid), &target)))
+        let train = DataLoader::new(Arc::clone(&splits.train), self.batch).seed(seed).drop_last(splits.train.len() > self.batch);
+        let train = match self.sampler {
+            Order::Shuffled => train.shuffle(seed),
+            Order::Sequential => train,
+            Order::Weighted => train.sampler(WeightedSampler::balanced(&splits.labels)),
+            Order::Stratified => train.sampler(StratifiedSampler::new(&splits.labels)),
+        };
+        let train = augment.add_to(self.settings(train), target, classes)?;
+        Ok((train, self.plain_loader(Arc::clone(&splits.valid), target)))
     }
 
     /// Makes a loader in the dataset's order, without augmentation.
@@ -185,19 +282,39 @@ impl DataOptions {
             Broken::Skip => OnError::Skip,
             Broken::Replace => OnError::Replace,
         };
-        loader.workers(self.workers).on_error(broken)
+        let loader = loader.workers(self.workers).on_error(broken);
+        match self.prefetch {
+            Some(batches) => loader.prefetch(batches),
+            None => loader,
+        }
     }
 
-    /// Returns what the network's input looks like.
-    pub fn target(&self, [channels, height, _]: [usize; 3]) -> Result<Target> {
-        let size = self.size.unwrap_or(height);
-        let shorter = self.resize.unwrap_or(if size < 128 { size } else { size * 8 / 7 });
+    /// Returns what the input of a registered model looks like: as for the weights to start from;
+    /// without any, the dataset's statistics. Options change it.
+    pub fn target(&self, model: &str, weights: Option<&Weights>) -> Result<Target> {
+        let [channels, height, _] = models::info(model)?.input;
+        let of_weights = weights.map(|weights| weights.preprocessing(model)).transpose()?.flatten();
+        let usual = of_weights.unwrap_or_else(|| {
+            let size = self.size.unwrap_or(height);
+            let (mean, std) = self.statistics();
+            ImageClassification::new(size).resize(if size < 128 { size } else { size.saturating_mul(8) / 7 }).normalize(mean, std)
+        });
+        let [_, usual_size, _] = usual.shape();
+        let size = self.size.unwrap_or(usual_size);
+        let shorter = self.resize.unwrap_or(size.saturating_mul(usual.shorter_side()) / usual_size.max(1));
         if shorter < size {
             return Err(Error::msg(format!("--resize {shorter} is below the input's size, {size}")));
         }
-        let (mean, std) = self.statistics();
-        let [mean, std] = [(&self.mean, mean), (&self.std, std)].map(|(own, usual)| if own.is_empty() { usual } else { own.clone() });
-        Ok(Target { channels, size, shorter, mean: for_channels(mean, channels), std: for_channels(std, channels) })
+        let filter = match self.filter {
+            None => usual.filter(),
+            Some(Filter::Nearest) => ResizeFilter::Nearest,
+            Some(Filter::Bilinear) => ResizeFilter::Bilinear,
+            Some(Filter::Bicubic) => ResizeFilter::Bicubic,
+        };
+        let [mean, std] =
+            [(&self.mean, usual.mean()), (&self.std, usual.std())].map(|(own, usual)| if own.is_empty() { usual } else { own });
+        let [mean, std] = [mean, std].map(|values| for_channels(values.to_vec(), channels));
+        Ok(Target { channels, preprocessing: ImageClassification::new(size).resize(shorter).interpolation(filter).normalize(mean, std) })
     }
 
     /// Returns mean and standard deviation of the dataset's channels.
@@ -232,18 +349,6 @@ fn folders(root: &Path, valid: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
         (true, None) => (train, beside()),
         (false, valid) => (root.to_path_buf(), valid.map(Path::to_path_buf)),
     }
-}
-
-fn folder(dir: &Path) -> Result<Labelled> {
-    let folder = ImageFolder::new(dir)?;
-    let labels = folder.samples().iter().map(|&(_, label)| label).collect();
-    Ok((Arc::new(folder), labels))
-}
-
-fn list(path: &Path) -> Result<Labelled> {
-    let list = ImageList::class_names(path)?;
-    let labels = list.labels();
-    Ok((Arc::new(list), labels))
 }
 
 /// The first pictures of a dataset, with the labels.

@@ -4,9 +4,12 @@
 pub mod augment;
 pub mod config;
 pub mod data;
+pub mod list;
+pub mod loss;
 pub mod optimizer;
 pub mod program;
 pub mod schedule;
+pub mod transforms;
 pub mod weights_file;
 
 use std::process::ExitCode;

@@ -2,10 +2,11 @@
 
 use clap::{Args, ValueEnum};
 use convnet::optim::{
-    CosineAnnealingLr, CosineWarmRestarts, CyclicLr, ExponentialLr, LambdaLr, LinearWarmup, LrSchedule, MultiStepLr, OneCycleLr, Optimizer,
-    PlateauMode, PolynomialLr, ReduceLrOnPlateau, StepLr,
+    Anneal, CosineAnnealingLr, CosineWarmRestarts, CyclicLr, CyclicMode, ExponentialLr, LambdaLr, LinearWarmup, LrSchedule, MultiStepLr,
+    OneCycleLr, Optimizer, PlateauMode, PolynomialLr, ReduceLrOnPlateau, StepLr,
 };
 use convnet::train::Every;
+use convnet::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
@@ -34,6 +35,22 @@ pub enum Unit {
     Epoch,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cycle {
+    /// All cycles have the same height
+    Triangular,
+    /// Each cycle has half the height of the one before
+    Triangular2,
+    /// The height is multiplied by --gamma in each step
+    ExpRange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Curve {
+    Cosine,
+    Linear,
+}
+
 /// The schedule of the learning rate.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Schedule")]
@@ -59,6 +76,36 @@ pub struct ScheduleOptions {
     /// Lowest learning rate of a cosine or a cycle
     #[arg(long, default_value_t = 0.0)]
     pub min_lr: f64,
+    /// Factor by which each period of cosines with restarts is longer than the one before
+    #[arg(long, default_value_t = 1)]
+    pub restart_factor: u64,
+    /// Heights of the cycles of --schedule cyclic
+    #[arg(long, value_enum, default_value = "triangular")]
+    pub cycle_mode: Cycle,
+    /// Steps or epochs down of a cycle [default: --step-size]
+    #[arg(long)]
+    pub step_size_down: Option<u64>,
+    /// Lowest and highest momentum of a cycle, which falls while the rate rises [default: 0.85,0.95
+    /// for one cycle of an optimiser with momentum, otherwise unchanged]
+    #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "LOW,HIGH")]
+    pub cycle_momentum: Vec<f64>,
+    /// Share of the rise in one cycle
+    #[arg(long, default_value_t = 0.3)]
+    pub pct_start: f64,
+    /// The learning rate over the first rate of one cycle
+    #[arg(long, default_value_t = 25.0)]
+    pub div_factor: f64,
+    /// The first rate of one cycle over its last
+    #[arg(long, default_value_t = 1e4)]
+    pub final_div_factor: f64,
+    /// Curve of one cycle
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub anneal: Curve,
+    /// Let one cycle fall as long as it rises, to the first rate, and then to the last
+    #[arg(
+        long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false
+    )]
+    pub three_phase: bool,
     /// Exponent of a polynomial
     #[arg(long, default_value_t = 1.0)]
     pub power: f64,
@@ -93,7 +140,12 @@ impl ScheduleOptions {
     }
 
     /// Makes the schedule of a run of this many steps or epochs.
-    pub fn build(&self, total: u64, run: Run) -> Box<dyn LrSchedule> {
+    pub fn build(&self, total: u64, run: Run) -> Result<Box<dyn LrSchedule>> {
+        let momentum = match self.cycle_momentum[..] {
+            [] => None,
+            [low, high] => Some([low, high]),
+            _ => return Err(Error::msg("--cycle-momentum wants two numbers: 0.85,0.95")),
+        };
         let rest = total.saturating_sub(self.warmup).max(1);
         let lr = run.rates.first().copied().unwrap_or_default();
         let schedule: Box<dyn LrSchedule> = match self.schedule {
@@ -102,22 +154,32 @@ impl ScheduleOptions {
             Shape::MultiStep => Box::new(MultiStepLr::new(self.milestones.clone()).gamma(self.gamma)),
             Shape::Exponential => Box::new(ExponentialLr::new(self.gamma)),
             Shape::Cosine => Box::new(CosineAnnealingLr::new(self.min_lr).steps(rest)),
-            Shape::CosineRestarts => Box::new(CosineWarmRestarts::new(self.step_size).minimum(self.min_lr)),
+            Shape::CosineRestarts => Box::new(CosineWarmRestarts::new(self.step_size).multiplier(self.restart_factor).minimum(self.min_lr)),
             Shape::Polynomial => Box::new(PolynomialLr::new(rest).power(self.power)),
             Shape::OneCycle => {
-                let cycle = OneCycleLr::new(lr, rest).group_max_rates(run.rates);
-                Box::new(if run.momentum { cycle } else { cycle.momentum(None) })
+                let anneal = if self.anneal == Curve::Cosine { Anneal::Cosine } else { Anneal::Linear };
+                let cycle = OneCycleLr::new(lr, rest).group_max_rates(run.rates).pct_start(self.pct_start).anneal(anneal);
+                let cycle = cycle.div_factor(self.div_factor).final_div_factor(self.final_div_factor).three_phase(self.three_phase);
+                Box::new(match momentum {
+                    None if run.momentum => cycle,
+                    bounds => cycle.momentum(bounds),
+                })
             }
             Shape::Cyclic => {
                 let rates = run.rates.into_iter().map(|rate| [self.min_lr, rate]);
-                let cycle = CyclicLr::new(self.min_lr, lr).group_rates(rates).momentum(None);
-                Box::new(cycle.step_size(self.step_size, self.step_size))
+                let mode = match self.cycle_mode {
+                    Cycle::Triangular => CyclicMode::Triangular,
+                    Cycle::Triangular2 => CyclicMode::Triangular2,
+                    Cycle::ExpRange => CyclicMode::ExpRange(self.gamma),
+                };
+                let cycle = CyclicLr::new(self.min_lr, lr).group_rates(rates).momentum(momentum).mode(mode);
+                Box::new(cycle.step_size(self.step_size, self.step_size_down.unwrap_or(self.step_size)))
             }
             Shape::Plateau => {
                 let mode = if run.maximize { PlateauMode::Max } else { PlateauMode::Min };
                 Box::new(ReduceLrOnPlateau::new().mode(mode).factor(self.gamma).patience(self.plateau_patience))
             }
         };
-        if self.warmup > 0 { Box::new(LinearWarmup::new(self.warmup, schedule)) } else { schedule }
+        Ok(if self.warmup > 0 { Box::new(LinearWarmup::new(self.warmup, schedule)) } else { schedule })
     }
 }

@@ -21,10 +21,11 @@ pub struct ExportOptions {
     /// new.
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// The number of classes; without it, that of the paper's data set.
+    /// The number of classes; without it, the checkpoint's, or that of the paper's data set.
     #[arg(long)]
     classes: Option<usize>,
-    /// The names of the classes, a line each, for the file's metadata.
+    /// The names of the classes, a line each, for the file's metadata; without them, the
+    /// checkpoint's.
     #[arg(long)]
     labels: Option<PathBuf>,
     /// The version of ONNX's operators.
@@ -48,13 +49,18 @@ pub struct ExportOptions {
 pub fn export(options: &ExportOptions) -> Result<(), Box<dyn Error>> {
     let info = models::info(&options.model)?;
     let labels = options.labels.as_ref().map(std::fs::read_to_string).transpose()?;
-    let labels: Option<Vec<&str>> = labels.as_ref().map(|text| text.lines().collect());
+    let weights = options.weights.as_deref().map(weights_file::read).transpose()?;
+    let of_checkpoint = || weights.as_ref()?.classes.clone();
+    let labels: Option<Vec<String>> = labels.map(|text| text.lines().map(String::from).collect()).or_else(of_checkpoint);
     let classes = options.classes.or(labels.as_ref().map(Vec::len)).unwrap_or(info.classes);
     let model = models::create(&options.model, classes)?;
-    let preprocessing = models::preprocessing(&options.model)?;
+    let preprocessing = match &weights {
+        Some(weights) => weights.preprocessing_or_usual(&options.model)?,
+        None => models::preprocessing(&options.model)?,
+    };
     let [channels, height, width] = preprocessing.shape();
-    match &options.weights {
-        Some(path) => weights_file::load(&model, path)?,
+    match &weights {
+        Some(weights) => weights.load_into(&model)?,
         None => settle(&*model, [2, channels, height, width])?,
     }
     model.eval();

@@ -16,12 +16,16 @@ mod common;
 mod distributed;
 mod options;
 mod report;
+mod watching;
 
 use std::process::ExitCode;
 
+use common::loss::logits_and_loss;
 use common::program::say;
 use common::{config, schedule, weights_file};
+use convnet::autograd::is_grad_enabled;
 use convnet::data::Batch;
+use convnet::nn::Module;
 use convnet::ops::CrossEntropyOptions;
 use convnet::train::{
     Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Group, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
@@ -29,6 +33,7 @@ use convnet::train::{
 };
 use convnet::{Context as _, Error, Result, models};
 use options::Options;
+use watching::LastBatch;
 
 fn main() -> ExitCode {
     let (options, table) = config::parse::<Options>();
@@ -48,13 +53,24 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
             say(line)
         }
     };
-    let checkpoints = checkpoints(options)?;
     let splits = options.data.open()?;
-    let input = models::info(&options.model)?.input;
-    let (train, valid) = options.data.loaders(&splits, input, &options.augment)?;
+    let monitor = options.run.monitor(!splits.valid.is_empty());
+    let checkpoints = checkpoints(options, &monitor)?;
+    let weights = options.weights.as_deref().map(weights_file::read).transpose()?;
+    let target = options.data.target(&options.model, weights.as_ref())?;
+    let (train, valid) = options.data.loaders(&splits, &target, &options.augment)?;
     let model = models::create(&options.model, splits.classes.len())?;
-    if let Some(path) = &options.weights {
-        weights_file::load(&model, path)?;
+    let mut table = table.clone();
+    if let Some(weights) = &weights {
+        weights.load_into(&model)?;
+        // The run goes on without that file.
+        table.extend(target.options());
+    }
+    let table = &table;
+    if !options.run.freeze.is_empty() {
+        options.run.freeze.iter().try_for_each(|prefix| model.freeze(prefix).map(|_| ()))?;
+        // Frozen parts stay in evaluation mode.
+        model.eval();
     }
     say(format_args!(
         "{}: {} parameters; {} pictures of {} classes to train on, {} to validate on",
@@ -66,21 +82,23 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
     ));
 
     let (run, optimizer) = (&options.run, options.optimizer.build(&model)?);
-    let maximize = !lower_is_better(&run.monitor);
+    let maximize = !lower_is_better(&monitor);
     let steps_of_epoch = train.len().div_ceil(run.accumulate.max(1)).max(1) as u64;
     let steps = run.total_steps(steps_of_epoch);
     let total = if options.schedule.every() == Every::Step { steps } else { steps.div_ceil(steps_of_epoch) };
-    let schedule = options.schedule.build(total, schedule::Run::of(&optimizer, maximize));
+    let schedule = options.schedule.build(total, schedule::Run::of(&optimizer, maximize))?;
     let mut trainer = Trainer::new(&model, optimizer)
         .schedule(schedule, options.schedule.every())
         .accumulate(run.accumulate)
         .update_batch_norm(run.update_batch_norm)
         .log_every(run.log_every)
         .seed(options.data.seed)
+        .note(weights_file::PREPROCESSING, weights_file::note_of(&target.preprocessing))
+        .note(weights_file::CLASSES, splits.classes.clone())
         .resume(options.resume)
         .stop_on_ctrl_c();
     if options.schedule.schedule == schedule::Shape::Plateau {
-        trainer = trainer.schedule_metric(&run.monitor);
+        trainer = trainer.schedule_metric(&monitor);
     }
     if let Some(epochs) = run.epochs() {
         trainer = trainer.epochs(epochs);
@@ -96,13 +114,16 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
     }
     if let Some(decay) = run.ema {
         trainer = trainer.average(Ema::new(decay).warmup());
+        trainer = trainer.average_every(run.average_unit(Every::Step), run.ema_from.unwrap_or(1) - 1);
     }
     if let Some(epoch) = run.swa_from {
-        trainer = trainer.average(Swa::new()).average_every(Every::Epoch, epoch - 1);
+        trainer = trainer.average(Swa::new()).average_every(run.average_unit(Every::Epoch), epoch - 1);
     }
     if let Some(patience) = run.patience {
-        trainer = trainer.callback(EarlyStopping::on(&run.monitor).patience(patience));
+        trainer = trainer.callback(EarlyStopping::on(&monitor).patience(patience));
     }
+    let last_batch = LastBatch::default();
+    trainer = options.watch.add_to(trainer, splits.classes.len(), &last_batch, first);
     if let Some(group) = group {
         trainer = trainer.distributed(distributed::settings(group, &options.run));
     }
@@ -116,26 +137,34 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
             config::save(dir, table)?;
         }
         let mut board = TensorBoard::in_dir(dir);
-        if !options.resume {
-            let target = options.data.target(input)?;
-            board.graph(&model, [1, target.channels, target.size, target.size])?;
-        }
+        board.graph(&model, [1, target.channels, target.size(), target.size()])?;
         trainer = trainer.log(board).log(CsvLog::new(dir.join("log.csv")));
         if run.json_lines {
             trainer = trainer.log(JsonLines::new(dir.join("log.jsonl")));
         }
     }
     let loss = CrossEntropyOptions { label_smoothing: run.label_smoothing, ..Default::default() };
-    let report = trainer.fit(&train, &valid, |model, Batch { images, labels }| {
-        let logits = convnet::nn::Module::forward(model, images)?;
+    let validation = (!splits.valid.is_empty()).then_some(&valid);
+    let report = trainer.fit(&train, validation, |model, Batch { images, labels }| {
+        if options.watch.diagnose.is_some() && is_grad_enabled() {
+            last_batch.set(images);
+        }
+        let (logits, loss) = logits_and_loss(model.as_module(), images, labels, &loss)?;
         // Mixtures of pictures have probabilities in place of labels.
         let classes = if labels.ndim() == 2 { labels.argmax(1)? } else { labels.clone() };
-        Ok(Step::new(logits.cross_entropy_with(labels, &loss)?).metric("accuracy", accuracy(&logits, &classes)?))
+        let step = Step::new(loss).metric("accuracy", accuracy(&logits, &classes)?);
+        let measures = !options.watch.metric.is_empty() && !is_grad_enabled();
+        // Probabilities can be compared between pictures, for the area under a curve.
+        if measures { Ok(step.outputs(&logits.softmax(-1)?, &classes)) } else { Ok(step) }
+    });
+    let report = report.map_err(|error| match last_batch.non_finite(&model) {
+        Some(place) => Error::msg(format!("{error}\n{place}")),
+        None => error,
     })?;
 
     if let (Some(dir), true) = (&options.out, first) {
         let path = dir.join("report.html");
-        report::write(&path, (options, table), (&*model, &splits, &valid), &report)?;
+        report::write(&path, (options, table, &target), (&*model, &splits, &valid), &report)?;
         say(format_args!("report: {}", path.display()));
     }
     for failure in train.failures().iter().chain(&valid.failures()) {
@@ -150,18 +179,18 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
         checkpoints.as_ref().filter(|_| run.keep_best).map(|checkpoints| checkpoints.best_path()).filter(|path| path.exists())
     {
         let value = Checkpoint::load(&best)?.section("best")?.get("value").map(|value| value.item::<f64>()).transpose()?;
-        say(format_args!("best {}: {:.4} in {}", run.monitor, value.unwrap_or(f64::NAN), best.display()));
+        say(format_args!("best {monitor}: {:.4} in {}", value.unwrap_or(f64::NAN), best.display()));
     }
     if let Some(group) = group {
         say(format_args!("{}", distributed::summary(group)));
     }
-    let last = report.last().and_then(|metrics| metrics.get("valid/accuracy"));
+    let last = report.last().and_then(|metrics| metrics.get("valid/accuracy").or(metrics.get("train/accuracy")));
     say(format_args!("accuracy: {:.4}", last.copied().unwrap_or(f64::NAN)));
     Ok(())
 }
 
 /// Returns where checkpoints are kept. A run does not begin in the directory of another.
-fn checkpoints(options: &Options) -> Result<Option<Checkpoints>> {
+fn checkpoints(options: &Options, monitor: &str) -> Result<Option<Checkpoints>> {
     let (run, Some(dir)) = (&options.run, &options.out) else {
         return if options.resume { Err(Error::msg("--resume wants --out, the directory of the run")) } else { Ok(None) };
     };
@@ -173,7 +202,7 @@ fn checkpoints(options: &Options) -> Result<Option<Checkpoints>> {
         checkpoints = checkpoints.every_epochs(epochs);
     }
     if run.keep_best {
-        checkpoints = checkpoints.keep_best(&run.monitor);
+        checkpoints = checkpoints.keep_best(monitor);
     }
     if !options.resume && !checkpoints.steps().context(config::UNWRITABLE)?.is_empty() {
         let message = format!("{} has the checkpoints of a run: --resume goes on from them, another --out begins anew", dir.display());

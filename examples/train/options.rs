@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser};
+use convnet::train::Every;
 
 use crate::common::augment::AugmentOptions;
 use crate::common::data::DataOptions;
 use crate::common::optimizer::OptimizerOptions;
-use crate::common::schedule::ScheduleOptions;
+use crate::common::schedule::{ScheduleOptions, Unit};
+use crate::watching::WatchOptions;
 
 /// Train a registered model; without options LeNet-5 on the digits that come with the crate.
 #[derive(Parser, Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from the last checkpoint in --out, with the options of its run
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub resume: bool,
     /// Threads that compute; 0 for one on each core
     #[arg(long, default_value_t = 0)]
@@ -41,6 +43,8 @@ pub struct Options {
     pub schedule: ScheduleOptions,
     #[command(flatten)]
     pub run: RunOptions,
+    #[command(flatten)]
+    pub watch: WatchOptions,
 }
 
 /// The course of a run.
@@ -53,6 +57,9 @@ pub struct RunOptions {
     /// End after this many steps of the optimiser
     #[arg(long)]
     pub steps: Option<u64>,
+    /// Parts of the model that are not trained; they keep their running statistics
+    #[arg(long, action = ArgAction::Set, value_delimiter = ',', value_name = "PREFIX")]
+    pub freeze: Vec<String>,
     /// Share of each label that is spread over all classes
     #[arg(long, default_value_t = 0.0)]
     pub label_smoothing: f64,
@@ -72,6 +79,13 @@ pub struct RunOptions {
     /// Validate the equal average of the weights after each epoch from this one on; the first is 1
     #[arg(long, value_name = "EPOCH", group = "average", value_parser = clap::value_parser!(u64).range(1..))]
     pub swa_from: Option<u64>,
+    /// First epoch of --ema; the first is 1
+    #[arg(long, value_name = "EPOCH", requires = "ema", conflicts_with = "swa_from", value_parser = clap::value_parser!(u64).range(1..))]
+    pub ema_from: Option<u64>,
+    /// When --ema or --swa-from averages [default: after each step for --ema, each epoch for
+    /// --swa-from]
+    #[arg(long, value_enum, requires = "average")]
+    pub average_unit: Option<Unit>,
     /// Take the statistics of batch normalisations anew for the weights that --ema or --swa-from
     /// averages
     #[arg(
@@ -80,9 +94,10 @@ pub struct RunOptions {
     )]
     pub update_batch_norm: bool,
     /// Metric of the best checkpoint, early stopping and a plateau; losses and errors are better
-    /// when they are lower, as their names say
-    #[arg(long, default_value = "valid/accuracy")]
-    pub monitor: String,
+    /// when they are lower, as their names say [default: valid/accuracy, or train/accuracy when
+    /// there is nothing to validate on]
+    #[arg(long)]
+    pub monitor: Option<String>,
     /// Stop when --monitor has not improved for this many epochs
     #[arg(long, value_name = "EPOCHS")]
     pub patience: Option<u64>,
@@ -123,6 +138,16 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
+    /// Returns when weights are averaged.
+    pub fn average_unit(&self, usual: Every) -> Every {
+        self.average_unit.map_or(usual, |unit| if unit == Unit::Step { Every::Step } else { Every::Epoch })
+    }
+
+    /// Returns the metric to observe in a run that validates, or not.
+    pub fn monitor(&self, validates: bool) -> String {
+        self.monitor.clone().unwrap_or_else(|| if validates { "valid/accuracy" } else { "train/accuracy" }.to_string())
+    }
+
     /// Returns the limit of epochs; `None` when steps alone limit the run.
     pub fn epochs(&self) -> Option<u64> {
         self.epochs.or(if self.steps.is_none() { Some(15) } else { None })

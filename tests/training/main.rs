@@ -16,6 +16,10 @@ mod metrics;
 #[path = "../../examples/train/options.rs"]
 #[allow(dead_code)]
 mod options;
+#[cfg(feature = "image")]
+#[path = "../../examples/train/watching.rs"]
+#[allow(dead_code)]
+mod watching;
 
 use convnet::data::{Batch, DataLoader, Digits, Normalize, Resize};
 use convnet::models::{CondenseNet, CondenseNetConfig, ModelOptions, lenet5};
