@@ -124,9 +124,9 @@ pub trait Callback: Send {
     }
 
     /// Returns the name of the metric that [`after_epoch`](Callback::after_epoch) needs, if it
-    /// needs one. A run without data to validate on refuses `valid/…` when it starts. When an epoch does
-    /// not have the metric, the callback is left out, the log and the checkpoint of the epoch are
-    /// written, and then the run ends with an error that lists the metrics.
+    /// needs one. A run without data to validate on refuses `valid/…` when it starts. When an epoch
+    /// does not have the metric, the callback is left out, the log and the checkpoint of the epoch
+    /// are written, and then the run ends with an error that lists the metrics.
     fn observes(&self) -> Option<&str> {
         None
     }
