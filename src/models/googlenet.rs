@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn loss_weighs_the_auxiliary_heads_by_three_tenths() {
         crate::manual_seed(0);
-        let net = googlenet(4);
+        let mut net = googlenet(4);
         net.eval();
         let (x, labels) = (Tensor::randn([2, 3, 33, 33]), Tensor::from_vec(vec![0i64, 3], [2]).unwrap());
         let out = net.forward_with_aux(&x).unwrap();
@@ -338,6 +338,10 @@ mod tests {
         // Tolerance for one or two roundings.
         approx::assert_abs_diff_eq!(out.loss(&labels).unwrap().item::<f32>().unwrap(), expected, epsilon = 1e-5);
         assert_eq!(net.forward(&x).unwrap().to_vec::<f32>().unwrap(), out.logits.to_vec::<f32>().unwrap());
+        crate::models::replace_head(&mut net, 7).unwrap();
+        let out = net.forward_with_aux(&x).unwrap();
+        assert!([&out.logits, &out.aux1.unwrap(), &out.aux2.unwrap()].iter().all(|logits| logits.shape() == [2, 7]));
+
         let without = net.without_aux().forward_with_aux(&x).unwrap();
         assert!(without.aux1.is_none() && without.aux2.is_none());
     }

@@ -1,6 +1,7 @@
 //! New classifier heads for trained models.
 
 use super::RbfOutput;
+use super::googlenet::InceptionAux;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Linear, Maxout, Module, ModuleExt};
 
@@ -8,8 +9,8 @@ use crate::nn::{Conv2d, Linear, Maxout, Module, ModuleExt};
 /// the old one: for fine-tuning on other classes.
 ///
 /// The last layer is the last [`Linear`], [`RbfOutput`] or 1×1 [`Conv2d`]; the new one has the
-/// default initialisation of its type. Auxiliary heads, which only GoogLeNet has, are kept.
-/// [`replace`](ModuleExt::replace) replaces any other module.
+/// default initialisation of its type. Auxiliary heads, which only GoogLeNet has, get a new last
+/// layer too. [`replace`](ModuleExt::replace) replaces any other module.
 ///
 /// ```
 /// use convnet::{models, prelude::*};
@@ -47,6 +48,15 @@ pub fn replace_head<M: Module + ?Sized>(model: &mut M, num_classes: usize) -> Re
     let Some((path, new, dtype)) = head else {
         return Err(Error::argument(OP, format!("{} has no dense layer or 1×1 convolution that could be its head", model.type_name())));
     };
+    let auxiliary = modules.iter().filter_map(|(path, module)| {
+        let old = &module.downcast_ref::<InceptionAux>()?.fc2;
+        Some((format!("{path}.fc2"), Linear::new(old.weight.shape()[1], num_classes)))
+    });
+    let auxiliary: Vec<_> = auxiliary.collect();
+    for (path, layer) in auxiliary {
+        layer.to_dtype(dtype)?;
+        model.replace(&path, layer)?;
+    }
     new.to_dtype(dtype)?;
     model.replace(&path, new)
 }
