@@ -1,13 +1,14 @@
 //! The element types of ONNX, and the tensors that hold them here.
 
 use super::proto::tensor_proto::DataType;
+use crate::tensor::meta::is_meta;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 /// An element type of ONNX.
 ///
 /// Tensors of this crate hold floating point of up to 32 bits as `f32`, `double` as `f64`, bytes
-/// and booleans as `u8`, and all other integers as `i64`.
+/// and booleans as `u8`, and all other integers as `i64`. A `uint64` from 2^63 on is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -125,7 +126,9 @@ impl ElementType {
         match self {
             _ if self.is_float() => None,
             Bool => Some([0, 1]),
-            Int64 | Uint64 => Some([i64::MIN, i64::MAX]),
+            Int64 => Some([i64::MIN, i64::MAX]),
+            // What is greater has no `i64`, and is refused.
+            Uint64 => Some([0, i64::MAX]),
             Uint2 | Uint4 | Uint8 | Uint16 | Uint32 => Some([0, (1 << bits) - 1]),
             _ => Some([-(1 << (bits - 1)), (1 << (bits - 1)) - 1]),
         }
@@ -149,11 +152,12 @@ pub(super) struct Value {
 
 impl Value {
     /// Converts the result of an operator to the tensor type of `element`; integers that exceed it
-    /// wrap.
+    /// wrap. Those of 64 bits without sign that need all bits are an error.
     pub(super) fn of(tensor: Tensor, element: ElementType) -> Result<Value> {
         let dtype = element.dtype();
-        if !tensor.dtype().is_float() && element.range().is_some() && element.bits() < 64 && element != Bool && tensor.dtype() != DType::U8
-        {
+        refuse_large(&tensor, element)?;
+        let narrow = element.range().is_some() && element.bits() < 64 && element != Bool;
+        if narrow && tensor.dtype() == DType::I64 && !is_meta() {
             let [least, greatest] = element.range().expect("checked above");
             let exceeds = |&x: &i64| x < least || x > greatest;
             let values = tensor.to_vec::<i64>()?;
@@ -195,6 +199,33 @@ impl Value {
     pub(super) fn of_ints(values: Vec<i64>) -> Result<Value> {
         let shape = [values.len()];
         Ok(Value { tensor: Tensor::from_vec(values, shape)?, element: Int64 })
+    }
+}
+
+/// Returns whether a tensor of `uint64` has numbers that it cannot hold: it is of `i64`.
+pub(super) fn is_too_large(tensor: &Tensor, element: ElementType) -> Result<bool> {
+    // A run of shapes alone has no numbers to look at.
+    if element != Uint64 || is_meta() {
+        return Ok(false);
+    }
+    Ok(match tensor.dtype() {
+        DType::I64 => tensor.to_vec::<i64>()?.iter().any(|&x| x < 0),
+        // Numbers above -1 are 0 without their fraction.
+        dtype if dtype.is_float() => {
+            tensor.to_dtype(DType::F64)?.to_vec::<f64>()?.iter().any(|&x| x <= -1.0 || x >= 9_223_372_036_854_775_808.0)
+        }
+        _ => false,
+    })
+}
+
+/// Why a number is refused.
+pub(super) const TOO_LARGE: &str = "`uint64` is held as `i64`: numbers below 0, and those from 2^63 on, are not supported";
+
+/// Refuses what [`is_too_large`] finds.
+pub(super) fn refuse_large(tensor: &Tensor, element: ElementType) -> Result<()> {
+    match is_too_large(tensor, element)? {
+        true => Err(Error::argument("onnx", TOO_LARGE)),
+        false => Ok(()),
     }
 }
 

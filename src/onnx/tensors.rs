@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use super::element::{ElementType, Value, small_float};
+use super::element::{ElementType, TOO_LARGE, Value, is_too_large, small_float};
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataLocation;
 use crate::tensor::Tensor;
@@ -70,7 +70,6 @@ fn raw(element: ElementType, shape: Vec<usize>, bytes: &[u8], limit: &mut AllocL
         Int8 => StoredDType::I8,
         Int16 => StoredDType::I16,
         Int32 => StoredDType::I32,
-        // Numbers above 2⁶³ wrap, as they do in arithmetic.
         Int64 | Uint64 => StoredDType::I64,
         Uint8 => StoredDType::U8,
         Uint16 => StoredDType::U16,
@@ -89,7 +88,12 @@ fn raw(element: ElementType, shape: Vec<usize>, bytes: &[u8], limit: &mut AllocL
         }
     };
     let view = View::dense(shape, false).ok_or("has more elements than memory can hold")?;
-    Ok(Value { tensor: elements::tensor(stored, &view, bytes, limit)?, element })
+    let tensor = elements::tensor(stored, &view, bytes, limit)?;
+    match is_too_large(&tensor, element) {
+        Ok(false) => Ok(Value { tensor, element }),
+        Ok(true) => Err(TOO_LARGE.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Returns the path of a file of external data: a relative path below the model's folder, also

@@ -369,7 +369,7 @@ fn cases_of_every_operation_are_the_same_after_export_and_import() {
     std::fs::create_dir_all(&folder).unwrap();
     let mut failed = vec![];
     for case in CASES {
-        for opset in [17, 23] {
+        for opset in [17, 23, 28] {
             if let Err(error) = write(case, opset, &folder) {
                 failed.push(format!("{} at opset {opset}: {error}", case.name));
             }

@@ -38,7 +38,8 @@ use crate::tensor::{DType, Tensor};
 const OP: &str = "onnx::export";
 
 /// The operator sets that can be written, and ONNX's version of the file for each.
-const OPSETS: &[(i64, i64)] = &[(17, 8), (18, 8), (19, 9), (20, 9), (21, 10), (22, 10), (23, 11)];
+const OPSETS: &[(i64, i64)] =
+    &[(17, 8), (18, 8), (19, 9), (20, 9), (21, 10), (22, 10), (23, 11), (24, 12), (25, 13), (26, 13), (27, 13), (28, 14)];
 
 /// Writes a network as an ONNX file, with the default [options](Export): opset 17, any batch size,
 /// the given height and width, normalisation as separate nodes.
@@ -117,7 +118,7 @@ impl Export {
         }
     }
 
-    /// Sets the version of ONNX's operators (default: 17), 17 to 23. Newer ones have operators for
+    /// Sets the version of ONNX's operators (default: 17), 17 to 28. Newer ones have operators for
     /// `gelu` (20), `mish` (18) and circular padding (19).
     pub fn opset(mut self, version: i64) -> Export {
         self.opset = version;

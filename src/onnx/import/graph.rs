@@ -20,6 +20,9 @@ use crate::weights::alloc_limit::{AllocLimit, Parsed, quoted};
 /// The versions of ONNX's operators that are understood.
 const VERSIONS: [i64; 2] = [7, 28];
 
+/// Operators that have not changed since version 1, and are understood in all.
+const UNCHANGED: &[&str] = &["Not"];
+
 /// How deep functions may call each other, and graphs may be nested.
 const DEEPEST: usize = 16;
 
@@ -143,11 +146,13 @@ fn own_domain(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 
-fn version(opsets: &[OperatorSetIdProto]) -> Parsed<i64> {
+/// Returns the version of ONNX's operators; of older ones than are understood when there are no
+/// others than these.
+fn version<'n>(opsets: &[OperatorSetIdProto], mut operators: impl Iterator<Item = &'n str>) -> Parsed<i64> {
     let version = opsets.iter().find(|set| own_domain(&set.domain)).map(|set| set.version);
     let version = version.ok_or("names no version of ONNX's operators")?;
     let [oldest, newest] = VERSIONS;
-    match (oldest..=newest).contains(&version) {
+    match (oldest..=newest).contains(&version) || (1..oldest).contains(&version) && operators.all(|op| UNCHANGED.contains(&op)) {
         true => Ok(version),
         false => Err(format!(
             "uses operators of version {version}; versions {oldest} to {newest} are understood (`onnx.version_converter` converts)"
@@ -177,7 +182,7 @@ fn info(info: &ValueInfoProto) -> Parsed<ValueInfo> {
 /// Checks a model; `folder` holds its external data.
 pub(super) fn check(model: &ModelProto, folder: Option<&Path>, limit: &mut AllocLimit) -> Parsed<Graph> {
     let graph = model.graph.as_ref().ok_or("holds no graph")?;
-    let opset = version(&model.opset_import)?;
+    let opset = version(&model.opset_import, graph.node.iter().map(|node| node.op_type.as_str()))?;
     let functions = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str(), f.overload.as_str()), f)).collect();
     let mut checker = Checker { functions, values: vec![], folder, limit };
     let mut scope = Scope { names: HashMap::new(), outer: None };
@@ -280,7 +285,7 @@ impl<'m> Checker<'m> {
         let made = Node {
             name: label(node).to_string(),
             op: node.op_type.clone(),
-            version: version(body.opsets)?,
+            version: version(body.opsets, std::iter::once(node.op_type.as_str()))?,
             attributes: if let Operator::If = operator { vec![] } else { attributes },
             inputs,
             outputs,
@@ -347,9 +352,12 @@ impl<'m> Checker<'m> {
     ) -> Parsed<()> {
         let depth = deeper(body)?.depth;
         let mut given = self.attributes(node, body.attributes)?;
-        for default in function.attribute_proto.iter().filter(|default| !node.attribute.iter().any(|own| own.name == default.name)) {
-            self.limit.take(copied(default))?;
-            given.push(default.clone());
+        // Also where the call names an attribute whose own value was not given.
+        for default in &function.attribute_proto {
+            if given.iter().all(|own| own.name != default.name) {
+                self.limit.take(copied(default))?;
+                given.push(default.clone());
+            }
         }
         let mut inner = Scope { names: HashMap::new(), outer: None };
         for (at, name) in function.input.iter().enumerate() {

@@ -8,10 +8,10 @@ use super::layers::{Action, State, fuse};
 use super::node::{Call, Node};
 use super::operators;
 use crate::data::{ImageClassification, ResizeFilter};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::io::text_table;
 use crate::nn::{Buffer, Copier, Layer, LayerPath, Module, Parameter, TrainingMode, Visitor};
-use crate::onnx::element::{ElementType, Value};
+use crate::onnx::element::{ElementType, Value, refuse_large};
 use crate::tensor::Tensor;
 use crate::tensor::meta::{is_meta, pause};
 
@@ -133,6 +133,7 @@ impl Network {
             if info.shape.as_ref().is_some_and(|shape| shape.len() != x.ndim()) {
                 return Err(Error::shape("onnx", format!("input `{}` is {}, got shape {:?}", info.name, info.sizes(), x.shape())));
             }
+            refuse_large(x, element).with_context(|| format!("input `{}`", info.name))?;
             slots[*slot] = Some(Value { tensor: x.clone(), element });
         }
         for (action, dead) in self.actions.iter().zip(&self.last_reads) {

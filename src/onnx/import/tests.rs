@@ -125,6 +125,36 @@ fn functions_that_call_themselves_or_multiply_are_errors() {
 }
 
 #[test]
+fn a_default_of_a_function_stands_in_for_a_reference_to_what_was_not_given() {
+    let alpha = AttributeProto { name: "alpha".into(), r#type: AttributeType::Float as i32, ..Default::default() };
+    let named = |name: &str| AttributeProto { ref_attr_name: name.into(), ..alpha.clone() };
+    let function = |name: &str, node: NodeProto| FunctionProto {
+        name: name.into(),
+        domain: "own".into(),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        node: vec![node],
+        ..Default::default()
+    };
+    let call = |name: &str, from: &str, to: &str, attribute: Vec<AttributeProto>| NodeProto {
+        domain: "own".into(),
+        attribute,
+        ..node(name, &[from], &[to])
+    };
+    let negative = |given: Vec<AttributeProto>| {
+        let mut file = model(vec![call("f", "x", "y", given)], vec![], "y");
+        // The outer function has no default for its attribute, the inner one has.
+        let outer = FunctionProto { attribute: vec!["slope".into()], ..function("f", call("g", "a", "b", vec![named("slope")])) };
+        let leaky = NodeProto { attribute: vec![named("alpha")], ..node("LeakyRelu", &["a"], &["b"]) };
+        let default = AttributeProto { f: 0.5, ..alpha.clone() };
+        file.functions = vec![outer, FunctionProto { attribute_proto: vec![default], ..function("g", leaky) }];
+        read(&file).unwrap().forward(&Tensor::from_vec(vec![-4f32], [1]).unwrap()).unwrap().item::<f32>().unwrap()
+    };
+    assert_eq!(negative(vec![]), -2.0);
+    assert_eq!(negative(vec![AttributeProto { name: "slope".into(), f: 0.25, ..alpha.clone() }]), -1.0);
+}
+
+#[test]
 fn lists_that_functions_copy_are_taken_from_the_limit() {
     let list = AttributeProto { name: "list".into(), r#type: AttributeType::Ints as i32, ints: vec![1; 100_000], ..Default::default() };
     let body = NodeProto { attribute: vec![list], ..node("Relu", &["a"], &["b"]) };

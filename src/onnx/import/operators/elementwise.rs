@@ -4,7 +4,7 @@ use super::Operator::{Binary, General, Number, Test, Unary};
 use super::{Table, as_float, signed};
 use crate::autograd::CustomOp;
 use crate::error::Result;
-use crate::onnx::element::{ElementType, Value, power_of_two, rounded};
+use crate::onnx::element::{ElementType, Value, power_of_two, refuse_large, rounded};
 use crate::onnx::import::node::Call;
 use crate::tensor::compute::zip_with;
 use crate::tensor::{DType, Tensor, with_float};
@@ -254,10 +254,12 @@ fn dropout(call: &Call<'_>) -> Result<Vec<Value>> {
         None => call.node.version < 12 && call.training,
     };
     let ratio = call.optional(1).map_or_else(|| call.node.float("ratio", 0.5), Value::scalar)?;
-    let y = if training || call.training { x.dropout(ratio)? } else { x.clone() };
-    let kept = match training && ratio > 0.0 {
-        true => y.ne_scalar(0.0)?,
-        false => Tensor::ones(x.shape()).to_dtype(DType::U8)?,
+    let (y, kept) = if training || call.training {
+        // Drawn apart from `x`, whose own zeros are not dropped.
+        let factors = Tensor::try_full(x.shape(), 1.0, x.dtype())?.dropout(ratio)?;
+        (x.mul(&factors)?, factors.ne_scalar(0.0)?)
+    } else {
+        (x.clone(), Tensor::try_full(x.shape(), 1.0, DType::U8)?)
     };
     Ok(vec![Value::of(y, call.value(0)?.element)?, Value { tensor: kept, element: ElementType::Bool }])
 }
@@ -296,7 +298,11 @@ pub(super) fn converted(value: &Value, element: ElementType, saturate: bool) -> 
             rounded_by(value, |number| rounded(element, number, saturate))
         }
         _ if element.is_float() => x.to_dtype(element.dtype()),
-        _ => Ok(Value::of(x.to_dtype(DType::I64)?, element)?.tensor),
+        _ => {
+            // Before a number that is too large becomes the greatest `i64`.
+            refuse_large(x, element)?;
+            Ok(Value::of(x.to_dtype(DType::I64)?, element)?.tensor)
+        }
     }
 }
 

@@ -284,3 +284,62 @@ fn maxima_are_counted_in_the_input_whatever_the_padding() {
     let lowest = run(&[f32::NEG_INFINITY; 12], &[1, 0, 0, 1], 0);
     assert!(lowest.iter().enumerate().all(|(i, &at)| (6 * (i as i64 / 6)..6 + 6 * (i as i64 / 6)).contains(&at)), "{lowest:?}");
 }
+
+#[test]
+fn the_mask_of_dropout_says_what_was_dropped_also_where_the_input_is_zero() {
+    let truth = TensorProto { data_type: DataType::Bool as i32, dims: vec![], int32_data: vec![1], name: "t".into(), ..Default::default() };
+    let stored = vec![TensorProto { dims: vec![], ..floats("p", &[1], &[0.5]) }, truth];
+    let mut file = model(vec![node("Dropout", &["x", "p", "t"], &["y", "kept"])], stored, "y");
+    file.graph.as_mut().unwrap().output.push(value("kept"));
+    let network = read(&file).unwrap();
+    crate::manual_seed(0);
+    let x = Tensor::from_vec((0..200).map(|i| if i % 2 == 0 { 0f32 } else { 3.0 }).collect(), [200]).unwrap();
+    let found = no_grad(|| network.run(&[&x])).unwrap();
+    let (y, kept) = (found[0].to_vec::<f32>().unwrap(), found[1].to_vec::<u8>().unwrap());
+    // Half of 100 zeros are kept; 20 and fewer have a probability of 6e-10.
+    assert!(kept.iter().step_by(2).filter(|&&kept| kept == 1).count() > 20, "{kept:?}");
+    for (at, (&y, &kept)) in y.iter().zip(&kept).enumerate() {
+        let x = if at % 2 == 0 { 0.0 } else { 3.0 };
+        assert_eq!(y, x * 2.0 * f32::from(kept), "element {at}");
+    }
+}
+
+#[test]
+fn numbers_that_uint64_has_and_i64_has_not_are_errors() {
+    let large = TensorProto {
+        name: "w".into(),
+        dims: vec![1],
+        data_type: DataType::Uint64 as i32,
+        uint64_data: vec![1 << 63],
+        ..Default::default()
+    };
+    let x = tensor([2], &[3.0, 1e19]);
+    let stored = single("Cast", &["x"], vec![large.clone()], vec![int("to", 13)]);
+    fails(&stored, &x, "initialiser `w`: `uint64` is held as `i64`");
+    let fits = TensorProto { uint64_data: vec![(1 << 63) - 1], ..large };
+    let cast = single("Cast", &["x"], vec![fits], vec![int("to", 13)]);
+    fails(&cast, &x, "from 2^63 on");
+    fails(&cast, &tensor([1], &[-1.0]), "below 0");
+    gives(&cast, &tensor([2], &[3.9, -0.5]), &[2], &[3.0, 0.0]);
+    // Differences that would wrap.
+    let graph = model(vec![node("Sub", &["x", "x2"], &["y"])], vec![], "y");
+    let mut graph = taking(DataType::Uint64, graph);
+    let first = graph.graph.as_ref().unwrap().input[0].clone();
+    graph.graph.as_mut().unwrap().input.push(ValueInfoProto { name: "x2".into(), ..first });
+    let network = read(&graph).unwrap();
+    let [one, two] = [1i64, 2].map(|number| Tensor::from_vec(vec![number], [1]).unwrap());
+    assert_eq!(network.run(&[&two, &one]).unwrap()[0].to_vec::<i64>().unwrap(), [1]);
+    assert!(network.run(&[&one, &two]).unwrap_err().to_string().contains("below 0"));
+    let message = network.run(&[&Tensor::from_vec(vec![-1i64], [1]).unwrap(), &one]).unwrap_err().to_string();
+    assert!(message.contains("input `x`"), "{message}");
+}
+
+#[test]
+fn an_operator_that_never_changed_is_understood_in_its_first_version() {
+    let x = Tensor::from_vec(vec![0u8, 1], [2]).unwrap();
+    let not = of_version(1, taking(DataType::Bool, single("Not", &["x"], vec![], vec![])));
+    gives(&not, &x, &[2], &[1.0, 0.0]);
+    let relu = of_version(6, single("Relu", &["x"], vec![], vec![]));
+    fails(&relu, &tensor([1], &[1.0]), "operators of version 6");
+    fails(&of_version(0, single("Not", &["x"], vec![], vec![])), &x, "operators of version 0");
+}
