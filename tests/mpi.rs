@@ -2,33 +2,43 @@
 //! run `rank`.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use convnet::data::{Batch, Digits};
+use convnet::data::{Batch, Digits, Rng};
 use convnet::prelude::*;
-use convnet::train::{Callback, Checkpoints, Distributed, Group, RunState, Step, Trainer};
+use convnet::train::{Callback, Checkpoint, Checkpoints, Distributed, Group, RunState, Step, Trainer};
 
 /// The variable that says what a rank does in which directory: `TASK STEP DIR`.
 const TASK: &str = "CONVNET_TEST_OF_MPI";
 
 const STEPS: u64 = 24;
 
-/// Starts ranks.
+/// Starts ranks and waits for their end.
 fn mpirun(ranks: usize, task: &str, step: u64, dir: &Path) -> Output {
+    start(ranks, task, step, dir).output().expect("mpirun starts: Open MPI or MPICH is installed")
+}
+
+/// Returns the command that starts ranks.
+fn start(ranks: usize, task: &str, step: u64, dir: &Path) -> Command {
     let mut command = Command::new("mpirun");
     command.arg("-n").arg(ranks.to_string()).arg(env::current_exe().unwrap()).args(["a_rank_does_its_task", "--exact", "--nocapture"]);
     // More ranks than cores, as root in a container.
     let settings = [("OMPI_MCA_rmaps_base_oversubscribe", "1"), ("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")];
     command.envs(settings).env("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe").env("RAYON_NUM_THREADS", "1");
     command.env(TASK, format!("{task} {step} {}", dir.display())).stdin(Stdio::null());
-    command.output().expect("mpirun starts: Open MPI or MPICH is installed")
+    command
+}
+
+/// Returns what ranks and `mpirun` print.
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// Returns the checksums of parameters that the ranks print, which are equal.
 fn bits(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = text(output);
     assert!(output.status.success(), "{text}");
     let mut bits: Vec<&str> = text.lines().filter_map(|line| line.trim().split_once("bits ").map(|(_, bits)| bits)).collect();
     bits.dedup();
@@ -43,6 +53,7 @@ fn a_rank_does_its_task() {
     let mut words = task.splitn(3, ' ');
     let (task, step, dir) = (words.next().unwrap(), words.next().unwrap().parse().unwrap(), words.next().unwrap());
     let group = Group::mpi_within(Duration::from_secs(if task.starts_with("hang") { 1 } else { 60 })).unwrap();
+    std::fs::write(pid_file(Path::new(dir), group.rank()), format!("{}\n", std::process::id())).unwrap();
     convnet::manual_seed(0);
     let conv = Sequential::new().push(Conv2d::new(1, 8, 3)).push(BatchNorm2d::new(8)).push(ReLU);
     let model = conv.push(Flatten).push(Dropout::new(0.1)).push(Linear::new(8 * 36, 10));
@@ -83,11 +94,6 @@ impl Callback for Disturbance<'_> {
         match self.task {
             "fail" => return Err(convnet::Error::msg("its disk is on fire")),
             "hang" | "hang-unordered" => std::thread::sleep(Duration::from_secs(600)),
-            "kill" => {
-                let killed = Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
-                assert!(killed.is_ok_and(|status| status.success()));
-                std::thread::sleep(Duration::from_secs(600));
-            }
             _ => {}
         }
         Ok(())
@@ -102,14 +108,78 @@ fn one_two_and_four_processes_give_the_same_bits() {
     bits(&mpirun(3, "unordered", 0, tempfile::tempdir().unwrap().path()));
 }
 
+/// The file in which a rank writes the number of its process.
+fn pid_file(dir: &Path, rank: usize) -> PathBuf {
+    dir.join(format!("pid-{rank}"))
+}
+
+/// Waits until all ranks have begun and returns the numbers of their processes.
+fn pids(dir: &Path, ranks: usize) -> Vec<u32> {
+    let start = Instant::now();
+    let pid = |rank| loop {
+        // A line: the file may be there before the number is.
+        let written = std::fs::read_to_string(pid_file(dir, rank)).unwrap_or_default();
+        if let Some(pid) = written.strip_suffix('\n') {
+            break pid.parse().unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "rank {rank} does not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    (0..ranks).map(pid).collect()
+}
+
 #[test]
-fn killed_process_ends_the_run_which_goes_on_to_the_same_bits() {
-    let whole = bits(&mpirun(2, "train", 0, tempfile::tempdir().unwrap().path()));
-    for step in [1, 2, 3, 5, 8, 11, 14, 17, 20, 23] {
+fn process_killed_at_any_instant_is_named_and_the_run_goes_on_to_the_same_bits() {
+    const KILLS: usize = 10;
+    let seed = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut random = Rng::new(seed);
+    // How long the ranks run: the instants are spread over it.
+    let undisturbed = [2, 4].map(|ranks| {
         let dir = tempfile::tempdir().unwrap();
-        let killed = mpirun(2, "kill", step, dir.path());
-        assert!(!killed.status.success(), "step {step}");
-        assert_eq!(bits(&mpirun(if step % 2 == 0 { 1 } else { 4 }, "train", 0, dir.path())), whole, "step {step}");
+        let run = start(ranks, "train", 0, dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        pids(dir.path(), ranks);
+        let begun = Instant::now();
+        let bits = bits(&run.wait_with_output().unwrap());
+        (ranks, begun.elapsed().as_secs_f64(), bits)
+    });
+    let expected = &undisturbed[0].2;
+    assert_eq!(&undisturbed[1].2, expected);
+    let mut killed = 0;
+    for attempt in 0.. {
+        assert!(attempt < 10 * KILLS, "seed {seed}: {killed} of {attempt} kills came before the end");
+        let dir = tempfile::tempdir().unwrap();
+        let &(ranks, longest, _) = &undisturbed[random.below(2)];
+        let mut run = start(ranks, "train", 0, dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pids = pids(dir.path(), ranks);
+        let (rank, wait) = (random.below(ranks), random.uniform(0.0, longest));
+        std::thread::sleep(Duration::from_secs_f64(wait));
+        let signalled = run.try_wait().unwrap().is_none()
+            && Command::new("kill").args(["-9", &pids[rank].to_string()]).stderr(Stdio::null()).status().unwrap().success();
+        let ended = run.wait_with_output().unwrap();
+        let place = format!("seed {seed}, rank {rank} of {ranks} after {:.0} ms", 1000.0 * wait);
+        if ended.status.success() {
+            // The kill came after the end of the training.
+            assert_eq!(&bits(&ended), expected, "{place}");
+            continue;
+        }
+        assert!(signalled, "{place}: {}", text(&ended));
+        // `mpirun` ends the others at once, before they miss a message, so what names the rank is its
+        // own notice; that of MPICH has the number of the process alone.
+        let named = [format!("process rank {rank} with PID"), format!("PID {}", pids[rank])];
+        assert!(named.iter().any(|name| text(&ended).contains(name)), "{place}: {}", text(&ended));
+        let checkpoints = Checkpoints::in_dir(dir.path());
+        for step in checkpoints.steps().unwrap() {
+            let whole = Checkpoint::load(checkpoints.path(step)).unwrap();
+            assert_eq!(whole.count("step").unwrap(), step, "{place}");
+        }
+        let last = checkpoints.steps().unwrap().into_iter().max();
+        println!("{place}: the last checkpoint is {last:?}");
+        assert_eq!(&bits(&mpirun([1, 2, 4][random.below(3)], "train", 0, dir.path())), expected, "{place}");
+        killed += 1;
+        if killed == KILLS {
+            break;
+        }
     }
 }
 
@@ -126,7 +196,7 @@ fn process_that_fails_or_hangs_is_named() {
     ];
     for (task, ranks, expected) in cases {
         let ended = mpirun(ranks, task, 4, tempfile::tempdir().unwrap().path());
-        let text = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+        let text = text(&ended);
         assert!(!ended.status.success() && text.contains(expected), "{task}, {ranks} ranks: {text}");
         let named_wrongly = ["rank 0 has sent", "rank 2 has sent", "rank 3 has sent", "the ranks"];
         assert!(!named_wrongly.iter().any(|wrong| text.contains(wrong)), "{task}, {ranks} ranks: {text}");
