@@ -21,7 +21,7 @@ use convnet::nn::{Linear, Module, ReLU, Sequential};
 use convnet::optim::{Adam, Optimizer};
 use convnet::{Result, Tensor, manual_seed, no_grad};
 
-use super::lab::{Experiment, Lab, ensure, say, spread, table};
+use super::lab::{Experiment, Lab, ensure, plus_minus, say, spread, table};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "approximation",
@@ -122,35 +122,40 @@ fn run(lab: &Lab) -> Result<String> {
     ))
 }
 
-/// Fits x² by one maxout unit, and the sine by the difference of two.
+/// Returns a layer whose maxout is a unit: lines with slopes in order, which touch x² and are all
+/// used, moved at random by this deviation.
+fn unit(pieces: usize, moved: f64) -> Result<Linear> {
+    let layer = Linear::new(1, pieces);
+    let slopes: Vec<f32> = (0..pieces).map(|i| (2 * i + 1) as f32 / pieces as f32 - 1.0).map(|slope| 2.0 * slope).collect();
+    let random = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape)?.add(&Tensor::randn(shape).mul_scalar(moved));
+    layer.weight.set(&random(slopes.clone(), &[pieces, 1])?)?;
+    if let Some(bias) = &layer.bias {
+        bias.set(&random(slopes.iter().map(|slope| -slope * slope / 4.0).collect(), &[pieces])?)?;
+    }
+    Ok(layer)
+}
+
+/// Fits x² by one maxout unit, and the sine by one and by the difference of two.
 fn maxout(lab: &Lab, steps: usize) -> Result<(Chart, f64)> {
     let (square, sine): (fn(f64) -> f64, fn(f64) -> f64) = (|x| x * x, FUNCTIONS[0].1);
     let mut rows = vec![["pieces", "x², measured", "x², least possible", "sine, one unit", "sine, difference of two"].map(String::from)];
     let (mut measured, mut least, mut ratio) = (vec![], vec![], f64::INFINITY);
     for pieces in [1, 2, 3, 4, 6, 8] {
-        manual_seed(lab.seed);
-        let unit = || -> Result<Linear> {
-            let layer = Linear::new(1, pieces);
-            // Slopes in order and lines through the origin's neighbourhood: every piece is used.
-            let slopes = (0..pieces).map(|i| (2 * i + 1) as f32 / pieces as f32 - 1.0).map(|slope| 2.0 * slope);
-            layer.weight.set(&Tensor::from_vec(slopes.clone().collect(), [pieces, 1])?)?;
-            if let Some(bias) = &layer.bias {
-                bias.set(&Tensor::from_vec(slopes.map(|slope| -slope * slope / 4.0).collect(), [pieces])?)?;
-            }
-            Ok(layer)
-        };
-        let one = unit()?;
-        let single = |x: &Tensor| one.forward(x)?.maxout(pieces);
+        let alone = |unit: &Linear, f: fn(f64) -> f64| fit(unit, &|x| unit.forward(x)?.maxout(pieces), f, steps).map(|(error, _)| error);
+        // From the same start with every seed.
+        let error = alone(&unit(pieces, 0.0)?, square)?;
         let bound = 2.0 / (3.0 * 5f64.sqrt() * (pieces * pieces) as f64);
-        let (error, _) = fit(&one, &single, square, steps)?;
-        let (alone, _) = fit(&one, &single, sine, steps)?;
-        let two = Sequential::new().push(unit()?).push(unit()?);
-        let parts = [two.parameters()[0..2].to_vec(), two.parameters()[2..4].to_vec()];
-        let part = |x: &Tensor, i: usize| x.linear(&parts[i][0].tensor(), Some(&parts[i][1].tensor()))?.maxout(pieces);
-        let (difference, _) = fit(&two, &|x| part(x, 0)?.sub(&part(x, 1)?), sine, steps)?;
-        let cells = [error, bound, alone, difference].map(|value| format!("{value:.4}"));
-        let [a, b, c, d] = cells;
-        rows.push([pieces.to_string(), a, b, c, d]);
+        let [mut single, mut difference] = [vec![], vec![]];
+        for seed in 0..lab.pick(1, 3) {
+            manual_seed(lab.seed + seed);
+            single.push(alone(&unit(pieces, 0.1)?, sine)?);
+            let two = Sequential::new().push(unit(pieces, 0.1)?).push(unit(pieces, 0.1)?);
+            let parts = [two.parameters()[0..2].to_vec(), two.parameters()[2..4].to_vec()];
+            let part = |x: &Tensor, i: usize| x.linear(&parts[i][0].tensor(), Some(&parts[i][1].tensor()))?.maxout(pieces);
+            difference.push(fit(&two, &|x| part(x, 0)?.sub(&part(x, 1)?), sine, steps)?.0);
+        }
+        let [a, b] = [error, bound].map(|value| format!("{value:.4}"));
+        rows.push([pieces.to_string(), a, b, plus_minus(&single), plus_minus(&difference)]);
         measured.push((pieces as f64, error));
         least.push((pieces as f64, bound));
         ratio = error / bound;

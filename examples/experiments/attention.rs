@@ -64,7 +64,7 @@ fn run(lab: &Lab) -> Result<String> {
 
     let seeds = lab.pick(1, 5);
     let mut rows = vec![["attention", "parameters", "accuracy", "±", "on / beside the digit"].map(String::from)];
-    let mut means = vec![];
+    let (mut means, mut on_digit) = (vec![], 0.0);
     for (name, layer) in KINDS {
         let (mut accuracies, mut ratios, mut parameters) = (vec![], vec![], 0);
         for seed in 0..seeds {
@@ -86,12 +86,18 @@ fn run(lab: &Lab) -> Result<String> {
         let ratio = if ratios.is_empty() { String::new() } else { format!("{:.2}", spread(&ratios).0) };
         rows.push([name.to_string(), parameters.to_string(), format!("{mean:.4}"), format!("{deviation:.4}"), ratio]);
         means.push(mean);
+        if name == "CBAM, positions" {
+            on_digit = spread(&ratios).0;
+        }
     }
     table(&rows);
 
     let bound = lab.pick(0.15, 0.5);
     let least = means.iter().copied().fold(1.0, f64::min);
     ensure(least >= bound, format_args!("the least accuracy is {least:.3}, expected at least {bound}"))?;
+    // Factors for positions know where the digit is; that they help shows in the full run only.
+    ensure(on_digit > lab.pick(1.2, 1.4), format_args!("factors on the digit are only {on_digit:.2} times those beside it"))?;
+    ensure(means[3] > means[0] - lab.pick(0.25, 0.02), format_args!("{:.3} with positions, {:.3} without", means[3], means[0]))?;
     let figures: Vec<String> = KINDS.iter().zip(&means).map(|((name, _), mean)| format!("{name} {mean:.4}")).collect();
     Ok(format!("accuracy, means of {seeds} seeds: {}", figures.join("; ")))
 }

@@ -1,4 +1,4 @@
-//! The degradation problem: deeper plain networks train worse, deeper residual ones do not.
+//! The degradation problem: deeper plain networks train worse, and shortcuts help.
 //!
 //! The claim (He et al., 2015, fig. 6): a plain network of 56 layers has a higher *training* error
 //! on CIFAR-10 than one of 20 layers, so it is not overfitting; with shortcuts around every two
@@ -18,7 +18,8 @@
 //! The plain network is the library's residual network with every block replaced by its two
 //! convolutions alone, of the same size and from the same distribution of initial weights.
 //!
-//! What to look at: the order of the four curves, and the contours: few wide rings against narrow
+//! What to look at: the order of the four curves (in so short a training the deep residual network
+//! is still behind the shallow one, though far ahead of the plain one of its depth), and the contours: few wide rings against narrow
 //! ones.
 
 mod surface;
@@ -36,7 +37,7 @@ use convnet::{Result, Tensor, manual_seed};
 use super::lab::{Experiment, Lab, Pictures, ensure, plus_minus, say, shuffled, spread, table, tensors};
 
 pub const EXPERIMENT: Experiment =
-    Experiment { name: "degradation", claim: "56 plain layers train worse than 20; with shortcuts they do not", run };
+    Experiment { name: "degradation", claim: "56 plain layers train worse than 20; shortcuts more than halve their training error", run };
 
 /// A network, and its name in charts.
 struct Candidate {
@@ -148,7 +149,8 @@ fn run(lab: &Lab) -> Result<String> {
 
     let [shallow_plain, plain, shallow, residual] = [0, 1, 2, 3].map(|i| last[i]);
     ensure(plain > shallow_plain, format_args!("56 plain layers end at {plain:.3}, 20 at {shallow_plain:.3}"))?;
-    let least = residual + lab.pick(-0.05, 0.02);
+    // 2.1 times as large in the full run.
+    let least = lab.pick(residual - 0.05, 1.6 * residual);
     ensure(plain > least, format_args!("56 layers end at {plain:.3} without shortcuts, {residual:.3} with them"))?;
     Ok(format!("training error of 20 and 56 layers: plain {shallow_plain:.3} and {plain:.3}, residual {shallow:.3} and {residual:.3}"))
 }

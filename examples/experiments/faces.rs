@@ -9,12 +9,13 @@
 //! and checks that the scores are the same.
 //!
 //! The classifier learns from 100 faces and 100 patches without, of 25×25 pixels, flipped, turned,
-//! shifted, and made lighter and darker. That is few, so it takes Rowley's way to more: it searches
-//! pictures without faces, and what it finds there are its next examples, half of those without a
-//! face. As in that paper, several networks decide together: here the mean of three. Each pixel is
-//! seen relative to its surroundings, or the network would learn how bright
-//! faces are. Then it searches the photograph at scales a factor of 1.15 apart; of boxes that
-//! overlap, non-maximum suppression keeps the best.
+//! shifted, and made lighter and darker; with `cifar10` in the data directory, 4,000 of its pictures
+//! are further patches without. That is few, so it takes Rowley's way to more: it searches pictures
+//! without faces, and what it finds there are its next examples, half of those without a face. As
+//! in that paper, several networks decide together: here the mean of three. Each pixel is seen
+//! relative to its surroundings, or the network would learn how bright faces are. Then it searches
+//! the photograph at scales a factor of 1.15 apart; of boxes that overlap, non-maximum suppression
+//! keeps the best.
 //!
 //! Look at the picture: the yellow boxes are all that was found, the thick box is the best. The
 //! table gives the place of the face among the boxes kept, which is 1 where it is the best.
@@ -23,12 +24,12 @@ mod classifier;
 mod made;
 mod search;
 
-use classifier::Classifier;
-use convnet::data::{Grayscale, Image, ImageFolder, Resize, Rng};
+use classifier::{Classifier, Committee};
+use convnet::data::{Image, ImageFolder, Rng};
 use convnet::ops::{GridPadding, GridSampleOptions, affine_grid, box_iou, nms};
 use convnet::prelude::*;
 use convnet::weights;
-use search::{patch, search};
+use search::{patch, patches_of, search};
 
 use super::lab::{Experiment, Lab, ensure, fit_by, percent, say, table};
 
@@ -96,29 +97,6 @@ fn train(examples: &Examples, each: usize, seed: u64) -> Result<Classifier> {
         net.forward(&pixels.index_select(0, batch)?)?.cross_entropy(&labels.index_select(0, batch)?)
     })?;
     Ok(net)
-}
-
-/// Returns pictures of things and animals as patches.
-fn patches_of(pictures: &ImageFolder, count: usize) -> Result<Vec<Vec<f32>>> {
-    let step = (pictures.len() / count).max(1);
-    let gray = |i: usize| {
-        let (mut image, _) = pictures.get(i * step, &mut Rng::new(0))?;
-        image.apply(&Grayscale)?.apply(&Resize::new(PATCH))?;
-        Ok(image.pixels().into_owned())
-    };
-    (0..count.min(pictures.len())).map(gray).collect()
-}
-
-/// Networks whose outputs are averaged: where one errs, the others seldom do.
-struct Committee(Vec<Sequential>);
-
-impl Module for Committee {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let outputs = self.0.iter().map(|net| net.forward(x)).collect::<Result<Vec<_>>>()?;
-        Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 0)?.mean(0)
-    }
-
-    visit_fields!(each 0 => |index| index.to_string());
 }
 
 /// Trains, and adds to the examples what the classifier takes for faces where there are none.

@@ -174,9 +174,13 @@ fn run(lab: &Lab) -> Result<String> {
     lab.chart("generalisation.svg", Chart::panels(&[accuracies, dots], 1))?;
 
     let [nothing, augmented] = [tests[0].1.0, tests[3].1.0];
-    ensure(augmented > nothing - lab.pick(0.2, 0.0), format_args!("{augmented:.3} with augmentation, {nothing:.3} without"))?;
+    ensure(augmented > nothing + lab.pick(-0.2, 0.04), format_args!("{augmented:.3} with augmentation, {nothing:.3} without"))?;
     ensure(most > least, "ten runs give one result")?;
+    // The remedies help little; they must not harm by more than the spread of a few seeds.
     let [none, loss, sampler] = rare;
-    ensure(loss.max(sampler) > none, format_args!("rare classes: {none:.3} without a remedy, {loss:.3} and {sampler:.3} with"))?;
+    ensure(
+        loss.min(sampler) > none - lab.pick(0.1, 0.05),
+        format_args!("rare classes: {none:.3} without a remedy, {loss:.3} and {sampler:.3} with"),
+    )?;
     Ok(format!("test accuracy {nothing:.3} with nothing, {augmented:.3} with augmentation; runs from {least:.3} to {most:.3}"))
 }

@@ -109,7 +109,8 @@ fn run(lab: &Lab) -> Result<String> {
     let named = overflow()?;
     let (worst, zero) = (means[1][2].min(means[2][2]), means[4][2]);
     ensure(worst > lab.pick(0.6, 0.9), format_args!("with batch normalisation, initial values of another size give only {worst:.3}"))?;
-    ensure(means[4].iter().all(|&mean| mean < 0.3), "a network of zeros learns")?;
+    // Of the plain ones one in three may learn, through the random values of its biases.
+    ensure(zero < worst - lab.pick(0.2, 0.4), format_args!("batch normalisation brings a network of zeros to {zero:.3}"))?;
     Ok(format!("with batch normalisation, weights 100 times too small or large end at {worst:.3} or more, zeros at {zero:.3}; {named}"))
 }
 

@@ -62,7 +62,7 @@ impl Lab {
     pub fn data(&self, name: &str) -> Option<PathBuf> {
         let path = self.data.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
         if path.is_none() {
-            say(format_args!("without `{name}` in --data: a smaller substitute takes its place"));
+            say(format_args!("no `{name}` in --data: what is embedded or made takes its place, or nothing does"));
         }
         path
     }
@@ -233,14 +233,28 @@ pub fn fit_by(
     seed: u64,
     loss: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
+    fit_steps(net, samples, epochs * samples.div_ceil(batch), batch, rate, seed, loss)
+}
+
+/// Does as [`fit_by`] for this number of steps, which may end within an epoch.
+pub fn fit_steps(
+    net: &dyn Module,
+    samples: usize,
+    steps: usize,
+    batch: usize,
+    rate: f64,
+    seed: u64,
+    loss: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
     net.train();
     let mut optimizer = Adam::new(net.parameters(), rate);
-    let mut schedule = OneCycleLr::new(rate, (epochs * samples.div_ceil(batch) + 1) as u64).attach(&mut optimizer)?;
+    let mut schedule = OneCycleLr::new(rate, steps as u64 + 1).attach(&mut optimizer)?;
     let mut order: Vec<i64> = (0..samples as i64).collect();
     let mut rng = Rng::new(seed);
-    for _ in 0..epochs {
+    let per_epoch = samples.div_ceil(batch).max(1);
+    for start in (0..steps).step_by(per_epoch) {
         rng.shuffle(&mut order);
-        for indices in order.chunks(batch) {
+        for indices in order.chunks(batch).take(steps - start) {
             let gradients = loss(&Tensor::from_slice(indices, [indices.len()])?)?.backward()?;
             optimizer.step(&gradients)?;
             schedule.step(&mut optimizer)?;

@@ -87,7 +87,7 @@ fn run(lab: &Lab) -> Result<String> {
     }
     let titles = ["Test error, %", "Parameters", "Seconds of training"];
     let charts: Vec<Chart> =
-        titles.iter().zip(&bars).map(|(title, bars)| Chart::new(*title).y(*title).bars("", bars.iter().copied())).collect();
+        titles.iter().zip(&bars).map(|(title, bars)| Chart::new(*title).x("network").y(*title).bars("", bars.iter().copied())).collect();
     lab.chart("lenet_history.svg", Chart::panels(&charts, 1))?;
     let [old, middle, new] = [0, 1, 2].map(|i| bars[0][i].1);
     ensure(old.max(middle).max(new) < lab.pick(25.0, 6.0), format_args!("errors are {old:.2}, {middle:.2} and {new:.2}%"))?;

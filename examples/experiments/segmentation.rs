@@ -10,8 +10,8 @@
 //! by their IoU, the number of pixels in both the found and the true digit over that of pixels in
 //! either: all bright pixels; a U-Net whose shortcuts carry zeros; a U-Net.
 //!
-//! In the picture, each row has a scene, the true digit, the one found without shortcuts and the
-//! one found with them. What shortcuts add is the outline.
+//! In the picture, each row has two scenes, in four columns each: the scene, the true digit, the
+//! one found without shortcuts and the one found with them. What shortcuts add is the outline.
 
 use convnet::data::{ColorMap, Image};
 use convnet::models::{UNet, UNetOptions, unet};

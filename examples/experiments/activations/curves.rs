@@ -6,14 +6,25 @@ use convnet::{DType, Result, Tensor};
 use super::Function;
 use crate::lab::Lab;
 
-/// Activations by family.
+/// All activations, by family.
 const FAMILIES: &[(&str, &[(&str, Function)])] = &[
-    ("bounded", &[("sigmoid", Tensor::sigmoid), ("hardsigmoid", Tensor::hardsigmoid), ("tanh", Tensor::tanh), ("relu6", Tensor::relu6)]),
+    (
+        "bounded",
+        &[
+            ("sigmoid", Tensor::sigmoid),
+            ("hardsigmoid", Tensor::hardsigmoid),
+            ("tanh", Tensor::tanh),
+            ("hardtanh", |x| x.clamp(-1.0, 1.0)),
+            ("relu6", Tensor::relu6),
+        ],
+    ),
     (
         "rectifiers",
         &[
             ("relu", |x| Ok(x.relu())),
             ("leaky_relu, 0.1", |x| x.leaky_relu(0.1)),
+            // Its slope is learned, and begins at 0.25.
+            ("prelu, 0.25", |x| x.leaky_relu(0.25)),
             ("elu", |x| x.elu(1.0)),
             ("selu", Tensor::selu),
             ("celu, 2", |x| x.celu(2.0)),
@@ -26,6 +37,8 @@ const FAMILIES: &[(&str, &[(&str, Function)])] = &[
             ("softplus", Tensor::softplus),
             ("logsigmoid", Tensor::logsigmoid),
             ("gelu", Tensor::gelu),
+            ("gelu_tanh", Tensor::gelu_tanh),
+            // Also GLU of two equal halves.
             ("silu", Tensor::silu),
             ("mish", Tensor::mish),
             ("hardswish", Tensor::hardswish),

@@ -56,3 +56,15 @@ impl Module for Classifier {
 
     visit_fields!(convolutions, dropout, dense);
 }
+
+/// Networks whose outputs are averaged: where one errs, the others seldom do.
+pub struct Committee(pub Vec<Sequential>);
+
+impl Module for Committee {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let outputs = self.0.iter().map(|net| net.forward(x)).collect::<Result<Vec<_>>>()?;
+        Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 0)?.mean(0)
+    }
+
+    visit_fields!(each 0 => |index| index.to_string());
+}

@@ -1,6 +1,6 @@
-//! A search for faces in a picture, at all places and scales.
+//! A search for faces in a picture, at all places and scales, and pictures as patches.
 
-use convnet::data::{Grayscale, Image, Resize};
+use convnet::data::{Grayscale, Image, ImageFolder, Resize, Rng};
 use convnet::prelude::*;
 
 use super::{PATCH, STRIDE};
@@ -43,4 +43,15 @@ pub fn patch(picture: &Image, sides: &[f32]) -> Result<Vec<f32>> {
     let mut part = Image::from_tensor(&part)?;
     part.apply(&Grayscale)?.apply(&Resize::new(PATCH))?;
     Ok(part.pixels().into_owned())
+}
+
+/// Returns pictures of things and animals as patches.
+pub fn patches_of(pictures: &ImageFolder, count: usize) -> Result<Vec<Vec<f32>>> {
+    let step = (pictures.len() / count).max(1);
+    let gray = |i: usize| {
+        let (mut image, _) = pictures.get(i * step, &mut Rng::new(0))?;
+        image.apply(&Grayscale)?.apply(&Resize::new(PATCH))?;
+        Ok(image.pixels().into_owned())
+    };
+    (0..count.min(pictures.len())).map(gray).collect()
 }
