@@ -164,8 +164,8 @@ fn process_killed_at_any_instant_is_named_and_the_run_goes_on_to_the_same_bits()
             continue;
         }
         assert!(signalled, "{place}: {}", text(&ended));
-        // `mpirun` ends the others at once, before they miss a message, so what names the rank is its
-        // own notice; that of MPICH has the number of the process alone.
+        // `mpirun` ends the others at once, before they miss a message, so what names the rank is
+        // its own notice; that of MPICH has the number of the process alone.
         let named = [format!("process rank {rank} with PID"), format!("PID {}", pids[rank])];
         assert!(named.iter().any(|name| text(&ended).contains(name)), "{place}: {}", text(&ended));
         let checkpoints = Checkpoints::in_dir(dir.path());

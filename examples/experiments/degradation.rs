@@ -19,8 +19,8 @@
 //! convolutions alone, of the same size and from the same distribution of initial weights.
 //!
 //! What to look at: the order of the four curves (in so short a training the deep residual network
-//! is still behind the shallow one, though far ahead of the plain one of its depth), and the contours: few wide rings against narrow
-//! ones.
+//! is still behind the shallow one, though far ahead of the plain one of its depth), and the
+//! contours: few wide rings against narrow ones.
 
 mod surface;
 

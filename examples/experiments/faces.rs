@@ -9,13 +9,13 @@
 //! and checks that the scores are the same.
 //!
 //! The classifier learns from 100 faces and 100 patches without, of 25×25 pixels, flipped, turned,
-//! shifted, and made lighter and darker; with `cifar10` in the data directory, 4,000 of its pictures
-//! are further patches without. That is few, so it takes Rowley's way to more: it searches pictures
-//! without faces, and what it finds there are its next examples, half of those without a face. As
-//! in that paper, several networks decide together: here the mean of three. Each pixel is seen
-//! relative to its surroundings, or the network would learn how bright faces are. Then it searches
-//! the photograph at scales a factor of 1.15 apart; of boxes that overlap, non-maximum suppression
-//! keeps the best.
+//! shifted, and made lighter and darker; with `cifar10` in the data directory, 4,000 of its
+//! pictures are further patches without. That is few, so it takes Rowley's way to more: it searches
+//! pictures without faces, and what it finds there are its next examples, half of those without a
+//! face. As in that paper, several networks decide together: here the mean of three. Each pixel is
+//! seen relative to its surroundings, or the network would learn how bright faces are. Then it
+//! searches the photograph at scales a factor of 1.15 apart; of boxes that overlap, non-maximum
+//! suppression keeps the best.
 //!
 //! Look at the picture: the yellow boxes are all that was found, the thick box is the best. The
 //! table gives the place of the face among the boxes kept, which is 1 where it is the best.

@@ -7,8 +7,9 @@
 //! 2017, find a power law for the error).
 //!
 //! The same network takes the same number of steps on 16 to 4,096 pictures, and is tested on 2,000
-//! others. A step sees 32 pictures, or all where there are fewer. Look at the right end of the chart, where the error is a straight line on logarithmic
-//! axes, and at its left end, where the network has learned pictures by heart.
+//! others. A step sees 32 pictures, or all where there are fewer. Look at the middle of the chart,
+//! where the error is a straight line on logarithmic axes, and at its left end, where the network
+//! has learned pictures by heart.
 
 use convnet::chart::Chart;
 use convnet::data::{ColorMap, Image, Rng};
