@@ -76,7 +76,7 @@ fn network() -> Sequential {
 
 fn run(lab: &Lab) -> Result<String> {
     let sizes: &[usize] = lab.pick(&[16, 128, 1024], &[16, 64, 256, 1024, 4096]);
-    let (steps, batch) = (lab.pick(100, 300), 32usize);
+    let (steps, batch) = (lab.pick(128, 300), 32usize);
     let (test, truth) = pictures(lab.pick(400, 2000), lab.seed + 1_000_000)?;
     let truth = truth.to_vec::<i64>()?;
     let mut accuracies = vec![];
