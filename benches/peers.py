@@ -39,15 +39,17 @@ def work_parser():
 
 
 class Program:
-    """A program that prints `ready`, then for each line `N` the seconds that N steps took, and at the end its peak memory."""
+    """A program that prints `ready`, after other lines perhaps, then for each line `N` the seconds that N steps took, and at the end its peak memory."""
 
     def __init__(self, command, environment=None):
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
         )
+        self.greeting = []
         for line in self.process.stdout:
             if line.strip() == "ready":
                 return
+            self.greeting.append(line.strip())
         sys.exit(f"peers.py: ended before it was ready: {shlex.join(command)}")
 
     def run(self, steps):

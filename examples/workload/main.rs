@@ -10,6 +10,8 @@
 //! cargo run --release --example workload -- --model lenet5 --batch 64 --mode train --threads 2
 //! cargo run --release --features onnx --example workload -- --model net.onnx --batch 16
 //! cargo run --release --example workload -- --op "conv2d in=64 out=64 k=3 s=1 p=1 g=1" --batch 16 --size 56 --mode backward
+//! cargo run --release --example workload -- --load jitter --data photos --batch 16 --threads 1
+//! cargo run --release --example workload -- --load cifar --data cifar10/train --batch 128 --workers 1 --model cifar_resnet20 --mode train
 //! ```
 //!
 //! With `--distributed` it trains the model for a number of steps on the ranks that `mpirun`
@@ -20,12 +22,14 @@
 //! mpirun -n 2 target/release/examples/workload --model resnet18 --batch 16 --distributed --threads 1
 //! ```
 //!
-//! For the models and operations above it prints `ready` when warm. Then, for each line `N` on
+//! For the models, operations and folders of pictures above it prints `ready` when warm. Then, for each line `N` on
 //! standard input, it runs N steps and prints the seconds they took. At the end of input it prints
 //! one JSON line with the peak resident memory.
 
 #[cfg(feature = "mpi")]
 mod distributed;
+#[cfg(feature = "image")]
+mod loading;
 mod model;
 mod operation;
 mod peak;
@@ -45,7 +49,7 @@ use operation::Operation;
 /// long they took.
 #[derive(Parser)]
 #[command(
-    group = clap::ArgGroup::new("subject").args(["model", "op"]),
+    group = clap::ArgGroup::new("subject").args(SUBJECTS).multiple(true),
     after_help = "Operations: conv2d in= out= k= [s= p= g=], max_pool2d c= k= [s= p=], avg_pool2d c= k= [s= p=], batch_norm c=, relu c=, add c="
 )]
 struct Options {
@@ -53,8 +57,21 @@ struct Options {
     #[arg(long)]
     model: Option<String>,
     /// An operation and its geometry
-    #[arg(long)]
+    #[arg(long, conflicts_with = "model")]
     op: Option<String>,
+    /// Load the pictures of --data, a folder of each class, and do this with them; with --model, the
+    /// model takes the batches
+    #[cfg(feature = "image")]
+    #[arg(long, value_enum, requires = "data", conflicts_with_all = ["op", "size", "classes"])]
+    load: Option<loading::Pipeline>,
+    /// Folder of pictures for --load
+    #[cfg(feature = "image")]
+    #[arg(long, value_name = "DIR", requires = "load")]
+    data: Option<PathBuf>,
+    /// Threads that load pictures; 0 to load them between the steps
+    #[cfg(feature = "image")]
+    #[arg(long, default_value_t = 0, requires = "load")]
+    workers: usize,
     /// Print how inference time grows with the number of images and with their size, of the model
     /// [default: resnet18]
     #[arg(long, conflicts_with_all = ["op", "batch", "size", "mode", "classes", "explain", "profile"])]
@@ -99,6 +116,9 @@ struct Options {
     any_order: bool,
 }
 
+/// The options that say what is timed.
+const SUBJECTS: &[&str] = if cfg!(feature = "image") { &["model", "op", "load"] } else { &["model", "op"] };
+
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Mode {
     /// A model's forward pass, in evaluation
@@ -134,22 +154,31 @@ fn run(options: &Options) -> Fallible<()> {
     if let (Some(name), true) = (&options.model, options.distributed) {
         return distributed::print(name, options);
     }
+    #[cfg(feature = "image")]
+    if let (Some(pipeline), Some(dir)) = (options.load, &options.data) {
+        return loading::serve(dir, pipeline, options);
+    }
     let mut step = match (&options.model, &options.op) {
         (name, _) if options.scaling => return scaling::print(name.as_deref().unwrap_or("resnet18")),
         (Some(name), _) => model_step(name, options)?,
         (None, Some(spec)) => op_step(spec, options)?,
         (None, None) => return table::print(),
     };
+    time(&mut step, options)
+}
+
+/// Runs a step until it is warm, then as the options say.
+fn time(step: &mut Step, options: &Options) -> Fallible<()> {
     for _ in 0..3 {
         step()?;
     }
     if options.explain {
-        let (ran, explanation) = convnet::explain(&mut step);
+        let (ran, explanation) = convnet::explain(&mut *step);
         eprintln!("{explanation}");
         ran?;
     }
-    let Some(trace) = &options.profile else { return serve(&mut step) };
-    let (served, profile) = convnet::profile(|| serve(&mut step));
+    let Some(trace) = &options.profile else { return serve(step) };
+    let (served, profile) = convnet::profile(|| serve(step));
     eprintln!("{profile}");
     trace.as_ref().map_or(Ok(()), |path| profile.save_trace(path))?;
     served
