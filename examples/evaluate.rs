@@ -1,5 +1,6 @@
 //! Evaluates a checkpoint, or weights of another program, on a dataset: accuracy, top-k accuracy,
-//! loss, precision, recall and F1 of each class, the confusion matrix, the most frequent mistakes.
+//! loss, precision, recall, F1, area under the ROC curve and average precision of each class, the
+//! confusion matrix, the most frequent mistakes; on request as an HTML report.
 //!
 //! ```sh
 //! cargo run --release --example train -- --out runs/digits
@@ -11,7 +12,7 @@
 //! the run validated on.
 //!
 //! ```sh
-//! cargo run --release --example evaluate -- --run runs/flowers --data more/flowers
+//! cargo run --release --example evaluate -- --run runs/flowers --data more/flowers --report flowers.html
 //! ```
 
 #[path = "common/mod.rs"]
@@ -19,7 +20,7 @@ mod common;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Parser};
 use common::data::DataOptions;
@@ -27,9 +28,9 @@ use common::program::say;
 use common::{config, weights_file};
 use convnet::data::Batch;
 use convnet::nn::Module;
-use convnet::train::Checkpoints;
-use convnet::train::metrics::{Accuracy, ConfusionMatrix, Mean, Metric};
-use convnet::{Error, Result, models, no_grad};
+use convnet::train::metrics::{Accuracy, ConfusionMatrix, Mean, Metric, RankingScore};
+use convnet::train::{Checkpoints, HtmlReport, WorstSamples};
+use convnet::{Error, Result, Tensor, models, no_grad};
 
 /// Evaluate a checkpoint or other weights on a dataset.
 #[derive(Parser, Debug)]
@@ -59,6 +60,9 @@ struct Options {
     /// Write the confusion matrix as a CSV file, a row for each class
     #[arg(long, value_name = "FILE")]
     matrix: Option<PathBuf>,
+    /// Write the results as an HTML file, with the worst-classified pictures
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Threads that compute; 0 for one on each core
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -87,6 +91,8 @@ fn evaluate(options: &Options) -> Result<()> {
     let pictures = if options.on_train { splits.train } else { splits.valid };
     let loader = options.data.plain_loader(pictures, &target);
     let (mut matrix, mut top, mut loss) = (ConfusionMatrix::new(classes), Accuracy::top_k(options.top), Mean::default());
+    let mut ranking = Ranking::new(loader.dataset().len(), classes);
+    let mut worst = WorstSamples::new(32).normalized(target.preprocessing.mean(), target.preprocessing.std());
     let start = Instant::now();
     for batch in loader.epoch(0) {
         let Batch { images, labels } = batch?;
@@ -94,10 +100,20 @@ fn evaluate(options: &Options) -> Result<()> {
         loss.update(f64::from(logits.cross_entropy(&labels)?.item::<f32>()?), labels.numel());
         matrix.update(&logits, &labels)?;
         top.update(&logits, &labels)?;
+        ranking.update(&logits, &labels);
+        if options.report.is_some() {
+            worst.add(&images, &logits, &labels)?;
+        }
     }
     let seconds = start.elapsed().as_secs_f64();
 
     say(matrix.report(names)?);
+    let ranks = ranking.of_classes(names);
+    match &ranks {
+        Ok(ranks) => say(ranks_table(ranks, names)),
+        Err(reason) => say(format_args!("without AUC and average precision: {reason}\n")),
+    }
+    let [area, precision] = means(ranks.as_deref().unwrap_or_default());
     if classes <= 20 {
         say(table(&matrix));
     }
@@ -112,10 +128,68 @@ fn evaluate(options: &Options) -> Result<()> {
     }
     let samples = matrix.samples();
     say(format_args!("\n{} on {samples} pictures in {seconds:.1} s, {:.0} pictures/s", path.display(), samples as f64 / seconds));
-    say(format_args!("loss: {:.4}", loss.value()));
-    say(format_args!("top-{} accuracy: {:.4}", options.top, top.value()));
-    say(format_args!("accuracy: {:.4}", matrix.accuracy()));
-    Ok(())
+    let figures = [
+        ("loss".to_string(), loss.value()),
+        ("mean AUC".to_string(), area),
+        ("mean average precision".to_string(), precision),
+        (format!("top-{} accuracy", options.top), top.value()),
+        ("accuracy".to_string(), matrix.accuracy()),
+    ];
+    let figures = figures.into_iter().filter(|(_, value)| ranks.is_ok() || !value.is_nan());
+    let figures: Vec<(String, String)> = figures.map(|(name, value)| (name, format!("{value:.4}"))).collect();
+    figures.iter().for_each(|(name, value)| say(format_args!("{name}: {value}")));
+    let Some(file) = &options.report else { return Ok(()) };
+    let weights = [("model", options.model.clone()), ("weights", path.display().to_string()), ("pictures", samples.to_string())];
+    HtmlReport::new(format!("{} evaluated", options.model))
+        .figures(&figures)
+        .confusion(&matrix, names)
+        .pictures("Worst-classified samples", &worst.pictures(names))
+        .configuration(&weights)
+        .time(Duration::from_secs_f64(seconds))
+        .save(file)
+}
+
+/// The most scores that are kept for AUC and average precision, of 16 bytes each.
+const MOST_SCORES: usize = 1 << 26;
+
+/// The scores of each class against all others; without them the reason: they are too many to keep,
+/// or not numbers.
+struct Ranking(std::result::Result<RankingScore, String>);
+
+impl Ranking {
+    fn new(samples: usize, classes: usize) -> Ranking {
+        match samples.saturating_mul(classes) {
+            ..=MOST_SCORES => Ranking(Ok(RankingScore::roc_auc())),
+            scores => Ranking(Err(format!("{scores} scores are too many to keep"))),
+        }
+    }
+
+    fn update(&mut self, logits: &Tensor, labels: &Tensor) {
+        let Ok(score) = &mut self.0 else { return };
+        if let Err(error) = logits.softmax(-1).and_then(|scores| score.update(&scores, labels)) {
+            self.0 = Err(error.to_string());
+        }
+    }
+
+    /// The area under the ROC curve of each class, and its average precision.
+    fn of_classes(&self, names: &[String]) -> std::result::Result<Vec<[f64; 2]>, String> {
+        let score = self.0.as_ref()?;
+        let of_class = |class| Ok([score.roc_curve(class)?.area(), score.precision_recall_curve(class)?.average_precision()]);
+        (0..names.len()).map(of_class).collect::<Result<_>>().map_err(|error| error.to_string())
+    }
+}
+
+/// The means over the classes that occur.
+fn means(ranks: &[[f64; 2]]) -> [f64; 2] {
+    let occur: Vec<_> = ranks.iter().filter(|[area, _]| !area.is_nan()).collect();
+    [0, 1].map(|i| occur.iter().map(|values| values[i]).sum::<f64>() / occur.len() as f64)
+}
+
+/// The ranks of all classes as a table.
+fn ranks_table(ranks: &[[f64; 2]], names: &[String]) -> String {
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(5);
+    let rows = ranks.iter().zip(names).map(|([area, precision], name)| format!("{name:width$}  {area:6.4}  {precision:17.4}\n"));
+    format!("{:width$}  {:>6}  average precision\n", "class", "AUC") + &rows.collect::<String>()
 }
 
 fn weights(options: &Options) -> Result<PathBuf> {
