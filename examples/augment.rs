@@ -5,8 +5,8 @@
 //! cargo run --release --example augment -- --image cat.jpg --transform RandAugment --columns 12
 //! ```
 //!
-//! Each row of the sheet is a transform, whose name stands above it, under several seeds; the first
-//! column is the picture itself.
+//! Each row of the sheet is a transform, whose name stands above it, under several seeds; without
+//! chance, with several arguments. The first column is the picture itself.
 
 #[path = "common/program.rs"]
 mod program;
@@ -17,11 +17,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use convnet::Tensor;
 use convnet::data::{
-    AugMix, AutoAugment, AutoAugmentPolicy, CenterCrop, ColorJitter, GaussianBlur, Grayscale, Image, RandAugment, RandomAdjustSharpness,
-    RandomAffine, RandomAutocontrast, RandomCrop, RandomEqualize, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert,
-    RandomPerspective, RandomPosterize, RandomResizedCrop, RandomRotation, RandomSolarize, RandomVerticalFlip, Resize, Rng, Transform,
-    TrivialAugmentWide,
+    AugMix, AutoAugment, AutoAugmentPolicy, Batch, BatchTransform, CenterCrop, Collate, ColorJitter, CutMix, ElasticTransform,
+    GaussianBlur, Grayscale, Image, MixUp, Pad, PaddingMode, RandAugment, RandomAdjustSharpness, RandomAffine, RandomApply,
+    RandomAutocontrast, RandomChoice, RandomCrop, RandomEqualize, RandomErasing, RandomGrayscale, RandomHorizontalFlip, RandomInvert,
+    RandomOrder, RandomPerspective, RandomPosterize, RandomResizedCrop, RandomRotation, RandomSolarize, RandomVerticalFlip, Resize,
+    ResizeFilter, Rng, Transform, TrivialAugmentWide, five_crop, ten_crop,
 };
 use program::say;
 
@@ -72,17 +74,17 @@ fn run(options: &Options) -> Fallible<()> {
     let columns = 1 + usize::from(options.columns);
     let width = columns * (size + GAP) + GAP;
     let mut sheet = Vec::new();
-    for (row, (name, transform)) in rows.iter().enumerate() {
+    for (row, (name, change)) in rows.iter().enumerate() {
+        let generator = |column: usize| Rng::for_sample(options.seed, row as u64, column as u64);
         let mut pictures = vec![picture.clone()];
-        for column in 1..columns {
-            let mut changed = picture.clone();
-            let mut rng = Rng::for_sample(options.seed, row as u64, column as u64);
-            transform.apply(&mut changed, &mut rng)?;
+        pictures.extend(change.pictures(&picture, columns - 1, &generator)?);
+        for changed in &mut pictures {
             changed.apply(&CenterCrop::new([size, size]))?;
-            pictures.push(changed);
         }
         let differing = pictures[1..].iter().filter(|changed| changed.pixels() != pictures[0].pixels()).count();
-        say(format_args!("row {:>2}: {name}, {differing} of {} pictures changed", row + 1, columns - 1));
+        say(format_args!("row {:>2}: {name}, {differing} of {} pictures changed", row + 1, pictures.len() - 1));
+        // Black fills the last row up.
+        pictures.resize(pictures.len().next_multiple_of(columns), Image::new(3, size, size)?);
         sheet.extend(lettering(name, width));
         sheet.extend_from_slice(Image::grid(&pictures, columns, GAP)?.bytes().ok_or("the pictures are not of bytes")?);
     }
@@ -95,36 +97,96 @@ fn run(options: &Options) -> Fallible<()> {
     Ok(())
 }
 
-type Named = (&'static str, Box<dyn Transform>);
+type Named = (&'static str, Change);
+
+/// What a row of the sheet shows.
+enum Change {
+    /// A transform with several seeds.
+    Random(Box<dyn Transform>),
+    /// A transform with several arguments.
+    Fixed(Vec<Box<dyn Transform>>),
+    /// Parts of the picture.
+    Parts(fn(&Image) -> convnet::Result<Vec<Image>>),
+    /// The picture mixed with another one, with several seeds.
+    Mixed(Box<dyn BatchTransform<Batch>>),
+}
+
+impl Change {
+    fn pictures(&self, picture: &Image, columns: usize, generator: &dyn Fn(usize) -> Rng) -> convnet::Result<Vec<Image>> {
+        let changed = |transform: &dyn Transform, column: usize| {
+            let mut changed = picture.clone();
+            transform.apply(&mut changed, &mut generator(column)).map(|()| changed)
+        };
+        match self {
+            Change::Random(transform) => (1..=columns).map(|column| changed(&**transform, column)).collect(),
+            Change::Fixed(transforms) => transforms.iter().map(|transform| changed(&**transform, 0)).collect(),
+            Change::Parts(parts) => parts(picture),
+            Change::Mixed(mixture) => {
+                let mixed = |column: usize| {
+                    let images = Image::collate(vec![picture.clone(), stripes(picture.size())?])?;
+                    let batch = Batch { images, labels: Tensor::from_vec(vec![0i64, 1], [2])? };
+                    let images = mixture.apply(batch, &mut generator(column))?.images;
+                    Image::from_tensor(&images.narrow(0, 0, 1)?.squeeze(0)?).map(|image| image.to_bytes())
+                };
+                (1..=columns).map(mixed).collect()
+            }
+        }
+    }
+}
 
 /// Makes all transforms, with the arguments that papers use, or with the change always applied.
 fn transforms(size: usize) -> Vec<Named> {
-    fn boxed(name: &'static str, transform: impl Transform + 'static) -> Named {
-        (name, Box::new(transform))
+    fn random(name: &'static str, transform: impl Transform + 'static) -> Named {
+        (name, Change::Random(Box::new(transform)))
     }
+    fn fixed<T: Transform + 'static>(name: &'static str, transforms: impl IntoIterator<Item = T>) -> Named {
+        (name, Change::Fixed(transforms.into_iter().map(|transform| Box::new(transform) as Box<dyn Transform>).collect()))
+    }
+    let modes = [PaddingMode::Constant, PaddingMode::Edge, PaddingMode::Reflect, PaddingMode::Symmetric];
+    let filters = [ResizeFilter::Nearest, ResizeFilter::Bilinear, ResizeFilter::Bicubic];
+    let (jitter, blur) = (ColorJitter::new().brightness(0.4).hue(0.1), GaussianBlur::new(7).sigma([0.1, 3.0]));
     vec![
-        boxed("RandomCrop", RandomCrop::new(size).padding(size / 8)),
-        boxed("RandomResizedCrop", RandomResizedCrop::new(size)),
-        boxed("RandomHorizontalFlip", RandomHorizontalFlip::new(0.5)),
-        boxed("RandomVerticalFlip", RandomVerticalFlip::new(0.5)),
-        boxed("RandomRotation", RandomRotation::new(30.0)),
-        boxed("RandomAffine", RandomAffine::new(15.0).translate([0.1, 0.1]).scale([0.8, 1.2]).shear(10.0)),
-        boxed("RandomPerspective", RandomPerspective::new(1.0).distortion_scale(0.5)),
-        boxed("ColorJitter", ColorJitter::new().brightness(0.4).contrast(0.4).saturation(0.4).hue(0.1)),
-        boxed("RandomGrayscale", RandomGrayscale::new(0.5)),
-        boxed("RandomInvert", RandomInvert::new(0.5)),
-        boxed("RandomPosterize", RandomPosterize::new(2, 0.5)),
-        boxed("RandomSolarize", RandomSolarize::new(128.0, 0.5)),
-        boxed("RandomAdjustSharpness", RandomAdjustSharpness::new(3.0, 0.5)),
-        boxed("RandomAutocontrast", RandomAutocontrast::new(0.5)),
-        boxed("RandomEqualize", RandomEqualize::new(0.5)),
-        boxed("GaussianBlur", GaussianBlur::new(7).sigma([0.1, 3.0])),
-        boxed("RandomErasing", RandomErasing::new(1.0)),
-        boxed("RandAugment", RandAugment::new()),
-        boxed("TrivialAugmentWide", TrivialAugmentWide::new()),
-        boxed("AutoAugment", AutoAugment::new(AutoAugmentPolicy::ImageNet)),
-        boxed("AugMix", AugMix::new()),
+        // Small, so that the enlargement shows how the pixels were weighted.
+        fixed("Resize", filters.map(|filter| (Resize::new(size / 4), Resize::new(size).interpolation(filter)))),
+        fixed("CenterCrop", [2, 3, 4].map(|part| CenterCrop::new(size * part / 5))),
+        fixed("Pad", modes.map(|mode| (Pad::new(size / 4).mode(mode), Resize::new(size)))),
+        ("FiveCrop", Change::Parts(|image| Ok(five_crop(image, image.height() * 5 / 8)?.to_vec()))),
+        ("TenCrop", Change::Parts(|image| Ok(ten_crop(image, image.height() * 5 / 8, false)?.to_vec()))),
+        random("RandomCrop", RandomCrop::new(size).padding(size / 8)),
+        random("RandomResizedCrop", RandomResizedCrop::new(size)),
+        random("RandomHorizontalFlip", RandomHorizontalFlip::new(0.5)),
+        random("RandomVerticalFlip", RandomVerticalFlip::new(0.5)),
+        random("RandomRotation", RandomRotation::new(30.0)),
+        random("RandomRotation", RandomRotation::of([90, 180, 270])),
+        random("RandomAffine", RandomAffine::new(15.0).translate([0.1, 0.1]).scale([0.8, 1.2]).shear(10.0)),
+        random("RandomPerspective", RandomPerspective::new(1.0).distortion_scale(0.5)),
+        random("ElasticTransform", ElasticTransform::new()),
+        random("ColorJitter", ColorJitter::new().brightness(0.4).contrast(0.4).saturation(0.4).hue(0.1)),
+        random("RandomGrayscale", RandomGrayscale::new(0.5)),
+        random("RandomInvert", RandomInvert::new(0.5)),
+        random("RandomPosterize", RandomPosterize::new(2, 0.5)),
+        random("RandomSolarize", RandomSolarize::new(128.0, 0.5)),
+        random("RandomAdjustSharpness", RandomAdjustSharpness::new(3.0, 0.5)),
+        random("RandomAutocontrast", RandomAutocontrast::new(0.5)),
+        random("RandomEqualize", RandomEqualize::new(0.5)),
+        random("GaussianBlur", blur),
+        random("RandomErasing", RandomErasing::new(1.0)),
+        random("RandomApply", RandomApply::new((jitter, blur), 0.5)),
+        random("RandomChoice", RandomChoice::new().push(RandomInvert::new(1.0)).push(RandomEqualize::new(1.0)).push(blur)),
+        random("RandomOrder", RandomOrder::new().push(RandomPosterize::new(2, 1.0)).push(RandomRotation::new(45.0)).push(jitter)),
+        random("RandAugment", RandAugment::new()),
+        random("TrivialAugmentWide", TrivialAugmentWide::new()),
+        random("AutoAugment", AutoAugment::new(AutoAugmentPolicy::ImageNet)),
+        random("AugMix", AugMix::new()),
+        ("MixUp", Change::Mixed(Box::new(MixUp::new(1.0, 2)))),
+        ("CutMix", Change::Mixed(Box::new(CutMix::new(1.0, 2)))),
     ]
+}
+
+/// Draws the picture that others are mixed with.
+fn stripes([height, width]: [usize; 2]) -> convnet::Result<Image> {
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x + y) / 8 % 2 == 0));
+    Image::from_bytes([3, height, width], pixels.flat_map(|bright| if bright { [250, 210, 60] } else { [90, 20, 110] }).collect())
 }
 
 /// Keeps the transforms of these names; all when there are none.
