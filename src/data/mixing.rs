@@ -110,9 +110,28 @@ impl MixUp {
     ///
     /// # Errors
     /// As the type says.
-    pub fn apply(&self, Batch { images, labels }: Batch, rng: &mut Rng) -> Result<Batch> {
+    pub fn apply(&self, batch: Batch, rng: &mut Rng) -> Result<Batch> {
+        let own = beta("mix up", self.alpha, rng)?;
+        self.mix(batch, own)
+    }
+
+    /// Mixes a batch by a given share, from 0 to 1, of an image itself, in place of a drawn one.
+    ///
+    /// ```
+    /// use convnet::Tensor;
+    /// use convnet::data::{Batch, MixUp};
+    ///
+    /// let batch = Batch { images: Tensor::ones([2, 3, 8, 8]), labels: Tensor::from_vec(vec![0i64, 1], [2])? };
+    /// let mixed = MixUp::new(1.0, 2).mix(batch, 0.75)?;
+    /// assert_eq!(mixed.labels.to_vec::<f32>()?, [0.75, 0.25, 0.25, 0.75]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another share, and the errors of labels that the type has.
+    pub fn mix(&self, Batch { images, labels }: Batch, own: f64) -> Result<Batch> {
         const OP: &str = "mix up";
-        let own = beta(OP, self.alpha, rng)?;
+        check_share(OP, own)?;
         let labels = probabilities(OP, &labels, self.classes, images.shape())?;
         Ok(Batch { images: mixed(&images, own)?, labels: mixed(&labels, own)? })
     }
@@ -123,14 +142,33 @@ impl CutMix {
     ///
     /// # Errors
     /// As the type says.
-    pub fn apply(&self, Batch { images, labels }: Batch, rng: &mut Rng) -> Result<Batch> {
+    pub fn apply(&self, batch: Batch, rng: &mut Rng) -> Result<Batch> {
+        let own = beta("cut mix", self.alpha, rng)?;
+        // `mix` refuses images of another number of dimensions.
+        let [height, width] = match *batch.images.shape() {
+            [_, _, height, width] => [height, width].map(|length| length.max(1)),
+            _ => [1; 2],
+        };
+        let column = rng.below(width);
+        self.mix(batch, own, [rng.below(height), column])
+    }
+
+    /// Mixes a batch by a rectangle around a given row and column, of which `own`, from 0 to 1, is the
+    /// share of the area that stays before the rectangle is cut off at the border.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another share, or a centre that is not in the image, and the errors of
+    /// labels that the type has.
+    pub fn mix(&self, Batch { images, labels }: Batch, own: f64, [y, x]: [usize; 2]) -> Result<Batch> {
         const OP: &str = "cut mix";
-        let own = beta(OP, self.alpha, rng)?;
+        check_share(OP, own)?;
         let labels = probabilities(OP, &labels, self.classes, images.shape())?;
         let &[count, channels, height, width] = images.shape() else {
             return Err(Error::shape(OP, format!("expected images [B, C, H, W], got shape {:?}", images.shape())));
         };
-        let (x, y) = (rng.below(width), rng.below(height));
+        if images.numel() > 0 && (y >= height || x >= width) {
+            return Err(Error::argument(OP, format!("row {y}, column {x} is not in images of {height}×{width}")));
+        }
         let half = 0.5 * (1.0 - own).sqrt();
         let range = |centre: usize, length: usize| {
             let reach = (half * length as f64) as usize;
@@ -206,6 +244,14 @@ fn mixed(x: &Tensor, own: f64) -> Result<Tensor> {
             });
         }
     })
+}
+
+/// Checks the share of an image itself in a mixture.
+fn check_share(op: &'static str, own: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&own) {
+        return Ok(());
+    }
+    Err(Error::argument(op, format!("the share of an image itself is from 0 to 1, got {own}")))
 }
 
 /// Draws a number of the distribution Beta(α, α).

@@ -458,6 +458,42 @@ fn mixtures_name_what_does_not_fit() {
     }
 }
 
+#[test]
+fn mixtures_of_given_shares_and_erased_rectangles_are_torchvisions() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_mixtures.safetensors");
+    let fixture = StateDict::load(path).unwrap();
+    let get = |name: &str| fixture.get(name).unwrap().clone();
+    let batch = || Batch { images: get("images"), labels: get("labels") };
+    let mut cases = 0;
+    for (key, expected) in fixture.iter() {
+        let words: Vec<&str> = key.split(' ').collect();
+        let number = |i: usize| words[i].parse::<f64>().unwrap();
+        let place = |i: usize| number(i) as usize;
+        let found = match words[0] {
+            "mixup" => MixUp::new(1.0, 5).mix(batch(), number(1)).unwrap(),
+            "cutmix" => CutMix::new(1.0, 5).mix(batch(), number(1), [place(2), place(3)]).unwrap(),
+            "erase" => {
+                let mut image = Image::from_tensor(&batch().images.narrow(0, 0, 1).unwrap().squeeze(0).unwrap()).unwrap();
+                image.apply(&Erase::new([place(1), place(2)], [place(3), place(4)], [0.1, 0.5, 0.9])).unwrap();
+                Batch { images: image.to_tensor(), ..batch() }
+            }
+            _ => continue,
+        };
+        let found = if key.ends_with("labels") { found.labels } else { found.images };
+        assert_eq!(found.shape(), expected.shape());
+        for (found, expected) in found.to_vec::<f32>().unwrap().iter().zip(expected.to_vec::<f32>().unwrap()) {
+            // One rounding of each product and of the sum, of values up to 1.
+            assert!((found - expected).abs() <= 1.2e-7, "{key}: {found} in place of {expected}");
+        }
+        cases += 1;
+    }
+    assert_eq!(cases, 2 * 4 + 2 * 5 + 3);
+    for message in [complaint(MixUp::new(1.0, 5).mix(batch(), 1.5)), complaint(CutMix::new(1.0, 5).mix(batch(), f64::NAN, [0, 0]))] {
+        assert!(message.contains("the share of an image itself is from 0 to 1"), "{message}");
+    }
+    assert!(complaint(CutMix::new(1.0, 5).mix(batch(), 0.5, [9, 0])).contains("row 9, column 0 is not in images of 9×13"));
+}
+
 /// Returns the checksums that torchvision's policies can give, from `fixtures/transforms.py`.
 fn possible(name: &str) -> Vec<u32> {
     let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_policies.json")).unwrap();
@@ -489,8 +525,12 @@ fn policies_give_all_of_torchvisions_pictures_and_no_others() {
     assert_eq!([crc(&policy_picture())], possible("picture")[..]);
     // The rarest result of AutoAugment has a probability of 0.0002, and there are some of these:
     // not all are asked for.
-    let cases: [(&str, Box<dyn Transform>, u64, f64); 5] = [
-        ("rand_augment", Box::new(RandAugment::new().num_ops(1)), 400, 1.0),
+    let cases: [(&str, Box<dyn Transform>, u64, f64); 9] = [
+        ("rand_augment 0", Box::new(RandAugment::new().num_ops(1).magnitude(0)), 400, 1.0),
+        ("rand_augment 9", Box::new(RandAugment::new().num_ops(1)), 400, 1.0),
+        ("rand_augment 17", Box::new(RandAugment::new().num_ops(1).magnitude(17)), 400, 1.0),
+        ("rand_augment 30", Box::new(RandAugment::new().num_ops(1).magnitude(30)), 400, 1.0),
+        ("rand_augment 9 twice", Box::new(RandAugment::new()), 800, 0.6),
         ("trivial_augment_wide", Box::new(TrivialAugmentWide::new()), 1200, 0.6),
         ("auto_augment_imagenet", Box::new(AutoAugment::new(AutoAugmentPolicy::ImageNet)), 800, 0.7),
         ("auto_augment_cifar10", Box::new(AutoAugment::new(AutoAugmentPolicy::Cifar10)), 800, 0.7),

@@ -1,7 +1,7 @@
 //! Mixtures of differently changed copies.
 
 use super::Op::{self, *};
-use super::{Look, Space, check_count, look_methods};
+use super::{Look, Space, Step, check_count, look_methods};
 use crate::data::transforms::{Fill, ResizeFilter, Transform};
 use crate::data::{Image, Rng};
 use crate::error::{Error, Result};
@@ -95,28 +95,47 @@ impl AugMix {
     }
 }
 
-impl Transform for AugMix {
-    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
-        self.check()?;
-        let mut space = Space::relative(image.size(), 1.0 / 3.0);
-        space.bits = [4.0; 2];
+/// A drawn mixture.
+struct Mixture {
+    /// The share of the image itself.
+    own: f64,
+    /// Chains of changes, with their shares of the rest.
+    chains: Vec<(f64, Vec<Step>)>,
+}
+
+impl AugMix {
+    /// Returns the magnitudes for images of this height and width.
+    fn space(size: [usize; 2]) -> Space {
+        Space { bits: [4.0; 2], ..Space::relative(size, 1.0 / 3.0) }
+    }
+
+    fn draw(&self, size: [usize; 2], rng: &mut Rng) -> Mixture {
+        let space = AugMix::space(size);
         let ops = if self.all_ops { &MIXED[..] } else { &MIXED[..9] };
         let own = rng.dirichlet(&[self.alpha; 2])[0];
         let parts = rng.dirichlet(&vec![self.alpha; self.width]);
-        // Numbers of the image's kind: bytes stay from 0 to 255 until the end.
-        let white = if image.is_bytes() { 255.0 } else { 1.0 };
-        let mut mixture: Vec<f32> = image.pixels().iter().map(|x| own as f32 * (x * white)).collect();
-        for part in parts {
-            let mut changed = image.clone();
+        let mut chain = || {
             let depth = if self.depth > 0 { self.depth } else { 1 + rng.below(3) };
-            for _ in 0..depth {
+            let step = |_| {
                 let op = ops[rng.below(ops.len())];
                 let magnitude = space.magnitude(op, rng.below(self.severity), 10);
-                if let Some(step) = self.look.with_sign(op, magnitude, rng) {
-                    step.apply(&mut changed)?;
-                }
-            }
-            let weight = ((1.0 - own) * part) as f32;
+                self.look.with_sign(op, magnitude, rng)
+            };
+            (0..depth).filter_map(step).collect()
+        };
+        Mixture { own, chains: parts.into_iter().map(|part| (part, chain())).collect() }
+    }
+}
+
+impl Mixture {
+    fn apply(&self, image: &mut Image) -> Result<()> {
+        // Numbers of the image's kind: bytes stay from 0 to 255 until the end.
+        let white = if image.is_bytes() { 255.0 } else { 1.0 };
+        let mut mixture: Vec<f32> = image.pixels().iter().map(|x| self.own as f32 * (x * white)).collect();
+        for (part, chain) in &self.chains {
+            let mut changed = image.clone();
+            chain.iter().try_for_each(|step| step.apply(&mut changed))?;
+            let weight = ((1.0 - self.own) * part) as f32;
             mixture.iter_mut().zip(&*changed.pixels()).for_each(|(sum, x)| *sum += weight * (x * white));
         }
         match image.bytes_mut() {
@@ -126,5 +145,49 @@ impl Transform for AugMix {
             None => image.pixels_mut().copy_from_slice(&mixture),
         }
         Ok(())
+    }
+}
+
+impl Transform for AugMix {
+    fn apply(&self, image: &mut Image, rng: &mut Rng) -> Result<()> {
+        self.check()?;
+        self.draw(image.size(), rng).apply(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::StateDict;
+
+    /// The shares, and for each change its number, its magnitude and whether it is negative: those of
+    /// `tests/fixtures/transforms.py`.
+    type Drawn = (f64, [f64; 2], [[(usize, usize, bool); 2]; 2]);
+
+    const CHAINS: [Drawn; 3] = [
+        (0.2, [0.7, 0.3], [[(9, 5, false), (6, 4, false)], [(11, 3, true), (10, 5, true)]]),
+        (0.05, [0.5, 0.5], [[(7, 0, false), (12, 5, false)], [(2, 3, false), (5, 2, false)]]),
+        (0.6, [0.1, 0.9], [[(8, 0, false), (9, 2, true)], [(3, 5, true), (10, 4, false)]]),
+    ];
+
+    #[test]
+    fn mixture_of_given_chains_is_torchvisions() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_mixtures.safetensors");
+        let fixture = StateDict::load(path).unwrap();
+        let bytes = |name: &str| fixture.get(name).unwrap().to_vec::<u8>().unwrap();
+        let (look, space) = (Look::new(ResizeFilter::Bilinear), AugMix::space([24, 30]));
+        for (number, (own, shares, chains)) in CHAINS.into_iter().enumerate() {
+            let step = |(op, bin, negative): (usize, usize, bool)| {
+                let magnitude = space.magnitude(MIXED[op], bin, 10);
+                look.step(MIXED[op], if negative { -magnitude } else { magnitude })
+            };
+            let chains = chains.map(|chain| chain.into_iter().filter_map(step).collect());
+            let mut image = Image::from_bytes([3, 24, 30], bytes("augmix")).unwrap();
+            Mixture { own, chains: shares.into_iter().zip(chains).collect() }.apply(&mut image).unwrap();
+            let expected = bytes(&format!("augmix {number}"));
+            let worst = image.bytes().unwrap().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+            // torchvision changes tensors here, whose arithmetic rounds otherwise than Pillow's.
+            assert!(worst <= Some(1), "{number}: {worst:?}");
+        }
     }
 }
