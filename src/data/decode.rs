@@ -3,15 +3,12 @@
 use std::path::Path;
 
 #[cfg(feature = "image-formats")]
-use image_crate::ImageFormat;
-
-#[cfg(feature = "image-formats")]
 use super::formats;
-use super::orientation::{orientation, upright};
-use super::pixels::{Pixels, reserved};
+use super::orientation::{orientation, upright, upright_size};
+use super::pixels::reserved;
 use super::{Image, Mask, jpeg, png};
 use crate::error::{Error, Result};
-use crate::io::read_file;
+use crate::io::{read_file, read_start};
 
 impl Image {
     /// Reads a JPEG or PNG file as red, green and blue: `[3, H, W]`, an [image of
@@ -55,6 +52,47 @@ impl Image {
         decode(&bytes).and_then(|image| upright(image, orientation(&bytes))).map_err(|message| Error::format(path, message))
     }
 
+    /// Returns the height and width of the picture in a file, as [`open`](Self::open) would give
+    /// them, from its header: only the start of the file is read, and nothing is decoded. Damaged
+    /// picture data stays unnoticed.
+    ///
+    /// ```
+    /// use convnet::data::Image;
+    ///
+    /// # std::env::set_current_dir("tests/fixtures/images").unwrap();
+    /// assert_eq!(Image::size_of("rgb.jpg")?, [37, 53]);
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) that the header shows.
+    pub fn size_of(path: impl AsRef<Path>) -> Result<[usize; 2]> {
+        let path = path.as_ref();
+        let mut most = HEADER;
+        loop {
+            let start = read_start(path, most)?;
+            match size(&start) {
+                Ok(size) => return Ok(size),
+                // The header may be longer than what was read.
+                Err(_) if start.len() as u64 == most => most = most.saturating_mul(8),
+                Err(message) => return Err(Error::format(path, message)),
+            }
+        }
+    }
+
+    /// Returns the height and width of the picture in a file, as
+    /// [`open_upright`](Self::open_upright) would give them. The whole file is read, as the
+    /// orientation may stand at its end, but not decoded.
+    ///
+    /// # Errors
+    /// Those of [`size_of`](Self::size_of).
+    pub fn size_of_upright(path: impl AsRef<Path>) -> Result<[usize; 2]> {
+        let path = path.as_ref();
+        let bytes = read_file(path)?;
+        let size = size(&bytes).map_err(|message| Error::format(path, message))?;
+        Ok(upright_size(size, orientation(&bytes)))
+    }
+
     /// Decodes a file's content as [`open`](Self::open) does.
     ///
     /// # Errors
@@ -80,16 +118,47 @@ impl Mask {
     }
 }
 
+/// The bytes of a file in which its header is searched for first.
+const HEADER: u64 = 1 << 14;
+
+/// What a file's first bytes say about its format.
+enum Format {
+    Jpeg,
+    Png,
+    /// One that the crate `image` reads.
+    Other(&'static str),
+}
+
+impl Format {
+    fn of(bytes: &[u8]) -> Result<Format, String> {
+        Ok(match bytes {
+            [0xFF, 0xD8, ..] => Format::Jpeg,
+            [0x89, b'P', b'N', b'G', ..] => Format::Png,
+            [] => return Err("an empty file".to_string()),
+            [b'B', b'M', ..] => Format::Other("BMP"),
+            [b'G', b'I', b'F', b'8', ..] => Format::Other("GIF"),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Format::Other("WebP"),
+            [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Format::Other("TIFF"),
+            _ => return Err("neither a JPEG nor a PNG file".to_string()),
+        })
+    }
+}
+
+/// Returns the height and width that a file's header states.
+fn size(bytes: &[u8]) -> Result<[usize; 2], String> {
+    let [width, height] = match Format::of(bytes)? {
+        Format::Jpeg => jpeg::size(bytes)?,
+        Format::Png => png::size(bytes)?,
+        Format::Other(name) => formats::size(bytes, name)?,
+    };
+    Ok([height, width])
+}
+
 fn decode(bytes: &[u8]) -> Result<Image, String> {
-    let pixels = match bytes {
-        [0xFF, 0xD8, ..] => jpeg::decode(bytes)?,
-        [0x89, b'P', b'N', b'G', ..] => png::decode(bytes)?,
-        [] => return Err("an empty file".to_string()),
-        [b'B', b'M', ..] => other(bytes, "BMP")?,
-        [b'G', b'I', b'F', b'8', ..] => other(bytes, "GIF")?,
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => other(bytes, "WebP")?,
-        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => other(bytes, "TIFF")?,
-        _ => return Err("neither a JPEG nor a PNG file".to_string()),
+    let pixels = match Format::of(bytes)? {
+        Format::Jpeg => jpeg::decode(bytes)?,
+        Format::Png => png::decode(bytes)?,
+        Format::Other(name) => formats::decode(bytes, name)?,
     };
     let colours = match pixels.channels {
         1 => expanded(&pixels.bytes, |&[gray]| [gray; 3])?,
@@ -99,21 +168,18 @@ fn decode(bytes: &[u8]) -> Result<Image, String> {
     Image::from_bytes([3, pixels.height, pixels.width], colours).map_err(|error| error.to_string())
 }
 
-/// Decodes a file of a format that the crate `image` reads.
-#[cfg(feature = "image-formats")]
-fn other(bytes: &[u8], name: &str) -> Result<Pixels, String> {
-    let format = match name {
-        "BMP" => ImageFormat::Bmp,
-        "GIF" => ImageFormat::Gif,
-        "WebP" => ImageFormat::WebP,
-        _ => ImageFormat::Tiff,
-    };
-    formats::decode(bytes, format).map_err(|message| format!("a {name} file: {message}"))
-}
-
+/// Refuses the formats that the crate `image` reads.
 #[cfg(not(feature = "image-formats"))]
-fn other(_: &[u8], name: &str) -> Result<Pixels, String> {
-    Err(format!("a {name} file, which is read with the crate's feature `image-formats`"))
+mod formats {
+    use crate::data::pixels::Pixels;
+
+    pub fn decode(_: &[u8], name: &str) -> Result<Pixels, String> {
+        Err(format!("a {name} file, which is read with the crate's feature `image-formats`"))
+    }
+
+    pub fn size(bytes: &[u8], name: &str) -> Result<[usize; 2], String> {
+        decode(bytes, name).map(|pixels| [pixels.width, pixels.height])
+    }
 }
 
 fn expanded<const N: usize>(bytes: &[u8], colour: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>, String> {

@@ -1,9 +1,9 @@
 //! Picture formats besides JPEG and PNG, by the crate `image`: BMP, GIF, TIFF, WebP.
 
 use std::io::Cursor;
-use std::panic;
+use std::panic::{self, UnwindSafe};
 
-use image_crate::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image_crate::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::pixels::{Pixels, check_size, max_pixels};
 
@@ -14,10 +14,35 @@ const MOST_EXPANSION: u64 = 1 << 12;
 /// The bytes granted to any file in addition, for pictures of one colour.
 const CONSTANT: u64 = 64 << 20;
 
-/// Decodes a file of one of the formats to red, green and blue.
-pub(super) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Pixels, String> {
-    // The decoders are of another crate: a panic on a hostile file is an error here.
-    panic::catch_unwind(|| decode_unguarded(bytes, format)).unwrap_or_else(|_| Err("damaged: its decoder gave up".to_string()))
+/// Decodes a file of the format of this name to red, green and blue.
+pub(super) fn decode(bytes: &[u8], name: &str) -> Result<Pixels, String> {
+    guarded(name, |format| decode_unguarded(bytes, format))
+}
+
+/// Returns the width and height of the picture in a file of the format of this name.
+pub(super) fn size(bytes: &[u8], name: &str) -> Result<[usize; 2], String> {
+    guarded(name, |format| {
+        let (width, height) = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(damaged)?;
+        check_size(width as usize, height as usize)?;
+        Ok([width as usize, height as usize])
+    })
+}
+
+/// Reads a file with its decoder, which is of another crate: a panic on a hostile file is an error
+/// here.
+fn guarded<T>(name: &str, read: impl FnOnce(ImageFormat) -> Result<T, String> + UnwindSafe) -> Result<T, String> {
+    let format = match name {
+        "BMP" => ImageFormat::Bmp,
+        "GIF" => ImageFormat::Gif,
+        "WebP" => ImageFormat::WebP,
+        _ => ImageFormat::Tiff,
+    };
+    let result = panic::catch_unwind(move || read(format)).unwrap_or_else(|_| Err("damaged: its decoder gave up".to_string()));
+    result.map_err(|message| format!("a {name} file: {message}"))
+}
+
+fn damaged(error: ImageError) -> String {
+    format!("damaged, or of a kind that is not read: {error}")
 }
 
 fn decode_unguarded(bytes: &[u8], format: ImageFormat) -> Result<Pixels, String> {
@@ -25,7 +50,6 @@ fn decode_unguarded(bytes: &[u8], format: ImageFormat) -> Result<Pixels, String>
     let mut limits = Limits::default();
     limits.max_alloc = Some((max_pixels() as u64).saturating_mul(4).max(CONSTANT));
     reader.limits(limits);
-    let damaged = |error: image_crate::ImageError| format!("damaged, or of a kind that is not read: {error}");
     let decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     check_size(width as usize, height as usize)?;

@@ -79,6 +79,11 @@ fn in_tags(tags: &[u8]) -> Option<u8> {
     u8::try_from(value).ok().filter(|value| (1..=8).contains(value))
 }
 
+/// Returns the height and width that a picture has when it is turned so that it is upright.
+pub(super) fn upright_size([height, width]: [usize; 2], orientation: u8) -> [usize; 2] {
+    if orientation >= 5 { [width, height] } else { [height, width] }
+}
+
 /// Returns an image of bytes turned so that it is upright.
 pub(super) fn upright(image: Image, orientation: u8) -> Result<Image, String> {
     if orientation < 2 {
@@ -86,8 +91,7 @@ pub(super) fn upright(image: Image, orientation: u8) -> Result<Image, String> {
     }
     let [channels, height, width] = image.shape();
     let Some(bytes) = image.bytes() else { return Ok(image) };
-    let is_turned = orientation >= 5;
-    let [new_height, new_width] = if is_turned { [width, height] } else { [height, width] };
+    let [new_height, new_width] = upright_size([height, width], orientation);
     let mut turned = reserved(bytes.len())?;
     for y in 0..new_height {
         for x in 0..new_width {

@@ -72,8 +72,24 @@ pub(super) fn decode_classes(bytes: &[u8]) -> Result<Pixels, String> {
     Ok(Pixels { channels: 1, ..decoded })
 }
 
+/// Returns the width and height that a file states before its image data.
+pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], String> {
+    let (header, ..) = read_header(bytes)?;
+    Ok([header.width, header.height])
+}
+
 /// Reads a file's header, palette and decompressed rows.
 fn read(bytes: &[u8]) -> Result<(Header, [[u8; 3]; 256], Vec<u8>), String> {
+    let (header, palette, first, chunks) = read_header(bytes)?;
+    let mut data = vec![first.body];
+    data.extend(chunks.take_while(|chunk| chunk.name == *b"IDAT").map(|chunk| chunk.body));
+    let rows = inflate(&data, header.bytes().ok_or("a damaged PNG file: it is too large")?)?;
+    Ok((header, palette, rows))
+}
+
+/// Reads a file's header and palette up to its first chunk of image data, which comes with those that
+/// follow it.
+fn read_header(bytes: &[u8]) -> Result<(Header, [[u8; 3]; 256], Chunk<'_>, Chunks<'_>), String> {
     if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         let what = if bytes.starts_with(b"\x89PNG") { "a damaged PNG file: its signature is incomplete" } else { "not a PNG file" };
         return Err(what.to_string());
@@ -91,12 +107,7 @@ fn read(bytes: &[u8]) -> Result<(Header, [[u8; 3]; 256], Vec<u8>), String> {
     };
     let header = header.ok_or("a damaged PNG file: image data without a header")?;
     check_size(header.width, header.height)?;
-    let mut data = vec![first.body];
-    while let Some(chunk) = chunks.next().filter(|chunk| chunk.name == *b"IDAT") {
-        data.push(chunk.body);
-    }
-    let rows = inflate(&data, header.bytes().ok_or("a damaged PNG file: it is too large")?)?;
-    Ok((header, palette, rows))
+    Ok((header, palette, first, chunks))
 }
 
 struct Chunks<'a> {

@@ -12,5 +12,7 @@ mod unwritten;
 mod write;
 
 pub(crate) use read::read_file;
+#[cfg(feature = "image")]
+pub(crate) use read::read_start;
 pub(crate) use unwritten::unwritten;
 pub(crate) use write::write_file;

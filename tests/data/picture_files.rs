@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use convnet::data::{
-    Batch, CenterCrop, DataLoader, Dataset, Image, ImageFolder, ImageList, Mask, OnError, Resize, Rng, SegmentationFolder, random_split,
+    Batch, BucketSampler, CenterCrop, DataLoader, Dataset, Image, ImageFolder, ImageList, Mask, OnError, Resize, Rng, SegmentationFolder,
+    random_split,
 };
 use convnet::{Error, Result};
 
@@ -289,12 +290,17 @@ fn pictures_are_turned_upright_on_request() {
             assert_eq!((image.size(), red(&image)), (size, levels.to_vec()), "{orientation}");
             assert_eq!(Image::open_upright(&jpeg_path).unwrap().size(), if size[0] == 3 { [24, 16] } else { [16, 24] }, "{orientation}");
             assert_eq!(red(&Image::open(&png_path).unwrap()), [1, 2, 3, 4, 5, 6]);
+            for path in [&png_path, &jpeg_path] {
+                assert_eq!(Image::size_of_upright(path).unwrap(), Image::open_upright(path).unwrap().size(), "{orientation}");
+                assert_eq!(Image::size_of(path).unwrap(), Image::open(path).unwrap().size(), "{orientation}");
+            }
         }
     }
     fs::write(&png_path, tagged_png(&file, &tags(6, true))).unwrap();
     let get = |dataset: &dyn Dataset<Sample = (Image, i64)>, index| dataset.get(index, &mut Rng::new(0)).unwrap().0.size();
     let upright = ImageFolder::options().upright(true).open(dir.path()).unwrap();
     assert_eq!((get(&upright, 1), get(&ImageFolder::new(dir.path()).unwrap(), 1)), ([3, 2], [2, 3]));
+    assert_eq!((upright.sizes().unwrap(), ImageFolder::new(dir.path()).unwrap().sizes().unwrap()[1]), (vec![[16, 24], [3, 2]], [2, 3]));
     let list = ImageList::options().upright(true).class_labels(dir.path().join("list.csv")).unwrap();
     assert_eq!(get(&list, 0), [3, 2]);
     // Tags that are cut or lie count as none.
@@ -311,6 +317,57 @@ fn pictures_are_turned_upright_on_request() {
     assert!(Image::open_upright(Path::new("none.png")).is_err());
 }
 
+#[test]
+fn size_is_read_from_the_header_alone() {
+    let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images"));
+    let paths = fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path());
+    let pictures: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|extension| extension != "safetensors")).collect();
+    assert!(pictures.len() > 15);
+    for path in &pictures {
+        assert_eq!(Image::size_of(path).unwrap(), Image::open(path).unwrap().size(), "{}", path.display());
+    }
+    // Segments of 60 kB before the header of the frame, as cameras write them, and picture data that
+    // ends early.
+    let jpeg = fs::read(fixtures.join("rgb.jpg")).unwrap();
+    let segment = [&[0xFF, 0xE2, 0xEA, 0x62][..], &[0; 60_000]].concat();
+    let long = [&jpeg[..2], &segment, &segment, &jpeg[2..]].concat();
+    let png = fs::read(fixtures.join("rgb.png")).unwrap();
+    let files = [("c/1.jpg", long), ("c/2.jpg", jpeg[..jpeg.len() - 200].to_vec()), ("c/3.png", png[..100].to_vec())];
+    let dir = folder(&files);
+    let pictures = ImageFolder::new(dir.path()).unwrap();
+    assert_eq!(pictures.sizes().unwrap(), [[37, 53]; 3]);
+    assert!([1, 2].into_iter().all(|index| pictures.get(index, &mut Rng::new(0)).is_err()), "their data is cut");
+    // Buckets of equal sizes: no batch has two of them.
+    fs::write(dir.path().join("c/2.jpg"), Image::new(3, 20, 30).unwrap().encode_jpeg(90).unwrap()).unwrap();
+    fs::write(dir.path().join("c/3.png"), picture([20, 30], 5)).unwrap();
+    let pictures = ImageFolder::new(dir.path()).unwrap();
+    let loader = DataLoader::new(pictures.clone(), 3).sampler(BucketSampler::new(pictures.sizes().unwrap()));
+    let mut shapes: Vec<Vec<usize>> = loader.epoch(0).map(|batch| batch.unwrap().images.shape().to_vec()).collect();
+    shapes.sort();
+    assert_eq!(shapes, [[1, 3, 37, 53], [2, 3, 20, 30]]);
+
+    let mut huge = png;
+    huge[16..24].copy_from_slice(&[0, 0, 0xC3, 0x50, 0, 0, 0xC3, 0x50]);
+    let mut crc = flate2::Crc::new();
+    crc.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    let headless = [&jpeg[..2], &jpeg[jpeg.len() - 2..]].concat();
+    for (content, wanted) in [
+        (b"a text".to_vec(), "x.jpg: neither a JPEG nor a PNG file"),
+        (vec![], "an empty file"),
+        (jpeg[..20].to_vec(), "truncated"),
+        (headless, "it has no picture"),
+        (huge, "oversized: 50000×50000 pixels"),
+    ] {
+        let dir = folder(&[("c/x.jpg", content)]);
+        let path = dir.path().join("c/x.jpg");
+        for message in [complaint(Image::size_of(&path)), complaint(Image::size_of_upright(&path))] {
+            assert!(message.contains(wanted) && message.contains("x.jpg"), "{message}");
+        }
+        assert!(complaint(ImageFolder::new(dir.path()).unwrap().sizes()).contains(wanted));
+    }
+}
+
 #[cfg(feature = "image-formats")]
 mod formats {
     use super::*;
@@ -325,10 +382,12 @@ mod formats {
         for name in ["rgb.bmp", "palette.bmp", "palette.gif", "lossless.webp", "turned.webp", "rgb.tiff", "deflate.tiff"] {
             let image = Image::open(fixture(name)).unwrap();
             assert_eq!((image.shape(), image.bytes().unwrap()), ([3, 5, 7], &wanted[..]), "{name}");
+            assert_eq!(Image::size_of(fixture(name)).unwrap(), [5, 7], "{name}");
         }
         let gray = Image::open(fixture("gray.tiff")).unwrap();
         assert!(gray.bytes().unwrap().chunks(3).zip(wanted.chunks(3)).all(|(gray, wanted)| gray == [wanted[0]; 3]));
         assert_eq!(Image::open_upright(fixture("turned.webp")).unwrap().size(), [7, 5]);
+        assert_eq!(Image::size_of_upright(fixture("turned.webp")).unwrap(), [7, 5]);
         let (lossy, pillow) = (Image::open(fixture("lossy.webp")).unwrap(), Image::open(fixture("lossy.png")).unwrap());
         let worst = lossy.bytes().unwrap().iter().zip(pillow.bytes().unwrap()).map(|(a, b)| a.abs_diff(*b)).max();
         // Two decoders of one format, which round the conversion of colours differently.
@@ -356,11 +415,15 @@ mod formats {
             file
         };
         assert!(complaint(Image::decode(&large)).contains("a BMP file: truncated: "), "12,288 × 12,288 pixels in 200 bytes");
+        let dir = folder(&[]);
+        let path = dir.path().join("cut");
         for name in ["rgb.bmp", "palette.gif", "lossless.webp", "rgb.tiff", "deflate.tiff", "lossy.webp"] {
             let file = fs::read(fixture(name)).unwrap();
             for length in 0..file.len() {
                 // Some ends are not needed. What matters is that nothing panics.
                 let _ = Image::decode(&file[..length]);
+                fs::write(&path, &file[..length]).unwrap();
+                let _ = Image::size_of(&path);
             }
             let mut state = 1u32;
             for _ in 0..200 {

@@ -107,6 +107,35 @@ impl ImageFolder {
         &self.samples
     }
 
+    /// Returns the height and width of each picture, for a
+    /// [`BucketSampler`](crate::data::BucketSampler): the headers of all files are read, but nothing
+    /// is decoded.
+    ///
+    /// ```
+    /// use convnet::data::{BucketSampler, DataLoader, ImageFolder};
+    ///
+    /// # let pictures = std::path::Path::new("tests/fixtures/images").canonicalize().unwrap();
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # std::env::set_current_dir(&folder).unwrap();
+    /// # std::fs::create_dir_all("data/train/cat").unwrap();
+    /// # for picture in ["rgb.png", "rgb.jpg", "tiny.jpg"] {
+    /// #     std::fs::copy(pictures.join(picture), format!("data/train/cat/{picture}")).unwrap();
+    /// # }
+    /// let train = ImageFolder::new("data/train")?; // pictures of several sizes
+    /// let sampler = BucketSampler::new(train.sizes()?);
+    /// for batch in DataLoader::new(train, 32).sampler(sampler).epoch(0) {
+    ///     let images = batch?.images; // all of one size
+    /// }
+    /// # Ok::<(), convnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Image::size_of`], for the first file that has one.
+    pub fn sizes(&self) -> Result<Vec<[usize; 2]>> {
+        let size = if self.upright { Image::size_of_upright } else { Image::size_of };
+        self.samples.iter().map(|(path, _)| size(path)).collect()
+    }
+
     /// Returns the label of each sample, for samplers and splits.
     pub fn labels(&self) -> Vec<i64> {
         self.samples.iter().map(|&(_, label)| label).collect()

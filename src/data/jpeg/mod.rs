@@ -86,6 +86,17 @@ pub(super) fn decode(bytes: &[u8]) -> Parsed<Pixels> {
     output::finish(frame, decoder.scans)
 }
 
+/// Returns the width and height that a file states before its picture data.
+pub(super) fn size(bytes: &[u8]) -> Parsed<[usize; 2]> {
+    let mut decoder = Decoder { bytes, at: 2, ..Decoder::default() };
+    while decoder.segment()? {
+        if let Some(frame) = &decoder.frame {
+            return Ok([frame.width, frame.height]);
+        }
+    }
+    Err("it has no picture".to_string())
+}
+
 #[derive(Default)]
 struct Decoder<'a> {
     bytes: &'a [u8],
