@@ -19,9 +19,11 @@ use crate::tensor::{Element, MemoryFormat, Tensor};
 /// | [`Mask`] | `[B, H, W]`, `i64` |
 /// | [`Boxes`] | for each image `[n, 4]`, `f32` |
 /// | [`KeyPoints`], as many in each sample | `[B, n, 2]`, `f32` |
+/// | `Vec<Image>`, as many in each sample, such as crops of one picture | `[B, n, C, H, W]` |
 /// | `(Image, T)` | [`Batch`] of images, with the batch of `T` as labels |
 /// | `(Image, T, U)` | [`Batch`] with a pair as labels |
-/// | `(Tensor, T)`, `(Sequence<_>, T)` | the pair of batches |
+/// | `(Tensor, T)`, `(Vec<Image>, T)`, `(Sequence<_>, T)` | the pair of batches |
+/// | three or four `Tensor`s, `Vec<Tensor>` | as many tensors `[B, …]` |
 ///
 /// Other types are samples by an implementation:
 ///
@@ -142,6 +144,24 @@ impl Collate for Image {
 
     fn parts(&mut self) -> Vec<Part<'_>> {
         vec![Part::Image(self)]
+    }
+}
+
+impl Collate for Vec<Image> {
+    type Batch = Tensor;
+
+    fn collate(samples: Vec<Vec<Image>>) -> Result<Tensor> {
+        let (batch, count) = (samples.len(), samples.first().map_or(0, Vec::len));
+        if let Some((index, images)) = samples.iter().enumerate().find(|(_, images)| images.len() != count) {
+            return Err(unlike(index, "the number of images of sample", &images.len(), &count, ""));
+        }
+        let images = Image::collate(samples.into_iter().flatten().collect())?;
+        let sizes = images.shape()[1..].to_vec();
+        images.reshape([&[batch, count][..], &sizes].concat())
+    }
+
+    fn parts(&mut self) -> Vec<Part<'_>> {
+        self.iter_mut().map(Part::Image).collect()
     }
 }
 
@@ -338,7 +358,9 @@ macro_rules! collate_pairs {
             }
 
             fn parts(&mut self) -> Vec<Part<'_>> {
-                self.1.parts()
+                let mut parts = self.0.parts();
+                parts.extend(self.1.parts());
+                parts
             }
 
             fn size_in_memory(&mut self) -> usize {
@@ -347,4 +369,47 @@ macro_rules! collate_pairs {
         })+
     };
 }
-collate_pairs!(Tensor, Sequence<i64>, Sequence<f32>, Sequence<f64>);
+collate_pairs!(Tensor, Vec<Image>, Sequence<i64>, Sequence<f32>, Sequence<f64>);
+
+macro_rules! collate_tensors {
+    ($($index:tt $list:ident),+) => {
+        impl Collate for ($(replace_by_tensor!($index)),+) {
+            type Batch = Self;
+
+            fn collate(samples: Vec<Self>) -> Result<Self> {
+                $(let mut $list = Vec::with_capacity(samples.len());)+
+                for sample in samples {
+                    $($list.push(sample.$index);)+
+                }
+                Ok(($(Tensor::collate($list)?),+))
+            }
+
+            fn size_in_memory(&mut self) -> usize {
+                0 $(+ self.$index.size_in_memory())+
+            }
+        }
+    };
+}
+macro_rules! replace_by_tensor {
+    ($index:tt) => {
+        Tensor
+    };
+}
+collate_tensors!(0 a, 1 b, 2 c);
+collate_tensors!(0 a, 1 b, 2 c, 3 d);
+
+impl Collate for Vec<Tensor> {
+    type Batch = Vec<Tensor>;
+
+    fn collate(samples: Vec<Vec<Tensor>>) -> Result<Vec<Tensor>> {
+        let count = samples.first().map_or(0, Vec::len);
+        if let Some((index, tensors)) = samples.iter().enumerate().find(|(_, tensors)| tensors.len() != count) {
+            return Err(unlike(index, "the number of tensors of sample", &tensors.len(), &count, ""));
+        }
+        (0..count).map(|i| Tensor::collate(samples.iter().map(|tensors| tensors[i].clone()).collect())).collect()
+    }
+
+    fn size_in_memory(&mut self) -> usize {
+        size_of::<Self>() + self.iter_mut().map(Collate::size_in_memory).sum::<usize>()
+    }
+}

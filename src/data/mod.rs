@@ -50,8 +50,8 @@ pub use annotations::{Boxes, KeyPoints, Mask, Part};
 pub use collate::{Batch, Collate, Sequence, Sequences};
 pub use dataset::Dataset;
 pub use datasets::{
-    Cached, Cifar10, Cifar100, Concat, Digits, FashionMnist, IMAGENET_CLASSES, Map, Mnist, PartSize, PartSizes, SeriesFile, Subset,
-    TensorDataset, k_folds, random_split, stratified_k_folds, stratified_split,
+    Cached, Cifar10, Cifar100, Concat, DatasetTensors, Digits, FashionMnist, IMAGENET_CLASSES, Map, Mnist, PartSize, PartSizes, SeriesFile,
+    Subset, TensorDataset, k_folds, random_split, stratified_k_folds, stratified_split,
 };
 #[cfg(feature = "image")]
 pub use datasets::{ImageFolder, ImageFolderOptions, ImageList, ImageListOptions, SegmentationFolder};

@@ -335,6 +335,49 @@ fn rows_of_tensors_are_samples() {
 }
 
 #[test]
+fn any_number_of_tensors_is_a_dataset() {
+    let rows = |width: usize| Tensor::from_vec((0..4 * width).map(|i| i as f32).collect(), [4, width]).unwrap();
+    let (a, b, c, d) = (rows(2), rows(3), Tensor::from_vec(vec![5i64, 6, 7, 8], [4]).unwrap(), rows(1));
+    let whole = |tensor: &Tensor| tensor.narrow(0, 0, 4).unwrap();
+    let alone = TensorDataset::of(a.clone()).unwrap();
+    assert_eq!(alone.get(3, &mut Rng::new(0)).unwrap().to_vec::<f32>().unwrap(), [6.0, 7.0]);
+    let loader = DataLoader::new(alone, 3);
+    let batches: Vec<Tensor> = loader.epoch(0).map(Result::unwrap).collect();
+    assert_eq!(batches.iter().map(|batch| batch.shape().to_vec()).collect::<Vec<_>>(), [[3, 2], [1, 2]]);
+
+    let three = TensorDataset::of((a.clone(), b.clone(), c.clone())).unwrap();
+    let (x, y, z) = DataLoader::new(three, 4).epoch(0).next().unwrap().unwrap();
+    assert!(x == whole(&a) && y == whole(&b) && z == whole(&c));
+    let four = TensorDataset::of((a.clone(), b.clone(), c.clone(), d.clone())).unwrap();
+    let (x, y, z, w) = DataLoader::new(four, 4).epoch(0).next().unwrap().unwrap();
+    assert!(x == whole(&a) && y == whole(&b) && z == whole(&c) && w == whole(&d));
+    let list = TensorDataset::of(vec![c.clone(), d.clone()]).unwrap();
+    assert!(Cached::new(list.clone(), 1000).get(1, &mut Rng::new(0)).unwrap()[0].item::<i64>().unwrap() == 6);
+    let batch = DataLoader::new(list, 4).epoch(0).next().unwrap().unwrap();
+    assert!(batch.len() == 2 && batch[0] == whole(&c) && batch[1] == whole(&d));
+
+    assert!(complaint(TensorDataset::of((a, Tensor::zeros([3]), d))).contains("[[4, 2], [3], [4, 1]] need one first dimension"));
+    assert!(complaint(TensorDataset::of(Tensor::ones([]))).contains("need one first dimension"));
+    assert!(complaint(TensorDataset::of(Vec::<Tensor>::new())).contains("need one first dimension"));
+    assert!(complaint(Vec::collate(vec![vec![b], vec![]])).contains("the number of tensors of sample 1 of the batch is 0, the first is 1"));
+}
+
+#[test]
+fn several_images_are_a_sample() {
+    let numbers = |start: u8| Image::from_bytes([2, 1, 2], (start..start + 4).collect()).unwrap();
+    let samples = vec![(vec![numbers(0), numbers(4)], 7i64), (vec![numbers(8), numbers(12)], 8)];
+    let (images, labels) = Collate::collate(samples.clone()).unwrap();
+    assert_eq!((images.shape(), labels.to_vec::<i64>().unwrap()), (&[2, 2, 2, 1, 2][..], vec![7, 8]));
+    let bytes: Vec<u8> = images.to_vec::<f32>().unwrap().iter().map(|value| (value * 255.0).round() as u8).collect();
+    // Each image in planes of its channels.
+    assert_eq!(bytes, [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15]);
+    assert_eq!(samples.clone().remove(0).parts().len(), 2);
+    assert_eq!(Vec::<Image>::collate(vec![vec![]]).unwrap().shape()[..2], [1, 0]);
+    let uneven = vec![samples[0].0.clone(), vec![numbers(0)]];
+    assert!(complaint(Vec::<Image>::collate(uneven)).contains("the number of images of sample 1 of the batch is 1, the first is 2"));
+}
+
+#[test]
 fn mapped_samples_draw_from_their_generator() {
     let mapped = Numbers(4).map(|number, rng| Ok((number as f64, rng.unit())));
     assert_eq!((mapped.len(), mapped.name(2)), (4, "number 2".into()));

@@ -40,4 +40,4 @@ pub use parquet_images::{ParquetImages, ParquetImagesOptions};
 pub use segmentation::SegmentationFolder;
 pub use series::SeriesFile;
 pub use split::{Concat, PartSize, PartSizes, Subset, k_folds, random_split, stratified_k_folds, stratified_split};
-pub use tensors::{Cached, Map, TensorDataset};
+pub use tensors::{Cached, DatasetTensors, Map, TensorDataset};

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Samples in tensors whose first dimension counts them (PyTorch's `TensorDataset`): inputs and
-/// targets.
+/// targets, one tensor alone, or more.
 ///
 /// ```
 /// use convnet::Tensor;
@@ -18,12 +18,60 @@ use crate::tensor::Tensor;
 /// let dataset = TensorDataset::new(Tensor::randn([100, 3, 8, 8]), Tensor::zeros([100]))?;
 /// let (inputs, targets) = DataLoader::new(dataset, 32).shuffle(0).epoch(0).next().expect("four batches")?;
 /// assert!(inputs.shape() == [32, 3, 8, 8] && targets.shape() == [32]);
+///
+/// let alone = TensorDataset::of(Tensor::randn([100, 16]))?;
+/// let batch = DataLoader::new(alone, 32).epoch(0).next().expect("four batches")?;
+/// assert!(batch.shape() == [32, 16]);
+///
+/// let three = TensorDataset::of((Tensor::randn([10, 4]), Tensor::zeros([10]), Tensor::ones([10, 2])))?;
+/// let (inputs, targets, weights) = DataLoader::new(three, 5).epoch(0).next().expect("two batches")?;
+/// assert!(inputs.shape() == [5, 4] && targets.shape() == [5] && weights.shape() == [5, 2]);
 /// # Ok::<(), convnet::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct TensorDataset {
-    inputs: Tensor,
-    targets: Tensor,
+pub struct TensorDataset<T = (Tensor, Tensor)> {
+    tensors: T,
+    count: usize,
+}
+
+/// The tensors of a [`TensorDataset`]: one, a tuple of two to four, or a `Vec`. A sample has the same
+/// type.
+pub trait DatasetTensors: Sized + Send + Sync {
+    /// Makes the same structure of what a function makes of each tensor.
+    ///
+    /// # Errors
+    /// The first one of the function.
+    fn try_map(&self, function: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self>;
+}
+
+impl DatasetTensors for Tensor {
+    fn try_map(&self, function: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        function(self)
+    }
+}
+
+impl DatasetTensors for (Tensor, Tensor) {
+    fn try_map(&self, function: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok((function(&self.0)?, function(&self.1)?))
+    }
+}
+
+impl DatasetTensors for (Tensor, Tensor, Tensor) {
+    fn try_map(&self, function: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok((function(&self.0)?, function(&self.1)?, function(&self.2)?))
+    }
+}
+
+impl DatasetTensors for (Tensor, Tensor, Tensor, Tensor) {
+    fn try_map(&self, function: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok((function(&self.0)?, function(&self.1)?, function(&self.2)?, function(&self.3)?))
+    }
+}
+
+impl DatasetTensors for Vec<Tensor> {
+    fn try_map(&self, function: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        self.iter().map(function).collect()
+    }
 }
 
 impl TensorDataset {
@@ -33,33 +81,44 @@ impl TensorDataset {
     /// # Errors
     /// [`Error::Shape`] when the tensors have no or different first dimensions.
     pub fn new(inputs: Tensor, targets: Tensor) -> Result<TensorDataset> {
-        match (inputs.shape().first(), targets.shape().first()) {
-            (Some(count), Some(other)) if count == other => Ok(TensorDataset { inputs: inputs.detach(), targets: targets.detach() }),
+        TensorDataset::of((inputs, targets))
+    }
+}
+
+impl<T: DatasetTensors> TensorDataset<T> {
+    /// Makes a dataset of one tensor `[N, …]`, of a tuple of two to four, or of a `Vec`. Samples have
+    /// no history.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the tensors have no or different first dimensions, or there are none.
+    pub fn of(tensors: T) -> Result<TensorDataset<T>> {
+        let mut shapes = Vec::new();
+        let tensors = tensors.try_map(&mut |tensor| {
+            shapes.push(tensor.shape().to_vec());
+            Ok(tensor.detach())
+        })?;
+        match shapes.first().and_then(|shape| shape.first()) {
+            Some(&count) if shapes.iter().all(|shape| shape.first() == Some(&count)) => Ok(TensorDataset { tensors, count }),
             _ => {
-                let message = format!(
-                    "inputs {:?} and targets {:?} need one first dimension, the number of samples",
-                    inputs.shape(),
-                    targets.shape()
-                );
+                let message = format!("tensors of shapes {shapes:?} need one first dimension, the number of samples");
                 Err(Error::shape("TensorDataset", message))
             }
         }
     }
 }
 
-impl Dataset for TensorDataset {
-    type Sample = (Tensor, Tensor);
+impl<T: DatasetTensors> Dataset for TensorDataset<T> {
+    type Sample = T;
 
     fn len(&self) -> usize {
-        self.inputs.shape()[0]
+        self.count
     }
 
-    fn get(&self, index: usize, _: &mut Rng) -> Result<(Tensor, Tensor)> {
-        if index >= self.len() {
-            return Err(Error::argument("TensorDataset", format!("there is no sample {index}, the dataset has {}", self.len())));
+    fn get(&self, index: usize, _: &mut Rng) -> Result<T> {
+        if index >= self.count {
+            return Err(Error::argument("TensorDataset", format!("there is no sample {index}, the dataset has {}", self.count)));
         }
-        let row = |tensor: &Tensor| tensor.narrow(0, index, 1)?.squeeze(0);
-        Ok((row(&self.inputs)?, row(&self.targets)?))
+        self.tensors.try_map(&mut |tensor| tensor.narrow(0, index, 1)?.squeeze(0))
     }
 }
 

@@ -220,6 +220,23 @@ fn shared(start: isize, length: usize, line: usize) -> std::ops::Range<usize> {
 /// # Ok::<(), convnet::Error>(())
 /// ```
 ///
+/// In a dataset, [`map`](crate::data::Dataset::map) makes a sample of the crops; the loader's
+/// transforms change each of them. A prediction is the mean over the crops:
+///
+/// ```
+/// use convnet::data::{DataLoader, Dataset, Digits, Normalize, five_crop};
+/// use convnet::prelude::*;
+///
+/// let crops = Digits::test().map(|(image, label), _| Ok((five_crop(&image, 6)?.to_vec(), label)));
+/// let (images, labels) = DataLoader::new(crops, 4).transform(Normalize::new([0.3], [0.35])).epoch(0).next().expect("a batch")?;
+/// assert_eq!((images.shape(), labels.shape()), (&[4, 5, 1, 6, 6][..], &[4][..]));
+///
+/// let model = Sequential::new().push(Flatten).push(Linear::new(36, 10));
+/// let logits = model.forward(&images.flatten(0, 1)?)?.reshape([4, 5, 10])?.mean(1)?;
+/// assert_eq!(logits.shape(), [4, 10]);
+/// # Ok::<(), convnet::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Argument`] when the size is empty or larger than the image.
 pub fn five_crop(image: &Image, size: impl Into<Pair>) -> Result<[Image; 5]> {
