@@ -51,8 +51,8 @@ impl Pipeline {
 /// The samples of an epoch: pictures of a small folder come again and again.
 const SAMPLES: usize = 1 << 17;
 
-/// Loads pictures on request. For decoding, first prints the checksum (CRC-32) of all pixels, for the
-/// comparison with another decoder.
+/// Loads pictures on request. For decoding, first prints the checksum (CRC-32) of all pixels, for
+/// the comparison with another decoder.
 pub fn serve(dir: &Path, pipeline: Pipeline, options: &Options) -> Fallible<()> {
     let mut step = match (&options.model, options.mode) {
         (None, _) if pipeline == Pipeline::Decode => {

@@ -22,9 +22,9 @@
 //! mpirun -n 2 target/release/examples/workload --model resnet18 --batch 16 --distributed --threads 1
 //! ```
 //!
-//! For the models, operations and folders of pictures above it prints `ready` when warm. Then, for each line `N` on
-//! standard input, it runs N steps and prints the seconds they took. At the end of input it prints
-//! one JSON line with the peak resident memory.
+//! For the models, operations and folders of pictures above it prints `ready` when warm. Then, for
+//! each line `N` on standard input, it runs N steps and prints the seconds they took. At the end of
+//! input it prints one JSON line with the peak resident memory.
 
 #[cfg(feature = "mpi")]
 mod distributed;
@@ -59,8 +59,8 @@ struct Options {
     /// An operation and its geometry
     #[arg(long, conflicts_with = "model")]
     op: Option<String>,
-    /// Load the pictures of --data, a folder of each class, and do this with them; with --model, the
-    /// model takes the batches
+    /// Load the pictures of --data, a folder of each class, and do this with them; with --model,
+    /// the model takes the batches
     #[cfg(feature = "image")]
     #[arg(long, value_enum, requires = "data", conflicts_with_all = ["op", "size", "classes"])]
     load: Option<loading::Pipeline>,

@@ -153,12 +153,12 @@ impl CutMix {
         self.mix(batch, own, [rng.below(height), column])
     }
 
-    /// Mixes a batch by a rectangle around a given row and column, of which `own`, from 0 to 1, is the
-    /// share of the area that stays before the rectangle is cut off at the border.
+    /// Mixes a batch by a rectangle around a given row and column, of which `own`, from 0 to 1, is
+    /// the share of the area that stays before the rectangle is cut off at the border.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another share, or a centre that is not in the image, and the errors of
-    /// labels that the type has.
+    /// [`Error::Argument`] for another share, or a centre that is not in the image, and the errors
+    /// of labels that the type has.
     pub fn mix(&self, Batch { images, labels }: Batch, own: f64, [y, x]: [usize; 2]) -> Result<Batch> {
         const OP: &str = "cut mix";
         check_share(OP, own)?;

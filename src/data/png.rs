@@ -87,8 +87,8 @@ fn read(bytes: &[u8]) -> Result<(Header, [[u8; 3]; 256], Vec<u8>), String> {
     Ok((header, palette, rows))
 }
 
-/// Reads a file's header and palette up to its first chunk of image data, which comes with those that
-/// follow it.
+/// Reads a file's header and palette up to its first chunk of image data, which comes with those
+/// that follow it.
 fn read_header(bytes: &[u8]) -> Result<(Header, [[u8; 3]; 256], Chunk<'_>, Chunks<'_>), String> {
     if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         let what = if bytes.starts_with(b"\x89PNG") { "a damaged PNG file: its signature is incomplete" } else { "not a PNG file" };

@@ -326,8 +326,8 @@ fn size_is_read_from_the_header_alone() {
     for path in &pictures {
         assert_eq!(Image::size_of(path).unwrap(), Image::open(path).unwrap().size(), "{}", path.display());
     }
-    // Segments of 60 kB before the header of the frame, as cameras write them, and picture data that
-    // ends early.
+    // Segments of 60 kB before the header of the frame, as cameras write them, and picture data
+    // that ends early.
     let jpeg = fs::read(fixtures.join("rgb.jpg")).unwrap();
     let segment = [&[0xFF, 0xE2, 0xEA, 0x62][..], &[0; 60_000]].concat();
     let long = [&jpeg[..2], &segment, &segment, &jpeg[2..]].concat();

@@ -108,8 +108,8 @@ impl ImageFolder {
     }
 
     /// Returns the height and width of each picture, for a
-    /// [`BucketSampler`](crate::data::BucketSampler): the headers of all files are read, but nothing
-    /// is decoded.
+    /// [`BucketSampler`](crate::data::BucketSampler): the headers of all files are read, but
+    /// nothing is decoded.
     ///
     /// ```
     /// use convnet::data::{BucketSampler, DataLoader, ImageFolder};

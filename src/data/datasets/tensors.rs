@@ -34,8 +34,8 @@ pub struct TensorDataset<T = (Tensor, Tensor)> {
     count: usize,
 }
 
-/// The tensors of a [`TensorDataset`]: one, a tuple of two to four, or a `Vec`. A sample has the same
-/// type.
+/// The tensors of a [`TensorDataset`]: one, a tuple of two to four, or a `Vec`. A sample has the
+/// same type.
 pub trait DatasetTensors: Sized + Send + Sync {
     /// Makes the same structure of what a function makes of each tensor.
     ///
@@ -86,8 +86,8 @@ impl TensorDataset {
 }
 
 impl<T: DatasetTensors> TensorDataset<T> {
-    /// Makes a dataset of one tensor `[N, …]`, of a tuple of two to four, or of a `Vec`. Samples have
-    /// no history.
+    /// Makes a dataset of one tensor `[N, …]`, of a tuple of two to four, or of a `Vec`. Samples
+    /// have no history.
     ///
     /// # Errors
     /// [`Error::Shape`] when the tensors have no or different first dimensions, or there are none.

@@ -160,8 +160,8 @@ mod tests {
     use super::*;
     use crate::nn::StateDict;
 
-    /// The shares, and for each change its number, its magnitude and whether it is negative: those of
-    /// `tests/fixtures/transforms.py`.
+    /// The shares, and for each change its number, its magnitude and whether it is negative: those
+    /// of `tests/fixtures/transforms.py`.
     type Drawn = (f64, [f64; 2], [[(usize, usize, bool); 2]; 2]);
 
     const CHAINS: [Drawn; 3] = [
