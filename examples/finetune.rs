@@ -20,13 +20,15 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser};
 use common::augment::AugmentOptions;
 use common::data::{DataOptions, Source};
+use common::loss::step_of;
 use common::optimizer::OptimizerOptions;
 use common::program::say;
 use common::{config, weights_file};
-use convnet::data::{Batch, Dataset as _};
+use convnet::data::Dataset as _;
 use convnet::nn::{Module, ModuleExt};
+use convnet::ops::CrossEntropyOptions;
 use convnet::optim::CosineAnnealingLr;
-use convnet::train::{Every, Step, Trainer, accuracy};
+use convnet::train::{Every, Trainer};
 use convnet::{Error, Result, models};
 
 /// Options that differ from those of `train`.
@@ -109,11 +111,7 @@ fn finetune(options: &Options) -> Result<()> {
         .schedule(CosineAnnealingLr::new(0.0).steps(steps.max(1)), Every::Step)
         .epochs(options.epochs)
         .seed(options.data.seed)
-        .fit(&train, &valid, |model, Batch { images, labels }| {
-            let logits = model.forward(images)?;
-            let classes = if labels.ndim() == 2 { labels.argmax(1)? } else { labels.clone() };
-            Ok(Step::new(logits.cross_entropy(labels)?).metric("accuracy", accuracy(&logits, &classes)?))
-        })?;
+        .fit(&train, &valid, |model, batch| Ok(step_of(model.as_module(), batch, &CrossEntropyOptions::default())?.0))?;
 
     // What was saved loads into a model with the same head.
     let path = options.save.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("finetuned-{}.safetensors", std::process::id())));

@@ -71,7 +71,7 @@ pub struct AugmentOptions {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub channels: usize,
-    /// The scaling, the crop and the normalisation of pictures of so many channels.
+    /// The scaling, the crop and the normalisation of pictures with `channels` channels.
     pub preprocessing: ImageClassification,
 }
 

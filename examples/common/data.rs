@@ -303,7 +303,9 @@ impl DataOptions {
         let size = self.size.unwrap_or(usual_size);
         let shorter = self.resize.unwrap_or(size.saturating_mul(usual.shorter_side()) / usual_size.max(1));
         if shorter < size {
-            return Err(Error::msg(format!("--resize {shorter} is below the input's size, {size}")));
+            return Err(Error::msg(format!(
+                "--resize {shorter} is below the input's size, {size}: give both, also where a run's options have one"
+            )));
         }
         let filter = match self.filter {
             None => usual.filter(),

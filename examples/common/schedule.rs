@@ -70,9 +70,10 @@ pub struct ScheduleOptions {
     /// Steps or epochs at which the rate changes
     #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',')]
     pub milestones: Vec<u64>,
-    /// Factor of the learning rate
-    #[arg(long, default_value_t = 0.1)]
-    pub gamma: f64,
+    /// Factor of the learning rate, or of the height of cycles with --cycle-mode exp-range, which
+    /// want one near 1, such as 0.999 [default: 0.1]
+    #[arg(long)]
+    pub gamma: Option<f64>,
     /// Lowest learning rate of a cosine or a cycle
     #[arg(long, default_value_t = 0.0)]
     pub min_lr: f64,
@@ -148,11 +149,12 @@ impl ScheduleOptions {
         };
         let rest = total.saturating_sub(self.warmup).max(1);
         let lr = run.rates.first().copied().unwrap_or_default();
+        let gamma = self.gamma.unwrap_or(0.1);
         let schedule: Box<dyn LrSchedule> = match self.schedule {
             Shape::Constant => Box::new(LambdaLr::new(|_| 1.0)),
-            Shape::Step => Box::new(StepLr::new(self.step_size).gamma(self.gamma)),
-            Shape::MultiStep => Box::new(MultiStepLr::new(self.milestones.clone()).gamma(self.gamma)),
-            Shape::Exponential => Box::new(ExponentialLr::new(self.gamma)),
+            Shape::Step => Box::new(StepLr::new(self.step_size).gamma(gamma)),
+            Shape::MultiStep => Box::new(MultiStepLr::new(self.milestones.clone()).gamma(gamma)),
+            Shape::Exponential => Box::new(ExponentialLr::new(gamma)),
             Shape::Cosine => Box::new(CosineAnnealingLr::new(self.min_lr).steps(rest)),
             Shape::CosineRestarts => Box::new(CosineWarmRestarts::new(self.step_size).multiplier(self.restart_factor).minimum(self.min_lr)),
             Shape::Polynomial => Box::new(PolynomialLr::new(rest).power(self.power)),
@@ -170,14 +172,17 @@ impl ScheduleOptions {
                 let mode = match self.cycle_mode {
                     Cycle::Triangular => CyclicMode::Triangular,
                     Cycle::Triangular2 => CyclicMode::Triangular2,
-                    Cycle::ExpRange => CyclicMode::ExpRange(self.gamma),
+                    Cycle::ExpRange => {
+                        let gamma = self.gamma.ok_or_else(|| Error::msg("--cycle-mode exp-range wants --gamma near 1, such as 0.999"))?;
+                        CyclicMode::ExpRange(gamma)
+                    }
                 };
                 let cycle = CyclicLr::new(self.min_lr, lr).group_rates(rates).momentum(momentum).mode(mode);
                 Box::new(cycle.step_size(self.step_size, self.step_size_down.unwrap_or(self.step_size)))
             }
             Shape::Plateau => {
                 let mode = if run.maximize { PlateauMode::Max } else { PlateauMode::Min };
-                Box::new(ReduceLrOnPlateau::new().mode(mode).factor(self.gamma).patience(self.plateau_patience))
+                Box::new(ReduceLrOnPlateau::new().mode(mode).factor(gamma).patience(self.plateau_patience))
             }
         };
         Ok(if self.warmup > 0 { Box::new(LinearWarmup::new(self.warmup, schedule)) } else { schedule })

@@ -20,6 +20,13 @@ struct Row {
     build: fn(&[f64]) -> Box<dyn Transform>,
 }
 
+impl Row {
+    /// Returns the defaults as the list has them: `15:0.1`.
+    fn defaults(&self) -> String {
+        self.values.iter().map(|(_, default)| default.to_string()).collect::<Vec<_>>().join(":")
+    }
+}
+
 /// Makes a table of rows `name(value = default, …) => transform`, whose values are numbers.
 macro_rules! table {
     ($($name:ident($($value:ident = $default:literal),*) => $transform:expr;)*) => {
@@ -54,12 +61,12 @@ const ANGLES: &str = "angles";
 /// Describes the transforms, for `--help`.
 pub fn help() -> String {
     let row = |row: &Row| {
-        let values: Vec<String> = row.values.iter().map(|(name, default)| format!("{}={default}", name.replace('_', "-"))).collect();
-        format!("{}[={}]", row.name, values.join(":"))
+        let names: Vec<String> = row.values.iter().map(|(name, _)| name.replace('_', "-").to_uppercase()).collect();
+        format!("{}={} ({})", row.name, names.join(":"), row.defaults())
     };
     let rows: Vec<String> = TABLE.iter().map(row).collect();
     format!(
-        "Further random changes, one after the other, after flips and rotation; values that are left out have their defaults: \
+        "Further random changes, one after the other, after flips and rotation; values that are left out have the defaults in parentheses: \
          {ANGLES}=A:B:… (a rotation by one of these angles), {}",
         rows.join(", ")
     )
@@ -80,7 +87,7 @@ pub fn parse(text: &str) -> Result<NamedTransform, String> {
         return Err(format!("there is no transform {name:?}; there are {}", names.join(", ")));
     };
     if values.len() > row.values.len() {
-        return Err(format!("{name} has {} values at most, got {}", row.values.len(), values.len()));
+        return Err(format!("{name} takes at most {} values, got {}", row.values.len(), values.len()));
     }
     for (value, (what, _)) in values.iter().zip(row.values).filter(|(_, (what, _))| matches!(*what, "kernel" | "bits")) {
         if value.fract() != 0.0 || !(0.0..=1024.0).contains(value) {

@@ -101,7 +101,7 @@ pub fn name_of(filter: ResizeFilter) -> &'static str {
 
 /// Returns the preparation that a note describes.
 fn preprocessing_of(note: &Value) -> Result<ImageClassification> {
-    let missing = |name: &str| convnet::Error::msg(format!("it has no {name} that makes sense"));
+    let missing = |name: &str| convnet::Error::msg(format!("`{name}` is missing or invalid"));
     let side = |name: &str| {
         let side = note[name].as_u64().filter(|side| (1..=LONGEST).contains(side));
         side.map(|side| side as usize).ok_or_else(|| missing(name))
@@ -113,7 +113,7 @@ fn preprocessing_of(note: &Value) -> Result<ImageClassification> {
     let filter = FILTERS.iter().find(|(name, _)| note["filter"].as_str() == Some(name)).ok_or_else(|| missing("filter"))?;
     let (mean, std) = (numbers("mean")?, numbers("std")?);
     if !matches!(mean.len(), 1 | 3) || mean.len() != std.len() {
-        return Err(missing("mean and std"));
+        return Err(missing("mean` and `std"));
     }
     let preset = ImageClassification::new(side("size")?).resize(side("resize")?).interpolation(filter.1);
     Ok(preset.normalize(mean, std))

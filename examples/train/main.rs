@@ -20,7 +20,7 @@ mod watching;
 
 use std::process::ExitCode;
 
-use common::loss::logits_and_loss;
+use common::loss::step_of;
 use common::program::say;
 use common::{config, schedule, weights_file};
 use convnet::autograd::is_grad_enabled;
@@ -28,8 +28,7 @@ use convnet::data::Batch;
 use convnet::nn::Module;
 use convnet::ops::CrossEntropyOptions;
 use convnet::train::{
-    Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Group, JsonLines, Step, Swa, TensorBoard, Trainer, accuracy,
-    lower_is_better,
+    Checkpoint, Checkpoints, CsvLog, EarlyStopping, Ema, Ending, Every, Group, JsonLines, Swa, TensorBoard, Trainer, lower_is_better,
 };
 use convnet::{Context as _, Error, Result, models};
 use options::Options;
@@ -145,14 +144,11 @@ fn train(options: &Options, table: &toml::Table, group: Option<&Group>) -> Resul
     }
     let loss = CrossEntropyOptions { label_smoothing: run.label_smoothing, ..Default::default() };
     let validation = (!splits.valid.is_empty()).then_some(&valid);
-    let report = trainer.fit(&train, validation, |model, Batch { images, labels }| {
+    let report = trainer.fit(&train, validation, |model, batch: &Batch| {
         if options.watch.diagnose.is_some() && is_grad_enabled() {
-            last_batch.set(images);
+            last_batch.set(&batch.images);
         }
-        let (logits, loss) = logits_and_loss(model.as_module(), images, labels, &loss)?;
-        // Mixtures of pictures have probabilities in place of labels.
-        let classes = if labels.ndim() == 2 { labels.argmax(1)? } else { labels.clone() };
-        let step = Step::new(loss).metric("accuracy", accuracy(&logits, &classes)?);
+        let (step, logits, classes) = step_of(model.as_module(), batch, &loss)?;
         let measures = !options.watch.metric.is_empty() && !is_grad_enabled();
         // Probabilities can be compared between pictures, for the area under a curve.
         if measures { Ok(step.outputs(&logits.softmax(-1)?, &classes)) } else { Ok(step) }

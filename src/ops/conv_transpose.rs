@@ -83,7 +83,7 @@ fn input_extent(window: &Window) -> InputExtent {
     let &Window { input, kernel, stride, padding, dilation, .. } = window;
     // Of the windows that have a tap on one position, neighbouring ones are `step` windows apart.
     let step = [0, 1].map_each(|axis| dilation[axis] / gcd(dilation[axis], stride[axis]));
-    let reach = InputExtent::new(input, stride.map_each(|stride| 1.0 / stride as f64), |axis, at| {
+    let extent = InputExtent::new(input, stride.map_each(|stride| 1.0 / stride as f64), |axis, at| {
         // Window `i` has taps from `i·stride − padding` on, `dilation` apart.
         let (stride, place, dilation) = (stride[axis] as isize, at + padding[axis] as isize, dilation[axis] as isize);
         let extent = (kernel[axis] as isize - 1) * dilation;
@@ -99,7 +99,7 @@ fn input_extent(window: &Window) -> InputExtent {
         let ends = [first + (one - first).rem_euclid(step), last - (last - one).rem_euclid(step)];
         if ends[0] > last { [last + 1, last] } else { ends }
     });
-    InputExtent { step, ..reach }
+    InputExtent { step, ..extent }
 }
 
 impl Tensor {
@@ -262,8 +262,8 @@ mod tests {
         for (stride, dilation, padding, kernel) in [(1, 1, 0, 3), (2, 3, 1, 3), (4, 6, 3, 4), (6, 4, 2, 2), (3, 3, 0, 2), (5, 12, 7, 3)] {
             let size = [40, 1];
             let window = Window::new(size, [kernel, 1], [stride, 1], [padding, 0], [dilation, 1], false).unwrap();
-            let reach = input_extent(&window);
-            for (at, &[first, last]) in reach.places[0].iter().enumerate() {
+            let extent = input_extent(&window);
+            for (at, &[first, last]) in extent.places[0].iter().enumerate() {
                 let has_tap = |i: &isize| {
                     let distance = at as isize + padding as isize - i * stride as isize;
                     (0..kernel as isize).any(|tap| tap * dilation as isize == distance)

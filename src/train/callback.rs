@@ -140,9 +140,11 @@ pub trait Callback: Send {
     /// nothing for the callback, which was added since.
     ///
     /// # Errors
-    /// [`Error::StateDict`] when it is the state of something else.
+    /// [`Error::StateDict`] when it is the state of something else. A callback without a state
+    /// refuses any.
     fn load_state(&mut self, _state: &StateDict) -> Result<()> {
-        Ok(())
+        let message = "the checkpoint has the state of another callback here: callbacks with a state come first, in the order of that run";
+        Err(Error::StateDict(message.into()))
     }
 }
 

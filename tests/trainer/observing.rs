@@ -33,11 +33,43 @@ fn metric_that_does_not_exist_costs_no_epoch() {
         let left = Checkpoints::in_dir(dir.path()).latest().unwrap().expect("the epoch is not lost");
         assert_eq!(["step", "epoch", "batch"].map(|name| left.count(name).unwrap()), [23, 1, 0]);
         assert_eq!((rows, seen), (1, vec![(0, 23)]), "its row, and the callback that needs no such metric");
+        // The same program goes on, and does not end as if nothing were wrong.
+        for _ in 0..2 {
+            assert!(run(wrong, dir.path()).0.unwrap_err().to_string().contains("no metric \"valid/acc\""));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        run(wrong, dir.path()).0.unwrap_err();
         // Without the wrong name, the run goes on with the second epoch.
         let (report, rows, seen, state) = run(&|trainer, checkpoints| trainer.checkpoints(checkpoints), dir.path());
         assert_eq!((report.unwrap().epochs.len(), rows, seen), (2, 1, vec![(1, 46)]));
         assert!(state.difference(&expected).unwrap().is_empty());
     }
+    // The epoch that failed is a candidate for the best one.
+    let dir = tempfile::tempdir().unwrap();
+    let first = |name: &'static str| {
+        let (model, (train, valid)) = (network(), loaders());
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.05)).epochs(1).resume(true).progress(false);
+        trainer.checkpoints(Checkpoints::in_dir(dir.path()).keep_best(name)).fit(&train, &valid, classify)
+    };
+    first("valid/acc").unwrap_err();
+    assert!(!Checkpoints::in_dir(dir.path()).best_path().exists());
+    first("valid/accuracy").unwrap();
+    assert!(Checkpoints::in_dir(dir.path()).best_path().exists());
+}
+
+#[test]
+fn state_of_another_callback_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |epochs, watched: bool| {
+        let (model, (train, valid)) = (network(), loaders());
+        let trainer = Trainer::new(&model, Sgd::new(model.parameters(), 0.05)).epochs(epochs).resume(true).progress(false);
+        let trainer = trainer.checkpoints(Checkpoints::in_dir(dir.path()));
+        let trainer = if watched { trainer.callback(Seen(Arc::default())) } else { trainer };
+        trainer.callback(EarlyStopping::on("valid/loss").patience(9)).fit(&train, &valid, classify)
+    };
+    run(1, false).unwrap();
+    assert!(run(2, true).unwrap_err().to_string().contains("the state of another callback"));
+    run(2, false).unwrap();
 }
 
 #[test]

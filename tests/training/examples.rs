@@ -291,9 +291,18 @@ fn transforms_are_applied_in_the_order_of_their_list() {
     // Bytes in the one, 255 minus bytes in the other.
     assert!(approx::abs_diff_eq!(plain.add(&inverted).unwrap(), Tensor::ones(plain.shape()), epsilon = 1e-6));
 
+    // The defaults in the help are what is typed.
+    let help = crate::common::transforms::help();
+    let rows: Vec<&str> = help.split("), ").skip(1).collect();
+    assert!(rows.len() == 10 && rows[0].starts_with("affine=DEGREES:TRANSLATE:"), "{rows:?}");
+    for row in rows {
+        let (name, defaults) = (row.split_once('=').unwrap().0, row.split_once('(').unwrap().1.trim_end_matches(')'));
+        parsed(&["--transform", &format!("{name}={defaults}")]).unwrap();
+    }
+
     for (wrong, part) in [
         ("mirror", "there are angles, affine"),
-        ("invert=0.5:1", "1 values at most"),
+        ("invert=0.5:1", "at most 1 values"),
         ("blur=2.5", "kernel is a whole number"),
         ("posterize=-1", "bits is a whole number"),
         ("solarize=x", "\"x\" is not a number"),
@@ -393,6 +402,7 @@ fn settings_of_a_schedule_are_those_that_were_given() {
     same(&[&cyclic[..], &["--cycle-mode", "triangular2"]].concat(), true, &expected().mode(CyclicMode::Triangular2));
     let range = ["--cycle-mode", "exp-range", "--gamma", "0.9", "--cycle-momentum", "0.8,0.9"];
     same(&[&cyclic[..], &range].concat(), true, &expected().mode(CyclicMode::ExpRange(0.9)).momentum([0.8, 0.9]));
+    assert!(of(&["--schedule", "cyclic", "--cycle-mode", "exp-range"], true).expect_err("no gamma").to_string().contains("0.999"));
     let restarts = CosineWarmRestarts::new(10).multiplier(2);
     same(&["--schedule", "cosine-restarts", "--restart-factor", "2"], false, &restarts);
     assert!(of(&["--cycle-momentum", "0.8"], true).expect_err("one number").to_string().contains("two numbers"));

@@ -175,8 +175,10 @@ impl<'r> BackwardPass<'r> {
                 continue;
             }
             let Some(mut buffer) = self.pending.remove(&node.number) else {
-                debug_assert!(node.is_leaf(), "a queued operation has a gradient");
-                continue; // The gradient of this leaf was passed on early.
+                if node.is_leaf() {
+                    continue; // Its gradient was passed on early.
+                }
+                return Err(Error::Backward(format!("{} has no gradient when its turn comes", node.op)));
             };
             if is_placeholder(&node) {
                 return Err(Error::Backward("a tensor from inside a checkpoint has no graph; only the checkpoint's result has one".into()));

@@ -117,8 +117,9 @@ fn is_temporary(name: &str, prefix: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Removes the temporary files that killed writers of such targets have left in a folder; those
-/// that a writer is at work on stay. `is_target` gets the first 48 characters of a target's name.
+/// Removes the temporary files that killed writers of such targets have left in a folder. Files
+/// that are still being written are kept. `is_target` gets the first 48 characters of a target's
+/// name.
 pub(crate) fn remove_leftovers_of(folder: &Path, is_target: impl Fn(&str) -> bool) {
     let target = |name: &str| Some(name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?.0.to_string());
     remove_leftovers(folder, |name| target(name).is_some_and(|target| is_temporary(name, &format!(".{target}.")) && is_target(&target)));

@@ -58,7 +58,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence,
     /// [`Error::Argument`](crate::Error::Argument) for a window that does not fit or holds only
-    /// padding.
+    /// padding, or a padding of more than half of the kernel,
+    /// [`Error::DType`](crate::Error::DType) unless floating point.
     ///
     /// ```
     /// use convnet::{Tensor, ops::Pool1dOptions};
@@ -81,7 +82,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence,
     /// [`Error::Argument`](crate::Error::Argument) for a window that does not fit or holds only
-    /// padding.
+    /// padding, or a padding of more than half of the kernel,
+    /// [`Error::DType`](crate::Error::DType) unless floating point.
     pub fn avg_pool1d(&self, kernel: usize, options: Pool1dOptions) -> Result<Tensor> {
         along_length("avg_pool1d", self, &|x| x.avg_pool2d([1, kernel], options.of_map(kernel)))
     }
@@ -93,7 +95,8 @@ impl Tensor {
     /// `[N, C, L]` gives `[N, C, output]` and `[C, L]` gives `[C, output]`; row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence.
+    /// [`Error::Shape`](crate::Error::Shape) for another number of dimensions or an empty sequence,
+    /// [`Error::DType`](crate::Error::DType) unless floating point.
     pub fn adaptive_avg_pool1d(&self, output: usize) -> Result<Tensor> {
         along_length("adaptive_avg_pool1d", self, &|x| x.adaptive_avg_pool2d([1, output]))
     }

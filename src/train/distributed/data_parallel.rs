@@ -398,8 +398,8 @@ pub struct ParallelEpoch<'p, 'a, M: Module, S: Collate> {
 
 impl<M: Module, S: Collate> ParallelEpoch<'_, '_, M, S> {
     /// See [`DataParallel::average`].
-    pub(crate) fn average<const N: usize>(&self, step: u64, wishes: [bool; N]) -> Result<[bool; N]> {
-        self.parallel.average(step, wishes, false)
+    pub(crate) fn average<const N: usize>(&self, step: u64, flags: [bool; N]) -> Result<[bool; N]> {
+        self.parallel.average(step, flags, false)
     }
 
     /// Returns the number of batches of the epoch that have been used.

@@ -327,7 +327,8 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// Appends a callback.
+    /// Appends a callback. A run that is resumed may have more callbacks than before, after those
+    /// that have a state.
     #[must_use]
     pub fn callback(mut self, callback: impl Callback + 'a) -> Trainer<'a, M> {
         self.callbacks.push(Box::new(callback));

@@ -75,8 +75,8 @@ impl TensorBoard {
 
     /// Adds the graph of a model for inputs of this shape: its layers by path, the operations
     /// between them, and the shapes on the edges. Nothing is computed. It is written with the first
-    /// values, or by [`flush`](Logger::flush); a log that goes on, and has a graph from before,
-    /// gets no second one.
+    /// values, or by [`flush`](Logger::flush). A [`Trainer`](crate::train::Trainer) that goes on
+    /// with a log that has a graph writes no second one; in a loop by hand each process writes it.
     ///
     /// # Errors
     /// The model's error when it does not accept the shape.

@@ -20,22 +20,12 @@ where
     S: Collate,
     F: FnMut(&M, &S::Batch) -> Result<Step>,
 {
-    /// Writes the best checkpoint, then the one of the epoch, if they are due; the latter is before
-    /// the run fails.
+    /// Writes the best checkpoint, then the one of the epoch, if they are due. With `fails`, that
+    /// of the epoch always is: the run ends with an error after it.
     pub(super) fn write_checkpoints_of_epoch(&mut self, fails: bool) -> Result<()> {
+        // Before the one of the epoch: a run that is killed in between repeats the epoch.
+        self.write_best()?;
         let Some(checkpoints) = &self.trainer.checkpoints else { return Ok(()) };
-        if let (Some(name), Some(record)) = (&checkpoints.best_metric, self.partial.as_ref().or(self.history.last()))
-            && let Some(&value) = record.metrics.get(name)
-        {
-            let improved = !value.is_nan() && self.best.is_none_or(|best| checkpoints.is_better(value, best));
-            if improved {
-                // Before the one of the epoch: a run that is killed in between repeats the epoch.
-                self.best = Some(value);
-                if self.writes_files() {
-                    checkpoints.save_best(&self.checkpoint()?)?;
-                }
-            }
-        }
         let last = fails
             || self.partial.is_some()
             || self.stop.is_some()
@@ -47,6 +37,19 @@ where
             (None, None) => true,
         };
         if due || last || self.checkpoint_due { self.write_checkpoint() } else { Ok(()) }
+    }
+
+    /// Writes the best checkpoint if the last epoch was the best.
+    fn write_best(&mut self) -> Result<()> {
+        let Some(checkpoints) = &self.trainer.checkpoints else { return Ok(()) };
+        let Some(value) = checkpoints.best_metric.as_ref().and_then(|name| self.last_record()?.metrics.get(name).copied()) else {
+            return Ok(());
+        };
+        if value.is_nan() || self.best.is_some_and(|best| !checkpoints.is_better(value, best)) {
+            return Ok(());
+        }
+        self.best = Some(value);
+        if self.writes_files() { checkpoints.save_best(&self.checkpoint()?) } else { Ok(()) }
     }
 
     /// Writes the checkpoint of the last step, if it is due.
@@ -157,6 +160,7 @@ where
         let history = checkpoint.get("history").and_then(Value::as_array);
         self.history = history.into_iter().flatten().filter_map(EpochRecord::from_json).collect();
         self.partial = checkpoint.get("partial").and_then(EpochRecord::from_json);
-        Ok(())
+        // The run kept no best checkpoint before, or by a metric that there was not.
+        if self.best.is_none() && (self.batch == 0 || self.partial.is_some()) { self.write_best() } else { Ok(()) }
     }
 }

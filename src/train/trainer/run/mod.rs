@@ -96,7 +96,7 @@ where
             }
             None => None,
         };
-        check(&trainer, valid)?;
+        check_names(&trainer, valid)?;
         let model: &dyn Module = trainer.model;
         let modes = if model.is_training() { Modes::of(model) } else { Modes::for_training(model) };
         let epochs = if trainer.steps.is_none() { Some(trainer.epochs.unwrap_or(1)) } else { trainer.epochs };
@@ -169,6 +169,12 @@ where
             }
         };
         Loggers(&mut self.trainer.loggers).flush()?;
+        // A run that is finished already has no epoch at whose end this would be found.
+        if let (Ending::Finished, Some(record)) = (&ending, self.last_record())
+            && let Some(name) = self.trainer.observed().find(|&name| !record.metrics.contains_key(name))
+        {
+            return Err(no_such_metric(name, &record.metrics));
+        }
         if ending != Ending::Interrupted {
             self.leave_average()?;
         }
@@ -188,6 +194,11 @@ where
         let updates = average.updates();
         with_average(&mut *average, model, || self.renew_statistics(updates))?;
         average.swap(model)
+    }
+
+    /// Returns the record of the last epoch, or of the part of one with which the run ended.
+    fn last_record(&self) -> Option<&EpochRecord> {
+        self.partial.as_ref().or(self.history.last())
     }
 
     fn seconds(&self) -> f64 {
@@ -440,7 +451,7 @@ where
 }
 
 /// Refuses notes with the names of a run's own, and metrics of a validation without data.
-fn check<M: Module, S: Collate>(trainer: &Trainer<'_, M>, valid: Option<&DataLoader<S>>) -> Result<()> {
+fn check_names<M: Module, S: Collate>(trainer: &Trainer<'_, M>, valid: Option<&DataLoader<S>>) -> Result<()> {
     if let Some(name) = trainer.notes.keys().find(|name| NOTES.contains(&name.as_str())) {
         return Err(Error::argument("note", format!("the run itself notes `{name}`: give the note another name")));
     }
