@@ -54,7 +54,7 @@ impl Image {
 
     /// Returns the height and width of the picture in a file, as [`open`](Self::open) would give
     /// them, from its header: only the start of the file is read, and nothing is decoded. Damaged
-    /// picture data stays unnoticed.
+    /// picture data stays unnoticed. A TIFF file may be read to its end, where its header can be.
     ///
     /// ```
     /// use convnet::data::Image;
@@ -68,29 +68,19 @@ impl Image {
     /// Those of [`open`](Self::open) that the header shows.
     pub fn size_of(path: impl AsRef<Path>) -> Result<[usize; 2]> {
         let path = path.as_ref();
-        let mut most = HEADER;
-        loop {
-            let start = read_start(path, most)?;
-            match size(&start) {
-                Ok(size) => return Ok(size),
-                // The header may be longer than what was read.
-                Err(_) if start.len() as u64 == most => most = most.saturating_mul(8),
-                Err(message) => return Err(Error::format(path, message)),
-            }
-        }
+        size_in_start(path, |most| read_start(path, most))
     }
 
     /// Returns the height and width of the picture in a file, as
-    /// [`open_upright`](Self::open_upright) would give them. The whole file is read, as the
-    /// orientation may stand at its end, but not decoded.
+    /// [`open_upright`](Self::open_upright) would give them. The whole file of a picture is read,
+    /// as the orientation may stand at its end, but not decoded.
     ///
     /// # Errors
     /// Those of [`size_of`](Self::size_of).
     pub fn size_of_upright(path: impl AsRef<Path>) -> Result<[usize; 2]> {
         let path = path.as_ref();
-        let bytes = read_file(path)?;
-        let size = size(&bytes).map_err(|message| Error::format(path, message))?;
-        Ok(upright_size(size, orientation(&bytes)))
+        let size = Self::size_of(path)?;
+        Ok(upright_size(size, orientation(&read_file(path)?)))
     }
 
     /// Decodes a file's content as [`open`](Self::open) does.
@@ -141,6 +131,31 @@ impl Format {
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Format::Other("TIFF"),
             _ => return Err("neither a JPEG nor a PNG file".to_string()),
         })
+    }
+}
+
+/// Returns the height and width that a file's header states. `read` returns the first bytes of the
+/// file, at most as many as it is told.
+fn size_in_start(path: &Path, mut read: impl FnMut(u64) -> Result<Vec<u8>>) -> Result<[usize; 2]> {
+    let mut most = HEADER;
+    loop {
+        let start = read(most)?;
+        match size(&start) {
+            Ok(size) => return Ok(size),
+            Err(message) if start.len() as u64 == most && may_be_cut(&start, &message) => most = most.saturating_mul(8),
+            Err(message) => return Err(Error::format(path, message)),
+        }
+    }
+}
+
+/// Returns whether [`size`] may succeed with more of the file than this start, for which it gave
+/// this message.
+fn may_be_cut(start: &[u8], message: &str) -> bool {
+    match Format::of(start) {
+        Ok(Format::Jpeg | Format::Png) => message.starts_with("truncated"),
+        // Messages of the crate `image` do not say whether the end of the data is the reason.
+        Ok(Format::Other(_)) => cfg!(feature = "image-formats"),
+        Err(_) => false,
     }
 }
 
@@ -197,4 +212,46 @@ fn without_black(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
         let product = u32::from(255 - value) * white + 128;
         white.saturating_sub((product + (product >> 8)) >> 8) as u8
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks for the size of a picture in a file of a terabyte with this start and then zeros.
+    /// Returns how much was read of it, and the size or the message.
+    fn read_of_a_large_file(start: &[u8]) -> (u64, Result<[usize; 2]>) {
+        let mut last = 0;
+        let size = size_in_start(Path::new("large"), |most| {
+            assert!(most <= 1 << 24, "{most} bytes are read");
+            last = most;
+            let mut bytes = start.to_vec();
+            bytes.resize(most as usize, 0);
+            Ok(bytes)
+        });
+        (last, size)
+    }
+
+    #[test]
+    fn no_more_of_a_file_is_read_than_can_hold_its_size() {
+        // A video, a JPEG file with an unknown marker, and a PNG file whose first chunk is damaged.
+        for start in [&b"\0\0\0\x18ftypmp42"[..], b"\xFF\xD8\xFF\x02", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"] {
+            let (read, size) = read_of_a_large_file(start);
+            assert_eq!(read, HEADER, "{}", start.escape_ascii());
+            assert!(size.unwrap_err().to_string().contains("large"));
+        }
+        if cfg!(not(feature = "image-formats")) {
+            assert_eq!(read_of_a_large_file(b"II\x2a\0").0, HEADER);
+        }
+    }
+
+    #[test]
+    fn a_header_longer_than_the_first_bytes_is_read() {
+        // Comments of 64 KiB, then the header of a frame of 4×8 gray pixels.
+        let comment = [&[0xFF, 0xFE, 0xFF, 0xFF][..], &[0; 0xFFFD]].concat();
+        let frame = [0xFF, 0xC0, 0, 11, 8, 0, 4, 0, 8, 1, 1, 0x11, 0];
+        let file = [&[0xFF, 0xD8][..], &comment, &comment, &frame].concat();
+        let (read, size) = read_of_a_large_file(&file);
+        assert_eq!((read, size.unwrap()), (64 * HEADER, [4, 8]));
+    }
 }

@@ -175,7 +175,18 @@ mod pictures {
             file
         };
         let per_byte = PER_JPEG_BYTE.max(PER_PNG_BYTE);
-        mutate::run_made("EXIF", per_byte, make, reader("picture", |path| Image::open_upright(path)));
+        // The header states the size of every picture that opens.
+        let check = |size: Option<[usize; 2]>, stated: Result<[usize; 2]>| match size {
+            Some(size) => assert_eq!(stated.expect("a picture that opens has a size"), size),
+            None => drop(opened(stated)),
+        };
+        let open = |path: &Path| {
+            check(Image::open(path).ok().map(|image| image.size()), Image::size_of(path));
+            let upright = Image::open_upright(path);
+            check(upright.as_ref().ok().map(Image::size), Image::size_of_upright(path));
+            upright
+        };
+        mutate::run_made("EXIF", per_byte, make, reader("picture", open));
     }
 
     #[test]
