@@ -22,7 +22,7 @@ fn run(network: &Network) {
         inputs.push(Tensor::full(shape, 1.0, info.element.map_or(DType::F32, onnx::ElementType::dtype)));
     }
     if let [x] = inputs.as_slice()
-        && let Err(error) = network.summary(x.shape())
+        && let Err(error) = network.summary_of(x.shape(), x.dtype())
     {
         return explained(&error);
     }

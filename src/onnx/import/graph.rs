@@ -29,6 +29,9 @@ const DEEPEST: usize = 16;
 /// What a node is charged of the file's memory, so that functions cannot multiply without end.
 const NODE: usize = 1024;
 
+/// What a default of a function is charged at each call, for its entry in the list of attributes.
+const DEFAULT: usize = 64;
+
 /// Where a value comes from.
 #[derive(Clone)]
 pub(super) enum Source {
@@ -137,8 +140,8 @@ struct Checker<'m> {
 #[derive(Clone, Copy)]
 struct Body<'a> {
     opsets: &'a [OperatorSetIdProto],
-    /// The attributes of the call, for a function's body.
-    attributes: Option<&'a [AttributeProto]>,
+    /// The attributes of the call by name, for a function's body.
+    attributes: Option<&'a HashMap<&'a str, &'a AttributeProto>>,
     depth: usize,
 }
 
@@ -309,12 +312,12 @@ impl<'m> Checker<'m> {
 
     /// Returns the node's attributes, where those that refer to the function's have their values.
     /// Copies in the bodies of functions, which may be many, are taken from the limit.
-    fn attributes(&mut self, node: &NodeProto, of_call: Option<&[AttributeProto]>) -> Parsed<Vec<AttributeProto>> {
+    fn attributes(&mut self, node: &NodeProto, of_call: Option<&HashMap<&str, &AttributeProto>>) -> Parsed<Vec<AttributeProto>> {
         let mut found = vec![];
         for own in node.attribute.iter().filter(|attribute| attribute.g.is_none()) {
             let value = match own.ref_attr_name.as_str() {
                 "" => Some(own),
-                name => of_call.and_then(|given| given.iter().find(|given| given.name == name)),
+                name => of_call.and_then(|given| given.get(name).copied()),
             };
             let Some(value) = value else { continue };
             if of_call.is_some() {
@@ -351,13 +354,12 @@ impl<'m> Checker<'m> {
         steps: &mut Vec<Step>,
     ) -> Parsed<()> {
         let depth = deeper(body)?.depth;
-        let mut given = self.attributes(node, body.attributes)?;
-        // Also where the call names an attribute whose own value was not given.
-        for default in &function.attribute_proto {
-            if given.iter().all(|own| own.name != default.name) {
-                self.limit.take(copied(default))?;
-                given.push(default.clone());
-            }
+        let own = self.attributes(node, body.attributes)?;
+        // Defaults also where the call names an attribute whose own value was not given.
+        self.limit.take(DEFAULT.saturating_mul(function.attribute_proto.len()))?;
+        let mut given = HashMap::new();
+        for attribute in own.iter().chain(&function.attribute_proto) {
+            given.entry(attribute.name.as_str()).or_insert(attribute);
         }
         let mut inner = Scope { names: HashMap::new(), outer: None };
         for (at, name) in function.input.iter().enumerate() {
