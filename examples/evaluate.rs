@@ -113,7 +113,6 @@ fn evaluate(options: &Options) -> Result<()> {
         Ok(ranks) => say(ranks_table(ranks, names)),
         Err(reason) => say(format_args!("without AUC and average precision: {reason}\n")),
     }
-    let [area, precision] = means(ranks.as_deref().unwrap_or_default());
     if classes <= 20 {
         say(table(&matrix));
     }
@@ -128,15 +127,13 @@ fn evaluate(options: &Options) -> Result<()> {
     }
     let samples = matrix.samples();
     say(format_args!("\n{} on {samples} pictures in {seconds:.1} s, {:.0} pictures/s", path.display(), samples as f64 / seconds));
-    let figures = [
-        ("loss".to_string(), loss.value()),
-        ("mean AUC".to_string(), area),
-        ("mean average precision".to_string(), precision),
-        (format!("top-{} accuracy", options.top), top.value()),
-        ("accuracy".to_string(), matrix.accuracy()),
-    ];
-    let figures = figures.into_iter().filter(|(_, value)| ranks.is_ok() || !value.is_nan());
-    let figures: Vec<(String, String)> = figures.map(|(name, value)| (name, format!("{value:.4}"))).collect();
+    let mut figures = vec![("loss".to_string(), loss.value())];
+    if let Ok(ranks) = &ranks {
+        let [area, precision] = means(ranks);
+        figures.extend([("mean AUC".to_string(), area), ("mean average precision".to_string(), precision)]);
+    }
+    figures.extend([(format!("top-{} accuracy", options.top), top.value()), ("accuracy".to_string(), matrix.accuracy())]);
+    let figures: Vec<(String, String)> = figures.into_iter().map(|(name, value)| (name, format!("{value:.4}"))).collect();
     figures.iter().for_each(|(name, value)| say(format_args!("{name}: {value}")));
     let Some(file) = &options.report else { return Ok(()) };
     let weights = [("model", options.model.clone()), ("weights", path.display().to_string()), ("pictures", samples.to_string())];

@@ -11,7 +11,7 @@ use convnet::data::{
 };
 use convnet::nn::Module;
 use convnet::optim::{Optimizer, Sgd};
-use convnet::{Error, models, no_grad};
+use convnet::{models, no_grad};
 
 use super::{Fallible, Mode, Options, Step, time};
 
@@ -92,7 +92,7 @@ fn batches(dir: &Path, pipeline: Pipeline, options: &Options, model: Option<&str
         None => {
             epoch += 1;
             current = loader.epoch(epoch);
-            current.next().unwrap_or_else(|| Err(Error::msg("the folder has no pictures")))
+            current.next().expect("an epoch has samples")
         }
     };
     let Some(name) = model else {

@@ -74,6 +74,7 @@ struct Options {
     workers: usize,
     /// Print how inference time grows with the number of images and with their size, of the model
     /// [default: resnet18]
+    #[cfg_attr(feature = "image", arg(conflicts_with = "load"))]
     #[arg(long, conflicts_with_all = ["op", "batch", "size", "mode", "classes", "explain", "profile"])]
     scaling: bool,
     /// Images in a step
@@ -100,6 +101,7 @@ struct Options {
     profile: Option<Option<PathBuf>>,
     /// Train on the ranks that `mpirun` started
     #[cfg(feature = "mpi")]
+    #[cfg_attr(feature = "image", arg(conflicts_with = "load"))]
     #[arg(long, requires = "model", conflicts_with_all = ["mode", "explain", "profile", "scaling"])]
     distributed: bool,
     /// Timed steps with `--distributed`
