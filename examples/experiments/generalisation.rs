@@ -176,7 +176,7 @@ fn run(lab: &Lab) -> Result<String> {
     let [nothing, augmented] = [tests[0].1.0, tests[3].1.0];
     ensure(augmented > nothing + lab.pick(-0.2, 0.04), format_args!("{augmented:.3} with augmentation, {nothing:.3} without"))?;
     ensure(most > least, "ten runs give one result")?;
-    // The remedies help little; they must not harm by more than the spread of a few seeds.
+    // The remedies gain nothing here; they must not cost more than this.
     let [none, loss, sampler] = rare;
     ensure(
         loss.min(sampler) > none - lab.pick(0.1, 0.05),

@@ -62,7 +62,7 @@ impl Lab {
     pub fn data(&self, name: &str) -> Option<PathBuf> {
         let path = self.data.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
         if path.is_none() {
-            say(format_args!("no `{name}` in --data: what is embedded or made takes its place, or nothing does"));
+            say(format_args!("`{name}` is not in --data: embedded or generated data replace it, or this part is left out"));
         }
         path
     }
@@ -236,7 +236,7 @@ pub fn fit_by(
     fit_steps(net, samples, epochs * samples.div_ceil(batch), batch, rate, seed, loss)
 }
 
-/// Does as [`fit_by`] for this number of steps, which may end within an epoch.
+/// Trains as [`fit_by`] does, for `steps` steps; the last epoch may be incomplete.
 pub fn fit_steps(
     net: &dyn Module,
     samples: usize,

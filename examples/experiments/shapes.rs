@@ -124,6 +124,8 @@ fn run(lab: &Lab) -> Result<String> {
     let logs: Vec<[f64; 2]> = points().map(|(x, (mean, _))| [x.ln(), (1.0 - mean).max(1e-4).ln()]).collect();
     let [x, y] = [0, 1].map(|axis| spread(&logs.iter().map(|point| point[axis]).collect::<Vec<_>>()).0);
     let sum = |axis: usize| logs.iter().map(|point| (point[0] - x) * (point[axis] - [x, y][axis])).sum::<f64>();
+    let slope = sum(1) / sum(0);
+    ensure(slope < lab.pick(-0.1, -0.4), format_args!("the error falls as the number to the power {slope:.2} only"))?;
     let [least, most] = [0, sizes.len() - 1].map(|at| format!("{} from {}", percent(&accuracies[at]), sizes[at]));
-    Ok(format!("accuracy {least}, {most} pictures; the error falls as the number to the power {:.2}", sum(1) / sum(0)))
+    Ok(format!("accuracy {least}, {most} pictures; the error falls as the number to the power {slope:.2}"))
 }
