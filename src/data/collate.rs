@@ -147,6 +147,8 @@ impl Collate for Image {
     }
 }
 
+/// Collates images of one size. Geometric transforms need images of one size in each sample, and
+/// change all of them alike.
 impl Collate for Vec<Image> {
     type Batch = Tensor;
 

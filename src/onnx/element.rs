@@ -8,7 +8,8 @@ use crate::{Error, Result};
 /// An element type of ONNX.
 ///
 /// Tensors of this crate hold floating point of up to 32 bits as `f32`, `double` as `f64`, bytes
-/// and booleans as `u8`, and all other integers as `i64`. A `uint64` from 2^63 on is an error.
+/// and booleans as `u8`, and all other integers as `i64`. A `uint64` from 2^63 on is an error, and
+/// so is one that would wrap below 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)]
