@@ -1,7 +1,7 @@
 #![no_main]
 
-use convnet::data::Image;
 use convnet::Result;
+use convnet::data::Image;
 use convnet_fuzz::{explained, read_file};
 
 /// Checks a picture, and that its header states its size.
