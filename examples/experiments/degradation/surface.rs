@@ -43,7 +43,8 @@ pub fn surface(name: &str, net: &CifarResNet, images: &Tensor, labels: &Tensor, 
     let rise = sides.iter().map(|&(x, y)| loss(x, y)).sum::<Result<f64>>()? / 4.0 - loss(0.0, 0.0)?;
     let mut chart = Chart::new(format!("Loss around {name}")).x("first direction").y("second direction");
     chart = chart.x_range(-1.0, 1.0).y_range(-1.0, 1.0);
-    // Six levels between the least and the largest loss: one surface is much flatter than the other.
+    // Six levels between the least and the largest loss: one surface is much flatter than the
+    // other.
     let (least, most) = values.iter().flatten().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &v| (least.min(v), most.max(v)));
     let levels = (1..=6).map(|k| ((least + (most - least) * f64::from(k) / 7.0) * 1000.0).round() / 1000.0);
     Ok((chart.contours("loss", &values, (-1.0, 1.0), (-1.0, 1.0), levels), rise))
