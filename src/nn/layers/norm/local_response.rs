@@ -3,8 +3,8 @@
 use crate::nn::module::layer::LayerPath;
 use crate::nn::module::macros::stateless;
 
-/// [`Tensor::local_response_norm`] as a layer: AlexNet's normalisation across channels (Krizhevsky
-/// et al., 2012).
+/// [`Tensor::local_response_norm`](crate::Tensor::local_response_norm) as a layer: AlexNet's
+/// normalisation across channels (Krizhevsky et al., 2012).
 #[derive(Debug)]
 pub struct LocalResponseNorm {
     size: usize,
