@@ -23,10 +23,9 @@ import os
 import pathlib
 import statistics
 import sys
-import time
 import zlib
 
-from peers import KEEP_MEMORY, Program, build
+from peers import KEEP_MEMORY, Program, answer, build, network_step
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SAMPLES = 1 << 17
@@ -142,40 +141,24 @@ def serve(engine, work):
         torch.set_num_threads(work.threads)
         workers = int(engine.partition(":")[2] or work.workers)
         loaded = batches(work, workers)
-        step = network_step(work, loaded) if work.model else lambda: next(loaded)
-    for _ in range(3):
-        step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        print(time.perf_counter() - start, flush=True)
+        step = loaded_step(work, loaded) if work.model else lambda: next(loaded)
+    answer(step)
     print('{"peak_rss_mib": null}', flush=True)
     os._exit(0)  # Without waiting for the loader's processes.
 
 
-def network_step(work, loaded):
-    """A step of the network on the next batch, as in peers.py."""
+def loaded_step(work, loaded):
+    """A step of the network on the next batch."""
     import torch
 
     network, _, _ = build(work.model)
     network = network.to(memory_format=torch.channels_last).train(work.mode == "train")
 
-    def infer():
-        images, _ = next(loaded)
-        with torch.inference_mode():
-            network(images.contiguous(memory_format=torch.channels_last))
-
-    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
-
-    def train():
+    def following():
         images, labels = next(loaded)
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()
-        optimizer.step()
+        return images.contiguous(memory_format=torch.channels_last), labels
 
-    return infer if work.mode == "infer" else train
+    return network_step(network, work.mode, following)
 
 
 def main():

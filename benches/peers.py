@@ -128,19 +128,28 @@ def torch_step(work, layout):
         shape = (3, work.size, work.size)
     network = network.to(memory_format=layout).train(work.mode == "train")
     x = torch.randn(work.batch, *shape).contiguous(memory_format=layout)
-    if work.mode == "infer":
+    labels = torch.arange(work.batch) * 7919 % classes
+    return network_step(network, work.mode, lambda: (x, labels))
+
+
+def network_step(network, mode, batch):
+    """A step of a network on what `batch` returns: images in its layout, and labels."""
+    import torch
+
+    if mode == "infer":
 
         def infer():
+            images, _ = batch()
             with torch.inference_mode():
-                network(x)
+                network(images)
 
         return infer
-    labels = torch.arange(work.batch) * 7919 % classes
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
 
     def train():
+        images, labels = batch()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(x), labels).backward()
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
 
     return train
@@ -208,6 +217,18 @@ def exported_step(work, engine):
     return lambda: session.run(None, feed)
 
 
+def answer(step):
+    """Makes as many steps as each line of the standard input says, and prints their seconds."""
+    for _ in range(3):
+        step()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            step()
+        print(time.perf_counter() - start, flush=True)
+
+
 def serve(engine, work):
     import torch
 
@@ -219,14 +240,7 @@ def serve(engine, work):
         step = exported_step(work, engine)
     else:
         sys.exit(f"peers.py: no engine {engine}")
-    for _ in range(3):
-        step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        print(time.perf_counter() - start, flush=True)
+    answer(step)
     print(json.dumps({"peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 

@@ -224,7 +224,7 @@ fn load(options: &Options) -> Fallible<Network> {
         format!("{error}{hint}")
     })?;
     model.eval();
-    Ok(Network { model, preprocessing: weights.preprocessing_or_usual(&options.model)?, names, batch: None })
+    Ok(Network { model, preprocessing: weights_file::preprocessing(Some(&weights), &options.model)?, names, batch: None })
 }
 
 /// For each row of `[N, classes]`, the classes of the largest values, largest first.

@@ -75,10 +75,7 @@ fn run(options: &Options) -> Fallible<()> {
     let Some(file) = &options.image else { return Ok(()) };
 
     let picture = Image::open(file)?;
-    let preprocessing = match &weights {
-        Some(weights) => weights.preprocessing_or_usual(&options.model)?,
-        None => models::preprocessing(&options.model)?,
-    };
+    let preprocessing = weights_file::preprocessing(weights.as_ref(), &options.model)?;
     let mut input = picture.clone();
     input.apply(&preprocessing)?;
     let x = input.to_tensor().unsqueeze(0)?;

@@ -12,7 +12,7 @@ use convnet::{Error, Result, models};
 
 use super::augment::{AugmentOptions, Target};
 use super::list::ListOptions;
-use super::weights_file::Weights;
+use super::weights_file::{self, Weights};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Source {
@@ -50,13 +50,6 @@ pub enum Order {
     Stratified,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Filter {
-    Nearest,
-    Bilinear,
-    Bicubic,
-}
-
 /// Where pictures come from, and how they are loaded.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Data")]
@@ -87,8 +80,8 @@ pub struct DataOptions {
     #[arg(long, value_name = "PIXELS")]
     pub resize: Option<usize>,
     /// Filter of the scaling [default: the weights', or bilinear]
-    #[arg(long, value_enum)]
-    pub filter: Option<Filter>,
+    #[arg(long, value_parser = weights_file::filters())]
+    pub filter: Option<ResizeFilter>,
     /// Mean of the channels, for the normalisation [default: that of the weights to start from, or
     /// the dataset's]
     #[arg(long, action = clap::ArgAction::Set, value_delimiter = ',', value_name = "R,G,B")]
@@ -307,12 +300,7 @@ impl DataOptions {
                 "--resize {shorter} is below the input's size, {size}: give both, also where a run's options have one"
             )));
         }
-        let filter = match self.filter {
-            None => usual.filter(),
-            Some(Filter::Nearest) => ResizeFilter::Nearest,
-            Some(Filter::Bilinear) => ResizeFilter::Bilinear,
-            Some(Filter::Bicubic) => ResizeFilter::Bicubic,
-        };
+        let filter = self.filter.unwrap_or(usual.filter());
         let [mean, std] =
             [(&self.mean, usual.mean()), (&self.std, usual.std())].map(|(own, usual)| if own.is_empty() { usual } else { own });
         let [mean, std] = [mean, std].map(|values| for_channels(values.to_vec(), channels));

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use convnet::data::{ImageClassification, ResizeFilter};
 use convnet::nn::{Module, ModuleExt, StateDict};
 use convnet::train::Checkpoint;
@@ -69,12 +70,13 @@ impl Weights {
             Some(preprocessing) => Ok(Some(preprocessing.clone())),
         }
     }
+}
 
-    /// Returns how pictures are prepared for the weights; as for the published weights of the model
-    /// where nothing else is known.
-    pub fn preprocessing_or_usual(&self, model: &str) -> Result<ImageClassification> {
-        self.preprocessing(model)?.map_or_else(|| models::preprocessing(model), Ok)
-    }
+/// Returns how pictures are prepared for the weights; as for the published weights of the model
+/// where nothing else is known.
+pub fn preprocessing(weights: Option<&Weights>, model: &str) -> Result<ImageClassification> {
+    let of_weights = weights.map(|weights| weights.preprocessing(model)).transpose()?.flatten();
+    of_weights.map_or_else(|| models::preprocessing(model), Ok)
 }
 
 /// Loads weights into a model that has the same shapes.
@@ -92,6 +94,12 @@ pub fn note_of(preprocessing: &ImageClassification) -> Value {
         "mean": preprocessing.mean(),
         "std": preprocessing.std(),
     })
+}
+
+/// Returns the reader of an option whose value is the name of a filter.
+pub fn filters() -> impl TypedValueParser<Value = ResizeFilter> {
+    let filter = |name: String| FILTERS.iter().find(|(other, _)| *other == name).expect("a name of the table").1;
+    PossibleValuesParser::new(FILTERS.map(|(name, _)| name)).map(filter)
 }
 
 /// Returns the name of a filter.

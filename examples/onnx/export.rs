@@ -54,10 +54,7 @@ pub fn export(options: &ExportOptions) -> Result<(), Box<dyn Error>> {
     let labels: Option<Vec<String>> = labels.map(|text| text.lines().map(String::from).collect()).or_else(of_checkpoint);
     let classes = options.classes.or(labels.as_ref().map(Vec::len)).unwrap_or(info.classes);
     let model = models::create(&options.model, classes)?;
-    let preprocessing = match &weights {
-        Some(weights) => weights.preprocessing_or_usual(&options.model)?,
-        None => models::preprocessing(&options.model)?,
-    };
+    let preprocessing = weights_file::preprocessing(weights.as_ref(), &options.model)?;
     let [channels, height, width] = preprocessing.shape();
     match &weights {
         Some(weights) => weights.load_into(&model)?,

@@ -120,6 +120,16 @@ fn unlike(index: usize, what: &str, found: &dyn std::fmt::Debug, first: &dyn std
     Error::shape("collate", format!("{what} {index} of the batch is {found:?}, the first is {first:?}{help}"))
 }
 
+/// Returns the number of elements that each of the samples has; `what` names it in the error, which
+/// ends with `help`.
+fn common_count<T>(what: &str, samples: &[Vec<T>], help: &str) -> Result<usize> {
+    let count = samples.first().map_or(0, Vec::len);
+    match samples.iter().enumerate().find(|(_, sample)| sample.len() != count) {
+        Some((index, sample)) => Err(unlike(index, what, &sample.len(), &count, help)),
+        None => Ok(count),
+    }
+}
+
 impl Collate for Image {
     type Batch = Tensor;
 
@@ -153,10 +163,7 @@ impl Collate for Vec<Image> {
     type Batch = Tensor;
 
     fn collate(samples: Vec<Vec<Image>>) -> Result<Tensor> {
-        let (batch, count) = (samples.len(), samples.first().map_or(0, Vec::len));
-        if let Some((index, images)) = samples.iter().enumerate().find(|(_, images)| images.len() != count) {
-            return Err(unlike(index, "the number of images of sample", &images.len(), &count, ""));
-        }
+        let (batch, count) = (samples.len(), common_count("the number of images of sample", &samples, "")?);
         let images = Image::collate(samples.into_iter().flatten().collect())?;
         let sizes = images.shape()[1..].to_vec();
         images.reshape([&[batch, count][..], &sizes].concat())
@@ -242,10 +249,7 @@ impl Collate for Vec<bool> {
 
 /// Makes `[B, n]` of `B` lists of `n` values.
 fn rows<T, E: Element>(samples: &[Vec<T>], convert: impl Fn(&T) -> E) -> Result<Tensor> {
-    let length = samples.first().map_or(0, Vec::len);
-    if let Some((index, list)) = samples.iter().enumerate().find(|(_, list)| list.len() != length) {
-        return Err(unlike(index, "the length of list", &list.len(), &length, "; a `Sequence` may have any length"));
-    }
+    let length = common_count("the length of list", samples, "; a `Sequence` may have any length")?;
     let mut values = Vec::with_capacity(samples.len() * length);
     for list in samples {
         values.extend(list.iter().map(&convert));
@@ -404,10 +408,7 @@ impl Collate for Vec<Tensor> {
     type Batch = Vec<Tensor>;
 
     fn collate(samples: Vec<Vec<Tensor>>) -> Result<Vec<Tensor>> {
-        let count = samples.first().map_or(0, Vec::len);
-        if let Some((index, tensors)) = samples.iter().enumerate().find(|(_, tensors)| tensors.len() != count) {
-            return Err(unlike(index, "the number of tensors of sample", &tensors.len(), &count, ""));
-        }
+        let count = common_count("the number of tensors of sample", &samples, "")?;
         (0..count).map(|i| Tensor::collate(samples.iter().map(|tensors| tensors[i].clone()).collect())).collect()
     }
 

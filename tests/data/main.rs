@@ -55,6 +55,15 @@ fn mnist_dir(images: &[u8], labels: &[u8]) -> tempfile::TempDir {
     dir
 }
 
+/// Makes an image of a tensor `[H, W, C]` or `[H, W]`.
+fn image_of(tensor: &Tensor) -> Image {
+    let shape = [tensor.shape().get(2).copied().unwrap_or(1), tensor.shape()[0], tensor.shape()[1]];
+    match tensor.dtype() {
+        DType::U8 => Image::from_bytes(shape, tensor.to_vec().unwrap()).unwrap(),
+        _ => Image::from_floats(shape, tensor.to_vec().unwrap()).unwrap(),
+    }
+}
+
 fn complaint<T>(result: Result<T>) -> String {
     result.err().expect("an error").to_string()
 }

@@ -14,19 +14,10 @@ use convnet::data::{
 use convnet::nn::StateDict;
 use convnet::{DType, Result, Tensor};
 
-use crate::complaint;
+use crate::{complaint, image_of};
 
 fn fixture() -> StateDict {
     StateDict::load(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_color.safetensors"))).unwrap()
-}
-
-/// Makes an image of a tensor `[H, W, C]` or `[H, W]`.
-fn image_of(tensor: &Tensor) -> Image {
-    let shape = [tensor.shape().get(2).copied().unwrap_or(1), tensor.shape()[0], tensor.shape()[1]];
-    match tensor.dtype() {
-        DType::U8 => Image::from_bytes(shape, tensor.to_vec().unwrap()).unwrap(),
-        _ => Image::from_floats(shape, tensor.to_vec().unwrap()).unwrap(),
-    }
 }
 
 /// Returns the change of this name in the fixture.

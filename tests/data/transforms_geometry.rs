@@ -1,26 +1,17 @@
 //! Geometric transforms against torchvision's on PIL images, and the distributions of random ones.
 
+use convnet::Tensor;
 use convnet::data::{
     Affine, Boxes, Crop, Deterministic, Elastic, ElasticTransform, Geometric, Geometry, HorizontalFlip, Image, KeyPoints, Mask, Pad,
     PaddingMode, Part, Perspective, RandomAffine, RandomCrop, RandomHorizontalFlip, RandomPerspective, RandomResizedCrop, RandomRotation,
     RandomVerticalFlip, Resize, ResizeFilter, ResizedCrop, Rng, Rotate, Transform, VerticalFlip, apply_geometry, five_crop, ten_crop,
 };
 use convnet::nn::StateDict;
-use convnet::{DType, Tensor};
 
-use super::complaint;
+use super::{complaint, image_of};
 
 fn fixture() -> StateDict {
     StateDict::load(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transforms_geometry.safetensors")).unwrap()
-}
-
-/// Makes an image of a tensor `[H, W]` or `[H, W, C]`.
-fn image(tensor: &Tensor) -> Image {
-    let shape = [tensor.shape().get(2).copied().unwrap_or(1), tensor.shape()[0], tensor.shape()[1]];
-    match tensor.dtype() {
-        DType::U8 => Image::from_bytes(shape, tensor.to_vec().unwrap()).unwrap(),
-        _ => Image::from_floats(shape, tensor.to_vec().unwrap()).unwrap(),
-    }
 }
 
 fn assert_same(got: &Image, expected: &Image, name: &str) {
@@ -81,9 +72,9 @@ fn fixed_geometry_gives_the_values_of_pillow() {
                 assert_eq!(kind, "float", "{name}");
                 continue;
             };
-            let mut got = image(expected.get(kind).unwrap());
+            let mut got = image_of(expected.get(kind).unwrap());
             got.apply(&*transform).unwrap();
-            assert_same(&got, &image(tensor), &format!("{kind} {name}"));
+            assert_same(&got, &image_of(tensor), &format!("{kind} {name}"));
             held += 1;
         }
     }
@@ -93,11 +84,11 @@ fn fixed_geometry_gives_the_values_of_pillow() {
 #[test]
 fn ten_crops_are_those_of_torchvision() {
     let expected = fixture();
-    let picture = image(expected.get("rgb").unwrap());
+    let picture = image_of(expected.get("rgb").unwrap());
     let flipped = ten_crop(&picture, [7, 9], false).unwrap();
     let [.., a, b, c, d, e] = ten_crop(&picture, [7, 9], true).unwrap();
     for (i, crop) in flipped.iter().chain(&[a, b, c, d, e]).enumerate() {
-        assert_same(crop, &image(expected.get(&format!("crop {i}")).unwrap()), &format!("crop {i}"));
+        assert_same(crop, &image_of(expected.get(&format!("crop {i}")).unwrap()), &format!("crop {i}"));
     }
     for (crop, whole) in five_crop(&picture, [7, 9]).unwrap().iter().zip(&flipped) {
         assert_same(crop, whole, "five crops are the first ones of ten");
@@ -422,9 +413,9 @@ fn elastic_deformations_are_those_of_torchvision() {
     for (kind, fill) in [("rgb", vec![200.0, 10.0, 90.0]), ("gray", vec![77.0])] {
         let elastic = Elastic::new(expected.get(&format!("{kind} displacement")).unwrap()).unwrap().fill(fill);
         for (name, filter) in FILTERS {
-            let mut got = image(expected.get(kind).unwrap());
+            let mut got = image_of(expected.get(kind).unwrap());
             got.apply(&elastic.clone().interpolation(filter)).unwrap();
-            let theirs = image(expected.get(&format!("{kind} elastic {name}")).unwrap());
+            let theirs = image_of(expected.get(&format!("{kind} elastic {name}")).unwrap());
             assert_eq!(got.shape(), theirs.shape());
             for (i, (&got, &theirs)) in got.bytes().unwrap().iter().zip(theirs.bytes().unwrap()).enumerate() {
                 // torchvision computes in f32, which can round to the neighbour; where the cubic

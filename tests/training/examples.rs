@@ -170,9 +170,13 @@ fn pictures_are_prepared_as_for_the_weights_unless_options_say_otherwise() {
     assert_eq!(of_dataset["mean"], json!([0.4914, 0.4822, 0.4465]));
     assert_eq!(of(&["--dataset", "cifar10"], "resnet18", Some("silent.safetensors")), of_dataset);
     let noted_weights = weights_file::read(&file("noted.safetensors")).unwrap();
-    assert_eq!(weights_file::note_of(&noted_weights.preprocessing_or_usual("xception").unwrap()), weights_file::note_of(&noted));
+    assert_eq!(
+        weights_file::note_of(&weights_file::preprocessing(Some(&noted_weights), "xception").unwrap()),
+        weights_file::note_of(&noted)
+    );
     assert_eq!(noted_weights.classes, Some(vec!["a".to_string(), "b".to_string()]));
-    let silent = weights_file::read(&file("silent.safetensors")).unwrap().preprocessing_or_usual("xception").unwrap();
+    let silent = weights_file::read(&file("silent.safetensors")).unwrap();
+    let silent = weights_file::preprocessing(Some(&silent), "xception").unwrap();
     assert_eq!(weights_file::note_of(&silent), preset("xception"));
     let message = weights_file::read(&file("damaged.safetensors")).err().expect("a text is no preparation").to_string();
     assert!(message.contains("damaged.safetensors") && message.contains("`preprocessing` is damaged"), "{message}");

@@ -171,9 +171,9 @@ where
         Loggers(&mut self.trainer.loggers).flush()?;
         // A run that is finished already has no epoch at whose end this would be found.
         if let (Ending::Finished, Some(record)) = (&ending, self.last_record())
-            && let Some(name) = self.trainer.observed().find(|&name| !record.metrics.contains_key(name))
+            && let Some(error) = self.unknown_metric(&record.metrics)
         {
-            return Err(no_such_metric(name, &record.metrics));
+            return Err(error);
         }
         if ending != Ending::Interrupted {
             self.leave_average()?;
@@ -194,6 +194,12 @@ where
         let updates = average.updates();
         with_average(&mut *average, model, || self.renew_statistics(updates))?;
         average.swap(model)
+    }
+
+    /// Returns the error for the first metric that the run observes and that is not among these.
+    fn unknown_metric(&self, metrics: &MetricValues) -> Option<Error> {
+        let name = self.trainer.observed().find(|&name| !metrics.contains_key(name))?;
+        Some(no_such_metric(name, metrics))
     }
 
     /// Returns the record of the last epoch, or of the part of one with which the run ended.
@@ -389,7 +395,7 @@ where
         }
         metrics.extend(self.trainer.optimizer.learning_rate(0).ok().map(|rate| ("learning_rate".to_string(), rate)));
         self.log(&metrics)?;
-        let unknown = self.trainer.observed().find(|&name| !metrics.contains_key(name)).map(|name| no_such_metric(name, &metrics));
+        let unknown = self.unknown_metric(&metrics);
         if whole {
             self.after_epoch(&metrics)?;
         }
