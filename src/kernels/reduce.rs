@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::runtime::allocator::AlignedVec;
 use super::runtime::parallel::{self, Disjoint};
-use super::runtime::simd::{Real, Scalar, vectorize};
+use super::runtime::simd::{Real, Scalar, for_pairs, for_triples, vectorize};
 
 /// The number of elements of a contiguous run that one partial sum covers.
 const RUN: usize = 16 * 1024;
@@ -64,15 +64,18 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
             let line = |r: usize| &x[(row * reduced + r) * inner + start..][..width];
             best.copy_from_slice(line(0));
             y.fill(0);
-            vectorize::<T, _>(|| {
-                for r in 1..reduced {
-                    for ((y, best), &x) in y.iter_mut().zip(best.iter_mut()).zip(line(r)) {
-                        let won = wins(x, *best);
-                        *best = if won { x } else { *best };
-                        *y = if won { r as i64 } else { *y };
+            vectorize::<T, _>(
+                #[inline(always)]
+                || {
+                    for r in 1..reduced {
+                        for ((y, best), &x) in y.iter_mut().zip(best.iter_mut()).zip(line(r)) {
+                            let won = wins(x, *best);
+                            *best = if won { x } else { *best };
+                            *y = if won { r as i64 } else { *y };
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     });
 }
@@ -96,13 +99,9 @@ pub fn fold_lanes<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> 
         |block, sums| {
             let (rows, rest) = x[block].as_chunks::<LANES>();
             for row in rows {
-                for (sum, &x) in sums.iter_mut().zip(row) {
-                    *sum = add(*sum, x);
-                }
+                for_pairs(sums, row, |sum, x| *sum = add(*sum, x));
             }
-            for (sum, &x) in sums.iter_mut().zip(rest) {
-                *sum = add(*sum, x);
-            }
+            for_pairs(sums, rest, |sum, x| *sum = add(*sum, x));
         },
     )
 }
@@ -124,13 +123,9 @@ pub fn fold_pairs<T: Scalar, U: Scalar, A: Scalar>(
         |block, sums| {
             let ((a, rest_a), (b, rest_b)) = (a[block.clone()].as_chunks::<LANES>(), b[block].as_chunks::<LANES>());
             for (a, b) in a.iter().zip(b) {
-                for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
-                    *sum = add(*sum, a, b);
-                }
+                for_triples(sums, a, b, |sum, a, b| *sum = add(*sum, a, b));
             }
-            for ((sum, &a), &b) in sums.iter_mut().zip(rest_a).zip(rest_b) {
-                *sum = add(*sum, a, b);
-            }
+            for_triples(sums, rest_a, rest_b, |sum, a, b| *sum = add(*sum, a, b));
         },
     )
 }
@@ -143,9 +138,7 @@ fn fold_blocks<A: Scalar>(length: usize, zero: A, join: impl Fn(A, A) -> A + Cop
     for start in (0..length).step_by(BLOCK * LANES) {
         let mut sums = [zero; LANES];
         add(start..length.min(start + BLOCK * LANES), &mut sums);
-        for (lane, sum) in lanes.iter_mut().zip(sums) {
-            *lane = join(*lane, sum);
-        }
+        for_pairs(&mut lanes, &sums, |lane, sum| *lane = join(*lane, sum));
     }
     let mut width = LANES;
     while width > 1 {
@@ -213,7 +206,10 @@ fn reduce_rows<T: Scalar, A: Scalar>(
         return parallel::chunks_mut(y, rows, x.len(), |task, y| {
             let rows = y.iter_mut().zip(x[task * rows * reduced..].chunks_exact(reduced));
             if reduced < LANES {
-                return vectorize::<T, _>(|| rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))));
+                return vectorize::<T, _>(
+                    #[inline(always)]
+                    || rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))),
+                );
             }
             rows.for_each(|(y, x)| *y = fold(x, zero, add, join));
         });
@@ -319,9 +315,7 @@ fn by_lines<A: Scalar>(y: &mut [A], length: usize, zero: A, join: impl Fn(A, A) 
 #[inline(always)]
 fn add_lines<T: Scalar, A: Scalar>(x: &[T], y: &mut [A], add: impl Fn(A, T) -> A + Copy) {
     for line in x.chunks(y.len()) {
-        for (y, &x) in y.iter_mut().zip(line) {
-            *y = add(*y, x);
-        }
+        for_pairs(y, line, |y, x| *y = add(*y, x));
     }
 }
 
@@ -361,10 +355,13 @@ pub fn product_gradients<T: Scalar>(shape: [usize; 3], x: &[T], factor: &[T], gr
 /// long as `sums` and `factors`; the last may be shorter.
 #[inline(always)]
 fn product_lines<T: Scalar>(x: &[T], factors: &[T], grad: &mut [T], sums: &mut [T]) {
-    for (x, grad) in x.chunks(sums.len()).zip(grad.chunks_mut(sums.len())) {
-        for (((grad, &x), &factor), sum) in grad.iter_mut().zip(x).zip(factors).zip(&mut *sums) {
-            *sum = sum.plus(grad.times(x));
-            *grad = grad.times(factor);
+    for start in (0..x.len()).step_by(sums.len()) {
+        let line = start..x.len().min(start + sums.len());
+        let (x, grad) = (&x[line.clone()], &mut grad[line]);
+        let (sums, factors) = (&mut sums[..x.len()], &factors[..x.len()]);
+        for i in 0..x.len() {
+            sums[i] = sums[i].plus(grad[i].times(x[i]));
+            grad[i] = grad[i].times(factors[i]);
         }
     }
 }

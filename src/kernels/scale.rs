@@ -87,9 +87,9 @@ impl<'a, T: WeightedRuns<'a>> WithSimd for Rows<'_, T> {
             for (i, block) in columns.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let start = i * LANES;
                 let mut lines = [[0; LANES]; LANES];
-                for (line, row) in lines.iter_mut().zip(rows.chunks(self.stride)) {
-                    let row = &row[..run];
-                    *line = match row[start..].first_chunk() {
+                for r in 0..rows.len().div_ceil(self.stride) {
+                    let row = &rows[r * self.stride..][..run];
+                    lines[r] = match row[start..].first_chunk() {
                         Some(values) => *values,
                         None => padded(&row[start..]),
                     };
@@ -103,11 +103,12 @@ impl<'a, T: WeightedRuns<'a>> WithSimd for Rows<'_, T> {
                 }
             }
             for (i, block) in scaled.as_chunks::<LANES>().0.iter().enumerate() {
-                for (line, row) in transposed(*block).iter().zip(out.chunks_exact_mut(out_run)) {
-                    let row = &mut row[i * LANES..];
+                let lines = transposed(*block);
+                for r in 0..out.len() / out_run {
+                    let row = &mut out[r * out_run..][..out_run][i * LANES..];
                     match row.first_chunk_mut() {
-                        Some(values) => *values = *line,
-                        None => row.copy_from_slice(&line[..row.len()]),
+                        Some(values) => *values = lines[r],
+                        None => row.copy_from_slice(&lines[r][..row.len()]),
                     }
                 }
             }

@@ -349,7 +349,10 @@ impl<T: Real> Correlation<T> {
                 let at = (image * target[0] + top) * row;
                 // SAFETY: no other task accesses these rows.
                 let y = unsafe { y.slice(at, (bottom - top) * row) };
-                vectorize::<T, _>(|| epilogue.finish(at, y));
+                vectorize::<T, _>(
+                    #[inline(always)]
+                    || epilogue.finish(at, y),
+                );
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::epilogue::Activation;
 use crate::kernels::runtime::math::Math;
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, for_pairs};
 
 /// A function of one element, and its gradient.
 pub trait Nonlinear: Copy {
@@ -142,9 +142,7 @@ fn map<T: Real>(f: impl Nonlinear, x: &mut [T]) {
 
 #[inline(always)]
 fn chain<T: Real>(f: impl Nonlinear, x: &[T], grad: &mut [T]) {
-    for (grad, &x) in grad.iter_mut().zip(x) {
-        *grad = f.gradient(*grad, x);
-    }
+    for_pairs(grad, x, |grad, x| *grad = f.gradient(*grad, x));
 }
 
 // These functions must be called where loops are vectorised already: inside `vectorize` or a

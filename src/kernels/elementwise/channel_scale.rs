@@ -3,7 +3,7 @@
 
 use super::epilogue::Epilogue;
 use crate::kernels::runtime::parallel;
-use crate::kernels::runtime::simd::{Real, vectorize};
+use crate::kernels::runtime::simd::{Real, for_pairs, vectorize};
 
 /// The number of elements that one task handles.
 const GRAIN: usize = 8 * 1024;
@@ -30,9 +30,7 @@ pub fn apply<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], scale: &
                     let first = i * task + j * piece;
                     for (row, y) in y.chunks_exact_mut(inner).enumerate() {
                         let scale = &scale[(first + row) / repeats * inner..][..inner];
-                        for (y, &scale) in y.iter_mut().zip(scale) {
-                            *y *= scale;
-                        }
+                        for_pairs(y, scale, |y, scale| *y *= scale);
                     }
                     epilogue.finish(first * inner, y);
                 }

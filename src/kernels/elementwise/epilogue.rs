@@ -5,7 +5,7 @@ use pulp::Simd;
 
 use crate::kernels::norm::moments::MomentAccumulator;
 use crate::kernels::runtime::arrays::MapEach;
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, for_pairs};
 
 /// A pointwise nonlinearity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -136,7 +136,7 @@ impl<'a, T: Real> Epilogue<'a, T> {
     #[inline(always)]
     pub(crate) fn finish(&self, at: usize, y: &mut [T]) {
         if let Some(residual) = self.residual {
-            y.iter_mut().zip(&residual[at..]).for_each(|(y, &residual)| *y += residual);
+            for_pairs(y, &residual[at..], |y, residual| *y += residual);
         }
         self.activation.map(y);
     }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::runtime::nontemporal;
 use super::runtime::parallel::{self, ChunkBody, Disjoint};
-use super::runtime::simd::{Real, Scalar, vectorize};
+use super::runtime::simd::{Real, Scalar, for_pairs, for_triples, vectorize};
 use crate::kernels::runtime::arrays::MapEach;
 
 /// The elementary operations that reading and writing an element count for. This makes another
@@ -77,9 +77,7 @@ impl<A: Scalar, B: Scalar, Y: Scalar, F: Fn(A, B) -> Y + Copy + Sync> PairLoop<A
         vectorize::<(A, B, Y), _>(
             #[inline(always)]
             || {
-                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                    *y = f(a, b);
-                }
+                for_triples(y, a, b, |y, a, b| *y = f(a, b));
             },
         );
     }
@@ -91,9 +89,7 @@ impl<T: Scalar, B: Scalar, F: Fn(T, B) -> T + Copy + Sync> OntoLoop<T, B> for Lo
         vectorize::<(T, B), _>(
             #[inline(always)]
             || {
-                for (y, &b) in y.iter_mut().zip(b) {
-                    *y = f(*y, b);
-                }
+                for_pairs(y, b, |y, b| *y = f(*y, b));
             },
         );
     }
@@ -114,9 +110,7 @@ pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X
         vectorize::<(X, Y), _>(
             #[inline(always)]
             || {
-                for (y, &x) in y.iter_mut().zip(&x[at..]) {
-                    *y = f(x);
-                }
+                for_pairs(y, &x[at..], |y, x| *y = f(x));
             },
         );
     });
@@ -182,11 +176,14 @@ pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
         let range = i * GRAIN..i * GRAIN + y.len();
         let (condition, a, b) = (&condition[range.clone()], &a[range.clone()], &b[range]);
-        vectorize::<T, _>(|| {
-            for (((y, &c), &a), &b) in y.iter_mut().zip(condition).zip(a).zip(b) {
-                *y = if c != 0 { a } else { b };
-            }
-        });
+        vectorize::<T, _>(
+            #[inline(always)]
+            || {
+                for (((y, &c), &a), &b) in y.iter_mut().zip(condition).zip(a).zip(b) {
+                    *y = if c != 0 { a } else { b };
+                }
+            },
+        );
     });
 }
 

@@ -17,7 +17,7 @@ use pulp::{Simd, WithSimd};
 use crate::kernels::elementwise::epilogue::Epilogue;
 use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::parallel::{self, Disjoint};
-use crate::kernels::runtime::simd::{Real, array, dispatch_light, prefetch};
+use crate::kernels::runtime::simd::{Real, array, dispatch_light, for_pairs, prefetch};
 
 /// The largest number of rows for which packing the weight for the general product does not pay.
 pub(crate) const FEW_ROWS: usize = 64;
@@ -150,7 +150,7 @@ impl<T: Real> WithSimd for FinishRow<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         if let Some(bias) = self.epilogue.bias {
-            self.y.iter_mut().zip(&bias[self.first..]).for_each(|(y, &bias)| *y += bias);
+            for_pairs(self.y, &bias[self.first..], |y, bias| *y += bias);
         }
         self.epilogue.finish(self.at, self.y);
     }
@@ -235,9 +235,9 @@ impl<T: Real> Sums<'_, T> {
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (out, &sum) in self.sums[(row + r) * columns + column..(row + r + 1) * columns].iter_mut().zip(sums) {
-                *out += T::vector_sum(simd, sum);
+        for r in 0..MR {
+            for c in 0..COLUMNS.min(columns - column) {
+                self.sums[(row + r) * columns + column + c] += T::vector_sum(simd, sums[r][c]);
             }
         }
     }

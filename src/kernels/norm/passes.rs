@@ -9,20 +9,21 @@ use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::parallel::{self, Disjoint};
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, for_pairs};
 
 /// Computes `z = (x - center) · scale + shift`; must be called where loops are vectorised already.
 #[inline(always)]
 pub(super) fn normalise<T: Real>(x: &[T], center: &[T], scale: &[T], shift: &[T], z: &mut [T]) {
-    for ((((z, &x), &center), &scale), &shift) in z.iter_mut().zip(x).zip(center).zip(scale).zip(shift) {
-        *z = (x - center) * scale + shift;
+    let [x, center, scale, shift] = [x, center, scale, shift].map_each(|values| &values[..z.len()]);
+    for i in 0..z.len() {
+        z[i] = (x[i] - center[i]) * scale[i] + shift[i];
     }
 }
 
 /// Computes `z += shortcut`; must be called where loops are vectorised already.
 #[inline(always)]
 pub(super) fn add<T: Real>(shortcut: &[T], z: &mut [T]) {
-    z.iter_mut().zip(shortcut).for_each(|(z, &shortcut)| *z += shortcut);
+    for_pairs(z, shortcut, |z, shortcut| *z += shortcut);
 }
 
 /// The destination of a pass: the output itself, or a buffer from which each piece is copied with

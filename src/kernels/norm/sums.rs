@@ -11,7 +11,7 @@ use crate::kernels::elementwise::epilogue::Activation;
 use crate::kernels::runtime::allocator::AlignedVec;
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::{self, Disjoint};
-use crate::kernels::runtime::simd::Real;
+use crate::kernels::runtime::simd::{Real, for_pairs};
 
 /// Two numbers for each image and channel.
 pub struct Pairs {
@@ -41,10 +41,10 @@ impl<T: Real> LaneSums<'_, T> {
     /// Adds the block's sums to those of the blocks before it and clears them.
     #[inline(always)]
     fn end_block(&mut self) {
-        for (total, block) in self.total.iter_mut().zip(&mut self.block) {
-            for (total, block) in total.iter_mut().zip(block.iter_mut()) {
-                *total += block.to_f64().unwrap_or(f64::NAN);
-                *block = T::zero();
+        for which in 0..2 {
+            for_pairs(self.total[which], self.block[which], |total, sum| *total += sum.to_f64().unwrap_or(f64::NAN));
+            for sum in &mut *self.block[which] {
+                *sum = T::zero();
             }
         }
     }
@@ -55,10 +55,14 @@ impl<T: Real> LaneSums<'_, T> {
     /// The lanes from `lane` on, a vector or those of the mask if `MASKED`, must exist in all sums.
     #[inline(always)]
     unsafe fn add<S: Simd, const MASKED: bool>(&mut self, simd: S, mask: T::Mask<S>, lane: usize, more: [T::Vector<S>; 2]) {
-        for (sum, more) in self.block.iter_mut().zip(more) {
-            let at = sum.as_mut_ptr().wrapping_add(lane);
+        #[allow(clippy::needless_range_loop)] // a plain loop, as in `for_pairs`
+        for which in 0..2 {
+            let at = self.block[which].as_mut_ptr().wrapping_add(lane);
             // SAFETY: by this function's contract.
-            unsafe { T::store::<S, MASKED>(simd, mask, at, T::vector_add(simd, T::load::<S, MASKED>(simd, mask, at), more)) };
+            unsafe {
+                let sum = T::load::<S, MASKED>(simd, mask, at);
+                T::store::<S, MASKED>(simd, mask, at, T::vector_add(simd, sum, more[which]));
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use pulp::Simd;
 
-use super::gather::{Share, block, gather};
-use super::rows::{Row, for_rows, has_room, run_row};
+use super::gather::{Share, gather};
+use super::rows::{Row, block, block_mut, for_rows, has_room, run_row};
 use super::windows::{Pooling, Span};
 use crate::kernels::runtime::simd::Real;
 
@@ -40,7 +40,7 @@ impl<T: Real> Row for AverageRow<'_, T> {
     }
 
     #[inline(always)]
-    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize, length: usize) {
+    fn run<S: Simd, const B: usize>(&mut self, _: S, place: usize, first: usize) {
         let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
         let mut total = [T::zero(); B];
         for i in 0..self.rows.taps {
@@ -49,13 +49,20 @@ impl<T: Real> Row for AverageRow<'_, T> {
             let mut sum = [T::zero(); B];
             for j in 0..columns.taps {
                 let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
-                sum.iter_mut().zip(&self.x[from..from + length]).for_each(|(sum, &x)| *sum += x);
+                let x = block::<T, B>(self.x, from);
+                for c in 0..B {
+                    sum[c] += x[c];
+                }
             }
-            total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
+            for c in 0..B {
+                total[c] += sum[c];
+            }
         }
         let count = T::of((self.rows.counted * columns.counted).max(1) as f64);
-        let to = place * self.channels + first;
-        self.y[to..to + length].iter_mut().zip(total).for_each(|(y, total)| *y = total / count);
+        let y = block_mut::<T, B>(self.y, place * self.channels + first);
+        for c in 0..B {
+            y[c] = total[c] / count;
+        }
     }
 }
 
@@ -71,7 +78,10 @@ impl<T: Real> Share<T> for AverageShare<'_, T> {
     #[inline(always)]
     fn add<S: Simd, const B: usize>(&self, _: S, sum: &mut [T; B], from: usize, [row, column]: [usize; 2], _: [usize; 2]) {
         let share = T::one() / T::of((self.pooling.spans[0][row].counted * self.pooling.spans[1][column].counted) as f64);
-        sum.iter_mut().zip(block::<T, B>(self.grad, from)).for_each(|(sum, &grad)| *sum += grad * share);
+        let grad = block::<T, B>(self.grad, from);
+        for c in 0..B {
+            sum[c] += grad[c] * share;
+        }
     }
 
     #[inline(always)]

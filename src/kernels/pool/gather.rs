@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::rows::{MIDDLE, Row, for_rows, run_row};
+use super::rows::{MIDDLE, Row, block_mut, for_rows, run_row};
 use super::windows::Pooling;
 use crate::kernels::runtime::nontemporal;
 use crate::kernels::runtime::simd::Real;
@@ -19,22 +19,6 @@ pub(super) trait Share<T> {
     fn add<S: Simd, const B: usize>(&self, simd: S, sum: &mut [T; B], from: usize, window: [usize; 2], tap: [usize; 2]);
     /// Returns the length of the gradient.
     fn length(&self) -> usize;
-}
-
-/// Returns the `B` elements from `from` on.
-#[inline(always)]
-pub(super) fn block<T, const B: usize>(x: &[T], from: usize) -> &[T; B] {
-    x[from..].first_chunk().expect("a block lies within the elements")
-}
-
-/// Calls `body` with each `step`-th number of a range. (`step_by` divides to count them.)
-#[inline(always)]
-fn each(range: Range<usize>, step: usize, mut body: impl FnMut(usize)) {
-    let mut at = range.start;
-    while at < range.end {
-        body(at);
-        at += step;
-    }
 }
 
 /// One row of the input's gradient.
@@ -62,25 +46,27 @@ impl<T: Real, G: Share<T>> Row for GatherRow<'_, T, G> {
     }
 
     #[inline(always)]
-    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
-        if length < B {
-            // The last places of the row, channel by channel.
-            return (first..first + length).for_each(|channel| self.run::<S, 1>(simd, place, channel, 1));
-        }
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize) {
         let pooling = self.pooling;
         let mut sum = [T::zero(); B];
         let [rows, columns] = &pooling.readers;
-        each(rows.range(self.position), rows.step(), |row| {
-            let Some(i) = pooling.tap(0, row, self.position) else { return };
-            each(columns.range(place), columns.step(), |column| {
-                let Some(j) = pooling.tap(1, column, place) else { return };
-                let from = ((self.image * pooling.output[0] + row) * pooling.output[1] + column) * self.channels + first;
-                self.share.add(simd, &mut sum, from, [row, column], [i, j]);
-            });
-        });
-        let to = place * self.channels + first;
-        let dx = &mut self.dx[to..to + B];
-        if self.streamed { nontemporal::copy(&sum, dx) } else { dx.copy_from_slice(&sum) }
+        // Plain loops, also because `step_by` divides to count.
+        let Range { start: mut row, end: last_row } = rows.range(self.position);
+        while row < last_row {
+            if let Some(i) = pooling.tap(0, row, self.position) {
+                let Range { start: mut column, end: last_column } = columns.range(place);
+                while column < last_column {
+                    if let Some(j) = pooling.tap(1, column, place) {
+                        let from = ((self.image * pooling.output[0] + row) * pooling.output[1] + column) * self.channels + first;
+                        self.share.add(simd, &mut sum, from, [row, column], [i, j]);
+                    }
+                    column += columns.step();
+                }
+            }
+            row += rows.step();
+        }
+        let dx = block_mut(self.dx, place * self.channels + first);
+        if self.streamed { nontemporal::copy(&sum, dx) } else { *dx = sum }
     }
 }
 
@@ -110,16 +96,13 @@ impl<T: Real, G: Share<T>> Row for ScatterRow<'_, T, G> {
     }
 
     #[inline(always)]
-    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
-        if length < B {
-            return (first..first + length).for_each(|channel| self.run::<S, 1>(simd, place, channel, 1));
-        }
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize) {
         let span = self.pooling.spans[1][place];
         let from = (self.row_of_batch * self.pooling.output[1] + place) * self.channels + first;
         for j in 0..span.taps {
             let mut part = [T::zero(); B];
             self.share.add(simd, &mut part, from, [self.row, place], [self.tap, j]);
-            self.dx[(span.start + j) * self.channels + first..][..B].copy_from_slice(&part);
+            *block_mut(self.dx, (span.start + j) * self.channels + first) = part;
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use pulp::Simd;
 
-use super::gather::{Share, block, gather};
-use super::rows::{Row, for_rows, has_room, run_row};
+use super::gather::{Share, gather};
+use super::rows::{Row, block, block_mut, for_rows, has_room, run_row};
 use super::windows::{Pooling, Span};
 use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::parallel::Disjoint;
@@ -82,8 +82,8 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
     }
 
     #[inline(always)]
-    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize) {
-        if const { !S::IS_SCALAR && Self::FAST } && length == B {
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize) {
+        if const { !S::IS_SCALAR && Self::FAST && B > 1 } {
             return self.run_vectors::<S, B>(simd, place, first);
         }
         let (pooling, columns) = (self.pooling, self.pooling.spans[1][place]);
@@ -94,22 +94,22 @@ impl<T: Real, I: Scalar, const KEEP: bool> Row for MaxRow<'_, T, I, KEEP> {
             for j in 0..columns.taps {
                 let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
                 let tap = if KEEP { I::from(i * pooling.widest[1] + j).unwrap_or_default() } else { I::zero() };
-                let x = &self.x[from..from + length];
-                for ((best, at), &x) in best.iter_mut().zip(&mut at).zip(x) {
+                let x = block::<T, B>(self.x, from);
+                for c in 0..B {
                     // A NaN wins, the last one if there are several; otherwise the first maximum
                     // wins (PyTorch's rule).
-                    let wins = (x > *best) | x.is_nan();
-                    *best = if wins { x } else { *best };
+                    let wins = (x[c] > best[c]) | x[c].is_nan();
+                    best[c] = if wins { x[c] } else { best[c] };
                     if KEEP {
-                        *at = if wins { tap } else { *at };
+                        at[c] = if wins { tap } else { at[c] };
                     }
                 }
             }
         }
         let to = place * self.channels + first;
-        self.y[to..to + length].copy_from_slice(&best[..length]);
+        *block_mut(self.y, to) = best;
         if KEEP {
-            self.at[to..to + length].copy_from_slice(&at[..length]);
+            *block_mut(self.at, to) = at;
         }
     }
 }
@@ -126,7 +126,7 @@ impl<T: Real, I: Scalar, const KEEP: bool> MaxRow<'_, T, I, KEEP> {
             let row = (self.rows.start + i * pooling.step[0]) * pooling.input[1];
             for j in 0..columns.taps {
                 let from = (row + columns.start + j * pooling.step[1]) * self.channels + first;
-                let x = &self.x[from..from + B];
+                let x = block::<T, B>(self.x, from);
                 let tap = T::splat(simd, T::of((i * pooling.widest[1] + j) as f64));
                 for v in (0..B).step_by(lanes) {
                     let leader = [read::<S, T>(&best[v..v + lanes]), read::<S, T>(&at[v..v + lanes])];
@@ -139,10 +139,12 @@ impl<T: Real, I: Scalar, const KEEP: bool> MaxRow<'_, T, I, KEEP> {
             }
         }
         let to = place * self.channels + first;
-        self.y[to..to + B].copy_from_slice(&best);
+        *block_mut(self.y, to) = best;
         if KEEP {
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.at[to..to + B]);
-            bytes.iter_mut().zip(at).for_each(|(byte, at)| *byte = at.to_byte());
+            let bytes = block_mut::<u8, B>(bytemuck::cast_slice_mut(self.at), to);
+            for c in 0..B {
+                bytes[c] = at[c].to_byte();
+            }
         }
     }
 }
@@ -164,8 +166,11 @@ impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
         if const { !S::IS_SCALAR && Self::FAST && B > 1 } {
             // Compared as numbers of type `T`, lane by lane.
             let (lanes, tap) = (T::lanes::<S>(), T::splat(simd, T::of(tap as f64)));
+            let bytes = block::<u8, B>(bytemuck::cast_slice(at), 0);
             let mut numbers = [T::zero(); B];
-            numbers.iter_mut().zip(bytemuck::cast_slice::<I, u8>(at)).for_each(|(number, &at)| *number = T::of_byte(at));
+            for c in 0..B {
+                numbers[c] = T::of_byte(bytes[c]);
+            }
             for v in (0..B).step_by(lanes) {
                 let [at, grad, old] = [&numbers[v..v + lanes], &grad[v..v + lanes], &sum[v..v + lanes]].map_each(read::<S, T>);
                 write::<S, T>(T::vector_add(simd, old, T::vector_where_equal(simd, [at, tap], grad)), &mut sum[v..v + lanes]);
@@ -173,8 +178,8 @@ impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
             return;
         }
         let tap = I::from(tap).unwrap_or_default();
-        for ((sum, &grad), &at) in sum.iter_mut().zip(grad).zip(at) {
-            *sum += if at == tap { grad } else { T::zero() };
+        for c in 0..B {
+            sum[c] += if at[c] == tap { grad[c] } else { T::zero() };
         }
     }
 
@@ -187,11 +192,16 @@ impl<T: Real, I: Scalar> Share<T> for MaxShare<'_, T, I> {
 /// Reads a vector from as many elements.
 #[inline(always)]
 fn read<S: Simd, T: Real>(x: &[T]) -> T::Vector<S> {
-    bytemuck::pod_read_unaligned(bytemuck::cast_slice(x))
+    assert_eq!(x.len(), T::lanes::<S>());
+    // SAFETY: the slice has the elements of a vector, which is plain numbers; the read is
+    // unaligned.
+    unsafe { x.as_ptr().cast::<T::Vector<S>>().read_unaligned() }
 }
 
 /// Writes a vector to as many elements.
 #[inline(always)]
 fn write<S: Simd, T: Real>(x: T::Vector<S>, out: &mut [T]) {
-    bytemuck::cast_slice_mut(out).copy_from_slice(bytemuck::bytes_of(&x));
+    assert_eq!(out.len(), T::lanes::<S>());
+    // SAFETY: as in `read`, borrowed exclusively.
+    unsafe { out.as_mut_ptr().cast::<T::Vector<S>>().write_unaligned(x) }
 }

@@ -1,4 +1,7 @@
 //! The loop over a row of places in blocks of channels, which every pass of pooling runs.
+//!
+//! The passes index arrays in plain loops: the internal loop of an iterator may be compiled as a
+//! separate function, without the vectors of the instruction set.
 
 use pulp::{Simd, WithSimd};
 
@@ -21,8 +24,8 @@ pub(super) trait Row {
     /// Returns whether everything that `place` reads and writes in blocks of `block` channels is
     /// inside its source and target.
     fn has_room(&self, place: usize, block: usize) -> bool;
-    /// Computes `length ≤ B` channels of `place`, starting at channel `first`.
-    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize, length: usize);
+    /// Computes `B` channels of `place`, starting at channel `first`.
+    fn run<S: Simd, const B: usize>(&mut self, simd: S, place: usize, first: usize);
 }
 
 /// Processes all places of a row in blocks of `B` channels.
@@ -32,14 +35,15 @@ fn run_blocks<S: Simd, const B: usize>(simd: S, places: usize, channels: usize, 
         if channels >= B {
             // The last block overlaps the previous one, so that all blocks have `B` channels.
             for first in (0..channels).step_by(B) {
-                row.run::<S, B>(simd, place, first.min(channels - B), B);
+                row.run::<S, B>(simd, place, first.min(channels - B));
             }
-            continue;
-        }
-        if row.has_room(place, B) {
-            row.run::<S, B>(simd, place, 0, B);
+        } else if row.has_room(place, B) {
+            row.run::<S, B>(simd, place, 0);
         } else {
-            row.run::<S, B>(simd, place, 0, channels);
+            // The last places of the row, channel by channel.
+            for channel in 0..channels {
+                row.run::<S, 1>(simd, place, channel);
+            }
         }
     }
 }
@@ -99,4 +103,16 @@ pub(super) fn has_room(pooling: &Pooling, rows: Span, place: usize, block: usize
     let last = |span: Span, axis: usize| span.start + span.taps.saturating_sub(1) * pooling.step[axis];
     let furthest = last(rows, 0) * pooling.input[1] + last(pooling.spans[1][place], 1);
     furthest * channels + block <= lengths[0] && place * channels + block <= lengths[1]
+}
+
+/// Returns the `B` elements from `from` on.
+#[inline(always)]
+pub(super) fn block<T, const B: usize>(x: &[T], from: usize) -> &[T; B] {
+    x[from..].first_chunk().expect("a block lies within the elements")
+}
+
+/// Returns the `B` elements from `from` on.
+#[inline(always)]
+pub(super) fn block_mut<T, const B: usize>(x: &mut [T], from: usize) -> &mut [T; B] {
+    x[from..].first_chunk_mut().expect("a block lies within the elements")
 }

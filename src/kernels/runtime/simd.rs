@@ -285,6 +285,31 @@ pub fn array<V: Copy, const N: usize>(mut f: impl FnMut(usize) -> V) -> [V; N] {
     values
 }
 
+/// Calls `body` with an element of `y` and the one of `b` at the same index, for all indices that
+/// both slices have.
+///
+/// A plain loop, for code that is compiled for an instruction set: the compiler may leave the loop
+/// of an iterator, such as that of `zip`, a function of its own, which does not have these
+/// instructions.
+#[inline(always)]
+pub fn for_pairs<Y, B: Copy>(y: &mut [Y], b: &[B], mut body: impl FnMut(&mut Y, B)) {
+    let length = y.len().min(b.len());
+    let (y, b) = (&mut y[..length], &b[..length]);
+    for i in 0..length {
+        body(&mut y[i], b[i]);
+    }
+}
+
+/// Does the same as [`for_pairs`] with three slices.
+#[inline(always)]
+pub fn for_triples<Y, A: Copy, B: Copy>(y: &mut [Y], a: &[A], b: &[B], mut body: impl FnMut(&mut Y, A, B)) {
+    let length = y.len().min(a.len()).min(b.len());
+    let (y, a, b) = (&mut y[..length], &a[..length], &b[..length]);
+    for i in 0..length {
+        body(&mut y[i], a[i], b[i]);
+    }
+}
+
 /// The instruction set in use: the best that the machine has, or the one to which `CONVNET_ISA`
 /// (`avx512`, `avx2`, `portable`) limits it.
 static ARCH: LazyLock<Arch> = LazyLock::new(|| {
@@ -369,6 +394,9 @@ impl<A: Scalar, B: Scalar, C: Scalar> ElementTypes for (A, B, C) {
 /// Runs a closure over elements of type `T`, compiled for the instruction set in use so that the
 /// compiler can vectorise its loops; for types that are not [fast](ElementTypes::FAST), with the
 /// instructions that every processor has.
+///
+/// The closure must be `#[inline(always)]`: otherwise the compiler may leave it a function of its
+/// own, which does not have these instructions. The same is true of what it calls.
 #[inline(always)]
 pub fn vectorize<T: ElementTypes, R>(body: impl FnOnce() -> R) -> R {
     if const { !T::FAST } {

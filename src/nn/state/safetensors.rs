@@ -137,9 +137,11 @@ pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<(StateDict, HashMa
         let tensor = decode(kind, &info.shape, bytes).map_err(|message| fail(&message))?;
         state.insert(name, tensor);
     }
-    restore_tied(&mut state, metadata.metadata().iter().flatten());
+    let texts = metadata.metadata().iter().flatten();
+    restore_tied(&mut state, texts.clone());
     state.check_readable().map_err(|message| Error::format(path, message))?;
-    Ok((state, metadata.metadata().clone().unwrap_or_default()))
+    // The crate's map is of another type when its feature `std` is off.
+    Ok((state, texts.map(|(key, text)| (key.clone(), text.clone())).collect()))
 }
 
 /// Hugging Face's convention: of tensors that share memory one is stored, and the metadata maps

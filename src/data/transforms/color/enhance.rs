@@ -6,6 +6,7 @@ use crate::data::image::Pixels;
 use crate::data::transforms::grayscale::{gray, luminance};
 use crate::data::transforms::{Deterministic, deterministic};
 use crate::error::Result;
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::vectorize;
 
 /// Multiplies the brightness (torchvision's `adjust_brightness`).
@@ -129,7 +130,7 @@ impl Deterministic for Saturation {
                 let rest = (1.0 - self.factor) as f32;
                 for pixel in values.as_chunks_mut::<3>().0 {
                     let gray = rest * gray(pixel);
-                    *pixel = pixel.map(|x| (factor * x + gray).clamp(0.0, 1.0));
+                    *pixel = (*pixel).map_each(|x| (factor * x + gray).clamp(0.0, 1.0));
                 }
             }
         }
@@ -145,22 +146,28 @@ fn blend_bytes(bytes: &mut [u8], base: f32, factor: f32) {
     if factor == 1.0 {
         return;
     }
-    vectorize::<f32, _>(|| {
-        for x in bytes.iter_mut() {
-            *x = truncated(base + factor * (f32::from(*x) - base));
-        }
-    });
+    vectorize::<f32, _>(
+        #[inline(always)]
+        || {
+            for x in bytes.iter_mut() {
+                *x = truncated(base + factor * (f32::from(*x) - base));
+            }
+        },
+    );
 }
 
 /// Moves values from `base` through themselves and beyond, within `[0, 1]`, as torchvision's
 /// tensors.
 fn blend_floats(values: &mut [f32], base: f32, factor: f64) {
     let (factor, base) = (factor as f32, (1.0 - factor) as f32 * base);
-    vectorize::<f32, _>(|| {
-        for x in values.iter_mut() {
-            *x = (factor * *x + base).clamp(0.0, 1.0);
-        }
-    });
+    vectorize::<f32, _>(
+        #[inline(always)]
+        || {
+            for x in values.iter_mut() {
+                *x = (factor * *x + base).clamp(0.0, 1.0);
+            }
+        },
+    );
 }
 
 /// Moves colours from their grey, at factor 0, through themselves, and beyond.
@@ -174,7 +181,7 @@ impl Blocks for FromGray {
         for i in 0..BLOCK {
             let color = [red[i], green[i], blue[i]];
             let gray = f32::from(luminance(&color));
-            [red[i], green[i], blue[i]] = color.map(|x| truncated(gray + self.factor * (f32::from(x) - gray)));
+            [red[i], green[i], blue[i]] = color.map_each(|x| truncated(gray + self.factor * (f32::from(x) - gray)));
         }
     }
 }

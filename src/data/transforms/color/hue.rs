@@ -5,6 +5,7 @@ use crate::data::Image;
 use crate::data::image::Pixels;
 use crate::data::transforms::{Deterministic, deterministic};
 use crate::error::{Error, Result};
+use crate::kernels::runtime::arrays::MapEach;
 use crate::kernels::runtime::simd::{Real, vectorize};
 
 /// Rotates the hues (torchvision's `adjust_hue`).
@@ -53,7 +54,10 @@ impl Deterministic for Hue {
             }
             Pixels::Floats(values) => {
                 let shift = self.shift as f32;
-                vectorize::<f32, _>(|| values.as_chunks_mut().0.iter_mut().for_each(|pixel| *pixel = rotated(*pixel, shift)));
+                vectorize::<f32, _>(
+                    #[inline(always)]
+                    || values.as_chunks_mut().0.iter_mut().for_each(|pixel| *pixel = rotated(*pixel, shift)),
+                );
             }
         }
         Ok(())
@@ -89,7 +93,7 @@ fn rotate_bytes([red, green, blue]: &mut [Plane; 3], shift: u8) {
         let (max, min) = (r.max(g).max(b), r.min(g).min(b));
         let range = f32::from(max - min);
         let divisor = if max == min { 1.0 } else { range };
-        let [from_r, from_g, from_b] = [r, g, b].map(|x| f32::from(max - x));
+        let [from_r, from_g, from_b] = [r, g, b].map_each(|x| f32::from(max - x));
         let (r_max, g_max) = (r == max, g == max);
         // Grey comes to (0 + 0) - 0.
         let plus = if r_max {
@@ -157,7 +161,7 @@ fn rotated([r, g, b]: [f32; 3], shift: f32) -> [f32; 3] {
     let range = max - min;
     let (divisor, whole) = if max == min { (1.0, 1.0) } else { (range, max) };
     let saturation = range / whole;
-    let [from_r, from_g, from_b] = [r, g, b].map(|x| (max - x) / divisor);
+    let [from_r, from_g, from_b] = [r, g, b].map_each(|x| (max - x) / divisor);
     let of_blue = 4.0 + from_g - from_r;
     let of_green = 2.0 + from_r - from_b;
     let sixths = if max == r {
@@ -173,6 +177,6 @@ fn rotated([r, g, b]: [f32; 3], shift: f32) -> [f32; 3] {
     let sector = sixths.floor();
     let fraction = sixths - sector;
     let [low, falling, rising] =
-        [saturation, saturation * fraction, saturation * (1.0 - fraction)].map(|part| (max * (1.0 - part)).clamp(0.0, 1.0));
+        [saturation, saturation * fraction, saturation * (1.0 - fraction)].map_each(|part| (max * (1.0 - part)).clamp(0.0, 1.0));
     placed(u16::from(sector.to_byte()), [max, low, rising, falling])
 }

@@ -6,16 +6,16 @@
 //! memory, even if they belong to different groups. So here a vector spans groups, and every lane
 //! sums its own channel. A depthwise convolution reads its input directly. In a grouped one, each
 //! lane reads all channels of its own group in turn: the input is first spread out into *planes*,
-//! one for each channel of a group, in scratch memory that stays in the cache ([`Ring`]); the rest
-//! is a depthwise convolution with more taps. Channel multipliers, and maps with fewer channels
-//! than lanes, are handled as groups too.
+//! one for each channel of a group, in scratch memory that stays in the cache ([`SourceRows`]); the
+//! rest is a depthwise convolution with more taps. Channel multipliers, and maps with fewer
+//! channels than lanes, are handled as groups too.
 //!
 //! Along each axis, targets are divided into *phases* as in [`direct`](super::direct): the input
 //! gradient of stride `s` is `s` correlations, each with its own part of the kernel, and each
 //! writes every `s`th position. The weight gradient reads its input in the same order as the
 //! forward pass.
 
-mod row_ring;
+mod source_rows;
 mod tile;
 pub(super) mod weight;
 mod window_map;
@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use crate::kernels::conv::depthwise::row_ring::Ring;
+use crate::kernels::conv::depthwise::source_rows::SourceRows;
 use crate::kernels::conv::depthwise::tile::{Cells, Sums, Vectors, run_tiles};
 use crate::kernels::conv::depthwise::window_map::{Phase, WindowMap};
 use crate::kernels::conv::{ConvGeometry, Pass};
@@ -163,56 +163,32 @@ impl<T: Real> WithSimd for Band<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        assert_eq!(T::lanes::<S>(), self.map.lanes);
-        if self.map.is_plain() { self.plain(simd) } else { self.spread(simd) }
+        let (map, row) = (self.map, self.map.row()[1]);
+        assert_eq!(T::lanes::<S>(), map.lanes);
+        let mut sources = SourceRows::new(map);
+        let mut blocks = vec![];
+        let together = sources.vectors_together(map.starts.len());
+        for first in (0..map.starts.len()).step_by(together) {
+            let end = first + together;
+            let vectors = Vectors { channels: &sources.select(first..end), weights: map.weights(), lanes: map.used() };
+            for (index, target) in self.rows.clone().enumerate() {
+                sources.prepare(self.x, 0, target);
+                for phase in &map.columns.phases {
+                    let mut cells = sources.cells(self.x, target, phase, &mut blocks);
+                    if phase.at == 0 && target + 1 < self.rows.end {
+                        cells.ahead = sources.ahead(self.x, target);
+                    }
+                    self.sums(simd, index, phase, first, cells, vectors);
+                }
+                if end == map.starts.len() && !self.epilogue.fits_registers() {
+                    self.epilogue.finish(index * row, &mut self.y[index * row..][..row]);
+                }
+            }
+        }
     }
 }
 
 impl<T: Real> Band<'_, T> {
-    #[inline(always)]
-    fn plain<S: Simd>(&mut self, simd: S) {
-        let map = self.map;
-        let (channels, [source_row, row]) = (map.channels[0], map.row());
-        let vectors: Vec<_> = map.starts.iter().map(|&start| [start, start]).collect();
-        let vectors = Vectors { channels: &vectors, weights: map.weights(), lanes: map.lanes };
-        let mut blocks = vec![];
-        for (index, target) in self.rows.clone().enumerate() {
-            for phase in &map.columns.phases {
-                map.row_blocks(target, phase, (0, channels), |source| source * source_row, &mut blocks);
-                let mut cells = map.cells(self.x, [map.columns.source, channels], phase, &blocks);
-                if phase.at == 0 && target + 1 < self.rows.end {
-                    cells.ahead = map.ahead(self.x, target);
-                }
-                self.sums(simd, index, phase, 0, cells, vectors);
-            }
-            if !self.epilogue.fits_registers() {
-                self.epilogue.finish(index * row, &mut self.y[index * row..][..row]);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn spread<S: Simd>(&mut self, simd: S) {
-        let map = self.map;
-        let mut ring = Ring::new(map);
-        let mut blocks = vec![];
-        for (vector, &start) in map.starts.iter().enumerate() {
-            ring.select(map, start);
-            let vectors = Vectors { channels: &[[0, start]], weights: map.weights(), lanes: map.used() };
-            for (index, target) in self.rows.clone().enumerate() {
-                map.rows.taps_inside(target).for_each(|(_, source)| ring.spread(map, self.x, 0, source));
-                for phase in &map.columns.phases {
-                    map.row_blocks(target, phase, ring.columns(), |source| ring.row(source), &mut blocks);
-                    let cells = map.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &blocks);
-                    self.sums(simd, index, phase, vector, cells, vectors);
-                }
-            }
-        }
-        if !self.epilogue.fits_registers() {
-            self.epilogue.finish(0, self.y);
-        }
-    }
-
     /// Computes a row of targets in a phase, for vectors from `first` on.
     #[inline(always)]
     fn sums<S: Simd>(&mut self, simd: S, index: usize, phase: &Phase, first: usize, cells: Cells<'_, T>, vectors: Vectors<'_>) {
@@ -230,8 +206,8 @@ impl<T: Real> Band<'_, T> {
             accumulator,
         };
         // SAFETY: the row blocks are those of `map`, in a source with all of its rows and as many
-        // columns as the cells state (`Prepared::run` has checked the sizes; `Ring` allocates its
-        // own); weights are laid out by `map` too; a row of the target has cells of `pitch`
+        // columns as the cells state (`Prepared::run` has checked the sizes; `SourceRows` allocates
+        // its own); weights are laid out by `map` too; a row of the target has cells of `pitch`
         // elements, of which the last has at least all channels; if it is streamed, `run` has
         // checked that all vectors are aligned; and `run` gives each band its own parts of the
         // accumulator.

@@ -7,6 +7,9 @@
 //! cells stay in registers during the loop over all row blocks. In the weight gradient, the output
 //! gradients of the cells stay in registers, and the sums of each row block are loaded and stored.
 
+// Arrays of vectors are indexed by constants: otherwise the compiler would keep them in memory.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 use pulp::Simd;
@@ -53,7 +56,12 @@ impl<T> Cells<'_, T> {
     /// Returns whether the tile from cell `first` on reads only columns inside the source.
     fn inside(&self, first: usize) -> bool {
         let (start, end) = (first * self.step, (first + TILE - 1) * self.step + self.run);
-        self.blocks.iter().all(|block| block.distance + start as isize >= 0 && block.distance + end as isize <= self.width as isize)
+        for block in self.blocks {
+            if block.distance + (start as isize) < 0 || block.distance + end as isize > self.width as isize {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -62,8 +70,11 @@ impl<T> Cells<'_, T> {
 #[inline(always)]
 fn look_ahead<T>(ahead: &[T], first: usize, count: usize) {
     let part = |cell: usize| ahead.len() * cell / count;
-    let lines = ahead[part(first)..part(count.min(first + TILE))].iter().step_by((64 / size_of::<T>()).max(1));
-    lines.for_each(|line| prefetch(line));
+    let (mut at, end) = (part(first), part(count.min(first + TILE)));
+    while at < end {
+        prefetch(&ahead[at]);
+        at += (64 / size_of::<T>()).max(1);
+    }
 }
 
 /// The vectors of channels that are computed.
@@ -170,27 +181,27 @@ impl<T: Real> Tiles<T> for Sums<'_, T> {
                     } else {
                         sums::<T, S, K, STEP, true>(simd, start, &cells, first, from, weights)
                     };
-                    for sum in &mut sums {
-                        *sum = self.clamp.clamp::<S, T>(simd, *sum);
+                    for t in 0..TILE {
+                        sums[t] = self.clamp.clamp::<S, T>(simd, sums[t]);
                     }
                     let target = self.target.as_mut_ptr().add(first * self.pitch + to);
-                    for (t, sum) in sums.iter().copied().enumerate() {
+                    for t in 0..TILE {
                         if t < count {
                             let target = target.add(t * self.pitch);
                             if self.streams {
-                                nontemporal::store(target.cast::<T::Vector<S>>(), sum);
+                                nontemporal::store(target.cast::<T::Vector<S>>(), sums[t]);
                             } else if vectors.lanes == lanes {
-                                target.cast::<T::Vector<S>>().write_unaligned(sum);
+                                target.cast::<T::Vector<S>>().write_unaligned(sums[t]);
                             } else {
-                                T::store_masked(simd, mask, target, sum);
+                                T::store_masked(simd, mask, target, sums[t]);
                             }
                         }
                     }
                     if let Some((accumulator, fresh)) = self.accumulator {
                         let mut running = accumulator.open::<S>(simd, vector * lanes, fresh && first == 0);
-                        for (t, &sum) in sums.iter().enumerate() {
+                        for t in 0..TILE {
                             if t < count {
-                                running.add(simd, sum);
+                                running.add(simd, sums[t]);
                             }
                         }
                         running.close();
@@ -404,8 +415,8 @@ unsafe fn weight_sums<T: Real, S: Simd, const K: usize, const STEP: usize, const
             let mut sums: [T::Vector<S>; K] = array(|k| load::<T, S>(place.add(k * lanes)));
             columns
                 .for_each_read::<S, K, STEP, EDGE>(simd, cells.step, |k, t, x| sums[k] = T::vector_mul_add(simd, x, gradients[t], sums[k]));
-            for (k, sum) in sums.into_iter().enumerate() {
-                place.add(k * lanes).cast::<T::Vector<S>>().write_unaligned(sum);
+            for k in 0..K {
+                place.add(k * lanes).cast::<T::Vector<S>>().write_unaligned(sums[k]);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::row_ring::Ring;
+use super::source_rows::SourceRows;
 use super::tile::{Vectors, WeightSums, run_tiles};
 use super::window_map::WindowMap;
 use super::work;
@@ -71,59 +71,29 @@ impl<T: Real> WithSimd for Task<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        assert_eq!(T::lanes::<S>(), self.map.lanes);
-        if self.map.is_plain() { self.plain(simd) } else { self.spread(simd) }
-    }
-}
-
-impl<T: Real> Task<'_, T> {
-    #[inline(always)]
-    fn plain<S: Simd>(&mut self, simd: S) {
-        let Task { map, x, dy, .. } = *self;
-        let (channels, [source_row, row]) = (map.channels[0], map.row());
-        let vectors: Vec<_> = map.starts[self.vectors.clone()].iter().map(|&start| [start, start]).collect();
-        let vectors = Vectors { channels: &vectors, weights: map.weights(), lanes: map.lanes };
-        let mut blocks = vec![];
-        for index in self.rows.clone() {
-            let (image, target) = (index / map.rows.target, index % map.rows.target);
-            let x = &x[image * map.images()[0]..][..map.images()[0]];
-            for phase in &map.columns.phases {
-                map.row_blocks(target, phase, (0, channels), |source| source * source_row, &mut blocks);
-                let mut cells = map.cells(x, [map.columns.source, channels], phase, &blocks);
-                cells.ahead = map.ahead(x, target);
-                let (gradient, ahead) = dy[index * row..].split_at(row);
-                let ahead = &ahead[..row.min(ahead.len())];
-                let sums = WeightSums { sums: self.sums, gradient, pitch: map.channels[1], ahead };
-                // SAFETY: the row blocks are those of `map`, in an image with all of its rows and
-                // columns; sums are laid out by `map` too; the gradient is a row with all
-                // channels.
-                unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn spread<S: Simd>(&mut self, simd: S) {
-        let Task { map, x, dy, .. } = *self;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Task { map, x, dy, .. } = self;
+        assert_eq!(T::lanes::<S>(), map.lanes);
         let row = map.row()[1];
-        let mut ring = Ring::new(map);
+        let mut sources = SourceRows::new(map);
         let mut blocks = vec![];
-        for (vector, &start) in map.starts[self.vectors.clone()].iter().enumerate() {
-            ring.select(map, start);
-            let vectors = Vectors { channels: &[[0, start]], weights: map.weights(), lanes: map.used() };
+        let together = sources.vectors_together(self.vectors.len());
+        for (first, sums) in self.vectors.step_by(together).zip(self.sums.chunks_exact_mut(together * map.weights())) {
+            let vectors = Vectors { channels: &sources.select(first..first + together), weights: map.weights(), lanes: map.used() };
             for index in self.rows.clone() {
                 let (image, target) = (index / map.rows.target, index % map.rows.target);
                 let x = &x[image * map.images()[0]..][..map.images()[0]];
-                map.rows.taps_inside(target).for_each(|(_, source)| ring.spread(map, x, image, source));
+                sources.prepare(x, image, target);
                 for phase in &map.columns.phases {
-                    map.row_blocks(target, phase, ring.columns(), |source| ring.row(source), &mut blocks);
-                    let cells = map.cells(ring.elements(), [ring.width(), ring.columns().1], phase, &blocks);
-                    let sums = &mut self.sums[vector * map.weights()..][..map.weights()];
-                    let sums = WeightSums { sums, gradient: &dy[index * row..][..row], pitch: map.channels[1], ahead: &[] };
-                    // SAFETY: the row blocks are those of `map` in the ring, which contains the
-                    // rows that the target reads, and the columns of whole tiles; sums are laid out
-                    // by `map` too; the gradient is a row with all channels.
+                    let mut cells = sources.cells(x, target, phase, &mut blocks);
+                    cells.ahead = sources.ahead(x, target);
+                    let (gradient, ahead) = dy[index * row..].split_at(row);
+                    let ahead = if map.is_plain() { &ahead[..row.min(ahead.len())] } else { &[] };
+                    let sums = WeightSums { sums, gradient, pitch: map.channels[1], ahead };
+                    // SAFETY: the row blocks are those of `map`, in an image with all of its rows
+                    // and columns or in a ring, which contains the rows that the target reads and
+                    // the columns of whole tiles; sums are laid out by `map` too; the gradient is a
+                    // row with all channels.
                     unsafe { run_tiles::<T, S>(simd, sums, cells, vectors) }
                 }
             }

@@ -303,20 +303,27 @@ impl<T: Real, C: TransformSet> WithSimd for TransformWeights<'_, T, C> {
                 Pass::Forward => (0, self.view.weights_of_output(), self.view.places(k)),
                 Pass::InputGradient => (k * target * tapped, tapped, Places::Run(0)),
             };
-            let columns = self.w[first + self.columns.start * stride..].chunks(stride).take(self.columns.len());
-            match (&places, self.pass) {
-                (&Places::Run(first), Pass::Forward) => columns.enumerate().for_each(|(column, w)| {
-                    let w = &w[first..][..tapped];
-                    (0..tapped).for_each(|tap| taps[tap][column] = w[tap]);
-                }),
-                // The kernel is rotated by 180°.
-                (Places::Run(_), Pass::InputGradient) => columns.enumerate().for_each(|(column, w)| {
-                    let w = &w[..tapped];
-                    (0..tapped).for_each(|tap| taps[tap][column] = w[tapped - 1 - tap]);
-                }),
-                (Places::Scattered(places), _) => {
-                    taps = [[T::zero(); COLUMNS]; TAPS];
-                    columns.enumerate().for_each(|(column, w)| places.iter().for_each(|&(tap, place)| taps[tap][column] = w[place]));
+            if let Places::Scattered(_) = places {
+                taps = [[T::zero(); COLUMNS]; TAPS];
+            }
+            #[allow(clippy::needless_range_loop)] // a plain loop, as in `for_pairs`
+            for column in 0..self.columns.len() {
+                let w = &self.w[first + (self.columns.start + column) * stride..];
+                match (&places, self.pass) {
+                    (&Places::Run(first), Pass::Forward) => {
+                        let w = &w[first..][..tapped];
+                        (0..tapped).for_each(|tap| taps[tap][column] = w[tap]);
+                    }
+                    // The kernel is rotated by 180°.
+                    (Places::Run(_), Pass::InputGradient) => {
+                        let w = &w[..tapped];
+                        (0..tapped).for_each(|tap| taps[tap][column] = w[tapped - 1 - tap]);
+                    }
+                    (Places::Scattered(places), _) => {
+                        for &(tap, place) in places {
+                            taps[tap][column] = w[place];
+                        }
+                    }
                 }
             }
             for first in (0..nr).step_by(T::lanes::<S>()) {

@@ -222,6 +222,7 @@ impl<'a, T> Disjoint<'a, T> {
 
     /// Returns the start of the part `[start, start + length)`, for disjoint writes of interleaved
     /// parts.
+    #[inline(always)]
     pub(crate) fn pointer(&self, start: usize, length: usize) -> *mut T {
         assert!(start <= self.length && length <= self.length - start, "part outside the slice");
         // In bounds by the assertion.
@@ -233,6 +234,7 @@ impl<'a, T> Disjoint<'a, T> {
     /// # Safety
     /// No two parts that are alive at the same time may overlap.
     #[allow(clippy::mut_from_ref)] // the point of this type
+    #[inline(always)]
     pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [T] {
         assert!(start <= self.length && length <= self.length - start, "part outside the slice");
         // SAFETY: in bounds by the assertion, exclusive by this function's contract.
