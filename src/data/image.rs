@@ -285,14 +285,11 @@ fn floats_of(bytes: &[u8]) -> Vec<f32> {
 }
 
 fn convert(bytes: &[u8], out: &mut [f32]) {
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for (out, &byte) in out.iter_mut().zip(bytes) {
-                *out = f32::from(byte) / 255.0;
-            }
-        },
-    );
+    vectorize!(f32, {
+        for (out, &byte) in out.iter_mut().zip(bytes) {
+            *out = f32::from(byte) / 255.0;
+        }
+    });
 }
 
 /// Brings `[C, H, W]` into the order `[H, W, C]`.

@@ -237,14 +237,11 @@ fn mixed(x: &Tensor, own: f64) -> Result<Tensor> {
     Tensor::build(x.shape(), x.memory_format(), |out: &mut [f32]| {
         for (sample, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
             let (this, before) = (&values[sample * size..][..size], &values[(sample + count - 1) % count * size..][..size]);
-            vectorize::<f32, _>(
-                #[inline(always)]
-                || {
-                    for ((out, this), before) in out.iter_mut().zip(this).zip(before) {
-                        *out = other * before + own * this;
-                    }
-                },
-            );
+            vectorize!(f32, {
+                for ((out, this), before) in out.iter_mut().zip(this).zip(before) {
+                    *out = other * before + own * this;
+                }
+            });
         }
     })
 }

@@ -47,17 +47,14 @@ pub(crate) fn affine<T: Real>(x: &[T], pitch: usize, [scale, offset]: [&[f64]; 2
         let count = block.min(rows - first);
         // SAFETY: tasks own distinct rows.
         let y = unsafe { y.slice(first * channels, count * channels) };
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for (y, x) in y.chunks_exact_mut(channels).zip(x[first * pitch..].chunks(pitch)) {
-                    for (((y, &x), &scale), &offset) in y.iter_mut().zip(x).zip(scale.iter()).zip(offset.iter()) {
-                        *y = x * scale + offset;
-                    }
-                    activation.map(y);
+        vectorize!(T, {
+            for (y, x) in y.chunks_exact_mut(channels).zip(x[first * pitch..].chunks(pitch)) {
+                for (((y, &x), &scale), &offset) in y.iter_mut().zip(x).zip(scale.iter()).zip(offset.iter()) {
+                    *y = x * scale + offset;
                 }
-            },
-        );
+                activation.map(y);
+            }
+        });
     });
 }
 

@@ -103,14 +103,11 @@ pub fn select_add<T: Scalar>([size, inner]: [usize; 2], index: &[usize], y: &[T]
     }
     parallel::chunks_mut(x, size * inner, y.len(), |outer, x| {
         let y = &y[outer * index.len() * inner..][..index.len() * inner];
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for (y, &at) in y.chunks_exact(inner).zip(index) {
-                    x[at * inner..][..inner].iter_mut().zip(y).for_each(|(x, &y)| *x = x.plus(y));
-                }
-            },
-        );
+        vectorize!(T, {
+            for (y, &at) in y.chunks_exact(inner).zip(index) {
+                x[at * inner..][..inner].iter_mut().zip(y).for_each(|(x, &y)| *x = x.plus(y));
+            }
+        });
     });
 }
 

@@ -185,18 +185,15 @@ impl GridSample {
         parallel::chunks_mut(y, size[1] * self.channels, work, |row, y| {
             let x = &x[row / size[0] * self.image_length()..][..self.image_length()];
             let grid = &grid[row * size[1] * 2..][..size[1] * 2];
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    y.fill(T::zero());
-                    for (y, grid) in y.chunks_exact_mut(self.channels).zip(grid.chunks_exact(2)) {
-                        self.for_reads(grid, |Read { pixel, weight, .. }| {
-                            let x = &x[pixel * self.channels..][..self.channels];
-                            y.iter_mut().zip(x).for_each(|(y, &x)| *y += weight * x);
-                        });
-                    }
-                },
-            );
+            vectorize!(T, {
+                y.fill(T::zero());
+                for (y, grid) in y.chunks_exact_mut(self.channels).zip(grid.chunks_exact(2)) {
+                    self.for_reads(grid, |Read { pixel, weight, .. }| {
+                        let x = &x[pixel * self.channels..][..self.channels];
+                        y.iter_mut().zip(x).for_each(|(y, &x)| *y += weight * x);
+                    });
+                }
+            });
         });
     }
 
@@ -206,18 +203,15 @@ impl GridSample {
         parallel::chunks_mut(dx, self.image_length(), work, |image, dx| {
             let dy = &dy[image * positions * self.channels..][..positions * self.channels];
             let grid = &grid[image * positions * 2..][..positions * 2];
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    dx.fill(T::zero());
-                    for (dy, grid) in dy.chunks_exact(self.channels).zip(grid.chunks_exact(2)) {
-                        self.for_reads(grid, |Read { pixel, weight, .. }| {
-                            let dx = &mut dx[pixel * self.channels..][..self.channels];
-                            dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += weight * dy);
-                        });
-                    }
-                },
-            );
+            vectorize!(T, {
+                dx.fill(T::zero());
+                for (dy, grid) in dy.chunks_exact(self.channels).zip(grid.chunks_exact(2)) {
+                    self.for_reads(grid, |Read { pixel, weight, .. }| {
+                        let dx = &mut dx[pixel * self.channels..][..self.channels];
+                        dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += weight * dy);
+                    });
+                }
+            });
         });
     }
 

@@ -149,15 +149,12 @@ impl<T: Real> CrossEntropy<'_, T> {
         assert!(x.len() == out.len() && x.len() * STATISTICS == statistics.len() * self.classes);
         let rows = (GRAIN / self.classes).max(1);
         parallel::chunks_mut(out, rows * self.classes, x.len() * COST, |task, out| {
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    for (row, out) in (task * rows..).zip(out.chunks_exact_mut(self.classes)) {
-                        let statistics = [statistics[row * STATISTICS], statistics[row * STATISTICS + 1]];
-                        body(row, &x[row * self.classes..][..self.classes], statistics, out);
-                    }
-                },
-            );
+            vectorize!(T, {
+                for (row, out) in (task * rows..).zip(out.chunks_exact_mut(self.classes)) {
+                    let statistics = [statistics[row * STATISTICS], statistics[row * STATISTICS + 1]];
+                    body(row, &x[row * self.classes..][..self.classes], statistics, out);
+                }
+            });
         });
     }
 }
@@ -170,10 +167,7 @@ pub fn sum_pairs<T: Real>(a: &[T], b: &[T], cost: usize, f: impl Fn(T, T) -> T +
         let range = part * GRAIN..a.len().min((part + 1) * GRAIN);
         let (a, b) = (&a[range.clone()], &b[range]);
         let add = |sum: f64, a, b| sum + f(a, b).to_f64().unwrap_or(f64::NAN);
-        sum[0] = vectorize::<T, _>(
-            #[inline(always)]
-            || fold_pairs((a, b), 0.0, add, |a, b| a + b),
-        );
+        sum[0] = vectorize!(T, fold_pairs((a, b), 0.0, add, |a, b| a + b));
     });
     partial.iter().sum()
 }

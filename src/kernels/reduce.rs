@@ -64,28 +64,22 @@ pub fn position<T: Scalar>([outer, reduced, inner]: [usize; 3], x: &[T], y: &mut
             let line = |r: usize| &x[(row * reduced + r) * inner + start..][..width];
             best.copy_from_slice(line(0));
             y.fill(0);
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    for r in 1..reduced {
-                        for ((y, best), &x) in y.iter_mut().zip(best.iter_mut()).zip(line(r)) {
-                            let won = wins(x, *best);
-                            *best = if won { x } else { *best };
-                            *y = if won { r as i64 } else { *y };
-                        }
+            vectorize!(T, {
+                for r in 1..reduced {
+                    for ((y, best), &x) in y.iter_mut().zip(best.iter_mut()).zip(line(r)) {
+                        let won = wins(x, *best);
+                        *best = if won { x } else { *best };
+                        *y = if won { r as i64 } else { *y };
                     }
-                },
-            );
+                }
+            });
         }
     });
 }
 
 /// Folds a contiguous slice in independent lanes, then the lanes in order.
 pub fn fold<T: Scalar, A: Scalar>(x: &[T], zero: A, add: impl Fn(A, T) -> A + Copy, join: impl Fn(A, A) -> A + Copy) -> A {
-    vectorize::<T, _>(
-        #[inline(always)]
-        || fold_lanes(x, zero, add, join),
-    )
+    vectorize!(T, fold_lanes(x, zero, add, join))
 }
 
 /// Computes [`fold`], for callers that are compiled for an instruction set already.
@@ -206,10 +200,7 @@ fn reduce_rows<T: Scalar, A: Scalar>(
         return parallel::chunks_mut(y, rows, x.len(), |task, y| {
             let rows = y.iter_mut().zip(x[task * rows * reduced..].chunks_exact(reduced));
             if reduced < LANES {
-                return vectorize::<T, _>(
-                    #[inline(always)]
-                    || rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))),
-                );
+                return vectorize!(T, rows.for_each(|(y, x)| *y = x.iter().fold(zero, |a, &x| add(a, x))));
             }
             rows.for_each(|(y, x)| *y = fold(x, zero, add, join));
         });
@@ -241,10 +232,7 @@ fn reduce_columns<T: Scalar, A: Scalar>(
     by_parts(shape, y, zero, join, |_, part, y| {
         let x = &x[part];
         by_lines(y, x.len(), zero, join, |block, line| {
-            vectorize::<T, _>(
-                #[inline(always)]
-                || add_lines(&x[block], line, add),
-            );
+            vectorize!(T, add_lines(&x[block], line, add));
         });
     });
 }
@@ -343,10 +331,7 @@ pub fn product_gradients<T: Scalar>(shape: [usize; 3], x: &[T], factor: &[T], gr
                 line.chunks_exact_mut(inner).for_each(|row| row.copy_from_slice(factor));
                 line
             };
-            vectorize::<T, _>(
-                #[inline(always)]
-                || product_lines(x, factors, grad, sums),
-            );
+            vectorize!(T, product_lines(x, factors, grad, sums));
         });
     });
 }

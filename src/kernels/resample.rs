@@ -173,20 +173,17 @@ pub fn bilinear<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T, 
     parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
         let (image, row) = (task / rows.len(), &rows[task % rows.len()]);
         let [top, bottom] = row.at.map(|at| &x[(image * height + at) * width * channels..][..width * channels]);
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
-                    let [left, right] = column.at.map(|at| at * channels);
-                    let corners = top[left..].iter().zip(&top[right..]).zip(&bottom[left..]).zip(&bottom[right..]);
-                    for (y, (((&a, &b), &c), &d)) in y.iter_mut().zip(corners) {
-                        let upper = column.weight[0] * a + column.weight[1] * b;
-                        let lower = column.weight[0] * c + column.weight[1] * d;
-                        *y = row.weight[0] * upper + row.weight[1] * lower;
-                    }
+        vectorize!(T, {
+            for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
+                let [left, right] = column.at.map(|at| at * channels);
+                let corners = top[left..].iter().zip(&top[right..]).zip(&bottom[left..]).zip(&bottom[right..]);
+                for (y, (((&a, &b), &c), &d)) in y.iter_mut().zip(corners) {
+                    let upper = column.weight[0] * a + column.weight[1] * b;
+                    let lower = column.weight[0] * c + column.weight[1] * d;
+                    *y = row.weight[0] * upper + row.weight[1] * lower;
                 }
-            },
-        );
+            }
+        });
     });
 }
 
@@ -195,22 +192,19 @@ pub fn bicubic<T: Real>([height, width, channels]: [usize; 3], rows: &[Taps<T, 4
     let work = 32 * y.len();
     parallel::chunks_mut(y, columns.len() * channels, work, |task, y| {
         let (image, row) = (task / rows.len(), &rows[task % rows.len()]);
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                y.fill(T::zero());
-                for (at, row_weight) in row.at.into_iter().zip(row.weight) {
-                    let x = &x[(image * height + at) * width * channels..][..width * channels];
-                    for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
-                        let [a, b, c, d] = column.at.map_each(|at| &x[at * channels..][..channels]);
-                        let weight = column.weight;
-                        for (y, (((&a, &b), &c), &d)) in y.iter_mut().zip(a.iter().zip(b).zip(c).zip(d)) {
-                            *y += row_weight * (weight[0] * a + weight[1] * b + weight[2] * c + weight[3] * d);
-                        }
+        vectorize!(T, {
+            y.fill(T::zero());
+            for (at, row_weight) in row.at.into_iter().zip(row.weight) {
+                let x = &x[(image * height + at) * width * channels..][..width * channels];
+                for (y, column) in y.chunks_exact_mut(channels).zip(columns) {
+                    let [a, b, c, d] = column.at.map_each(|at| &x[at * channels..][..channels]);
+                    let weight = column.weight;
+                    for (y, (((&a, &b), &c), &d)) in y.iter_mut().zip(a.iter().zip(b).zip(c).zip(d)) {
+                        *y += row_weight * (weight[0] * a + weight[1] * b + weight[2] * c + weight[3] * d);
                     }
                 }
-            },
-        );
+            }
+        });
     });
 }
 
@@ -261,18 +255,15 @@ fn gather<T: Real>(
     parallel::chunks_mut(x, width * channels, work, |task, x| {
         let (image, readers) = (task / height, &readers[task % height]);
         x.fill(T::zero());
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for row in readers {
-                    let y = &y[(image * out_height + row.output) * row_length..][..row_length];
-                    for column in columns {
-                        let weight = column.weight * row.weight;
-                        let (x, y) = (&mut x[column.input * channels..][..channels], &y[column.output * channels..][..channels]);
-                        x.iter_mut().zip(y).for_each(|(x, &y)| *x += weight * y);
-                    }
+        vectorize!(T, {
+            for row in readers {
+                let y = &y[(image * out_height + row.output) * row_length..][..row_length];
+                for column in columns {
+                    let weight = column.weight * row.weight;
+                    let (x, y) = (&mut x[column.input * channels..][..channels], &y[column.output * channels..][..channels]);
+                    x.iter_mut().zip(y).for_each(|(x, &y)| *x += weight * y);
                 }
-            },
-        );
+            }
+        });
     });
 }

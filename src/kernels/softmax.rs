@@ -107,14 +107,11 @@ fn rows<T: Real>(n: usize, y: &mut [T], body: impl Fn(usize, &mut [T]) + Sync) {
     let length = (GRAIN / n).max(1) * n;
     let work = y.len() * COST;
     parallel::chunks_mut(y, length, work, |task, y| {
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for (i, y) in y.chunks_exact_mut(n).enumerate() {
-                    body(task * length + i * n, y);
-                }
-            },
-        );
+        vectorize!(T, {
+            for (i, y) in y.chunks_exact_mut(n).enumerate() {
+                body(task * length + i * n, y);
+            }
+        });
     });
 }
 
@@ -124,10 +121,7 @@ fn column_blocks<T: Real>([n, inner]: [usize; 2], y: &mut [T], body: impl Fn(usi
     let work = y.len() * COST;
     parallel::chunks_mut(y, n * inner, work, |image, y| {
         for column in (0..inner).step_by(BLOCK) {
-            vectorize::<T, _>(
-                #[inline(always)]
-                || body(image * n * inner, column..inner.min(column + BLOCK), y),
-            );
+            vectorize!(T, body(image * n * inner, column..inner.min(column + BLOCK), y));
         }
     });
 }

@@ -91,16 +91,13 @@ impl Deterministic for Normalize {
         let block = self.mean.len() * (48 / self.mean.len().max(1)).max(1);
         let (mean, std) = (repeated(&self.mean, block), repeated(&self.std, block));
         let pixels = image.pixels_mut();
-        vectorize::<f32, _>(
-            #[inline(always)]
-            || {
-                for pixels in pixels.chunks_mut(block.max(1)) {
-                    for ((x, mean), std) in pixels.iter_mut().zip(&mean).zip(&std) {
-                        *x = (*x - mean) / std;
-                    }
+        vectorize!(f32, {
+            for pixels in pixels.chunks_mut(block.max(1)) {
+                for ((x, mean), std) in pixels.iter_mut().zip(&mean).zip(&std) {
+                    *x = (*x - mean) / std;
                 }
-            },
-        );
+            }
+        });
         Ok(())
     }
 }

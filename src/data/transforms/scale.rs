@@ -31,16 +31,13 @@ impl Sample for f32 {
         let run = from.length;
         let mut sums = vec![0.0; run];
         for ((first, weights), out) in taps.iter().zip(out.chunks_exact_mut(run)) {
-            vectorize::<f32, _>(
-                #[inline(always)]
-                || {
-                    sums.fill(0.0);
-                    for (row, &weight) in from.from(first).zip(weights) {
-                        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
-                    }
-                    out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
-                },
-            );
+            vectorize!(f32, {
+                sums.fill(0.0);
+                for (row, &weight) in from.from(first).zip(weights) {
+                    sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+                }
+                out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
+            });
         }
     }
 }

@@ -349,10 +349,7 @@ impl<T: Real> Correlation<T> {
                 let at = (image * target[0] + top) * row;
                 // SAFETY: no other task accesses these rows.
                 let y = unsafe { y.slice(at, (bottom - top) * row) };
-                vectorize::<T, _>(
-                    #[inline(always)]
-                    || epilogue.finish(at, y),
-                );
+                vectorize!(T, epilogue.finish(at, y));
             }
         }
     }

@@ -160,10 +160,7 @@ impl<T: Real> OverlapAdd<T> {
                 let step = pitch.wrapping_sub(g.window.stride[1] * g.channels_in);
                 dispatch::<T, _>(Add { windows, columns: &self.columns, step, channels: g.channels_in, bias: epilogue.bias, dx });
                 if !epilogue.is_plain() {
-                    vectorize::<T, _>(
-                        #[inline(always)]
-                        || epilogue.finish(at, dx),
-                    );
+                    vectorize!(T, epilogue.finish(at, dx));
                 }
             }
         }

@@ -145,7 +145,7 @@ fn chain<T: Real>(f: impl Nonlinear, x: &[T], grad: &mut [T]) {
     for_pairs(grad, x, |grad, x| *grad = f.gradient(*grad, x));
 }
 
-// These functions must be called where loops are vectorised already: inside `vectorize` or a
+// These functions must be called where loops are vectorised already: inside `vectorize!` or a
 // `WithSimd`. Each activation has its own loop, so that the choice is made outside it. They are
 // loops because a closure passed to an iterator may remain a separate function, compiled without
 // the instruction set.

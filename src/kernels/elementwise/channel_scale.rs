@@ -23,18 +23,15 @@ pub fn apply<T: Real>([outer, repeats, inner]: [usize; 3], y: &mut [T], scale: &
     let task = piece * (GRAIN / (piece * inner)).max(1);
     let work = y.len() * (1 + epilogue.activation.cost());
     parallel::chunks_mut(y, task * inner, work, |i, y| {
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for (j, y) in y.chunks_mut(piece * inner).enumerate() {
-                    let first = i * task + j * piece;
-                    for (row, y) in y.chunks_exact_mut(inner).enumerate() {
-                        let scale = &scale[(first + row) / repeats * inner..][..inner];
-                        for_pairs(y, scale, |y, scale| *y *= scale);
-                    }
-                    epilogue.finish(first * inner, y);
+        vectorize!(T, {
+            for (j, y) in y.chunks_mut(piece * inner).enumerate() {
+                let first = i * task + j * piece;
+                for (row, y) in y.chunks_exact_mut(inner).enumerate() {
+                    let scale = &scale[(first + row) / repeats * inner..][..inner];
+                    for_pairs(y, scale, |y, scale| *y *= scale);
                 }
-            },
-        );
+                epilogue.finish(first * inner, y);
+            }
+        });
     });
 }

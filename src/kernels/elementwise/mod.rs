@@ -74,24 +74,14 @@ struct Loop<F>(F);
 impl<A: Scalar, B: Scalar, Y: Scalar, F: Fn(A, B) -> Y + Copy + Sync> PairLoop<A, B, Y> for Loop<F> {
     fn run(&self, a: &[A], b: &[B], y: &mut [Y]) {
         let f = self.0;
-        vectorize::<(A, B, Y), _>(
-            #[inline(always)]
-            || {
-                for_triples(y, a, b, |y, a, b| *y = f(a, b));
-            },
-        );
+        vectorize!((A, B, Y), for_triples(y, a, b, |y, a, b| *y = f(a, b)));
     }
 }
 
 impl<T: Scalar, B: Scalar, F: Fn(T, B) -> T + Copy + Sync> OntoLoop<T, B> for Loop<F> {
     fn run(&self, y: &mut [T], b: &[B]) {
         let f = self.0;
-        vectorize::<(T, B), _>(
-            #[inline(always)]
-            || {
-                for_pairs(y, b, |y, b| *y = f(*y, b));
-            },
-        );
+        vectorize!((T, B), for_pairs(y, b, |y, b| *y = f(*y, b)));
     }
 }
 
@@ -107,12 +97,7 @@ fn fill<Y: Scalar>(y: &mut [Y], work: usize, body: &dyn ChunkBody<Y>) {
 pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X) -> Y + Copy + Sync) {
     assert_eq!(x.len(), y.len());
     fill(y, x.len() * (TOUCH + cost), &|at: usize, y: &mut [Y]| {
-        vectorize::<(X, Y), _>(
-            #[inline(always)]
-            || {
-                for_pairs(y, &x[at..], |y, x| *y = f(x));
-            },
-        );
+        vectorize!((X, Y), for_pairs(y, &x[at..], |y, x| *y = f(x)));
     });
 }
 
@@ -120,14 +105,11 @@ pub fn map<X: Scalar, Y: Scalar>(x: &[X], y: &mut [Y], cost: usize, f: impl Fn(X
 pub fn map_in_place<T: Scalar>(y: &mut [T], cost: usize, f: impl Fn(T) -> T + Copy + Sync) {
     let work = y.len() * (TOUCH + cost);
     parallel::chunks_mut(y, GRAIN, work, |_, y| {
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for y in y {
-                    *y = f(*y);
-                }
-            },
-        );
+        vectorize!(T, {
+            for y in y {
+                *y = f(*y);
+            }
+        });
     });
 }
 
@@ -176,14 +158,11 @@ pub fn select<T: Scalar>(condition: &[u8], a: &[T], b: &[T], y: &mut [T]) {
     parallel::chunks_mut(y, GRAIN, work, |i, y| {
         let range = i * GRAIN..i * GRAIN + y.len();
         let (condition, a, b) = (&condition[range.clone()], &a[range.clone()], &b[range]);
-        vectorize::<T, _>(
-            #[inline(always)]
-            || {
-                for (((y, &c), &a), &b) in y.iter_mut().zip(condition).zip(a).zip(b) {
-                    *y = if c != 0 { a } else { b };
-                }
-            },
-        );
+        vectorize!(T, {
+            for (((y, &c), &a), &b) in y.iter_mut().zip(condition).zip(a).zip(b) {
+                *y = if c != 0 { a } else { b };
+            }
+        });
     });
 }
 

@@ -5,14 +5,11 @@ use crate::kernels::runtime::simd::vectorize;
 
 /// Computes `out[x] = (3 · near[x] + far[x] + bias) / 4`, rounded down.
 pub fn double_rows(near: &[u8], far: &[u8], bias: u16, out: &mut [u8]) {
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for ((out, &near), &far) in out.iter_mut().zip(near).zip(far) {
-                *out = ((3 * u16::from(near) + u16::from(far) + bias) >> 2) as u8;
-            }
-        },
-    );
+    vectorize!(f32, {
+        for ((out, &near), &far) in out.iter_mut().zip(near).zip(far) {
+            *out = ((3 * u16::from(near) + u16::from(far) + bias) >> 2) as u8;
+        }
+    });
 }
 
 /// Makes two samples of each one of `3 · near + far`, in `out[2x]` and `out[2x + 1]`: the left one
@@ -22,25 +19,18 @@ pub fn double_columns(near: &[u8], far: &[u8], bias: [u16; 2], sums: &mut Vec<u1
     let width = near.len();
     sums.resize(width + 2, 0);
     let inner = &mut sums[1..=width];
-    // Two closures, small enough for the compiler to take them in, vectorised.
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for ((sum, &near), &far) in inner.iter_mut().zip(near).zip(far) {
-                *sum = 3 * u16::from(near) + u16::from(far);
-            }
-        },
-    );
+    vectorize!(f32, {
+        for ((sum, &near), &far) in inner.iter_mut().zip(near).zip(far) {
+            *sum = 3 * u16::from(near) + u16::from(far);
+        }
+    });
     (sums[0], sums[width + 1]) = (sums[1], sums[width]);
     let (before, at, after) = (&sums[..width], &sums[1..=width], &sums[2..]);
     let out = out.as_chunks_mut::<2>().0;
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for (((out, &before), &at), &after) in out.iter_mut().zip(before).zip(at).zip(after) {
-                let (left, right) = ((3 * at + before + bias[0]) >> 4, (3 * at + after + bias[1]) >> 4);
-                *out = (left | right << 8).to_le_bytes();
-            }
-        },
-    );
+    vectorize!(f32, {
+        for (((out, &before), &at), &after) in out.iter_mut().zip(before).zip(at).zip(after) {
+            let (left, right) = ((3 * at + before + bias[0]) >> 4, (3 * at + after + bias[1]) >> 4);
+            *out = (left | right << 8).to_le_bytes();
+        }
+    });
 }

@@ -45,18 +45,15 @@ pub fn forward<T: Real>(
                 // SAFETY: each row belongs to one task.
                 unsafe { values.slice(row, 1)[0] = value };
             }
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = deviation(x) * rstd);
-                    if let Some(weight) = weight {
-                        y.iter_mut().zip(weight).for_each(|(y, &weight)| *y *= weight);
-                    }
-                    if let Some(bias) = bias {
-                        y.iter_mut().zip(bias).for_each(|(y, &bias)| *y += bias);
-                    }
-                },
-            );
+            vectorize!(T, {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = deviation(x) * rstd);
+                if let Some(weight) = weight {
+                    y.iter_mut().zip(weight).for_each(|(y, &weight)| *y *= weight);
+                }
+                if let Some(bias) = bias {
+                    y.iter_mut().zip(bias).for_each(|(y, &bias)| *y += bias);
+                }
+            });
         }
     });
 }
@@ -75,23 +72,14 @@ pub fn backward<T: Real>(length: usize, grad: &[T], x: &[T], weight: Option<&[T]
             let range = row * length..(row + 1) * length;
             let (grad, x) = (&grad[range.clone()], &x[range]);
             match weight {
-                Some(weight) => vectorize::<T, _>(
-                    #[inline(always)]
-                    || dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight),
-                ),
+                Some(weight) => vectorize!(T, dx.iter_mut().zip(grad).zip(weight).for_each(|((dx, &grad), &weight)| *dx = grad * weight)),
                 None => dx.copy_from_slice(grad),
             }
             let deviation = |x: T| (x - mean) - rest;
             let average = fold(dx, T::zero(), T::plus, T::plus) / count;
-            let product = vectorize::<T, _>(
-                #[inline(always)]
-                || fold_pairs((&*dx, x), T::zero(), |sum, dx, x| sum + dx * deviation(x), T::plus),
-            );
+            let product = vectorize!(T, fold_pairs((&*dx, x), T::zero(), |sum, dx, x| sum + dx * deviation(x), T::plus));
             let slope = product * rstd * rstd / count;
-            vectorize::<T, _>(
-                #[inline(always)]
-                || dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - deviation(x) * slope) * rstd),
-            );
+            vectorize!(T, dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = (*dx - average - deviation(x) * slope) * rstd));
         }
     });
 }
@@ -116,15 +104,12 @@ pub fn parameters_backward<T: Real>(length: usize, grad: &[T], x: &[T], [mean, r
             for row in first..last.min(first + BLOCK) {
                 let (mean, rest, rstd) = (mean[row], rest[row], rstd[row]);
                 let range = row * length..(row + 1) * length;
-                vectorize::<T, _>(
-                    #[inline(always)]
-                    || {
-                        for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
-                            *dw += grad * (((x - mean) - rest) * rstd);
-                            *db += grad;
-                        }
-                    },
-                );
+                vectorize!(T, {
+                    for (((dw, db), &grad), &x) in dw.iter_mut().zip(db.iter_mut()).zip(&grad[range.clone()]).zip(&x[range]) {
+                        *dw += grad * (((x - mean) - rest) * rstd);
+                        *db += grad;
+                    }
+                });
             }
             partial.iter_mut().zip(&*block).for_each(|(sum, &block)| *sum += block);
         }

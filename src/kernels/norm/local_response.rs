@@ -73,16 +73,13 @@ impl Response {
             let x = &x[task * pixels * channels..][..y.len()];
             let mut scratch = AlignedVec::uninit(2 * channels);
             let (squares, scales) = scratch.split_at_mut(channels);
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                        self.scales(x, squares, scales);
-                        self.powers(scales, y);
-                        y.iter_mut().zip(x).for_each(|(y, &x)| *y *= x);
-                    }
-                },
-            );
+            vectorize!(T, {
+                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                    self.scales(x, squares, scales);
+                    self.powers(scales, y);
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y *= x);
+                }
+            });
         });
     }
 
@@ -101,23 +98,20 @@ impl Response {
             let mut scratch = AlignedVec::uninit(3 * channels);
             let (first, rest) = scratch.split_at_mut(channels);
             let (second, third) = rest.split_at_mut(channels);
-            vectorize::<T, _>(
-                #[inline(always)]
-                || {
-                    for ((dx, grad), x) in dx.chunks_exact_mut(channels).zip(grad.chunks_exact(channels)).zip(x.chunks_exact(channels)) {
-                        let (scales, powers) = (&mut *second, &mut *third);
-                        self.scales(x, first, scales);
-                        self.powers(scales, powers);
-                        for (c, first) in first.iter_mut().enumerate() {
-                            dx[c] = grad[c] * powers[c];
-                            *first = dx[c] * x[c] / scales[c];
-                        }
-                        let sums = scales;
-                        Response::windows((self.size - 1) / 2, self.size / 2, first, sums);
-                        dx.iter_mut().zip(&*sums).zip(x).for_each(|((dx, &sum), &x)| *dx += factor * x * sum);
+            vectorize!(T, {
+                for ((dx, grad), x) in dx.chunks_exact_mut(channels).zip(grad.chunks_exact(channels)).zip(x.chunks_exact(channels)) {
+                    let (scales, powers) = (&mut *second, &mut *third);
+                    self.scales(x, first, scales);
+                    self.powers(scales, powers);
+                    for (c, first) in first.iter_mut().enumerate() {
+                        dx[c] = grad[c] * powers[c];
+                        *first = dx[c] * x[c] / scales[c];
                     }
-                },
-            );
+                    let sums = scales;
+                    Response::windows((self.size - 1) / 2, self.size / 2, first, sums);
+                    dx.iter_mut().zip(&*sums).zip(x).for_each(|((dx, &sum), &x)| *dx += factor * x * sum);
+                }
+            });
         });
     }
 }

@@ -49,8 +49,7 @@ fn run<T: Real, const N: usize, U: Update<N>>(rule: U, parameter: &mut [T], grad
     dispatch_light::<T, _>(Loop::<T, U, N> { rule, p: parameter, g: gradient, a, b, c });
 }
 
-/// The loop as a value: a closure of this size passed to `vectorize` would not be inlined, and
-/// would be compiled without the instruction set.
+/// The loop as a value that [`dispatch_light`] compiles for each instruction set.
 struct Loop<'a, T, U, const N: usize> {
     rule: U,
     p: &'a mut [T],

@@ -1,7 +1,7 @@
 //! Defines the number types that kernels are generic over, and their SIMD vectors.
 //!
 //! [`Scalar`] is any element type; [`Real`] is a floating-point type with vectors for every
-//! instruction set that `pulp` supports. [`vectorize`] compiles a closure for each instruction set
+//! instruction set that `pulp` supports. [`vectorize!`] compiles a loop for each instruction set
 //! and runs the best one that the machine has.
 
 use std::fmt::{Debug, Display};
@@ -288,9 +288,8 @@ pub fn array<V: Copy, const N: usize>(mut f: impl FnMut(usize) -> V) -> [V; N] {
 /// Calls `body` with an element of `y` and the one of `b` at the same index, for all indices that
 /// both slices have.
 ///
-/// A plain loop, for code that is compiled for an instruction set: the compiler may leave the loop
-/// of an iterator, such as that of `zip`, a function of its own, which does not have these
-/// instructions.
+/// A plain loop, for code that is compiled for an instruction set: the compiler may make the loop
+/// of an iterator, for example of `zip`, a separate function, compiled without the instruction set.
 #[inline(always)]
 pub fn for_pairs<Y, B: Copy>(y: &mut [Y], b: &[B], mut body: impl FnMut(&mut Y, B)) {
     let length = y.len().min(b.len());
@@ -391,14 +390,25 @@ impl<A: Scalar, B: Scalar, C: Scalar> ElementTypes for (A, B, C) {
     const FAST: bool = A::FAST || B::FAST || C::FAST;
 }
 
-/// Runs a closure over elements of type `T`, compiled for the instruction set in use so that the
-/// compiler can vectorise its loops; for types that are not [fast](ElementTypes::FAST), with the
-/// instructions that every processor has.
+/// Evaluates an expression over elements of a type (or a tuple of types), compiled for the
+/// instruction set in use so that the compiler can vectorise its loops; for types that are not
+/// [fast](ElementTypes::FAST), with the instructions that every processor has.
 ///
-/// The closure must be `#[inline(always)]`: otherwise the compiler may leave it a function of its
-/// own, which does not have these instructions. The same is true of what it calls.
+/// A macro, so that the closure it makes is `inline(always)`: otherwise the compiler may leave it a
+/// separate function, compiled without the instruction set. The same is true of what it calls.
+macro_rules! vectorize {
+    ($types:ty, $body:expr) => {
+        $crate::kernels::runtime::simd::run_vectorized::<$types, _>(
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+pub(crate) use vectorize;
+
+/// Runs the closure of [`vectorize!`].
 #[inline(always)]
-pub fn vectorize<T: ElementTypes, R>(body: impl FnOnce() -> R) -> R {
+pub fn run_vectorized<T: ElementTypes, R>(body: impl FnOnce() -> R) -> R {
     if const { !T::FAST } {
         return body();
     }
@@ -430,14 +440,6 @@ pub fn vectorize<T: ElementTypes, R>(body: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt")]
 fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
     body()
-}
-
-/// Runs a loop compiled for each instruction set, as [`vectorize`] runs a closure.
-///
-/// A closure that is too large to be inlined remains compiled for the least instruction set; a
-/// [`pulp::NullaryFnOnce`] whose `call` is `inline(always)` is not.
-pub fn vectorize_loop<L: pulp::NullaryFnOnce>(body: L) -> L::Output {
-    ARCH.dispatch(body)
 }
 
 /// Runs a closure compiled for AVX-512.

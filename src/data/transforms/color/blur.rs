@@ -72,23 +72,17 @@ impl Deterministic for Blur {
             }
         };
         match &mut image.pixels {
-            Pixels::Floats(values) => vectorize::<f32, _>(
-                #[inline(always)]
-                || {
-                    values.chunks_exact_mut(row).enumerate().for_each(|(y, out)| sum_of(y, out));
-                },
-            ),
+            Pixels::Floats(values) => vectorize!(f32, {
+                values.chunks_exact_mut(row).enumerate().for_each(|(y, out)| sum_of(y, out));
+            }),
             Pixels::Bytes(bytes) => {
                 let mut sum = vec![0.0; row];
-                vectorize::<f32, _>(
-                    #[inline(always)]
-                    || {
-                        for (y, out) in bytes.chunks_exact_mut(row).enumerate() {
-                            sum_of(y, &mut sum);
-                            out.iter_mut().zip(&sum).for_each(|(out, sum)| *out = sum.clamp(0.0, 255.0).to_byte());
-                        }
-                    },
-                );
+                vectorize!(f32, {
+                    for (y, out) in bytes.chunks_exact_mut(row).enumerate() {
+                        sum_of(y, &mut sum);
+                        out.iter_mut().zip(&sum).for_each(|(out, sum)| *out = sum.clamp(0.0, 255.0).to_byte());
+                    }
+                });
             }
         }
         Ok(())
@@ -157,18 +151,15 @@ fn mirrored(place: isize, length: usize) -> usize {
 fn blur_rows(values: &mut [f32], channels: usize, width: usize, weights: &[f32]) {
     let reach = weights.len() / 2;
     let mut padded = vec![0.0; (width + 2 * reach) * channels];
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for row in values.chunks_exact_mut(width * channels) {
-                for (x, out) in padded.chunks_exact_mut(channels).enumerate() {
-                    out.copy_from_slice(&row[mirrored(x as isize - reach as isize, width) * channels..][..channels]);
-                }
-                row.fill(0.0);
-                for (k, &weight) in weights.iter().enumerate() {
-                    row.iter_mut().zip(&padded[k * channels..]).for_each(|(sum, x)| *sum += weight * x);
-                }
+    vectorize!(f32, {
+        for row in values.chunks_exact_mut(width * channels) {
+            for (x, out) in padded.chunks_exact_mut(channels).enumerate() {
+                out.copy_from_slice(&row[mirrored(x as isize - reach as isize, width) * channels..][..channels]);
             }
-        },
-    );
+            row.fill(0.0);
+            for (k, &weight) in weights.iter().enumerate() {
+                row.iter_mut().zip(&padded[k * channels..]).for_each(|(sum, x)| *sum += weight * x);
+            }
+        }
+    });
 }

@@ -146,28 +146,22 @@ fn blend_bytes(bytes: &mut [u8], base: f32, factor: f32) {
     if factor == 1.0 {
         return;
     }
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for x in bytes.iter_mut() {
-                *x = truncated(base + factor * (f32::from(*x) - base));
-            }
-        },
-    );
+    vectorize!(f32, {
+        for x in bytes.iter_mut() {
+            *x = truncated(base + factor * (f32::from(*x) - base));
+        }
+    });
 }
 
 /// Moves values from `base` through themselves and beyond, within `[0, 1]`, as torchvision's
 /// tensors.
 fn blend_floats(values: &mut [f32], base: f32, factor: f64) {
     let (factor, base) = (factor as f32, (1.0 - factor) as f32 * base);
-    vectorize::<f32, _>(
-        #[inline(always)]
-        || {
-            for x in values.iter_mut() {
-                *x = (factor * *x + base).clamp(0.0, 1.0);
-            }
-        },
-    );
+    vectorize!(f32, {
+        for x in values.iter_mut() {
+            *x = (factor * *x + base).clamp(0.0, 1.0);
+        }
+    });
 }
 
 /// Moves colours from their grey, at factor 0, through themselves, and beyond.

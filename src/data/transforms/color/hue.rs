@@ -54,10 +54,7 @@ impl Deterministic for Hue {
             }
             Pixels::Floats(values) => {
                 let shift = self.shift as f32;
-                vectorize::<f32, _>(
-                    #[inline(always)]
-                    || values.as_chunks_mut().0.iter_mut().for_each(|pixel| *pixel = rotated(*pixel, shift)),
-                );
+                vectorize!(f32, values.as_chunks_mut().0.iter_mut().for_each(|pixel| *pixel = rotated(*pixel, shift)));
             }
         }
         Ok(())

@@ -123,14 +123,11 @@ impl Deterministic for Posterize {
             }
             Pixels::Floats(values) => {
                 let levels = (1 << self.bits) as f32;
-                vectorize::<f32, _>(
-                    #[inline(always)]
-                    || {
-                        for x in values.iter_mut() {
-                            *x = (*x * levels).floor().clamp(0.0, levels - 1.0) / levels;
-                        }
-                    },
-                );
+                vectorize!(f32, {
+                    for x in values.iter_mut() {
+                        *x = (*x * levels).floor().clamp(0.0, levels - 1.0) / levels;
+                    }
+                });
             }
         }
         Ok(())

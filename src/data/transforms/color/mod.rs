@@ -23,11 +23,9 @@ pub use random::{
 };
 pub use sharpness::Sharpness;
 
-use pulp::NullaryFnOnce;
-
 use crate::data::Image;
 use crate::error::{Error, Result};
-use crate::kernels::runtime::simd::{Real, vectorize_loop};
+use crate::kernels::runtime::simd::{Real, vectorize};
 
 /// Pixels in a block of [`for_each_block`].
 const BLOCK: usize = 64;
@@ -46,31 +44,19 @@ trait Blocks {
 
 /// Does it to all blocks, of which the last is filled up with black.
 fn for_each_block<B: Blocks>(bytes: &mut [u8], blocks: &mut B) {
-    vectorize_loop(BlockLoop { bytes, blocks });
-}
-
-struct BlockLoop<'a, B> {
-    bytes: &'a mut [u8],
-    blocks: &'a mut B,
-}
-
-impl<B: Blocks> NullaryFnOnce for BlockLoop<'_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
+    vectorize!(f32, {
         let mut planes = [[0; BLOCK]; 3];
-        let (blocks, rest) = self.bytes.as_chunks_mut::<{ 3 * BLOCK }>();
-        for block in blocks {
+        let (whole, rest) = bytes.as_chunks_mut::<{ 3 * BLOCK }>();
+        for block in whole {
             split(block, &mut planes);
-            self.blocks.block(&mut planes);
+            blocks.block(&mut planes);
             join(&planes, block);
         }
         planes = [[0; BLOCK]; 3];
         split(rest, &mut planes);
-        self.blocks.block(&mut planes);
+        blocks.block(&mut planes);
         join(&planes, rest);
-    }
+    });
 }
 
 #[inline(always)]

@@ -90,26 +90,23 @@ impl Inner {
         let mut above = values[..row].to_vec();
         let mut here = values[row..][..row].to_vec();
         let mut columns = vec![S::default(); row];
-        vectorize::<f32, _>(
-            #[inline(always)]
-            || {
-                let mut rest = &mut values[row..];
-                while rest.len() >= 2 * row {
-                    let (out, below) = rest.split_at_mut(row);
-                    for (((columns, &a), &h), &b) in columns.iter_mut().zip(&above).zip(&here).zip(&below[..row]) {
-                        *columns = sum([a, h, b]);
-                    }
-                    let inner = step..row - step;
-                    let (left, middle, right) = (&columns[..row - 2 * step], &columns[inner.clone()], &columns[2 * step..]);
-                    let around = left.iter().zip(middle).zip(right).map(|((&l, &m), &r)| l + m + r);
-                    for ((out, nine), &x) in out[inner.clone()].iter_mut().zip(around).zip(&here[inner]) {
-                        *out = finish(nine, x);
-                    }
-                    above.copy_from_slice(&here);
-                    here.copy_from_slice(&below[..row]);
-                    rest = below;
+        vectorize!(f32, {
+            let mut rest = &mut values[row..];
+            while rest.len() >= 2 * row {
+                let (out, below) = rest.split_at_mut(row);
+                for (((columns, &a), &h), &b) in columns.iter_mut().zip(&above).zip(&here).zip(&below[..row]) {
+                    *columns = sum([a, h, b]);
                 }
-            },
-        );
+                let inner = step..row - step;
+                let (left, middle, right) = (&columns[..row - 2 * step], &columns[inner.clone()], &columns[2 * step..]);
+                let around = left.iter().zip(middle).zip(right).map(|((&l, &m), &r)| l + m + r);
+                for ((out, nine), &x) in out[inner.clone()].iter_mut().zip(around).zip(&here[inner]) {
+                    *out = finish(nine, x);
+                }
+                above.copy_from_slice(&here);
+                here.copy_from_slice(&below[..row]);
+                rest = below;
+            }
+        });
     }
 }
